@@ -1,0 +1,88 @@
+"""Fixtures that tests and benchmarks share: real servers that we start ourselves, and a database of its own for each test.
+
+No server is ever adopted from a default port: it could be somebody's live book.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pymongo
+import pytest
+import redis
+
+import backtest_kit_mongo as kit
+from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.domains import DOMAINS
+from backtest_kit_mongo.servers import MongoServer, RedisServer
+
+_numbers = itertools.count()
+
+
+class Servers(NamedTuple):
+    """The two servers of a test session."""
+
+    mongo: MongoServer
+    redis: RedisServer
+
+    def settings(self, database: str, **others: Any) -> dict[str, Any]:
+        """What ``setup`` needs to reach them."""
+        return {
+            "CC_MONGO_CONNECTION_STRING": self.mongo.uri(database),
+            "CC_REDIS_HOST": self.redis.socket,
+            "CC_DURABILITY": "memory",  # tests of durability say so themselves
+            **others,
+        }
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """A mongod and a redis-server for the whole session; a test that stops or breaks one starts its own."""
+    folder: Path = tmp_path_factory.mktemp("servers")
+    with MongoServer(folder / "mongo") as mongo, RedisServer(folder / "redis") as cache:
+        yield Servers(mongo, cache)
+
+
+@pytest.fixture
+def settings(servers: Servers) -> Iterator[dict[str, Any]]:
+    """Settings of a new, empty database and an empty Redis; the library is closed and the database dropped afterwards."""
+    name = f"test-{next(_numbers)}"
+    with redis.Redis(unix_socket_path=servers.redis.socket) as client:
+        client.flushall()
+    yield servers.settings(name)
+    kit.close()
+    for domain in DOMAINS.values():
+        adapter_of(domain).use_mongo()
+    kit.reset_stats()
+    kit.set_logger(None)
+    with pymongo.MongoClient(servers.mongo.uri()) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture
+def mongo(settings: dict[str, Any]) -> dict[str, Any]:
+    """The library, set up on a new database; gives the settings."""
+    kit.setup(settings)
+    return settings
+
+
+@pytest.fixture(params=["mongo", "memory"])
+def store(request: pytest.FixtureRequest) -> str:
+    """Every domain on each store in turn; what is written against this fixture is the contract suite."""
+    if request.param == "mongo":
+        request.getfixturevalue("mongo")
+        return "mongo"
+    kit.close()
+    for domain in DOMAINS.values():
+        adapter_of(domain).use_memory()
+
+    def restore() -> None:
+        for domain in DOMAINS.values():
+            adapter_of(domain).use_mongo()
+        kit.reset_stats()
+
+    request.addfinalizer(restore)
+    return "memory"

@@ -1,0 +1,32 @@
+"""Builds the compiled core; everything else stands in pyproject.toml.
+
+BTKM_DEBUG=1     no optimisation, Cython line tracing
+BTKM_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer (run Python with libasan preloaded)
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("BTKM_DEBUG") == "1"
+SANITIZE = os.environ.get("BTKM_SANITIZE") == "1"
+
+flags = ["-O0", "-g"] if DEBUG else ["-O3"]
+if SANITIZE:
+    flags += ["-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+
+extensions = [
+    Extension(
+        f"backtest_kit_mongo._core.{source.stem}",
+        [str(source)],
+        extra_compile_args=flags,
+        extra_link_args=["-fsanitize=address,undefined"] if SANITIZE else [],
+        define_macros=[("CYTHON_TRACE", "1")] if DEBUG else [],
+    )
+    for source in sorted(Path("src/backtest_kit_mongo/_core").glob("*.pyx"))
+]
+# A build folder per variant: a shared one would keep the C of the other variant.
+directives = {"language_level": 3, "boundscheck": False, "wraparound": False, "linetrace": DEBUG, "embedsignature": True}
+setup(ext_modules=cythonize(extensions, build_dir=f"build/cython{'-debug' if DEBUG else ''}", compiler_directives=directives))

@@ -1,0 +1,39 @@
+"""MongoDB and Redis persistence for trading strategies: the contracts of backtest-kit with a compiled core."""
+
+from importlib.metadata import version as _version
+
+from .adapters import *
+from .adapters import __all__ as _adapters
+from .errors import *
+from .errors import __all__ as _errors
+from .logs import set_logger
+from .registry import (
+    close,
+    get_config,
+    get_mongo,
+    get_redis,
+    install,
+    reset_stats,
+    set_config,
+    setup,
+    stats,
+    wait_for_init,
+)
+
+__version__ = _version("backtest-kit-mongo")
+
+__all__ = [
+    *_adapters,
+    *_errors,
+    "close",
+    "get_config",
+    "get_mongo",
+    "get_redis",
+    "install",
+    "reset_stats",
+    "set_config",
+    "set_logger",
+    "setup",
+    "stats",
+    "wait_for_init",
+]

@@ -1,0 +1,284 @@
+"""The public names: for each domain a ``Persist*Adapter`` (context in every call) and a ``Persist*Instance`` (context once).
+
+Both are bound from the table in ``domains``: a method is its row's ``Call`` with the operation of ``contracts`` behind it.
+``adapters.pyi`` says the same to type checkers; it is generated (``make stubs``) and a test holds it to the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from .contracts import _NO_TIME, DEFAULT_LIMIT, Contract, _typed
+from .domains import DOMAINS, Call, Domain, field_name
+from .errors import InvalidTypeError
+from .registry import Registry, default_registry
+from .stores.base import Store
+from .stores.idcache import DomainIds
+from .stores.memory import DummyStore, MemoryStore
+from .stores.mongo import MongoStore
+
+_TYPE_DOC = "``type``: a msgspec type to decode into (``payloads``) instead of a dict."
+_DOCS = {
+    "read": "Read one record; {empty} where nothing is stored. " + _TYPE_DOC,
+    "has": "Whether a record is there and not removed.",
+    "write": "Write one record (dict, dataclass or Struct); it is acknowledged and visible to every reader on return.",
+    "remove": "Remove a record softly; one that is not there is passed over. A later write brings it back.",
+    "keys": "Iterate over the keys of the bucket that are not removed, all of them, newest write first.",
+    "records": "Iterate over {{memoryId, data}} of all memories that are not removed, newest write first. " + _TYPE_DOC,
+    "rows": "Read the newest rows{order}; ``limit`` is {limit} unless given, None is all. " + _TYPE_DOC,
+    "put_rows": "Write rows by their ``id`` with one command; {wins}. Rows that are not given stay.",
+    "candles": "Read ``limit`` candles from ``since_timestamp`` (ms, on the grid); None if one is missing. "
+    "The end follows from both, so ``until_timestamp`` is not used. " + _TYPE_DOC,
+    "put_candles": "Store candles that have closed and are not there yet; what is there never changes.",
+}
+
+
+class InstanceBase(Contract):
+    """A contract with its context given once. Served by whatever store the default registry has for the domain."""
+
+    def __init__(self, *context: Any) -> None:
+        self._metrics = default_registry.metrics
+
+    def _store(self) -> Store:
+        return default_registry.store(self._domain)
+
+    def wait_for_init(self, initial: bool = True) -> None:
+        """Return at once unless ``initial``; then when the store is ready (15 s at most)."""
+        if initial:
+            self._store().wait_for_init(15.0)
+
+    def __repr__(self) -> str:
+        context = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._domain.context)
+        return f"{type(self).__name__}({context})"
+
+
+class AdapterBase(Contract):
+    """A contract with its context in every call, and the choice of what serves it."""
+
+    instance_class: ClassVar[type[InstanceBase]]
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._binding = registry.bindings[self._domain.name]
+        self._metrics = registry.metrics
+
+    def _store(self) -> Store:
+        return self._binding.store or self._registry.mongo
+
+    def __repr__(self) -> str:
+        bound = self._binding.custom or (MongoStore if self._binding.store is None else type(self._binding.store))
+        return f"<Persist{self._domain.name.capitalize()}Adapter over {bound.__name__}>"
+
+    # --- what serves the domain ---
+
+    def _use_class(self, cls: type[Any]) -> None:
+        """Serve the domain through instances of ``cls``, made once per context with the arguments of the ``Persist*Instance``."""
+        if not isinstance(cls, type):
+            raise InvalidTypeError(f"{self._domain.name}: a class is needed, got {type(cls).__name__}")
+        missing = [call.name for call in self._domain.calls if not callable(getattr(cls, call.name, None))]
+        if missing:
+            raise InvalidTypeError(f"{self._domain.name}: {cls.__name__} lacks {', '.join(missing)}")
+        self._binding.use(self._binding.store, cls)
+
+    def use_mongo(self) -> None:
+        """Serve the domain from MongoDB and Redis."""
+        self._binding.use(None)
+
+    def use_memory(self) -> None:
+        """Serve the domain from a new, empty store in this process."""
+        self._binding.use(MemoryStore())
+
+    def use_dummy(self) -> None:
+        """Serve the domain from a store that keeps nothing."""
+        self._binding.use(DummyStore())
+
+    def clear(self) -> None:
+        """Forget the instances of a custom class; a next call makes new ones. No data is touched."""
+        self._binding.instances = {}
+
+    @property
+    def id_cache(self) -> DomainIds:
+        """The ids of this domain in Redis and in this process: get, has, delete, keys, size, clear."""
+        store = self._store()
+        if not isinstance(store, MongoStore):
+            raise InvalidTypeError(f"{self._domain.name}: only the Mongo store has an id cache")
+        return store.ids(self._domain)
+
+    # --- a custom class ---
+
+    def _instance(self, context: tuple[Any, ...]) -> Any:
+        instances = self._binding.instances
+        instance = instances.get(context)
+        initial = instance is None
+        if initial:
+            assert self._binding.custom is not None
+            instance = instances.setdefault(context, self._binding.custom(*context))
+        gate = getattr(instance, "wait_for_init", None)
+        if gate is not None and not (isinstance(instance, InstanceBase) and not initial):
+            gate(initial)
+        return instance
+
+    def _custom(self, context: tuple[Any, ...], name: str, arguments: tuple[Any, ...], type: Any = None) -> Any:
+        self._check_context(context)
+        value = getattr(self._instance(context), name)(*arguments)
+        return value if type is None or value is None else _typed(self._domain.name, value, type)
+
+    def _check_context(self, context: tuple[Any, ...]) -> None:
+        for name, value in zip(self._domain.context, context, strict=True):
+            wanted = bool if name == "backtest" else str
+            if not isinstance(value, wanted):
+                raise InvalidTypeError(f"{self._domain.name}: {name} must be a {wanted.__name__}, got {type(value).__name__}")
+
+
+class KeyedAdapterBase(AdapterBase):
+    """An adapter of a domain with one record per key: batches."""
+
+    _read_order: ClassVar[tuple[int, ...]]
+    _write_order: ClassVar[tuple[int, ...]]
+    _read_call: ClassVar[Call]
+    _write_call: ClassVar[Call]
+
+    def read_many(self, contexts: Iterable[Sequence[Any]], *, type: Any = None) -> list[Any]:
+        """Read many records: one tuple of the single read's arguments (without ``when``) each, answered in the same order.
+
+        At most one MGET and one find per thousand when the ids are known.
+        """
+        arguments = [name for name in self._read_call.arguments if name != "when"]
+        rows = [_row(self._domain, index, row, arguments) for index, row in enumerate(contexts)]
+        if self._binding.custom is None:
+            return self._read_many([tuple(row[position] for position in self._read_order) for row in rows], type)
+        single = getattr(self, self._read_call.name)
+        now = (0,) if "when" in self._read_call.arguments else ()
+        return [single(*row, *now, type=type) for row in rows]
+
+    def write_many(self, items: Iterable[Sequence[Any]]) -> None:
+        """Write many records: one tuple of the single write's arguments each. One bulk command and one MSET per thousand."""
+        arguments = self._write_call.arguments
+        rows = [_row(self._domain, index, row, arguments) for index, row in enumerate(items)]
+        if self._binding.custom is not None:
+            single = getattr(self, self._write_call.name)
+            for row in rows:
+                single(*row)
+            return
+        time = arguments.index("when") if "when" in arguments else None
+        self._write_many(
+            [(row[0], tuple(row[position] for position in self._write_order), _NO_TIME if time is None else row[time]) for row in rows]
+        )
+
+
+def _row(domain: Domain, index: int, row: Any, arguments: Sequence[str]) -> Sequence[Any]:
+    if isinstance(row, (str, bytes)) or not isinstance(row, Sequence) or len(row) != len(arguments):
+        raise InvalidTypeError(f"{domain.name}: item {index} must be a tuple ({', '.join(arguments)})")
+    return row
+
+
+def _order(domain: Domain, arguments: Sequence[str]) -> tuple[int, ...]:
+    """Where each key field stands among the arguments."""
+    names = [field_name(argument) for argument in arguments]
+    return tuple(names.index(name) for name in domain.key)
+
+
+def _tuple(items: Iterable[str]) -> str:
+    return f"({''.join(item + ', ' for item in items)})"
+
+
+def _expression(domain: Domain, call: Call, places: dict[str, str]) -> tuple[str, str]:
+    """The call of the contract operation behind a method, and the keyword-only parameters that it adds."""
+    key = _tuple(places[name] for name in domain.key if name in places)
+    body = call.arguments[0] if call.arguments else ""
+    when = "when" if "when" in call.arguments else None
+    match call.operation:
+        case "read":
+            return f"self._read({key}, {when}, type)", "type=None"
+        case "write":
+            return f"self._write({body}, {key}, {when or '_NO_TIME'})", ""
+        case "has" | "remove" | "keys":
+            return f"self._{call.operation}({key})", ""
+        case "records":
+            return f"self._records({key}, type)", "type=None"
+        case "rows":
+            return f"self._rows({key}, limit, type)", "limit=DEFAULT_LIMIT, type=None"
+        case "put_rows":
+            return f"self._put_rows({body}, {key})", ""
+        case "candles" | "put_candles":
+            series = _tuple(places[name] for name in ("symbol", "interval", "exchangeName"))
+            if call.operation == "candles":
+                return f"self._candles({series}, limit, since_timestamp, until_timestamp, type)", "type=None"
+            return f"self._put_candles({body}, {series})", ""
+
+
+def _method(domain: Domain, call: Call, *, instance: bool) -> Any:
+    """Compile one public method, as dataclasses and attrs do: real parameters, without a binding step in each call."""
+    arguments = [name for name in call.arguments if not (instance and name in domain.context)]
+    places = {field_name(name): name for name in arguments}
+    if instance:
+        places |= {field_name(name): f"self.{name}" for name in domain.context}
+    expression, extra = _expression(domain, call, places)
+    lines = [f"def {call.name}(self{''.join(f', {name}' for name in arguments)}{f', *, {extra}' if extra else ''}):"]
+    if not instance:
+        rest = [name for name in call.arguments if name not in domain.context]
+        decoded = ", type" if "type=" in extra else ""
+        lines.append("    if self._binding.custom is not None:")
+        lines.append(f"        return self._custom({_tuple(domain.context)}, {call.name!r}, {_tuple(rest)}{decoded})")
+    lines.append(f"    return {expression}")
+    scope: dict[str, Any] = {"_NO_TIME": _NO_TIME, "DEFAULT_LIMIT": DEFAULT_LIMIT}
+    exec("\n".join(lines), scope)
+    method = scope[call.name]
+    rule = domain.listing
+    method.__doc__ = _DOCS[call.operation].format(
+        empty=repr(domain.empty()),
+        order="" if rule is None else ", oldest of them first" if rule.oldest_first else ", newest first",
+        limit=None if rule is None else rule.limit,
+        wins="the first write of an id wins" if domain.write == "insert_once" else "the last write of an id wins",
+    )
+    method.__module__ = __name__
+    return method
+
+
+def _constructor(domain: Domain) -> Any:
+    lines = [f"def __init__(self{''.join(f', {name}' for name in domain.context)}):", "    InstanceBase.__init__(self)"]
+    lines += [f"    self.{name} = {name}" for name in domain.context]
+    scope: dict[str, Any] = {"InstanceBase": InstanceBase}
+    exec("\n".join(lines), scope)
+    return scope["__init__"]
+
+
+def _classes(domain: Domain) -> tuple[type[InstanceBase], type[AdapterBase]]:
+    title = domain.name.capitalize()
+    instance_members: dict[str, Any] = {"_domain": domain, "__init__": _constructor(domain), "__module__": __name__}
+    adapter_members: dict[str, Any] = {"_domain": domain, "__module__": __name__}
+    for call in domain.calls:
+        instance_members[call.name] = _method(domain, call, instance=True)
+        adapter_members[call.name] = _method(domain, call, instance=False)
+        if call.operation == "read":
+            adapter_members |= {"_read_call": call, "_read_order": _order(domain, call.arguments)}
+        elif call.operation == "write":
+            adapter_members |= {"_write_call": call, "_write_order": _order(domain, call.arguments)}
+    instance_members["__doc__"] = f"The {domain.name} contract of one context ({', '.join(domain.context) or 'none'})."
+    adapter_members["__doc__"] = f"The {domain.name} contract; its context stands in every call."
+    instance = type(f"Persist{title}Instance", (InstanceBase,), instance_members)
+    adapter_members["instance_class"] = instance
+    adapter_members[f"use_persist_{domain.name}_adapter"] = AdapterBase._use_class
+    base = KeyedAdapterBase if domain.keyed else AdapterBase
+    return instance, type(f"Persist{title}Utils", (base,), adapter_members)
+
+
+def _bind() -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    for domain in DOMAINS.values():
+        instance, adapter = _classes(domain)
+        names[instance.__name__] = instance
+        names[adapter.__name__] = adapter
+        names[f"Persist{domain.name.capitalize()}Adapter"] = adapter(default_registry)
+    return names
+
+
+globals().update(_bind())
+__all__ = sorted(f"Persist{domain.name.capitalize()}{kind}" for domain in DOMAINS.values() for kind in ("Adapter", "Instance"))
+
+
+def adapter_of(domain: Domain) -> AdapterBase:
+    """The public adapter of a domain."""
+    adapter: AdapterBase = globals()[f"Persist{domain.name.capitalize()}Adapter"]
+    return adapter

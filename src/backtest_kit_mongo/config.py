@@ -1,0 +1,131 @@
+"""Settings: one frozen Struct, filled from defaults, the environment and the caller, in rising order of weight."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+from pymongo.errors import InvalidURI, PyMongoError
+from pymongo.uri_parser import parse_uri
+
+from .errors import ConfigError
+
+__all__ = ["DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "Config", "load_config", "redacted"]
+
+DEFAULT_DATABASE = "backtest-kit"
+DEFAULT_TIMEOUT_MS = 15_000
+_FALSE, _TRUE = ("", "0", "false", "no", "off"), ("1", "true", "yes", "on")
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings in force. Attribute names are the names of the environment variables."""
+
+    CC_MONGO_CONNECTION_STRING: str = f"mongodb://localhost:27017/{DEFAULT_DATABASE}?wtimeoutMS=15000"
+    """Where MongoDB is; its database, credentials, TLS and time-outs (15 s where it is silent)."""
+    CC_REDIS_HOST: str = "127.0.0.1"
+    """Host name, or the path of a Unix socket."""
+    CC_REDIS_PORT: int = 6379
+    CC_REDIS_USER: str = ""
+    CC_REDIS_PASSWORD: str = ""
+    CC_REDIS_TIMEOUT_MS: int = 1000
+    """How long one cache operation may wait before the store goes on without Redis, in ms."""
+    CC_REDIS_IDS: Literal["keyed", "all"] = "keyed"
+    """Whose ids go to Redis: the domains that are read by key, or all (one key per candle, without end)."""
+    CC_DURABILITY: Literal["journal", "memory"] = "journal"
+    """When a write counts as done: in MongoDB's journal on disk, or in its memory (faster; a crash loses up to 100 ms)."""
+    CC_PROCESS_IDS: int = 100_000
+    """How many ids of each domain this process remembers; 0 turns that cache off."""
+    CC_EMBEDDED: bool = False
+    """Start a mongod and a redis-server of our own instead of connecting to others."""
+    CC_EMBEDDED_DIR: str = ""
+    """Where the embedded servers keep their data; empty: the user's data folder."""
+
+    def __repr__(self) -> str:
+        shown = msgspec.structs.asdict(self)
+        shown["CC_MONGO_CONNECTION_STRING"] = redacted(self.CC_MONGO_CONNECTION_STRING)
+        if self.CC_REDIS_PASSWORD:
+            shown["CC_REDIS_PASSWORD"] = "***"
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    __str__ = __repr__
+
+
+def redacted(uri: str) -> str:
+    """A connection string without its password and without the option values that may hold another secret."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return "***"
+    location, question, options = rest.partition("?")
+    credentials, at, place = location.rpartition("@")
+    user = credentials.partition(":")[0]
+    kept = [pair if "password" not in pair.lower() and "properties" not in pair.lower() else f"{pair.partition('=')[0]}=***"
+            for pair in options.split("&") if pair]  # fmt: skip
+    return f"{scheme}://{f'{user}:***' if at else ''}{at}{place}{question}{'&'.join(kept)}"
+
+
+def _convert(name: str, value: Any, kind: Any) -> Any:
+    """One raw setting as its type; text (as the environment gives it) is understood for every type."""
+    try:
+        if kind is bool and isinstance(value, str):
+            if value.strip().lower() in _TRUE:
+                return True
+            if value.strip().lower() in _FALSE:
+                return False
+            raise ConfigError(f"{name} must be 0 or 1, got {value!r}")
+        if kind is str and isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        return msgspec.convert(value, kind, strict=False) if kind is int and isinstance(value, str) else msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        # The value itself stays out of the text: it may be a secret given under the wrong name.
+        raise ConfigError(f"{name} has a value it cannot have: {error}") from None
+
+
+def _checked(config: Config) -> Config:
+    """Refuse what would only fail later, or fail with a secret in the message."""
+    try:
+        if not config.CC_MONGO_CONNECTION_STRING.startswith("mongodb+srv://"):  # that form is resolved by DNS, at the connect
+            parse_uri(config.CC_MONGO_CONNECTION_STRING, warn=False)
+    except InvalidURI as error:
+        # pymongo's text may quote the string, so it is not shown; ``from None`` keeps it out of the traceback.
+        kind = "scheme" if "Invalid URI scheme" in str(error) else "host, port, user or options"
+        raise ConfigError(
+            f"CC_MONGO_CONNECTION_STRING is no valid connection string ({kind})",
+            hint="mongodb://[user:password@]host:port/database; percent-encode special characters of user and password",
+        ) from None
+    except (PyMongoError, ValueError, TypeError):
+        raise ConfigError("CC_MONGO_CONNECTION_STRING holds an option with an invalid value, or its host cannot be resolved") from None
+    if not 0 < config.CC_REDIS_PORT < 65536:
+        raise ConfigError(f"CC_REDIS_PORT must be from 1 to 65535, got {config.CC_REDIS_PORT}")
+    for name in ("CC_REDIS_TIMEOUT_MS", "CC_PROCESS_IDS"):
+        value = getattr(config, name)
+        if value < (1 if name == "CC_REDIS_TIMEOUT_MS" else 0):
+            raise ConfigError(f"{name} must not be {'negative' if name == 'CC_PROCESS_IDS' else 'less than 1'}, got {value}")
+    if not config.CC_REDIS_HOST:
+        raise ConfigError("CC_REDIS_HOST is empty")
+    return config
+
+
+def load_config(given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """The settings: defaults, then ``environ`` (default: the process's), then ``given``.
+
+    Empty text and a zero port count as not given, as in the original. Raises ConfigError for an unknown name (with the nearest
+    known one) and for a value of the wrong type or range.
+    """
+    kinds = {field.name: field.type for field in msgspec.structs.fields(Config)}
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for name in kinds:
+        text = environ.get(name)
+        if text:
+            values[name] = _convert(name, text, kinds[name])
+    for name, value in (given or {}).items():
+        if name not in kinds:
+            near = difflib.get_close_matches(str(name).upper(), kinds, n=1, cutoff=0.0)
+            raise ConfigError(f"unknown setting {name!r}", hint=f"did you mean {near[0]}? Known: {', '.join(kinds)}")
+        if value is None or value == "" or (name == "CC_REDIS_PORT" and value == 0):
+            continue
+        values[name] = _convert(name, value, kinds[name])
+    return _checked(Config(**values))

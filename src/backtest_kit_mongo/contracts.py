@@ -1,0 +1,307 @@
+"""What a contract means, written once for all domains: checked arguments, empty values, simulation time, list rules.
+
+No I/O of its own and no database words: a contract speaks to a Store. The public names and argument orders of each domain are
+bound to these operations in ``adapters``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+import msgspec
+import numpy as np
+
+from .candles import CandleArray, closed_candles, interval_ms, to_columns, to_dicts
+from .domains import Domain
+from .errors import BacktestKitError, InvalidTypeError, InvalidValueError
+from .metrics import ERRORS, LIST, MISSES, READ, READ_MANY, READS, REMOVE, REMOVES, WRITE, WRITE_MANY, WRITES, Metrics
+from .stores.base import Key, Record, Store, check_key, plain
+
+__all__ = ["DEFAULT_LIMIT", "Contract", "milliseconds"]
+
+R = TypeVar("R")
+
+DEFAULT_LIMIT: Final = -1
+"""Stands for "as the domain's list rule says" where None already means "all"."""
+
+# A window of this many candles is 95 years of minutes; more is a mistake, and is refused before memory is asked for.
+_MAX_WINDOW: Final = 50_000_000
+_EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+def milliseconds(name: str, value: Any) -> int:
+    """A point in time as ms since the epoch, from an aware datetime or an int; InvalidTypeError or InvalidValueError if neither."""
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise InvalidValueError(f"{name} is a naive datetime", hint="give it a time zone, as in datetime.now(timezone.utc)")
+        delta = value - _EPOCH
+        return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
+    if not isinstance(value, (bool, np.bool_)):
+        try:
+            number = operator.index(value)
+        except TypeError:
+            pass
+        else:
+            if -(2**63) <= number < 2**63:
+                return number
+            raise InvalidValueError(f"{name} does not fit into 64 bits")
+    raise InvalidTypeError(f"{name} must be an aware datetime or an int (ms since the epoch), got {type(value).__name__}")
+
+
+def repair_lifetime(body: Any) -> None:
+    """Set each null ``minuteEstimatedTime`` of a row, and of the rows right below it, to +Infinity, in place.
+
+    JSON has no Infinity, so a row that went through JSON holds null. Rows stand alone (Signal), below a name (Strategy), or in
+    [key, row] pairs (Risk).
+    """
+    if isinstance(body, dict):
+        rows: Iterable[Any] = (body, *body.values())
+    elif isinstance(body, list):
+        rows = (pair[1] for pair in body if isinstance(pair, list) and len(pair) == 2)
+    else:
+        return
+    for row in rows:
+        if isinstance(row, dict) and row.get("minuteEstimatedTime", 0) is None:
+            row["minuteEstimatedTime"] = math.inf
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, (Mapping, msgspec.Struct)) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+
+
+class Contract:
+    """The operations of one domain over whatever store it is bound to."""
+
+    _domain: Domain
+    _metrics: Metrics
+
+    def _store(self) -> Store:
+        """The store in force; NotConfiguredError if there is none yet."""
+        raise NotImplementedError
+
+    # --- arguments ---
+
+    def _check(self, key: Key) -> Key:
+        return check_key(self._domain, key)
+
+    def _record(self, body: Any, key: Key, when: Any) -> Record:
+        """A checked record to write."""
+        domain = self._domain
+        self._check(key)
+        stamp = None if when is _NO_TIME else milliseconds("when", when)
+        if body is None:
+            if not domain.nullable:
+                raise InvalidTypeError(f"{domain.name}: the data must not be None")
+            return Record(key, None, stamp)
+        if domain.empty is list:
+            return Record(key, self._pairs(body), stamp)
+        if not _is_row(body):
+            raise InvalidTypeError(f"{domain.name}: a dict, dataclass or Struct is needed, got {type(body).__name__}")
+        if not domain.soft_delete:
+            return Record(key, body, stamp)
+        if not isinstance(body, Mapping):
+            body = plain(body)
+        return Record(key, body, stamp, body.get("removed") is True)
+
+    def _pairs(self, positions: Any) -> list[Any]:
+        """Risk positions as [key, position] pairs, from pairs or from a mapping, in their order."""
+        if isinstance(positions, Mapping):
+            positions = positions.items()
+        if isinstance(positions, (str, bytes)) or not isinstance(positions, Iterable) or _is_row(positions):
+            raise InvalidTypeError(
+                f"{self._domain.name}: positions must be a list of [key, position] pairs, got {type(positions).__name__}"
+            )
+        pairs = []
+        for index, pair in enumerate(positions):
+            if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
+                raise InvalidTypeError(f"{self._domain.name}: position {index} must be a [key, position] pair, got {type(pair).__name__}")
+            if not isinstance(pair[0], str):
+                raise InvalidTypeError(f"{self._domain.name}: the key of position {index} must be a str, got {type(pair[0]).__name__}")
+            pairs.append([pair[0], pair[1]])
+        return pairs
+
+    # --- values ---
+
+    def _value(self, record: Record | None, type: Any) -> Any:
+        """What a read gives for a record: its body, or the domain's empty value."""
+        domain = self._domain
+        if record is None or record.removed or record.body is None:
+            return domain.empty()
+        if domain.lifetime:
+            repair_lifetime(record.body)
+        return record.body if type is None else _typed(domain.name, record.body, type)
+
+    def _timed(self, operation: int, call: Callable[[Store], R]) -> R:
+        counters = self._metrics.domains[self._domain.name]
+        store = self._store()
+        started = time.perf_counter_ns()
+        try:
+            return call(store)
+        except BacktestKitError:
+            counters.add(ERRORS)
+            raise
+        finally:
+            counters.observe(operation, time.perf_counter_ns() - started)
+
+    def _count(self, which: int, n: int = 1) -> None:
+        self._metrics.domains[self._domain.name].add(which, n)
+
+    # --- one record per key ---
+
+    def _read(self, key: Key, when: Any = None, type: Any = None) -> Any:
+        self._check(key)
+        if when is not None:
+            milliseconds("when", when)
+        self._count(READS)
+        return self._value(self._timed(READ, lambda store: store.read(self._domain, (key,)))[0], type)
+
+    def _has(self, key: Key) -> bool:
+        self._check(key)
+        self._count(READS)
+        record = self._timed(READ, lambda store: store.read(self._domain, (key,)))[0]
+        return record is not None and not record.removed
+
+    def _write(self, body: Any, key: Key, when: Any) -> None:
+        record = self._record(body, key, when)
+        self._timed(WRITE, lambda store: store.write(self._domain, (record,)))
+        self._count(WRITES)
+
+    def _remove(self, key: Key) -> None:
+        self._check(key)
+        self._timed(REMOVE, lambda store: store.remove(self._domain, (key,)))
+        self._count(REMOVES)
+
+    def _read_many(self, keys: Sequence[Key], type: Any = None) -> list[Any]:
+        for key in keys:
+            self._check(key)
+        if not keys:
+            return []
+        self._count(READS, len(keys))
+        records = self._timed(READ_MANY, lambda store: store.read(self._domain, keys))
+        return [self._value(record, type) for record in records]
+
+    def _write_many(self, items: Sequence[tuple[Any, Key, Any]]) -> None:
+        records = [self._record(*item) for item in items]
+        if records:
+            self._timed(WRITE_MANY, lambda store: store.write(self._domain, records))
+            self._count(WRITES, len(records))
+
+    # --- lists ---
+
+    def _scan(self, prefix: Key, limit: int | None = None, *, bodies: bool = True) -> Iterator[Record]:
+        """Records as they come; what is measured is the time until the first one."""
+        counters = self._metrics.domains[self._domain.name]
+        found = self._store().scan(self._domain, prefix, limit=limit, bodies=bodies)
+        started = time.perf_counter_ns()
+        try:
+            first = next(found, None)
+            counters.observe(LIST, time.perf_counter_ns() - started)
+            if first is not None:
+                counters.add(READS)
+                yield first
+            for record in found:
+                counters.add(READS)
+                yield record
+        except BacktestKitError:
+            counters.add(ERRORS)
+            raise
+
+    def _keys(self, prefix: Key) -> Iterator[str]:
+        self._check(prefix)
+        self._store()  # an unconfigured library says so here, not at the first item
+        return (record.key[-1] for record in self._scan(prefix, bodies=False))
+
+    def _records(self, prefix: Key, type: Any = None) -> Iterator[dict[str, Any]]:
+        self._check(prefix)
+        self._store()
+        name = self._domain.key[-1]
+        return ({name: record.key[-1], "data": self._value(record, type)} for record in self._scan(prefix))
+
+    def _rows(self, prefix: Key, limit: int | None, type: Any = None) -> list[Any]:
+        rule = self._domain.listing
+        assert rule is not None
+        if limit == DEFAULT_LIMIT:
+            limit = rule.limit
+        elif limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+            raise InvalidValueError(f"{self._domain.name}: limit must be a positive int or None for all, got {limit!r}")
+        self._check(prefix)
+        rows = [self._value(record, type) for record in self._scan(prefix, limit)]
+        if rule.oldest_first:
+            rows.reverse()
+        return rows
+
+    def _put_rows(self, rows: Any, prefix: Key) -> None:
+        domain = self._domain
+        if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+            raise InvalidTypeError(f"{domain.name}: a list of rows is needed, got {type(rows).__name__}")
+        records = []
+        for index, row in enumerate(rows):
+            if not _is_row(row):
+                raise InvalidTypeError(f"{domain.name}: row {index} must be a dict, dataclass or Struct, got {type(row).__name__}")
+            name = row.get("id") if isinstance(row, Mapping) else getattr(row, "id", None)
+            if not isinstance(name, str):
+                what = "has no id" if name is None else f"must have a str as id, got {type(name).__name__}"
+                raise InvalidValueError(f"{domain.name}: row {index} {what}; nothing was written")
+            records.append(self._record(row, (*prefix, name), _NO_TIME))
+        self._check(prefix)
+        if records:
+            self._timed(WRITE_MANY, lambda store: store.write(domain, records))
+            self._count(WRITES, len(records))
+
+    # --- candles ---
+
+    def _window(self, key: Key, limit: Any, since: Any, until: Any = None) -> CandleArray | None:
+        symbol, interval, exchange_name = key
+        step = interval_ms(interval)
+        self._check((exchange_name, symbol, interval))
+        numbers = []
+        for name, value in (("limit", limit), ("since_timestamp", since), ("until_timestamp", 0 if until is None else until)):
+            if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+                raise InvalidTypeError(f"candle: {name} must be an int, got {type(value).__name__}")
+            numbers.append(operator.index(value))
+        count, start, _ = numbers
+        if not 0 <= count <= _MAX_WINDOW:
+            raise InvalidValueError(f"candle: limit must be from 0 to {_MAX_WINDOW}, got {count}")
+        if not -(2**53) <= start <= 2**53 - count * step:
+            raise InvalidValueError(f"candle: since_timestamp {start} is no time in ms")
+        self._count(READS)
+        if count == 0:
+            return np.empty(0, to_columns((), interval).dtype)
+        # Stored candles lie on the grid, so a window that starts off it is a miss without asking.
+        window = (
+            None if start % step else self._timed(READ, lambda store: store.read_candles(symbol, interval, exchange_name, start, count))
+        )
+        if window is None:
+            self._count(MISSES)
+        return window
+
+    def _candles(self, key: Key, limit: int, since: int, until: int, type: Any = None) -> Any:
+        window = self._window(key, limit, since, until)
+        if window is None:
+            return None
+        rows = to_dicts(window)
+        return rows if type is None else [_typed("candle", row, type) for row in rows]
+
+    def _put_candles(self, candles: Any, key: Key) -> None:
+        symbol, interval, exchange_name = key
+        columns = to_columns(candles, interval)
+        self._check((exchange_name, symbol, interval))
+        columns = closed_candles(columns, interval)
+        if len(columns):
+            self._count(WRITES, self._timed(WRITE_MANY, lambda store: store.write_candles(symbol, interval, exchange_name, columns)))
+
+
+_NO_TIME: Final = object()
+
+
+def _typed(name: str, body: Any, type: Any) -> Any:
+    try:
+        return msgspec.convert(body, type)
+    except msgspec.ValidationError as error:
+        raise InvalidValueError(f"{name}: the stored record is no {getattr(type, '__name__', type)}: {error}") from None

@@ -1,0 +1,334 @@
+"""The seventeen domains, one declared row each.
+
+Collections, indexes, Redis keys, empty values, list rules and the names and argument orders of the public methods are all
+read from this table. The sources are FORMAT (what the TypeScript package stores) and its contracts; adding a domain means
+adding a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from . import payloads
+
+__all__ = ["DOMAINS", "Call", "Domain", "ListRule", "field_name"]
+
+Operation = Literal["read", "write", "remove", "has", "keys", "records", "rows", "put_rows", "candles", "put_candles"]
+Index = tuple[tuple[str, int], ...]
+
+# Every key field that is no text; all others are str.
+_KINDS: Final = MappingProxyType({"backtest": bool, "timestamp": int})
+
+
+def field_name(argument: str) -> str:
+    """The stored (camelCase) name of a public argument: ``strategy_name`` is ``strategyName``, ``key`` is ``entryKey``."""
+    if argument == "key":
+        return "entryKey"
+    first, *rest = argument.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _argument_name(field: str) -> str:
+    """``signalId`` is ``signal_id``."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in field)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One public method: what it does, its name, and its arguments in the order of the original."""
+
+    operation: Operation
+    name: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ListRule:
+    """How a domain is listed: by which date, newest first, at most ``limit`` records unless the caller says otherwise."""
+
+    order: Literal["createDate", "updatedDate"]
+    limit: int | None = None
+    oldest_first: bool = False  # the newest ``limit`` records, handed out in the order in which they were written
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What one contract stores, and where."""
+
+    name: str
+    key: tuple[str, ...]  # the unique index, in its order
+    cache: tuple[str, ...]  # the same fields in the order of the Redis key
+    context: tuple[str, ...]  # the constructor arguments of the instance
+    calls: tuple[Call, ...]
+    payload: Any  # the msgspec type of a payload
+    body: str | None = "payload"  # the field that holds the payload; None: the payload's fields stand in the document itself
+    write: Literal["upsert", "insert_once"] = "upsert"
+    when: bool = False  # carries the simulation time of the write
+    soft_delete: bool = False
+    empty: Callable[[], Any] = field(default=lambda: None)  # what a read gives where nothing is stored
+    listing: ListRule | None = None
+    indexes: tuple[Index, ...] = ()  # besides the unique one; only what a query of ours uses
+    lifetime: bool = False  # rows with minuteEstimatedTime, whose null means +Infinity
+    nullable: bool = True  # an explicit None may be written
+
+    @cached_property
+    def collection(self) -> str:
+        """MongoDB collection."""
+        return f"{self.name}-items"
+
+    @cached_property
+    def prefix(self) -> str:
+        """Prefix of the Redis keys."""
+        return f"{self.name}_cache"
+
+    @cached_property
+    def kinds(self) -> tuple[type, ...]:
+        """Python type of each key field."""
+        return tuple(_KINDS.get(name, str) for name in self.key)
+
+    @cached_property
+    def cache_order(self) -> tuple[int, ...]:
+        """Positions of the key fields in the Redis key."""
+        return tuple(self.key.index(name) for name in self.cache)
+
+    @cached_property
+    def unique_index(self) -> Index:
+        """The unique index as pymongo takes it."""
+        return tuple((name, 1) for name in self.key)
+
+    @cached_property
+    def keyed(self) -> bool:
+        """One record per key, read and written by that key (and so worth an id in the caches)."""
+        return any(call.operation == "read" for call in self.calls)
+
+    @cached_property
+    def key_arguments(self) -> tuple[str, ...]:
+        """The arguments that name one record: those of a read without ``when``; for lists and candles the context and the id."""
+        for call in self.calls:
+            if call.operation == "read":
+                return tuple(name for name in call.arguments if name != "when")
+        return (*self.context, _argument_name(self.key[-1]))
+
+    def key_of(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """Key fields in order, from ``key_arguments``."""
+        names = [field_name(name) for name in self.key_arguments]
+        return tuple(arguments[names.index(name)] for name in self.key)
+
+    @cached_property
+    def row_id(self) -> str:
+        """For domains that are written as lists: the key field that each row brings along as its ``id``."""
+        return self.key[-1]
+
+
+def _calls(**specs: str) -> tuple[Call, ...]:
+    """``read="read_x_data a b"`` is the method ``read_x_data(a, b)``."""
+    calls = []
+    for operation, spec in specs.items():
+        name, *arguments = spec.split()
+        calls.append(Call(operation, name, tuple(arguments)))  # type: ignore[arg-type]
+    return tuple(calls)
+
+
+def _slot(name: str, payload: Any) -> Domain:
+    """One row per (symbol, strategy, exchange), as Signal, Schedule and Strategy have it."""
+    return Domain(
+        name=name,
+        key=("symbol", "strategyName", "exchangeName"),
+        cache=("exchangeName", "strategyName", "symbol"),
+        context=("symbol", "strategy_name", "exchange_name"),
+        calls=_calls(
+            read=f"read_{name}_data symbol strategy_name exchange_name",
+            write=f"write_{name}_data row symbol strategy_name exchange_name",
+        ),
+        payload=payload,
+        lifetime=True,
+    )
+
+
+def _levels(name: str, payload: Any) -> Domain:
+    """One map of levels per signal, as Partial and Breakeven have it."""
+    return Domain(
+        name=name,
+        key=("symbol", "strategyName", "exchangeName", "signalId"),
+        cache=("exchangeName", "strategyName", "symbol", "signalId"),
+        context=("symbol", "strategy_name", "exchange_name"),
+        calls=_calls(
+            read=f"read_{name}_data symbol strategy_name signal_id exchange_name when",
+            write=f"write_{name}_data data symbol strategy_name signal_id exchange_name when",
+        ),
+        payload=payload,
+        when=True,
+        empty=dict,
+    )
+
+
+def _bucket(name: str, payload: Any, *, when: bool) -> Domain:
+    """Softly deleted entries of a bucket, as Measure and Interval have them."""
+    return Domain(
+        name=name,
+        key=("bucket", "entryKey"),
+        cache=("bucket", "entryKey"),
+        context=("bucket",),
+        calls=_calls(
+            read=f"read_{name}_data bucket key",
+            write=f"write_{name}_data data bucket key when",
+            remove=f"remove_{name}_data bucket key",
+            keys=f"list_{name}_data bucket",
+        ),
+        payload=payload,
+        when=when,
+        soft_delete=True,
+        nullable=False,
+        listing=ListRule("updatedDate"),
+        indexes=((("bucket", 1), ("removed", 1)),),
+    )
+
+
+_ROWS: Final = (
+    Domain(
+        name="candle",
+        key=("exchangeName", "symbol", "interval", "timestamp"),
+        cache=("exchangeName", "symbol", "interval", "timestamp"),
+        context=("symbol", "interval", "exchange_name"),
+        calls=_calls(
+            candles="read_candles_data symbol interval exchange_name limit since_timestamp until_timestamp",
+            put_candles="write_candles_data candles symbol interval exchange_name",
+        ),
+        payload=payloads.Candle,
+        body=None,
+        write="insert_once",
+        nullable=False,
+    ),
+    _slot("signal", payloads.SignalRow),
+    _slot("schedule", payloads.ScheduledSignalRow),
+    _slot("strategy", payloads.StrategyData),
+    Domain(
+        name="risk",
+        key=("riskName", "exchangeName"),
+        cache=("exchangeName", "riskName"),
+        context=("risk_name", "exchange_name"),
+        calls=_calls(
+            read="read_position_data risk_name exchange_name when",
+            write="write_position_data positions risk_name exchange_name when",
+        ),
+        payload=payloads.RiskData,
+        body="positions",
+        when=True,
+        empty=list,
+        lifetime=True,
+    ),
+    _levels("partial", payloads.PartialData),
+    _levels("breakeven", payloads.BreakevenData),
+    Domain(
+        name="storage",
+        key=("backtest", "signalId"),
+        cache=("backtest", "signalId"),
+        context=("backtest",),
+        calls=_calls(rows="read_storage_data backtest", put_rows="write_storage_data rows backtest"),
+        payload=payloads.StorageSignalRow,
+        nullable=False,
+        lifetime=True,
+        listing=ListRule("updatedDate", limit=1000),
+    ),
+    Domain(
+        name="notification",
+        key=("backtest", "notificationId"),
+        cache=("backtest", "notificationId"),
+        context=("backtest",),
+        calls=_calls(rows="read_notification_data backtest", put_rows="write_notification_data rows backtest"),
+        payload=payloads.NotificationModel,
+        nullable=False,
+        lifetime=True,
+        listing=ListRule("createDate", limit=5000, oldest_first=True),
+        # The original's backtest_1_createDate_-1 leaves equal dates unordered; with _id the index alone gives a total order.
+        indexes=((("backtest", 1), ("createDate", -1), ("_id", -1)),),
+    ),
+    Domain(
+        name="log",
+        key=("entryId",),
+        cache=("entryId",),
+        context=(),
+        calls=_calls(rows="read_log_data", put_rows="write_log_data entries"),
+        payload=payloads.LogEntry,
+        write="insert_once",
+        nullable=False,
+        listing=ListRule("createDate", limit=1000, oldest_first=True),
+        indexes=((("createDate", -1), ("_id", -1)),),
+    ),
+    _bucket("measure", payloads.MeasureData, when=False),
+    _bucket("interval", payloads.IntervalData, when=True),
+    Domain(
+        name="memory",
+        key=("signalId", "bucketName", "memoryId"),
+        cache=("signalId", "bucketName", "memoryId"),
+        context=("signal_id", "bucket_name"),
+        calls=_calls(
+            read="read_memory_data signal_id bucket_name memory_id",
+            has="has_memory_data signal_id bucket_name memory_id",
+            write="write_memory_data data signal_id bucket_name memory_id when",
+            remove="remove_memory_data signal_id bucket_name memory_id",
+            records="list_memory_data signal_id bucket_name",
+        ),
+        payload=payloads.MemoryData,
+        when=True,
+        soft_delete=True,
+        nullable=False,
+        listing=ListRule("updatedDate"),
+        indexes=((("signalId", 1), ("bucketName", 1), ("removed", 1)),),
+    ),
+    Domain(
+        name="recent",
+        key=("symbol", "strategyName", "exchangeName", "frameName", "backtest"),
+        cache=("backtest", "exchangeName", "strategyName", "frameName", "symbol"),
+        context=("symbol", "strategy_name", "exchange_name", "frame_name", "backtest"),
+        calls=_calls(
+            read="read_recent_data symbol strategy_name exchange_name frame_name backtest",
+            write="write_recent_data row symbol strategy_name exchange_name frame_name backtest when",
+        ),
+        payload=payloads.PublicSignalRow,
+        when=True,
+        lifetime=True,
+    ),
+    Domain(
+        name="state",
+        key=("signalId", "bucketName"),
+        cache=("signalId", "bucketName"),
+        context=("signal_id", "bucket_name"),
+        calls=_calls(
+            read="read_state_data signal_id bucket_name",
+            write="write_state_data data signal_id bucket_name when",
+        ),
+        payload=payloads.StateData,
+        when=True,
+    ),
+    Domain(
+        name="session",
+        key=("strategyName", "exchangeName", "frameName", "symbol", "backtest"),
+        cache=("exchangeName", "strategyName", "frameName", "symbol", "backtest"),
+        context=("strategy_name", "exchange_name", "frame_name", "symbol", "backtest"),
+        calls=_calls(
+            read="read_session_data strategy_name exchange_name frame_name symbol backtest",
+            write="write_session_data data strategy_name exchange_name frame_name when symbol backtest",
+        ),
+        payload=payloads.SessionData,
+        when=True,
+    ),
+    Domain(
+        name="dictionary",
+        key=("signalId", "dictionaryName"),
+        cache=("signalId", "dictionaryName"),
+        context=("signal_id", "dictionary_name"),
+        calls=_calls(
+            read="read_dictionary_data signal_id dictionary_name",
+            write="write_dictionary_data data signal_id dictionary_name when",
+        ),
+        payload=payloads.DictionaryData,
+        when=True,
+    ),
+)
+
+DOMAINS: Final = MappingProxyType({row.name: row for row in _ROWS})

@@ -1,0 +1,70 @@
+"""Everything this library raises: one base, and the builtin that a caller would catch anyway."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BacktestKitError",
+    "ConfigError",
+    "DatabaseError",
+    "IndexConflictError",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "MissingDependencyError",
+    "NotConfiguredError",
+    "ServerStartError",
+    "ServerTimeoutError",
+    "ServerUnavailableError",
+]
+
+
+class BacktestKitError(Exception):
+    """Base of every error of this library.
+
+    The message says what happened; ``hint``, where there is one, says what to do and is part of the text.
+    """
+
+    hint: str | None
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message}\n  hint: {hint}")
+        self.hint = hint
+
+
+class ConfigError(BacktestKitError, ValueError):
+    """A setting is unknown or has a value it cannot have."""
+
+
+class NotConfiguredError(BacktestKitError, RuntimeError):
+    """A contract was called before ``setup()``, or after ``close()``."""
+
+
+class InvalidTypeError(BacktestKitError, TypeError):
+    """An argument or a payload holds a type that cannot be stored; nothing was written."""
+
+
+class InvalidValueError(BacktestKitError, ValueError):
+    """An argument or a payload holds a value that cannot be stored; nothing was written."""
+
+
+class ServerUnavailableError(BacktestKitError, ConnectionError):
+    """A server cannot be reached, or broke the connection; the same call may succeed later."""
+
+
+class ServerTimeoutError(ServerUnavailableError, TimeoutError):
+    """A server did not answer within the configured time."""
+
+
+class ServerStartError(BacktestKitError, RuntimeError):
+    """An embedded server could not be started; the message holds the tail of its log."""
+
+
+class IndexConflictError(BacktestKitError, RuntimeError):
+    """The database holds an index or duplicate documents that contradict a unique key; the message holds the cure."""
+
+
+class DatabaseError(BacktestKitError, RuntimeError):
+    """A server answered, and refused: missing rights, a failed validation, a full disk."""
+
+
+class MissingDependencyError(BacktestKitError, ImportError):
+    """An optional package is needed; the message says how to install it."""

@@ -1,0 +1,187 @@
+"""Which store serves which domain. A registry is an object that a run owns; one default stands behind the public names."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import redis
+from pymongo.database import Database
+from pymongo.uri_parser import parse_uri
+
+from .config import DEFAULT_DATABASE, Config, load_config
+from .domains import DOMAINS, Domain
+from .errors import ConfigError, NotConfiguredError
+from .metrics import Metrics
+from .servers import EmbeddedServers, default_data_dir
+from .stores.base import Store
+from .stores.mongo import MongoStore
+
+__all__ = [
+    "Binding", "Registry", "close", "default_registry", "get_config", "get_mongo", "get_redis", "install", "reset_stats", "set_config",
+    "setup", "stats", "wait_for_init",
+]  # fmt: skip
+
+
+class Binding:
+    """What serves one domain: a store, and in front of it, if somebody asked for it, a class of their own."""
+
+    __slots__ = ("custom", "instances", "store")
+
+    def __init__(self) -> None:
+        self.store: Store | None = None
+        self.custom: type[Any] | None = None
+        self.instances: dict[tuple[Any, ...], Any] = {}
+
+    def use(self, store: Store | None, custom: type[Any] | None = None) -> None:
+        """Serve the domain from ``store`` (None: the registry's MongoDB), through ``custom`` if given."""
+        self.store, self.custom, self.instances = store, custom, {}
+
+
+class Registry:
+    """Stores by domain, the settings and the counters of one run."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.bindings = {name: Binding() for name in DOMAINS}
+        self._config: Config | None = None
+        self._mongo: MongoStore | None = None
+        self._servers: EmbeddedServers | None = None
+
+    @property
+    def config(self) -> Config:
+        """The settings in force; before ``configure``, what the environment would give."""
+        return load_config() if self._config is None else self._config
+
+    @property
+    def mongo(self) -> MongoStore:
+        """The Mongo store; NotConfiguredError before ``configure`` and after ``close``."""
+        if self._mongo is None:
+            raise NotConfiguredError(
+                "setup() has not been called, or close() has ended it", hint="call backtest_kit_mongo.setup() first, or use_memory()"
+            )
+        return self._mongo
+
+    def store(self, domain: Domain) -> Store:
+        """The store that serves ``domain``."""
+        return self.bindings[domain.name].store or self.mongo
+
+    def configure(self, config: Config) -> None:
+        """Take settings; connections of other settings are closed. No server is contacted, but for starting embedded ones."""
+        if config == self._config:
+            return
+        self.close()
+        effective = config
+        if config.CC_EMBEDDED:
+            folder = Path(config.CC_EMBEDDED_DIR).expanduser() if config.CC_EMBEDDED_DIR else default_data_dir()
+            self._servers = EmbeddedServers(folder).start()
+            effective = msgspec.structs.replace(
+                config,
+                CC_MONGO_CONNECTION_STRING=self._servers.mongo_uri.rpartition("/")[0] + "/" + _database(config),
+                CC_REDIS_HOST=str(self._servers.redis_socket),
+                CC_REDIS_USER="",
+                CC_REDIS_PASSWORD="",
+            )
+        self._config = config
+        self._mongo = MongoStore(effective, self.metrics)
+
+    def install(self) -> None:
+        """Serve every domain from MongoDB."""
+        for binding in self.bindings.values():
+            binding.use(None)
+
+    def wait_for_init(self, timeout: float = 15.0) -> None:
+        """Return when every store in use is ready; ServerTimeoutError within ``timeout`` seconds if one is not."""
+        self.mongo.wait_for_init(timeout)
+
+    def close(self) -> None:
+        """Close connections and stop embedded servers of our own; idempotent. What is stored stays."""
+        mongo, self._mongo = self._mongo, None
+        servers, self._servers = self._servers, None
+        self._config = None
+        if mongo is not None:
+            mongo.close()
+        if servers is not None:
+            servers.stop()
+
+
+def _database(config: Config) -> str:
+    name: str | None = parse_uri(config.CC_MONGO_CONNECTION_STRING, warn=False)["database"]
+    return name or DEFAULT_DATABASE
+
+
+default_registry = Registry()
+atexit.register(default_registry.close)
+
+
+def setup(config: Mapping[str, Any] | None = None, /, *, embedded: bool | None = None, **settings: Any) -> None:
+    """Take the settings and serve every domain from MongoDB and Redis. Connects at the first use, or in ``wait_for_init``.
+
+    ``config`` and keyword arguments have the names of the environment variables (``CC_REDIS_HOST``); they win over the
+    environment unless empty or zero. ``embedded=True`` (``CC_EMBEDDED=1``) starts a mongod and a redis-server of our own, whose
+    data outlives the process. Raises ConfigError for an unknown name or a value it cannot have.
+    """
+    given = _merged(config, settings)
+    if embedded is not None:
+        given["CC_EMBEDDED"] = embedded
+    default_registry.configure(load_config(given))
+    default_registry.install()
+
+
+def set_config(config: Mapping[str, Any] | None = None, /, **settings: Any) -> None:
+    """Take the settings, as ``setup`` does, without changing which store serves which domain."""
+    default_registry.configure(load_config(_merged(config, settings)))
+
+
+def install() -> None:
+    """Serve every domain from MongoDB and Redis, with the settings of ``set_config`` or else of the environment."""
+    default_registry.configure(default_registry.config)
+    default_registry.install()
+
+
+def _merged(config: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    if config is not None and not isinstance(config, Mapping):
+        raise ConfigError(f"settings must be a mapping of CC_* names, got {type(config).__name__}")
+    return {**(config or {}), **settings}
+
+
+def get_config() -> Config:
+    """The settings in force: a frozen Struct whose attributes are the CC_* names."""
+    return default_registry.config
+
+
+def get_mongo() -> Database[dict[str, Any]]:
+    """The pymongo database that the records are in (its ``client`` is the MongoClient)."""
+    return default_registry.mongo.connection.database
+
+
+def get_redis() -> redis.Redis:
+    """The redis-py client of the id cache."""
+    return default_registry.mongo.redis_ids.client
+
+
+def wait_for_init(timeout: float = 15.0) -> None:
+    """Return when MongoDB and Redis answer and all indexes stand; optional, for a clear error at the start.
+
+    Raises ServerTimeoutError (a ConnectionError and a TimeoutError), which names the silent server, within ``timeout`` seconds;
+    IndexConflictError for an index, or for documents, that contradict a unique key.
+    """
+    default_registry.wait_for_init(timeout)
+
+
+def close() -> None:
+    """Close connections and stop embedded servers that this process started. A later call needs ``setup()`` again."""
+    default_registry.close()
+
+
+def stats() -> dict[str, dict[str, Any]]:
+    """What each domain did since the start or ``reset_stats``: counts, ``hit_ratio``, and count, p50, p99 (us) per operation."""
+    return default_registry.metrics.snapshot()
+
+
+def reset_stats() -> None:
+    """Set the counters of ``stats`` to zero."""
+    default_registry.metrics.reset()

@@ -1,0 +1,133 @@
+"""The Store protocol, the record that passes through it, and the encoding that every store shares."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from bson import Decimal128
+from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+
+from .._core import bson as core
+from .._core import keys
+from ..candles import CandleArray
+from ..domains import Domain
+from ..errors import InvalidTypeError, InvalidValueError
+
+__all__ = ["CODEC", "MAX_DOCUMENT", "Key", "Record", "Store", "check_key", "encode", "plain"]
+
+Key = tuple[Any, ...]
+"""Key fields in the order of the domain's ``key``."""
+
+MAX_DOCUMENT = 16 * 1024 * 1024
+"""MongoDB's limit for one document, in bytes."""
+
+
+class Record(NamedTuple):
+    """One stored thing: its key, its body, the simulation time of the write (ms), and whether it is softly deleted."""
+
+    key: Key
+    body: Any
+    when: int | None = None
+    removed: bool = False
+
+
+class Store(Protocol):
+    """Where records live. Batches first; every method is safe to call from many threads."""
+
+    def wait_for_init(self, timeout: float) -> None:
+        """Return when the store is ready; raise ServerTimeoutError within ``timeout`` seconds if not."""
+
+    def read(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
+        """The records of ``keys``, in their order; None where nothing is stored."""
+
+    def write(self, domain: Domain, records: Sequence[Record]) -> None:
+        """Store all ``records`` (the last one of a key wins; for insert-once domains the first); all acknowledged on return."""
+
+    def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
+        """Delete softly, where the domain says so; a key that is not there is passed over."""
+
+    def scan(self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True) -> Iterator[Record]:
+        """Records whose key begins with ``prefix``, newest first by the domain's list rule, without the removed ones."""
+
+    def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
+        """The ``limit`` candles from ``since`` (ms) on, or None if one of them is missing."""
+
+    def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
+        """Store those checked candles that are not there yet; how many were new."""
+
+    def drop_cache(self) -> int:
+        """Forget cached ids, in this process and in shared caches; how many shared ones went. Never touches data."""
+
+    def close(self) -> None:
+        """Give back connections; idempotent."""
+
+
+class _Decimals(TypeDecoder):
+    """Decimal128 comes back as the Decimal that went in."""
+
+    bson_type = Decimal128
+
+    def transform_bson(self, value: Decimal128) -> Decimal:
+        return value.to_decimal()
+
+
+CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC, type_registry=TypeRegistry([_Decimals()]))
+"""How documents are read: aware datetimes (UTC) and Decimals."""
+
+
+def check_key(domain: Domain, key: Key) -> Key:
+    """``key`` (or its first fields) if every field is legal; InvalidTypeError or InvalidValueError that names the field if not."""
+    try:
+        keys.check_fields(key, domain.key[: len(key)], domain.kinds[: len(key)])
+    except TypeError as error:
+        raise InvalidTypeError(f"{domain.name}: {error}") from None
+    except ValueError as error:
+        raise InvalidValueError(f"{domain.name}: {error}") from None
+    return key
+
+
+def plain(value: Any) -> Any:
+    """A value of a type outside BSON as one inside; TypeError for what cannot be stored."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Decimal):
+        return Decimal128(value)  # ValueError beyond 34 digits
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, (set, frozenset)):
+        raise TypeError("a set has no order that could be stored; make it a sorted list")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # Shallow on purpose: members keep their types and are encoded one by one, with their path in an error.
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    try:
+        return msgspec.to_builtins(value, builtin_types=_KEPT, enc_hook=plain)
+    except (TypeError, ValueError):
+        raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored") from None
+
+
+# Types that BSON has and msgspec would otherwise turn into text.
+_KEPT = (datetime, bytes, bytearray, Decimal)
+
+
+def encode(what: str, document: dict[str, Any]) -> bytes:
+    """The BSON of a document; InvalidTypeError or InvalidValueError, beginning with ``what``, for what cannot be stored."""
+    try:
+        raw = core.encode(document, plain)
+    except TypeError as error:
+        raise InvalidTypeError(f"{what}: {error}") from None
+    except (ValueError, ArithmeticError) as error:
+        raise InvalidValueError(f"{what}: {error}") from None
+    if len(raw) > MAX_DOCUMENT - 4096:  # the rest is for key fields, dates and the command around them
+        raise InvalidValueError(f"{what}: {len(raw)} bytes; MongoDB takes at most {MAX_DOCUMENT} bytes for one document")
+    return raw

@@ -1,0 +1,221 @@
+"""The connection to MongoDB: one client per process (and per fork), its time-outs and durability, retries, our errors."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import parse_qsl
+
+from bson.errors import BSONError
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    ConfigurationError,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    InvalidOperation,
+    NetworkTimeout,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WTimeoutError,
+)
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
+
+from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
+from ..domains import Domain
+from ..errors import BacktestKitError, ConfigError, DatabaseError, InvalidValueError, ServerTimeoutError, ServerUnavailableError
+from .base import CODEC
+
+__all__ = ["Document", "MongoConnection", "translated", "translates"]
+
+Document = dict[str, Any]
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+# Clients inherited through fork: never used, never closed (closing would end sessions that the parent still uses), and kept
+# so that no destructor closes them either.
+_inherited: list[Any] = []
+_connections: weakref.WeakSet[MongoConnection] = weakref.WeakSet()
+
+# How often a first upsert may lose the race for its key before its error is shown. One retry is enough for one rival.
+_RACES = 5
+
+
+class MongoConnection:
+    """A lazily made client on the configured database. No I/O before the first use."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._reset()
+        _connections.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._client: MongoClient[Document] | None = None
+        self._collections: dict[str, Collection[Document]] = {}
+
+    @property
+    def client(self) -> MongoClient[Document]:
+        """The client of this process."""
+        client = self._client
+        if client is None:
+            with self._lock:
+                if self._client is None:
+                    self._client = self._make_client()
+                client = self._client
+        return client
+
+    def _make_client(self) -> MongoClient[Document]:
+        uri = self.config.CC_MONGO_CONNECTION_STRING
+        given = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
+        defaults: dict[str, Any] = {"appname": "backtest-kit-mongo", "connect": False}
+        if "timeoutms" not in given:
+            for name in ("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"):
+                if name.lower() not in given:
+                    defaults[name] = DEFAULT_TIMEOUT_MS
+        try:
+            return MongoClient(uri, **defaults)
+        except (ConfigurationError, PyMongoError, ValueError) as error:
+            # The text of these errors can hold parts of the string, and so of the password.
+            raise ConfigError(f"CC_MONGO_CONNECTION_STRING cannot be used ({type(error).__name__})") from None
+
+    @property
+    def database(self) -> Database[Document]:
+        """The database that the connection string names (``backtest-kit`` where it names none)."""
+        return self.client.get_default_database(default=DEFAULT_DATABASE)
+
+    def collection(self, domain: Domain) -> Collection[Document]:
+        """The collection of a domain: read from the primary (else a write might not be seen), written as durability asks."""
+        found = self._collections.get(domain.name)
+        if found is None:
+            client = self.client
+            found = self.database.get_collection(
+                domain.collection, codec_options=CODEC, read_preference=ReadPreference.PRIMARY, write_concern=self._write_concern(client)
+            )
+            self._collections[domain.name] = found
+        return found
+
+    def _write_concern(self, client: MongoClient[Document]) -> WriteConcern:
+        wanted = dict(client.write_concern.document)
+        if wanted.get("w") == 0:
+            raise ConfigError("w=0 in CC_MONGO_CONNECTION_STRING: writes without acknowledgement cannot be read back reliably")
+        if self.config.CC_DURABILITY == "journal":
+            wanted["j"] = True
+        return WriteConcern(**wanted)
+
+    def close(self) -> None:
+        """Close the client; the next use makes a new one."""
+        with self._lock:
+            client, self._client = self._client, None
+            self._collections = {}
+        if client is not None:
+            client.close()
+
+    def _after_fork(self) -> None:
+        if self._client is not None:
+            _inherited.append(self._client)
+        self._reset()
+
+
+def _forget_inherited_clients() -> None:
+    for connection in list(_connections):
+        connection._after_fork()
+
+
+os.register_at_fork(after_in_child=_forget_inherited_clients)
+
+
+def retried(domain: Domain, operation: Callable[[], R]) -> R:
+    """Run an idempotent write; once more if the connection broke, and again while a first upsert loses the race for its key.
+
+    MongoDB retries neither on a standalone server (retryable writes need a replica set) nor, before 4.2, the race.
+    """
+    races = 0
+    reconnected = False
+    while True:
+        try:
+            return operation()
+        except (ServerSelectionTimeoutError, NetworkTimeout):
+            raise  # the configured time has passed
+        except AutoReconnect:
+            if reconnected:
+                raise
+            reconnected = True
+        except (DuplicateKeyError, BulkWriteError) as error:
+            races += 1
+            if races > _RACES or not lost_races(domain, error):
+                raise
+
+
+def lost_races(domain: Domain, error: DuplicateKeyError | BulkWriteError) -> bool:
+    """Whether all that went wrong is that our own unique keys were inserted first: by others, or by us before a reconnect (``_id``)."""
+    details = error.details or {}
+    failures = details.get("writeErrors", []) if isinstance(error, BulkWriteError) else [details]
+    if isinstance(error, BulkWriteError) and details.get("writeConcernErrors"):
+        return False
+    return bool(failures) and all(
+        failure.get("code") == 11000 and list(failure.get("keyPattern") or ()) in (list(domain.key), ["_id"]) for failure in failures
+    )
+
+
+def translated(error: PyMongoError) -> BacktestKitError:
+    """Our error for one of pymongo's; what the server said stays in the text, secrets never were in it."""
+    if isinstance(error, BulkWriteError):
+        details = error.details or {}
+        failures = details.get("writeErrors") or details.get("writeConcernErrors") or [{}]
+        if any(failure.get("code") == 64 for failure in details.get("writeConcernErrors", [])):
+            return ServerTimeoutError("MongoDB did not acknowledge a write within its write concern's time")
+        return _refused(f"{len(failures)} of the writes failed, the first with: {failures[0].get('errmsg')}", failures[0].get("code"))
+    if isinstance(error, (ServerSelectionTimeoutError, NetworkTimeout, ExecutionTimeout, WTimeoutError)) or error.timeout:
+        return ServerTimeoutError(
+            f"MongoDB did not answer in time: {_first_line(error)}", hint="is it running? CC_MONGO_CONNECTION_STRING says where"
+        )
+    if isinstance(error, AutoReconnect):
+        return ServerUnavailableError(f"the connection to MongoDB broke: {_first_line(error)}")
+    if isinstance(error, DocumentTooLarge):
+        return InvalidValueError(f"MongoDB takes at most 16 MiB for one document: {_first_line(error)}")
+    if isinstance(error, OperationFailure):
+        return _refused(_first_line(error), error.code)
+    if isinstance(error, InvalidOperation):
+        return ServerUnavailableError(f"the client was closed while it was in use: {_first_line(error)}")
+    return DatabaseError(f"MongoDB: {type(error).__name__}: {_first_line(error)}")
+
+
+def _refused(text: str, code: int | None) -> BacktestKitError:
+    if code in (10334, 17419, 17420):
+        return InvalidValueError(f"MongoDB takes at most 16 MiB for one document: {text}")
+    hints = {
+        13: "the user of CC_MONGO_CONNECTION_STRING needs readWrite on the database",
+        18: "user, password or authSource of CC_MONGO_CONNECTION_STRING are wrong",
+    }
+    return DatabaseError(f"MongoDB refuses: {text}", hint=hints.get(code or 0))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:500]
+
+
+def translates(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Let a method raise our errors for pymongo's."""
+
+    @functools.wraps(method)
+    def wrapper(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except PyMongoError as error:
+            raise translated(error) from error
+        except BSONError as error:
+            raise DatabaseError(f"a document cannot be read: {_first_line(error)}") from error
+
+    return wrapper

@@ -1,0 +1,324 @@
+"""Where an ``_id`` is remembered: in this process, and in Redis for all processes. Never a payload, never the truth.
+
+A Redis entry is a plain string: ``prefix:fields`` -> 24 hexadecimal digits, without expiry, as the TypeScript package
+writes it. Whatever Redis does, no read or write fails for it: an outage is counted, logged once, and sat out.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final
+
+import redis
+from bson import ObjectId
+from bson.errors import InvalidId
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from .._core import keys as core
+from ..config import Config
+from ..domains import DOMAINS, Domain
+from ..errors import DatabaseError, InvalidTypeError, ServerTimeoutError, ServerUnavailableError
+from ..logs import log
+from ..metrics import REDIS_ERRORS, Metrics
+from .base import Key, check_key
+
+__all__ = ["GARBAGE", "DomainIds", "ProcessIds", "RedisIds", "redis_key"]
+
+GARBAGE: Final = b""
+"""Stands for a Redis value that is no id (wrong type or form): the entry must be repaired."""
+
+SCAN_COUNT: Final = 1000
+
+
+def redis_key(domain: Domain, key: Key) -> bytes:
+    """The Redis key of a record."""
+    return core.redis_key(domain.prefix.encode(), [key[position] for position in domain.cache_order])
+
+
+def parse_id(value: bytes | None) -> ObjectId | None:
+    """The id in a Redis value, or None if it holds none."""
+    if value is None or len(value) != 24:
+        return None
+    try:
+        return ObjectId(value.decode("ascii"))
+    except (InvalidId, UnicodeDecodeError):
+        return None
+
+
+class ProcessIds:
+    """The ids that this process has seen, at most ``limit`` of each domain; the oldest go first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._ids: dict[str, dict[Key, ObjectId]] = {name: {} for name in DOMAINS}
+
+    def get(self, domain: Domain, key: Key) -> ObjectId | None:
+        """The id, if this process knows it."""
+        return self._ids[domain.name].get(key)
+
+    def put(self, domain: Domain, key: Key, value: ObjectId) -> None:
+        """Remember an id."""
+        if not self._limit:
+            return
+        ids = self._ids[domain.name]
+        ids[key] = value
+        if len(ids) > self._limit:
+            try:
+                del ids[next(iter(ids))]
+            except (KeyError, RuntimeError, StopIteration):
+                return  # another thread removed it, or grew the table, in this moment: the next put makes room
+
+    def drop(self, domain: Domain, key: Key) -> None:
+        """Forget an id."""
+        self._ids[domain.name].pop(key, None)
+
+    def clear(self, domain: Domain | None = None) -> None:
+        """Forget the ids of one domain, or all."""
+        for name in DOMAINS if domain is None else (domain.name,):
+            self._ids[name].clear()
+
+
+class RedisIds:
+    """The shared cache. Every method but the explicit ones (ping, scan, clear) survives an outage by doing nothing."""
+
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        seconds = config.CC_REDIS_TIMEOUT_MS / 1000
+        place: dict[str, Any] = (
+            {"unix_socket_path": config.CC_REDIS_HOST}
+            if config.CC_REDIS_HOST.startswith("/")
+            else {"host": config.CC_REDIS_HOST, "port": config.CC_REDIS_PORT}
+        )
+        self.client: redis.Redis = redis.Redis(
+            **place,
+            username=config.CC_REDIS_USER or None,
+            password=config.CC_REDIS_PASSWORD or None,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            # Waiting is what a cache must not do: one reconnect is ours (see _round_trip), the rest is the outage logic below.
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        self._pool = self.client.connection_pool
+        self._metrics = metrics
+        self._lock = threading.Lock()
+        self._down = False
+        self._next_try = 0.0
+
+    # --- one command and back ---
+
+    def _round_trip(self, command: bytes) -> Any:
+        try:
+            return self._send(command)
+        except RedisTimeoutError:
+            raise
+        except RedisConnectionError:
+            # A pooled connection may have died with an earlier server; a fresh one decides.
+            return self._send(command)
+
+    def _send(self, command: bytes) -> Any:
+        connection = self._pool.get_connection()
+        try:
+            connection.send_packed_command((command,), check_health=False)  # type: ignore[no-untyped-call]
+            return connection.read_response()
+        except ResponseError:
+            raise  # a whole reply: the connection stays in step
+        except BaseException:
+            connection.disconnect()  # type: ignore[no-untyped-call]  # the reply of this command must never be read by the next one
+            raise
+        finally:
+            self._pool.release(connection)
+
+    def _guarded(self, domain: Domain, command: bytes) -> Any:
+        """The reply, GARBAGE for a value of the wrong type, or None while Redis cannot be used."""
+        if self._down and not self._may_try():
+            return None
+        started = time.monotonic()
+        try:
+            reply = self._round_trip(command)
+        except ResponseError as error:
+            if str(error).startswith("WRONGTYPE"):
+                return GARBAGE
+            self._failed(domain, error, started)
+            return None
+        except (RedisError, OSError) as error:
+            self._failed(domain, error, started)
+            return None
+        if self._down:
+            self._recovered()
+        return reply
+
+    def _may_try(self) -> bool:
+        """While Redis is down, one call at a time finds out whether it is back."""
+        with self._lock:
+            now = time.monotonic()
+            if now < self._next_try:
+                return False
+            self._next_try = now + 1.0  # until the outcome of this call is known
+            return True
+
+    def _failed(self, domain: Domain, error: Exception, started: float) -> None:
+        self._metrics.domains[domain.name].add(REDIS_ERRORS)
+        now = time.monotonic()
+        with self._lock:
+            first, self._down = not self._down, True
+            # A refused connection costs nothing and is tried again soon; a time-out is given five times what it took.
+            self._next_try = now + min(5.0, max(0.1, 5 * (now - started)))
+        if first:
+            log().warning("Redis is not usable (%s); reads and writes go on with MongoDB alone", _reason(error))
+
+    def _recovered(self) -> None:
+        with self._lock:
+            was, self._down = self._down, False
+        if was:
+            log().info("Redis is back")
+
+    # --- ids ---
+
+    def get(self, domain: Domain, key: Key) -> bytes | None:
+        """The value as Redis holds it (GARBAGE if it is no string), or None."""
+        value: bytes | None = self._guarded(domain, core.redis_command(b"GET", redis_key(domain, key)))
+        return value
+
+    def get_many(self, domain: Domain, keys: Sequence[Key]) -> list[bytes | None]:
+        """The values of many keys with one MGET."""
+        reply = self._guarded(domain, core.redis_command(b"MGET", *[redis_key(domain, key) for key in keys]))
+        return reply if isinstance(reply, list) else [None] * len(keys)
+
+    def put(self, domain: Domain, key: Key, value: ObjectId) -> None:
+        """Write one id."""
+        self._guarded(domain, core.redis_command(b"SET", redis_key(domain, key), str(value).encode()))
+
+    def put_many(self, domain: Domain, ids: Iterable[tuple[Key, ObjectId]]) -> None:
+        """Write many ids, a thousand per MSET."""
+        pairs = iter(ids)
+        while chunk := list(islice(pairs, SCAN_COUNT)):
+            arguments: list[bytes] = []
+            for key, value in chunk:
+                arguments += (redis_key(domain, key), str(value).encode())
+            self._guarded(domain, core.redis_command(b"MSET", *arguments))
+
+    def drop(self, domain: Domain, keys: Sequence[Key]) -> None:
+        """Delete entries."""
+        if keys:
+            self._guarded(domain, core.redis_command(b"DEL", *[redis_key(domain, key) for key in keys]))
+
+    # --- explicit ---
+
+    def ping(self, deadline: float) -> None:
+        """Return when Redis answers; ServerTimeoutError when it does not by ``deadline`` (time.monotonic)."""
+        while True:
+            try:
+                self._round_trip(core.redis_command(b"PING"))
+            except redis.exceptions.AuthenticationError as error:
+                raise DatabaseError(f"Redis refuses the login ({_reason(error)})", hint="CC_REDIS_USER, CC_REDIS_PASSWORD") from None
+            except (RedisError, OSError) as error:
+                if isinstance(error, ResponseError) and str(error).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+                    raise DatabaseError(f"Redis refuses the login ({_reason(error)})", hint="CC_REDIS_USER, CC_REDIS_PASSWORD") from None
+                if time.monotonic() + 0.1 >= deadline:
+                    raise ServerTimeoutError(
+                        f"Redis does not answer ({_reason(error)})",
+                        hint="is it running? CC_REDIS_HOST and CC_REDIS_PORT say where; without the gate, MongoDB alone will do",
+                    ) from None
+                time.sleep(0.1)
+            else:
+                self._recovered()
+                return
+
+    def scan(self, prefixes: Sequence[str]) -> Iterator[bytes]:
+        """The keys under ``prefixes``, in batches of SCAN; ServerUnavailableError if Redis is away."""
+        pattern = f"{prefixes[0]}:*" if len(prefixes) == 1 else "*_cache:*"
+        wanted = tuple(f"{prefix}:".encode() for prefix in prefixes)
+        with explicit():
+            for key in self.client.scan_iter(match=pattern, count=SCAN_COUNT):
+                if key.startswith(wanted):
+                    yield key
+
+    def clear(self, prefixes: Sequence[str]) -> int:
+        """Delete the keys under ``prefixes`` with UNLINK; how many went. Nothing else in this Redis is touched."""
+        removed = 0
+        found = self.scan(prefixes)
+        with explicit():
+            while chunk := list(islice(found, SCAN_COUNT)):
+                removed += int(self.client.unlink(*chunk))
+        return removed
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+        self._pool.disconnect()
+
+
+class explicit:
+    """Redis calls that a person asked for do fail, with our errors."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, RedisTimeoutError):
+            raise ServerTimeoutError(f"Redis does not answer ({_reason(error)})") from None
+        if isinstance(error, (RedisConnectionError, OSError)):
+            raise ServerUnavailableError(f"Redis cannot be reached ({_reason(error)})") from None
+        if isinstance(error, RedisError):
+            raise DatabaseError(f"Redis refuses the command ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class DomainIds:
+    """The id cache of one domain, to look into and to repair by hand; unlike reads and writes, these calls raise while Redis is away.
+
+    A record is named by the arguments of its single read, without ``when``: ``get("BTCUSDT", "sma_cross", "binance")``.
+    """
+
+    def __init__(self, domain: Domain, process: ProcessIds, shared: RedisIds) -> None:
+        self._domain, self._process, self._shared = domain, process, shared
+
+    def _key(self, arguments: tuple[Any, ...]) -> Key:
+        domain = self._domain
+        if len(arguments) != len(domain.key_arguments):
+            raise InvalidTypeError(f"{domain.name}: an id is named by {', '.join(domain.key_arguments)}, got {len(arguments)} arguments")
+        return check_key(domain, domain.key_of(arguments))
+
+    def get(self, *context: Any) -> str | None:
+        """The id as Redis holds it (24 hexadecimal digits), or None."""
+        key = redis_key(self._domain, self._key(context))
+        with explicit():
+            value: Any = self._shared.client.get(key)
+        return None if value is None else bytes(value).decode("utf-8", "replace")
+
+    def has(self, *context: Any) -> bool:
+        """Whether Redis holds an id."""
+        key = redis_key(self._domain, self._key(context))
+        with explicit():
+            return bool(self._shared.client.exists(key))
+
+    def delete(self, *context: Any) -> bool:
+        """Forget an id, in this process and in Redis; whether Redis held one."""
+        key = self._key(context)
+        self._process.drop(self._domain, key)
+        with explicit():
+            return bool(self._shared.client.unlink(redis_key(self._domain, key)))
+
+    def keys(self) -> Iterator[str]:
+        """The Redis keys of the domain, by SCAN (one that moves meanwhile may come twice)."""
+        return (key.decode("utf-8", "replace") for key in self._shared.scan([self._domain.prefix]))
+
+    def size(self) -> int:
+        """How many ids Redis holds."""
+        return len(set(self._shared.scan([self._domain.prefix])))
+
+    def clear(self) -> int:
+        """Forget all ids of the domain, in this process and in Redis; how many Redis held. No data is touched."""
+        self._process.clear(self._domain)
+        return self._shared.clear([self._domain.prefix])

@@ -1,0 +1,413 @@
+"""The Mongo store: MongoDB is the truth; ids from the process and from Redis shorten the way to it, and are always verified."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pymongo
+from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError, PyMongoError
+
+from .._core import bson as core
+from ..candles import CANDLE_DTYPE, PRICES, CandleArray, interval_ms
+from ..config import Config
+from ..domains import DOMAINS, Domain
+from ..errors import DatabaseError, ServerTimeoutError
+from ..metrics import BACKFILLS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, Metrics
+from .base import Key, Record, encode
+from .connection import Document, MongoConnection, lost_races, retried, translated, translates
+from .idcache import DomainIds, ProcessIds, RedisIds, parse_id
+from .indexes import ensure_indexes
+
+__all__ = ["MongoStore"]
+
+CHUNK = 1000
+"""Records per command of a batch."""
+
+
+class MongoStore:
+    """Records in MongoDB, their ids in this process and in Redis. Safe under threads, and in a forked child."""
+
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        self.config = config
+        self.connection = MongoConnection(config)
+        self.process_ids = ProcessIds(config.CC_PROCESS_IDS)
+        self.redis_ids = RedisIds(config, metrics)
+        self._metrics = metrics
+        self._indexed: set[str] = set()
+        self._indexing = threading.Lock()
+
+    def ids(self, domain: Domain) -> DomainIds:
+        """The id cache of a domain, to look into and to repair."""
+        return DomainIds(domain, self.process_ids, self.redis_ids)
+
+    # --- readiness ---
+
+    def wait_for_init(self, timeout: float) -> None:
+        """Return when MongoDB and Redis answer and all indexes stand.
+
+        Raises ServerTimeoutError, which names the silent server, within ``timeout`` seconds; IndexConflictError for an index or
+        for documents that contradict a unique key.
+        """
+        deadline = time.monotonic() + timeout
+        with ThreadPoolExecutor(1, "wait_for_init") as other:
+            redis_answer = other.submit(self.redis_ids.ping, deadline)
+            problems = []
+            try:
+                with pymongo.timeout(timeout):
+                    self.connection.client.admin.command("ping")
+            except PyMongoError as error:
+                problems.append(translated(error))
+            try:
+                redis_answer.result()
+            except (ServerTimeoutError, DatabaseError) as error:
+                problems.append(error)
+        if len(problems) > 1 and all(isinstance(problem, ServerTimeoutError) for problem in problems):
+            raise ServerTimeoutError("\n".join(map(str, problems)))
+        if problems:
+            raise problems[0]
+        try:
+            with pymongo.timeout(max(0.001, deadline - time.monotonic())):
+                for domain in DOMAINS.values():
+                    self._ensure_indexes(domain)
+        except PyMongoError as error:
+            raise translated(error) from error
+
+    def _ensure_indexes(self, domain: Domain) -> None:
+        """The indexes of a domain stand when this returns; looked at once per process."""
+        if domain.name in self._indexed:
+            return
+        with self._indexing:
+            if domain.name not in self._indexed:
+                ensure_indexes(self.connection.collection(domain), domain)
+                self._indexed.add(domain.name)
+
+    # --- reading ---
+
+    @translates
+    def read(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
+        """See Store. One command to MongoDB when the ids are known, none to Redis when this process knows them."""
+        if len(keys) == 1:
+            return [self._read_one(domain, keys[0])]
+        found: dict[Key, Record] = {}
+        wanted = list(dict.fromkeys(keys))
+        for start in range(0, len(wanted), CHUNK):
+            self._read_chunk(domain, wanted[start : start + CHUNK], found)
+        if len(wanted) == len(keys):
+            return [found.get(key) for key in keys]
+        seen: set[Key] = set()
+        answer: list[Record | None] = []
+        for key in keys:  # a key that was asked for twice gives two bodies, as two reads would
+            record = found.get(key)
+            answer.append(copy.deepcopy(record) if key in seen else record)
+            seen.add(key)
+        return answer
+
+    def _read_one(self, domain: Domain, key: Key) -> Record | None:
+        counters = self._metrics.domains[domain.name]
+        collection = self.connection.collection(domain)
+        known = self.process_ids.get(domain, key)
+        if known is not None:
+            document = collection.find_one({"_id": known})
+            if document is not None and _is(domain, key, document):
+                counters.add(HITS_PROCESS)
+                return _record(domain, key, document)
+            counters.add(STALE)
+            self.process_ids.drop(domain, key)
+        value = self.redis_ids.get(domain, key)
+        shared = parse_id(value)
+        if shared is not None and shared != known:
+            document = collection.find_one({"_id": shared})
+            if document is not None and _is(domain, key, document):
+                counters.add(HITS_REDIS)
+                self.process_ids.put(domain, key, shared)
+                return _record(domain, key, document)
+        if value is not None and shared != known:
+            counters.add(STALE)
+        counters.add(MISSES)
+        document = collection.find_one(dict(zip(domain.key, key, strict=True)))
+        if document is None:
+            if value is not None:
+                self.redis_ids.drop(domain, [key])
+            return None
+        if isinstance(document["_id"], ObjectId):
+            counters.add(BACKFILLS)
+            self._remember(domain, key, document["_id"])
+        return _record(domain, key, document)
+
+    def _read_chunk(self, domain: Domain, keys: Sequence[Key], found: dict[Key, Record]) -> None:
+        """As _read_one, for up to a thousand keys: at most one MGET, one find by id and one find by key."""
+        counters = self._metrics.domains[domain.name]
+        collection = self.connection.collection(domain)
+        ids: dict[ObjectId, Key] = {}
+        from_redis: set[Key] = set()
+        garbage: set[Key] = set()
+        unknown = []
+        for key in keys:
+            known = self.process_ids.get(domain, key)
+            if known is None:
+                unknown.append(key)
+            else:
+                ids[known] = key
+        if unknown:
+            for key, value in zip(unknown, self.redis_ids.get_many(domain, unknown), strict=True):
+                shared = parse_id(value)
+                if shared is not None and shared not in ids:
+                    ids[shared] = key
+                    from_redis.add(key)
+                elif value is not None:
+                    garbage.add(key)
+        if ids:
+            for document in collection.find({"_id": {"$in": list(ids)}}, batch_size=len(ids) + 1):
+                key = ids[document["_id"]]
+                if _is(domain, key, document):
+                    found[key] = _record(domain, key, document)
+                    if key in from_redis:
+                        self.process_ids.put(domain, key, document["_id"])
+            verified = [key for key in ids.values() if key in found]
+            counters.add(HITS_REDIS, sum(1 for key in verified if key in from_redis))
+            counters.add(HITS_PROCESS, sum(1 for key in verified if key not in from_redis))
+        stale = [key for key in ids.values() if key not in found] + list(garbage)
+        counters.add(STALE, len(stale))
+        missing = [key for key in keys if key not in found]
+        if not missing:
+            return
+        counters.add(MISSES, len(missing))
+        filled = []
+        by_key = {"$or": [dict(zip(domain.key, key, strict=True)) for key in missing]}
+        for document in collection.find(by_key, batch_size=len(missing) + 1):
+            key = tuple(document[name] for name in domain.key)
+            found[key] = _record(domain, key, document)
+            if isinstance(document["_id"], ObjectId):
+                self.process_ids.put(domain, key, document["_id"])
+                filled.append((key, document["_id"]))
+        counters.add(BACKFILLS, len(filled))
+        self.redis_ids.put_many(domain, filled)
+        gone = [key for key in stale if key not in found]
+        for key in gone:
+            self.process_ids.drop(domain, key)
+        self.redis_ids.drop(domain, gone)
+
+    def _remember(self, domain: Domain, key: Key, value: ObjectId) -> None:
+        self.process_ids.put(domain, key, value)
+        self.redis_ids.put(domain, key, value)
+
+    # --- writing ---
+
+    @translates
+    def write(self, domain: Domain, records: Sequence[Record]) -> None:
+        """See Store. One findAndModify for one record, one bulk per thousand for more; then the caches."""
+        if not records:
+            return
+        now = datetime.now(UTC)
+        if len(records) == 1 and domain.keyed:
+            record = records[0]
+            update = _update(domain, record, now)
+            self._ensure_indexes(domain)
+            collection = self.connection.collection(domain)
+            wanted = dict(zip(domain.key, record.key, strict=True))
+            document = retried(
+                domain,
+                lambda: collection.find_one_and_update(wanted, update, {"_id": True}, upsert=True, return_document=ReturnDocument.AFTER),
+            )
+            assert document is not None
+            if isinstance(document["_id"], ObjectId):  # what another writer stored under an id of another type stays uncached
+                self._remember(domain, record.key, document["_id"])
+            return
+        chosen: dict[Key, Record] = {}
+        for record in records:
+            if domain.write == "upsert" or record.key not in chosen:
+                chosen[record.key] = record
+        # Everything is encoded, and so checked, before the first byte is sent.
+        updates = [(key, _update(domain, record, now)) for key, record in chosen.items()]
+        self._ensure_indexes(domain)
+        for start in range(0, len(updates), CHUNK):
+            self._write_chunk(domain, updates[start : start + CHUNK])
+
+    def _write_chunk(self, domain: Domain, updates: Sequence[tuple[Key, Document]]) -> None:
+        collection = self.connection.collection(domain)
+        requests: list[Any] = [UpdateOne(dict(zip(domain.key, key, strict=True)), update, upsert=True) for key, update in updates]
+        # Ordered for lists: their documents get their ids, and so their order among equal dates, in the order of the list.
+        result = retried(domain, lambda: collection.bulk_write(requests, ordered=not domain.keyed))
+        inserted = {updates[index][0]: value for index, value in (result.upserted_ids or {}).items()}
+        if domain.keyed:
+            for key, value in inserted.items():
+                self.process_ids.put(domain, key, value)
+            for key, _ in updates:
+                known = self.process_ids.get(domain, key)
+                if known is not None:
+                    inserted.setdefault(key, known)
+        elif self.config.CC_REDIS_IDS != "all":
+            return
+        else:
+            others = [key[-1] for key, _ in updates if key not in inserted]
+            if others:
+                prefix = updates[0][0][:-1]
+                wanted = {**dict(zip(domain.key, prefix, strict=False)), domain.row_id: {"$in": others}}
+                for document in collection.find(wanted, {domain.row_id: True}, batch_size=len(others) + 1):
+                    inserted[(*prefix, document[domain.row_id])] = document["_id"]
+        self.redis_ids.put_many(domain, ((key, value) for key, value in inserted.items() if isinstance(value, ObjectId)))
+
+    @translates
+    def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
+        """See Store."""
+        self._ensure_indexes(domain)
+        collection = self.connection.collection(domain)
+        # A pipeline, because payload may be null, and then payload.removed could not be set.
+        change: list[Document] = [
+            {"$set": {"removed": True, "payload": {"$mergeObjects": ["$payload", {"removed": True}]}, "updatedDate": datetime.now(UTC)}}
+        ]
+        for key in keys:
+            wanted = dict(zip(domain.key, key, strict=True))
+            retried(domain, lambda wanted=wanted: collection.update_one(wanted, change))  # type: ignore[misc]
+
+    # --- lists ---
+
+    def scan(self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True) -> Iterator[Record]:
+        """See Store."""
+        if limit == 0:  # which MongoDB would take for "no limit"
+            return
+        rule = domain.listing
+        assert rule is not None
+        wanted: Document = dict(zip(domain.key, prefix, strict=False))
+        if domain.soft_delete:
+            wanted["removed"] = {"$in": [False, None]}
+        try:
+            with self.connection.collection(domain).find(
+                wanted,
+                None if bodies else dict.fromkeys(domain.key, True),
+                sort=[(rule.order, -1), ("_id", -1)],
+                limit=limit or 0,
+                batch_size=min(limit or 10_000, 10_000),
+                allow_disk_use=True,
+            ) as cursor:
+                for document in cursor:
+                    yield _record(domain, tuple(document[name] for name in domain.key), document)
+        except PyMongoError as error:
+            raise translated(error) from error
+
+    # --- candles ---
+
+    @translates
+    def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
+        """See Store. One range query, decoded in the compiled core."""
+        step = interval_ms(interval)
+        wanted = {
+            "exchangeName": exchange_name,
+            "symbol": symbol,
+            "interval": interval,
+            "timestamp": {"$gte": since, "$lt": since + limit * step},
+        }
+        cursor = self.connection.collection(DOMAINS["candle"]).find_raw_batches(wanted, sort=[("timestamp", 1)], batch_size=limit + 1)
+        batches: list[Any] = list(cursor)  # bytes, whatever the annotation of pymongo says
+        # A candle document takes more than 48 bytes: fewer bytes than that cannot hold the window, and need no memory for it.
+        if sum(map(len, batches)) < limit * CANDLE_DTYPE.itemsize:
+            return None
+        columns = np.empty(limit, CANDLE_DTYPE)
+        try:
+            filled = core.decode_candles(batches, columns.view(np.int8), since, step, limit)
+        except ValueError as error:
+            raise DatabaseError(f"{exchange_name} {symbol} {interval} from {since}: {error}", hint="delete or mend that document") from None
+        return columns if filled == limit else None
+
+    @translates
+    def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
+        """See Store. One query finds what is there; only the rest is sent, and nothing that is there is touched."""
+        if not len(candles):
+            return 0
+        domain = DOMAINS["candle"]
+        self._ensure_indexes(domain)
+        collection = self.connection.collection(domain)
+        stamps, first = np.unique(candles["timestamp"], return_index=True)
+        series = {"exchangeName": exchange_name, "interval": interval, "symbol": symbol}
+        span = (int(stamps[-1]) - int(stamps[0])) // interval_ms(interval) + 1
+        wanted: Document = {"$gte": int(stamps[0]), "$lte": int(stamps[-1])}
+        if span > 4 * len(stamps):  # a scattered set: asking for the range would answer with what lies between
+            wanted = {"$in": stamps.tolist()}
+        present = [
+            row["timestamp"]
+            for row in collection.find({**series, "timestamp": wanted}, {"_id": False, "timestamp": True}, batch_size=100_000)
+        ]
+        if present:
+            fresh = ~np.isin(stamps, np.array(present, np.int64))
+            stamps, first = stamps[fresh], first[fresh]
+        now = datetime.now(UTC)
+        for start in range(0, len(stamps), 10 * CHUNK):
+            rows = candles[first[start : start + 10 * CHUNK]]
+            documents = [_candle_document(series, row, now) for row in rows.tolist()]
+            lost = retried(domain, lambda documents=documents: _insert_new(collection, domain, documents))  # type: ignore[misc]
+            if self.config.CC_REDIS_IDS == "all":
+                key = (exchange_name, symbol, interval)
+                mine = (((*key, document["timestamp"]), document["_id"]) for index, document in enumerate(documents) if index not in lost)
+                self.redis_ids.put_many(domain, mine)
+        return len(stamps)
+
+    # --- caches and connections ---
+
+    def drop_cache(self) -> int:
+        """See Store. SCAN and UNLINK under our own prefixes; nothing else in that Redis is touched."""
+        self.process_ids.clear()
+        return self.redis_ids.clear([domain.prefix for domain in DOMAINS.values()])
+
+    def close(self) -> None:
+        """See Store."""
+        self.connection.close()
+        self.redis_ids.close()
+
+
+def _is(domain: Domain, key: Key, document: Document) -> bool:
+    """Whether a document fetched by id is the one that was asked for."""
+    for name, value in zip(domain.key, key, strict=True):  # noqa: SIM110 - a third of the time of all() over a generator
+        if document.get(name) != value:
+            return False
+    return True
+
+
+def _record(domain: Domain, key: Key, document: Document) -> Record:
+    when = document.get("when")
+    return Record(key, document.get(domain.body or ""), None if when is None else int(when), bool(document.get("removed")))
+
+
+def _update(domain: Domain, record: Record, now: datetime) -> Document:
+    """The update of an upsert, the stored part of it encoded and checked."""
+    fields: Document = {domain.body or "": record.body, "updatedDate": now}
+    if domain.when:
+        fields["when"] = record.when
+    if domain.soft_delete:
+        fields["removed"] = record.removed
+    born: Document = {"__v": 0, "createDate": now}
+    what = f"{domain.name} {', '.join(map(repr, record.key))}"
+    if domain.write == "insert_once":
+        return {"$setOnInsert": RawBSONDocument(encode(what, fields | born))}
+    return {"$set": RawBSONDocument(encode(what, fields)), "$setOnInsert": born}
+
+
+def _insert_new(collection: Collection[Document], domain: Domain, documents: list[Document]) -> set[int]:
+    """Insert documents; the positions of those whose key another writer had inserted first."""
+    try:
+        collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        if not lost_races(domain, error):
+            raise
+        return {failure["index"] for failure in (error.details or {})["writeErrors"]}
+    return set()
+
+
+def _candle_document(series: Document, row: tuple[Any, ...], now: datetime) -> Document:
+    timestamp, *prices = row
+    values = dict(zip(PRICES, prices, strict=True))
+    # The order in which the original's documents stand: key fields, then the rest, each by name.
+    return {
+        "_id": ObjectId(), **series, "timestamp": timestamp, "__v": 0, "close": values["close"], "createDate": now, "high": values["high"],
+        "low": values["low"], "open": values["open"], "updatedDate": now, "volume": values["volume"],
+    }  # fmt: skip

@@ -1,0 +1,140 @@
+"""Write src/backtest_kit_mongo/adapters.pyi from the table of domains (``make stubs``); ``stub()`` is what a test compares with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backtest_kit_mongo.domains import DOMAINS, Call, Domain
+
+TARGET = Path(__file__).parents[1] / "src" / "backtest_kit_mongo" / "adapters.pyi"
+
+HEAD = """# Generated from the table in domains.py by tools/make_stubs.py (make stubs). Do not edit.
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from .domains import Domain
+from .registry import Registry
+from .stores.idcache import DomainIds
+
+T = TypeVar("T")
+When = datetime | int
+Row = dict[str, Any]
+
+class InstanceBase:
+    def wait_for_init(self, initial: bool = True) -> None: ...
+
+class AdapterBase:
+    instance_class: type[InstanceBase]
+    def __init__(self, registry: Registry) -> None: ...
+    def use_mongo(self) -> None: ...
+    def use_memory(self) -> None: ...
+    def use_dummy(self) -> None: ...
+    def clear(self) -> None: ...
+    @property
+    def id_cache(self) -> DomainIds: ...
+
+class KeyedAdapterBase(AdapterBase):
+    @overload
+    def read_many(self, contexts: Iterable[Sequence[Any]], *, type: None = None) -> list[Any]: ...
+    @overload
+    def read_many(self, contexts: Iterable[Sequence[Any]], *, type: type[T]) -> list[T | None]: ...
+    def write_many(self, items: Iterable[Sequence[Any]]) -> None: ...
+
+def adapter_of(domain: Domain) -> AdapterBase: ...
+"""
+
+TYPES = {
+    "when": "When",
+    "backtest": "bool",
+    "limit": "int",
+    "since_timestamp": "int",
+    "until_timestamp": "int",
+    "data": "Any",
+    "row": "Any",
+    "rows": "Iterable[Any]",
+    "entries": "Iterable[Any]",
+    "candles": "Iterable[Any] | npt.NDArray[np.void]",
+    "positions": "Iterable[Any] | Mapping[str, Any]",
+}
+
+
+def parameters(domain: Domain, names: tuple[str, ...]) -> str:
+    """``self`` and the typed parameters."""
+    typed = []
+    for name in names:
+        kind = TYPES.get(name, "str")
+        if name == "row" and domain.nullable:
+            kind = "Any | None"
+        typed.append(f"{name}: {kind}")
+    return ", ".join(["self", *typed])
+
+
+def results(domain: Domain, call: Call) -> tuple[str, str | None]:
+    """What a method gives, and what it gives with ``type=T`` (None: it takes no ``type``)."""
+    match call.operation:
+        case "read":
+            if domain.empty is list:
+                return "list[list[Any]]", "T"
+            return ("Row", "T") if domain.empty is dict else ("Row | None", "T | None")
+        case "has":
+            return "bool", None
+        case "keys":
+            return "Iterator[str]", None
+        case "records":
+            return "Iterator[Row]", "Iterator[Row]"
+        case "rows":
+            return "list[Row]", "list[T]"
+        case "candles":
+            return "list[Row] | None", "list[T] | None"
+        case _:
+            return "None", None
+
+
+def method(domain: Domain, call: Call, *, instance: bool) -> list[str]:
+    """The stub lines of one method."""
+    names = tuple(name for name in call.arguments if not (instance and name in domain.context))
+    head = f"    def {call.name}({parameters(domain, names)}"
+    plain, typed = results(domain, call)
+    limit = ", limit: int | None = ..." if call.operation == "rows" else ""
+    if typed is None:
+        return [f"{head}) -> {plain}: ..."]
+    return [
+        "    @overload",
+        f"{head}, *{limit}, type: None = None) -> {plain}: ...",
+        "    @overload",
+        f"{head}, *{limit}, type: type[T]) -> {typed}: ...",
+    ]
+
+
+def stub() -> str:
+    """The whole stub file."""
+    lines = [HEAD]
+    for domain in DOMAINS.values():
+        title = domain.name.capitalize()
+        lines.append(f"class Persist{title}Instance(InstanceBase):")
+        lines += [f"    {name}: {TYPES.get(name, 'str')}" for name in domain.context]
+        lines.append(f"    def __init__({parameters(domain, domain.context)}) -> None: ...")
+        for call in domain.calls:
+            lines += method(domain, call, instance=True)
+        base = "KeyedAdapterBase" if domain.keyed else "AdapterBase"
+        lines += ["", f"class Persist{title}Utils({base}):"]
+        for call in domain.calls:
+            lines += method(domain, call, instance=False)
+        lines += [
+            f"    def use_persist_{domain.name}_adapter(self, cls: type[Any]) -> None: ...",
+            "",
+            f"Persist{title}Adapter: Persist{title}Utils",
+            "",
+        ]
+    names = sorted(f"Persist{domain.name.capitalize()}{kind}" for domain in DOMAINS.values() for kind in ("Adapter", "Instance"))
+    lines += ["__all__ = [", *(f'    "{name}",' for name in names), "]"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(stub())
+    print(f"{TARGET.name}: {len(DOMAINS)} domains")
