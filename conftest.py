@@ -70,19 +70,16 @@ def mongo(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["mongo", "memory"])
-def store(request: pytest.FixtureRequest) -> str:
+def store(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every domain on each store in turn; what is written against this fixture is the contract suite."""
     if request.param == "mongo":
         request.getfixturevalue("mongo")
-        return "mongo"
+        yield "mongo"
+        return
     kit.close()
     for domain in DOMAINS.values():
         adapter_of(domain).use_memory()
-
-    def restore() -> None:
-        for domain in DOMAINS.values():
-            adapter_of(domain).use_mongo()
-        kit.reset_stats()
-
-    request.addfinalizer(restore)
-    return "memory"
+    yield "memory"
+    for domain in DOMAINS.values():
+        adapter_of(domain).use_mongo()
+    kit.reset_stats()

@@ -94,8 +94,11 @@ class AdapterBase(Contract):
         self._binding.use(DummyStore())
 
     def clear(self) -> None:
-        """Forget the instances of a custom class; a next call makes new ones. No data is touched."""
+        """Forget bound instances, and the ids that this process remembers; the next call finds both anew. No data is touched."""
         self._binding.instances = {}
+        store = self._binding.store or self._registry.mongo_or_none
+        if isinstance(store, MongoStore):
+            store.process_ids.clear(self._domain)
 
     @property
     def id_cache(self) -> DomainIds:
@@ -187,12 +190,12 @@ def _expression(domain: Domain, call: Call, places: dict[str, str]) -> tuple[str
     """The call of the contract operation behind a method, and the keyword-only parameters that it adds."""
     key = _tuple(places[name] for name in domain.key if name in places)
     body = call.arguments[0] if call.arguments else ""
-    when = "when" if "when" in call.arguments else None
+    when = "when" if "when" in call.arguments else "_NO_TIME"
     match call.operation:
         case "read":
             return f"self._read({key}, {when}, type)", "type=None"
         case "write":
-            return f"self._write({body}, {key}, {when or '_NO_TIME'})", ""
+            return f"self._write({body}, {key}, {when})", ""
         case "has" | "remove" | "keys":
             return f"self._{call.operation}({key})", ""
         case "records":

@@ -154,9 +154,9 @@ class Contract:
 
     # --- one record per key ---
 
-    def _read(self, key: Key, when: Any = None, type: Any = None) -> Any:
+    def _read(self, key: Key, when: Any, type: Any = None) -> Any:
         self._check(key)
-        if when is not None:
+        if when is not _NO_TIME:
             milliseconds("when", when)
         self._count(READS)
         return self._value(self._timed(READ, lambda store: store.read(self._domain, (key,)))[0], type)

@@ -65,6 +65,11 @@ class Registry:
             )
         return self._mongo
 
+    @property
+    def mongo_or_none(self) -> MongoStore | None:
+        """The Mongo store, if there is one."""
+        return self._mongo
+
     def store(self, domain: Domain) -> Store:
         """The store that serves ``domain``."""
         return self.bindings[domain.name].store or self.mongo

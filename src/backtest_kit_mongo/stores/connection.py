@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
@@ -26,6 +24,7 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
+    WriteConcernError,
     WTimeoutError,
 )
 from pymongo.read_preferences import ReadPreference
@@ -35,6 +34,7 @@ from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
 from ..domains import Domain
 from ..errors import BacktestKitError, ConfigError, DatabaseError, InvalidValueError, ServerTimeoutError, ServerUnavailableError
 from .base import CODEC
+from .forks import renew_after_fork
 
 __all__ = ["Document", "MongoConnection", "translated", "translates"]
 
@@ -46,7 +46,6 @@ S = TypeVar("S")
 # Clients inherited through fork: never used, never closed (closing would end sessions that the parent still uses), and kept
 # so that no destructor closes them either.
 _inherited: list[Any] = []
-_connections: weakref.WeakSet[MongoConnection] = weakref.WeakSet()
 
 # How often a first upsert may lose the race for its key before its error is shown. One retry is enough for one rival.
 _RACES = 5
@@ -57,12 +56,16 @@ class MongoConnection:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._reset()
-        _connections.add(self)
-
-    def _reset(self) -> None:
-        self._lock = threading.Lock()
         self._client: MongoClient[Document] | None = None
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Start without a client; see ``forks``."""
+        if self._client is not None:
+            _inherited.append(self._client)
+        self._lock = threading.Lock()
+        self._client = None
         self._collections: dict[str, Collection[Document]] = {}
 
     @property
@@ -114,6 +117,33 @@ class MongoConnection:
             wanted["j"] = True
         return WriteConcern(**wanted)
 
+    def find_one(self, domain: Domain, wanted: Document) -> Document | None:
+        """One document. The find command by itself: the cursor that pymongo puts around it costs a tenth of the call."""
+        collection = self.collection(domain)
+        command = {"find": collection.name, "filter": wanted, "limit": 1, "singleBatch": True}
+        reply = retried(domain, lambda: collection.database.command(command, codec_options=CODEC))
+        batch = reply["cursor"]["firstBatch"]
+        return batch[0] if batch else None
+
+    def upsert(self, domain: Domain, wanted: Document, update: Document) -> Any:
+        """Update or insert the one document of a key; its ``_id``."""
+        collection = self.collection(domain)
+        command = {
+            "findAndModify": collection.name,
+            "query": wanted,
+            "update": update,
+            "upsert": True,
+            "new": True,
+            "fields": {"_id": True},
+            "writeConcern": collection.write_concern.document,
+        }
+        reply = retried(domain, lambda: collection.database.command(command))
+        failure = reply.get("writeConcernError")
+        if failure is not None:
+            error = WTimeoutError if failure.get("code") == 64 else WriteConcernError
+            raise error(failure.get("errmsg", "write concern error"), failure.get("code"), failure)
+        return reply["value"]["_id"]
+
     def close(self) -> None:
         """Close the client; the next use makes a new one."""
         with self._lock:
@@ -121,19 +151,6 @@ class MongoConnection:
             self._collections = {}
         if client is not None:
             client.close()
-
-    def _after_fork(self) -> None:
-        if self._client is not None:
-            _inherited.append(self._client)
-        self._reset()
-
-
-def _forget_inherited_clients() -> None:
-    for connection in list(_connections):
-        connection._after_fork()
-
-
-os.register_at_fork(after_in_child=_forget_inherited_clients)
 
 
 def retried(domain: Domain, operation: Callable[[], R]) -> R:

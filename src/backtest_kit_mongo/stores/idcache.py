@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -28,6 +29,7 @@ from ..errors import DatabaseError, InvalidTypeError, ServerTimeoutError, Server
 from ..logs import log
 from ..metrics import REDIS_ERRORS, Metrics
 from .base import Key, check_key
+from .forks import renew_after_fork
 
 __all__ = ["GARBAGE", "DomainIds", "ProcessIds", "RedisIds", "redis_key"]
 
@@ -85,6 +87,18 @@ class ProcessIds:
             self._ids[name].clear()
 
 
+def _exchange(connection: Any, command: bytes) -> Any:
+    """Send one command and read its reply."""
+    try:
+        connection.send_packed_command((command,), check_health=False)
+        return connection.read_response()
+    except ResponseError:
+        raise  # a whole reply: the connection stays in step
+    except BaseException:
+        connection.disconnect()  # the reply of this command must never be read by the next one
+        raise
+
+
 class RedisIds:
     """The shared cache. Every method but the explicit ones (ping, scan, clear) survives an outage by doing nothing."""
 
@@ -107,33 +121,38 @@ class RedisIds:
         )
         self._pool = self.client.connection_pool
         self._metrics = metrics
-        self._lock = threading.Lock()
         self._down = False
         self._next_try = 0.0
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Start without connections; see ``forks``. (redis-py's own pool does the same by itself.)"""
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
 
     # --- one command and back ---
 
-    def _round_trip(self, command: bytes) -> Any:
+    def _connection(self) -> Any:
+        """This thread's own connection: going through the pool costs as much as the round trip of a GET."""
         try:
-            return self._send(command)
+            return self._local.connection
+        except AttributeError:
+            connection = self._local.connection = self._pool.connection_class(**self._pool.connection_kwargs)
+            with self._lock:
+                self._connections.add(connection)
+            return connection
+
+    def _round_trip(self, command: bytes) -> Any:
+        connection = self._connection()
+        try:
+            return _exchange(connection, command)
         except RedisTimeoutError:
             raise
         except RedisConnectionError:
-            # A pooled connection may have died with an earlier server; a fresh one decides.
-            return self._send(command)
-
-    def _send(self, command: bytes) -> Any:
-        connection = self._pool.get_connection()
-        try:
-            connection.send_packed_command((command,), check_health=False)  # type: ignore[no-untyped-call]
-            return connection.read_response()
-        except ResponseError:
-            raise  # a whole reply: the connection stays in step
-        except BaseException:
-            connection.disconnect()  # type: ignore[no-untyped-call]  # the reply of this command must never be read by the next one
-            raise
-        finally:
-            self._pool.release(connection)
+            # The connection may have died with an earlier server; a fresh one decides.
+            return _exchange(connection, command)
 
     def _guarded(self, domain: Domain, command: bytes) -> Any:
         """The reply, GARBAGE for a value of the wrong type, or None while Redis cannot be used."""
@@ -251,6 +270,10 @@ class RedisIds:
 
     def close(self) -> None:
         """Close the connections."""
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            connection.disconnect()
         self.client.close()
         self._pool.disconnect()
 

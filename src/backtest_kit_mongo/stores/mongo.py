@@ -14,7 +14,7 @@ import numpy as np
 import pymongo
 from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, PyMongoError
 
@@ -26,6 +26,7 @@ from ..errors import DatabaseError, ServerTimeoutError
 from ..metrics import BACKFILLS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, Metrics
 from .base import Key, Record, encode
 from .connection import Document, MongoConnection, lost_races, retried, translated, translates
+from .forks import renew_after_fork
 from .idcache import DomainIds, ProcessIds, RedisIds, parse_id
 from .indexes import ensure_indexes
 
@@ -45,6 +46,11 @@ class MongoStore:
         self.redis_ids = RedisIds(config, metrics)
         self._metrics = metrics
         self._indexed: set[str] = set()
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Start with a free lock; see ``forks``."""
         self._indexing = threading.Lock()
 
     def ids(self, domain: Domain) -> DomainIds:
@@ -115,10 +121,10 @@ class MongoStore:
 
     def _read_one(self, domain: Domain, key: Key) -> Record | None:
         counters = self._metrics.domains[domain.name]
-        collection = self.connection.collection(domain)
+        find_one = self.connection.find_one
         known = self.process_ids.get(domain, key)
         if known is not None:
-            document = collection.find_one({"_id": known})
+            document = find_one(domain, {"_id": known})
             if document is not None and _is(domain, key, document):
                 counters.add(HITS_PROCESS)
                 return _record(domain, key, document)
@@ -127,7 +133,7 @@ class MongoStore:
         value = self.redis_ids.get(domain, key)
         shared = parse_id(value)
         if shared is not None and shared != known:
-            document = collection.find_one({"_id": shared})
+            document = find_one(domain, {"_id": shared})
             if document is not None and _is(domain, key, document):
                 counters.add(HITS_REDIS)
                 self.process_ids.put(domain, key, shared)
@@ -135,7 +141,7 @@ class MongoStore:
         if value is not None and shared != known:
             counters.add(STALE)
         counters.add(MISSES)
-        document = collection.find_one(dict(zip(domain.key, key, strict=True)))
+        document = find_one(domain, dict(zip(domain.key, key, strict=True)))
         if document is None:
             if value is not None:
                 self.redis_ids.drop(domain, [key])
@@ -214,15 +220,9 @@ class MongoStore:
             record = records[0]
             update = _update(domain, record, now)
             self._ensure_indexes(domain)
-            collection = self.connection.collection(domain)
-            wanted = dict(zip(domain.key, record.key, strict=True))
-            document = retried(
-                domain,
-                lambda: collection.find_one_and_update(wanted, update, {"_id": True}, upsert=True, return_document=ReturnDocument.AFTER),
-            )
-            assert document is not None
-            if isinstance(document["_id"], ObjectId):  # what another writer stored under an id of another type stays uncached
-                self._remember(domain, record.key, document["_id"])
+            value = self.connection.upsert(domain, dict(zip(domain.key, record.key, strict=True)), update)
+            if isinstance(value, ObjectId):  # what another writer stored under an id of another type stays uncached
+                self._remember(domain, record.key, value)
             return
         chosen: dict[Key, Record] = {}
         for record in records:
