@@ -28,8 +28,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     CC_REDIS_HOST: str = "127.0.0.1"
     """Host name, or the path of a Unix socket."""
     CC_REDIS_PORT: int = 6379
+    """TCP port of Redis."""
     CC_REDIS_USER: str = ""
+    """User of Redis; empty: the default one."""
     CC_REDIS_PASSWORD: str = ""
+    """Password of Redis; empty: none."""
     CC_REDIS_TIMEOUT_MS: int = 1000
     """How long one cache operation may wait before the store goes on without Redis, in ms."""
     CC_REDIS_IDS: Literal["keyed", "all"] = "keyed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -220,7 +221,9 @@ def _refused(text: str, code: int | None) -> BacktestKitError:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:500]
+    """What went wrong, without pymongo's description of the whole topology behind it."""
+    text = (str(error).splitlines() or [""])[0]
+    return re.split(r" \(configured timeouts:|, Timeout: ", text)[0][:500]
 
 
 def translates(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:

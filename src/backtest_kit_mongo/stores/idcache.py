@@ -25,7 +25,7 @@ from redis.retry import Retry
 from .._core import keys as core
 from ..config import Config
 from ..domains import DOMAINS, Domain
-from ..errors import DatabaseError, InvalidTypeError, ServerTimeoutError, ServerUnavailableError
+from ..errors import BacktestKitError, DatabaseError, InvalidTypeError, ServerTimeoutError, ServerUnavailableError
 from ..logs import log
 from ..metrics import REDIS_ERRORS, Metrics
 from .base import Key, check_key
@@ -37,6 +37,7 @@ GARBAGE: Final = b""
 """Stands for a Redis value that is no id (wrong type or form): the entry must be repaired."""
 
 SCAN_COUNT: Final = 1000
+_WHERE: Final = "is it running? CC_REDIS_HOST and CC_REDIS_PORT say where"
 
 
 def redis_key(domain: Domain, key: Key) -> bytes:
@@ -243,7 +244,7 @@ class RedisIds:
                 if time.monotonic() + 0.1 >= deadline:
                     raise ServerTimeoutError(
                         f"Redis does not answer ({_reason(error)})",
-                        hint="is it running? CC_REDIS_HOST and CC_REDIS_PORT say where; without the gate, MongoDB alone will do",
+                        hint=_WHERE,
                     ) from None
                 time.sleep(0.1)
             else:
@@ -286,9 +287,9 @@ class explicit:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, RedisTimeoutError):
-            raise ServerTimeoutError(f"Redis does not answer ({_reason(error)})") from None
-        if isinstance(error, (RedisConnectionError, OSError)):
-            raise ServerUnavailableError(f"Redis cannot be reached ({_reason(error)})") from None
+            raise ServerTimeoutError(f"Redis does not answer ({_reason(error)})", hint=_WHERE) from None
+        if isinstance(error, (RedisConnectionError, OSError)) and not isinstance(error, BacktestKitError):
+            raise ServerUnavailableError(f"Redis cannot be reached ({_reason(error)})", hint=_WHERE) from None
         if isinstance(error, RedisError):
             raise DatabaseError(f"Redis refuses the command ({_reason(error)})") from None
 

@@ -1,0 +1,54 @@
+"""The commands under one name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .cache import flush_cache
+from .candles import import_file
+from .command import add, unwrapped
+from .doctor import doctor
+from .run import run
+from .stats import show_stats
+
+__all__ = ["app"]
+
+# No tracebacks with local variables, which could hold a password; no option to install shell completion in every help text.
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+candles = typer.Typer(no_args_is_help=True, help="Candles in the Candle contract: import them from files.")
+
+_HELP = """Backtests whose whole state is kept in MongoDB, with Redis as a cache of ids: run them, and look after the two servers.
+
+The servers are those of the CC_* environment variables (CC_MONGO_CONNECTION_STRING, CC_REDIS_HOST, CC_REDIS_PORT, CC_REDIS_USER,
+CC_REDIS_PASSWORD), those that the options of a command name, or with --embedded two that the command starts itself and stops
+when it ends.
+
+Example, on made-up candles and without any server of your own:
+
+    $ backtest-kit-mongo run examples/sma_cross.py --backtest --entry \\
+        --embedded --synthetic-days 7
+"""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"backtest-kit-mongo {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help=unwrapped(_HELP))
+def _all(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)] = False,
+) -> None:
+    pass
+
+
+add(app, "run", run)
+add(app, "doctor", doctor)
+add(app, "flush-cache", flush_cache)
+add(candles, "import", import_file)
+app.add_typer(candles, name="candles")
+add(app, "stats", show_stats)

@@ -1,0 +1,33 @@
+"""``flush-cache``: forget the ids in Redis."""
+
+from __future__ import annotations
+
+import time
+
+from ..registry import default_registry
+from .command import Link
+from .output import counted, places, say
+
+__all__ = ["drop_ids", "flush_cache"]
+
+
+def flush_cache(link: Link) -> None:
+    """Drop the ids that this library keeps in Redis. Always safe.
+
+    Redis holds only shortcuts, from the name of a record to its id in MongoDB. Without them nothing is lost: the next read of
+    each record goes to MongoDB and puts its shortcut back. Only keys with our prefixes (signal_cache:, candle_cache: and so on)
+    are removed, by SCAN and UNLINK; other keys of the same Redis are left alone, and MongoDB is not contacted.
+
+    Example:
+
+        $ backtest-kit-mongo flush-cache --redis-host 127.0.0.1
+    """
+    link.connect()
+    default_registry.mongo.redis_ids.ping(time.monotonic() + link.timeout)
+    dropped = drop_ids()
+    say(f"{counted(dropped, 'id')} dropped from Redis at {places(default_registry.mongo.config)['Redis']}")
+
+
+def drop_ids() -> int:
+    """Forget all ids, here and in Redis; how many Redis held."""
+    return default_registry.mongo.drop_cache()

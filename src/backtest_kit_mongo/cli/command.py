@@ -1,0 +1,163 @@
+"""What all commands share: options that say where the servers are, how errors are shown, and how a command ends."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.logging import RichHandler
+
+from .. import close, setup
+from ..config import Config, load_config
+from ..errors import BacktestKitError, ServerUnavailableError
+from .output import errors, say_error
+
+__all__ = ["Link", "add", "unwrapped"]
+
+_PANEL = "Servers"
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """The options that every command has: where the servers are, and how much to say about a failure."""
+
+    mongo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            show_default=False,
+            help="MongoDB as a connection string, mongodb://host:port/database. Default: CC_MONGO_CONNECTION_STRING. "
+            "A password is better kept in the environment, where other users of the machine do not see it.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    redis_host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST",
+            show_default=False,
+            help="Redis: host name, or path of a Unix socket. Default: CC_REDIS_HOST.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    redis_port: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", show_default=False, min=1, max=65535, help="Default: CC_REDIS_PORT.", rich_help_panel=_PANEL),
+    ] = None
+    embedded: Annotated[
+        bool | None,
+        typer.Option(
+            "--embedded",
+            show_default=False,
+            help="Start a MongoDB and a Redis of our own for this command, or use those that another process runs on the same "
+            "folder. The data stays. Default: CC_EMBEDDED.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    embedded_dir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default=False,
+            help="Where the embedded servers keep their data. Default: CC_EMBEDDED_DIR, or backtest-kit-mongo in the user's data folder.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="How long to wait for the servers to answer.", rich_help_panel=_PANEL)
+    ] = 15.0
+    debug: Annotated[bool, typer.Option("--debug", help="Show the Python traceback of an error.")] = False
+
+    def settings(self, **others: Any) -> dict[str, Any]:
+        """The settings that were given, as ``setup`` takes them; what was not given comes from the environment."""
+        given: dict[str, Any] = {
+            "CC_MONGO_CONNECTION_STRING": self.mongo,
+            "CC_REDIS_HOST": self.redis_host,
+            "CC_REDIS_PORT": self.redis_port,
+            "CC_EMBEDDED_DIR": self.embedded_dir,
+        }
+        elsewhere = bool(self.mongo or self.redis_host or self.redis_port)
+        if self.embedded or self.embedded_dir:
+            if elsewhere:
+                raise typer.BadParameter("it goes with no other servers", param_hint="--embedded")
+            given["CC_EMBEDDED"] = True
+        elif elsewhere:
+            given["CC_EMBEDDED"] = False  # what was typed counts more than CC_EMBEDDED in the environment
+        return {**given, **others}
+
+    def config(self, **others: Any) -> Config:
+        """All settings that would be in force. Contacts nobody."""
+        return load_config(self.settings(**others))
+
+    def connect(self, **others: Any) -> None:
+        """``setup`` with these settings; embedded servers are started, others are contacted at the first use."""
+        settings = self.settings(**others)
+        if load_config(settings).CC_EMBEDDED:
+            with errors.status("Starting MongoDB and Redis"):
+                setup(settings)
+        else:
+            setup(settings)
+
+
+def add(app: typer.Typer, name: str, function: Callable[..., None]) -> None:
+    """Make ``function(link, ...)`` the command ``name``: with the options of Link, errors in one line, connections closed at the end."""
+    _, *own = inspect.signature(function, eval_str=True).parameters.values()
+    shared = inspect.signature(Link, eval_str=True).parameters.values()
+
+    def command(**values: Any) -> None:
+        link = Link(**{parameter.name: values.pop(parameter.name) for parameter in shared})
+        with _ending(link.debug):
+            function(link, **values)
+
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app.command(name, help=unwrapped(inspect.getdoc(function) or ""))(command)
+
+
+def unwrapped(text: str) -> str:
+    """A help text with each paragraph on one line, so that it is wrapped for the terminal; indented ones (examples) stay."""
+    paragraphs = text.rstrip().split("\n\n")
+    return "\n\n".join(part if part.startswith(" ") else " ".join(part.split()) for part in paragraphs)
+
+
+@contextmanager
+def _ending(debug: bool) -> Iterator[None]:
+    """However a command ends: connections closed, servers of our own stopped, an error in words and as exit code."""
+    logger = logging.getLogger("backtest_kit_mongo")
+    handler = RichHandler(console=errors, show_time=False, show_path=False)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        try:
+            yield
+        finally:
+            close()
+    except KeyboardInterrupt:
+        say_error("interrupted; what is stored stays stored")
+        raise typer.Exit(130) from None
+    except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+        raise
+    except Exception as error:  # noqa: BLE001 - nobody behind us could say it better
+        if debug:
+            errors.print("".join(traceback.format_exception(error)), soft_wrap=True, markup=False)
+        say_error(_words(error, debug))
+        raise typer.Exit(1) from None
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _words(error: Exception, debug: bool) -> str:
+    if not isinstance(error, BacktestKitError):
+        return f"unexpected {type(error).__name__}: {error}" + ("" if debug else "\n  hint: --debug shows where it comes from")
+    text = "\n  ".join([str(error), *getattr(error, "__notes__", ())])
+    if isinstance(error, ServerUnavailableError) and error.hint is None and "hint:" not in text:
+        text += "\n  hint: `backtest-kit-mongo doctor` says which server answers, and where each was looked for"
+    return text

@@ -1,0 +1,189 @@
+"""``doctor``: look at both servers and at the indexes, and change nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import pymongo
+import typer
+from pymongo.errors import PyMongoError
+
+from .. import get_mongo
+from ..domains import DOMAINS
+from ..errors import BacktestKitError
+from ..registry import default_registry
+from ..servers import default_data_dir
+from ..stores.connection import translated
+from ..stores.indexes import find_conflicts, missing_indexes
+from .command import Link
+from .output import facts, heading, output, places, say
+
+__all__ = ["doctor"]
+
+Report = dict[str, Any]
+
+
+def doctor(
+    link: Link,
+    samples: Annotated[int, typer.Option(metavar="N", min=1, help="How many round trips to measure; their median is shown.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Check the servers and the database, without changing anything.
+
+    Shows whether MongoDB and Redis answer, their versions and how long a round trip takes; when a write counts as done; which
+    indexes are missing (the first run creates them); and what contradicts the library's unique keys: indexes of older versions and
+    duplicate documents, each with the mongosh command that mends it. The exit code is 1 if something is wrong, else 0.
+
+    With --embedded the two servers are started for the check, and stopped after it.
+
+    Example:
+
+        $ backtest-kit-mongo doctor --mongo mongodb://localhost/backtest-kit
+    """
+    with _looked_at(link) as (config, note):
+        link.connect(**config)
+        report = _examine(link.timeout, samples)
+    if note:
+        report["note"] = note
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        _show(report)
+    if not report["ok"]:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _looked_at(link: Link) -> Iterator[tuple[dict[str, Any], str]]:
+    """More settings for the check, and a remark: embedded servers without a data folder are tried in one that goes again."""
+    config = link.config()
+    folder = Path(config.CC_EMBEDDED_DIR).expanduser() if config.CC_EMBEDDED_DIR else default_data_dir()
+    if not config.CC_EMBEDDED or folder.exists():
+        yield {}, ""
+        return
+    with tempfile.TemporaryDirectory(prefix="backtest-kit-doctor-") as temporary:
+        try:
+            yield {"CC_EMBEDDED_DIR": temporary}, f"the data folder {folder} does not exist yet; the servers were tried in a temporary one"
+        finally:
+            default_registry.close()
+
+
+def _examine(timeout: float, samples: int) -> Report:
+    config = default_registry.mongo.config
+    where = places(config)
+    mongo, cache = _mongo(timeout, samples), _redis(timeout, samples)
+    problems: list[Report] = []
+    missing: dict[str, list[str]] = {}
+    if mongo["ok"]:
+        try:
+            missing, problems = _indexes()
+        except PyMongoError as error:
+            mongo |= {"ok": False, "error": str(translated(error))}
+    return {
+        "ok": mongo["ok"] and cache["ok"] and not problems,
+        "mongodb": {"address": where["MongoDB"], **mongo},
+        "redis": {"address": where["Redis"], **cache},
+        "embedded": config.CC_EMBEDDED,
+        "durability": {"setting": config.CC_DURABILITY, "source": "CC_DURABILITY" if os.environ.get("CC_DURABILITY") else "default"},
+        "missingIndexes": missing,
+        "problems": problems,
+    }
+
+
+def _mongo(timeout: float, samples: int) -> Report:
+    try:
+        database = get_mongo()
+        with pymongo.timeout(timeout):
+            admin = database.client.admin
+            hello = admin.command("hello")
+            version = admin.command("buildInfo")["version"]
+            median = _median_us(lambda: admin.command("ping"), samples)
+    except PyMongoError as error:
+        return {"ok": False, "error": str(translated(error))}
+    except BacktestKitError as error:
+        return {"ok": False, "error": str(error)}
+    replicas = f"replica set {hello['setName']}" if "setName" in hello else "standalone"
+    kind = "sharded cluster" if hello.get("msg") == "isdbgrid" else replicas
+    return {"ok": True, "version": version, "topology": kind, "database": database.name, "roundTripUs": median}
+
+
+def _redis(timeout: float, samples: int) -> Report:
+    ids = default_registry.mongo.redis_ids
+    try:
+        ids.ping(time.monotonic() + timeout)
+        median = _median_us(lambda: ids.ping(time.monotonic() + timeout), samples)
+    except BacktestKitError as error:
+        return {"ok": False, "error": str(error)}
+    try:
+        version = str(ids.client.info("server")["redis_version"])
+    except Exception:  # noqa: BLE001 - a user that may not ask for it is no fault
+        version = "unknown"
+    return {"ok": True, "version": version, "roundTripUs": median}
+
+
+def _median_us(call: Callable[[], object], samples: int) -> float:
+    times = []
+    for _ in range(samples):
+        started = time.perf_counter_ns()
+        call()
+        times.append(time.perf_counter_ns() - started)
+    return round(statistics.median(times) / 1000, 1)
+
+
+def _indexes() -> tuple[dict[str, list[str]], list[Report]]:
+    """What is missing by domain, and what stands in the way."""
+    missing: dict[str, list[str]] = {}
+    problems: list[Report] = []
+    for domain in DOMAINS.values():
+        collection = get_mongo()[domain.collection]
+        if names := missing_indexes(collection, domain):
+            missing[domain.name] = names
+        problems += [
+            {"domain": domain.name, "collection": domain.collection, "problem": conflict.text, "command": conflict.cure}
+            for conflict in find_conflicts(collection, domain)
+        ]
+    return missing, problems
+
+
+def _show(report: Report) -> None:
+    mongo, cache, durability = report["mongodb"], report["redis"], report["durability"]
+    meaning = {
+        "journal": "a write counts as done when it is in MongoDB's journal on disk",
+        "memory": "a write counts as done when it is in MongoDB's memory; a crash of the server may lose its last 100 ms",
+    }[durability["setting"]]
+    unset = "; CC_DURABILITY is not set, so `run --backtest` uses memory" if durability["source"] == "default" else ""
+    rows = {
+        "MongoDB": f"{_server(mongo)}\n{mongo['address']}",
+        "Redis": f"{_server(cache)}\n{cache['address']}",
+        "durability": f"{durability['setting']}: {meaning}{unset}",
+    }
+    if mongo["ok"]:
+        missing = report["missingIndexes"]
+        rows["indexes"] = f"complete in {len(DOMAINS) - len(missing)} of {len(DOMAINS)} collections"
+        if missing:
+            rows["indexes"] += "; the next run creates those that are missing, of " + ", ".join(missing)
+    if "note" in report:
+        rows["note"] = report["note"]
+    facts(rows)
+    if report["problems"]:
+        heading(f"Mend these in mongosh, after a backup (use {mongo['database']})")
+        for problem in report["problems"]:
+            say(f"  {problem['collection']}: {problem['problem']}")
+            say(f"    {problem['command']}")
+    output.print()
+    say("Everything is in order." if report["ok"] else "Something is wrong; see above.")
+
+
+def _server(found: Report) -> str:
+    if not found["ok"]:
+        return f"FAILED: {found['error']}"
+    kind = f" ({found['topology']}), database {found['database']}" if "topology" in found else ""
+    return f"ok: version {found['version']}{kind}, round trip {found['roundTripUs'] / 1000:.3f} ms"
