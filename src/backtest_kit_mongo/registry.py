@@ -14,9 +14,9 @@ from pymongo.uri_parser import parse_uri
 
 from .config import DEFAULT_DATABASE, Config, load_config
 from .domains import DOMAINS, Domain
+from .embedded import EmbeddedServers, default_data_dir
 from .errors import ConfigError, NotConfiguredError
 from .metrics import Metrics
-from .servers import EmbeddedServers, default_data_dir
 from .stores.base import Store
 from .stores.mongo import MongoStore
 

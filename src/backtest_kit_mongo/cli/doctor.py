@@ -18,9 +18,9 @@ from pymongo.errors import PyMongoError
 
 from .. import get_mongo
 from ..domains import DOMAINS
+from ..embedded import default_data_dir
 from ..errors import BacktestKitError
 from ..registry import default_registry
-from ..servers import default_data_dir
 from ..stores.connection import translated
 from ..stores.indexes import find_conflicts, missing_indexes
 from .command import Link
