@@ -7,10 +7,11 @@ Both are bound from the table in ``domains``: a method is its row's ``Call`` wit
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from .contracts import _NO_TIME, DEFAULT_LIMIT, Contract, _typed
-from .domains import DOMAINS, Call, Domain, field_name
+from .domains import DOMAINS, Call, Domain, Operation, field_name
 from .errors import InvalidTypeError
 from .registry import Registry, default_registry
 from .stores.base import Store
@@ -122,10 +123,24 @@ class AdapterBase(Contract):
             gate(initial)
         return instance
 
-    def _custom(self, context: tuple[Any, ...], name: str, arguments: tuple[Any, ...], type: Any = None) -> Any:
+    def _custom(
+        self, operation: Operation, context: tuple[Any, ...], name: str, arguments: tuple[Any, ...], type: Any = None, **options: Any
+    ) -> Any:
+        """Call the instance of the context; ``options`` are passed on where the caller gave them, ``type`` is applied here."""
         self._check_context(context)
-        value = getattr(self._instance(context), name)(*arguments)
-        return value if type is None or value is None else _typed(self._domain.name, value, type)
+        if options.get("limit") is DEFAULT_LIMIT:
+            del options["limit"]
+        value = getattr(self._instance(context), name)(*arguments, **options)
+        if type is None or value is None:
+            return value
+        decode = partial(_typed, self._domain.name, type=type)
+        match operation:
+            case "rows" | "candles":
+                return [decode(row) for row in value]
+            case "records":
+                return ({**record, "data": decode(record["data"])} for record in value)
+            case _:
+                return decode(value)
 
     def _check_context(self, context: tuple[Any, ...]) -> None:
         for name, value in zip(self._domain.context, context, strict=True):
@@ -221,9 +236,9 @@ def _method(domain: Domain, call: Call, *, instance: bool) -> Any:
     lines = [f"def {call.name}(self{''.join(f', {name}' for name in arguments)}{f', *, {extra}' if extra else ''}):"]
     if not instance:
         rest = [name for name in call.arguments if name not in domain.context]
-        decoded = ", type" if "type=" in extra else ""
+        options = "".join(f", {name}={name}" for name in ("limit", "type") if f"{name}=" in extra)
         lines.append("    if self._binding.custom is not None:")
-        lines.append(f"        return self._custom({_tuple(domain.context)}, {call.name!r}, {_tuple(rest)}{decoded})")
+        lines.append(f"        return self._custom({call.operation!r}, {_tuple(domain.context)}, {call.name!r}, {_tuple(rest)}{options})")
     lines.append(f"    return {expression}")
     scope: dict[str, Any] = {"_NO_TIME": _NO_TIME, "DEFAULT_LIMIT": DEFAULT_LIMIT}
     exec("\n".join(lines), scope)

@@ -27,7 +27,7 @@ __all__ = ["DEFAULT_LIMIT", "Contract", "milliseconds"]
 
 R = TypeVar("R")
 
-DEFAULT_LIMIT: Final = -1
+DEFAULT_LIMIT: Final[Any] = object()
 """Stands for "as the domain's list rule says" where None already means "all"."""
 
 # A window of this many candles is 95 years of minutes; more is a mistake, and is refused before memory is asked for.
@@ -178,8 +178,9 @@ class Contract:
         self._count(REMOVES)
 
     def _read_many(self, keys: Sequence[Key], type: Any = None) -> list[Any]:
-        for key in keys:
-            self._check(key)
+        for index, key in enumerate(keys):
+            with _named(index):
+                self._check(key)
         if not keys:
             return []
         self._count(READS, len(keys))
@@ -187,7 +188,10 @@ class Contract:
         return [self._value(record, type) for record in records]
 
     def _write_many(self, items: Sequence[tuple[Any, Key, Any]]) -> None:
-        records = [self._record(*item) for item in items]
+        records = []
+        for index, item in enumerate(items):
+            with _named(index):
+                records.append(self._record(*item))
         if records:
             self._timed(WRITE_MANY, lambda store: store.write(self._domain, records))
             self._count(WRITES, len(records))
@@ -226,7 +230,7 @@ class Contract:
     def _rows(self, prefix: Key, limit: int | None, type: Any = None) -> list[Any]:
         rule = self._domain.listing
         assert rule is not None
-        if limit == DEFAULT_LIMIT:
+        if limit is DEFAULT_LIMIT:
             limit = rule.limit
         elif limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
             raise InvalidValueError(f"{self._domain.name}: limit must be a positive int or None for all, got {limit!r}")
@@ -246,8 +250,9 @@ class Contract:
                 raise InvalidTypeError(f"{domain.name}: row {index} must be a dict, dataclass or Struct, got {type(row).__name__}")
             name = row.get("id") if isinstance(row, Mapping) else getattr(row, "id", None)
             if not isinstance(name, str):
-                what = "has no id" if name is None else f"must have a str as id, got {type(name).__name__}"
-                raise InvalidValueError(f"{domain.name}: row {index} {what}; nothing was written")
+                if name is None:
+                    raise InvalidValueError(f"{domain.name}: row {index} has no id; nothing was written")
+                raise InvalidTypeError(f"{domain.name}: row {index} must have a str as id, got {type(name).__name__}; nothing was written")
             records.append(self._record(row, (*prefix, name), _NO_TIME))
         self._check(prefix)
         if records:
@@ -300,8 +305,25 @@ class Contract:
 _NO_TIME: Final = object()
 
 
+class _named:
+    """Say in an error which item of a batch it is about."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, (InvalidTypeError, InvalidValueError)):
+            raise type(error)(f"item {self.index}: {error}") from None
+
+
 def _typed(name: str, body: Any, type: Any) -> Any:
     try:
         return msgspec.convert(body, type)
     except msgspec.ValidationError as error:
-        raise InvalidValueError(f"{name}: the stored record is no {getattr(type, '__name__', type)}: {error}") from None
+        wanted = getattr(type, "__name__", "record of the type asked for")
+        raise InvalidValueError(f"{name}: the stored record is no {wanted}: {error}") from None

@@ -241,12 +241,10 @@ class MongoStore:
         result = retried(domain, lambda: collection.bulk_write(requests, ordered=not domain.keyed))
         inserted = {updates[index][0]: value for index, value in (result.upserted_ids or {}).items()}
         if domain.keyed:
+            # Ids of records that were there are not written to Redis: the ones this process remembers are not verified here, and
+            # whoever learned them has written them.
             for key, value in inserted.items():
                 self.process_ids.put(domain, key, value)
-            for key, _ in updates:
-                known = self.process_ids.get(domain, key)
-                if known is not None:
-                    inserted.setdefault(key, known)
         elif self.config.CC_REDIS_IDS != "all":
             return
         else:
