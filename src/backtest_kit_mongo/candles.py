@@ -75,6 +75,9 @@ def to_columns(candles: Iterable[Any], interval: str) -> CandleArray:
             raise InvalidValueError(
                 f"candle {row} (timestamp {columns['timestamp'][row]}): {name} is {columns[name][row]}, not a finite number"
             )
+    far = np.flatnonzero((columns["timestamp"] > _TIME_LIMIT) | (columns["timestamp"] < -_TIME_LIMIT))
+    if far.size:
+        raise InvalidValueError(f"candle {far[0]}: timestamp {columns['timestamp'][far[0]]} is no time in ms")
     off = np.flatnonzero(columns["timestamp"] % step)
     if off.size:
         row = int(off[0])
@@ -87,7 +90,7 @@ def to_columns(candles: Iterable[Any], interval: str) -> CandleArray:
 
 def _row(index: int, candle: Any) -> tuple[Any, ...]:
     if not isinstance(candle, Mapping):
-        if not isinstance(candle, msgspec.Struct) and not is_dataclass(candle):
+        if not isinstance(candle, msgspec.Struct) and (not is_dataclass(candle) or isinstance(candle, type)):
             raise InvalidTypeError(f"candle {index} must be a dict, dataclass or Struct, got {type(candle).__name__}")
         candle = msgspec.to_builtins(candle)
     values = []
@@ -95,13 +98,16 @@ def _row(index: int, candle: Any) -> tuple[Any, ...]:
         value = candle.get(name)
         if value is None:
             raise InvalidValueError(f"candle {index} (timestamp {candle.get('timestamp')}): {name} is missing")
-        if isinstance(value, (bool, np.bool_, str, bytes)) or not hasattr(value, "__float__"):
+        if isinstance(value, (bool, np.bool_, str, bytes, np.ndarray)) or not hasattr(value, "__float__"):
             raise InvalidTypeError(f"candle {index} (timestamp {candle.get('timestamp')}): {name} must be a number, got {value!r:.40}")
         values.append(value)
     stamp = values[0]
     if stamp != stamp or stamp in (float("inf"), float("-inf")) or int(stamp) != stamp or abs(int(stamp)) > _TIME_LIMIT:
         raise InvalidValueError(f"candle {index}: timestamp {stamp!r} is not a whole number of ms")
-    return (int(stamp), *map(float, values[1:]))
+    try:
+        return (int(stamp), *map(float, values[1:]))
+    except OverflowError:
+        raise InvalidValueError(f"candle {index} (timestamp {stamp}): a price is too large for a double") from None
 
 
 def closed_candles(columns: CandleArray, interval: str, now: int | None = None) -> CandleArray:

@@ -46,12 +46,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     CC_EMBEDDED_DIR: str = ""
     """Where the embedded servers keep their data; empty: the user's data folder."""
 
-    def __repr__(self) -> str:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        # msgspec brings one of its own, with which rich would print the secrets.
         shown = msgspec.structs.asdict(self)
         shown["CC_MONGO_CONNECTION_STRING"] = redacted(self.CC_MONGO_CONNECTION_STRING)
-        if self.CC_REDIS_PASSWORD:
-            shown["CC_REDIS_PASSWORD"] = "***"
-        return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        shown["CC_REDIS_PASSWORD"] = "***" if self.CC_REDIS_PASSWORD else ""
+        return list(shown.items())
+
+    def __repr__(self) -> str:
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     __str__ = __repr__
 
@@ -89,8 +92,13 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
 def _checked(config: Config) -> Config:
     """Refuse what would only fail later, or fail with a secret in the message."""
     try:
-        if not config.CC_MONGO_CONNECTION_STRING.startswith("mongodb+srv://"):  # that form is resolved by DNS, at the connect
-            parse_uri(config.CC_MONGO_CONNECTION_STRING, warn=False)
+        uri = config.CC_MONGO_CONNECTION_STRING
+        if uri.startswith("mongodb+srv://"):  # resolved by DNS, at the connect; until then only its form can be looked at
+            authority = uri.removeprefix("mongodb+srv://").partition("/")[0]
+            if authority.count("@") > 1 or "#" in authority or "?" in authority.rpartition("@")[0]:
+                raise InvalidURI("user")
+        else:
+            parse_uri(uri, warn=False)
     except InvalidURI as error:
         # pymongo's text may quote the string, so it is not shown; ``from None`` keeps it out of the traceback.
         kind = "scheme" if "Invalid URI scheme" in str(error) else "host, port, user or options"

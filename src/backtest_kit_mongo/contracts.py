@@ -61,7 +61,8 @@ def repair_lifetime(body: Any) -> None:
     [key, row] pairs (Risk).
     """
     if isinstance(body, dict):
-        rows: Iterable[Any] = (body, *body.values())
+        # A created signal is not a row yet: there the field is optional, and null means the default.
+        rows: Iterable[Any] = (body, *(row for name, row in body.items() if name != "createdSignal"))
     elif isinstance(body, list):
         rows = (pair[1] for pair in body if isinstance(pair, list) and len(pair) == 2)
     else:

@@ -16,12 +16,14 @@ from libc.string cimport memchr, memcmp, memcpy
 from datetime import datetime, timedelta, timezone
 
 from bson import Decimal128, ObjectId
+from bson import decode as _decode_with_pymongo
 from bson import encode as _encode_with_pymongo
 
 import_datetime()
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    object PyUnicode_DecodeUTF8(const char* text, Py_ssize_t size, const char* errors)
 
 cdef object _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 cdef object _MILLISECOND = timedelta(milliseconds=1)
@@ -98,7 +100,7 @@ cdef class _Writer:
             raise ValueError(f"{self.where()}: key {ascii(name)} holds a NUL character")
         return self.put(text, size + 1)
 
-    cdef int put_string(self, str value) except -1:
+    cdef int put_string(self, object value) except -1:
         cdef Py_ssize_t size
         cdef const char* text
         try:
@@ -281,6 +283,258 @@ cdef Py_ssize_t _value_size(unsigned char kind, const unsigned char* at, Py_ssiz
     return size
 
 
+cdef int next_element(const unsigned char* document, Py_ssize_t size, Py_ssize_t* at, Element* found) except -1:
+    """The element of a document (of ``size`` bytes, which all exist) at ``at``, which then stands behind it; 0 at the end."""
+    cdef const void* end
+    if at[0] >= size - 1:
+        if at[0] != size - 1 or document[size - 1] != 0:
+            raise ValueError("BSON document does not end where its length says")
+        return 0
+    found.kind = document[at[0]]
+    found.name = document + at[0] + 1
+    end = memchr(found.name, 0, size - 1 - (at[0] + 1))
+    if end == NULL:
+        raise ValueError("BSON ends inside a field name")
+    found.name_size = <const unsigned char*> end - found.name
+    at[0] += found.name_size + 2
+    found.value = document + at[0]
+    found.size = _value_size(found.kind, found.value, size - 1 - at[0])
+    at[0] += found.size
+    return 1
+
+
+cdef int find_element(const unsigned char* document, Py_ssize_t size, const char* name, Py_ssize_t name_size, Element* found) except -1:
+    """The element called ``name``; 0 if there is none."""
+    cdef Py_ssize_t at = 4
+    while next_element(document, size, &at, found):
+        if found.name_size == name_size and memcmp(found.name, name, name_size) == 0:
+            return 1
+    return 0
+
+
+cdef const unsigned char* whole_document(const unsigned char[::1] raw) except NULL:
+    """The start of ``raw``, whose length is checked to be that of one document."""
+    if raw.shape[0] < 5 or _int32(&raw[0]) != raw.shape[0]:
+        raise ValueError("BSON document reaches beyond its bytes")
+    return &raw[0]
+
+
+cdef double number_of(const Element* element) except? -1.0:
+    """A number of any BSON type; ValueError that names the field for everything else."""
+    cdef double real
+    cdef int64_t integer
+    if element.kind == 0x01:
+        memcpy(&real, element.value, 8)
+        return real
+    if element.kind == 0x10:
+        return <double> _int32(element.value)
+    if element.kind == 0x12:
+        memcpy(&integer, element.value, 8)
+        return <double> integer
+    if element.kind == 0x13:
+        return float(Decimal128.from_bid(PyBytes_FromStringAndSize(<const char*> element.value, 16)).to_decimal())
+    name = element.name[: element.name_size].decode("utf-8", "replace")
+    raise ValueError(f"{name} is not a number (BSON type 0x{element.kind:02x})")
+
+
+cdef object _text(const unsigned char* at, Py_ssize_t size):
+    return PyUnicode_DecodeUTF8(<const char*> at, size, NULL)
+
+
+cdef object _members(const unsigned char* document, Py_ssize_t size, bint is_list, int depth):
+    cdef Element element
+    cdef Py_ssize_t at = 4
+    cdef dict members
+    cdef list items
+    if depth > 2 * MAX_DEPTH:
+        raise ValueError("BSON is nested too deep")
+    if size < 5 or _int32(document) != size:
+        raise ValueError("BSON document reaches beyond its place")
+    if is_list:
+        items = []
+        while next_element(document, size, &at, &element):
+            items.append(value_of(&element, depth))
+        return items
+    members = {}
+    while next_element(document, size, &at, &element):
+        members[_text(element.name, element.name_size)] = value_of(&element, depth)
+    return members
+
+
+cdef object value_of(const Element* element, int depth):
+    """The Python value of an element: plain ints and floats, aware datetimes in UTC, Decimals; other types as pymongo has them."""
+    cdef double real
+    cdef int64_t integer
+    cdef unsigned char kind = element.kind
+    if kind == 0x02:
+        if element.value[element.size - 1] != 0:
+            raise ValueError("BSON text has no end")
+        return _text(element.value + 4, element.size - 5)
+    if kind == 0x01:
+        memcpy(&real, element.value, 8)
+        return real
+    if kind == 0x10:
+        return _int32(element.value)
+    if kind == 0x12:
+        memcpy(&integer, element.value, 8)
+        return integer
+    if kind == 0x08:
+        if element.value[0] > 1:
+            raise ValueError("BSON boolean is neither true nor false")
+        return element.value[0] == 1
+    if kind == 0x0A or kind == 0x06:  # null, and JavaScript's undefined
+        return None
+    if kind == 0x03 or kind == 0x04:
+        return _members(element.value, element.size, kind == 0x04, depth + 1)
+    if kind == 0x09:
+        memcpy(&integer, element.value, 8)
+        try:
+            return _EPOCH + _MILLISECOND * integer
+        except OverflowError:
+            raise ValueError(f"a date {integer} ms from 1970 is outside the years 1 to 9999") from None
+    if kind == 0x07:
+        return ObjectId(PyBytes_FromStringAndSize(<const char*> element.value, 12))
+    if kind == 0x05 and element.value[4] == 0:
+        return PyBytes_FromStringAndSize(<const char*> element.value + 5, element.size - 5)
+    if kind == 0x13:
+        return Decimal128.from_bid(PyBytes_FromStringAndSize(<const char*> element.value, 16)).to_decimal()
+    # Rare types: as a document of one field, by pymongo.
+    return _decode_with_pymongo(
+        (element.size + 7).to_bytes(4, "little") + bytes((kind, 0)) + PyBytes_FromStringAndSize(<const char*> element.value, element.size) + b"\0"
+    )[""]
+
+
+def decode(const unsigned char[::1] raw not None) -> dict:
+    """The dict of one BSON document. Raises ValueError for malformed BSON."""
+    return _members(whole_document(raw), raw.shape[0], False, 0)
+
+
+def split(const unsigned char[::1] batch not None) -> list:
+    """The documents of a batch of whole documents, each as bytes."""
+    cdef list documents = []
+    cdef Py_ssize_t at = 0, size
+    while at < batch.shape[0]:
+        size = _document_size(&batch[at], batch.shape[0] - at)
+        documents.append(PyBytes_FromStringAndSize(<const char*> &batch[at], size))
+        at += size
+    return documents
+
+
+cdef Py_ssize_t _document_size(const unsigned char* at, Py_ssize_t left) except -1:
+    if left < 5:
+        raise ValueError("BSON ends inside a length")
+    cdef Py_ssize_t size = _int32(at)
+    if size < 5 or size > left:
+        raise ValueError("BSON document reaches beyond its batch")
+    return size
+
+
+cdef enum:
+    MOST_KEYS = 8
+
+
+cdef struct Parts:  # kind 0 where the document has no such field
+    Element keys[MOST_KEYS]
+    Element identity
+    Element body
+    Element when
+    Element removed
+
+
+@cython.final
+cdef class RecordReader:
+    """Takes the documents of one collection apart: key fields, id, body, simulation time, soft deletion.
+
+    It keeps no state between calls: another thread may run while a value is being made.
+    """
+
+    cdef tuple names
+    cdef bytes body
+
+    def __init__(self, tuple names not None, str body not None):
+        if len(names) > MOST_KEYS:
+            raise ValueError("too many key fields")
+        self.names = tuple([name.encode() for name in names])
+        self.body = body.encode()
+
+    cdef int scan(self, const unsigned char* document, Py_ssize_t size, Parts* parts) except -1:
+        """Note where the parts are."""
+        cdef Py_ssize_t at = 4
+        cdef Py_ssize_t i
+        cdef Element element
+        parts.identity.kind = parts.body.kind = parts.when.kind = parts.removed.kind = 0
+        for i in range(MOST_KEYS):
+            parts.keys[i].kind = 0
+        while next_element(document, size, &at, &element):
+            if _named(&element, self.body):
+                parts.body = element
+            elif _is(&element, b"_id", 3):
+                parts.identity = element
+            elif _is(&element, b"when", 4):
+                parts.when = element
+            elif _is(&element, b"removed", 7):
+                parts.removed = element
+            else:
+                for i in range(len(self.names)):
+                    if _named(&element, <bytes> self.names[i]):
+                        parts.keys[i] = element
+                        break
+        return 0
+
+    cdef bint matches(self, Parts* parts, tuple key) except -1:
+        """Whether the key fields are ``key``."""
+        cdef Py_ssize_t i
+        cdef Py_ssize_t size
+        cdef const char* text
+        cdef object wanted
+        for i in range(len(self.names)):
+            wanted = key[i]
+            if parts.keys[i].kind == 0x02 and isinstance(wanted, str):
+                text = PyUnicode_AsUTF8AndSize(wanted, &size)
+                if parts.keys[i].size != size + 5 or memcmp(parts.keys[i].value + 4, text, size) != 0:
+                    return False
+            elif parts.keys[i].kind == 0 or value_of(&parts.keys[i], 0) != wanted:
+                return False
+        return True
+
+    cdef tuple values(self, Parts* parts):
+        cdef double stamp
+        when = None
+        if parts.when.kind in (0x01, 0x10, 0x12, 0x13):  # whatever else another writer left there, no read depends on it
+            stamp = number_of(&parts.when)
+            if isfinite(stamp):
+                when = int(stamp)
+        removed = parts.removed.kind == 0x08 and parts.removed.value[0] == 1
+        return (value_of(&parts.body, 0) if parts.body.kind else None, when, removed)
+
+    def match(self, const unsigned char[::1] raw not None, tuple key not None):
+        """(body, when, removed) of a document, or None if its key fields are not ``key``."""
+        cdef Parts parts
+        if len(key) != len(self.names):
+            raise ValueError("a key of another length")
+        self.scan(whole_document(raw), raw.shape[0], &parts)
+        return self.values(&parts) if self.matches(&parts, key) else None
+
+    def open(self, const unsigned char[::1] raw not None) -> tuple:
+        """(key, id or None if it is no ObjectId, body, when, removed) of a document; None for a key field that is not there."""
+        cdef Parts parts
+        cdef Py_ssize_t i
+        self.scan(whole_document(raw), raw.shape[0], &parts)
+        key = tuple([value_of(&parts.keys[i], 0) if parts.keys[i].kind else None for i in range(len(self.names))])
+        identity = value_of(&parts.identity, 0) if parts.identity.kind == 0x07 else None
+        return (key, identity, *self.values(&parts))
+
+
+cdef bint _is(const Element* element, const char* name, Py_ssize_t size) noexcept:
+    return element.name_size == size and memcmp(element.name, name, size) == 0
+
+
+cdef bint _named(const Element* element, bytes name) noexcept:
+    return _is(element, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+
+
+# --- candles ---------------------------------------------------------------------------------------------------------
+
 cdef enum:
     FIELDS = 6
 
@@ -293,50 +547,36 @@ _NAMES[4] = b"close"
 _NAMES[5] = b"volume"
 cdef Py_ssize_t[FIELDS] _NAME_SIZES = [9, 4, 4, 3, 5, 6]
 
-cdef double _number(unsigned char kind, const unsigned char* at, int field) except? -1.0:
-    cdef double real
-    cdef int64_t integer
-    if kind == 0x01:
-        memcpy(&real, at, 8)
-        return real
-    if kind == 0x10:
-        return <double> _int32(at)
-    if kind == 0x12:
-        memcpy(&integer, at, 8)
-        return <double> integer
-    if kind == 0x13:
-        return float(Decimal128.from_bid(PyBytes_FromStringAndSize(<const char*> at, 16)).to_decimal())
-    raise ValueError(f"{_NAMES[field].decode()} is not a number (BSON type 0x{kind:02x})")
 
-
-cdef Py_ssize_t _candle(const unsigned char* document, Py_ssize_t size, double* values) except -1:
-    """Read the six fields of one candle document into ``values``."""
-    cdef Py_ssize_t at = 4, name_size, value_size
-    cdef const unsigned char* name
-    cdef const void* end
-    cdef unsigned char kind
-    cdef int field, seen = 0
-    while at < size - 1:
-        kind = document[at]
-        name = document + at + 1
-        end = memchr(name, 0, size - 1 - (at + 1))
-        if end == NULL:
-            raise ValueError("BSON ends inside a field name")
-        name_size = <const unsigned char*> end - name
-        at += name_size + 2
-        value_size = _value_size(kind, document + at, size - 1 - at)
-        for field in range(FIELDS):
-            if name_size == _NAME_SIZES[field] and memcmp(name, _NAMES[field], name_size) == 0:
-                values[field] = _number(kind, document + at, field)
-                seen |= 1 << field
-                break
-        at += value_size
-    if at != size - 1 or document[size - 1] != 0:
-        raise ValueError("BSON document does not end where its length says")
+cdef Py_ssize_t _slot(const unsigned char* document, Py_ssize_t size, long long since, long long step, double* values) except -2:
+    """The grid slot of a candle and its six fields in ``values``; -1 for a document off the grid, whose prices nobody asked for."""
+    cdef Element element, found[FIELDS]
+    cdef Py_ssize_t at = 4
+    cdef int field
+    cdef long long timestamp
     for field in range(FIELDS):
-        if not seen & (1 << field):
-            raise ValueError(f"{_NAMES[field].decode()} is missing")
-    return 0
+        found[field].kind = 0
+    while next_element(document, size, &at, &element):
+        for field in range(FIELDS):
+            if _is(&element, _NAMES[field], _NAME_SIZES[field]):
+                found[field] = element
+                break
+    if found[0].kind == 0:
+        raise ValueError("timestamp is missing")
+    values[0] = number_of(&found[0])
+    if not isfinite(values[0]) or values[0] > 9e15 or values[0] < -9e15:
+        return -1
+    timestamp = <long long> values[0]
+    if <double> timestamp != values[0] or timestamp < since or (timestamp - since) % step != 0:
+        return -1
+    for field in range(1, FIELDS):
+        if found[field].kind == 0:
+            raise ValueError(f"the candle at {timestamp} has no {_NAMES[field].decode()}")
+        try:
+            values[field] = number_of(&found[field])
+        except ValueError as error:
+            raise ValueError(f"the candle at {timestamp}: {error}") from None
+    return <Py_ssize_t> ((timestamp - since) // step)
 
 
 def decode_candles(list batches not None, char[::1] target, long long since, long long step, Py_ssize_t limit) -> int:
@@ -348,42 +588,44 @@ def decode_candles(list batches not None, char[::1] target, long long since, lon
     """
     cdef double values[FIELDS]
     cdef const unsigned char[::1] batch
-    cdef const unsigned char* data
-    cdef Py_ssize_t left, size, slot, filled = 0
-    cdef long long timestamp, offset
+    cdef Py_ssize_t at, size, slot, filled = 0
+    cdef long long timestamp
     cdef object raw
     if step <= 0 or limit < 0 or target.shape[0] != limit * 48:
         raise ValueError("target does not hold limit rows of 48 bytes")
     for raw in batches:
         batch = raw
-        left = batch.shape[0]
-        if left == 0:
-            continue
-        data = &batch[0]
-        while left > 0:
-            if left < 5:
-                raise ValueError("BSON ends inside a length")
-            size = _int32(data)
-            if size < 5 or size > left:
-                raise ValueError("BSON document reaches beyond its batch")
-            try:
-                _candle(data, size, values)
-            except ValueError as error:
-                raise ValueError(f"candle after {filled} good ones of the window: {error}") from None
-            data += size
-            left -= size
-            if not isfinite(values[0]) or values[0] > 9e15 or values[0] < -9e15:
+        at = 0
+        while at < batch.shape[0]:
+            size = _document_size(&batch[at], batch.shape[0] - at)
+            slot = _slot(&batch[at], size, since, step, values)
+            at += size
+            if slot < filled or slot >= limit:
                 continue
-            timestamp = <long long> values[0]
-            offset = timestamp - since
-            if <double> timestamp != values[0] or offset < 0 or offset % step != 0:
-                continue
-            slot = <Py_ssize_t> (offset // step)
-            if slot >= limit or slot < filled:
-                continue
+            if slot != filled:
+                return filled  # a hole: nothing behind it can make the window whole
+            timestamp = since + slot * step
             memcpy(&target[slot * 48], &timestamp, 8)
             memcpy(&target[slot * 48 + 8], &values[1], 40)
             filled += 1
-            if slot != filled - 1:
-                return filled - 1  # a hole: nothing behind it can make the window whole
     return filled
+
+
+def numbers(list batches not None, str name not None) -> list:
+    """The number called ``name`` of each document, as float, without those that have none; ``batches`` as in decode_candles."""
+    cdef bytes wanted = name.encode()
+    cdef const unsigned char[::1] batch
+    cdef Element element
+    cdef Py_ssize_t at, size
+    cdef list found = []
+    cdef object raw
+    for raw in batches:
+        batch = raw
+        at = 0
+        while at < batch.shape[0]:
+            size = _document_size(&batch[at], batch.shape[0] - at)
+            if find_element(&batch[at], size, PyBytes_AS_STRING(wanted), PyBytes_GET_SIZE(wanted), &element):
+                if element.kind in (0x01, 0x10, 0x12, 0x13):
+                    found.append(number_of(&element))
+            at += size
+    return found

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 from bson import Decimal128
-from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 
 from .._core import bson as core
 from .._core import keys
@@ -20,7 +19,7 @@ from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["CODEC", "MAX_DOCUMENT", "Key", "Record", "Store", "check_key", "encode", "plain"]
+__all__ = ["MAX_DOCUMENT", "Key", "Record", "Store", "check_key", "encode", "plain"]
 
 Key = tuple[Any, ...]
 """Key fields in the order of the domain's ``key``."""
@@ -69,19 +68,6 @@ class Store(Protocol):
         """Give back connections; idempotent."""
 
 
-class _Decimals(TypeDecoder):
-    """Decimal128 comes back as the Decimal that went in."""
-
-    bson_type = Decimal128
-
-    def transform_bson(self, value: Decimal128) -> Decimal:
-        return value.to_decimal()
-
-
-CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC, type_registry=TypeRegistry([_Decimals()]))
-"""How documents are read: aware datetimes (UTC) and Decimals."""
-
-
 def check_key(domain: Domain, key: Key) -> Key:
     """``key`` (or its first fields) if every field is legal; InvalidTypeError or InvalidValueError that names the field if not."""
     try:
@@ -110,10 +96,28 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         # Shallow on purpose: members keep their types and are encoded one by one, with their path in an error.
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, msgspec.Struct):
+        return _members(value)
     try:
-        return msgspec.to_builtins(value, builtin_types=_KEPT, enc_hook=plain)
+        return msgspec.to_builtins(value, builtin_types=_KEPT)
     except (TypeError, ValueError):
         raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored") from None
+
+
+def _members(value: msgspec.Struct) -> Any:
+    """A Struct as msgspec would encode it, one level deep, for the same reason as a dataclass."""
+    config = value.__struct_config__
+    members: dict[str, Any] = {} if config.tag_field is None else {config.tag_field: config.tag}
+    for field in msgspec.structs.fields(value):
+        member = getattr(value, field.name)
+        if member is msgspec.UNSET:
+            continue
+        if config.omit_defaults:
+            default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+            if default is not msgspec.NODEFAULT and type(member) is type(default) and member == default:
+                continue
+        members[field.encode_name] = member
+    return list(members.values()) if config.array_like else members
 
 
 # Types that BSON has and msgspec would otherwise turn into text.

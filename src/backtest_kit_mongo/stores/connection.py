@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
+from bson.codec_options import CodecOptions
 from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -34,12 +36,13 @@ from pymongo.write_concern import WriteConcern
 from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
 from ..domains import Domain
 from ..errors import BacktestKitError, ConfigError, DatabaseError, InvalidValueError, ServerTimeoutError, ServerUnavailableError
-from .base import CODEC
 from .forks import renew_after_fork
 
 __all__ = ["Document", "MongoConnection", "translated", "translates"]
 
 Document = dict[str, Any]
+# Documents are taken apart by the compiled core; pymongo hands them over as they came.
+RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
@@ -105,7 +108,7 @@ class MongoConnection:
         if found is None:
             client = self.client
             found = self.database.get_collection(
-                domain.collection, codec_options=CODEC, read_preference=ReadPreference.PRIMARY, write_concern=self._write_concern(client)
+                domain.collection, read_preference=ReadPreference.PRIMARY, write_concern=self._write_concern(client)
             )
             self._collections[domain.name] = found
         return found
@@ -118,13 +121,13 @@ class MongoConnection:
             wanted["j"] = True
         return WriteConcern(**wanted)
 
-    def find_one(self, domain: Domain, wanted: Document) -> Document | None:
-        """One document. The find command by itself: the cursor that pymongo puts around it costs a tenth of the call."""
+    def find_one(self, domain: Domain, wanted: Document) -> bytes | None:
+        """One document as BSON. The find command by itself: the cursor that pymongo puts around it costs a tenth of the call."""
         collection = self.collection(domain)
         command = {"find": collection.name, "filter": wanted, "limit": 1, "singleBatch": True}
-        reply = retried(domain, lambda: collection.database.command(command, codec_options=CODEC))
+        reply = retried(domain, lambda: collection.database.command(command, codec_options=RAW))
         batch = reply["cursor"]["firstBatch"]
-        return batch[0] if batch else None
+        return batch[0].raw if batch else None
 
     def upsert(self, domain: Domain, wanted: Document, update: Document) -> Any:
         """Update or insert the one document of a key; its ``_id``."""

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import bson
 import numpy as np
 
+from .._core import bson as core
 from ..candles import CANDLE_DTYPE, CandleArray, interval_ms
 from ..domains import Domain
-from .base import CODEC, Key, Record, encode
+from .base import Key, Record, encode
 
 __all__ = ["DummyStore", "MemoryStore"]
 
@@ -29,7 +29,7 @@ class _Kept:
         self.updated = updated
 
     def open(self) -> Record:
-        return self.record._replace(body=bson.decode(self.body, codec_options=CODEC)["payload"])
+        return self.record._replace(body=core.decode(self.body)["payload"])
 
 
 class MemoryStore:

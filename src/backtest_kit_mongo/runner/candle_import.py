@@ -1,0 +1,142 @@
+"""Candles into the Candle contract, and the memory of what was imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+
+from .. import PersistCandleAdapter, PersistMeasureAdapter
+from ..candles import CandleArray, closed_candles, interval_ms, to_columns
+from ..errors import InvalidValueError
+from .clock import check_ms, iso_time
+from .market import Gap, find_gaps
+
+__all__ = ["ImportReport", "choose_window", "import_candles", "imported_spans"]
+
+_CHUNK = 5_000
+_BUCKET = "candle_imports"
+
+Span = tuple[int, int]
+
+
+class ImportReport(msgspec.Struct, frozen=True):
+    """What ``import_candles`` stored: ``[since_ms, until_ms)`` in ms, and the holes inside it."""
+
+    symbol: str
+    interval: str
+    exchange_name: str
+    candles: int
+    unclosed: int  # at the end of the file, left out because they had not closed yet
+    since_ms: int
+    until_ms: int
+    gaps: tuple[Gap, ...]
+
+
+def import_candles(
+    candles: CandleArray,
+    symbol: str,
+    interval: str = "1m",
+    exchange_name: str = "binance",
+    progress: Callable[[int, int], None] | None = None,
+) -> ImportReport:
+    """Store ``candles`` (an array of CANDLE_DTYPE in order of time) in the Candle contract, and note which spans are there.
+
+    Candles that are stored already stay as they are; unclosed ones are left out. A hole is stored as a hole and named in the
+    report. The spans are noted in the Measure contract, so that a later run, in this or another process, finds its window.
+    ``progress`` is called with (candles written, all candles).
+    """
+    step = interval_ms(interval)
+    columns = to_columns(candles, interval)
+    order = np.flatnonzero(np.diff(columns["timestamp"]) <= 0)
+    if order.size:
+        stamp = int(columns["timestamp"][order[0] + 1])
+        raise InvalidValueError(f"candle {int(order[0]) + 1} ({iso_time(stamp)}) is not later than the one before it")
+    closed = closed_candles(columns, interval)
+    if not len(closed):
+        raise InvalidValueError(f"there is no closed candle to import for {symbol} {interval}")
+    for first in range(0, len(closed), _CHUNK):
+        PersistCandleAdapter.write_candles_data(closed[first : first + _CHUNK], symbol, interval, exchange_name)
+        if progress is not None:
+            progress(min(first + _CHUNK, len(closed)), len(closed))
+    since, until = int(closed["timestamp"][0]), int(closed["timestamp"][-1]) + step
+    gaps = find_gaps(closed, interval)
+    _note_spans(_spans(since, until, gaps), symbol, interval, exchange_name)
+    return ImportReport(
+        symbol=symbol,
+        interval=interval,
+        exchange_name=exchange_name,
+        candles=len(closed),
+        unclosed=len(columns) - len(closed),
+        since_ms=since,
+        until_ms=until,
+        gaps=gaps,
+    )
+
+
+def imported_spans(symbol: str, interval: str = "1m", exchange_name: str = "binance") -> tuple[Span, ...]:
+    """The spans ``(since_ms, until_ms)`` without a hole that were imported, in order of time; empty where nothing was."""
+    noted = PersistMeasureAdapter.read_measure_data(_BUCKET, _key(symbol, interval, exchange_name))
+    return () if noted is None else tuple((int(since), int(until)) for since, until in noted["data"]["spans"])
+
+
+def choose_window(symbol: str, exchange_name: str, start_ms: int | None, end_ms: int | None) -> tuple[int, int, bool]:
+    """The window ``[start, end)`` in ms of a run, and whether it is known to have no hole.
+
+    What is not given comes from what was imported. InvalidValueError where that leaves a choice, or where the import has a hole
+    inside the window.
+    """
+    for name, value in (("start_ms", start_ms), ("end_ms", end_ms)):
+        if value is not None:
+            check_ms(name, value)
+    what = f"{symbol} 1m on {exchange_name}"
+    spans = imported_spans(symbol, "1m", exchange_name)
+    if start_ms is None or end_ms is None:
+        if not spans:
+            raise InvalidValueError(
+                f"no import of {what} is known, so the run's window is not either",
+                hint="import candles first (import_candles, or the command candles import), or give start_ms and end_ms",
+            )
+        given = start_ms if start_ms is not None else end_ms if end_ms is None else end_ms - 1
+        if given is None and len(spans) > 1:
+            holes = ", ".join(f"{iso_time(before[1])} to {iso_time(after[0])}" for before, after in pairwise(spans))
+            raise InvalidValueError(
+                f"the imported candles of {what} have holes ({holes}), and a run cannot step over one",
+                hint=f"give start_ms and end_ms inside one of: {_listed(spans)}",
+            )
+        span = spans[0] if given is None else next((span for span in spans if span[0] <= given < span[1]), None)
+        if span is None:
+            raise InvalidValueError(f"the run's window is outside the imported candles of {what}", hint=f"imported: {_listed(spans)}")
+        start_ms = span[0] if start_ms is None else start_ms
+        end_ms = span[1] if end_ms is None else end_ms
+    if end_ms <= start_ms:
+        raise InvalidValueError(f"the run's window is empty: it starts {iso_time(start_ms)} and ends {iso_time(end_ms)}")
+    return start_ms, end_ms, any(since <= start_ms and end_ms <= until for since, until in spans)
+
+
+def _spans(since: int, until: int, gaps: Iterable[Gap]) -> list[Span]:
+    edges = [since, *(edge for gap in gaps for edge in (gap.since_ms, gap.until_ms)), until]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _note_spans(new: list[Span], symbol: str, interval: str, exchange_name: str) -> None:
+    merged: list[Span] = []
+    for since, until in sorted([*imported_spans(symbol, interval, exchange_name), *new]):
+        if merged and since <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(until, merged[-1][1]))
+        else:
+            merged.append((since, until))
+    key = _key(symbol, interval, exchange_name)
+    data = {"symbol": symbol, "interval": interval, "exchangeName": exchange_name, "spans": [list(span) for span in merged]}
+    PersistMeasureAdapter.write_measure_data({"id": key, "data": data, "removed": False}, _BUCKET, key, merged[-1][1])
+
+
+def _key(symbol: str, interval: str, exchange_name: str) -> str:
+    # JSON, because names may hold any separator.
+    return msgspec.json.encode([exchange_name, symbol, interval]).decode()
+
+
+def _listed(spans: Iterable[Span]) -> str:
+    return ", ".join(f"{iso_time(since)} to {iso_time(until)}" for since, until in spans)

@@ -1,0 +1,72 @@
+"""Simulation time: what "now" means inside a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Final
+
+from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
+
+__all__ = ["MINUTE_MS", "OutsideRunError", "advance_to", "as_datetime", "check_ms", "current_time_ms", "iso_time", "running_from"]
+
+MINUTE_MS: Final = 60_000
+"""The step of the simulation in ms."""
+
+# A context variable, not a global: two runs in two threads (or tasks) each have their own time.
+_now_ms: ContextVar[int] = ContextVar("backtest_kit_mongo_simulation_time")
+
+
+class OutsideRunError(BacktestKitError, RuntimeError):
+    """Something that needs a run's simulation time was called where no run is going on."""
+
+
+@contextmanager
+def running_from(start_ms: int) -> Iterator[None]:
+    """Make ``start_ms`` (ms) the simulation time; the time that was valid before comes back at the end of the block."""
+    token = _now_ms.set(start_ms)
+    try:
+        yield
+    finally:
+        _now_ms.reset(token)
+
+
+def advance_to(when_ms: int) -> None:
+    """Set the simulation time (ms) of the run that this thread is in."""
+    _now_ms.set(when_ms)
+
+
+def current_time_ms(caller: str) -> int:
+    """The simulation time in ms; OutsideRunError, which names ``caller``, where no run is going on."""
+    now = _now_ms.get(None)
+    if now is None:
+        raise OutsideRunError(
+            f"{caller} was called outside a run, where there is no simulation time",
+            hint="call it in the function that add_strategy registered, in the thread in which the run calls that function",
+        )
+    return now
+
+
+def as_datetime(ms: int) -> datetime:
+    """A time in ms as an aware datetime in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def iso_time(ms: int) -> str:
+    """A time in ms as text for messages, such as ``2023-03-01T00:05:00Z``; beyond the year 9999 the plain number."""
+    try:
+        moment = as_datetime(ms)
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"
+    return moment.isoformat(timespec="milliseconds" if ms % 1000 else "seconds").replace("+00:00", "Z")
+
+
+def check_ms(name: str, value: object, *, step_ms: int = MINUTE_MS) -> int:
+    """``value`` if it is a whole number of ms on the grid of ``step_ms``; InvalidTypeError or InvalidValueError naming ``name``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidTypeError(f"{name} must be an int, milliseconds since 1970 in UTC, got {type(value).__name__}")
+    if value < 0 or value % step_ms:
+        raise InvalidValueError(f"{name} is {value} ({iso_time(value)}), which is not a multiple of {step_ms} ms from 1970 on")
+    return value

@@ -1,0 +1,112 @@
+"""What a run gives back: trades, totals, statistics of the contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from .position import CloseReason, Side
+
+__all__ = ["BacktestResult", "OpenTrade", "Totals", "Trade", "add_up"]
+
+
+class Trade(msgspec.Struct, frozen=True, rename="camel"):
+    """A closed trade: prices, times in ms, profit in percent of the stake after all costs. Encodes with camelCase names."""
+
+    id: str
+    symbol: str
+    strategy_name: str
+    position: Side
+    price_open: float
+    price_close: float
+    open_timestamp: int
+    close_timestamp: int
+    close_reason: CloseReason
+    pnl_percentage: float
+
+
+class OpenTrade(msgspec.Struct, frozen=True, rename="camel"):
+    """A position that was still open when the window ended; profit in percent as if it were closed at ``current_price``."""
+
+    id: str
+    symbol: str
+    strategy_name: str
+    position: Side
+    price_open: float
+    open_timestamp: int
+    current_price: float
+    pnl_percentage: float
+
+
+class Totals(msgspec.Struct, frozen=True, rename="camel"):
+    """Sums over the closed trades.
+
+    Every trade has the same stake and nothing is reinvested, so profits in percent add up. ``win_rate`` is percent, 0 without
+    trades; a win is a profit above 0. ``max_drawdown_percentage`` is the deepest fall of the running sum below its highest point
+    so far (which starts at 0), in percent of one stake, from trade to trade.
+    """
+
+    trades: int
+    wins: int
+    losses: int
+    win_rate: float
+    pnl_percentage: float
+    average_pnl_percentage: float
+    best_pnl_percentage: float
+    worst_pnl_percentage: float
+    max_drawdown_percentage: float
+    take_profits: int
+    stop_losses: int
+    time_exits: int
+
+
+class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
+    """The outcome of ``run_backtest``.
+
+    ``trades``, ``totals`` and ``open_trade`` are the same in every run over the same candles and settings. ``minutes`` counts the
+    replayed 1m candles of ``[start_ms, end_ms)`` (ms), ``signals_asked`` how often the strategy was asked. ``wall_seconds`` is
+    how long that took, and ``stats`` is ``backtest_kit_mongo.stats()`` at the end: per domain, counted since the process began or
+    since ``reset_stats()``.
+    """
+
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    frame_name: str
+    start_ms: int
+    end_ms: int
+    trades: tuple[Trade, ...]
+    open_trade: OpenTrade | None
+    totals: Totals
+    minutes: int
+    signals_asked: int
+    wall_seconds: float
+    stats: dict[str, Any]
+
+
+def add_up(trades: Sequence[Trade]) -> Totals:
+    """The totals of ``trades`` in their order."""
+    profits = [trade.pnl_percentage for trade in trades]
+    running = highest = deepest = 0.0
+    for profit in profits:
+        running += profit
+        highest = max(highest, running)
+        deepest = max(deepest, highest - running)
+    wins = sum(profit > 0 for profit in profits)
+    reasons = [trade.close_reason for trade in trades]
+    return Totals(
+        trades=len(profits),
+        wins=wins,
+        losses=len(profits) - wins,
+        win_rate=wins / len(profits) * 100 if profits else 0.0,
+        pnl_percentage=running,
+        average_pnl_percentage=running / len(profits) if profits else 0.0,
+        best_pnl_percentage=max(profits, default=0.0),
+        worst_pnl_percentage=min(profits, default=0.0),
+        max_drawdown_percentage=deepest,
+        take_profits=reasons.count("take_profit"),
+        stop_losses=reasons.count("stop_loss"),
+        time_exits=reasons.count("time_expired"),
+    )

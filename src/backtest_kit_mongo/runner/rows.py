@@ -1,0 +1,237 @@
+"""The rows that a run stores, in the shapes of the TypeScript framework (see ``payloads``). Pure: a position in, dicts out."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any, Final
+
+import msgspec
+
+from .clock import MINUTE_MS, as_datetime, iso_time
+from .position import CloseReason, Costs, Point, Position, pnl_percentage
+
+__all__ = ["RunContext", "derive_id"]
+
+Row = dict[str, Any]
+
+_NAMESPACE: Final = uuid.UUID("6a1b0f6e-4c58-5d0e-9f6f-6d3b8f0c2a11")
+
+
+class RunContext(msgspec.Struct, frozen=True):
+    """Who trades what, where: the context of every record of a run. ``start_ms`` and ``end_ms`` (ms) are its window."""
+
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    frame_name: str
+    risk_name: str
+    start_ms: int
+    end_ms: int
+    costs: Costs
+
+    @property
+    def risk_key(self) -> str:
+        """The key of this run's position in the Risk record."""
+        return f"{self.strategy_name}_{self.exchange_name}_{self.symbol}"
+
+
+def derive_id(context: RunContext, *parts: object) -> str:
+    """An id (UUID) that is the same in every run over the same context and parts, and differs if any of them does."""
+    names = (context.strategy_name, context.symbol, context.exchange_name, context.frame_name)
+    # JSON, because joined by a separator ("a", "b:c") and ("a:b", "c") would be one id.
+    return str(uuid.uuid5(_NAMESPACE, msgspec.json.encode([*names, *parts]).decode()))
+
+
+def signal_row(context: RunContext, position: Position) -> Row:
+    """The row of the Signal contract for an open position (ISignalRow)."""
+    signal, opened, stake = position.signal, position.opened_ms, context.costs.stake_usd
+    row: Row = {
+        "id": position.id,
+        "symbol": context.symbol,
+        "strategyName": context.strategy_name,
+        "exchangeName": context.exchange_name,
+        "frameName": context.frame_name,
+        "position": signal.side,
+        "priceOpen": position.price_open,
+        "priceTakeProfit": signal.price_take_profit,
+        "priceStopLoss": signal.price_stop_loss,
+        "minuteEstimatedTime": _minutes(signal.minute_estimated_time),
+        "cost": stake,
+        "scheduledAt": opened,
+        "pendingAt": opened,
+        "timestamp": opened,
+        "_isScheduled": False,
+        "_peak": _extreme(context, position, position.peak),
+        "_fall": _extreme(context, position, position.fall),
+        "_partial": [],
+        "_entry": [{"price": position.price_open, "cost": stake, "timestamp": opened}],
+    }
+    if signal.note is not None:
+        row["note"] = signal.note
+    return row
+
+
+def public_row(context: RunContext, position: Position, price: float) -> Row:
+    """The row of the Recent contract at the market price ``price`` (IPublicSignalRow)."""
+    signal = position.signal
+    return {
+        **signal_row(context, position),
+        "originalPriceOpen": position.price_open,
+        "originalPriceTakeProfit": signal.price_take_profit,
+        "originalPriceStopLoss": signal.price_stop_loss,
+        "partialExecuted": 0,
+        "totalEntries": 1,
+        "totalPartials": 0,
+        "pnl": pnl_row(context, position, price),
+        "peakProfit": pnl_row(context, position, position.peak.price),
+        "maxDrawdown": pnl_row(context, position, position.fall.price),
+    }
+
+
+def storage_row(context: RunContext, position: Position, price: float, when_ms: int, reason: CloseReason | None) -> Row:
+    """The row of the Storage contract at ``when_ms`` (ms); closed if there is a ``reason`` (IStorageSignalRow)."""
+    row = {
+        **public_row(context, position, price),
+        "createdAt": position.opened_ms,
+        "updatedAt": when_ms,
+        "priority": _wall_ms(),
+        "status": "opened" if reason is None else "closed",
+        "currentPrice": price,
+    }
+    if reason is not None:
+        row |= {"closeReason": reason, "closeTimestamp": when_ms}
+    return row
+
+
+def risk_row(context: RunContext, position: Position) -> Row:
+    """The position in the Risk record (IRiskActivePosition)."""
+    signal = position.signal
+    return {
+        "strategyName": context.strategy_name,
+        "exchangeName": context.exchange_name,
+        "frameName": context.frame_name,
+        "symbol": context.symbol,
+        "position": signal.side,
+        "priceOpen": position.price_open,
+        "priceStopLoss": signal.price_stop_loss,
+        "priceTakeProfit": signal.price_take_profit,
+        "minuteEstimatedTime": _minutes(signal.minute_estimated_time),
+        "openTimestamp": position.opened_ms,
+    }
+
+
+def notification_row(context: RunContext, kind: str, position: Position, price: float, when_ms: int, **more: object) -> Row:
+    """A notification about a position: ``kind`` is its type, such as ``signal.opened``, ``more`` what that type adds."""
+    row = public_row(context, position, price)
+    result: Row = {
+        "type": kind,
+        "id": derive_id(context, position.id, kind, *more.values()),
+        "timestamp": when_ms,
+        "createdAt": when_ms,
+        "backtest": True,
+        "signalId": position.id,
+        "currentPrice": price,
+        **{key: row[key] for key in _NOTIFIED if key in row},
+        **more,
+    }
+    for name, prefix in (("pnl", "pnl"), ("peakProfit", "peakProfit"), ("maxDrawdown", "maxDrawdown")):
+        pnl = row[name]
+        result |= {
+            f"{prefix}Percentage": pnl["pnlPercentage"],
+            f"{prefix}PriceOpen": pnl["priceOpen"],
+            f"{prefix}PriceClose": pnl["priceClose"],
+            f"{prefix}Cost": pnl["pnlCost"],
+            f"{prefix}Entries": pnl["pnlEntries"],
+        }
+    return result
+
+
+_NOTIFIED: Final = (
+    "symbol", "strategyName", "exchangeName", "position", "priceOpen", "priceTakeProfit", "priceStopLoss", "originalPriceOpen",
+    "originalPriceTakeProfit", "originalPriceStopLoss", "totalEntries", "totalPartials", "cost", "pnl", "peakProfit", "maxDrawdown",
+    "note", "scheduledAt", "pendingAt",
+)  # fmt: skip
+
+
+def error_row(context: RunContext, when_ms: int, name: str, message: str) -> Row:
+    """The notification of an error that ends the run."""
+    return {
+        "type": "error.critical",
+        "id": derive_id(context, when_ms, "error.critical", message),
+        "error": {"name": name, "message": message},
+        "message": message,
+        "backtest": True,
+        "timestamp": when_ms,
+        "createdAt": when_ms,
+    }
+
+
+def log_row(context: RunContext, kind: str, when_ms: int, topic: str, *args: Any) -> Row:
+    """A line of the Log contract at ``when_ms`` (ms); ``kind`` is log, debug, info or warn (ILogEntry)."""
+    return {
+        "id": derive_id(context, when_ms, topic, *args),
+        "type": kind,
+        "priority": _wall_ms(),
+        "createdAt": iso_time(when_ms),
+        "timestamp": when_ms,
+        "methodContext": {
+            "exchangeName": context.exchange_name,
+            "strategyName": context.strategy_name,
+            "frameName": context.frame_name,
+        },
+        "executionContext": {"symbol": context.symbol, "when": as_datetime(when_ms), "backtest": True},
+        "topic": topic,
+        "args": list(args),
+    }
+
+
+def state_row(position: Position, bucket: str, price: float, when_ms: int, status: str) -> Row:
+    """What the State contract keeps of a position: how it stands."""
+    data = {
+        "status": status,
+        "currentPrice": price,
+        "peakPrice": position.peak.price,
+        "fallPrice": position.fall.price,
+        "profitLevels": list(position.profit_levels),
+        "lossLevels": list(position.loss_levels),
+        "breakeven": position.breakeven,
+    }
+    return {"id": f"{position.id}_{bucket}", "data": data, "when": when_ms}
+
+
+def session_row(context: RunContext, when_ms: int, data: Row) -> Row:
+    """The session of a run; its id is the one that the framework's reader asks for."""
+    names = (context.symbol, context.strategy_name, context.exchange_name, context.frame_name, "backtest")
+    return {"id": ":".join(names), "data": data, "when": when_ms}
+
+
+def pnl_row(context: RunContext, position: Position, price: float) -> Row:
+    """The profit of ``position`` at ``price`` (IStrategyPnL). Its prices are those of the market, as the framework writes them."""
+    percentage = pnl_percentage(position.signal.side, position.price_open, price, context.costs)
+    stake = context.costs.stake_usd
+    return {
+        "pnlPercentage": percentage,
+        "priceOpen": position.price_open,
+        "priceClose": price,
+        "pnlCost": percentage / 100 * stake,
+        "pnlEntries": stake,
+    }
+
+
+def _extreme(context: RunContext, position: Position, point: Point) -> Row:
+    return {"price": point.price, "timestamp": point.when_ms, **pnl_row(context, position, point.price)}
+
+
+def _minutes(minutes: float) -> float | int:
+    # The TypeScript side stores whole numbers as integers, and Infinity as a double.
+    return int(minutes) if minutes.is_integer() else minutes
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def minutes_between(since_ms: int, until_ms: int) -> float:
+    """The time between two ms stamps in minutes."""
+    return (until_ms - since_ms) / MINUTE_MS

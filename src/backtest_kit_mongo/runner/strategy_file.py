@@ -1,0 +1,86 @@
+"""Loading a strategy file: a Python file that registers strategies when it is imported."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from os import PathLike, fspath
+from pathlib import Path
+
+from ..errors import InvalidTypeError, InvalidValueError
+from .strategy import Strategy, StrategyError, list_strategies, restore_strategies
+
+__all__ = ["load_strategy_file"]
+
+
+def load_strategy_file(path: str | PathLike[str]) -> tuple[Strategy, ...]:
+    """Import a strategy file and give the strategies that it registered.
+
+    Its folder comes first on ``sys.path``, and stays there, so that helper modules next to it can be imported, also later from
+    inside a strategy. Loading the same file again replaces what it registered before. Anything that goes wrong inside the file
+    is a StrategyError that names its file and line; a file that cannot be read, or that registers nothing, is an
+    InvalidValueError. After an error nothing is registered that was not before.
+    """
+    if not isinstance(path, (str, PathLike)):
+        raise InvalidTypeError(f"path must be a str or a path, got {type(path).__name__}")
+    file = Path(fspath(path)).resolve()
+    if not file.is_file():
+        raise InvalidValueError(
+            f"the strategy file {fspath(path)} does not exist" if not file.exists() else f"{fspath(path)} is not a file"
+        )
+    before = list_strategies()
+    kept = tuple(strategy for strategy in before if strategy.file != str(file))
+    # Named after its path: two files of one name, or one named like an installed module, do not replace each other.
+    name = f"backtest_kit_strategy_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise InvalidValueError(f"{file} is not a Python file", hint="a strategy file ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    folder = str(file.parent)
+    added = folder not in sys.path
+    if added:
+        sys.path.insert(0, folder)
+    replaced = sys.modules.get(name)
+    sys.modules[name] = module  # before it runs, as the import statement does: dataclasses and pickle look it up there
+    restore_strategies(kept)
+
+    def undo() -> None:
+        restore_strategies(before)
+        if replaced is None:
+            sys.modules.pop(name, None)
+        else:
+            sys.modules[name] = replaced
+        if added and folder in sys.path:
+            sys.path.remove(folder)
+
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        undo()
+        # SystemExit is what a script does that was not written to be imported; Ctrl+C is the user's.
+        if isinstance(error, (Exception, SystemExit)):
+            raise StrategyError(f"the strategy file failed at {where(error, str(file))}: {describe(error)}") from error
+        raise
+    found = tuple(strategy for strategy in list_strategies() if strategy not in kept)
+    if not found:
+        undo()
+        raise InvalidValueError(
+            f"{file} registers no strategy", hint='from backtest_kit_mongo.runner import add_strategy; @add_strategy("name", interval="5m")'
+        )
+    return found
+
+
+def where(error: BaseException, file: str) -> str:
+    """``file:line`` of the innermost place in ``file`` that ``error`` passed; for a syntax error the place of the mistake."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"{file}:{lines[-1]}" if lines else file
+
+
+def describe(error: BaseException) -> str:
+    """Type and message of an exception in one piece."""
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
