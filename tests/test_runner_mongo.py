@@ -1,0 +1,58 @@
+"""A backtest on real servers: what it leaves behind, and that it trades as it does in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import backtest_kit_mongo as kit
+from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.domains import DOMAINS
+from backtest_kit_mongo.runner import clear_strategies, import_candles, load_strategy_file, run_backtest, synthetic_market
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "sma_cross.py"
+START = 1_677_628_800_000
+WRITTEN = ("candle", "signal", "risk", "partial", "breakeven", "storage", "notification", "log", "recent", "state", "session")
+
+
+@pytest.fixture(autouse=True)
+def example():
+    clear_strategies()
+    load_strategy_file(EXAMPLE)
+    yield
+    clear_strategies()
+
+
+def backtest():
+    import_candles(synthetic_market(7, 3 * 1440, START), "BTCUSDT", exchange_name="synthetic")
+    return run_backtest("BTCUSDT", "sma_cross", exchange_name="synthetic")
+
+
+def test_whole_state_is_persisted(mongo):
+    """Every domain that a run touches has documents, and the same trades come out again after the first run's records are there."""
+    first = backtest()
+    assert len(first.trades) > 5
+    database = kit.get_mongo()
+    assert {name for name in DOMAINS if database[DOMAINS[name].collection].estimated_document_count()} >= set(WRITTEN)
+    assert kit.PersistSignalAdapter.read_signal_data("BTCUSDT", "sma_cross", "synthetic") is None or first.open_trade
+    rows = kit.PersistStorageAdapter.read_storage_data(True, limit=None)
+    assert {row["id"] for row in rows if row["status"] == "closed"} == {trade.id for trade in first.trades}
+    assert run_backtest("BTCUSDT", "sma_cross", exchange_name="synthetic").trades == first.trades
+
+
+def test_trades_do_not_depend_on_the_store(mongo):
+    on_servers = backtest()
+    for domain in DOMAINS.values():
+        adapter_of(domain).use_memory()
+    assert backtest().trades == on_servers.trades
+
+
+def test_another_process_reads_what_the_run_left(mongo, servers):
+    """After a restart nothing is in this process; the records are."""
+    result = backtest()
+    kit.close()
+    kit.setup(mongo)
+    assert len(kit.PersistStorageAdapter.read_storage_data(True)) >= len(result.trades)
+    assert kit.PersistLogAdapter.read_log_data()
+    assert len(kit.PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "synthetic", 4320, START, START + 4320 * 60_000)) == 4320
