@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 from pymongo.errors import InvalidURI, PyMongoError
@@ -60,15 +60,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def redacted(uri: str) -> str:
-    """A connection string without its password and without the option values that may hold another secret."""
+    """A connection string without its password and without the option values that may hold another secret.
+
+    Made for strings that are wrong, too: whatever stands between the user and the last @ is taken for the password.
+    """
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return "***"
-    location, question, options = rest.partition("?")
-    credentials, at, place = location.rpartition("@")
+    credentials, at, place = rest.rpartition("@")
+    place, question, options = place.partition("?")
+    kept = [
+        f"{pair.partition('=')[0]}=***" if "password" in pair.lower() or "properties" in pair.lower() else pair
+        for pair in options.split("&")
+    ]
     user = credentials.partition(":")[0]
-    kept = [pair if "password" not in pair.lower() and "properties" not in pair.lower() else f"{pair.partition('=')[0]}=***"
-            for pair in options.split("&") if pair]  # fmt: skip
     return f"{scheme}://{f'{user}:***' if at else ''}{at}{place}{question}{'&'.join(kept)}"
 
 
@@ -80,13 +85,14 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
                 return True
             if value.strip().lower() in _FALSE:
                 return False
-            raise ConfigError(f"{name} must be 0 or 1, got {value!r}")
+            raise ConfigError(f"{name} must be 0 or 1")
         if kind is str and isinstance(value, os.PathLike):
             value = os.fspath(value)
         return msgspec.convert(value, kind, strict=False) if kind is int and isinstance(value, str) else msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        # The value itself stays out of the text: it may be a secret given under the wrong name.
-        raise ConfigError(f"{name} has a value it cannot have: {error}") from None
+    except msgspec.ValidationError:
+        # The value stays out of the text: it may be a secret given under the wrong name.
+        wanted = " or ".join(map(repr, get_args(kind))) or f"of type {kind.__name__}"
+        raise ConfigError(f"{name} must be {wanted}; it is of type {type(value).__name__}") from None
 
 
 def _checked(config: Config) -> Config:
@@ -108,14 +114,19 @@ def _checked(config: Config) -> Config:
         ) from None
     except (PyMongoError, ValueError, TypeError):
         raise ConfigError("CC_MONGO_CONNECTION_STRING holds an option with an invalid value, or its host cannot be resolved") from None
+    except OSError as error:  # a certificate that an option names; the name of the file is no secret
+        raise ConfigError(f"CC_MONGO_CONNECTION_STRING names a file that cannot be read: {error.strerror}") from None
     if not 0 < config.CC_REDIS_PORT < 65536:
         raise ConfigError(f"CC_REDIS_PORT must be from 1 to 65535, got {config.CC_REDIS_PORT}")
     for name in ("CC_REDIS_TIMEOUT_MS", "CC_PROCESS_IDS"):
         value = getattr(config, name)
         if value < (1 if name == "CC_REDIS_TIMEOUT_MS" else 0):
             raise ConfigError(f"{name} must not be {'negative' if name == 'CC_PROCESS_IDS' else 'less than 1'}, got {value}")
-    if not config.CC_REDIS_HOST:
-        raise ConfigError("CC_REDIS_HOST is empty")
+    if "://" in config.CC_REDIS_HOST or "@" in config.CC_REDIS_HOST:
+        raise ConfigError(
+            "CC_REDIS_HOST must be a host name or the path of a Unix socket, not a URL",
+            hint="CC_REDIS_PORT, CC_REDIS_USER and CC_REDIS_PASSWORD hold the other parts",
+        )
     return config
 
 

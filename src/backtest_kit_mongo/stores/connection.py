@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
+import pymongo
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
@@ -35,7 +36,15 @@ from pymongo.write_concern import WriteConcern
 
 from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
 from ..domains import Domain
-from ..errors import BacktestKitError, ConfigError, DatabaseError, InvalidValueError, ServerTimeoutError, ServerUnavailableError
+from ..errors import (
+    BacktestKitError,
+    ConfigError,
+    DatabaseError,
+    InvalidValueError,
+    NotConfiguredError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
 from .forks import renew_after_fork
 
 __all__ = ["Document", "MongoConnection", "translated", "translates"]
@@ -60,6 +69,7 @@ class MongoConnection:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._closed = False
         self._client: MongoClient[Document] | None = None
         self.renew()
         renew_after_fork(self)
@@ -78,6 +88,8 @@ class MongoConnection:
         client = self._client
         if client is None:
             with self._lock:
+                if self._closed:
+                    raise NotConfiguredError("close() has ended this connection while it was in use", hint="call setup() again")
                 if self._client is None:
                     self._client = self._make_client()
                 client = self._client
@@ -87,6 +99,9 @@ class MongoConnection:
         uri = self.config.CC_MONGO_CONNECTION_STRING
         given = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
         defaults: dict[str, Any] = {"appname": "backtest-kit-mongo", "connect": False}
+        if "servermonitoringmode" not in given:
+            # The streaming monitor hears of nothing between its heartbeats: after a failed login each call would wait 10 s for one.
+            defaults["serverMonitoringMode"] = "poll"
         if "timeoutms" not in given:
             for name in ("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"):
                 if name.lower() not in given:
@@ -149,12 +164,14 @@ class MongoConnection:
         return reply["value"]["_id"]
 
     def close(self) -> None:
-        """Close the client; the next use makes a new one."""
+        """Close the client; none is made again."""
         with self._lock:
+            self._closed = True
             client, self._client = self._client, None
             self._collections = {}
         if client is not None:
-            client.close()
+            with pymongo.timeout(0.5):  # the farewell to the server, which may be dead, must not hold anybody up
+                client.close()
 
 
 def retried(domain: Domain, operation: Callable[[], R]) -> R:

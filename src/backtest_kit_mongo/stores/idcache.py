@@ -17,8 +17,8 @@ import redis
 from bson import ObjectId
 from bson.errors import InvalidId
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -88,6 +88,54 @@ class ProcessIds:
             self._ids[name].clear()
 
 
+class Outage:
+    """Something of Redis that cannot be used for now: noticed once, tried again by one call at a time, and noticed when it is back."""
+
+    def __init__(self, gone: str, back: str) -> None:
+        self._gone, self._back = gone, back
+        self._lock = threading.Lock()
+        self.on = False
+        self._next_try = self._began = self._ended = 0.0
+
+    def renew(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
+
+    def blocks(self) -> bool:
+        """Whether a call should not even try."""
+        if not self.on:
+            return False
+        with self._lock:
+            now = time.monotonic()
+            if now < self._next_try:
+                return True
+            self._next_try = now + 1.0  # until the outcome of this call is known
+            return False
+
+    def begin(self, error: Exception, started: float) -> None:
+        """A call that began at ``started`` (time.monotonic) failed."""
+        now = time.monotonic()
+        with self._lock:
+            if started < self._ended:
+                return  # sent before the outage ended: old news
+            first, self.on = not self.on, True
+            self._began = now
+            # A refusal costs nothing and is tried again soon; a time-out is given five times what it took.
+            self._next_try = now + min(5.0, max(0.1, 5 * (now - started)))
+        if first:
+            log().warning(self._gone, _reason(error))
+
+    def end(self, started: float) -> None:
+        """A call that began at ``started`` succeeded."""
+        with self._lock:
+            if started < self._began:
+                return  # sent before the outage began: old news
+            was, self.on = self.on, False
+            self._ended = time.monotonic()
+        if was:
+            log().info(self._back)
+
+
 def _exchange(connection: Any, command: bytes) -> Any:
     """Send one command and read its reply."""
     try:
@@ -95,6 +143,8 @@ def _exchange(connection: Any, command: bytes) -> Any:
         return connection.read_response()
     except ResponseError:
         raise  # a whole reply: the connection stays in step
+    except UnicodeError as error:  # the host is no host name
+        raise RedisConnectionError(str(error)) from None
     except BaseException:
         connection.disconnect()  # the reply of this command must never be read by the next one
         raise
@@ -122,13 +172,16 @@ class RedisIds:
         )
         self._pool = self.client.connection_pool
         self._metrics = metrics
-        self._down = False
-        self._next_try = 0.0
+        self._reach = Outage("Redis is not usable (%s); reads and writes go on with MongoDB alone", "Redis is back")
+        self._taking = Outage("Redis takes no ids (%s); reads and writes go on with MongoDB", "Redis takes ids again")
+        self._closed = False
         self.renew()
         renew_after_fork(self)
 
     def renew(self) -> None:
         """Start without connections; see ``forks``. (redis-py's own pool does the same by itself.)"""
+        self._reach.renew()
+        self._taking.renew()
         self._lock = threading.Lock()
         self._local = threading.local()
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -152,12 +205,14 @@ class RedisIds:
         except RedisTimeoutError:
             raise
         except RedisConnectionError:
+            if self._closed:
+                raise
             # The connection may have died with an earlier server; a fresh one decides.
             return _exchange(connection, command)
 
-    def _guarded(self, domain: Domain, command: bytes) -> Any:
+    def _guarded(self, domain: Domain, command: bytes, *, writes: bool = False) -> Any:
         """The reply, GARBAGE for a value of the wrong type, or None while Redis cannot be used."""
-        if self._down and not self._may_try():
+        if self._closed or self._reach.blocks() or (writes and self._taking.blocks()):
             return None
         started = time.monotonic()
         try:
@@ -165,39 +220,20 @@ class RedisIds:
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
                 return GARBAGE
-            self._failed(domain, error, started)
+            self._metrics.domains[domain.name].add(REDIS_ERRORS)
+            # Full, a replica, no right, a full disk: reads may go on.
+            (self._taking if writes else self._reach).begin(error, started)
             return None
         except (RedisError, OSError) as error:
-            self._failed(domain, error, started)
+            if not self._closed:
+                self._metrics.domains[domain.name].add(REDIS_ERRORS)
+                self._reach.begin(error, started)
             return None
-        if self._down:
-            self._recovered()
+        if self._reach.on:
+            self._reach.end(started)
+        if writes and self._taking.on:
+            self._taking.end(started)
         return reply
-
-    def _may_try(self) -> bool:
-        """While Redis is down, one call at a time finds out whether it is back."""
-        with self._lock:
-            now = time.monotonic()
-            if now < self._next_try:
-                return False
-            self._next_try = now + 1.0  # until the outcome of this call is known
-            return True
-
-    def _failed(self, domain: Domain, error: Exception, started: float) -> None:
-        self._metrics.domains[domain.name].add(REDIS_ERRORS)
-        now = time.monotonic()
-        with self._lock:
-            first, self._down = not self._down, True
-            # A refused connection costs nothing and is tried again soon; a time-out is given five times what it took.
-            self._next_try = now + min(5.0, max(0.1, 5 * (now - started)))
-        if first:
-            log().warning("Redis is not usable (%s); reads and writes go on with MongoDB alone", _reason(error))
-
-    def _recovered(self) -> None:
-        with self._lock:
-            was, self._down = self._down, False
-        if was:
-            log().info("Redis is back")
 
     # --- ids ---
 
@@ -213,7 +249,7 @@ class RedisIds:
 
     def put(self, domain: Domain, key: Key, value: ObjectId) -> None:
         """Write one id."""
-        self._guarded(domain, core.redis_command(b"SET", redis_key(domain, key), str(value).encode()))
+        self._guarded(domain, core.redis_command(b"SET", redis_key(domain, key), str(value).encode()), writes=True)
 
     def put_many(self, domain: Domain, ids: Iterable[tuple[Key, ObjectId]]) -> None:
         """Write many ids, a thousand per MSET."""
@@ -222,34 +258,36 @@ class RedisIds:
             arguments: list[bytes] = []
             for key, value in chunk:
                 arguments += (redis_key(domain, key), str(value).encode())
-            self._guarded(domain, core.redis_command(b"MSET", *arguments))
+            self._guarded(domain, core.redis_command(b"MSET", *arguments), writes=True)
 
     def drop(self, domain: Domain, keys: Sequence[Key]) -> None:
         """Delete entries."""
         if keys:
-            self._guarded(domain, core.redis_command(b"DEL", *[redis_key(domain, key) for key in keys]))
+            self._guarded(domain, core.redis_command(b"DEL", *[redis_key(domain, key) for key in keys]), writes=True)
 
     # --- explicit ---
 
-    def ping(self, deadline: float) -> None:
-        """Return when Redis answers; ServerTimeoutError when it does not by ``deadline`` (time.monotonic)."""
-        while True:
+    def ping(self, deadline: float, given_up: threading.Event | None = None) -> None:
+        """Return when Redis answers, or when ``given_up`` is set; ServerTimeoutError when it does not by ``deadline`` (time.monotonic)."""
+        given_up = given_up or threading.Event()
+        while not given_up.is_set():
+            started = time.monotonic()
+            left = max(0.001, min(1.0, deadline - time.monotonic()))
+            limits = {"socket_timeout": left, "socket_connect_timeout": left}
+            connection = self._pool.connection_class(**{**self._pool.connection_kwargs, **limits})
             try:
-                self._round_trip(core.redis_command(b"PING"))
-            except redis.exceptions.AuthenticationError as error:
-                raise DatabaseError(f"Redis refuses the login ({_reason(error)})", hint="CC_REDIS_USER, CC_REDIS_PASSWORD") from None
+                _exchange(connection, core.redis_command(b"PING"))
             except (RedisError, OSError) as error:
-                if isinstance(error, ResponseError) and str(error).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+                if isinstance(error, AuthenticationError) or str(error).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
                     raise DatabaseError(f"Redis refuses the login ({_reason(error)})", hint="CC_REDIS_USER, CC_REDIS_PASSWORD") from None
                 if time.monotonic() + 0.1 >= deadline:
-                    raise ServerTimeoutError(
-                        f"Redis does not answer ({_reason(error)})",
-                        hint=_WHERE,
-                    ) from None
-                time.sleep(0.1)
+                    raise ServerTimeoutError(f"Redis does not answer ({_reason(error)})", hint=_WHERE) from None
+                given_up.wait(0.1)
             else:
-                self._recovered()
+                self._reach.end(started)
                 return
+            finally:
+                connection.disconnect()
 
     def scan(self, prefixes: Sequence[str]) -> Iterator[bytes]:
         """The keys under ``prefixes``, in batches of SCAN; ServerUnavailableError if Redis is away."""
@@ -270,7 +308,8 @@ class RedisIds:
         return removed
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; none is made again."""
+        self._closed = True
         with self._lock:
             connections = list(self._connections)
         for connection in connections:
@@ -288,7 +327,7 @@ class explicit:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, RedisTimeoutError):
             raise ServerTimeoutError(f"Redis does not answer ({_reason(error)})", hint=_WHERE) from None
-        if isinstance(error, (RedisConnectionError, OSError)) and not isinstance(error, BacktestKitError):
+        if isinstance(error, (RedisConnectionError, OSError, UnicodeError)) and not isinstance(error, BacktestKitError):
             raise ServerUnavailableError(f"Redis cannot be reached ({_reason(error)})", hint=_WHERE) from None
         if isinstance(error, RedisError):
             raise DatabaseError(f"Redis refuses the command ({_reason(error)})") from None

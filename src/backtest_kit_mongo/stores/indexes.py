@@ -45,7 +45,12 @@ def ensure_indexes(collection: Collection[dict[str, Any]], domain: Domain) -> No
     """
     conflicts = _contradicting(collection, domain)
     if not conflicts:
-        models = [IndexModel(list(index), unique=index == domain.unique_index) for index in wanted_indexes(domain)]
+        # An equal index under another name serves as well, and is waited for under that name.
+        names = {_keys(info): info["name"] for info in collection.list_indexes() if _serves(info, domain)}
+        models = [
+            IndexModel(list(index), unique=index == domain.unique_index, name=names.get(index, index_name(index)))
+            for index in wanted_indexes(domain)
+        ]
         try:
             collection.create_indexes(models)
         except DuplicateKeyError:
@@ -82,8 +87,14 @@ def _keys(info: Mapping[str, Any]) -> Index:
     return tuple((field, int(direction) if isinstance(direction, float) else direction) for field, direction in info["key"].items())
 
 
+def _serves(info: Mapping[str, Any], domain: Domain) -> bool:
+    """Whether an index holds every document, and each by its exact values; the one on the key must be unique."""
+    partial = any(info.get(option) for option in ("sparse", "collation", "partialFilterExpression"))
+    return not partial and (bool(info.get("unique")) or _keys(info) != domain.unique_index)
+
+
 def _has_unique(collection: Collection[dict[str, Any]], domain: Domain) -> bool:
-    return any(_keys(info) == domain.unique_index and info.get("unique") for info in collection.list_indexes())
+    return any(_keys(info) == domain.unique_index and _serves(info, domain) for info in collection.list_indexes())
 
 
 def _drop(collection: Collection[dict[str, Any]], name: str) -> str:
@@ -105,11 +116,13 @@ def _contradicting(collection: Collection[dict[str, Any]], domain: Domain) -> li
 def _differing(collection: Collection[dict[str, Any]], domain: Domain) -> list[Conflict]:
     """Indexes with a wanted name or wanted keys, but other options (above all: not unique)."""
     conflicts = []
-    for info in collection.list_indexes():
+    present = list(collection.list_indexes())
+    served = {_keys(info) for info in present if _serves(info, domain)}
+    for info in present:
         for index in wanted_indexes(domain):
-            if info["name"] != index_name(index) and _keys(info) != index:
+            if info["name"] != index_name(index) and (_keys(info) != index or index in served):
                 continue
-            if _keys(info) != index or (index == domain.unique_index and (not info.get("unique") or info.get("partialFilterExpression"))):
+            if _keys(info) != index or not _serves(info, domain):
                 kind = "unique index" if index == domain.unique_index else "index"
                 text = f"the index {info['name']!r} stands where the {kind} on {index_name(index)} belongs"
                 conflicts.append(Conflict(text, _drop(collection, info["name"])))

@@ -22,7 +22,7 @@ from .._core import bson as core
 from ..candles import CANDLE_DTYPE, PRICES, CandleArray, interval_ms
 from ..config import Config
 from ..domains import DOMAINS, Domain
-from ..errors import DatabaseError, ServerTimeoutError
+from ..errors import BacktestKitError, DatabaseError, ServerTimeoutError
 from ..metrics import BACKFILLS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, Metrics
 from .base import Key, Record, encode
 from .connection import Document, MongoConnection, lost_races, retried, translated, translates
@@ -66,15 +66,19 @@ class MongoStore:
         Raises ServerTimeoutError, which names the silent server, within ``timeout`` seconds; IndexConflictError for an index or
         for documents that contradict a unique key.
         """
+        timeout = max(timeout, 0.001)  # to pymongo, 0 means for ever
         deadline = time.monotonic() + timeout
+        given_up = threading.Event()
         with ThreadPoolExecutor(1, "wait_for_init") as other:
-            redis_answer = other.submit(self.redis_ids.ping, deadline)
-            problems = []
+            redis_answer = other.submit(self.redis_ids.ping, deadline, given_up)
+            problems: list[BacktestKitError] = []
             try:
                 with pymongo.timeout(timeout):
                     self.connection.client.admin.command("ping")
             except PyMongoError as error:
                 problems.append(translated(error))
+                if not isinstance(problems[0], ServerTimeoutError):
+                    given_up.set()  # no waiting will mend that
             try:
                 redis_answer.result()
             except (ServerTimeoutError, DatabaseError) as error:

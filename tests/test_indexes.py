@@ -1,0 +1,453 @@
+"""Indexes on a real MongoDB: made before they are needed, used by their queries, and what contradicts them named with its cure."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pymongo
+import pytest
+from bson import ObjectId
+
+import backtest_kit_mongo as kit
+from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.domains import DOMAINS
+from backtest_kit_mongo.errors import BacktestKitError, IndexConflictError
+from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.stores.indexes import ensure_indexes, find_conflicts, missing_indexes
+
+WHEN = 1_700_000_000_000
+MINUTE = 60_000
+BEFORE = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def database(settings):
+    """A plain client's view of the database: what another tool left there."""
+    with pymongo.MongoClient(settings["CC_MONGO_CONNECTION_STRING"], tz_aware=True) as client:
+        yield client.get_default_database()
+
+
+def write_one(domain, tag="x"):
+    """One record through the public face."""
+    match domain.name:
+        case "candle":
+            row = {"timestamp": 0, "open": 1, "high": 1, "low": 1, "close": 1, "volume": 1}
+            kit.PersistCandleAdapter.write_candles_data([row], tag, "1m", tag)
+        case "storage":
+            kit.PersistStorageAdapter.write_storage_data([{"id": tag}], True)
+        case "notification":
+            kit.PersistNotificationAdapter.write_notification_data([{"id": tag}], True)
+        case "log":
+            kit.PersistLogAdapter.write_log_data([{"id": tag}])
+        case _:
+            call = next(call for call in domain.calls if call.operation == "write")
+            values = {"when": WHEN, "backtest": True}
+            body = [] if domain.name == "risk" else {}
+            adapter_of(domain).write_many([(body, *(values.get(name, tag) for name in call.arguments[1:]))])
+
+
+def key_of(domain, tag="x"):
+    values = {"backtest": True, "timestamp": 0, "interval": "1m"}
+    return {name: values.get(name, tag) for name in domain.key}
+
+
+def follow(database, text):
+    """Carry out every command that an error or a conflict names, through pymongo; how many there were."""
+    commands = re.findall(r'db\.getCollection\("([^"]+)"\)\.(dropIndex|deleteMany)\((.*?)\)(?=;|$)', text, re.MULTILINE)
+    for name, what, argument in commands:
+        if what == "dropIndex":
+            database[name].drop_index(argument.strip('"'))
+        else:
+            ids = [ObjectId(value) for value in re.findall(r'ObjectId\("([0-9a-f]{24})"\)', argument)]
+            assert argument == f"{{_id: {{$in: [{', '.join(f'ObjectId({chr(34)}{value}{chr(34)})' for value in ids)}]}}}}"
+            assert database[name].delete_many({"_id": {"$in": ids}}).deleted_count == len(ids)
+    return len(commands)
+
+
+# --- what is made ---
+
+
+def test_gate_makes_exactly_the_indexes_of_the_table(settings, database):
+    """After the gate every collection has ``_id_``, its unique index under MongoDB's default name, its others, and nothing else."""
+    kit.setup(settings)
+    kit.wait_for_init()
+    for domain in DOMAINS.values():
+        found = database[domain.collection].index_information()
+        unique = "_".join(f"{name}_1" for name in domain.key)
+        others = {"_".join(f"{name}_{direction}" for name, direction in index): index for index in domain.indexes}
+        assert set(found) == {"_id_", unique, *others}
+        assert found[unique]["unique"] is True
+        assert found[unique]["key"] == [(name, 1) for name in domain.key]
+        for name, index in others.items():
+            assert found[name]["key"] == list(index)
+            assert not found[name].get("unique")
+        assert missing_indexes(database[domain.collection], domain) == []
+        assert find_conflicts(database[domain.collection], domain) == []
+
+
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
+def test_first_write_makes_the_indexes_of_its_domain_only(settings, database, domain):
+    """Without the gate the first write makes them, before its document; no other collection comes to be."""
+    kit.setup(settings)
+    write_one(domain)
+    assert database.list_collection_names() == [domain.collection]
+    assert missing_indexes(database[domain.collection], domain) == []
+    assert database[domain.collection].count_documents(key_of(domain)) == 1
+
+
+def test_reads_make_nothing(settings, database):
+    """Reading an empty database leaves it empty."""
+    kit.setup(settings)
+    assert kit.PersistSignalAdapter.read_signal_data("S", "s", "e") is None
+    assert kit.PersistLogAdapter.read_log_data() == []
+    assert kit.PersistCandleAdapter.read_candles_data("S", "1m", "e", 5, 0, 0) is None
+    assert list(kit.PersistMemoryAdapter.list_memory_data("s", "b")) == []
+    assert database.list_collection_names() == []
+
+
+def test_missing_indexes_are_named(database):
+    """What a wanted index is called, when it is not there; a dropped one comes back by the gate."""
+    domain = DOMAINS["log"]
+    collection = database[domain.collection]
+    assert missing_indexes(collection, domain) == ["entryId_1", "createDate_-1__id_-1"]
+    ensure_indexes(collection, domain)
+    assert missing_indexes(collection, domain) == []
+    collection.drop_index("createDate_-1__id_-1")
+    assert missing_indexes(collection, domain) == ["createDate_-1__id_-1"]
+    ensure_indexes(collection, domain)
+    assert missing_indexes(collection, domain) == []
+
+
+# --- the original's indexes ---
+
+ORIGINAL = {
+    "candle": ["timestamp"],
+    "notification": ["backtest_1_createDate_-1"],
+    "log": ["createDate_-1"],
+    "measure": ["removed", "bucket_1_removed_1"],
+    "interval": ["removed", "when", "bucket_1_removed_1"],
+    "memory": ["removed", "when", "signalId_1_bucketName_1_removed_1"],
+    **{name: ["when"] for name in ("risk", "partial", "breakeven", "recent", "state", "session", "dictionary")},
+}
+
+
+def make_original(database, domain):
+    """The indexes that the TypeScript package makes: one for each filter field, the unique one, and those with names."""
+    collection = database[domain.collection]
+    for name in dict.fromkeys([*domain.key, *ORIGINAL.get(domain.name, [])]):
+        if "_" in name:
+            keys = [(field, int(direction)) for field, direction in re.findall(r"([A-Za-z]+)_(-?1)", name)]
+            collection.create_index(keys, background=True)
+        elif domain.name != "log" or name != "entryId":
+            collection.create_index(name, background=True)
+    collection.create_index([(name, 1) for name in domain.key], unique=True, background=True)
+
+
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
+def test_indexes_of_the_original_do_not_disturb(settings, database, domain):
+    """On the original's database the gate and writes succeed, none of its indexes goes, and only missing ones of ours come."""
+    make_original(database, domain)
+    before = database[domain.collection].index_information()
+    assert find_conflicts(database[domain.collection], domain) == []
+    kit.setup(settings)
+    kit.wait_for_init()
+    write_one(domain)
+    after = database[domain.collection].index_information()
+    assert {name: after[name] for name in before} == before
+    ours = {"_".join(f"{name}_{direction}" for name, direction in index) for index in domain.indexes}
+    assert set(after) - set(before) == ours - set(before)
+
+
+# --- what contradicts ---
+
+
+def gate():
+    kit.wait_for_init(timeout=10)
+
+
+def conflict(domain, how):
+    """The error of the gate, or of the first write."""
+    with pytest.raises(IndexConflictError) as caught:
+        gate() if how == "gate" else write_one(domain, "new")
+    assert isinstance(caught.value, BacktestKitError)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["gate", "first write"])
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
+def test_duplicates_are_reported_and_mended(settings, database, domain, how):
+    """Documents with one key: no run without the index, an error with the key and the command; that command, done, mends it."""
+    collection = database[domain.collection]
+    ids = [
+        collection.insert_one({**key_of(domain), "updatedDate": BEFORE + timedelta(minutes=number), "payload": {"n": number}}).inserted_id
+        for number in (1, 0, 3, 2)
+    ]
+    other = collection.insert_one({**key_of(domain, "y"), **({"timestamp": MINUTE} if domain.name == "candle" else {})}).inserted_id
+    kit.setup(settings)
+    text = conflict(domain, how)
+    assert domain.collection in text
+    assert "4 documents" in text
+    for name, value in key_of(domain).items():
+        assert f"{name}={value!r}" in text
+    assert collection.count_documents({}) == 5, "something was written without the index"
+    assert missing_indexes(collection, domain)[0] == "_".join(f"{name}_1" for name in domain.key)
+    assert [conflict.text for conflict in find_conflicts(collection, domain)] == [text.partition(": ")[2].partition("\n")[0]]
+    assert conflict(domain, how) == text, "the second try says the same"
+    assert follow(database, text) == 1
+    # The document written last stays; of an insert-once domain the first one.
+    kept = ids[1] if domain.write == "insert_once" else ids[2]
+    assert {document["_id"] for document in collection.find()} == {kept, other}
+    gate()
+    write_one(domain, "new")
+    assert missing_indexes(collection, domain) == []
+
+
+def test_many_duplicates_are_mended_step_by_step(settings, database):
+    """More keys and more copies than one message can hold: following the messages ends, and nothing else is deleted."""
+    domain = DOMAINS["state"]
+    collection = database[domain.collection]
+    collection.insert_many({"signalId": f"s{key}", "bucketName": "b", "n": copy} for key in range(25) for copy in range(2 + key % 3))
+    collection.insert_many({"signalId": "many", "bucketName": "b", "n": copy} for copy in range(250))
+    collection.insert_many({"signalId": f"single{key}", "bucketName": "b"} for key in range(5))
+    kit.setup(settings)
+    steps = 0
+    while find_conflicts(collection, domain):
+        steps += 1
+        assert steps < 10
+        text = conflict(domain, "gate")
+        assert len(text) < 20_000
+        assert follow(database, text) > 0
+    gate()
+    assert collection.count_documents({}) == 25 + 1 + 5
+    assert len(collection.distinct("signalId")) == 31
+
+
+def test_duplicates_with_an_id_that_is_no_object_id(settings, database):
+    """Copies that another tool stored under text or numbers are named too."""
+    domain = DOMAINS["signal"]
+    database[domain.collection].insert_many([{"_id": name, **key_of(domain)} for name in ("one", 2, 3.5)])
+    kit.setup(settings)
+    text = conflict(domain, "gate")
+    assert "3 documents" in text
+    assert sum(shown in text for shown in ("'one'", "2", "3.5")) >= 2
+
+
+LEGACY = [("candle", ["symbol", "interval", "timestamp"]), ("session", ["strategyName", "exchangeName", "frameName"])]
+
+
+@pytest.mark.parametrize("how", ["gate", "first write"])
+@pytest.mark.parametrize(("name", "fields"), LEGACY, ids=[name for name, _ in LEGACY])
+def test_legacy_unique_index(settings, database, name, fields, how):
+    """A unique index of an older version that lacks key fields is reported with its dropIndex, not run into at the first collision."""
+    domain = DOMAINS[name]
+    collection = database[domain.collection]
+    legacy = collection.create_index([(field, 1) for field in fields], unique=True)
+    kit.setup(settings)
+    text = conflict(domain, how)
+    assert repr(legacy) in text
+    for field in set(domain.key) - set(fields):
+        assert field in text
+    assert f'db.getCollection("{domain.collection}").dropIndex("{legacy}")' in text
+    assert collection.count_documents({}) == 0
+    assert legacy in collection.index_information(), "nothing of theirs is dropped without being told"
+    assert follow(database, text) == 1
+    gate()
+    write_one(domain, "one")
+    write_one(domain, "two")
+    assert missing_indexes(collection, domain) == []
+
+
+def test_legacy_index_beside_the_right_one(settings, database):
+    """The same where our unique index stands already: two exchanges would still collide in the old one."""
+    domain = DOMAINS["candle"]
+    ensure_indexes(database[domain.collection], domain)
+    database[domain.collection].create_index([("symbol", 1), ("interval", 1), ("timestamp", 1)], unique=True)
+    kit.setup(settings)
+    assert follow(database, conflict(domain, "first write")) == 1
+    gate()
+
+
+DIFFERING = {
+    "not unique": {},
+    "partial": {"unique": True, "partialFilterExpression": {"payload": {"$exists": True}}},
+    "sparse": {"unique": True, "sparse": True},
+    "case-insensitive": {"unique": True, "collation": {"locale": "en", "strength": 2}},
+}
+
+
+@pytest.mark.parametrize("how", ["gate", "first write"])
+@pytest.mark.parametrize("kind", DIFFERING)
+def test_index_that_stands_in_the_place_of_ours(settings, database, kind, how):
+    """The keys of the unique index with other options, or its name over other keys: named, with the dropIndex that makes room."""
+    domain = DOMAINS["signal"]
+    collection = database[domain.collection]
+    name = collection.create_index([(field, 1) for field in domain.key], **DIFFERING[kind])
+    kit.setup(settings)
+    text = conflict(domain, how)
+    assert repr(name) in text
+    assert find_conflicts(collection, domain) != []
+    assert follow(database, text) == 1
+    gate()
+    assert collection.index_information()["symbol_1_strategyName_1_exchangeName_1"]["unique"]
+    write_one(domain)
+
+
+def test_index_on_our_keys_under_another_name(settings, database):
+    """It takes nothing away: our unique index comes to stand beside it, and nobody is told to drop it."""
+    domain = DOMAINS["signal"]
+    collection = database[domain.collection]
+    collection.create_index([(field, 1) for field in domain.key], name="by_context")
+    kit.setup(settings)
+    gate()
+    write_one(domain)
+    assert collection.index_information()["symbol_1_strategyName_1_exchangeName_1"]["unique"]
+    assert find_conflicts(collection, domain) == []
+
+
+def test_our_name_over_other_keys(settings, database):
+    """An index with the name of the unique one, but other keys, is named with its dropIndex."""
+    domain = DOMAINS["signal"]
+    database[domain.collection].create_index([("payload", 1)], name="symbol_1_strategyName_1_exchangeName_1")
+    kit.setup(settings)
+    assert follow(database, conflict(domain, "gate")) == 1
+    gate()
+
+
+def test_not_unique_and_duplicates(settings, database):
+    """An index that is not unique over documents that are not either: following what is said, step by step, mends both."""
+    domain = DOMAINS["signal"]
+    collection = database[domain.collection]
+    collection.create_index([(field, 1) for field in domain.key])
+    collection.insert_many([key_of(domain), key_of(domain)])
+    assert len(find_conflicts(collection, domain)) == 2
+    kit.setup(settings)
+    for _ in range(2):
+        assert follow(database, conflict(domain, "first write")) >= 1
+        if collection.count_documents({}) == 1:
+            break
+    gate()
+
+
+def test_unique_index_with_the_same_fields_in_another_order(settings, database):
+    """It contradicts nothing, so it stays."""
+    domain = DOMAINS["signal"]
+    name = database[domain.collection].create_index([("exchangeName", 1), ("symbol", 1), ("strategyName", 1)], unique=True)
+    kit.setup(settings)
+    gate()
+    write_one(domain)
+    assert name in database[domain.collection].index_information()
+
+
+def test_one_bad_collection_does_not_stop_the_others(settings, database):
+    """Without the gate, a conflict in one domain is the matter of that domain alone."""
+    database["signal-items"].insert_many([key_of(DOMAINS["signal"]), key_of(DOMAINS["signal"])])
+    kit.setup(settings)
+    conflict(DOMAINS["signal"], "first write")
+    write_one(DOMAINS["schedule"])
+    assert kit.PersistScheduleAdapter.read_schedule_data("x", "x", "x") == {}
+
+
+# --- what they are for ---
+
+
+def fill(database):
+    """Enough records that an index is the better way for whoever plans the queries."""
+    kit.PersistSignalAdapter.write_many([({"n": number}, f"S{number}", "s", "e") for number in range(300)])
+    kit.PersistMemoryAdapter.write_many([({"n": number}, f"s{number % 10}", "b", f"m{number}", WHEN) for number in range(300)])
+    kit.PersistMeasureAdapter.write_many([({"n": number}, f"b{number % 10}", f"k{number}", WHEN) for number in range(300)])
+    kit.PersistIntervalAdapter.write_many([({"n": number}, f"b{number % 10}", f"k{number}", WHEN) for number in range(300)])
+    for backtest in (True, False):
+        kit.PersistStorageAdapter.write_storage_data([{"id": f"{number}"} for number in range(150)], backtest)
+        kit.PersistNotificationAdapter.write_notification_data([{"id": f"{number}"} for number in range(150)], backtest)
+    kit.PersistLogAdapter.write_log_data([{"id": f"{number}"} for number in range(300)])
+    for symbol in ("A", "B"):
+        kit.PersistCandleAdapter.write_candles_data(
+            [{"timestamp": number * MINUTE, "open": 1, "high": 1, "low": 1, "close": 1, "volume": 1} for number in range(300)],
+            symbol,
+            "1m",
+            "e",
+        )
+
+
+QUERIES = {
+    "signal": (lambda: kit.PersistSignalAdapter.read_signal_data("S7", "s", "e"), 1),
+    "signal, many": (lambda: kit.PersistSignalAdapter.read_many([(f"S{number}", "s", "e") for number in range(20)]), 20),
+    "memory, list": (lambda: list(kit.PersistMemoryAdapter.list_memory_data("s3", "b")), 30),
+    "measure, list": (lambda: list(kit.PersistMeasureAdapter.list_measure_data("b3")), 30),
+    "interval, list": (lambda: list(kit.PersistIntervalAdapter.list_interval_data("b3")), 30),
+    "storage, list": (lambda: kit.PersistStorageAdapter.read_storage_data(True), 150),
+    "notification, list": (lambda: kit.PersistNotificationAdapter.read_notification_data(True), 150),
+    "notification, some": (lambda: kit.PersistNotificationAdapter.read_notification_data(False, limit=10), 10),
+    "log, list": (lambda: kit.PersistLogAdapter.read_log_data(), 300),
+    "log, some": (lambda: kit.PersistLogAdapter.read_log_data(limit=10), 10),
+    "candle, window": (lambda: kit.PersistCandleAdapter.read_candles_data("B", "1m", "e", 50, 100 * MINUTE, 0), 50),
+    "candle, hole": (lambda: kit.PersistCandleAdapter.read_candles_data("B", "1m", "e", 50, 280 * MINUTE, 0), 20),
+    "signal, write": (lambda: kit.PersistSignalAdapter.write_signal_data({}, "S7", "s", "e"), 1),
+    "memory, remove": (lambda: kit.PersistMemoryAdapter.remove_memory_data("s3", "b", "m3"), 1),
+}
+UNSORTED = {"notification, list", "notification, some", "log, list", "log, some", "candle, window", "candle, hole"}
+EXPECTED = {
+    "notification, some": "backtest: 1, createDate: -1, _id: -1",
+    "log, some": "createDate: -1, _id: -1",
+    "memory, list": "signalId: 1, bucketName: 1",
+    "measure, list": "bucket: 1",
+    "interval, list": "bucket: 1",
+}
+
+
+@pytest.mark.parametrize("original", [False, True], ids=["our indexes", "beside the original's"])
+def test_every_query_uses_an_index(settings, database, original):
+    """As the server's profiler saw them: no collection scan, no document looked at in vain, no sort in memory for log and notification."""
+    if original:
+        for domain in DOMAINS.values():
+            make_original(database, domain)
+    kit.setup(settings)
+    gate()
+    fill(database)
+    for name, (query, examined) in QUERIES.items():
+        default_registry.mongo.drop_cache()
+        database.command("profile", 2)
+        query()
+        database.command("profile", 0)
+        operations = list(
+            database["system.profile"].find({"ns": {"$regex": "-items$"}, "op": {"$in": ["query", "command", "update", "getmore"]}})
+        )
+        database["system.profile"].drop()
+        assert len(operations) == 1, name
+        seen = operations[0]
+        plan = seen["planSummary"]
+        assert "COLLSCAN" not in plan, name
+        assert plan.startswith(("IXSCAN", "IDHACK")), (name, plan)
+        assert seen["docsExamined"] <= examined, (name, plan)
+        assert seen["keysExamined"] <= 3 * examined + 1, (name, plan)
+        if name in UNSORTED:
+            assert not seen.get("hasSortStage"), (name, plan)
+        if not original and name in EXPECTED:
+            assert EXPECTED[name] in plan, (name, plan)
+
+
+def test_read_by_a_known_id_goes_by_id(settings, database):
+    """With the id known, the server fetches by ``_id`` alone."""
+    kit.setup(settings)
+    kit.PersistSignalAdapter.write_signal_data({"n": 1}, "S", "s", "e")
+    database.command("profile", 2)
+    kit.PersistSignalAdapter.read_signal_data("S", "s", "e")
+    database.command("profile", 0)
+    (seen,) = database["system.profile"].find({"ns": {"$regex": "signal-items$"}})
+    assert (seen["planSummary"], seen["docsExamined"]) == ("IDHACK", 1)
+
+
+@pytest.mark.parametrize("domain", [domain for domain in DOMAINS.values() if domain.keyed], ids=lambda domain: domain.name)
+def test_upsert_filter_is_the_unique_index(settings, database, domain):
+    """The filter of an upsert names exactly the fields of the unique index, which is what lets the server settle a race by itself."""
+    kit.setup(settings)
+    write_one(domain)
+    database.command("profile", 2)
+    write_one(domain)
+    database.command("profile", 0)
+    (seen,) = database["system.profile"].find({"ns": {"$regex": "-items$"}})
+    command = seen["command"]
+    wanted = command.get("query") or command["q"]
+    assert list(wanted) == list(domain.key)
+    assert seen["planSummary"] == "IXSCAN { " + ", ".join(f"{name}: 1" for name in domain.key) + " }"
