@@ -22,6 +22,7 @@ test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: $(READY)
+	mkdir -p bench/results
 	$(BIN)/python -m pytest bench --benchmark-quiet --benchmark-json=bench/results/latest.json $(ARGS)
 
 # Every benchmark once and short: shows that they run, measures nothing.

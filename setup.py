@@ -27,6 +27,8 @@ extensions = [
     )
     for source in sorted(Path("src/backtest_kit_mongo/_core").glob("*.pyx"))
 ]
+if not extensions:
+    raise SystemExit("the sources of the compiled core (src/backtest_kit_mongo/_core/*.pyx) are missing; there is no build without them")
 # A build folder per variant: a shared one would keep the C of the other variant.
 directives = {"language_level": 3, "boundscheck": False, "wraparound": False, "linetrace": DEBUG, "embedsignature": True}
 setup(ext_modules=cythonize(extensions, build_dir=f"build/cython{'-debug' if DEBUG else ''}", compiler_directives=directives))

@@ -345,7 +345,7 @@ def test_call_without_setup_says_so(domain):
     for call in domain.calls:
         arguments = [ARGUMENTS.get(name, "x") for name in call.arguments]
         attempts.append(lambda call=call, arguments=arguments: getattr(adapter, call.name)(*arguments))
-    bound = adapter.instance_class(*[ARGUMENTS.get(name, "x") for name in domain.context])
+    bound = getattr(kit, f"Persist{domain.name.capitalize()}Instance")(*[ARGUMENTS.get(name, "x") for name in domain.context])
     for call in domain.calls:
         rest = [ARGUMENTS.get(name, "x") for name in call.arguments if name not in domain.context]
         attempts.append(lambda call=call, rest=rest: getattr(bound, call.name)(*rest))

@@ -24,8 +24,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from backtest_kit_mongo import servers
-from backtest_kit_mongo.errors import MissingDependencyError, NotConfiguredError, ServerStartError
 from backtest_kit_mongo.embedded import EmbeddedServers, default_data_dir
+from backtest_kit_mongo.errors import MissingDependencyError, NotConfiguredError, ServerStartError
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
 SOURCES = str(Path(servers.__file__).parents[1])
@@ -770,12 +770,13 @@ def test_an_owner_whose_servers_do_not_answer_is_waited_for_and_then_named(tmp_p
 
 def test_one_server_that_cannot_start_takes_the_other_with_it(tmp_path, monkeypatch):
     fake_binary(tmp_path, monkeypatch, "redis-server", "echo no; exit 1")
+    before = dict(servers.owned)  # the servers of the whole session
     embedded = EmbeddedServers(tmp_path / "data")
     with pytest.raises(ServerStartError, match="redis-server ended"):
         embedded.start()
     assert not embedded.owned
     assert not embedded._mongo.alive
-    assert servers.owned == {}
+    assert servers.owned == before
 
 
 def test_default_data_dir_follows_the_xdg_rules(monkeypatch):

@@ -17,7 +17,9 @@ def contract_row(domain: Domain) -> str:
     cache = ":".join([domain.prefix, *(f"{{{name}}}" for name in domain.cache)])
     lists = any(call.operation == "rows" for call in domain.calls)
     empty = "[]" if lists else repr(domain.empty())
-    return f"| {domain.name.capitalize()} | {methods} | `{', '.join(domain.key)}` | `{cache}` | `{empty}` | {'yes' if domain.when else ''} |"
+    return (
+        f"| {domain.name.capitalize()} | {methods} | `{', '.join(domain.key)}` | `{cache}` | `{empty}` | {'yes' if domain.when else ''} |"
+    )
 
 
 def contracts() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from .contracts import _NO_TIME, DEFAULT_LIMIT, Contract, _typed
+from .contracts import DEFAULT_LIMIT, NO_TIME, Contract, typed
 from .domains import DOMAINS, Call, Domain, Operation, field_name
 from .errors import InvalidTypeError
 from .registry import Registry, default_registry
@@ -56,8 +56,6 @@ class InstanceBase(Contract):
 
 class AdapterBase(Contract):
     """A contract with its context in every call, and the choice of what serves it."""
-
-    instance_class: ClassVar[type[InstanceBase]]
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -133,7 +131,7 @@ class AdapterBase(Contract):
         value = getattr(self._instance(context), name)(*arguments, **options)
         if type is None or value is None:
             return value
-        decode = partial(_typed, self._domain.name, type=type)
+        decode = partial(typed, self._domain.name, type=type)
         match operation:
             case "rows" | "candles":
                 return [decode(row) for row in value]
@@ -163,7 +161,7 @@ class KeyedAdapterBase(AdapterBase):
         At most one MGET and one find per thousand when the ids are known.
         """
         arguments = [name for name in self._read_call.arguments if name != "when"]
-        rows = [_row(self._domain, index, row, arguments) for index, row in enumerate(contexts)]
+        rows = _rows(self._domain, contexts, arguments)
         if self._binding.custom is None:
             return self._read_many([tuple(row[position] for position in self._read_order) for row in rows], type)
         single = getattr(self, self._read_call.name)
@@ -173,7 +171,7 @@ class KeyedAdapterBase(AdapterBase):
     def write_many(self, items: Iterable[Sequence[Any]]) -> None:
         """Write many records: one tuple of the single write's arguments each. One bulk command and one MSET per thousand."""
         arguments = self._write_call.arguments
-        rows = [_row(self._domain, index, row, arguments) for index, row in enumerate(items)]
+        rows = _rows(self._domain, items, arguments)
         if self._binding.custom is not None:
             single = getattr(self, self._write_call.name)
             for row in rows:
@@ -181,14 +179,20 @@ class KeyedAdapterBase(AdapterBase):
             return
         time = arguments.index("when") if "when" in arguments else None
         self._write_many(
-            [(row[0], tuple(row[position] for position in self._write_order), _NO_TIME if time is None else row[time]) for row in rows]
+            [(row[0], tuple(row[position] for position in self._write_order), NO_TIME if time is None else row[time]) for row in rows]
         )
 
 
-def _row(domain: Domain, index: int, row: Any, arguments: Sequence[str]) -> Sequence[Any]:
-    if isinstance(row, (str, bytes)) or not isinstance(row, Sequence) or len(row) != len(arguments):
-        raise InvalidTypeError(f"{domain.name}: item {index} must be a tuple ({', '.join(arguments)})")
-    return row
+def _rows(domain: Domain, rows: Any, arguments: Sequence[str]) -> list[Sequence[Any]]:
+    """The items of a batch, each with as many members as there are arguments."""
+    if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
+        raise InvalidTypeError(f"{domain.name}: a list of tuples ({', '.join(arguments)}) is needed, got {type(rows).__name__}")
+    checked = []
+    for index, row in enumerate(rows):
+        if isinstance(row, (str, bytes)) or not isinstance(row, Sequence) or len(row) != len(arguments):
+            raise InvalidTypeError(f"{domain.name}: item {index} must be a tuple ({', '.join(arguments)})")
+        checked.append(row)
+    return checked
 
 
 def _order(domain: Domain, arguments: Sequence[str]) -> tuple[int, ...]:
@@ -205,7 +209,7 @@ def _expression(domain: Domain, call: Call, places: dict[str, str]) -> tuple[str
     """The call of the contract operation behind a method, and the keyword-only parameters that it adds."""
     key = _tuple(places[name] for name in domain.key if name in places)
     body = call.arguments[0] if call.arguments else ""
-    when = "when" if "when" in call.arguments else "_NO_TIME"
+    when = "when" if "when" in call.arguments else "NO_TIME"
     match call.operation:
         case "read":
             return f"self._read({key}, {when}, type)", "type=None"
@@ -240,7 +244,7 @@ def _method(domain: Domain, call: Call, *, instance: bool) -> Any:
         lines.append("    if self._binding.custom is not None:")
         lines.append(f"        return self._custom({call.operation!r}, {_tuple(domain.context)}, {call.name!r}, {_tuple(rest)}{options})")
     lines.append(f"    return {expression}")
-    scope: dict[str, Any] = {"_NO_TIME": _NO_TIME, "DEFAULT_LIMIT": DEFAULT_LIMIT}
+    scope: dict[str, Any] = {"NO_TIME": NO_TIME, "DEFAULT_LIMIT": DEFAULT_LIMIT}
     exec("\n".join(lines), scope)
     method = scope[call.name]
     rule = domain.listing
@@ -276,7 +280,6 @@ def _classes(domain: Domain) -> tuple[type[InstanceBase], type[AdapterBase]]:
     instance_members["__doc__"] = f"The {domain.name} contract of one context ({', '.join(domain.context) or 'none'})."
     adapter_members["__doc__"] = f"The {domain.name} contract; its context stands in every call."
     instance = type(f"Persist{title}Instance", (InstanceBase,), instance_members)
-    adapter_members["instance_class"] = instance
     adapter_members[f"use_persist_{domain.name}_adapter"] = AdapterBase._use_class
     base = KeyedAdapterBase if domain.keyed else AdapterBase
     return instance, type(f"Persist{title}Utils", (base,), adapter_members)

@@ -23,7 +23,7 @@ from .errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from .metrics import ERRORS, LIST, MISSES, READ, READ_MANY, READS, REMOVE, REMOVES, WRITE, WRITE_MANY, WRITES, Metrics
 from .stores.base import Key, Record, Store, check_key, plain
 
-__all__ = ["DEFAULT_LIMIT", "Contract", "milliseconds"]
+__all__ = ["DEFAULT_LIMIT", "NO_TIME", "Contract", "milliseconds", "typed"]
 
 R = TypeVar("R")
 
@@ -95,7 +95,7 @@ class Contract:
         """A checked record to write."""
         domain = self._domain
         self._check(key)
-        stamp = None if when is _NO_TIME else milliseconds("when", when)
+        stamp = None if when is NO_TIME else milliseconds("when", when)
         if body is None:
             if not domain.nullable:
                 raise InvalidTypeError(f"{domain.name}: the data must not be None")
@@ -136,19 +136,19 @@ class Contract:
             return domain.empty()
         if domain.lifetime:
             repair_lifetime(record.body)
-        return record.body if type is None else _typed(domain.name, record.body, type)
+        return record.body if type is None else typed(domain.name, record.body, type)
 
     def _timed(self, operation: int, call: Callable[[Store], R]) -> R:
         counters = self._metrics.domains[self._domain.name]
         store = self._store()
         started = time.perf_counter_ns()
         try:
-            return call(store)
+            result = call(store)
         except BacktestKitError:
             counters.add(ERRORS)
             raise
-        finally:
-            counters.observe(operation, time.perf_counter_ns() - started)
+        counters.observe(operation, time.perf_counter_ns() - started)
+        return result
 
     def _count(self, which: int, n: int = 1) -> None:
         self._metrics.domains[self._domain.name].add(which, n)
@@ -157,7 +157,7 @@ class Contract:
 
     def _read(self, key: Key, when: Any, type: Any = None) -> Any:
         self._check(key)
-        if when is not _NO_TIME:
+        if when is not NO_TIME:
             milliseconds("when", when)
         self._count(READS)
         return self._value(self._timed(READ, lambda store: store.read(self._domain, (key,)))[0], type)
@@ -254,7 +254,7 @@ class Contract:
                 if name is None:
                     raise InvalidValueError(f"{domain.name}: row {index} has no id; nothing was written")
                 raise InvalidTypeError(f"{domain.name}: row {index} must have a str as id, got {type(name).__name__}; nothing was written")
-            records.append(self._record(row, (*prefix, name), _NO_TIME))
+            records.append(self._record(row, (*prefix, name), NO_TIME))
         self._check(prefix)
         if records:
             self._timed(WRITE_MANY, lambda store: store.write(domain, records))
@@ -292,7 +292,7 @@ class Contract:
         if window is None:
             return None
         rows = to_dicts(window)
-        return rows if type is None else [_typed("candle", row, type) for row in rows]
+        return rows if type is None else [typed("candle", row, type) for row in rows]
 
     def _put_candles(self, candles: Any, key: Key) -> None:
         symbol, interval, exchange_name = key
@@ -303,7 +303,8 @@ class Contract:
             self._count(WRITES, self._timed(WRITE_MANY, lambda store: store.write_candles(symbol, interval, exchange_name, columns)))
 
 
-_NO_TIME: Final = object()
+NO_TIME: Final = object()
+"""Stands for the ``when`` of a call that takes none."""
 
 
 class _named:
@@ -322,9 +323,12 @@ class _named:
             raise type(error)(f"item {self.index}: {error}") from None
 
 
-def _typed(name: str, body: Any, type: Any) -> Any:
+def typed(name: str, body: Any, type: Any) -> Any:
+    """A record's body as ``type``; InvalidValueError if it is none, InvalidTypeError if ``type`` is nothing msgspec can decode into."""
     try:
         return msgspec.convert(body, type)
     except msgspec.ValidationError as error:
         wanted = getattr(type, "__name__", "record of the type asked for")
         raise InvalidValueError(f"{name}: the stored record is no {wanted}: {error}") from None
+    except TypeError as error:
+        raise InvalidTypeError(f"{name}: {error}") from None

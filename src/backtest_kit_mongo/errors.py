@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 __all__ = [
     "BacktestKitError",
     "ConfigError",
@@ -59,7 +62,12 @@ class ServerStartError(BacktestKitError, RuntimeError):
 
 
 class IndexConflictError(BacktestKitError, RuntimeError):
-    """The database holds an index or duplicate documents that contradict a unique key; the message holds the cure."""
+    """The database holds an index or duplicate documents that contradict a unique key; the message holds the cure.
+
+    ``conflicts`` has the same by collection: pairs of what was found and the mongosh command that mends it.
+    """
+
+    conflicts: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({})
 
 
 class DatabaseError(BacktestKitError, RuntimeError):

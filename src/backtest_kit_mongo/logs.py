@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 from .errors import InvalidTypeError
 
@@ -13,16 +13,16 @@ __all__ = ["Logger", "log", "set_logger"]
 class Logger(Protocol):
     """What ``set_logger`` takes: a ``logging.Logger`` is one."""
 
-    def debug(self, message: str, *args: Any) -> object:
+    def debug(self, message: str, /) -> object:
         """Details."""
 
-    def info(self, message: str, *args: Any) -> object:
+    def info(self, message: str, /) -> object:
         """Something came back to normal."""
 
-    def warning(self, message: str, *args: Any) -> object:
+    def warning(self, message: str, /) -> object:
         """Something is wrong, and the library goes on."""
 
-    def error(self, message: str, *args: Any) -> object:
+    def error(self, message: str, /) -> object:
         """Something is lost or has ended."""
 
 
@@ -41,6 +41,9 @@ def set_logger(logger: Logger | None) -> None:
     _current = _standard if logger is None else logger
 
 
-def log() -> Logger:
-    """The logger in force."""
-    return _current
+def log(level: Literal["debug", "info", "warning", "error"], message: str) -> None:
+    """Write one line. A logger that raises is reported to the standard one, and does not fail the read or write with its news."""
+    try:
+        getattr(_current, level)(message)
+    except Exception:  # noqa: BLE001 - it is not ours, and may raise anything
+        _standard.exception("the logger given to set_logger failed on this line: %s", message)

@@ -33,6 +33,13 @@ class Metrics:
     def snapshot(self) -> dict[str, dict[str, Any]]:
         """A plain dict: domain -> counts, ``hit_ratio`` (0 to 1, or None) and ``operations`` with count, p50 and p99 in us.
 
+        ``reads`` counts records asked for by key, rows and keys that lists gave, and candle windows; ``writes`` records and rows
+        sent, and candles that were new. ``hits_process``, ``hits_redis`` and ``misses`` say where the id of a record asked for by
+        key came from (a miss was found, or not, by its key; for candles: a window that was not whole), ``stale`` which cached ids
+        led nowhere or elsewhere, ``backfills`` which ids were cached by reads. ``errors`` counts calls that failed after their
+        arguments were accepted, ``redis_errors`` cache operations that failed and failed no call. Only calls that succeeded are in
+        the latencies.
+
         A percentile is read from a histogram whose steps are 1/16 of a power of two wide.
         """
         result: dict[str, dict[str, Any]] = {}

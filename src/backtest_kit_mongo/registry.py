@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import redis
@@ -15,7 +18,7 @@ from pymongo.uri_parser import parse_uri
 from .config import DEFAULT_DATABASE, Config, load_config
 from .domains import DOMAINS, Domain
 from .embedded import EmbeddedServers, default_data_dir
-from .errors import ConfigError, NotConfiguredError
+from .errors import ConfigError, InvalidTypeError, InvalidValueError, NotConfiguredError
 from .metrics import Metrics
 from .stores.base import Store
 from .stores.mongo import MongoStore
@@ -47,7 +50,8 @@ class Registry:
     def __init__(self) -> None:
         self.metrics = Metrics()
         self.bindings = {name: Binding() for name in DOMAINS}
-        self._config: Config | None = None
+        self._given: Config | None = None
+        self._config: Config | None = None  # the same, with the places of embedded servers
         self._mongo: MongoStore | None = None
         self._servers: EmbeddedServers | None = None
 
@@ -76,7 +80,7 @@ class Registry:
 
     def configure(self, config: Config) -> None:
         """Take settings; connections of other settings are closed. No server is contacted, but for starting embedded ones."""
-        if config == self._config:
+        if config in (self._given, self._config):
             return
         self.close()
         effective = config
@@ -85,12 +89,12 @@ class Registry:
             self._servers = EmbeddedServers(folder).start()
             effective = msgspec.structs.replace(
                 config,
-                CC_MONGO_CONNECTION_STRING=self._servers.mongo_uri.rpartition("/")[0] + "/" + _database(config),
+                CC_MONGO_CONNECTION_STRING=_relocated(config.CC_MONGO_CONNECTION_STRING, self._servers.mongo_uri),
                 CC_REDIS_HOST=str(self._servers.redis_socket),
                 CC_REDIS_USER="",
                 CC_REDIS_PASSWORD="",
             )
-        self._config = config
+        self._given, self._config = config, effective
         self._mongo = MongoStore(effective, self.metrics)
 
     def install(self) -> None:
@@ -100,22 +104,30 @@ class Registry:
 
     def wait_for_init(self, timeout: float = 15.0) -> None:
         """Return when every store in use is ready; ServerTimeoutError within ``timeout`` seconds if one is not."""
-        self.mongo.wait_for_init(timeout)
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise InvalidTypeError(f"timeout must be a number of seconds, got {type(timeout).__name__}")
+        if not 0 <= timeout < math.inf:
+            raise InvalidValueError(f"timeout must be a number of seconds from 0 on, got {timeout}")
+        deadline = time.monotonic() + timeout
+        for store in {id(store): store for store in (binding.store or self.mongo for binding in self.bindings.values())}.values():
+            store.wait_for_init(max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
         """Close connections and stop embedded servers of our own; idempotent. What is stored stays."""
         mongo, self._mongo = self._mongo, None
         servers, self._servers = self._servers, None
-        self._config = None
+        self._given = self._config = None
         if mongo is not None:
             mongo.close()
         if servers is not None:
             servers.stop()
 
 
-def _database(config: Config) -> str:
-    name: str | None = parse_uri(config.CC_MONGO_CONNECTION_STRING, warn=False)["database"]
-    return name or DEFAULT_DATABASE
+def _relocated(uri: str, place: str) -> str:
+    """The database and the options of ``uri``, at the server of ``place``."""
+    name = parse_uri(uri, warn=False)["database"] or DEFAULT_DATABASE
+    _, question, options = uri.partition("?")
+    return f"{place.rpartition('/')[0]}/{quote(name, safe='')}{question}{options}"
 
 
 default_registry = Registry()

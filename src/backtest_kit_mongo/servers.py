@@ -59,6 +59,7 @@ _OTHER_SERVERS = (
     "or point CC_MONGO_CONNECTION_STRING, CC_REDIS_HOST and CC_REDIS_PORT at servers of your own"
 )
 
+
 # What this process owns, each with the one descriptor that a forked child must not keep: a pipe or a lock held open there would outlive us.
 class Owner(Protocol):
     """What ends with this process."""

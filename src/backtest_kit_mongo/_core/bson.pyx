@@ -9,15 +9,17 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.datetime cimport PyDateTime_Check, import_datetime
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
-from libc.math cimport isfinite
+from libc.math cimport NAN, isfinite
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from datetime import datetime, timedelta, timezone
 
-from bson import Decimal128, ObjectId
+from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson import decode as _decode_with_pymongo
 from bson import encode as _encode_with_pymongo
+from bson.errors import BSONError, InvalidDocument
+from bson.raw_bson import RawBSONDocument
 
 import_datetime()
 
@@ -28,8 +30,19 @@ cdef extern from "Python.h":
 cdef object _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 cdef object _MILLISECOND = timedelta(milliseconds=1)
 
+# What pymongo writes for us. (Int64, ObjectId and SON, a dict, are written here.)
+cdef tuple _OF_PYMONGO = (Binary, Code, DatetimeMS, DBRef, Decimal128, MaxKey, MinKey, RawBSONDocument, Regex, Timestamp)
+
 # The server takes 100 levels of nesting (MongoDB limits); three of them hold the command and the update around a payload.
 cdef int MAX_DEPTH = 96
+
+
+cdef str _shown(object value):
+    """The beginning of a repr for an error message; the type where there is no repr (an int of 5,000 digits has none)."""
+    try:
+        return f"{value!r:.60}"
+    except Exception:
+        return f"a {type(value).__name__}"
 
 
 @cython.final
@@ -40,10 +53,12 @@ cdef class _Writer:
     cdef Py_ssize_t size, capacity
     cdef list path
     cdef object fallback
+    cdef int pending  # calls of the fallback whose answer is being written
 
     def __cinit__(self, object fallback):
         self.capacity = 512
         self.size = 0
+        self.pending = 0
         self.path = []
         self.fallback = fallback
         self.data = <char*> PyMem_Malloc(self.capacity)
@@ -85,13 +100,16 @@ cdef class _Writer:
         return self.put(&value, 8)
 
     cdef str where(self):
-        return ".".join(self.path)
+        return ".".join(self.path) if self.path else "document"
+
+    cdef int refuse_depth(self) except -1:
+        raise ValueError(f"{self.where()[:60]}...: nested deeper than {MAX_DEPTH} levels, or it contains itself")
 
     cdef int put_name(self, object name) except -1:
         cdef Py_ssize_t size
         cdef const char* text
         if not isinstance(name, str):
-            raise TypeError(f"{self.where()}: keys must be str, got {type(name).__name__} ({name!r:.60})")
+            raise TypeError(f"{self.where()}: keys must be str, got {type(name).__name__} ({_shown(name)})")
         try:
             text = PyUnicode_AsUTF8AndSize(name, &size)
         except UnicodeEncodeError:
@@ -112,6 +130,18 @@ cdef class _Writer:
         self.put_int32(<int32_t> (size + 1))
         return self.put(text, size + 1)
 
+    cdef int put_date(self, object value) except -1:
+        cdef object milliseconds
+        try:
+            if value.utcoffset() is None:
+                raise ValueError(f"{value!r} is naive; give it a time zone, as in datetime.now(timezone.utc)")
+            milliseconds = (value - _EPOCH) // _MILLISECOND
+            return self.put_int64(milliseconds)
+        except TypeError as error:
+            raise TypeError(f"{self.where()}: {error}") from None
+        except (ValueError, ArithmeticError) as error:
+            raise ValueError(f"{self.where()}: {error}") from None
+
     cdef int put_members(self, object value, int depth) except -1:
         """Write dict, list or tuple as a document; the length is filled in at the end."""
         cdef Py_ssize_t start = self.size, length
@@ -119,7 +149,7 @@ cdef class _Writer:
         cdef Py_ssize_t index = 0
         cdef int32_t total
         if depth > MAX_DEPTH:
-            raise ValueError(f"{self.where()[:60]}...: nested deeper than {MAX_DEPTH} levels, or it contains itself")
+            self.refuse_depth()
         self.put_int32(0)
         if isinstance(value, dict):
             for name, member in (<dict> value).items():
@@ -141,6 +171,7 @@ cdef class _Writer:
         cdef long long integer
         cdef int overflow = 0
         cdef bytes raw
+        cdef object binary
         self.put_byte(0)  # the type, known only below
         self.put_name(name)
         self.path.append(name)
@@ -150,7 +181,7 @@ cdef class _Writer:
         elif value is True or value is False:
             kind = 0x08
             self.put_byte(value is True)
-        elif isinstance(value, str):
+        elif isinstance(value, str) and (type(value) is str or not isinstance(value, Code)):
             kind = 0x02
             self.put_string(value)
         elif isinstance(value, float):
@@ -159,8 +190,8 @@ cdef class _Writer:
         elif isinstance(value, int):
             integer = PyLong_AsLongLongAndOverflow(value, &overflow)
             if overflow:
-                raise ValueError(f"{self.where()}: {value!r:.60} does not fit into 64 bits")
-            if -0x80000000 <= integer <= 0x7FFFFFFF:
+                raise ValueError(f"{self.where()}: {_shown(value)} does not fit into 64 bits")
+            if -0x80000000 <= integer <= 0x7FFFFFFF and (type(value) is int or not isinstance(value, Int64)):
                 kind = 0x10
                 self.put_int32(<int32_t> integer)
             else:
@@ -174,10 +205,8 @@ cdef class _Writer:
             self.put_members(value, depth + 1)
         elif PyDateTime_Check(value):
             kind = 0x09
-            if value.utcoffset() is None:
-                raise ValueError(f"{self.where()}: {value!r} is naive; give it a time zone, as in datetime.now(timezone.utc)")
-            self.put_int64((value - _EPOCH) // _MILLISECOND)
-        elif isinstance(value, (bytes, bytearray)):
+            self.put_date(value)
+        elif isinstance(value, (bytes, bytearray)) and (type(value) is bytes or not isinstance(value, Binary)):
             kind = 0x05
             raw = bytes(value)
             if PyBytes_GET_SIZE(raw) >= 0x7FFFFFFF:
@@ -187,8 +216,10 @@ cdef class _Writer:
             self.put(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
         elif isinstance(value, ObjectId):
             kind = 0x07
-            raw = value.binary
-            self.put(PyBytes_AS_STRING(raw), 12)
+            binary = getattr(value, "binary", None)
+            if not isinstance(binary, bytes) or PyBytes_GET_SIZE(binary) != 12:
+                raise TypeError(f"{self.where()}: an ObjectId without its 12 bytes")
+            self.put(PyBytes_AS_STRING(binary), 12)
         else:
             self.size = start
             self.path.pop()
@@ -201,23 +232,31 @@ cdef class _Writer:
         """Types outside the core set: pymongo's own BSON types as pymongo writes them, the rest through the fallback."""
         cdef bytes raw
         cdef object plain
-        if type(value).__module__.partition(".")[0] == "bson":
-            raw = _encode_with_pymongo({"": value})
-            # int32 length, type, empty name, value, closing NUL
-            self.put_byte(raw[4])
-            self.put_name(name)
-            return self.put(PyBytes_AS_STRING(raw) + 6, PyBytes_GET_SIZE(raw) - 7)
         self.path.append(name)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"{self.where()[:60]}...: nested deeper than {MAX_DEPTH} levels, or it contains itself")
         try:
-            plain = self.fallback(value)
-        except TypeError as error:
+            if isinstance(value, _OF_PYMONGO):
+                raw = _encode_with_pymongo({"": value})
+                plain = None
+            else:
+                raw = None
+                plain = self.fallback(value)
+        except (TypeError, InvalidDocument) as error:
             raise TypeError(f"{self.where()}: {error}") from None
-        except ValueError as error:
+        except (ValueError, ArithmeticError, BSONError) as error:
             raise ValueError(f"{self.where()}: {error}") from None
+        if raw is None:
+            if self.pending > MAX_DEPTH:  # as depth cannot see an answer that needs the fallback again, and again
+                self.refuse_depth()
+            self.path.pop()
+            self.pending += 1
+            self.put_element(name, plain, depth)
+            self.pending -= 1
+            return 0
         self.path.pop()
-        return self.put_element(name, plain, depth + 1)
+        # int32 length, type, empty name, value, closing NUL
+        self.put_byte(raw[4])
+        self.put_name(name)
+        return self.put(PyBytes_AS_STRING(raw) + 6, PyBytes_GET_SIZE(raw) - 7)
 
 
 def encode(dict document not None, fallback not None) -> bytes:
@@ -399,9 +438,11 @@ cdef object value_of(const Element* element, int depth):
     if kind == 0x13:
         return Decimal128.from_bid(PyBytes_FromStringAndSize(<const char*> element.value, 16)).to_decimal()
     # Rare types: as a document of one field, by pymongo.
-    return _decode_with_pymongo(
-        (element.size + 7).to_bytes(4, "little") + bytes((kind, 0)) + PyBytes_FromStringAndSize(<const char*> element.value, element.size) + b"\0"
-    )[""]
+    raw = PyBytes_FromStringAndSize(<const char*> element.value, element.size)
+    try:
+        return _decode_with_pymongo((element.size + 7).to_bytes(4, "little") + bytes((kind, 0)) + raw + b"\0")[""]
+    except BSONError as error:
+        raise ValueError(f"BSON type 0x{kind:02x} is malformed: {error}") from None
 
 
 def decode(const unsigned char[::1] raw not None) -> dict:
@@ -501,7 +542,10 @@ cdef class RecordReader:
         cdef double stamp
         when = None
         if parts.when.kind in (0x01, 0x10, 0x12, 0x13):  # whatever else another writer left there, no read depends on it
-            stamp = number_of(&parts.when)
+            try:
+                stamp = number_of(&parts.when)
+            except ValueError:  # a signalling NaN
+                stamp = NAN
             if isfinite(stamp):
                 when = int(stamp)
         removed = parts.removed.kind == 0x08 and parts.removed.value[0] == 1
@@ -554,6 +598,7 @@ cdef Py_ssize_t _slot(const unsigned char* document, Py_ssize_t size, long long 
     cdef Py_ssize_t at = 4
     cdef int field
     cdef long long timestamp
+    cdef unsigned long long offset  # the distance of two int64 may need all 64 bits
     for field in range(FIELDS):
         found[field].kind = 0
     while next_element(document, size, &at, &element):
@@ -567,7 +612,10 @@ cdef Py_ssize_t _slot(const unsigned char* document, Py_ssize_t size, long long 
     if not isfinite(values[0]) or values[0] > 9e15 or values[0] < -9e15:
         return -1
     timestamp = <long long> values[0]
-    if <double> timestamp != values[0] or timestamp < since or (timestamp - since) % step != 0:
+    if <double> timestamp != values[0] or timestamp < since:
+        return -1
+    offset = <unsigned long long> timestamp - <unsigned long long> since
+    if offset % <unsigned long long> step != 0:
         return -1
     for field in range(1, FIELDS):
         if found[field].kind == 0:
@@ -576,7 +624,8 @@ cdef Py_ssize_t _slot(const unsigned char* document, Py_ssize_t size, long long 
             values[field] = number_of(&found[field])
         except ValueError as error:
             raise ValueError(f"the candle at {timestamp}: {error}") from None
-    return <Py_ssize_t> ((timestamp - since) // step)
+    offset //= <unsigned long long> step
+    return <Py_ssize_t> min(offset, <unsigned long long> 0x7FFFFFFFFFFFFFFF)
 
 
 def decode_candles(list batches not None, char[::1] target, long long since, long long step, Py_ssize_t limit) -> int:
@@ -591,7 +640,7 @@ def decode_candles(list batches not None, char[::1] target, long long since, lon
     cdef Py_ssize_t at, size, slot, filled = 0
     cdef long long timestamp
     cdef object raw
-    if step <= 0 or limit < 0 or target.shape[0] != limit * 48:
+    if step <= 0 or limit < 0 or target.shape[0] % 48 != 0 or target.shape[0] // 48 != limit:
         raise ValueError("target does not hold limit rows of 48 bytes")
     for raw in batches:
         batch = raw

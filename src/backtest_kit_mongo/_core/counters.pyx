@@ -71,7 +71,7 @@ cdef class Counters:
         cdef int i, power
         if total == 0:
             return None
-        cdef double rank = percent / 100.0 * total
+        cdef double rank = percent * total / 100.0  # in this order: 7 percent of 100 are 7
         for i in range(POWERS * STEPS):
             seen += self.buckets[operation][i]
             if seen > 0 and seen >= rank:

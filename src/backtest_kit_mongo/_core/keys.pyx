@@ -10,7 +10,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.string cimport memchr, memcpy
 
 
-cdef bytes _utf8(str text, str name):
+cdef bytes _utf8(object text, str name):
     cdef bytes raw
     try:
         raw = PyUnicode_AsUTF8String(text)
@@ -25,7 +25,7 @@ def check_fields(tuple fields not None, tuple names not None, tuple kinds not No
     """Raise TypeError or ValueError, naming the field, unless each field is a legal key value of its kind (str, bool, int)."""
     cdef Py_ssize_t i
     cdef object value, kind
-    if len(fields) != len(names):
+    if len(fields) != len(names) or len(kinds) != len(names):
         raise TypeError(f"{len(names)} key fields are needed ({', '.join(names)}), got {len(fields)}")
     for i in range(len(names)):
         value = fields[i]
@@ -53,13 +53,18 @@ def redis_key(bytes prefix not None, fields not None) -> bytes:
             parts.append(b"live")
         elif isinstance(field, str):
             parts.append(PyUnicode_AsUTF8String(field))
-        else:
+        elif isinstance(field, int):
             parts.append(b"%d" % field)
+        else:
+            raise TypeError(f"a key field must be str, bool or int, got {type(field).__name__}")
     return b":".join(parts)
 
 
 def grid_keys(bytes prefix not None, fields not None, long long since, long long step, Py_ssize_t count) -> list:
-    """The Redis keys of ``count`` candles: ``prefix``, the fields, and the time stamps since, since + step, ... in ms."""
+    """The Redis keys of ``count`` candles: ``prefix``, the fields, and the time stamps since, since + step, ... in ms.
+
+    Raises OverflowError if the last of them does not fit into 64 bits.
+    """
     cdef bytes head = redis_key(prefix, fields) + b":"
     cdef Py_ssize_t size = PyBytes_GET_SIZE(head), length, i
     cdef char digits[24]
@@ -68,6 +73,8 @@ def grid_keys(bytes prefix not None, fields not None, long long since, long long
     cdef list keys = []
     cdef bytes key
     cdef char* target
+    if count > 0:
+        value = <object> since + <object> (count - 1) * <object> step  # in Python's integers, which do not wrap around
     for i in range(count):
         value = since + i * step
         rest = <unsigned long long> (-value) if value < 0 else <unsigned long long> value
@@ -94,6 +101,8 @@ def redis_command(*args: bytes) -> bytes:
     cdef list parts = [b"*%d\r\n" % len(args)]
     cdef bytes arg
     for arg in args:
+        if arg is None:
+            raise TypeError("Expected bytes, got NoneType")
         parts.append(b"$%d\r\n" % PyBytes_GET_SIZE(arg))
         parts.append(arg)
         parts.append(b"\r\n")

@@ -123,7 +123,7 @@ class Outage:
             # A refusal costs nothing and is tried again soon; a time-out is given five times what it took.
             self._next_try = now + min(5.0, max(0.1, 5 * (now - started)))
         if first:
-            log().warning(self._gone, _reason(error))
+            log("warning", self._gone.format(_reason(error)))
 
     def end(self, started: float) -> None:
         """A call that began at ``started`` succeeded."""
@@ -133,7 +133,7 @@ class Outage:
             was, self.on = self.on, False
             self._ended = time.monotonic()
         if was:
-            log().info(self._back)
+            log("info", self._back)
 
 
 def _exchange(connection: Any, command: bytes) -> Any:
@@ -172,8 +172,8 @@ class RedisIds:
         )
         self._pool = self.client.connection_pool
         self._metrics = metrics
-        self._reach = Outage("Redis is not usable (%s); reads and writes go on with MongoDB alone", "Redis is back")
-        self._taking = Outage("Redis takes no ids (%s); reads and writes go on with MongoDB", "Redis takes ids again")
+        self._reach = Outage("Redis is not usable ({}); reads and writes go on with MongoDB alone", "Redis is back")
+        self._taking = Outage("Redis takes no ids ({}); reads and writes go on with MongoDB", "Redis takes ids again")
         self._closed = False
         self.renew()
         renew_after_fork(self)

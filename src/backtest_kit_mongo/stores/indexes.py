@@ -65,10 +65,17 @@ def ensure_indexes(collection: Collection[dict[str, Any]], domain: Domain) -> No
                 raise
         else:
             return
-    raise IndexConflictError(
-        f"collection {domain.collection!r}: " + "; ".join(conflict.text for conflict in conflicts),
-        hint="look at it, back it up, then in mongosh: " + "; ".join(conflict.cure for conflict in conflicts),
+    raise conflict_error({domain.collection: conflicts})
+
+
+def conflict_error(conflicts: Mapping[str, list[Conflict]]) -> IndexConflictError:
+    """One error for all that contradicts the table, by collection."""
+    error = IndexConflictError(
+        "\n".join(f"collection {name!r}: " + "; ".join(conflict.text for conflict in found) for name, found in conflicts.items()),
+        hint="look at it, back it up, then in mongosh: " + "; ".join(conflict.cure for found in conflicts.values() for conflict in found),
     )
+    error.conflicts = dict(conflicts)
+    return error
 
 
 def find_conflicts(collection: Collection[dict[str, Any]], domain: Domain) -> list[Conflict]:
@@ -138,14 +145,17 @@ def find_duplicates(collection: Collection[dict[str, Any]], domain: Domain) -> l
             {"$sort": {"updatedDate": direction, "_id": direction}},
             {"$group": {"_id": {name: f"${name}" for name in domain.key}, "ids": {"$push": "$_id"}, "count": {"$sum": 1}}},
             {"$match": {"count": {"$gt": 1}}},
-            {"$limit": _SHOWN},
+            {"$limit": _SHOWN + 1},
         ],
         allowDiskUse=True,
     )
     conflicts = []
-    for group in groups:
+    found = list(groups)
+    for group in found[:_SHOWN]:
         key = ", ".join(f"{name}={group['_id'].get(name)!r}" for name in domain.key)
-        surplus = ", ".join(f'ObjectId("{value}")' if isinstance(value, ObjectId) else repr(value) for value in group["ids"][1:101])
+        surplus = ", ".join(f'ObjectId("{value}")' if isinstance(value, ObjectId) else repr(value) for value in group["ids"][1:])
         text = f"{group['count']} documents with one key ({key}) prevent the unique index"
         conflicts.append(Conflict(text, f'db.getCollection("{collection.name}").deleteMany({{_id: {{$in: [{surplus}]}}}})'))
+    if len(found) > _SHOWN:
+        conflicts.append(Conflict("there are more such keys", "// then look again: there are more"))
     return conflicts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -22,13 +22,13 @@ from .._core import bson as core
 from ..candles import CANDLE_DTYPE, PRICES, CandleArray, interval_ms
 from ..config import Config
 from ..domains import DOMAINS, Domain
-from ..errors import BacktestKitError, DatabaseError, ServerTimeoutError
+from ..errors import BacktestKitError, DatabaseError, IndexConflictError, ServerTimeoutError
 from ..metrics import BACKFILLS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, Metrics
 from .base import Key, Record, encode
 from .connection import Document, MongoConnection, lost_races, retried, translated, translates
 from .forks import renew_after_fork
 from .idcache import DomainIds, ProcessIds, RedisIds, parse_id
-from .indexes import ensure_indexes
+from .indexes import conflict_error, ensure_indexes
 
 __all__ = ["MongoStore"]
 
@@ -89,10 +89,16 @@ class MongoStore:
             raise problems[0]
         try:
             with pymongo.timeout(max(0.001, deadline - time.monotonic())):
+                conflicts: dict[str, Any] = {}
                 for domain in DOMAINS.values():
-                    self._ensure_indexes(domain)
+                    try:
+                        self._ensure_indexes(domain)
+                    except IndexConflictError as error:
+                        conflicts.update(error.conflicts)
         except PyMongoError as error:
             raise translated(error) from error
+        if conflicts:
+            raise conflict_error(conflicts)
 
     def _ensure_indexes(self, domain: Domain) -> None:
         """The indexes of a domain stand when this returns; looked at once per process."""
@@ -353,11 +359,18 @@ class MongoStore:
         wanted: Document = {"$gte": int(stamps[0]), "$lte": int(stamps[-1])}
         if span > 4 * len(stamps):  # a scattered set: asking for the range would answer with what lies between
             wanted = {"$in": stamps.tolist()}
-        there = collection.find_raw_batches(
-            {**series, "timestamp": wanted}, projection={"_id": False, "timestamp": True}, batch_size=100_000
+        with_ids = self.config.CC_REDIS_IDS == "all"
+        there = list(
+            collection.find_raw_batches(
+                {**series, "timestamp": wanted}, projection={"_id": with_ids, "timestamp": True}, batch_size=100_000
+            )
         )
         with _reading(domain):
-            present = np.array(core.numbers(list(there), "timestamp"), np.float64)
+            present = np.array(core.numbers(there, "timestamp"), np.float64)
+            if with_ids:
+                self._share_candle_ids(
+                    (exchange_name, symbol, interval), (core.decode(row) for batch in there for row in core.split(batch))
+                )
         if present.size:
             # Another writer's document between two grid points is none of the grid's candles: only equal ones count.
             fresh = ~np.isin(stamps, present)
@@ -367,11 +380,15 @@ class MongoStore:
             rows = candles[first[start : start + 10 * CHUNK]]
             documents = [_candle_document(series, row, now) for row in rows.tolist()]
             lost = retried(domain, lambda documents=documents: _insert_new(collection, domain, documents))  # type: ignore[misc]
-            if self.config.CC_REDIS_IDS == "all":
-                key = (exchange_name, symbol, interval)
-                mine = (((*key, document["timestamp"]), document["_id"]) for index, document in enumerate(documents) if index not in lost)
-                self.redis_ids.put_many(domain, mine)
+            if with_ids:
+                mine = (document for index, document in enumerate(documents) if index not in lost)
+                self._share_candle_ids((exchange_name, symbol, interval), mine)
         return len(stamps)
+
+    def _share_candle_ids(self, series: Key, documents: Iterable[Document]) -> None:
+        """Write the ids of candles to Redis."""
+        ids = (((*series, int(document["timestamp"])), document["_id"]) for document in documents)
+        self.redis_ids.put_many(DOMAINS["candle"], ((key, value) for key, value in ids if isinstance(value, ObjectId)))
 
     # --- caches and connections ---
 

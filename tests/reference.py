@@ -1,0 +1,266 @@
+"""The compiled core once more: plain, slow, obvious Python. What these functions say is what the core must do.
+
+Nothing here is fast or clever, and nothing of the package is imported: where core and reference disagree, a test fails.
+"""
+
+import math
+import struct
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+
+from bson import DBRef, Decimal128, Int64, ObjectId
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def check_fields(fields, names, kinds):
+    """TypeError or ValueError, beginning with the name of the first field that is no legal key value of its kind."""
+    if len(fields) != len(names) or len(kinds) != len(names):
+        raise TypeError(f"{len(names)} key fields are needed")
+    for value, name, kind in zip(fields, names, kinds, strict=True):
+        if kind is bool:
+            if type(value) is not bool:
+                raise TypeError(f"{name} must be a bool")
+        elif kind is int:
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} must be an int")
+        else:
+            if not isinstance(value, str):
+                raise TypeError(f"{name} must be a str")
+            if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+                raise ValueError(f"{name} holds a lone surrogate")
+            if "\0" in value:
+                raise ValueError(f"{name} holds a NUL character")
+
+
+def redis_word(field):
+    """One field as it stands in a Redis key."""
+    if isinstance(field, bool):
+        return "backtest" if field else "live"
+    if isinstance(field, str):
+        return "".join(field)
+    if isinstance(field, int):
+        return str(int(field))
+    raise TypeError(f"a key field must be str, bool or int, got {type(field).__name__}")
+
+
+def redis_key(prefix, fields):
+    """``prefix:field:field`` in UTF-8; UnicodeEncodeError (a ValueError) for a lone surrogate."""
+    return ":".join([prefix.decode(), *map(redis_word, fields)]).encode()
+
+
+def grid_keys(prefix, fields, since, step, count):
+    """The keys of ``count`` candles from ``since`` on; OverflowError where a time stamp leaves 64 bits."""
+    stamps = [since + index * step for index in range(count)]
+    if any(not -(2**63) <= stamp < 2**63 for stamp in stamps):
+        raise OverflowError("a time stamp does not fit into 64 bits")
+    return [redis_key(prefix, [*fields, stamp]) for stamp in stamps]
+
+
+def redis_command(*args):
+    """An array of bulk strings (RESP)."""
+    text = f"*{len(args)}\r\n".encode()
+    for arg in args:
+        text += f"${len(arg)}\r\n".encode() + arg + b"\r\n"
+    return text
+
+
+# --- BSON, writing ---------------------------------------------------------------------------------------------------
+
+
+def milliseconds(moment: datetime) -> int:
+    """The BSON date of an aware datetime: whole ms since 1970, rounded down; from the calendar, without datetime arithmetic."""
+    days = moment.toordinal() - 719163  # 1970-01-01
+    seconds = days * 86400 + moment.hour * 3600 + moment.minute * 60 + moment.second
+    offset = moment.utcoffset()
+    micros = seconds * 10**6 + moment.microsecond - ((offset.days * 86400 + offset.seconds) * 10**6 + offset.microseconds)
+    return math.floor(Fraction(micros, 1000))
+
+
+def without_foreign(value, fallback):
+    """``value`` with every value of a type outside BSON replaced, inside out, so that pymongo can write it."""
+    if isinstance(value, dict):
+        return {name: without_foreign(member, fallback) for name, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_foreign(member, fallback) for member in value]
+    if value is None or isinstance(value, (bool, int, float, str, bytes, datetime)) or type(value).__module__.startswith("bson"):
+        return value
+    return without_foreign(fallback(value), fallback)
+
+
+# --- BSON, reading ---------------------------------------------------------------------------------------------------
+
+FIXED_SIZES = {0x01: 8, 0x06: 0, 0x07: 12, 0x08: 1, 0x09: 8, 0x0A: 0, 0x10: 4, 0x11: 8, 0x12: 8, 0x13: 16, 0x7F: 0, 0xFF: 0}
+
+
+def take(data: bytes, at: int, size: int) -> bytes:
+    """``size`` bytes at ``at``, or ValueError where the data ends before."""
+    if size < 0 or at + size > len(data):
+        raise ValueError("out of data")
+    return data[at : at + size]
+
+
+def int32(data: bytes, at: int) -> int:
+    return struct.unpack("<i", take(data, at, 4))[0]
+
+
+def c_string(data: bytes, at: int) -> bytes:
+    end = data.find(b"\0", at)
+    if end < 0:
+        raise ValueError("no end of a name")
+    return data[at:end]
+
+
+def value_size(data: bytes, at: int, kind: int) -> int:
+    """How long the value is that begins at ``at``. What is nested inside is not looked at."""
+    if kind in FIXED_SIZES:
+        return FIXED_SIZES[kind]
+    if kind in (0x03, 0x04, 0x0F):  # document, array, code with scope: a length that counts itself
+        size = int32(data, at)
+        if size < 5:
+            raise ValueError("too short")
+        return size
+    if kind in (0x02, 0x0D, 0x0E, 0x0C):  # string, code, symbol; a DBPointer is a string and an ObjectId
+        size = int32(data, at)
+        if size < 1:
+            raise ValueError("too short")
+        return 4 + size + (12 if kind == 0x0C else 0)
+    if kind == 0x05:
+        size = int32(data, at)
+        if size < 0:
+            raise ValueError("negative")
+        return 4 + 1 + size
+    if kind == 0x0B:
+        pattern = c_string(data, at)
+        flags = c_string(data, at + len(pattern) + 1)
+        return len(pattern) + 1 + len(flags) + 1
+    raise ValueError("unknown type")
+
+
+def elements(document: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+    """(name, type, bytes of the value) of each element of one document; ValueError on reaching what is malformed."""
+    if len(document) < 5 or int32(document, 0) != len(document):
+        raise ValueError("length and end disagree")
+    inside = document[:-1]
+    at = 4
+    while at < len(inside):
+        kind = inside[at]
+        name = c_string(inside, at + 1)
+        at += 1 + len(name) + 1
+        size = value_size(inside, at, kind)
+        yield name, kind, take(inside, at, size)
+        at += size
+    if document[-1] != 0:
+        raise ValueError("no end")
+
+
+def documents(batch: bytes) -> Iterator[bytes]:
+    """The documents of a batch, one after the other."""
+    at = 0
+    while at < len(batch):
+        size = int32(batch, at)
+        if size < 5:
+            raise ValueError("too short")
+        yield take(batch, at, size)
+        at += size
+
+
+def number(kind: int, raw: bytes) -> float:
+    """A double, int32, int64 or Decimal128 as a float."""
+    if kind == 0x01:
+        return struct.unpack("<d", raw)[0]
+    if kind == 0x10:
+        return float(struct.unpack("<i", raw)[0])
+    if kind == 0x12:
+        return float(struct.unpack("<q", raw)[0])
+    if kind == 0x13:
+        return float(Decimal128.from_bid(raw).to_decimal())  # ValueError for a signalling NaN
+    raise ValueError("not a number")
+
+
+PRICES = (b"open", b"high", b"low", b"close", b"volume")
+NUMERIC = (0x01, 0x10, 0x12, 0x13)
+
+
+def decode_candles(batches, since: int, step: int, limit: int) -> list[tuple[int, bytes]]:
+    """(time stamp, five packed doubles) of the candles that fill the window from its head without a hole.
+
+    Of a name that stands twice the last one counts, as for a dict. Every document needs a time stamp; one on the grid, and not
+    before the window, needs the other five as well. Reading ends at the first hole: what is malformed behind it is not noticed.
+    """
+    rows: list[tuple[int, bytes]] = []
+    for batch in batches:
+        for document in documents(bytes(batch)):
+            fields = {name: (kind, raw) for name, kind, raw in elements(document)}
+            if b"timestamp" not in fields:
+                raise ValueError("timestamp is missing")
+            stamp = number(*fields[b"timestamp"])
+            if not math.isfinite(stamp) or abs(stamp) > 9e15 or stamp != int(stamp):
+                continue
+            slot, rest = divmod(int(stamp) - since, step)
+            if rest or slot < 0:
+                continue
+            missing = [name for name in PRICES if name not in fields]
+            if missing:
+                raise ValueError(f"{missing} is missing")
+            prices = [number(*fields[name]) for name in PRICES]
+            if not len(rows) <= slot < limit:
+                continue  # behind the window, or there already
+            if slot != len(rows):
+                return rows
+            rows.append((int(stamp), struct.pack("<5d", *prices)))
+    return rows
+
+
+def numbers(batches, name: str) -> list[float]:
+    """What is called ``name`` first in each document, if it is a number; what stands behind it is not looked at."""
+    found = []
+    for batch in batches:
+        for document in documents(bytes(batch)):
+            first = next(((kind, raw) for each, kind, raw in elements(document) if each == name.encode()), None)
+            if first is not None and first[0] in NUMERIC:
+                found.append(number(*first))
+    return found
+
+
+def plain(value):
+    """What pymongo decodes, as we give it: plain ints, Decimals, dates in UTC, lists and dicts (a DBRef is no type, but a dict)."""
+    if isinstance(value, dict):
+        return {name: plain(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [plain(member) for member in value]
+    if isinstance(value, DBRef):
+        return plain(dict(value.as_doc()))
+    if isinstance(value, Int64):
+        return int(value)
+    if isinstance(value, Decimal128):
+        return value.to_decimal()
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC)
+    return value
+
+
+def record(document: dict, names, body: str):
+    """(key, id, body, when, removed) of a document that pymongo has decoded."""
+    when = plain(document.get("when"))
+    if type(when) not in (int, float, Decimal) or (type(when) is Decimal and when.is_snan()) or not math.isfinite(float(when)):
+        when = None
+    identity = document.get("_id")
+    return (
+        tuple(plain(document.get(name)) for name in names),
+        identity if isinstance(identity, ObjectId) else None,
+        plain(document.get(body)),
+        None if when is None else int(float(when)),
+        document.get("removed") is True,
+    )
+
+
+# --- counters --------------------------------------------------------------------------------------------------------
+
+
+def percentile(durations, percent) -> int:
+    """The smallest duration that at least ``percent`` of all do not exceed (nearest rank)."""
+    rank = max(1, math.ceil(Fraction(percent) * len(durations) / 100))
+    return sorted(durations)[rank - 1]
