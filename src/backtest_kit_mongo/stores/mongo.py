@@ -360,17 +360,13 @@ class MongoStore:
         if span > 4 * len(stamps):  # a scattered set: asking for the range would answer with what lies between
             wanted = {"$in": stamps.tolist()}
         with_ids = self.config.CC_REDIS_IDS == "all"
-        there = list(
-            collection.find_raw_batches(
-                {**series, "timestamp": wanted}, projection={"_id": with_ids, "timestamp": True}, batch_size=100_000
-            )
-        )
+        fields = {"_id": with_ids, "timestamp": True}
+        there: list[Any] = list(collection.find_raw_batches({**series, "timestamp": wanted}, projection=fields, batch_size=100_000))
         with _reading(domain):
             present = np.array(core.numbers(there, "timestamp"), np.float64)
             if with_ids:
-                self._share_candle_ids(
-                    (exchange_name, symbol, interval), (core.decode(row) for batch in there for row in core.split(batch))
-                )
+                found = (core.decode(row) for batch in there for row in core.split(batch))
+                self._share_candle_ids((exchange_name, symbol, interval), found)
         if present.size:
             # Another writer's document between two grid points is none of the grid's candles: only equal ones count.
             fresh = ~np.isin(stamps, present)
