@@ -34,6 +34,14 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The tests of the compiled core under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree.
+sanitize: $(READY)
+	rm -rf build/sanitize && mkdir -p build/sanitize && cp -r src tests conftest.py pyproject.toml setup.py README.md LICENSE build/sanitize
+	cd build/sanitize && find src -name '*.so' -delete && BTKM_SANITIZE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
+	cd build/sanitize && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) PYTHONMALLOC=malloc PYTHONPATH=src \
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+		../../$(BIN)/python -m pytest tests/test_core_bson.py tests/test_core_keys.py tests/test_core_counters.py $(ARGS)
+
 stubs: $(READY)
 	$(BIN)/python tools/make_stubs.py
 

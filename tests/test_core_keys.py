@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backtest_kit_mongo import _core
-from backtest_kit_mongo._core import bson, counters, keys
+from backtest_kit_mongo._core import bson, candles, counters, keys, writer
 from backtest_kit_mongo.domains import DOMAINS
 
 # The same examples in every run: a red test is red for everybody.
@@ -61,7 +61,7 @@ def outcome(function, *arguments):
         return kind, str(error).split(" ")[0]
 
 
-@pytest.mark.parametrize("module", [bson, counters, keys])
+@pytest.mark.parametrize("module", [bson, candles, counters, keys, writer])
 def test_the_core_in_use_is_compiled(module):
     """The modules under test are extension modules beside their sources, not Python files that shadow them."""
     file = Path(module.__file__)

@@ -1,27 +1,14 @@
-"""BSON (bsonspec.org): documents from Python values, checked while they are written; candle columns from raw documents.
-
-The writer refuses what a reader could not get back: integers outside 64 bits, naive datetimes, keys that are no strings,
-NUL in a key, nesting without end. The reader trusts no length: every step is checked against the end of its buffer.
-"""
+"""BSON (bsonspec.org) taken apart: records, values, single fields. No length is trusted: every step is checked against its end."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.datetime cimport PyDateTime_Check, import_datetime
-from cpython.long cimport PyLong_AsLongLongAndOverflow
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from libc.math cimport NAN, isfinite
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from datetime import datetime, timedelta, timezone
 
-from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
-from bson import decode as _decode_with_pymongo
-from bson import encode as _encode_with_pymongo
-from bson.errors import BSONError, InvalidDocument
-from bson.raw_bson import RawBSONDocument
-
-import_datetime()
+from bson import Binary, Code, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
@@ -30,247 +17,9 @@ cdef extern from "Python.h":
 cdef object _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 cdef object _MILLISECOND = timedelta(milliseconds=1)
 
-# What pymongo writes for us. (Int64, ObjectId and SON, a dict, are written here.)
-cdef tuple _OF_PYMONGO = (Binary, Code, DatetimeMS, DBRef, Decimal128, MaxKey, MinKey, RawBSONDocument, Regex, Timestamp)
-
-# The server takes 100 levels of nesting (MongoDB limits); three of them hold the command and the update around a payload.
-cdef int MAX_DEPTH = 96
-
-
-cdef str _shown(object value):
-    """The beginning of a repr for an error message; the type where there is no repr (an int of 5,000 digits has none)."""
-    try:
-        return f"{value!r:.60}"
-    except Exception:
-        return f"a {type(value).__name__}"
-
-
-@cython.final
-cdef class _Writer:
-    """A growing buffer and, for the error message, the path of the value that is being written."""
-
-    cdef char* data
-    cdef Py_ssize_t size, capacity
-    cdef list path
-    cdef object fallback
-    cdef int pending  # calls of the fallback whose answer is being written
-
-    def __cinit__(self, object fallback):
-        self.capacity = 512
-        self.size = 0
-        self.pending = 0
-        self.path = []
-        self.fallback = fallback
-        self.data = <char*> PyMem_Malloc(self.capacity)
-        if self.data == NULL:
-            raise MemoryError
-
-    def __dealloc__(self):
-        PyMem_Free(self.data)
-
-    cdef int reserve(self, Py_ssize_t more) except -1:
-        cdef Py_ssize_t capacity = self.capacity
-        cdef char* data
-        if self.size + more > capacity:
-            while capacity < self.size + more:
-                capacity *= 2
-            data = <char*> PyMem_Realloc(self.data, capacity)
-            if data == NULL:
-                raise MemoryError
-            self.data = data
-            self.capacity = capacity
-        return 0
-
-    cdef int put(self, const void* source, Py_ssize_t size) except -1:
-        self.reserve(size)
-        memcpy(self.data + self.size, source, size)
-        self.size += size
-        return 0
-
-    cdef int put_byte(self, unsigned char value) except -1:
-        return self.put(&value, 1)
-
-    cdef int put_int32(self, int32_t value) except -1:
-        return self.put(&value, 4)
-
-    cdef int put_int64(self, int64_t value) except -1:
-        return self.put(&value, 8)
-
-    cdef int put_double(self, double value) except -1:
-        return self.put(&value, 8)
-
-    cdef str where(self):
-        return ".".join(self.path) if self.path else "document"
-
-    cdef int refuse_depth(self) except -1:
-        raise ValueError(f"{self.where()[:60]}...: nested deeper than {MAX_DEPTH} levels, or it contains itself")
-
-    cdef int put_name(self, object name) except -1:
-        cdef Py_ssize_t size
-        cdef const char* text
-        if not isinstance(name, str):
-            raise TypeError(f"{self.where()}: keys must be str, got {type(name).__name__} ({_shown(name)})")
-        try:
-            text = PyUnicode_AsUTF8AndSize(name, &size)
-        except UnicodeEncodeError:
-            raise ValueError(f"{self.where()}: key {ascii(name)} holds a lone surrogate and is no UTF-8") from None
-        if memchr(text, 0, size) != NULL:
-            raise ValueError(f"{self.where()}: key {ascii(name)} holds a NUL character")
-        return self.put(text, size + 1)
-
-    cdef int put_string(self, object value) except -1:
-        cdef Py_ssize_t size
-        cdef const char* text
-        try:
-            text = PyUnicode_AsUTF8AndSize(value, &size)
-        except UnicodeEncodeError:
-            raise ValueError(f"{self.where()}: text with a lone surrogate is no UTF-8") from None
-        if size >= 0x7FFFFFFF:
-            raise ValueError(f"{self.where()}: text of {size} bytes is too long for BSON")
-        self.put_int32(<int32_t> (size + 1))
-        return self.put(text, size + 1)
-
-    cdef int put_date(self, object value) except -1:
-        cdef object milliseconds
-        try:
-            if value.utcoffset() is None:
-                raise ValueError(f"{value!r} is naive; give it a time zone, as in datetime.now(timezone.utc)")
-            milliseconds = (value - _EPOCH) // _MILLISECOND
-            return self.put_int64(milliseconds)
-        except TypeError as error:
-            raise TypeError(f"{self.where()}: {error}") from None
-        except (ValueError, ArithmeticError) as error:
-            raise ValueError(f"{self.where()}: {error}") from None
-
-    cdef int put_members(self, object value, int depth) except -1:
-        """Write dict, list or tuple as a document; the length is filled in at the end."""
-        cdef Py_ssize_t start = self.size, length
-        cdef object name, member
-        cdef Py_ssize_t index = 0
-        cdef int32_t total
-        if depth > MAX_DEPTH:
-            self.refuse_depth()
-        self.put_int32(0)
-        if isinstance(value, dict):
-            for name, member in (<dict> value).items():
-                self.put_element(name, member, depth)
-        else:
-            for member in value:
-                self.put_element(str(index), member, depth)
-                index += 1
-        self.put_byte(0)
-        length = self.size - start
-        if length > 0x7FFFFFFF:
-            raise ValueError(f"{self.where()}: {length} bytes are too long for BSON")
-        total = <int32_t> length
-        memcpy(self.data + start, &total, 4)
-        return 0
-
-    cdef int put_element(self, object name, object value, int depth) except -1:
-        cdef Py_ssize_t start = self.size
-        cdef long long integer
-        cdef int overflow = 0
-        cdef bytes raw
-        cdef object binary
-        self.put_byte(0)  # the type, known only below
-        self.put_name(name)
-        self.path.append(name)
-        cdef unsigned char kind
-        if value is None:
-            kind = 0x0A
-        elif value is True or value is False:
-            kind = 0x08
-            self.put_byte(value is True)
-        elif isinstance(value, str) and (type(value) is str or not isinstance(value, Code)):
-            kind = 0x02
-            self.put_string(value)
-        elif isinstance(value, float):
-            kind = 0x01
-            self.put_double(<double> value)
-        elif isinstance(value, int):
-            integer = PyLong_AsLongLongAndOverflow(value, &overflow)
-            if overflow:
-                raise ValueError(f"{self.where()}: {_shown(value)} does not fit into 64 bits")
-            if -0x80000000 <= integer <= 0x7FFFFFFF and (type(value) is int or not isinstance(value, Int64)):
-                kind = 0x10
-                self.put_int32(<int32_t> integer)
-            else:
-                kind = 0x12
-                self.put_int64(integer)
-        elif isinstance(value, dict):
-            kind = 0x03
-            self.put_members(value, depth + 1)
-        elif isinstance(value, (list, tuple)):
-            kind = 0x04
-            self.put_members(value, depth + 1)
-        elif PyDateTime_Check(value):
-            kind = 0x09
-            self.put_date(value)
-        elif isinstance(value, (bytes, bytearray)) and (type(value) is bytes or not isinstance(value, Binary)):
-            kind = 0x05
-            raw = bytes(value)
-            if PyBytes_GET_SIZE(raw) >= 0x7FFFFFFF:
-                raise ValueError(f"{self.where()}: {len(raw)} bytes are too long for BSON")
-            self.put_int32(<int32_t> PyBytes_GET_SIZE(raw))
-            self.put_byte(0)
-            self.put(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
-        elif isinstance(value, ObjectId):
-            kind = 0x07
-            binary = getattr(value, "binary", None)
-            if not isinstance(binary, bytes) or PyBytes_GET_SIZE(binary) != 12:
-                raise TypeError(f"{self.where()}: an ObjectId without its 12 bytes")
-            self.put(PyBytes_AS_STRING(binary), 12)
-        else:
-            self.size = start
-            self.path.pop()
-            return self.put_other(name, value, depth)
-        self.data[start] = <char> kind
-        self.path.pop()
-        return 0
-
-    cdef int put_other(self, object name, object value, int depth) except -1:
-        """Types outside the core set: pymongo's own BSON types as pymongo writes them, the rest through the fallback."""
-        cdef bytes raw
-        cdef object plain
-        self.path.append(name)
-        try:
-            if isinstance(value, _OF_PYMONGO):
-                raw = _encode_with_pymongo({"": value})
-                plain = None
-            else:
-                raw = None
-                plain = self.fallback(value)
-        except (TypeError, InvalidDocument) as error:
-            raise TypeError(f"{self.where()}: {error}") from None
-        except (ValueError, ArithmeticError, BSONError) as error:
-            raise ValueError(f"{self.where()}: {error}") from None
-        if raw is None:
-            if self.pending > MAX_DEPTH:  # as depth cannot see an answer that needs the fallback again, and again
-                self.refuse_depth()
-            self.path.pop()
-            self.pending += 1
-            self.put_element(name, plain, depth)
-            self.pending -= 1
-            return 0
-        self.path.pop()
-        # int32 length, type, empty name, value, closing NUL
-        self.put_byte(raw[4])
-        self.put_name(name)
-        return self.put(PyBytes_AS_STRING(raw) + 6, PyBytes_GET_SIZE(raw) - 7)
-
-
-def encode(dict document not None, fallback not None) -> bytes:
-    """The BSON of ``document``.
-
-    ``fallback(value)`` turns a value of a type outside BSON into one inside, or raises TypeError. Raises TypeError or
-    ValueError whose text begins with the path of the value at fault.
-    """
-    cdef _Writer writer = _Writer(fallback)
-    writer.put_members(document, 0)
-    return PyBytes_FromStringAndSize(writer.data, writer.size)
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
+# MongoDB nests a hundred levels at most; twice that keeps a hostile document from the end of the stack.
+cdef enum:
+    DEEPEST = 200
 
 cdef int32_t _int32(const unsigned char* at) noexcept:
     cdef int32_t value
@@ -385,7 +134,7 @@ cdef object _members(const unsigned char* document, Py_ssize_t size, bint is_lis
     cdef Py_ssize_t at = 4
     cdef dict members
     cdef list items
-    if depth > 2 * MAX_DEPTH:
+    if depth > DEEPEST:
         raise ValueError("BSON is nested too deep")
     if size < 5 or _int32(document) != size:
         raise ValueError("BSON document reaches beyond its place")
@@ -437,12 +186,47 @@ cdef object value_of(const Element* element, int depth):
         return PyBytes_FromStringAndSize(<const char*> element.value + 5, element.size - 5)
     if kind == 0x13:
         return Decimal128.from_bid(PyBytes_FromStringAndSize(<const char*> element.value, 16)).to_decimal()
-    # Rare types: as a document of one field, by pymongo.
-    raw = PyBytes_FromStringAndSize(<const char*> element.value, element.size)
-    try:
-        return _decode_with_pymongo((element.size + 7).to_bytes(4, "little") + bytes((kind, 0)) + raw + b"\0")[""]
-    except BSONError as error:
-        raise ValueError(f"BSON type 0x{kind:02x} is malformed: {error}") from None
+    return _rare_value(element, depth)
+
+
+cdef object _rare_value(const Element* element, int depth):
+    """Types that payloads hardly ever have, as pymongo's own classes. (Its decoder is not asked: it reads beyond malformed ones.)"""
+    cdef unsigned char kind = element.kind
+    cdef const unsigned char* at = element.value
+    cdef Py_ssize_t size = element.size, length
+    if kind == 0x05:
+        if at[4] == 2:  # the old form holds its length once more
+            if size < 9 or _int32(at + 5) != size - 9:
+                raise ValueError("BSON binary of subtype 2 contradicts its length")
+            return Binary(PyBytes_FromStringAndSize(<const char*> at + 9, size - 9), 2)
+        return Binary(PyBytes_FromStringAndSize(<const char*> at + 5, size - 5), at[4])
+    if kind == 0x0B:
+        length = <const unsigned char*> memchr(at, 0, size) - at
+        return Regex(_text(at, length), _text(at + length + 1, size - length - 2))
+    if kind == 0x11:
+        return Timestamp(<unsigned int> _int32(at + 4), <unsigned int> _int32(at))
+    if kind == 0x7F:
+        return MaxKey()
+    if kind == 0xFF:
+        return MinKey()
+    if kind == 0x0F:  # its own length, a text, a document
+        if size < 14 or not 1 <= _int32(at + 4) <= size - 13:
+            raise ValueError("BSON code with scope contradicts its length")
+        length = _int32(at + 4)
+        if at[8 + length - 1] != 0:
+            raise ValueError("BSON text has no end")
+        return Code(_text(at + 8, length - 1), _members(at + 8 + length, size - 8 - length, False, depth + 1))
+    length = _int32(at)  # a text, checked to be inside the element
+    if at[4 + length - 1] != 0:
+        raise ValueError("BSON text has no end")
+    text = _text(at + 4, length - 1)
+    if kind == 0x0D:
+        return Code(text)
+    if kind == 0x0E:
+        return text
+    if kind == 0x0C:
+        return DBRef(text, ObjectId(PyBytes_FromStringAndSize(<const char*> at + 4 + length, 12)))
+    raise ValueError(f"BSON type 0x{kind:02x} is unknown")
 
 
 def decode(const unsigned char[::1] raw not None) -> dict:
@@ -455,13 +239,13 @@ def split(const unsigned char[::1] batch not None) -> list:
     cdef list documents = []
     cdef Py_ssize_t at = 0, size
     while at < batch.shape[0]:
-        size = _document_size(&batch[at], batch.shape[0] - at)
+        size = document_size(&batch[at], batch.shape[0] - at)
         documents.append(PyBytes_FromStringAndSize(<const char*> &batch[at], size))
         at += size
     return documents
 
 
-cdef Py_ssize_t _document_size(const unsigned char* at, Py_ssize_t left) except -1:
+cdef Py_ssize_t document_size(const unsigned char* at, Py_ssize_t left) except -1:
     if left < 5:
         raise ValueError("BSON ends inside a length")
     cdef Py_ssize_t size = _int32(at)
@@ -509,11 +293,11 @@ cdef class RecordReader:
         while next_element(document, size, &at, &element):
             if _named(&element, self.body):
                 parts.body = element
-            elif _is(&element, b"_id", 3):
+            elif is_called(&element, b"_id", 3):
                 parts.identity = element
-            elif _is(&element, b"when", 4):
+            elif is_called(&element, b"when", 4):
                 parts.when = element
-            elif _is(&element, b"removed", 7):
+            elif is_called(&element, b"removed", 7):
                 parts.removed = element
             else:
                 for i in range(len(self.names)):
@@ -569,112 +353,9 @@ cdef class RecordReader:
         return (key, identity, *self.values(&parts))
 
 
-cdef bint _is(const Element* element, const char* name, Py_ssize_t size) noexcept:
+cdef bint is_called(const Element* element, const char* name, Py_ssize_t size) noexcept:
     return element.name_size == size and memcmp(element.name, name, size) == 0
 
 
 cdef bint _named(const Element* element, bytes name) noexcept:
-    return _is(element, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
-
-
-# --- candles ---------------------------------------------------------------------------------------------------------
-
-cdef enum:
-    FIELDS = 6
-
-cdef const char* _NAMES[FIELDS]
-_NAMES[0] = b"timestamp"
-_NAMES[1] = b"open"
-_NAMES[2] = b"high"
-_NAMES[3] = b"low"
-_NAMES[4] = b"close"
-_NAMES[5] = b"volume"
-cdef Py_ssize_t[FIELDS] _NAME_SIZES = [9, 4, 4, 3, 5, 6]
-
-
-cdef Py_ssize_t _slot(const unsigned char* document, Py_ssize_t size, long long since, long long step, double* values) except -2:
-    """The grid slot of a candle and its six fields in ``values``; -1 for a document off the grid, whose prices nobody asked for."""
-    cdef Element element, found[FIELDS]
-    cdef Py_ssize_t at = 4
-    cdef int field
-    cdef long long timestamp
-    cdef unsigned long long offset  # the distance of two int64 may need all 64 bits
-    for field in range(FIELDS):
-        found[field].kind = 0
-    while next_element(document, size, &at, &element):
-        for field in range(FIELDS):
-            if _is(&element, _NAMES[field], _NAME_SIZES[field]):
-                found[field] = element
-                break
-    if found[0].kind == 0:
-        raise ValueError("timestamp is missing")
-    values[0] = number_of(&found[0])
-    if not isfinite(values[0]) or values[0] > 9e15 or values[0] < -9e15:
-        return -1
-    timestamp = <long long> values[0]
-    if <double> timestamp != values[0] or timestamp < since:
-        return -1
-    offset = <unsigned long long> timestamp - <unsigned long long> since
-    if offset % <unsigned long long> step != 0:
-        return -1
-    for field in range(1, FIELDS):
-        if found[field].kind == 0:
-            raise ValueError(f"the candle at {timestamp} has no {_NAMES[field].decode()}")
-        try:
-            values[field] = number_of(&found[field])
-        except ValueError as error:
-            raise ValueError(f"the candle at {timestamp}: {error}") from None
-    offset //= <unsigned long long> step
-    return <Py_ssize_t> min(offset, <unsigned long long> 0x7FFFFFFFFFFFFFFF)
-
-
-def decode_candles(list batches not None, char[::1] target, long long since, long long step, Py_ssize_t limit) -> int:
-    """Place candle documents on the grid since, since + step, ... (``limit`` slots, ms); return how many slots were filled.
-
-    ``batches`` hold whole BSON documents end to end, ordered by time stamp without duplicates. ``target`` is the memory of
-    ``limit`` packed rows of one int64 (time stamp) and five float64 (open, high, low, close, volume). Documents off the grid
-    are passed over. Raises ValueError for malformed BSON and for a candle with a field that is absent or no number.
-    """
-    cdef double values[FIELDS]
-    cdef const unsigned char[::1] batch
-    cdef Py_ssize_t at, size, slot, filled = 0
-    cdef long long timestamp
-    cdef object raw
-    if step <= 0 or limit < 0 or target.shape[0] % 48 != 0 or target.shape[0] // 48 != limit:
-        raise ValueError("target does not hold limit rows of 48 bytes")
-    for raw in batches:
-        batch = raw
-        at = 0
-        while at < batch.shape[0]:
-            size = _document_size(&batch[at], batch.shape[0] - at)
-            slot = _slot(&batch[at], size, since, step, values)
-            at += size
-            if slot < filled or slot >= limit:
-                continue
-            if slot != filled:
-                return filled  # a hole: nothing behind it can make the window whole
-            timestamp = since + slot * step
-            memcpy(&target[slot * 48], &timestamp, 8)
-            memcpy(&target[slot * 48 + 8], &values[1], 40)
-            filled += 1
-    return filled
-
-
-def numbers(list batches not None, str name not None) -> list:
-    """The number called ``name`` of each document, as float, without those that have none; ``batches`` as in decode_candles."""
-    cdef bytes wanted = name.encode()
-    cdef const unsigned char[::1] batch
-    cdef Element element
-    cdef Py_ssize_t at, size
-    cdef list found = []
-    cdef object raw
-    for raw in batches:
-        batch = raw
-        at = 0
-        while at < batch.shape[0]:
-            size = _document_size(&batch[at], batch.shape[0] - at)
-            if find_element(&batch[at], size, PyBytes_AS_STRING(wanted), PyBytes_GET_SIZE(wanted), &element):
-                if element.kind in (0x01, 0x10, 0x12, 0x13):
-                    found.append(number_of(&element))
-            at += size
-    return found
+    return is_called(element, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))

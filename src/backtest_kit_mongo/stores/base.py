@@ -13,8 +13,7 @@ import msgspec
 import numpy as np
 from bson import Decimal128
 
-from .._core import bson as core
-from .._core import keys
+from .._core import keys, writer
 from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
@@ -127,7 +126,7 @@ _KEPT = (datetime, bytes, bytearray, Decimal)
 def encode(what: str, document: dict[str, Any]) -> bytes:
     """The BSON of a document; InvalidTypeError or InvalidValueError, beginning with ``what``, for what cannot be stored."""
     try:
-        raw = core.encode(document, plain)
+        raw = writer.encode(document, plain)
     except TypeError as error:
         raise InvalidTypeError(f"{what}: {error}") from None
     except (ValueError, ArithmeticError) as error:

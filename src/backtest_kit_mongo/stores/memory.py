@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core import bson as core
+from .._core import bson
 from ..candles import CANDLE_DTYPE, CandleArray, interval_ms
 from ..domains import Domain
 from .base import Key, Record, encode
@@ -29,7 +29,7 @@ class _Kept:
         self.updated = updated
 
     def open(self) -> Record:
-        return self.record._replace(body=core.decode(self.body)["payload"])
+        return self.record._replace(body=bson.decode(self.body)["payload"])
 
 
 class MemoryStore:

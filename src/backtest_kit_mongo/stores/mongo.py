@@ -18,7 +18,8 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from .._core import bson as core
+from .._core import bson
+from .._core.candles import decode_candles, numbers
 from ..candles import CANDLE_DTYPE, PRICES, CandleArray, interval_ms
 from ..config import Config
 from ..domains import DOMAINS, Domain
@@ -45,7 +46,7 @@ class MongoStore:
         self.process_ids = ProcessIds(config.CC_PROCESS_IDS)
         self.redis_ids = RedisIds(config, metrics)
         self._metrics = metrics
-        self._readers = {name: core.RecordReader(domain.key, domain.body or "") for name, domain in DOMAINS.items()}
+        self._readers = {name: bson.RecordReader(domain.key, domain.body or "") for name, domain in DOMAINS.items()}
         self._indexed: set[str] = set()
         self.renew()
         renew_after_fork(self)
@@ -179,7 +180,7 @@ class MongoStore:
         """The documents of a query, taken apart."""
         with self.connection.collection(domain).find_raw_batches(wanted, **options) as cursor:
             for batch in cursor:
-                for document in core.split(batch):  # type: ignore[arg-type]
+                for document in bson.split(batch):  # type: ignore[arg-type]
                     yield self._open(domain, document)
 
     def _read_chunk(self, domain: Domain, keys: Sequence[Key], found: dict[Key, Record]) -> None:
@@ -326,7 +327,7 @@ class MongoStore:
 
     @translates
     def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
-        """See Store. One range query, decoded in the compiled core."""
+        """See Store. One range query, decoded in the compiled bson."""
         step = interval_ms(interval)
         domain = DOMAINS["candle"]
         wanted = {
@@ -342,7 +343,7 @@ class MongoStore:
             return None
         columns = np.empty(limit, CANDLE_DTYPE)
         with _reading(domain, f"{exchange_name} {symbol} {interval}"):
-            filled = core.decode_candles(batches, columns.view(np.int8), since, step, limit)
+            filled = decode_candles(batches, columns.view(np.int8), since, step, limit)
         return columns if filled == limit else None
 
     @translates
@@ -363,9 +364,9 @@ class MongoStore:
         fields = {"_id": with_ids, "timestamp": True}
         there: list[Any] = list(collection.find_raw_batches({**series, "timestamp": wanted}, projection=fields, batch_size=100_000))
         with _reading(domain):
-            present = np.array(core.numbers(there, "timestamp"), np.float64)
+            present = np.array(numbers(there, "timestamp"), np.float64)
             if with_ids:
-                found = (core.decode(row) for batch in there for row in core.split(batch))
+                found = (bson.decode(row) for batch in there for row in bson.split(batch))
                 self._share_candle_ids((exchange_name, symbol, interval), found)
         if present.size:
             # Another writer's document between two grid points is none of the grid's candles: only equal ones count.

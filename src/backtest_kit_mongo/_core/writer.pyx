@@ -1,0 +1,267 @@
+"""BSON (bsonspec.org) from Python values, checked while it is written.
+
+What a reader could not get back is refused: integers outside 64 bits, naive datetimes, keys that are no strings, NUL in a key,
+nesting without end.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.datetime cimport PyDateTime_Check, import_datetime
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memchr, memcpy
+
+from datetime import datetime, timedelta, timezone
+
+from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
+from bson import encode as _encode_with_pymongo
+from bson.errors import BSONError, InvalidDocument
+from bson.raw_bson import RawBSONDocument
+
+import_datetime()
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+cdef object _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+cdef object _MILLISECOND = timedelta(milliseconds=1)
+
+# What pymongo writes for us. (Int64, ObjectId and SON, a dict, are written here.)
+cdef tuple _OF_PYMONGO = (Binary, Code, DatetimeMS, DBRef, Decimal128, MaxKey, MinKey, RawBSONDocument, Regex, Timestamp)
+
+# The server takes 100 levels of nesting (MongoDB limits); three of them hold the command and the update around a payload.
+cdef int MAX_DEPTH = 96
+
+
+cdef str _shown(object value):
+    """The beginning of a repr for an error message; the type where there is no repr (an int of 5,000 digits has none)."""
+    try:
+        return f"{value!r:.60}"
+    except Exception:
+        return f"a {type(value).__name__}"
+
+
+@cython.final
+cdef class _Writer:
+    """A growing buffer and, for the error message, the path of the value that is being written."""
+
+    cdef char* data
+    cdef Py_ssize_t size, capacity
+    cdef list path
+    cdef object fallback
+    cdef int pending  # calls of the fallback whose answer is being written
+
+    def __cinit__(self, object fallback):
+        self.capacity = 512
+        self.size = 0
+        self.pending = 0
+        self.path = []
+        self.fallback = fallback
+        self.data = <char*> PyMem_Malloc(self.capacity)
+        if self.data == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_Free(self.data)
+
+    cdef int reserve(self, Py_ssize_t more) except -1:
+        cdef Py_ssize_t capacity = self.capacity
+        cdef char* data
+        if self.size + more > capacity:
+            while capacity < self.size + more:
+                capacity *= 2
+            data = <char*> PyMem_Realloc(self.data, capacity)
+            if data == NULL:
+                raise MemoryError
+            self.data = data
+            self.capacity = capacity
+        return 0
+
+    cdef int put(self, const void* source, Py_ssize_t size) except -1:
+        self.reserve(size)
+        memcpy(self.data + self.size, source, size)
+        self.size += size
+        return 0
+
+    cdef int put_byte(self, unsigned char value) except -1:
+        return self.put(&value, 1)
+
+    cdef int put_int32(self, int32_t value) except -1:
+        return self.put(&value, 4)
+
+    cdef int put_int64(self, int64_t value) except -1:
+        return self.put(&value, 8)
+
+    cdef int put_double(self, double value) except -1:
+        return self.put(&value, 8)
+
+    cdef str where(self):
+        return ".".join(self.path) if self.path else "document"
+
+    cdef int refuse_depth(self) except -1:
+        raise ValueError(f"{self.where()[:60]}...: nested deeper than {MAX_DEPTH} levels, or it contains itself")
+
+    cdef int put_name(self, object name) except -1:
+        cdef Py_ssize_t size
+        cdef const char* text
+        if not isinstance(name, str):
+            raise TypeError(f"{self.where()}: keys must be str, got {type(name).__name__} ({_shown(name)})")
+        try:
+            text = PyUnicode_AsUTF8AndSize(name, &size)
+        except UnicodeEncodeError:
+            raise ValueError(f"{self.where()}: key {ascii(name)} holds a lone surrogate and is no UTF-8") from None
+        if memchr(text, 0, size) != NULL:
+            raise ValueError(f"{self.where()}: key {ascii(name)} holds a NUL character")
+        return self.put(text, size + 1)
+
+    cdef int put_string(self, object value) except -1:
+        cdef Py_ssize_t size
+        cdef const char* text
+        try:
+            text = PyUnicode_AsUTF8AndSize(value, &size)
+        except UnicodeEncodeError:
+            raise ValueError(f"{self.where()}: text with a lone surrogate is no UTF-8") from None
+        if size >= 0x7FFFFFFF:
+            raise ValueError(f"{self.where()}: text of {size} bytes is too long for BSON")
+        self.put_int32(<int32_t> (size + 1))
+        return self.put(text, size + 1)
+
+    cdef int put_date(self, object value) except -1:
+        cdef object milliseconds
+        try:
+            if value.utcoffset() is None:
+                raise ValueError(f"{value!r} is naive; give it a time zone, as in datetime.now(timezone.utc)")
+            milliseconds = (value - _EPOCH) // _MILLISECOND
+            return self.put_int64(milliseconds)
+        except TypeError as error:
+            raise TypeError(f"{self.where()}: {error}") from None
+        except (ValueError, ArithmeticError) as error:
+            raise ValueError(f"{self.where()}: {error}") from None
+
+    cdef int put_members(self, object value, int depth) except -1:
+        """Write dict, list or tuple as a document; the length is filled in at the end."""
+        cdef Py_ssize_t start = self.size, length
+        cdef object name, member
+        cdef Py_ssize_t index = 0
+        cdef int32_t total
+        if depth > MAX_DEPTH:
+            self.refuse_depth()
+        self.put_int32(0)
+        if isinstance(value, dict):
+            for name, member in (<dict> value).items():
+                self.put_element(name, member, depth)
+        else:
+            for member in value:
+                self.put_element(str(index), member, depth)
+                index += 1
+        self.put_byte(0)
+        length = self.size - start
+        if length > 0x7FFFFFFF:
+            raise ValueError(f"{self.where()}: {length} bytes are too long for BSON")
+        total = <int32_t> length
+        memcpy(self.data + start, &total, 4)
+        return 0
+
+    cdef int put_element(self, object name, object value, int depth) except -1:
+        cdef Py_ssize_t start = self.size
+        cdef long long integer
+        cdef int overflow = 0
+        cdef bytes raw
+        cdef object binary
+        self.put_byte(0)  # the type, known only below
+        self.put_name(name)
+        self.path.append(name)
+        cdef unsigned char kind
+        if value is None:
+            kind = 0x0A
+        elif value is True or value is False:
+            kind = 0x08
+            self.put_byte(value is True)
+        elif isinstance(value, str) and (type(value) is str or not isinstance(value, Code)):
+            kind = 0x02
+            self.put_string(value)
+        elif isinstance(value, float):
+            kind = 0x01
+            self.put_double(<double> value)
+        elif isinstance(value, int):
+            integer = PyLong_AsLongLongAndOverflow(value, &overflow)
+            if overflow:
+                raise ValueError(f"{self.where()}: {_shown(value)} does not fit into 64 bits")
+            if -0x80000000 <= integer <= 0x7FFFFFFF and (type(value) is int or not isinstance(value, Int64)):
+                kind = 0x10
+                self.put_int32(<int32_t> integer)
+            else:
+                kind = 0x12
+                self.put_int64(integer)
+        elif isinstance(value, dict):
+            kind = 0x03
+            self.put_members(value, depth + 1)
+        elif isinstance(value, (list, tuple)):
+            kind = 0x04
+            self.put_members(value, depth + 1)
+        elif PyDateTime_Check(value):
+            kind = 0x09
+            self.put_date(value)
+        elif isinstance(value, (bytes, bytearray)) and (type(value) is bytes or not isinstance(value, Binary)):
+            kind = 0x05
+            raw = bytes(value)
+            if PyBytes_GET_SIZE(raw) >= 0x7FFFFFFF:
+                raise ValueError(f"{self.where()}: {len(raw)} bytes are too long for BSON")
+            self.put_int32(<int32_t> PyBytes_GET_SIZE(raw))
+            self.put_byte(0)
+            self.put(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
+        elif isinstance(value, ObjectId):
+            kind = 0x07
+            binary = getattr(value, "binary", None)
+            if not isinstance(binary, bytes) or PyBytes_GET_SIZE(binary) != 12:
+                raise TypeError(f"{self.where()}: an ObjectId without its 12 bytes")
+            self.put(PyBytes_AS_STRING(binary), 12)
+        else:
+            self.size = start
+            self.path.pop()
+            return self.put_other(name, value, depth)
+        self.data[start] = <char> kind
+        self.path.pop()
+        return 0
+
+    cdef int put_other(self, object name, object value, int depth) except -1:
+        """Types outside the core set: pymongo's own BSON types as pymongo writes them, the rest through the fallback."""
+        cdef bytes raw
+        cdef object plain
+        self.path.append(name)
+        try:
+            if isinstance(value, _OF_PYMONGO):
+                raw = _encode_with_pymongo({"": value})
+                plain = None
+            else:
+                raw = None
+                plain = self.fallback(value)
+        except (TypeError, InvalidDocument) as error:
+            raise TypeError(f"{self.where()}: {error}") from None
+        except (ValueError, ArithmeticError, BSONError) as error:
+            raise ValueError(f"{self.where()}: {error}") from None
+        if raw is None:
+            if self.pending > MAX_DEPTH:  # as depth cannot see an answer that needs the fallback again, and again
+                self.refuse_depth()
+            self.path.pop()
+            self.pending += 1
+            self.put_element(name, plain, depth)
+            self.pending -= 1
+            return 0
+        self.path.pop()
+        # int32 length, type, empty name, value, closing NUL
+        self.put_byte(raw[4])
+        self.put_name(name)
+        return self.put(PyBytes_AS_STRING(raw) + 6, PyBytes_GET_SIZE(raw) - 7)
+
+
+def encode(dict document not None, fallback not None) -> bytes:
+    """The BSON of ``document``.
+
+    ``fallback(value)`` turns a value of a type outside BSON into one inside, or raises TypeError. Raises TypeError or
+    ValueError whose text begins with the path of the value at fault.
+    """
+    cdef _Writer writer = _Writer(fallback)
+    writer.put_members(document, 0)
+    return PyBytes_FromStringAndSize(writer.data, writer.size)
