@@ -156,6 +156,22 @@ def elements(document: bytes) -> Iterator[tuple[bytes, int, bytes]]:
         raise ValueError("no end")
 
 
+def is_well_formed(document: bytes) -> bool:
+    """Whether every length and every end fits, at every depth; pymongo may read beyond the end of what is not (seen in 4.20)."""
+    try:
+        for _, kind, raw in elements(document):
+            inner = raw
+            if kind == 0x0F:
+                text = value_size(raw, 4, 0x02)
+                take(raw, 4, text)
+                inner = raw[4 + text :]
+            if kind in (0x03, 0x04, 0x0F) and not is_well_formed(inner):
+                return False
+    except ValueError:
+        return False
+    return True
+
+
 def documents(batch: bytes) -> Iterator[bytes]:
     """The documents of a batch, one after the other."""
     at = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 
 import pymongo
@@ -451,3 +452,23 @@ def test_upsert_filter_is_the_unique_index(settings, database, domain):
     wanted = command.get("query") or command["q"]
     assert list(wanted) == list(domain.key)
     assert seen["planSummary"] == "IXSCAN { " + ", ".join(f"{name}: 1" for name in domain.key) + " }"
+
+
+def test_indexes_come_back_after_the_database_was_dropped(mongo):
+    """A database that is dropped under a running process has its unique indexes again after the gate, or with the next new record."""
+    kit.wait_for_init()
+    database = kit.get_mongo()
+
+    def unique(name):
+        return [index for index in database[name].list_indexes() if index.get("unique")]
+
+    database.client.drop_database(database.name)
+    kit.wait_for_init()
+    assert unique("signal-items")
+    database.client.drop_database(database.name)
+    time.sleep(1.1)  # a look is taken at most once a second
+    for number in range(2):
+        kit.PersistSignalAdapter.write_signal_data({"id": "a"}, "B", f"s{number}", "e")
+    kit.PersistCandleAdapter.write_candles_data([{"timestamp": 0, "open": 1, "high": 1, "low": 1, "close": 1, "volume": 0}], "B", "1m", "e")
+    assert unique("signal-items")
+    assert unique("candle-items")

@@ -6,6 +6,7 @@ import enum
 import math
 import uuid
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -593,3 +594,38 @@ def test_arguments_are_checked_without_a_connection():
         kit.PersistLogAdapter.write_log_data([{}])
     with pytest.raises(kit.InvalidTypeError, match="backtest"):
         kit.PersistStorageAdapter.read_storage_data("live")
+
+
+@pytest.mark.parametrize(
+    "year", [datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1))), datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-1)))]
+)
+def test_date_that_could_not_be_read_back_is_refused(store, year):
+    """One such row would make its whole list unreadable."""
+    with pytest.raises(kit.InvalidValueError, match="outside the years"):
+        kit.PersistNotificationAdapter.write_notification_data([{"id": "ok"}, {"id": "bad", "t": year}], False)
+    assert kit.PersistNotificationAdapter.read_notification_data(False) == []
+
+
+def test_order_and_bytes_survive(store):
+    """A dict subclass is stored in its own order, and a memoryview as bytes."""
+    ordered = OrderedDict(a=1, b=2)
+    ordered.move_to_end("a")
+    kit.PersistStateAdapter.write_state_data({"ordered": ordered, "view": memoryview(b"abc")}, "s", "b", 0)
+    state = kit.PersistStateAdapter.read_state_data("s", "b")
+    assert list(state["ordered"]) == ["b", "a"]
+    assert state["view"] == b"abc"
+
+
+def test_row_that_changes_while_it_is_written_is_our_error(store):
+    class Shifting(Mapping):
+        def __getitem__(self, key):
+            raise RuntimeError("dictionary changed size during iteration")
+
+        def __iter__(self):
+            return iter("ab")
+
+        def __len__(self):
+            return 2
+
+    with pytest.raises(kit.InvalidValueError, match="changed size"):
+        kit.PersistStateAdapter.write_state_data({"inner": Shifting()}, "s", "b", 0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numbers
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -98,10 +100,10 @@ def _row(index: int, candle: Any) -> tuple[Any, ...]:
         value = candle.get(name)
         if value is None:
             raise InvalidValueError(f"candle {index} (timestamp {candle.get('timestamp')}): {name} is missing")
-        if isinstance(value, (bool, np.bool_, str, bytes, np.ndarray)) or not hasattr(value, "__float__"):
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, Decimal)):
             raise InvalidTypeError(f"candle {index} (timestamp {candle.get('timestamp')}): {name} must be a number, got {value!r:.40}")
         values.append(value)
-    stamp = values[0]
+    stamp: Any = values[0]
     if stamp != stamp or stamp in (float("inf"), float("-inf")) or int(stamp) != stamp or abs(int(stamp)) > _TIME_LIMIT:
         raise InvalidValueError(f"candle {index}: timestamp {stamp!r} is not a whole number of ms")
     try:

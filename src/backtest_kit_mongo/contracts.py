@@ -233,8 +233,8 @@ class Contract:
         assert rule is not None
         if limit is DEFAULT_LIMIT:
             limit = rule.limit
-        elif limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
-            raise InvalidValueError(f"{self._domain.name}: limit must be a positive int or None for all, got {limit!r}")
+        elif limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit < 2**31):
+            raise InvalidValueError(f"{self._domain.name}: limit must be an int from 0 on, or None for all, got {limit!r}")
         self._check(prefix)
         rows = [self._value(record, type) for record in self._scan(prefix, limit)]
         if rule.oldest_first:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import math
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,7 @@ class Registry:
         self._given: Config | None = None
         self._config: Config | None = None  # the same, with the places of embedded servers
         self._mongo: MongoStore | None = None
+        self._lock = threading.RLock()
         self._servers: EmbeddedServers | None = None
 
     @property
@@ -80,22 +82,24 @@ class Registry:
 
     def configure(self, config: Config) -> None:
         """Take settings; connections of other settings are closed. No server is contacted, but for starting embedded ones."""
-        if config in (self._given, self._config):
-            return
-        self.close()
-        effective = config
-        if config.CC_EMBEDDED:
-            folder = Path(config.CC_EMBEDDED_DIR).expanduser() if config.CC_EMBEDDED_DIR else default_data_dir()
-            self._servers = EmbeddedServers(folder).start()
-            effective = msgspec.structs.replace(
-                config,
-                CC_MONGO_CONNECTION_STRING=_relocated(config.CC_MONGO_CONNECTION_STRING, self._servers.mongo_uri),
-                CC_REDIS_HOST=str(self._servers.redis_socket),
-                CC_REDIS_USER="",
-                CC_REDIS_PASSWORD="",
-            )
-        self._given, self._config = config, effective
-        self._mongo = MongoStore(effective, self.metrics)
+        with self._lock:
+            if config in (self._given, self._config):
+                if self._servers is None:
+                    return
+                self._servers.start()  # again, if one has died, or if the process that they were borrowed from has ended
+                if self._given is None or self._config == _at(self._servers, self._given):
+                    return
+                config = self._given
+            elif self._servers is not None or config.CC_EMBEDDED:
+                self.close()  # first, since two owners of one folder cannot be
+            if config.CC_EMBEDDED and self._servers is None:
+                folder = Path(config.CC_EMBEDDED_DIR).expanduser() if config.CC_EMBEDDED_DIR else default_data_dir()
+                self._servers = EmbeddedServers(folder).start()
+            effective = config if self._servers is None else _at(self._servers, config)
+            before, self._mongo = self._mongo, MongoStore(effective, self.metrics)
+            self._given, self._config = config, effective
+        if before is not None:
+            before.close()
 
     def install(self) -> None:
         """Serve every domain from MongoDB."""
@@ -114,13 +118,25 @@ class Registry:
 
     def close(self) -> None:
         """Close connections and stop embedded servers of our own; idempotent. What is stored stays."""
-        mongo, self._mongo = self._mongo, None
-        servers, self._servers = self._servers, None
-        self._given = self._config = None
+        with self._lock:
+            mongo, self._mongo = self._mongo, None
+            servers, self._servers = self._servers, None
+            self._given = self._config = None
         if mongo is not None:
             mongo.close()
         if servers is not None:
             servers.stop()
+
+
+def _at(servers: EmbeddedServers, config: Config) -> Config:
+    """The settings with the places of embedded servers."""
+    return msgspec.structs.replace(
+        config,
+        CC_MONGO_CONNECTION_STRING=_relocated(config.CC_MONGO_CONNECTION_STRING, servers.mongo_uri),
+        CC_REDIS_HOST=str(servers.redis_socket),
+        CC_REDIS_USER="",
+        CC_REDIS_PASSWORD="",
+    )
 
 
 def _relocated(uri: str, place: str) -> str:

@@ -26,6 +26,8 @@ cdef extern from "Python.h":
 
 cdef object _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 cdef object _MILLISECOND = timedelta(milliseconds=1)
+cdef object _FIRST = (datetime.min.replace(tzinfo=timezone.utc) - _EPOCH) // _MILLISECOND
+cdef object _LAST = (datetime.max.replace(tzinfo=timezone.utc) - _EPOCH) // _MILLISECOND
 
 # What pymongo writes for us. (Int64, ObjectId and SON, a dict, are written here.)
 cdef tuple _OF_PYMONGO = (Binary, Code, DatetimeMS, DBRef, Decimal128, MaxKey, MinKey, RawBSONDocument, Regex, Timestamp)
@@ -133,6 +135,8 @@ cdef class _Writer:
             if value.utcoffset() is None:
                 raise ValueError(f"{value!r} is naive; give it a time zone, as in datetime.now(timezone.utc)")
             milliseconds = (value - _EPOCH) // _MILLISECOND
+            if not _FIRST <= milliseconds <= _LAST:
+                raise ValueError(f"{value!r} is outside the years 1 to 9999 in UTC, and could not be read back")
             return self.put_int64(milliseconds)
         except TypeError as error:
             raise TypeError(f"{self.where()}: {error}") from None
@@ -148,8 +152,11 @@ cdef class _Writer:
         if depth > MAX_DEPTH:
             self.refuse_depth()
         self.put_int32(0)
-        if isinstance(value, dict):
+        if type(value) is dict:
             for name, member in (<dict> value).items():
+                self.put_element(name, member, depth)
+        elif isinstance(value, dict):  # an order, or items, of its own
+            for name, member in value.items():
                 self.put_element(name, member, depth)
         else:
             for member in value:

@@ -151,7 +151,7 @@ class _Replay:
                 raise BadSignalError(f"{self._named(when)} returned no valid signal: {error}") from error
         except (ServerUnavailableError, DatabaseError):
             raise  # not the fault of the strategy, and nothing could be written now
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a strategy that calls sys.exit() has failed as well
             failure = error if isinstance(error, BadSignalError) else StrategyError(self._raised(error, when))
             try:
                 self.journal.failed(when, type(error).__name__, str(failure))
@@ -219,7 +219,7 @@ class _Replay:
     def _named(self, when: int) -> str:
         return f"strategy {self.strategy.name!r} on {self.context.symbol} at {iso_time(when)}"
 
-    def _raised(self, error: Exception, when: int) -> str:
+    def _raised(self, error: BaseException, when: int) -> str:
         return f"{self._named(when)} raised {describe(error)} ({where(error, self.strategy.file)})"
 
 

@@ -80,10 +80,12 @@ def check_key(domain: Domain, key: Key) -> Key:
 
 def plain(value: Any) -> Any:
     """A value of a type outside BSON as one inside; TypeError for what cannot be stored."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, np.generic)):
+        if value.dtype.kind in "mM":
+            raise ValueError("NumPy times are naive; use aware datetimes, or int milliseconds")
         return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
+    if isinstance(value, memoryview):
+        return bytes(value)
     if isinstance(value, Decimal):
         return Decimal128(value)  # ValueError beyond 34 digits
     if isinstance(value, Mapping):
@@ -131,6 +133,8 @@ def encode(what: str, document: dict[str, Any]) -> bytes:
         raise InvalidTypeError(f"{what}: {error}") from None
     except (ValueError, ArithmeticError) as error:
         raise InvalidValueError(f"{what}: {error}") from None
+    except (RuntimeError, AttributeError) as error:  # changed by another thread meanwhile, or a member that is not set
+        raise InvalidValueError(f"{what}: {error}") from error
     if len(raw) > MAX_DOCUMENT - 4096:  # the rest is for key fields, dates and the command around them
         raise InvalidValueError(f"{what}: {len(raw)} bytes; MongoDB takes at most {MAX_DOCUMENT} bytes for one document")
     return raw

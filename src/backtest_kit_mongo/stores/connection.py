@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
@@ -99,6 +99,8 @@ class MongoConnection:
         uri = self.config.CC_MONGO_CONNECTION_STRING
         given = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
         defaults: dict[str, Any] = {"appname": "backtest-kit-mongo", "connect": False}
+        if "retryreads" not in given:
+            defaults["retryReads"] = False  # done here, see retried: pymongo would wait for a silent server three times over
         if "servermonitoringmode" not in given:
             # The streaming monitor hears of nothing between its heartbeats: after a failed login each call would wait 10 s for one.
             defaults["serverMonitoringMode"] = "poll"
@@ -144,8 +146,22 @@ class MongoConnection:
         batch = reply["cursor"]["firstBatch"]
         return batch[0].raw if batch else None
 
-    def upsert(self, domain: Domain, wanted: Document, update: Document) -> Any:
-        """Update or insert the one document of a key; its ``_id``."""
+    def find(self, domain: Domain, wanted: Document, **options: Any) -> Iterator[bytes]:
+        """The documents of a query, in batches of BSON; asked again if the connection breaks before the first one."""
+        collection = self.collection(domain)
+
+        def begin() -> tuple[Any, Any]:
+            cursor = collection.find_raw_batches(wanted, **options)
+            return cursor, next(cursor, None)
+
+        cursor, batch = retried(domain, begin)
+        with cursor:
+            while batch is not None:
+                yield batch
+                batch = next(cursor, None)
+
+    def upsert(self, domain: Domain, wanted: Document, update: Document) -> tuple[Any, bool]:
+        """Update or insert the one document of a key; its ``_id``, and whether it is new."""
         collection = self.collection(domain)
         command = {
             "findAndModify": collection.name,
@@ -161,7 +177,7 @@ class MongoConnection:
         if failure is not None:
             error = WTimeoutError if failure.get("code") == 64 else WriteConcernError
             raise error(failure.get("errmsg", "write concern error"), failure.get("code"), failure)
-        return reply["value"]["_id"]
+        return reply["value"]["_id"], not reply["lastErrorObject"]["updatedExisting"]
 
     def close(self) -> None:
         """Close the client; none is made again."""

@@ -143,7 +143,7 @@ def _exchange(connection: Any, command: bytes) -> Any:
         return connection.read_response()
     except ResponseError:
         raise  # a whole reply: the connection stays in step
-    except UnicodeError as error:  # the host is no host name
+    except (UnicodeError, AttributeError) as error:  # the host is no host name; another thread closed the connection meanwhile
         raise RedisConnectionError(str(error)) from None
     except BaseException:
         connection.disconnect()  # the reply of this command must never be read by the next one

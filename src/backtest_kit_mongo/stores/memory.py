@@ -13,6 +13,7 @@ from .._core import bson
 from ..candles import CANDLE_DTYPE, CandleArray, interval_ms
 from ..domains import Domain
 from .base import Key, Record, encode
+from .forks import renew_after_fork
 
 __all__ = ["DummyStore", "MemoryStore"]
 
@@ -36,10 +37,15 @@ class MemoryStore:
     """Records in this process, gone with it."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.renew()
+        renew_after_fork(self)
         self._records: dict[str, dict[Key, _Kept]] = {}
         self._candles: dict[Key, dict[int, Any]] = {}
         self._clock = itertools.count()
+
+    def renew(self) -> None:
+        """Start with a free lock; see ``forks``."""
+        self._lock = threading.RLock()
 
     def wait_for_init(self, timeout: float) -> None:
         """See Store; always ready."""

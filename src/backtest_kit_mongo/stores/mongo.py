@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +28,6 @@ from ..errors import BacktestKitError, DatabaseError, IndexConflictError, Server
 from ..metrics import BACKFILLS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, Metrics
 from .base import Key, Record, encode
 from .connection import Document, MongoConnection, lost_races, retried, translated, translates
-from .forks import renew_after_fork
 from .idcache import DomainIds, ProcessIds, RedisIds, parse_id
 from .indexes import conflict_error, ensure_indexes
 
@@ -35,6 +35,9 @@ __all__ = ["MongoStore"]
 
 CHUNK = 1000
 """Records per command of a batch."""
+
+# New documents are what a missing unique index lets in twice: where one was made, the indexes are looked at again so soon.
+_SEEN = 1.0
 
 
 class MongoStore:
@@ -47,13 +50,7 @@ class MongoStore:
         self.redis_ids = RedisIds(config, metrics)
         self._metrics = metrics
         self._readers = {name: bson.RecordReader(domain.key, domain.body or "") for name, domain in DOMAINS.items()}
-        self._indexed: set[str] = set()
-        self.renew()
-        renew_after_fork(self)
-
-    def renew(self) -> None:
-        """Start with a free lock; see ``forks``."""
-        self._indexing = threading.Lock()
+        self._indexed: dict[str, float] = {}  # when the indexes of a domain were last seen to stand (time.monotonic)
 
     def ids(self, domain: Domain) -> DomainIds:
         """The id cache of a domain, to look into and to repair."""
@@ -93,7 +90,7 @@ class MongoStore:
                 conflicts: dict[str, Any] = {}
                 for domain in DOMAINS.values():
                     try:
-                        self._ensure_indexes(domain)
+                        self._ensure_indexes(domain, seen_within=0)
                     except IndexConflictError as error:
                         conflicts.update(error.conflicts)
         except PyMongoError as error:
@@ -101,14 +98,20 @@ class MongoStore:
         if conflicts:
             raise conflict_error(conflicts)
 
-    def _ensure_indexes(self, domain: Domain) -> None:
-        """The indexes of a domain stand when this returns; looked at once per process."""
-        if domain.name in self._indexed:
-            return
-        with self._indexing:
-            if domain.name not in self._indexed:
-                ensure_indexes(self.connection.collection(domain), domain)
-                self._indexed.add(domain.name)
+    def _ensure_indexes(self, domain: Domain, *, seen_within: float = 30.0) -> None:
+        """The indexes of a domain stand when this returns.
+
+        They are looked at again after ``seen_within`` seconds, since a database may be dropped or restored under a running
+        process. Two threads may look at once, which costs less than to let one wait for the other's time-out.
+        """
+        if time.monotonic() - self._indexed.get(domain.name, -math.inf) > seen_within:
+            retried(domain, lambda: ensure_indexes(self.connection.collection(domain), domain))
+            self._indexed[domain.name] = time.monotonic()
+
+    def _look_again(self, domain: Domain) -> None:
+        """A record was new: let the next write look at the indexes before it goes out, unless that was done in the last second."""
+        if time.monotonic() - self._indexed.get(domain.name, 0.0) > _SEEN:
+            self._indexed.pop(domain.name, None)
 
     # --- reading ---
 
@@ -178,10 +181,9 @@ class MongoStore:
 
     def _documents(self, domain: Domain, wanted: Document, **options: Any) -> Iterator[tuple[Key, ObjectId | None, Any, int | None, bool]]:
         """The documents of a query, taken apart."""
-        with self.connection.collection(domain).find_raw_batches(wanted, **options) as cursor:
-            for batch in cursor:
-                for document in bson.split(batch):  # type: ignore[arg-type]
-                    yield self._open(domain, document)
+        for batch in self.connection.find(domain, wanted, **options):
+            for document in bson.split(batch):
+                yield self._open(domain, document)
 
     def _read_chunk(self, domain: Domain, keys: Sequence[Key], found: dict[Key, Record]) -> None:
         """As _read_one, for up to a thousand keys: at most one MGET, one find by id and one find by key."""
@@ -249,7 +251,9 @@ class MongoStore:
             record = records[0]
             update = _update(domain, record, now)
             self._ensure_indexes(domain)
-            value = self.connection.upsert(domain, dict(zip(domain.key, record.key, strict=True)), update)
+            value, inserted = self.connection.upsert(domain, dict(zip(domain.key, record.key, strict=True)), update)
+            if inserted:
+                self._look_again(domain)
             if isinstance(value, ObjectId):  # what another writer stored under an id of another type stays uncached
                 self._remember(domain, record.key, value)
             return
@@ -269,6 +273,8 @@ class MongoStore:
         # Ordered for lists: their documents get their ids, and so their order among equal dates, in the order of the list.
         result = retried(domain, lambda: collection.bulk_write(requests, ordered=not domain.keyed))
         inserted = {updates[index][0]: value for index, value in (result.upserted_ids or {}).items()}
+        if inserted:
+            self._look_again(domain)
         if domain.keyed:
             # Ids of records that were there are not written to Redis: the ones this process remembers are not verified here, and
             # whoever learned them has written them.
@@ -336,8 +342,7 @@ class MongoStore:
             "interval": interval,
             "timestamp": {"$gte": since, "$lt": since + limit * step},
         }
-        cursor = self.connection.collection(domain).find_raw_batches(wanted, sort=[("timestamp", 1)], batch_size=limit + 1)
-        batches: list[Any] = list(cursor)  # bytes, whatever the annotation of pymongo says
+        batches = list(self.connection.find(domain, wanted, sort=[("timestamp", 1)], batch_size=limit + 1))
         # A candle document takes more than 48 bytes: fewer bytes than that cannot hold the window, and need no memory for it.
         if sum(map(len, batches)) < limit * CANDLE_DTYPE.itemsize:
             return None
@@ -352,7 +357,7 @@ class MongoStore:
         if not len(candles):
             return 0
         domain = DOMAINS["candle"]
-        self._ensure_indexes(domain)
+        self._ensure_indexes(domain, seen_within=_SEEN)
         collection = self.connection.collection(domain)
         stamps, first = np.unique(candles["timestamp"], return_index=True)
         series = {"exchangeName": exchange_name, "interval": interval, "symbol": symbol}
@@ -362,7 +367,7 @@ class MongoStore:
             wanted = {"$in": stamps.tolist()}
         with_ids = self.config.CC_REDIS_IDS == "all"
         fields = {"_id": with_ids, "timestamp": True}
-        there: list[Any] = list(collection.find_raw_batches({**series, "timestamp": wanted}, projection=fields, batch_size=100_000))
+        there = list(self.connection.find(domain, {**series, "timestamp": wanted}, projection=fields, batch_size=100_000))
         with _reading(domain):
             present = np.array(numbers(there, "timestamp"), np.float64)
             if with_ids:
