@@ -30,6 +30,10 @@ def tables():
     return module
 
 
+def test_nothing_is_left_to_fill_in():
+    assert not re.search(r"\b[A-Z]+_(SECTION|TABLE)\b|TODO|TBD", README)
+
+
 def test_tables_are_what_the_code_says():
     """``python tools/readme_tables.py`` prints the tables that belong there."""
     assert tables().contracts() in README
