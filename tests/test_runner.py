@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from hand_market import MINUTE, START, flat, memory, use_memory  # noqa: F401 - memory is a fixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidTypeError, InvalidValueError
-from backtest_kit_mongo.adapters import adapter_of
 from backtest_kit_mongo.candles import CANDLE_DTYPE, INTERVAL_MS
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import (
@@ -32,34 +32,7 @@ from backtest_kit_mongo.runner import (
 )
 from backtest_kit_mongo.runner.history import current_history
 
-MINUTE = 60_000
-START = 1677628800000  # 2023-03-01T00:00:00Z, a multiple of every interval
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
-
-
-def use_memory():
-    for domain in DOMAINS.values():
-        adapter_of(domain).use_memory()
-
-
-@pytest.fixture(autouse=True)
-def memory():
-    use_memory()
-    clear_strategies()
-    yield
-    clear_strategies()
-    for domain in DOMAINS.values():
-        adapter_of(domain).use_mongo()
-
-
-def flat(minutes, price=100.0):
-    """Candles that stand still at ``price``, so that the price of the run is exactly that."""
-    market = np.zeros(minutes, CANDLE_DTYPE)
-    market["timestamp"] = START + MINUTE * np.arange(minutes)
-    for column in ("open", "high", "low", "close"):
-        market[column] = price
-    market["volume"] = 1.0
-    return market
 
 
 def once_at(minute, signal, asked=None):

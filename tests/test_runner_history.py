@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
+from hand_market import MINUTE, START, memory, use_memory  # noqa: F401 - memory is a fixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidTypeError, InvalidValueError, PersistCandleAdapter
-from backtest_kit_mongo.adapters import adapter_of
 from backtest_kit_mongo.candles import CANDLE_DTYPE, INTERVAL_MS
-from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import (
     OutsideRunError,
     StrategyError,
@@ -20,24 +19,6 @@ from backtest_kit_mongo.runner import (
     synthetic_market,
 )
 from backtest_kit_mongo.runner.history import CandleHistory
-
-MINUTE = 60_000
-START = 1677628800000
-
-
-def use_memory():
-    for domain in DOMAINS.values():
-        adapter_of(domain).use_memory()
-
-
-@pytest.fixture(autouse=True)
-def memory():
-    use_memory()
-    clear_strategies()
-    yield
-    clear_strategies()
-    for domain in DOMAINS.values():
-        adapter_of(domain).use_mongo()
 
 
 def store(market, symbol="BTCUSDT", interval="1m", exchange="binance"):

@@ -5,19 +5,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
+from hand_market import MINUTE, START, flat, memory, use_memory  # noqa: F401 - memory is a fixture
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
 from backtest_kit_mongo.adapters import adapter_of
-from backtest_kit_mongo.candles import CANDLE_DTYPE
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import (
     BadSignalError,
     StrategyError,
     add_strategy,
-    clear_strategies,
     import_candles,
     load_strategy_file,
     run_backtest,
@@ -26,35 +24,9 @@ from backtest_kit_mongo.runner import (
 from backtest_kit_mongo.runner.position import Costs
 from backtest_kit_mongo.runner.rows import RunContext, derive_id
 
-MINUTE = 60_000
-START = 1677628800000
 CONTEXT = ("BTCUSDT", "hand", "binance")
 LONG = {"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 95.0, "minuteEstimatedTime": 60, "note": "because"}
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
-
-
-def use_memory():
-    for domain in DOMAINS.values():
-        adapter_of(domain).use_memory()
-
-
-@pytest.fixture(autouse=True)
-def memory():
-    use_memory()
-    clear_strategies()
-    yield
-    clear_strategies()
-    for domain in DOMAINS.values():
-        adapter_of(domain).use_mongo()
-
-
-def flat(minutes, price=100.0):
-    market = np.zeros(minutes, CANDLE_DTYPE)
-    market["timestamp"] = START + MINUTE * np.arange(minutes)
-    for column in ("open", "high", "low", "close"):
-        market[column] = price
-    market["volume"] = 1.0
-    return market
 
 
 def eventful():

@@ -1,0 +1,41 @@
+"""What the tests of the runner share: contracts in memory, and markets made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.candles import CANDLE_DTYPE
+from backtest_kit_mongo.domains import DOMAINS
+from backtest_kit_mongo.runner import clear_strategies
+
+MINUTE = 60_000
+START = 1677628800000  # 2023-03-01T00:00:00Z, a multiple of every interval
+
+
+def use_memory():
+    """Serve every domain from a new, empty store."""
+    for domain in DOMAINS.values():
+        adapter_of(domain).use_memory()
+
+
+@pytest.fixture(autouse=True)
+def memory():
+    """Empty stores and no strategy before a test, MongoDB and no strategy after it; takes effect where a test module imports it."""
+    use_memory()
+    clear_strategies()
+    yield
+    clear_strategies()
+    for domain in DOMAINS.values():
+        adapter_of(domain).use_mongo()
+
+
+def flat(minutes, price=100.0):
+    """Candles that stand still at ``price``, so that the price of the run is exactly that."""
+    market = np.zeros(minutes, CANDLE_DTYPE)
+    market["timestamp"] = START + MINUTE * np.arange(minutes)
+    for column in ("open", "high", "low", "close"):
+        market[column] = price
+    market["volume"] = 1.0
+    return market
