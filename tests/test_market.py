@@ -2,6 +2,7 @@
 
 import gzip
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -305,3 +306,10 @@ def test_unordered_candles_are_refused_before_anything_is_written():
             import_candles(bad, "BTCUSDT")
     assert PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", 1, START, START + MINUTE) is None
     assert imported_spans("BTCUSDT") == ()
+
+
+def test_imports_side_by_side_note_all_their_windows():
+    """Eight threads import a window each; none of the notes is lost, and together they are one span."""
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda day: import_candles(synthetic_market(1, 100, START + day * 100 * MINUTE), "BTCUSDT"), range(8)))
+    assert imported_spans("BTCUSDT") == ((START, START + 800 * MINUTE),)

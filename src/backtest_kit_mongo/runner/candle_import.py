@@ -17,7 +17,6 @@ from .market import Gap, find_gaps
 __all__ = ["ImportReport", "choose_window", "import_candles", "imported_spans"]
 
 _CHUNK = 5_000
-_BUCKET = "candle_imports"
 
 Span = tuple[int, int]
 
@@ -78,8 +77,14 @@ def import_candles(
 
 def imported_spans(symbol: str, interval: str = "1m", exchange_name: str = "binance") -> tuple[Span, ...]:
     """The spans ``(since_ms, until_ms)`` without a hole that were imported, in order of time; empty where nothing was."""
-    noted = PersistMeasureAdapter.read_measure_data(_BUCKET, _key(symbol, interval, exchange_name))
-    return () if noted is None else tuple((int(since), int(until)) for since, until in noted["data"]["spans"])
+    merged: list[Span] = []
+    noted = PersistMeasureAdapter.list_measure_data(_bucket(symbol, interval, exchange_name))
+    for since, until in sorted((int(since), int(until)) for since, until in (key.split(":") for key in noted)):
+        if merged and since <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(until, merged[-1][1]))
+        else:
+            merged.append((since, until))
+    return tuple(merged)
 
 
 def choose_window(symbol: str, exchange_name: str, start_ms: int | None, end_ms: int | None) -> tuple[int, int, bool]:
@@ -121,21 +126,20 @@ def _spans(since: int, until: int, gaps: Iterable[Gap]) -> list[Span]:
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-def _note_spans(new: list[Span], symbol: str, interval: str, exchange_name: str) -> None:
-    merged: list[Span] = []
-    for since, until in sorted([*imported_spans(symbol, interval, exchange_name), *new]):
-        if merged and since <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(until, merged[-1][1]))
-        else:
-            merged.append((since, until))
-    key = _key(symbol, interval, exchange_name)
-    data = {"symbol": symbol, "interval": interval, "exchangeName": exchange_name, "spans": [list(span) for span in merged]}
-    PersistMeasureAdapter.write_measure_data({"id": key, "data": data, "removed": False}, _BUCKET, key, merged[-1][1])
+def _note_spans(spans: list[Span], symbol: str, interval: str, exchange_name: str) -> None:
+    """A record of its own for each span: imports that run side by side cannot undo each other's notes."""
+    bucket = _bucket(symbol, interval, exchange_name)
+    notes = []
+    for since, until in spans:
+        key = f"{since}:{until}"
+        data = {"symbol": symbol, "interval": interval, "exchangeName": exchange_name, "since": since, "until": until}
+        notes.append(({"id": key, "data": data, "removed": False}, bucket, key, until))
+    PersistMeasureAdapter.write_many(notes)
 
 
-def _key(symbol: str, interval: str, exchange_name: str) -> str:
+def _bucket(symbol: str, interval: str, exchange_name: str) -> str:
     # JSON, because names may hold any separator.
-    return msgspec.json.encode([exchange_name, symbol, interval]).decode()
+    return f"candle_imports {msgspec.json.encode([exchange_name, symbol, interval]).decode()}"
 
 
 def _listed(spans: Iterable[Span]) -> str:
