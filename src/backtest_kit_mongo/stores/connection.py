@@ -141,7 +141,9 @@ class MongoConnection:
     def find_one(self, domain: Domain, wanted: Document) -> bytes | None:
         """One document as BSON. The find command by itself: the cursor that pymongo puts around it costs a tenth of the call."""
         collection = self.collection(domain)
-        command = {"find": collection.name, "filter": wanted, "limit": 1, "singleBatch": True}
+        command: Document = {"find": collection.name, "filter": wanted, "limit": 1, "singleBatch": True}
+        if collection.read_concern.document:  # of the connection string
+            command["readConcern"] = collection.read_concern.document
         reply = retried(domain, lambda: collection.database.command(command, codec_options=RAW))
         batch = reply["cursor"]["firstBatch"]
         return batch[0].raw if batch else None
