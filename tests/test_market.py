@@ -313,3 +313,13 @@ def test_imports_side_by_side_note_all_their_windows():
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda day: import_candles(synthetic_market(1, 100, START + day * 100 * MINUTE), "BTCUSDT"), range(8)))
     assert imported_spans("BTCUSDT") == ((START, START + 800 * MINUTE),)
+
+
+@pytest.mark.parametrize(
+    "moment", ["9" * 5000, "0001-01-01T00:00:00+05:00", "1969-12-31T23:59:00Z"], ids=["5,000 digits", "year 0", "before 1970"]
+)
+def test_time_that_no_candle_has_names_its_line(tmp_path, moment):
+    path = tmp_path / "bad.csv"
+    path.write_text(f"open_time,open,high,low,close,volume\n{moment},1,1,1,1,1\n")
+    with pytest.raises(InvalidValueError, match=r"bad\.csv, line 2: open_time"):
+        read_klines(path)

@@ -162,7 +162,7 @@ def _open_time(reader: _Located, field: str) -> int:
     text = field.strip()
     whole = text.removesuffix(".0")  # as pandas writes a column of whole numbers that once held a hole
     if whole.isascii() and whole.isdigit():
-        number = int(whole)
+        number = int(whole[:20])  # more digits than any time has; beyond 4,300 Python refuses to look
         if _SMALLEST_MS <= number < _SMALLEST_US:
             return number
         if _SMALLEST_US <= number < _LARGEST_US:
@@ -170,7 +170,7 @@ def _open_time(reader: _Located, field: str) -> int:
                 raise reader.error(f"open_time {text} is in microseconds, but not a whole number of milliseconds")
             return number // 1000
         raise reader.error(
-            f"open_time {text} is neither milliseconds nor microseconds since 1970",
+            f"open_time {text[:40]} is neither milliseconds nor microseconds since 1970",
             hint="seconds are not guessed: multiply them by 1000" if number < _SMALLEST_MS else None,
         )
     try:
@@ -178,6 +178,8 @@ def _open_time(reader: _Located, field: str) -> int:
     except ValueError:
         raise reader.error(f"open_time {field!r} is neither a time in ISO format nor a whole number of milliseconds") from None
     delta = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
+    if delta.days < 0:
+        raise reader.error(f"open_time {field!r} is before 1970")
     if delta.microseconds % 1000:
         raise reader.error(f"open_time {field!r} is not a whole number of milliseconds")
     return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
