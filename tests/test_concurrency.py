@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import random
 import struct
 import subprocess
@@ -442,3 +443,25 @@ def test_redis_restarts_under_threads(settings, tmp_path, caplog):
         assert kit.stats()["state"]["redis_errors"] == 0
         assert levels() == ["WARNING", "INFO"] * 5
         kit.close()
+
+
+def test_fork_while_another_thread_changes_the_settings():
+    """A lock that another thread of the parent held at the fork does not stop the child's setup() and close()."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with default_registry._lock:
+            held.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    try:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if default_registry._lock.acquire(timeout=2) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        done.set()
+        thread.join()

@@ -22,6 +22,7 @@ from .embedded import EmbeddedServers, default_data_dir
 from .errors import ConfigError, InvalidTypeError, InvalidValueError, NotConfiguredError
 from .metrics import Metrics
 from .stores.base import Store
+from .stores.forks import renew_after_fork
 from .stores.mongo import MongoStore
 
 __all__ = [
@@ -54,6 +55,11 @@ class Registry:
         self._given: Config | None = None
         self._config: Config | None = None  # the same, with the places of embedded servers
         self._mongo: MongoStore | None = None
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Start with a free lock; see ``stores.forks``."""
         self._lock = threading.RLock()
         self._servers: EmbeddedServers | None = None
 
