@@ -266,7 +266,7 @@ def record(document: dict, names, body: str):
     identity = document.get("_id")
     return (
         tuple(plain(document.get(name)) for name in names),
-        identity if isinstance(identity, ObjectId) else None,
+        identity.binary if isinstance(identity, ObjectId) else None,
         plain(document.get(body)),
         None if when is None else int(float(when)),
         document.get("removed") is True,

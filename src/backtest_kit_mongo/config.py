@@ -41,6 +41,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """When a write counts as done: in MongoDB's journal on disk, or in its memory (faster; a crash loses up to 100 ms)."""
     CC_PROCESS_IDS: int = 100_000
     """How many ids of each domain this process remembers; 0 turns that cache off."""
+    CC_CANDLE_MEMORY_MB: int = 256
+    """How much memory this process may keep candles in that it has read, in MiB; 0 keeps none."""
+    CC_WIRE_LANE: bool = True
+    """Exchange prebuilt messages on connections of pymongo and redis-py; 0: every call goes through their public methods."""
     CC_EMBEDDED: bool = False
     """Start a mongod and a redis-server of our own instead of connecting to others."""
     CC_EMBEDDED_DIR: str = ""
@@ -118,10 +122,10 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"CC_MONGO_CONNECTION_STRING names a file that cannot be read: {error.strerror}") from None
     if not 0 < config.CC_REDIS_PORT < 65536:
         raise ConfigError(f"CC_REDIS_PORT must be from 1 to 65535, got {config.CC_REDIS_PORT}")
-    for name in ("CC_REDIS_TIMEOUT_MS", "CC_PROCESS_IDS"):
+    for name, least in (("CC_REDIS_TIMEOUT_MS", 1), ("CC_PROCESS_IDS", 0), ("CC_CANDLE_MEMORY_MB", 0)):
         value = getattr(config, name)
-        if value < (1 if name == "CC_REDIS_TIMEOUT_MS" else 0):
-            raise ConfigError(f"{name} must not be {'negative' if name == 'CC_PROCESS_IDS' else 'less than 1'}, got {value}")
+        if value < least:
+            raise ConfigError(f"{name} must not be {'less than 1' if least else 'negative'}, got {value}")
     if "://" in config.CC_REDIS_HOST or "@" in config.CC_REDIS_HOST:
         raise ConfigError(
             "CC_REDIS_HOST must be a host name or the path of a Unix socket, not a URL",

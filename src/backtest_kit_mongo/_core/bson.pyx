@@ -344,12 +344,12 @@ cdef class RecordReader:
         return self.values(&parts) if self.matches(&parts, key) else None
 
     def open(self, const unsigned char[::1] raw not None) -> tuple:
-        """(key, id or None if it is no ObjectId, body, when, removed) of a document; None for a key field that is not there."""
+        """(key, id in 12 bytes or None if it is no ObjectId, body, when, removed) of a document; None for a key field that is not there."""
         cdef Parts parts
         cdef Py_ssize_t i
         self.scan(whole_document(raw), raw.shape[0], &parts)
         key = tuple([value_of(&parts.keys[i], 0) if parts.keys[i].kind else None for i in range(len(self.names))])
-        identity = value_of(&parts.identity, 0) if parts.identity.kind == 0x07 else None
+        identity = PyBytes_FromStringAndSize(<const char*> parts.identity.value, 12) if parts.identity.kind == 0x07 else None
         return (key, identity, *self.values(&parts))
 
 

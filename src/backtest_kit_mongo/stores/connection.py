@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
 import pymongo
+from bson import ObjectId
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
-from pymongo import MongoClient
+from pymongo import MongoClient, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import (
@@ -34,6 +35,7 @@ from pymongo.errors import (
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
+from .._core.bson import split
 from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
 from ..domains import Domain
 from ..errors import (
@@ -47,7 +49,7 @@ from ..errors import (
 )
 from .forks import renew_after_fork
 
-__all__ = ["Document", "MongoConnection", "translated", "translates"]
+__all__ = ["Document", "MongoConnection", "reading", "retried", "translated", "translates"]
 
 Document = dict[str, Any]
 # Documents are taken apart by the compiled core; pymongo hands them over as they came.
@@ -59,6 +61,9 @@ S = TypeVar("S")
 # Clients inherited through fork: never used, never closed (closing would end sessions that the parent still uses), and kept
 # so that no destructor closes them either.
 _inherited: list[Any] = []
+
+# More documents than an answer that is taken whole has: the server ends a batch at 16 MiB anyway.
+_WHOLE = 2**31 - 1
 
 # How often a first upsert may lose the race for its key before its error is shown. One retry is enough for one rival.
 _RACES = 5
@@ -140,6 +145,13 @@ class MongoConnection:
 
     def find_one(self, domain: Domain, wanted: Document) -> bytes | None:
         """One document as BSON. The find command by itself: the cursor that pymongo puts around it costs a tenth of the call."""
+        return self._run_find_one(domain, wanted)
+
+    def find_by_id(self, domain: Domain, value: bytes) -> bytes | None:
+        """The document of an id (12 bytes), as BSON."""
+        return self._run_find_one(domain, {"_id": ObjectId(value)})
+
+    def _run_find_one(self, domain: Domain, wanted: Document) -> bytes | None:
         collection = self.collection(domain)
         command: Document = {"find": collection.name, "filter": wanted, "limit": 1, "singleBatch": True}
         if collection.read_concern.document:  # of the connection string
@@ -149,7 +161,7 @@ class MongoConnection:
         return batch[0].raw if batch else None
 
     def find(self, domain: Domain, wanted: Document, **options: Any) -> Iterator[bytes]:
-        """The documents of a query, in batches of BSON; asked again if the connection breaks before the first one."""
+        """The documents of a query, in batches of BSON, as they come; asked again if the connection breaks before the first one."""
         collection = self.collection(domain)
 
         def begin() -> tuple[Any, Any]:
@@ -162,8 +174,21 @@ class MongoConnection:
                 yield batch
                 batch = next(cursor, None)
 
-    def upsert(self, domain: Domain, wanted: Document, update: Document) -> tuple[Any, bool]:
-        """Update or insert the one document of a key; its ``_id``, and whether it is new."""
+    def fetch(self, domain: Domain, queries: Sequence[Document]) -> Iterator[bytes]:
+        """All documents of some queries, one after the other, in batches of BSON. For answers that are taken whole.
+
+        A query is a dict of ``filter`` and perhaps ``sort`` (field -> direction) and ``projection``, as in MongoDB's find command.
+        """
+        for query in queries:
+            sort = list(query.get("sort", {}).items()) or None
+            yield from self.find(domain, query["filter"], sort=sort, projection=query.get("projection"), batch_size=_WHOLE)
+
+    def fetch_by_ids(self, domain: Domain, values: Sequence[bytes]) -> Iterator[bytes]:
+        """The documents of some ids (12 bytes each), in no order, in batches of BSON."""
+        return self.fetch(domain, [{"filter": {"_id": {"$in": [ObjectId(value) for value in values]}}}])
+
+    def upsert(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, bool]:
+        """Update or insert the one document of a key; its ``_id`` (None if that is no ObjectId), and whether it is new."""
         collection = self.collection(domain)
         command = {
             "findAndModify": collection.name,
@@ -179,7 +204,21 @@ class MongoConnection:
         if failure is not None:
             error = WTimeoutError if failure.get("code") == 64 else WriteConcernError
             raise error(failure.get("errmsg", "write concern error"), failure.get("code"), failure)
-        return reply["value"]["_id"], not reply["lastErrorObject"]["updatedExisting"]
+        return _id_bytes(reply["value"]["_id"]), not reply["lastErrorObject"]["updatedExisting"]
+
+    def upsert_many(self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool) -> dict[int, bytes | None]:
+        """Upsert (filter, update) pairs with one command; the ids of those that were new, by position."""
+        collection = self.collection(domain)
+        requests: list[Any] = [UpdateOne(wanted, update, upsert=True) for wanted, update in changes]
+        result = retried(domain, lambda: collection.bulk_write(requests, ordered=ordered))
+        return {index: _id_bytes(value) for index, value in (result.upserted_ids or {}).items()}
+
+    def insert_new(self, domain: Domain, batches: Iterable[bytes]) -> Iterator[set[int]]:
+        """Insert documents with their ids, given in batches of BSON; for each batch the positions of those whose key was there."""
+        collection = self.collection(domain)
+        for batch in batches:
+            documents = [RawBSONDocument(document) for document in split(batch)]
+            yield retried(domain, lambda documents=documents: _insert_new(collection, domain, documents))  # type: ignore[misc]
 
     def close(self) -> None:
         """Close the client; none is made again."""
@@ -223,6 +262,22 @@ def lost_races(domain: Domain, error: DuplicateKeyError | BulkWriteError) -> boo
     return bool(failures) and all(
         failure.get("code") == 11000 and list(failure.get("keyPattern") or ()) in (list(domain.key), ["_id"]) for failure in failures
     )
+
+
+def _insert_new(collection: Collection[Document], domain: Domain, documents: list[Any]) -> set[int]:
+    """Insert documents; the positions of those whose key another writer had inserted first."""
+    try:
+        collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        if not lost_races(domain, error):
+            raise
+        return {failure["index"] for failure in (error.details or {})["writeErrors"]}
+    return set()
+
+
+def _id_bytes(value: Any) -> bytes | None:
+    """The 12 bytes of an ObjectId; None for an id of another type, which another writer may have given."""
+    return value.binary if isinstance(value, ObjectId) else None
 
 
 def translated(error: PyMongoError) -> BacktestKitError:
@@ -277,3 +332,23 @@ def translates(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S
             raise DatabaseError(f"a document cannot be read: {_first_line(error)}") from error
 
     return wrapper
+
+
+class reading:
+    """A document that cannot be read is an error that says which collection to look into."""
+
+    __slots__ = ("domain", "what")
+
+    def __init__(self, domain: Domain, what: str = "") -> None:
+        self.domain = domain
+        self.what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ValueError):
+            where = f" ({self.what})" if self.what else ""
+            raise DatabaseError(
+                f"a document of {self.domain.collection!r}{where} cannot be read: {error}", hint="delete or mend it"
+            ) from None

@@ -6,6 +6,7 @@ writes it. Whatever Redis does, no read or write fails for it: an outage is coun
 
 from __future__ import annotations
 
+import binascii
 import threading
 import time
 import weakref
@@ -14,8 +15,6 @@ from itertools import islice
 from typing import Any, Final
 
 import redis
-from bson import ObjectId
-from bson.errors import InvalidId
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -45,13 +44,13 @@ def redis_key(domain: Domain, key: Key) -> bytes:
     return core.redis_key(domain.prefix.encode(), [key[position] for position in domain.cache_order])
 
 
-def parse_id(value: bytes | None) -> ObjectId | None:
-    """The id in a Redis value, or None if it holds none."""
+def parse_id(value: bytes | None) -> bytes | None:
+    """The id (12 bytes) in a Redis value (24 hexadecimal digits), or None if it holds none."""
     if value is None or len(value) != 24:
         return None
     try:
-        return ObjectId(value.decode("ascii"))
-    except (InvalidId, UnicodeDecodeError):
+        return binascii.unhexlify(value)
+    except binascii.Error:
         return None
 
 
@@ -60,13 +59,13 @@ class ProcessIds:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._ids: dict[str, dict[Key, ObjectId]] = {name: {} for name in DOMAINS}
+        self._ids: dict[str, dict[Key, bytes]] = {name: {} for name in DOMAINS}
 
-    def get(self, domain: Domain, key: Key) -> ObjectId | None:
+    def get(self, domain: Domain, key: Key) -> bytes | None:
         """The id, if this process knows it."""
         return self._ids[domain.name].get(key)
 
-    def put(self, domain: Domain, key: Key, value: ObjectId) -> None:
+    def put(self, domain: Domain, key: Key, value: bytes) -> None:
         """Remember an id."""
         if not self._limit:
             return
@@ -247,17 +246,17 @@ class RedisIds:
         reply = self._guarded(domain, core.redis_command(b"MGET", *[redis_key(domain, key) for key in keys]))
         return reply if isinstance(reply, list) else [None] * len(keys)
 
-    def put(self, domain: Domain, key: Key, value: ObjectId) -> None:
+    def put(self, domain: Domain, key: Key, value: bytes) -> None:
         """Write one id."""
-        self._guarded(domain, core.redis_command(b"SET", redis_key(domain, key), str(value).encode()), writes=True)
+        self._guarded(domain, core.redis_command(b"SET", redis_key(domain, key), value.hex().encode()), writes=True)
 
-    def put_many(self, domain: Domain, ids: Iterable[tuple[Key, ObjectId]]) -> None:
+    def put_many(self, domain: Domain, ids: Iterable[tuple[Key, bytes]]) -> None:
         """Write many ids, a thousand per MSET."""
         pairs = iter(ids)
         while chunk := list(islice(pairs, SCAN_COUNT)):
             arguments: list[bytes] = []
             for key, value in chunk:
-                arguments += (redis_key(domain, key), str(value).encode())
+                arguments += (redis_key(domain, key), value.hex().encode())
             self._guarded(domain, core.redis_command(b"MSET", *arguments), writes=True)
 
     def drop(self, domain: Domain, keys: Sequence[Key]) -> None:

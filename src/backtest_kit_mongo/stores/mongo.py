@@ -11,25 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pymongo
-from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
-from pymongo import UpdateOne
-from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import PyMongoError
 
 from .._core import bson
-from .._core.candles import decode_candles, numbers
-from ..candles import CANDLE_DTYPE, PRICES, CandleArray, interval_ms
+from ..candles import CandleArray
 from ..config import Config
 from ..domains import DOMAINS, Domain
 from ..errors import BacktestKitError, DatabaseError, IndexConflictError, ServerTimeoutError
 from ..metrics import BACKFILLS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, Metrics
 from .base import Key, Record, encode
-from .connection import Document, MongoConnection, lost_races, retried, translated, translates
+from .connection import Document, MongoConnection, reading, retried, translated, translates
 from .idcache import DomainIds, ProcessIds, RedisIds, parse_id
 from .indexes import conflict_error, ensure_indexes
+from .mongo_candles import MongoCandles
 
 __all__ = ["MongoStore"]
 
@@ -37,7 +33,7 @@ CHUNK = 1000
 """Records per command of a batch."""
 
 # New documents are what a missing unique index lets in twice: where one was made, the indexes are looked at again so soon.
-_SEEN = 1.0
+SEEN = 1.0
 
 
 class MongoStore:
@@ -48,6 +44,7 @@ class MongoStore:
         self.connection = MongoConnection(config)
         self.process_ids = ProcessIds(config.CC_PROCESS_IDS)
         self.redis_ids = RedisIds(config, metrics)
+        self.candles = MongoCandles(config, self.connection, self.redis_ids)
         self._metrics = metrics
         self._readers = {name: bson.RecordReader(domain.key, domain.body or "") for name, domain in DOMAINS.items()}
         self._indexed: dict[str, float] = {}  # when the indexes of a domain were last seen to stand (time.monotonic)
@@ -110,7 +107,7 @@ class MongoStore:
 
     def _look_again(self, domain: Domain) -> None:
         """A record was new: let the next write look at the indexes before it goes out, unless that was done in the last second."""
-        if time.monotonic() - self._indexed.get(domain.name, 0.0) > _SEEN:
+        if time.monotonic() - self._indexed.get(domain.name, 0.0) > SEEN:
             self._indexed.pop(domain.name, None)
 
     # --- reading ---
@@ -138,7 +135,7 @@ class MongoStore:
         counters = self._metrics.domains[domain.name]
         known = self.process_ids.get(domain, key)
         if known is not None:
-            record = self._find(domain, key, {"_id": known})
+            record = self._find(domain, key, known)
             if record is not None:
                 counters.add(HITS_PROCESS)
                 return record
@@ -147,7 +144,7 @@ class MongoStore:
         value = self.redis_ids.get(domain, key)
         shared = parse_id(value)
         if shared is not None and shared != known:
-            record = self._find(domain, key, {"_id": shared})
+            record = self._find(domain, key, shared)
             if record is not None:
                 counters.add(HITS_REDIS)
                 self.process_ids.put(domain, key, shared)
@@ -166,29 +163,29 @@ class MongoStore:
             self._remember(domain, key, identity)
         return Record(key, *parts)
 
-    def _find(self, domain: Domain, key: Key, wanted: Document) -> Record | None:
-        """The record that ``wanted`` (an id) leads to, if it is the one of ``key``."""
-        document = self.connection.find_one(domain, wanted)
+    def _find(self, domain: Domain, key: Key, value: bytes) -> Record | None:
+        """The record that an id leads to, if it is the one of ``key``."""
+        document = self.connection.find_by_id(domain, value)
         if document is None:
             return None
-        with _reading(domain):
+        with reading(domain):
             parts = self._readers[domain.name].match(document, key)
         return None if parts is None else Record(key, *parts)
 
-    def _open(self, domain: Domain, document: bytes) -> tuple[Key, ObjectId | None, Any, int | None, bool]:
-        with _reading(domain):
+    def _open(self, domain: Domain, document: bytes) -> tuple[Key, bytes | None, Any, int | None, bool]:
+        with reading(domain):
             return self._readers[domain.name].open(document)
 
-    def _documents(self, domain: Domain, wanted: Document, **options: Any) -> Iterator[tuple[Key, ObjectId | None, Any, int | None, bool]]:
-        """The documents of a query, taken apart."""
-        for batch in self.connection.find(domain, wanted, **options):
+    def _documents(self, domain: Domain, batches: Iterable[bytes]) -> Iterator[tuple[Key, bytes | None, Any, int | None, bool]]:
+        """The documents of batches, taken apart."""
+        for batch in batches:
             for document in bson.split(batch):
                 yield self._open(domain, document)
 
     def _read_chunk(self, domain: Domain, keys: Sequence[Key], found: dict[Key, Record]) -> None:
         """As _read_one, for up to a thousand keys: at most one MGET, one find by id and one find by key."""
         counters = self._metrics.domains[domain.name]
-        ids: dict[ObjectId, Key] = {}
+        ids: dict[bytes, Key] = {}
         from_redis: set[Key] = set()
         garbage: set[Key] = set()
         unknown = []
@@ -207,7 +204,7 @@ class MongoStore:
                 elif value is not None:
                     garbage.add(key)
         if ids:
-            for key, identity, *parts in self._documents(domain, {"_id": {"$in": list(ids)}}, batch_size=len(ids) + 1):
+            for key, identity, *parts in self._documents(domain, self.connection.fetch_by_ids(domain, list(ids))):
                 if identity is not None and ids.get(identity) == key:
                     found[key] = Record(key, *parts)
                     if key in from_redis:
@@ -223,7 +220,7 @@ class MongoStore:
         counters.add(MISSES, len(missing))
         filled = []
         by_key = {"$or": [dict(zip(domain.key, key, strict=True)) for key in missing]}
-        for key, identity, *parts in self._documents(domain, by_key, batch_size=len(missing) + 1):
+        for key, identity, *parts in self._documents(domain, self.connection.fetch(domain, [{"filter": by_key}])):
             found[key] = Record(key, *parts)
             if identity is not None:
                 self.process_ids.put(domain, key, identity)
@@ -235,7 +232,7 @@ class MongoStore:
             self.process_ids.drop(domain, key)
         self.redis_ids.drop(domain, gone)
 
-    def _remember(self, domain: Domain, key: Key, value: ObjectId) -> None:
+    def _remember(self, domain: Domain, key: Key, value: bytes) -> None:
         self.process_ids.put(domain, key, value)
         self.redis_ids.put(domain, key, value)
 
@@ -254,7 +251,7 @@ class MongoStore:
             value, inserted = self.connection.upsert(domain, dict(zip(domain.key, record.key, strict=True)), update)
             if inserted:
                 self._look_again(domain)
-            if isinstance(value, ObjectId):  # what another writer stored under an id of another type stays uncached
+            if value is not None:  # what another writer stored under an id of another type stays uncached
                 self._remember(domain, record.key, value)
             return
         chosen: dict[Key, Record] = {}
@@ -268,28 +265,29 @@ class MongoStore:
             self._write_chunk(domain, updates[start : start + CHUNK])
 
     def _write_chunk(self, domain: Domain, updates: Sequence[tuple[Key, Document]]) -> None:
-        collection = self.connection.collection(domain)
-        requests: list[Any] = [UpdateOne(dict(zip(domain.key, key, strict=True)), update, upsert=True) for key, update in updates]
+        changes = [(dict(zip(domain.key, key, strict=True)), update) for key, update in updates]
         # Ordered for lists: their documents get their ids, and so their order among equal dates, in the order of the list.
-        result = retried(domain, lambda: collection.bulk_write(requests, ordered=not domain.keyed))
-        inserted = {updates[index][0]: value for index, value in (result.upserted_ids or {}).items()}
-        if inserted:
+        inserted = self.connection.upsert_many(domain, changes, ordered=not domain.keyed)
+        ids = {updates[index][0]: value for index, value in inserted.items()}
+        if ids:
             self._look_again(domain)
         if domain.keyed:
             # Ids of records that were there are not written to Redis: the ones this process remembers are not verified here, and
             # whoever learned them has written them.
-            for key, value in inserted.items():
-                self.process_ids.put(domain, key, value)
+            for key, value in ids.items():
+                if value is not None:
+                    self.process_ids.put(domain, key, value)
         elif self.config.CC_REDIS_IDS != "all":
             return
         else:
-            others = [key[-1] for key, _ in updates if key not in inserted]
+            others = [key[-1] for key, _ in updates if key not in ids]
             if others:
                 prefix = updates[0][0][:-1]
                 wanted = {**dict(zip(domain.key, prefix, strict=False)), domain.row_id: {"$in": others}}
-                for document in collection.find(wanted, {domain.row_id: True}, batch_size=len(others) + 1):
-                    inserted[(*prefix, document[domain.row_id])] = document["_id"]
-        self.redis_ids.put_many(domain, ((key, value) for key, value in inserted.items() if isinstance(value, ObjectId)))
+                fields = dict.fromkeys(domain.key, True)
+                for key, identity, *_ in self._documents(domain, self.connection.fetch(domain, [{"filter": wanted, "projection": fields}])):
+                    ids[key] = identity
+        self.redis_ids.put_many(domain, ((key, value) for key, value in ids.items() if value is not None))
 
     @translates
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
@@ -316,7 +314,7 @@ class MongoStore:
         if domain.soft_delete:
             wanted["removed"] = {"$in": [False, None]}
         try:
-            for key, _, *parts in self._documents(
+            batches = self.connection.find(
                 domain,
                 wanted,
                 projection=None if bodies else dict.fromkeys(domain.key, True),
@@ -324,7 +322,8 @@ class MongoStore:
                 limit=limit or 0,
                 batch_size=min(limit or 10_000, 10_000),
                 allow_disk_use=True,
-            ):
+            )
+            for key, _, *parts in self._documents(domain, batches):
                 yield Record(key, *parts)
         except PyMongoError as error:
             raise translated(error) from error
@@ -333,64 +332,16 @@ class MongoStore:
 
     @translates
     def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
-        """See Store. One range query, decoded in the compiled bson."""
-        step = interval_ms(interval)
-        domain = DOMAINS["candle"]
-        wanted = {
-            "exchangeName": exchange_name,
-            "symbol": symbol,
-            "interval": interval,
-            "timestamp": {"$gte": since, "$lt": since + limit * step},
-        }
-        batches = list(self.connection.find(domain, wanted, sort=[("timestamp", 1)], batch_size=limit + 1))
-        # A candle document takes more than 48 bytes: fewer bytes than that cannot hold the window, and need no memory for it.
-        if sum(map(len, batches)) < limit * CANDLE_DTYPE.itemsize:
-            return None
-        columns = np.empty(limit, CANDLE_DTYPE)
-        with _reading(domain, f"{exchange_name} {symbol} {interval}"):
-            filled = decode_candles(batches, columns.view(np.int8), since, step, limit)
-        return columns if filled == limit else None
+        """See Store."""
+        return self.candles.read((exchange_name, symbol, interval), since, limit)
 
     @translates
     def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
-        """See Store. One query finds what is there; only the rest is sent, and nothing that is there is touched."""
+        """See Store."""
         if not len(candles):
             return 0
-        domain = DOMAINS["candle"]
-        self._ensure_indexes(domain, seen_within=_SEEN)
-        collection = self.connection.collection(domain)
-        stamps, first = np.unique(candles["timestamp"], return_index=True)
-        series = {"exchangeName": exchange_name, "interval": interval, "symbol": symbol}
-        span = (int(stamps[-1]) - int(stamps[0])) // interval_ms(interval) + 1
-        wanted: Document = {"$gte": int(stamps[0]), "$lte": int(stamps[-1])}
-        if span > 4 * len(stamps):  # a scattered set: asking for the range would answer with what lies between
-            wanted = {"$in": stamps.tolist()}
-        with_ids = self.config.CC_REDIS_IDS == "all"
-        fields = {"_id": with_ids, "timestamp": True}
-        there = list(self.connection.find(domain, {**series, "timestamp": wanted}, projection=fields, batch_size=100_000))
-        with _reading(domain):
-            present = np.array(numbers(there, "timestamp"), np.float64)
-            if with_ids:
-                found = (bson.decode(row) for batch in there for row in bson.split(batch))
-                self._share_candle_ids((exchange_name, symbol, interval), found)
-        if present.size:
-            # Another writer's document between two grid points is none of the grid's candles: only equal ones count.
-            fresh = ~np.isin(stamps, present)
-            stamps, first = stamps[fresh], first[fresh]
-        now = datetime.now(UTC)
-        for start in range(0, len(stamps), 10 * CHUNK):
-            rows = candles[first[start : start + 10 * CHUNK]]
-            documents = [_candle_document(series, row, now) for row in rows.tolist()]
-            lost = retried(domain, lambda documents=documents: _insert_new(collection, domain, documents))  # type: ignore[misc]
-            if with_ids:
-                mine = (document for index, document in enumerate(documents) if index not in lost)
-                self._share_candle_ids((exchange_name, symbol, interval), mine)
-        return len(stamps)
-
-    def _share_candle_ids(self, series: Key, documents: Iterable[Document]) -> None:
-        """Write the ids of candles to Redis."""
-        ids = (((*series, int(document["timestamp"])), document["_id"]) for document in documents)
-        self.redis_ids.put_many(DOMAINS["candle"], ((key, value) for key, value in ids if isinstance(value, ObjectId)))
+        self._ensure_indexes(DOMAINS["candle"], seen_within=SEEN)
+        return self.candles.write((exchange_name, symbol, interval), candles)
 
     # --- caches and connections ---
 
@@ -405,26 +356,6 @@ class MongoStore:
         self.redis_ids.close()
 
 
-class _reading:
-    """A document that cannot be read is an error that says which collection to look into."""
-
-    __slots__ = ("domain", "what")
-
-    def __init__(self, domain: Domain, what: str = "") -> None:
-        self.domain = domain
-        self.what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError):
-            where = f" ({self.what})" if self.what else ""
-            raise DatabaseError(
-                f"a document of {self.domain.collection!r}{where} cannot be read: {error}", hint="delete or mend it"
-            ) from None
-
-
 def _update(domain: Domain, record: Record, now: datetime) -> Document:
     """The update of an upsert, the stored part of it encoded and checked."""
     fields: Document = {domain.body or "": record.body, "updatedDate": now}
@@ -437,24 +368,3 @@ def _update(domain: Domain, record: Record, now: datetime) -> Document:
     if domain.write == "insert_once":
         return {"$setOnInsert": RawBSONDocument(encode(what, fields | born))}
     return {"$set": RawBSONDocument(encode(what, fields)), "$setOnInsert": born}
-
-
-def _insert_new(collection: Collection[Document], domain: Domain, documents: list[Document]) -> set[int]:
-    """Insert documents; the positions of those whose key another writer had inserted first."""
-    try:
-        collection.insert_many(documents, ordered=False)
-    except BulkWriteError as error:
-        if not lost_races(domain, error):
-            raise
-        return {failure["index"] for failure in (error.details or {})["writeErrors"]}
-    return set()
-
-
-def _candle_document(series: Document, row: tuple[Any, ...], now: datetime) -> Document:
-    timestamp, *prices = row
-    values = dict(zip(PRICES, prices, strict=True))
-    # The order in which the original's documents stand: key fields, then the rest, each by name.
-    return {
-        "_id": ObjectId(), **series, "timestamp": timestamp, "__v": 0, "close": values["close"], "createDate": now, "high": values["high"],
-        "low": values["low"], "open": values["open"], "updatedDate": now, "volume": values["volume"],
-    }  # fmt: skip
