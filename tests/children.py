@@ -19,6 +19,7 @@ import time
 import pymongo
 
 import backtest_kit_mongo as kit
+from backtest_kit_mongo._core.keys import redis_command
 from backtest_kit_mongo.registry import default_registry
 
 WHEN = 1_700_000_000_000
@@ -151,9 +152,7 @@ def _sockets():
 def _identity():
     """The server's numbers for the connections that this thread uses: MongoDB's and that of the id cache."""
     store = default_registry.mongo
-    connection = store.redis_ids._connection()
-    connection.send_command("CLIENT", "ID")
-    return [kit.get_mongo().client.admin.command("hello")["connectionId"], connection.read_response()]
+    return [kit.get_mongo().client.admin.command("hello")["connectionId"], store.redis_ids._line().call(redis_command(b"CLIENT", b"ID"))]
 
 
 def _in_child(work, seconds=20.0):

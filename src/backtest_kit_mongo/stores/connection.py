@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
@@ -35,7 +37,8 @@ from pymongo.errors import (
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from .._core.bson import split
+from .._core.bson import RecordReader, decode, split
+from .._core.wire import MongoLink, upserted_ids
 from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
 from ..domains import Domain
 from ..errors import (
@@ -47,7 +50,10 @@ from ..errors import (
     ServerTimeoutError,
     ServerUnavailableError,
 )
+from .base import Key
 from .forks import renew_after_fork
+from .lane import NOT_TAKEN, Lane
+from .messages import WHOLE, Messages, concern
 
 __all__ = ["Document", "MongoConnection", "reading", "retried", "translated", "translates"]
 
@@ -62,8 +68,8 @@ S = TypeVar("S")
 # so that no destructor closes them either.
 _inherited: list[Any] = []
 
-# More documents than an answer that is taken whole has: the server ends a batch at 16 MiB anyway.
-_WHOLE = 2**31 - 1
+# Ids per find: the server looks up the next ones while the documents of these are being read.
+_IDS = 250
 
 # How often a first upsert may lose the race for its key before its error is shown. One retry is enough for one rival.
 _RACES = 5
@@ -85,7 +91,9 @@ class MongoConnection:
             _inherited.append(self._client)
         self._lock = threading.Lock()
         self._client = None
+        self._lane_or_none: Lane | None = None
         self._collections: dict[str, Collection[Document]] = {}
+        self._messages: dict[str, Messages] = {}
 
     @property
     def client(self) -> MongoClient[Document]:
@@ -143,25 +151,53 @@ class MongoConnection:
             wanted["j"] = True
         return WriteConcern(**wanted)
 
+    def _messages_of(self, domain: Domain) -> Messages:
+        found = self._messages.get(domain.name)
+        if found is None:
+            found = self._messages[domain.name] = Messages(self.collection(domain))
+        return found
+
+    @property
+    def _lane(self) -> Lane:
+        lane = self._lane_or_none
+        if lane is None:
+            client = self.client
+            with self._lock:
+                if self._lane_or_none is None:
+                    self._lane_or_none = Lane(client, on=self.config.CC_WIRE_LANE)
+                lane = self._lane_or_none
+        return lane
+
+    # Each call first takes the lane, and goes through pymongo where the lane does not take it, or did not get through with it.
+
+    # --- reading ---
+
     def find_one(self, domain: Domain, wanted: Document) -> bytes | None:
-        """One document as BSON. The find command by itself: the cursor that pymongo puts around it costs a tenth of the call."""
-        return self._run_find_one(domain, wanted)
+        """One document as BSON."""
+        document = self._lane.call(MongoLink.find_one, self._messages_of(domain).find_one(wanted), b"", b"")
+        return self._find_one(domain, wanted) if document is NOT_TAKEN else document
 
-    def find_by_id(self, domain: Domain, value: bytes) -> bytes | None:
-        """The document of an id (12 bytes), as BSON."""
-        return self._run_find_one(domain, {"_id": ObjectId(value)})
+    def match(self, domain: Domain, value: bytes, reader: RecordReader, key: Key) -> tuple[Any, int | None, bool] | None:
+        """What ``reader`` makes of the document of an id (12 bytes), or None if there is none or it is not the one of ``key``."""
+        messages = self._messages_of(domain)
+        document = self._lane.call(MongoLink.find_one, messages.by_id_head, value, messages.by_id_tail)
+        if document is NOT_TAKEN:
+            document = self._find_one(domain, {"_id": ObjectId(value)})
+        return None if document is None else reader.match(document, key)
 
-    def _run_find_one(self, domain: Domain, wanted: Document) -> bytes | None:
+    def _find_one(self, domain: Domain, wanted: Document) -> bytes | None:
+        """The find command by itself: the cursor that pymongo puts around it costs a tenth of the call."""
         collection = self.collection(domain)
-        command: Document = {"find": collection.name, "filter": wanted, "limit": 1, "singleBatch": True}
-        if collection.read_concern.document:  # of the connection string
-            command["readConcern"] = collection.read_concern.document
+        command: Document = {"find": collection.name, "filter": wanted, "limit": 1, "singleBatch": True, **concern(collection)}
         reply = retried(domain, lambda: collection.database.command(command, codec_options=RAW))
         batch = reply["cursor"]["firstBatch"]
         return batch[0].raw if batch else None
 
     def find(self, domain: Domain, wanted: Document, **options: Any) -> Iterator[bytes]:
-        """The documents of a query, in batches of BSON, as they come; asked again if the connection breaks before the first one."""
+        """The documents of a query, in batches of BSON, as they come; asked again if the connection breaks before the first one.
+
+        For answers without end, which are not held in memory: a cursor of pymongo.
+        """
         collection = self.collection(domain)
 
         def begin() -> tuple[Any, Any]:
@@ -178,17 +214,45 @@ class MongoConnection:
         """All documents of some queries, one after the other, in batches of BSON. For answers that are taken whole.
 
         A query is a dict of ``filter`` and perhaps ``sort`` (field -> direction) and ``projection``, as in MongoDB's find command.
+        After a connection broke, documents of one query may come twice.
         """
-        for query in queries:
+        messages = self._messages_of(domain)
+        done = 0
+        for batch, cursor in self._lane.pipeline(((messages.find(query),) for query in queries), MongoLink.find_documents, messages.more):
+            done += not cursor
+            yield batch
+        for query in queries[done:]:
             sort = list(query.get("sort", {}).items()) or None
-            yield from self.find(domain, query["filter"], sort=sort, projection=query.get("projection"), batch_size=_WHOLE)
+            yield from self.find(domain, query["filter"], sort=sort, projection=query.get("projection"), batch_size=WHOLE)
 
-    def fetch_by_ids(self, domain: Domain, values: Sequence[bytes]) -> Iterator[bytes]:
+    def fetch_by_ids(self, domain: Domain, values: list[bytes]) -> Iterator[bytes]:
         """The documents of some ids (12 bytes each), in no order, in batches of BSON."""
-        return self.fetch(domain, [{"filter": {"_id": {"$in": [ObjectId(value) for value in values]}}}])
+        messages = self._messages_of(domain)
+        chunks = [values[start : start + _IDS] for start in range(0, len(values), _IDS)]
+        done = 0
+        finds = ((messages.find_ids(chunk),) for chunk in chunks)
+        for batch, cursor in self._lane.pipeline(finds, MongoLink.find_documents, messages.more):
+            done += not cursor
+            yield batch
+        if done < len(chunks):
+            yield from self.find(domain, {"_id": {"$in": [ObjectId(value) for value in values[done * _IDS :]]}}, batch_size=WHOLE)
+
+    def count(self, domain: Domain, wanted: Document) -> int:
+        """How many documents a filter has."""
+        reply = self._lane.call(MongoLink.command, self._messages_of(domain).count(wanted))
+        if reply is not NOT_TAKEN:
+            return int(decode(reply)["n"])
+        collection = self.collection(domain)
+        command: Document = {"count": collection.name, "query": wanted, **concern(collection)}
+        return int(retried(domain, lambda: collection.database.command(command))["n"])
+
+    # --- writing ---
 
     def upsert(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, bool]:
         """Update or insert the one document of a key; its ``_id`` (None if that is no ObjectId), and whether it is new."""
+        outcome = self._lane.call(MongoLink.upserted, self._messages_of(domain).upsert(wanted, update))
+        if outcome is not NOT_TAKEN:
+            return outcome
         collection = self.collection(domain)
         command = {
             "findAndModify": collection.name,
@@ -207,16 +271,47 @@ class MongoConnection:
         return _id_bytes(reply["value"]["_id"]), not reply["lastErrorObject"]["updatedExisting"]
 
     def upsert_many(self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool) -> dict[int, bytes | None]:
-        """Upsert (filter, update) pairs with one command; the ids of those that were new, by position."""
-        collection = self.collection(domain)
-        requests: list[Any] = [UpdateOne(wanted, update, upsert=True) for wanted, update in changes]
-        result = retried(domain, lambda: collection.bulk_write(requests, ordered=ordered))
-        return {index: _id_bytes(value) for index, value in (result.upserted_ids or {}).items()}
+        """Upsert (filter, update) pairs; the ids of those that were new, by position.
+
+        ``ordered``: each after the one before it, so that new documents get their ids in the order of ``changes``.
+        """
+        inserted: dict[int, bytes | None] = {}
+        sizes: deque[int] = deque()
+
+        def messages() -> Iterator[Sequence[bytes]]:
+            for size, pieces in self._messages_of(domain).upserts(changes, ordered):
+                sizes.append(size)
+                yield pieces
+
+        done = 0
+        for reply in self._lane.pipeline(messages(), MongoLink.success, ahead=1 if ordered else 2):
+            inserted |= {done + index: value for index, value in upserted_ids(reply).items()}
+            done += sizes.popleft()
+        if done < len(changes):
+            collection = self.collection(domain)
+            requests: list[Any] = [UpdateOne(wanted, update, upsert=True) for wanted, update in changes[done:]]
+            result = retried(domain, lambda: collection.bulk_write(requests, ordered=ordered))
+            inserted |= {done + index: _id_bytes(value) for index, value in (result.upserted_ids or {}).items()}
+        return inserted
 
     def insert_new(self, domain: Domain, batches: Iterable[bytes]) -> Iterator[set[int]]:
         """Insert documents with their ids, given in batches of BSON; for each batch the positions of those whose key was there."""
         collection = self.collection(domain)
-        for batch in batches:
+        coming = iter(batches)
+        unanswered: deque[bytes] = deque()
+
+        def messages() -> Iterator[Sequence[bytes]]:
+            for batch in coming:
+                unanswered.append(batch)
+                yield self._messages_of(domain).insert(batch)
+
+        for reply in self._lane.pipeline(messages(), MongoLink.reply):
+            lost = _lost_inserts(domain, decode(reply))
+            if lost is None:
+                break  # sent again below, where pymongo makes an error of the refusal
+            unanswered.popleft()
+            yield lost
+        for batch in chain(unanswered, coming):
             documents = [RawBSONDocument(document) for document in split(batch)]
             yield retried(domain, lambda documents=documents: _insert_new(collection, domain, documents))  # type: ignore[misc]
 
@@ -225,7 +320,10 @@ class MongoConnection:
         with self._lock:
             self._closed = True
             client, self._client = self._client, None
-            self._collections = {}
+            lane, self._lane_or_none = self._lane_or_none, None
+            self._collections, self._messages = {}, {}
+        if lane is not None:
+            lane.close()
         if client is not None:
             with pymongo.timeout(0.5):  # the farewell to the server, which may be dead, must not hold anybody up
                 client.close()
@@ -273,6 +371,14 @@ def _insert_new(collection: Collection[Document], domain: Domain, documents: lis
             raise
         return {failure["index"] for failure in (error.details or {})["writeErrors"]}
     return set()
+
+
+def _lost_inserts(domain: Domain, reply: Document) -> set[int] | None:
+    """From the reply of an insert: the positions of documents whose key was there; None if anything else went wrong."""
+    failures = reply.get("writeErrors", [])
+    if reply.get("ok") != 1 or "writeConcernError" in reply or (failures and not lost_races(domain, BulkWriteError(reply))):
+        return None
+    return {failure["index"] for failure in failures}
 
 
 def _id_bytes(value: Any) -> bytes | None:

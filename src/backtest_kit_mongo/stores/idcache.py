@@ -7,10 +7,12 @@ writes it. Whatever Redis does, no read or write fails for it: an outage is coun
 from __future__ import annotations
 
 import binascii
+import contextlib
+import socket
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -22,6 +24,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from .._core import keys as core
+from .._core.wire import BrokenLink, LinkTimeout, RedisLink, Unusual
 from ..config import Config
 from ..domains import DOMAINS, Domain
 from ..errors import BacktestKitError, DatabaseError, InvalidTypeError, ServerTimeoutError, ServerUnavailableError
@@ -135,25 +138,96 @@ class Outage:
             log("info", self._back)
 
 
-def _exchange(connection: Any, command: bytes) -> Any:
-    """Send one command and read its reply."""
-    try:
-        connection.send_packed_command((command,), check_health=False)
-        return connection.read_response()
-    except ResponseError:
-        raise  # a whole reply: the connection stays in step
-    except (UnicodeError, AttributeError) as error:  # the host is no host name; another thread closed the connection meanwhile
-        raise RedisConnectionError(str(error)) from None
-    except BaseException:
-        connection.disconnect()  # the reply of this command must never be read by the next one
-        raise
+class _DriverLine:
+    """A connection of redis-py, used through its methods."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def call(self, command: bytes) -> Any:
+        """Send one command and read its reply."""
+        try:
+            self._connection.send_packed_command((command,), check_health=False)
+            return self._connection.read_response()
+        except ResponseError:
+            raise  # a whole reply: the connection stays in step
+        except (UnicodeError, AttributeError) as error:  # the host is no host name; another thread closed the connection meanwhile
+            raise RedisConnectionError(str(error)) from None
+        except BaseException:
+            self._connection.disconnect()  # the reply of this command must never be read by the next one
+            raise
+
+    def post(self, command: bytes) -> None:
+        """Send one command; there is no sending without waiting here."""
+        self.call(command)
+
+    def close(self) -> None:
+        """From whatever thread."""
+        self._connection.disconnect()
+
+
+class _WireLine:
+    """A connection of redis-py whose socket the compiled core writes and reads, once redis-py has logged in."""
+
+    def __init__(self, connection: Any, seconds: float) -> None:
+        self._connection = connection
+        self._seconds = seconds
+        self._link: RedisLink | None = None
+
+    def _run(self, work: Callable[[RedisLink, bytes], Any], command: bytes) -> Any:
+        link = self._link
+        try:
+            if link is None:
+                self._connection.connect()
+                link = self._link = RedisLink(self._connection, self._connection._sock.fileno(), self._seconds)
+            answer = work(link, command)
+            late = link.take_late_error()
+        except Unusual as error:
+            raise ResponseError(str(error)) from None  # a whole reply: the connection stays in step
+        except BaseException as error:
+            self._link = None
+            self._connection.disconnect()
+            if isinstance(error, LinkTimeout):
+                raise RedisTimeoutError(str(error)) from None
+            if isinstance(error, (BrokenLink, UnicodeError)):
+                raise RedisConnectionError(str(error)) from None
+            raise
+        if late is not None:
+            raise PostedError(str(late), answer)
+        return answer
+
+    def call(self, command: bytes) -> Any:
+        """Send one command and read its reply."""
+        return self._run(RedisLink.call, command)
+
+    def post(self, command: bytes) -> None:
+        """Send one command; its reply is read by the next call."""
+        self._run(RedisLink.post, command)
+
+    def close(self) -> None:
+        """From whatever thread. The socket is only ended: its number must not be given to another file while a thread may use it.
+
+        It is closed with the last reference to the connection, which is the one of its thread.
+        """
+        sock = self._connection._sock
+        if sock is not None:
+            with contextlib.suppress(OSError):  # the server was quicker
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+class PostedError(ResponseError):
+    """An earlier, posted command was refused; ``answer`` is the reply of this one."""
+
+    def __init__(self, text: str, answer: Any) -> None:
+        super().__init__(text)
+        self.answer = answer
 
 
 class RedisIds:
     """The shared cache. Every method but the explicit ones (ping, scan, clear) survives an outage by doing nothing."""
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
-        seconds = config.CC_REDIS_TIMEOUT_MS / 1000
+        seconds = self._seconds = config.CC_REDIS_TIMEOUT_MS / 1000
         place: dict[str, Any] = (
             {"unix_socket_path": config.CC_REDIS_HOST}
             if config.CC_REDIS_HOST.startswith("/")
@@ -171,6 +245,7 @@ class RedisIds:
         )
         self._pool = self.client.connection_pool
         self._metrics = metrics
+        self._lane = config.CC_WIRE_LANE
         self._reach = Outage("Redis is not usable ({}); reads and writes go on with MongoDB alone", "Redis is back")
         self._taking = Outage("Redis takes no ids ({}); reads and writes go on with MongoDB", "Redis takes ids again")
         self._closed = False
@@ -183,39 +258,48 @@ class RedisIds:
         self._taking.renew()
         self._lock = threading.Lock()
         self._local = threading.local()
-        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lines: weakref.WeakSet[_DriverLine | _WireLine] = weakref.WeakSet()
 
     # --- one command and back ---
 
-    def _connection(self) -> Any:
+    def _line(self) -> _DriverLine | _WireLine:
         """This thread's own connection: going through the pool costs as much as the round trip of a GET."""
         try:
-            return self._local.connection
+            line: _DriverLine | _WireLine = self._local.line
         except AttributeError:
-            connection = self._local.connection = self._pool.connection_class(**self._pool.connection_kwargs)
+            connection = self._pool.connection_class(**self._pool.connection_kwargs)
+            line = self._local.line = _WireLine(connection, self._seconds) if self._lane else _DriverLine(connection)
             with self._lock:
-                self._connections.add(connection)
-            return connection
+                self._lines.add(line)
+        return line
 
-    def _round_trip(self, command: bytes) -> Any:
-        connection = self._connection()
+    def _send(self, command: bytes, posted: bool) -> Any:
+        line = self._line()
+        act = line.post if posted else line.call
         try:
-            return _exchange(connection, command)
+            return act(command)
         except RedisTimeoutError:
             raise
         except RedisConnectionError:
             if self._closed:
                 raise
             # The connection may have died with an earlier server; a fresh one decides.
-            return _exchange(connection, command)
+            return act(command)
 
-    def _guarded(self, domain: Domain, command: bytes, *, writes: bool = False) -> Any:
-        """The reply, GARBAGE for a value of the wrong type, or None while Redis cannot be used."""
+    def _guarded(self, domain: Domain, command: bytes, *, writes: bool = False, posted: bool = False) -> Any:
+        """The reply, GARBAGE for a value of the wrong type, or None while Redis cannot be used.
+
+        ``posted``: the reply is read by this thread's next command, unless there is an outage whose end it may show.
+        """
         if self._closed or self._reach.blocks() or (writes and self._taking.blocks()):
             return None
         started = time.monotonic()
         try:
-            reply = self._round_trip(command)
+            reply = self._send(command, posted and not (self._reach.on or self._taking.on))
+        except PostedError as error:
+            self._metrics.domains[domain.name].add(REDIS_ERRORS)
+            self._taking.begin(error, started)
+            return error.answer
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
                 return GARBAGE
@@ -248,7 +332,7 @@ class RedisIds:
 
     def put(self, domain: Domain, key: Key, value: bytes) -> None:
         """Write one id."""
-        self._guarded(domain, core.redis_command(b"SET", redis_key(domain, key), value.hex().encode()), writes=True)
+        self._guarded(domain, core.redis_command(b"SET", redis_key(domain, key), value.hex().encode()), writes=True, posted=True)
 
     def put_many(self, domain: Domain, ids: Iterable[tuple[Key, bytes]]) -> None:
         """Write many ids, a thousand per MSET."""
@@ -275,7 +359,7 @@ class RedisIds:
             limits = {"socket_timeout": left, "socket_connect_timeout": left}
             connection = self._pool.connection_class(**{**self._pool.connection_kwargs, **limits})
             try:
-                _exchange(connection, core.redis_command(b"PING"))
+                _DriverLine(connection).call(core.redis_command(b"PING"))
             except (RedisError, OSError) as error:
                 if isinstance(error, AuthenticationError) or str(error).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
                     raise DatabaseError(f"Redis refuses the login ({_reason(error)})", hint="CC_REDIS_USER, CC_REDIS_PASSWORD") from None
@@ -310,9 +394,10 @@ class RedisIds:
         """Close the connections; none is made again."""
         self._closed = True
         with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
-            connection.disconnect()
+            lines = list(self._lines)
+        for line in lines:
+            line.close()
+        self._local = threading.local()
         self.client.close()
         self._pool.disconnect()
 

@@ -165,11 +165,8 @@ class MongoStore:
 
     def _find(self, domain: Domain, key: Key, value: bytes) -> Record | None:
         """The record that an id leads to, if it is the one of ``key``."""
-        document = self.connection.find_by_id(domain, value)
-        if document is None:
-            return None
         with reading(domain):
-            parts = self._readers[domain.name].match(document, key)
+            parts = self.connection.match(domain, value, self._readers[domain.name], key)
         return None if parts is None else Record(key, *parts)
 
     def _open(self, domain: Domain, document: bytes) -> tuple[Key, bytes | None, Any, int | None, bool]:

@@ -1,0 +1,106 @@
+"""The commands of one collection as bytes of the wire: what is the same in every call is encoded once."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bson import ObjectId
+from pymongo.collection import Collection
+
+from .._core import wire, writer
+from .base import plain
+
+__all__ = ["WHOLE", "Messages", "concern", "message"]
+
+Document = dict[str, Any]
+
+WHOLE = 2**31 - 1
+"""As batch size: more documents than any answer that is taken whole. The server ends a batch at 16 MiB anyway."""
+
+# How much of an update goes into one message: enough to make the round trip nothing, and little enough that the server has work
+# while the next one is being encoded. MongoDB takes 48 MB and 100,000 statements.
+_STATEMENTS = 250
+_MESSAGE_BYTES = 8 * 1024 * 1024
+
+_BODY = struct.pack("<iB", 0, 0)
+"""Flags of an OP_MSG (none), and the kind of its first section (the body)."""
+
+
+def message(command: Document) -> bytes:
+    """A command (with its ``$db``) as the body of an OP_MSG."""
+    return _BODY + writer.encode(command, plain)
+
+
+def concern(collection: Collection[Any]) -> Document:
+    """The read concern of the connection string, as a member of a command."""
+    return {"readConcern": collection.read_concern.document} if collection.read_concern.document else {}
+
+
+def _sequence(command: bytes, name: bytes, documents: bytes) -> tuple[bytes, bytes]:
+    """A message whose list ``name`` stands in a section of its own (kind 1): documents end to end."""
+    return command + struct.pack("<Bi", 1, 4 + len(name) + 1 + len(documents)) + name + b"\0", documents
+
+
+class Messages:
+    """The messages of one collection, in one or more pieces each."""
+
+    def __init__(self, collection: Collection[Any]) -> None:
+        self._find: Document = {"find": collection.name}
+        self._end: Document = {**concern(collection), "$db": collection.database.name}
+        write: Document = {"writeConcern": collection.write_concern.document, **self._end}
+        write.pop("readConcern", None)
+        self._write = write
+        self._name = collection.name
+        self._head = writer.encode(self._find, plain)[4:-1]
+        self._tail = writer.encode({"batchSize": WHOLE, **self._end}, plain)[4:-1]
+        mark = ObjectId()
+        by_id = message({**self._find, "filter": {"_id": mark}, "limit": 1, "singleBatch": True, **self._end})
+        self.by_id_head, _, self.by_id_tail = by_id.partition(mark.binary)
+        self._insert = message({"insert": self._name, "ordered": False, **write})
+        self._update = {ordered: message({"update": self._name, "ordered": ordered, **write}) for ordered in (False, True)}
+
+    def find_one(self, wanted: Document) -> bytes:
+        """Find one document."""
+        return message({**self._find, "filter": wanted, "limit": 1, "singleBatch": True, **self._end})
+
+    def find(self, query: Document) -> bytes:
+        """Find all documents of a query, in one batch if they fit into 16 MiB."""
+        return message({**self._find, **query, "batchSize": WHOLE, **self._end})
+
+    def find_ids(self, values: list[bytes]) -> bytes:
+        """Find the documents of some ids."""
+        return wire.find_by_ids(self._head, values, self._tail)
+
+    def more(self, answer: tuple[bytes, int]) -> bytes | None:
+        """Ask for the rest of an answer, if there is any."""
+        cursor = answer[1]
+        return message({"getMore": cursor, "collection": self._name, "batchSize": WHOLE, "$db": self._end["$db"]}) if cursor else None
+
+    def count(self, wanted: Document) -> bytes:
+        """Count the documents of a filter."""
+        return message({"count": self._name, "query": wanted, **self._end})
+
+    def upsert(self, wanted: Document, update: Document) -> bytes:
+        """Upsert one document and give its id."""
+        command = {"findAndModify": self._name, "query": wanted, "update": update, "upsert": True, "new": True, "fields": {"_id": True}}
+        return message({**command, **self._write})
+
+    def upserts(self, changes: Sequence[tuple[Document, Document]], ordered: bool) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
+        """Upsert (filter, update) pairs, in as many messages as it takes; (how many of the pairs it holds, message)."""
+        statements: list[bytes] = []
+        size = 0
+        for wanted, update in changes:
+            statement = writer.encode({"q": wanted, "u": update, "upsert": True}, plain)
+            if statements and (len(statements) == _STATEMENTS or size + len(statement) > _MESSAGE_BYTES):
+                yield len(statements), _sequence(self._update[ordered], b"updates", b"".join(statements))
+                statements, size = [], 0
+            statements.append(statement)
+            size += len(statement)
+        if statements:
+            yield len(statements), _sequence(self._update[ordered], b"updates", b"".join(statements))
+
+    def insert(self, documents: bytes) -> tuple[bytes, bytes]:
+        """Insert documents, which stand end to end."""
+        return _sequence(self._insert, b"documents", documents)
