@@ -51,14 +51,6 @@ def redis_key(prefix, fields):
     return ":".join([prefix.decode(), *map(redis_word, fields)]).encode()
 
 
-def grid_keys(prefix, fields, since, step, count):
-    """The keys of ``count`` candles from ``since`` on; OverflowError where a time stamp leaves 64 bits."""
-    stamps = [since + index * step for index in range(count)]
-    if any(not -(2**63) <= stamp < 2**63 for stamp in stamps):
-        raise OverflowError("a time stamp does not fit into 64 bits")
-    return [redis_key(prefix, [*fields, stamp]) for stamp in stamps]
-
-
 def redis_command(*args):
     """An array of bulk strings (RESP)."""
     text = f"*{len(args)}\r\n".encode()
