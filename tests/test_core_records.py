@@ -1,6 +1,8 @@
 """Batches of records in one call, texts that are remembered, and dates: against the plain reference, with hostile input."""
 
 import collections
+import gc
+import itertools
 import random
 import struct
 import threading
@@ -14,11 +16,34 @@ from bson import Decimal128, ObjectId
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_core_bson import (
-    AWARE, BAD_UTF8, KEY, MUTATIONS, RECORDS, SEED, VALUES, document, element, failing, mutated, outcome, raw_element, read_one, same, steady,
-)  # fmt: skip
+    AWARE,
+    BAD_UTF8,
+    KEY,
+    MUTATIONS,
+    NAME,
+    OF_PYMONGO,
+    RECORDS,
+    SCALARS,
+    SEED,
+    VALUES,
+    Foreign,
+    document,
+    element,
+    failing,
+    mutated,
+    nested,
+    outcome,
+    raw_element,
+    read_one,
+    refuse,
+    same,
+    steady,
+    unwrap,
+)
 from test_core_bson import test_no_path_keeps_memory as keeps_no_memory
 
 from backtest_kit_mongo._core import bson as core
+from backtest_kit_mongo._core import writer
 
 
 class Row(NamedTuple):
@@ -192,7 +217,9 @@ def test_remembered_texts_are_the_right_ones(texts):
 
 def test_more_texts_than_are_remembered():
     """Texts push one another out, and come back right, also from eight threads at once."""
-    texts = [{f"{prefix}{number}": f"{number:0{width}}" for number in range(3000)} for prefix, width in (("k", 1), ("name-of-", 8), ("", 20))]
+    texts = [
+        {f"{prefix}{number}": f"{number:0{width}}" for number in range(3000)} for prefix, width in (("k", 1), ("name-of-", 8), ("", 20))
+    ]
     raws = [bson.encode(each) for each in texts]
     wrong = []
 
@@ -266,12 +293,74 @@ def test_dates_outside_the_calendar(milliseconds):
 
 
 # ======================================================================================================================
+# Writing many documents
+# ======================================================================================================================
+
+
+@settings(steady, max_examples=200)
+@given(st.lists(st.dictionaries(NAME, nested(SCALARS | OF_PYMONGO | st.builds(Foreign, SCALARS)), max_size=3), max_size=5))
+@example([{}, {"a": "x" * 5000}, {}])
+def test_documents_are_written_end_to_end(documents):
+    """Byte for byte as one by one, and each ends where it is said to end."""
+    raw, ends = writer.encode_many(documents, unwrap)
+    alone = [writer.encode(each, unwrap) for each in documents]
+    assert raw == b"".join(alone)
+    assert ends == list(itertools.accumulate(map(len, alone)))
+
+
+@pytest.mark.parametrize("position", [0, 1, 7])
+@pytest.mark.parametrize(
+    ("wrong", "kind", "text"),
+    [
+        ({"q": {}, "u": {"$set": {"payload": [1, object()]}}}, TypeError, r"^u\.\$set\.payload\.1: a object cannot be stored$"),
+        ({"q": {"a\0": 1}}, ValueError, "^q: key 'a.x00' holds a NUL character$"),
+        ({"a": {"b": datetime(2024, 1, 1)}}, ValueError, r"^a\.b: .* is naive"),
+        ({1: 2}, TypeError, "^document: keys must be str"),
+        (5, TypeError, "^a dict is needed, got int$"),
+        (None, TypeError, "^a dict is needed, got NoneType$"),
+    ],
+)
+def test_the_error_has_the_position(position, wrong, kind, text):
+    """The path begins inside the document, as for one; ``index`` says which document it is."""
+    documents = [{"q": {"a": index}, "u": {"$set": {"payload": [1, 2]}}} for index in range(8)]
+    documents[position] = wrong
+    with pytest.raises(kind, match=text) as caught:
+        writer.encode_many(documents, unwrap)
+    assert caught.value.index == position  # type: ignore[attr-defined]
+
+
+def test_a_list_that_changes_while_it_is_written():
+    """A fallback that takes documents away, or adds some, is met with a well-formed answer."""
+    for change in (list.clear, lambda documents: documents.extend({"n": 1} for _ in range(50)) if len(documents) < 50 else None):
+        documents = [{"a": Foreign(1)}, {"a": Foreign(2)}, {"b": 1}]
+
+        def fallback(value, change=change, documents=documents):
+            change(documents)
+            gc.collect(0)
+            return value.value
+
+        raw, ends = writer.encode_many(documents, fallback)
+        assert len(core.split(raw)) == len(ends) >= 1
+
+
+@pytest.mark.parametrize("arguments", [(None, refuse), ({}, refuse), (({},), refuse), ([], None), ([],)])
+def test_encode_many_takes_a_list_and_a_fallback(arguments):
+    """Anything else is a TypeError."""
+    with pytest.raises(TypeError):
+        writer.encode_many(*arguments)
+    assert writer.encode_many([], refuse) == (b"", [])
+
+
+# ======================================================================================================================
 # Memory
 # ======================================================================================================================
 
-RAW = raw_of({"_id": ObjectId(IDS[0]), "symbol": "a", "bucket": "ö", "backtest": True, "payload": [{"a": EPOCH}, "short", "x" * 50], "when": 5})
+KEY_FIELDS = {"symbol": "a", "bucket": "ö", "backtest": True}
+RAW = raw_of({"_id": ObjectId(IDS[0]), **KEY_FIELDS, "payload": [{"a": EPOCH}, "short", "x" * 50], "when": 5})
 WANTED = {IDS[0]: ("a", "ö", True)}
 PATHS = {
+    "encode_many": lambda: writer.encode_many([{"a": EPOCH, "b": [Foreign(1), "x" * 600]}] * 3, unwrap),
+    "encode_many, foreign type": failing(lambda: writer.encode_many([{"a": 1}, {"a": [{"b": object()}]}], unwrap), TypeError),
     "open_all": lambda: READER.open_all(RAW * 3),
     "match_ids": lambda: READER.match_ids(RAW * 3, WANTED, {}),
     "match_ids, another key": lambda: READER.match_ids(RAW * 3, {IDS[0]: ("a", "ö", False)}, {}),

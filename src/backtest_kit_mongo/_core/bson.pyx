@@ -3,12 +3,14 @@
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.datetime cimport datetime_new, get_utc, import_datetime
+from cpython.datetime cimport import_datetime
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.math cimport NAN, isfinite
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
+
+from backtest_kit_mongo._core.dates cimport date_of
 
 from bson import Binary, Code, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
@@ -26,7 +28,6 @@ cdef extern from *:
     object tuple_of(object kind, tuple arguments)
 
 import_datetime()
-cdef object UTC = get_utc()
 
 # MongoDB nests a hundred levels at most; twice that keeps a hostile document from the end of the stack.
 cdef enum:
@@ -191,34 +192,6 @@ cdef object _new_text(const unsigned char* at, Py_ssize_t size, size_t slot):
     return text
 
 
-cdef enum:
-    DAY = 86400000
-
-cdef object _date(int64_t milliseconds):
-    """The aware datetime of ms since 1970, by the calendar's rule of 400 years (which repeat, and which end with a leap day)."""
-    cdef uint64_t days, rest, era, of_era, of_year, year, month
-    if not -62135596800000 <= milliseconds <= 253402300799999:
-        raise ValueError(f"a date {milliseconds} ms from 1970 is outside the years 1 to 9999")
-    rest = <uint64_t> (milliseconds + 62135596800000)
-    days = rest // DAY + 306  # since March 1 of the year 0: here a year begins with March
-    rest %= DAY
-    era = days // 146097
-    of_era = days % 146097
-    year = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
-    of_year = of_era - (365 * year + year // 4 - year // 100)
-    month = (5 * of_year + 2) // 153  # from March on
-    return datetime_new(
-        <int> (era * 400 + year + (month >= 10)),
-        <int> (month + 3 if month < 10 else month - 9),
-        <int> (of_year - (153 * month + 2) // 5 + 1),
-        <int> (rest // 3600000),
-        <int> (rest // 60000 % 60),
-        <int> (rest // 1000 % 60),
-        <int> (rest % 1000 * 1000),
-        UTC,
-    )
-
-
 cdef object _members(const unsigned char* document, Py_ssize_t size, bint is_list, int depth):
     cdef Element element
     cdef Py_ssize_t at = 4
@@ -266,7 +239,7 @@ cdef object value_of(const Element* element, int depth):
         return _members(element.value, element.size, kind == 0x04, depth + 1)
     if kind == 0x09:
         memcpy(&integer, element.value, 8)
-        return _date(integer)
+        return date_of(integer)
     if kind == 0x07:
         return ObjectId(PyBytes_FromStringAndSize(<const char*> element.value, 12))
     if kind == 0x05 and element.value[4] == 0:
