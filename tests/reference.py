@@ -251,17 +251,16 @@ def plain(value):
 
 
 def record(document: dict, names, body: str):
-    """(key, id, body, when, removed) of a document that pymongo has decoded."""
+    """(id, (key, body, when, removed)) of a document that pymongo has decoded."""
     when = plain(document.get("when"))
     if type(when) not in (int, float, Decimal) or (type(when) is Decimal and when.is_snan()) or not math.isfinite(float(when)):
         when = None
     identity = document.get("_id")
+    key = tuple(plain(document.get(name)) for name in names)
+    removed = document.get("removed") is True
     return (
-        tuple(plain(document.get(name)) for name in names),
         identity.binary if isinstance(identity, ObjectId) else None,
-        plain(document.get(body)),
-        None if when is None else int(float(when)),
-        document.get("removed") is True,
+        (key, plain(document.get(body)), None if when is None else int(float(when)), removed),
     )
 
 
