@@ -15,7 +15,7 @@ import msgspec
 from .errors import InvalidValueError, MissingDependencyError
 from .metrics import COUNTS, PERCENTILES, Stats
 from .registry import default_registry
-from .tables import LEGEND, domain_tables, size
+from .tables import LEGEND, domain_tables, headline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -154,13 +154,6 @@ def figures(seconds: float, stats: Stats) -> dict[str, Any]:
             }
             domains[name] = {**row, "operations": calls}
     return {"seconds": round(seconds, 6), "domains": domains}
-
-
-def headline(figures: Mapping[str, Any]) -> str:
-    """What all domains of a report did together."""
-    rows = figures["domains"].values()
-    reads, writes, received, sent = (sum(row[count] for row in rows) for count in ("reads", "writes", "bytes_read", "bytes_written"))
-    return f"{figures['seconds']:,.3f} s: {reads:,} read ({size(received)}), {writes:,} written ({size(sent)})"
 
 
 def load_matplotlib() -> type[Figure]:

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from .metrics import PERCENTILES
 
-__all__ = ["LEGEND", "Table", "domain_tables", "size"]
+__all__ = ["LEGEND", "Table", "domain_tables", "headline", "size"]
 
 LEGEND: Final = "L1, Redis: ids known in this process or in Redis, and right; block: candle windows in memory; us: microseconds."
 
@@ -39,6 +39,13 @@ class Table(NamedTuple):
             ).rstrip()
             for row in cells
         ]
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """What all domains of a ``Report.to_dict()`` did together."""
+    rows = report["domains"].values()
+    reads, writes, received, sent = (sum(row[count] for row in rows) for count in ("reads", "writes", "bytes_read", "bytes_written"))
+    return f"{report['seconds']:,.3f} s: {reads:,} read ({size(received)}), {writes:,} written ({size(sent)})"
 
 
 def domain_tables(domains: Mapping[str, Mapping[str, Any]]) -> Iterable[Table]:
