@@ -107,7 +107,7 @@ def load_running() -> list[Record]:
     try:
         files = sorted(last_run_file().parent.glob("running-*.json"))
         records = [_read(file) for file in files if not _forgotten(file)]
-    except (OSError, RuntimeError):  # one that has just ended; the next look does without it
+    except (OSError, RuntimeError):  # no folder that could be read, or no home at all
         return []
     return [record for record in records if record is not None]
 
@@ -127,7 +127,10 @@ def run_text(record: Record) -> str:
 
 
 def _forgotten(file: Path) -> bool:
-    return time.time() - file.stat().st_mtime > _FORGOTTEN_AFTER
+    try:
+        return time.time() - file.stat().st_mtime > _FORGOTTEN_AFTER
+    except FileNotFoundError:  # its run has just ended
+        return True
 
 
 def _read(file: Path) -> Record | None:
