@@ -237,6 +237,7 @@ class Proxy:
         self._armed = collections.defaultdict(collections.deque)
         self._lock = threading.Lock()
         self._open = set()
+        self._closing = threading.Event()
         self.choose = None
         """Instead of ``arm``: from a command to its fault or None, asked for each request."""
         self.met = collections.Counter()
@@ -260,6 +261,7 @@ class Proxy:
 
     def close(self):
         """Cut all connections and accept no more."""
+        self._closing.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listener.close()
@@ -338,7 +340,7 @@ class Proxy:
                         _cut((client, server))
                         return
                     if isinstance(part, float):
-                        time.sleep(part)
+                        self._closing.wait(part)
                     else:
                         client.sendall(part)
         _cut((client, server))
