@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pymongo
 import pytest
 from bson.errors import BSONError
-from proxy import DRIP, LOST, REPLAY, STALL, TWICE, Proxy, cut, garbled, late
+from proxy import DRIP, LOST, REPLAY, STALL, TWICE, Fault, Proxy, cut, garbled, late
 from pymongo import common
 
 import backtest_kit_mongo as kit
@@ -53,14 +53,13 @@ def cache(tmp_path, servers):
 
 @pytest.fixture
 def begin(settings, mongod, cache):
-    """``begin(milliseconds=..., ...)``: the library behind both proxies, with that socket time-out, its indexes made."""
+    """``begin(milliseconds=..., ...)``: the library behind both proxies, with that socket time-out."""
 
     def setup(milliseconds=10_000, **others):
         name = settings["CC_MONGO_CONNECTION_STRING"].rpartition("/")[2]
         uri = f"mongodb://{quote(mongod.place, safe='')}/{name}?socketTimeoutMS={milliseconds}"
         kit.close()
         kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri, "CC_REDIS_HOST": cache.place, **others})
-        kit.wait_for_init()
 
     yield setup
     mongod.calm()
@@ -544,6 +543,25 @@ def test_redis_garbled(begin, cache, which):
     assert errors > 0
 
 
+OTHERS = [b":5\r\n", b"+OK\r\n", b"*0\r\n", b"*-1\r\n", b"*1\r\n:1\r\n", b"*4\r\n" + b":1\r\n" * 4, b",1.5\r\n", b"%0\r\n"]
+
+
+@shared
+@pytest.mark.parametrize("reply", OTHERS)
+def test_redis_other_replies(begin, cache, which, reply):
+    """A whole reply of another kind or length, as one for another command would be: no call fails and no answer is wrong."""
+    command, step = SHARED[which]
+    begin(CC_REDIS_TIMEOUT_MS=200)
+    fill()
+    numbers = itertools.count()
+    assert used_again(cache, command, step, numbers)
+    cache.arm(command, Fault(lambda right, earlier: (reply,)))
+    for _ in range(5):
+        step(next(numbers))
+    assert cache.met[command] == 1
+    assert used_again(cache, command, step, numbers)
+
+
 # --- both, many threads, signals ---
 
 
@@ -611,9 +629,7 @@ def test_threads_through_a_bad_network(begin, mongod, cache):
     assert mongod.met["findandmodify"] > 10
 
 
-@pytest.mark.parametrize(
-    "which", ["read one", "read by key", "write one", "read many", "write many", "read candles", "redis get", "redis mget"]
-)
+@pytest.mark.parametrize("which", ["read one", "read by key", "write one", "read many", "write many", "read candles", "get", "mget"])
 def test_interrupt(begin, mongod, cache, which):
     """Ctrl+C while a reply is under way: it comes out at once, and that reply is nobody's."""
     begin(CC_REDIS_TIMEOUT_MS=5000)
