@@ -242,6 +242,10 @@ class Proxy:
         """Instead of ``arm``: from a command to its fault or None, asked for each request."""
         self.met = collections.Counter()
         """How many requests of each command met a fault."""
+        self.seen = collections.Counter()
+        """How many requests of each command came."""
+        self.connections = 0
+        """How many connections were made."""
         self.good = {}
         """The last reply of each command that met none."""
         self._listener = listening(listen)
@@ -290,11 +294,13 @@ class Proxy:
                 continue
             thread = threading.Thread(target=self._serve, args=(client, server), daemon=True)
             with self._lock:
+                self.connections += 1
                 self._open.add((thread, (client, server)))
             thread.start()
 
     def _fault(self, command):
         with self._lock:
+            self.seen[command] += 1
             choose, armed = self.choose, self._armed[command]
             fault = choose(command) if choose is not None else armed.popleft() if armed else None
             if fault is not None:

@@ -31,7 +31,7 @@ WHEN = 1_700_000_000_000
 MINUTE = 60_000
 
 
-@pytest.fixture(params=["1", "0"], ids=["lane", "driver"], autouse=True)
+@pytest.fixture(params=["1", "0"], ids=["lane-on", "lane-off"], autouse=True)
 def lane(request, monkeypatch):
     """The wire lane, or pymongo's and redis-py's public methods alone."""
     monkeypatch.setenv("CC_WIRE_LANE", request.param)
@@ -558,4 +558,4 @@ def test_memory_does_not_grow(mongo, lane):
     memory, files = resident(), len(os.listdir("/proc/self/fd"))
     work(rounds)
     assert resident() - memory < 2 << 20
-    assert len(os.listdir("/proc/self/fd")) <= files
+    assert len(os.listdir("/proc/self/fd")) <= files + 1  # a look at the indexes now and then takes a second connection

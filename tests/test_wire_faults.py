@@ -29,7 +29,7 @@ MINUTE = 60_000
 _numbers = itertools.count()
 
 
-@pytest.fixture(params=["1", "0"], ids=["lane", "driver"], autouse=True)
+@pytest.fixture(params=["1", "0"], ids=["lane-on", "lane-off"], autouse=True)
 def lane(request, monkeypatch):
     """The wire lane, or pymongo's and redis-py's public methods alone."""
     monkeypatch.setenv("CC_WIRE_LANE", request.param)
@@ -206,8 +206,8 @@ def test_one_cut_reply(begin, mongod, which):
 
 
 @calls
-def test_two_cuts(begin, mongod, which):
-    """The retry meets the same (before the server, after it, in header or body): one of our errors, and the next call is right."""
+def test_each_try_is_cut(begin, mongod, which):
+    """Each try meets the same (before the server, after it, in header or body): one of our errors, and the next call is right."""
     command, step = CALLS[which]
     begin()
     fill()
@@ -215,13 +215,15 @@ def test_two_cuts(begin, mongod, which):
     step(next(numbers))
     for fault in (LOST, cut(0), cut(10), cut(40)):
         before = mongod.met[command]
-        mongod.arm(command, fault, times=2)
+        mongod.arm(command, fault, times=5)
         with pytest.raises(ServerUnavailableError):
             step(next(numbers))
+        # Once and once more; the lane hands what breaks on it over to pymongo, which makes three.
+        assert mongod.met[command] - before in (2, 3)
+        mongod.calm()
         step(next(numbers))
         mongod.arm(command, fault)
         step(next(numbers))
-        assert mongod.met[command] == before + 3
 
 
 def test_cut_in_a_later_batch(begin, mongod):
@@ -335,25 +337,32 @@ LEAKS = (BSONError, LookupError, ValueError)
 
 
 def turned(lane, mongod, command, step, chosen, seed):
-    """Turn bits at the ``chosen`` bytes of a reply, one reply after the other: each time an error of ours or the right answer."""
+    """Turn bits at the ``chosen`` bytes of a reply, one reply after the other: each time an error of ours or the right answer.
+
+    How often it was noticed: by an error, or by asking again.
+    """
     draw = random.Random(seed)
     numbers = itertools.count(1)
-    errors = 0
+    before = mongod.seen[command]
+    step(next(numbers))
+    usual = mongod.seen[command] - before
+    noticed = 0
     for place in chosen:
         flip = draw.choice([1 << draw.randrange(8), draw.randrange(1, 256)])
-        before = mongod.met[command]
+        met, seen, failed = mongod.met[command], mongod.seen[command], False
         mongod.arm(command, garbled(place, flip))
         try:
             step(next(numbers))
         except (ServerUnavailableError, DatabaseError):
-            errors += 1
+            failed = True
         except Exception as error:
             if lane or not isinstance(error, LEAKS):
                 raise AssertionError(f"byte {place} turned by {flip:#x}: {error!r}") from error
-            errors += 1
-        assert mongod.met[command] == before + 1
+            failed = True
+        assert mongod.met[command] == met + 1
+        noticed += failed or mongod.seen[command] - seen > usual
         again(lambda: step(next(numbers)))
-    return errors
+    return noticed
 
 
 @pytest.mark.parametrize("which", ["read one", "read by key", "read many", "read storage", "read log", "read candles"])
@@ -439,9 +448,10 @@ def used_again(cache, command, step, numbers, seconds=8):
 
 
 @shared
-def test_redis_cut(begin, cache, which):
+def test_redis_cut(begin, cache, lane, which):
     """Cut after any byte of a reply, once (asked again, nothing is counted) and twice (counted, done without Redis)."""
     command, step = SHARED[which]
+    counted = {0, 1} if lane and which == "write one" else {1}  # the lane does not wait for the reply to a SET
     begin()
     fill()
     numbers = itertools.count()
@@ -458,14 +468,15 @@ def test_redis_cut(begin, cache, which):
         cache.arm(command, fault, times=2)
         before = redis_errors()
         step(next(numbers))
-        assert redis_errors() == before + 1
+        assert redis_errors() - before in counted
         assert used_again(cache, command, step, numbers)
 
 
 @shared
-def test_redis_stalls(begin, cache, which):
+def test_redis_stalls(begin, cache, lane, which):
     """No reply, or a late one: one time-out, counted, then without Redis; later with it again, and no reply is taken for another's."""
     command, step = SHARED[which]
+    counted = {0, 1} if lane and which == "write one" else {1}
     begin(CC_REDIS_TIMEOUT_MS=100)
     fill()
     numbers = itertools.count()
@@ -476,10 +487,10 @@ def test_redis_stalls(begin, cache, which):
         started = time.monotonic()
         step(next(numbers))
         assert time.monotonic() - started < 1
-        assert redis_errors() == before + 1
         until = time.monotonic() + 0.3
         while time.monotonic() < until:
             step(next(numbers))
+        assert redis_errors() - before in counted
     assert used_again(cache, command, step, numbers)
 
 
@@ -524,11 +535,11 @@ def test_redis_garbled(begin, cache, which):
     fill()
     assert used_again(cache, command, step, numbers)
     size = len(cache.good[command])
-    errors = 0
+    noticed = 0
     kit.reset_stats()
     for place in [*range(min(size, 40)), *(draw.randrange(size) for _ in range(30))]:
         flip = draw.choice([1 << draw.randrange(8), draw.randrange(1, 256)])
-        before = cache.met[command]
+        before, connections = cache.met[command], cache.connections
         cache.arm(command, garbled(place, flip))
         try:
             step(next(numbers))
@@ -536,11 +547,11 @@ def test_redis_garbled(begin, cache, which):
         except Exception as error:
             raise AssertionError(f"byte {place} of {size} turned by {flip:#x}: {error!r}") from error
         assert cache.met[command] == before + 1
+        noticed += redis_errors() > 0 or cache.connections > connections
         if redis_errors():
-            errors += 1
             begin(CC_REDIS_TIMEOUT_MS=50)  # instead of waiting until the outage is over
             kit.reset_stats()
-    assert errors > 0
+    assert noticed > 0
 
 
 OTHERS = [b":5\r\n", b"+OK\r\n", b"*0\r\n", b"*-1\r\n", b"*1\r\n:1\r\n", b"*4\r\n" + b":1\r\n" * 4, b",1.5\r\n", b"%0\r\n"]
