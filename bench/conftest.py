@@ -120,6 +120,8 @@ def duel(benchmark: Any, request: pytest.FixtureRequest, placement: tuple[str, s
 
     def run(work: str, sides: dict[str, Side], *, share: float = 1.0, clock: Callable[[], float] = time.perf_counter) -> None:
         target = DATA[work]
+        if bursts == 1:
+            sides = {name: side._replace(calls=1) for name, side in sides.items()}
         contest = Duel(sides, clock)
         if bursts > 1:
             contest.round()

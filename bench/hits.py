@@ -9,11 +9,21 @@ from typing import Any
 from bson import ObjectId
 from duel import Side
 from floor import MongoWire, RedisWire, find, redis_command
-from material import Context, filter_of, redis_key
+from material import Context, document, filter_of, redis_key
+from rivals import Plain
 
-__all__ = ["RawHits", "endless", "reading"]
+__all__ = ["RawHits", "endless", "fill", "reading"]
 
 _ID_REPLY = len(b"$24\r\n") + 24 + len(b"\r\n")
+
+
+def fill(plain: Plain, contexts: Sequence[Context], payload: Callable[[], dict[str, Any]]) -> list[ObjectId]:
+    """Store a signal for each context, and its id in Redis, as fast as that goes; the ids."""
+    rows = [{"_id": ObjectId(), **document(context, payload())} for context in contexts]
+    plain.signals.insert_many(rows, ordered=False)
+    ids = [row["_id"] for row in rows]
+    plain.redis.mset({redis_key(context): str(value) for context, value in zip(contexts, ids, strict=True)})
+    return ids
 
 
 def endless(items: Sequence[Any]) -> Iterator[Any]:

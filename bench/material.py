@@ -12,7 +12,7 @@ from backtest_kit_mongo.candles import CandleArray
 from backtest_kit_mongo.runner import read_klines
 from backtest_kit_mongo.runner.market import synthetic_market
 
-__all__ = ["CANDLES", "CONTEXT", "MANY", "MINUTE", "ROW", "Context", "candles", "document", "filter_of", "redis_key"]
+__all__ = ["CANDLES", "CONTEXT", "MANY", "MINUTE", "ROW", "Context", "candles", "document", "filter_of", "numbered", "redis_key"]
 
 Context = tuple[str, str, str]
 """Symbol, strategy, exchange."""
@@ -52,6 +52,11 @@ def redis_key(context: Context) -> str:
     """The key of a signal's id in Redis."""
     symbol, strategy, exchange = context
     return f"signal_cache:{exchange}:{strategy}:{symbol}"
+
+
+def numbered(start: int, stop: int) -> list[Context]:
+    """Contexts by number, for collections of any size; every process makes the same ones."""
+    return [("BTCUSDT", f"strategy_{number:07}", "binance") for number in range(start, stop)]
 
 
 def document(context: Context, payload: dict[str, Any]) -> dict[str, Any]:

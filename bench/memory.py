@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from bson import ObjectId
-from material import Context
+from material import numbered
 
 import backtest_kit_mongo as kit
 
 CHUNK = 1000
-
-
-def contexts(count: int) -> Iterator[list[Context]]:
-    """Contexts in chunks; every process makes the same ones."""
-    for start in range(0, count, CHUNK):
-        yield [("BTCUSDT", f"strategy_{number:07}", "binance") for number in range(start, min(start + CHUNK, count))]
 
 
 def resident() -> int:
@@ -28,20 +21,21 @@ def resident() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, epilog="The servers are those of the CC_* variables.")
-    parser.add_argument("count", type=int, help="how many signals; they must be stored")
+    parser.add_argument("count", type=int, help="how many signals; thousands that are stored")
     parser.add_argument("--keep", type=int, default=0, help="CC_PROCESS_IDS: how many ids the process may remember (default: 0)")
     parser.add_argument("--dict", action="store_true", help="no reads: a dict from context to ObjectId instead")
     given = parser.parse_args()
+    starts = range(0, given.count, CHUNK)
     if given.dict:
         before = resident()
-        known = {context: ObjectId() for chunk in contexts(given.count) for context in chunk}
+        known = {context: ObjectId() for start in starts for context in numbered(start, start + CHUNK)}
         print(resident() - before)
         assert len(known) == given.count
         return
     kit.setup(CC_PROCESS_IDS=given.keep)
     before = resident()
-    for chunk in contexts(given.count):
-        assert None not in kit.PersistSignalAdapter.read_many(chunk)
+    for start in starts:
+        assert None not in kit.PersistSignalAdapter.read_many(numbered(start, start + CHUNK))
     print(resident() - before)
 
 

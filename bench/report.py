@@ -25,7 +25,7 @@ def load(paths: Iterable[Path]) -> tuple[list[Row], dict[str, Any]]:
 
 def number(value: float) -> str:
     """Three digits that matter; thousands apart."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value < 10 else f"{value:.1f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def amount(value: float, unit: str) -> str:
@@ -132,7 +132,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("share of the target that is reached (the ratio itself at the bar's end)")
     axes.tick_params(axis="y", labelsize=8)
-    axes.margins(x=0.15)
+    axes.margins(x=0.15, y=0.01)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 import floor
 import memory
-from bson import ObjectId
 from duel import Side
-from material import MANY, ROW, document, filter_of, redis_key
+from hits import fill
+from material import MANY, ROW, filter_of, numbered, redis_key
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import PersistSignalAdapter
@@ -75,10 +75,8 @@ def test_memory(benchmark, settings, plain, request):
     bound = count // 10
     kit.setup(settings)
     kit.wait_for_init()
-    for chunk in memory.contexts(count):
-        rows = [{"_id": ObjectId(), **document(context, {})} for context in chunk]
-        plain.signals.insert_many(rows, ordered=False)
-        plain.redis.mset({redis_key(context): str(row["_id"]) for context, row in zip(chunk, rows, strict=True)})
+    for start in range(0, count, 10_000):
+        fill(plain, numbered(start, start + 10_000), dict)
 
     def growth(*options):
         command = [sys.executable, memory.__file__, str(count), *options]
