@@ -22,7 +22,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bursts", type=int, default=60, help="rounds of a cheap benchmark, dear ones take fewer; 1 only shows that all run")
 
 
-@pytest.fixture(params=["same", "apart"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "placement" in metafunc.fixturenames:
+        names = ["same"] if metafunc.config.getoption("--bursts") == 1 else ["same", "apart"]
+        metafunc.parametrize("placement", names, indirect=True)
+
+
+@pytest.fixture
 def placement(request: pytest.FixtureRequest, servers: Any) -> Iterator[tuple[str, str]]:
     """Client and servers on one core, or on one each: the placement's name and words."""
     with placed(request.param, [servers.mongo.pid, servers.redis.pid]) as words:

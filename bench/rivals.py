@@ -84,9 +84,14 @@ class Direct:
         row = self._signals.find_one(filter_of(context))
         return None if row is None else row["payload"]
 
-    def read_window(self, symbol: str, interval: str, exchange: str, since: int, until: int) -> list[dict[str, Any]]:
+    def read_window(self, *args: Any) -> list[dict[str, Any]]:
+        """The candles as the contract gives them: the server leaves out what nobody asked for."""
         fields = {"_id": False, **dict.fromkeys(PRICES, True)}
-        return list(self._candles.find(window(symbol, interval, exchange, since, until), fields).sort("timestamp", 1))
+        return list(self._candles.find(window(*args), fields).sort("timestamp", 1))
+
+    def read_documents(self, *args: Any) -> list[dict[str, Any]]:
+        """The documents as they are stored; slower than the above, for there is more to decode."""
+        return list(self._candles.find(window(*args)).sort("timestamp", 1))
 
 
 class Arrow:
@@ -97,9 +102,8 @@ class Arrow:
     def __init__(self, plain: Plain) -> None:
         self._candles = plain.candles
 
-    def read_columns(self, symbol: str, interval: str, exchange: str, since: int, until: int) -> dict[str, Any]:
-        wanted = window(symbol, interval, exchange, since, until)
-        return arrow.find_numpy_all(self._candles, wanted, schema=self._schema, sort=[("timestamp", 1)])  # type: ignore[no-any-return]
+    def read_columns(self, *args: Any) -> dict[str, Any]:
+        return arrow.find_numpy_all(self._candles, window(*args), schema=self._schema, sort=[("timestamp", 1)])
 
 
 class SignalDocument(mongoengine.Document):

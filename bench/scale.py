@@ -28,8 +28,10 @@ from backtest_kit_mongo import PersistSignalAdapter
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
 CHUNK = 10_000
-SAMPLE = 10_000
-"""Contexts that are read at each size: enough that hardly one is read twice."""
+SAMPLE = 50_000
+"""Contexts that are drawn of a collection: more than are read, so that no side meets what another one has just read."""
+READS = 10_000
+"""Timed reads of each side, at each size and in each placement."""
 SMALL_GB = 0.25
 Row = dict[str, Any]
 
@@ -165,7 +167,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder of scale.json and scale.png")
     given = parser.parse_args()
     sizes = [100, 1000] if given.quick else [10**3, 10**4, 10**5, 10**6]
-    rounds = 3 if given.quick else SAMPLE // 25
+    rounds = 3 if given.quick else READS // 25
     with tempfile.TemporaryDirectory() as folder, Progress(refresh_per_second=2) as progress:
         with ExitStack() as stack:
             rows, points = growth(Run(stack, Path(folder, "growth"), 4, progress), sizes, rounds)
