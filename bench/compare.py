@@ -52,6 +52,9 @@ def main() -> int:
     parser.add_argument("--tolerance", type=float, default=0.15, help="by which share a ratio may be worse (default: 0.15)")
     parser.add_argument("--update", action="store_true", help="write the ratios of the latest run as the baseline instead")
     given = parser.parse_args()
+    for path in (given.latest, *([] if given.update else [given.baseline])):
+        if not path.is_file():
+            parser.error(f"{path} is not there: make bench writes results, --update makes them the baseline")
     latest = judged(given.latest)
     if given.update:
         given.baseline.write_text(json.dumps(latest, indent=2) + "\n")

@@ -13,6 +13,7 @@ from targets import PAYS, TARGETS, shortfall
 __all__ = ["load"]
 
 Row = dict[str, Any]
+MARKS = ("<!-- figures: python bench/report.py --into README.md bench/results/*.json -->", "<!-- end of figures -->")
 
 
 def load(paths: Iterable[Path]) -> tuple[list[Row], dict[str, Any]]:
@@ -36,7 +37,7 @@ def amount(value: float, unit: str) -> str:
 def verdict(direction: str, target: float, value: float) -> str:
     """Met, or by how many percent it is missed."""
     missed = shortfall(direction, target, value)
-    return "met" if missed <= 0 else f"missed by {missed:.0%}"
+    return "met" if missed <= 0 else f"missed by {missed:.1%}" if missed < 0.1 else f"missed by {missed:.0%}"
 
 
 def find(rows: Iterable[Row], work: str, placement: str) -> Row | None:
@@ -103,8 +104,8 @@ def heading(rows: Sequence[Row], machine: dict[str, Any]) -> str:
         f"{cpu.get('brand_raw', machine.get('machine'))}, {cpu.get('count')} cores, Python {machine.get('python_version')}",
         *places,
         *material,
-        "Unix sockets, durability memory; medians of interleaved bursts; a ratio is how many times faster ours is,",
-        'against "floor" and where the target says "<=" the share or amount that ours takes',
+        "Unix sockets, durability memory; medians of interleaved bursts",
+        "a ratio is how many times faster ours is; where the target says <=, and against a floor, the share or amount that ours takes",
     ]
     return "\n".join(facts)
 
@@ -138,19 +139,36 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     plt.close(figure)
 
 
+def replace(path: Path, tables: str) -> None:
+    """Put the tables between the two marks of a Markdown file."""
+    before, begin, rest = path.read_text().partition(MARKS[0] + "\n")
+    _, end, after = rest.partition(MARKS[1] + "\n")
+    if not end:
+        raise SystemExit(f"{path} has no lines {MARKS[0]} and {MARKS[1]}")
+    path.write_text(f"{before}{begin}{tables}\n{end}{after}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, nargs="+", help="JSON of make bench, and of make bench-scale")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    parser.add_argument(
+        "--into", type=Path, metavar="README", help=f"put the Markdown between {MARKS[0]} and {MARKS[1]} of this file instead"
+    )
     parser.add_argument("--plot", type=Path, help="draw the ratios against their targets into this PNG")
     given = parser.parse_args()
     rows, machine = load(given.results)
-    table = markdown if given.markdown else text
-    parts = [heading(rows, machine), table(target_lines(rows))]
+    as_markdown = given.markdown or given.into is not None
+    table = markdown if as_markdown else text
+    parts = [heading(rows, machine).replace("\n", "; " if as_markdown else "\n"), table(target_lines(rows))]
     pays = pays_lines(rows)
     if len(pays) > 1:
-        parts += ["Redis: where it pays (a read in a process that knows no id)", table(pays)]
-    print("\n\n".join(parts))
+        parts += ["Redis: where it pays (a read in a process that knows no id)" + ":" * as_markdown, table(pays)]
+    tables = "\n\n".join(parts)
+    if given.into is not None:
+        replace(given.into, tables)
+    else:
+        print(tables)
     if given.plot is not None:
         plot(rows, given.plot)
         print(f"\nplot: {given.plot}")

@@ -81,7 +81,7 @@ def test_threads(duel, start, plain):
             return Side(lambda: list(pool.map(work, range(count))), 1)
 
         readers = {"ours": lambda: OURS(*CONTEXT), "plain": lambda: plain.read_signal(*CONTEXT)}
-        duel("8 threads of single hits", {name: together(Side(reader)) for name, reader in readers.items()}, share=0.5)
+        duel("8 threads of 25 single hits each", {name: together(Side(reader)) for name, reader in readers.items()}, share=0.5)
 
 
 @pytest.mark.parametrize(("work", "delay"), [("cold hit, MongoDB near", 0), ("cold hit, MongoDB 1 ms away", 0.001)])
