@@ -21,7 +21,7 @@ def judged(path: Path) -> Ratios:
     """The ratios that have a target, by work and by what they are against; from results or from a baseline."""
     content = json.loads(path.read_text())
     if "benchmarks" not in content:
-        return content  # type: ignore[no-any-return]
+        return content
     found: Ratios = {}
     for row in load([path])[0]:
         target = TARGETS.get(row["work"])

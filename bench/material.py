@@ -43,12 +43,12 @@ ROW: Final[dict[str, Any]] = {
 }
 
 
-def filter_of(context: Context) -> dict[str, Any]:
+def filter_of(context: tuple[str, ...]) -> dict[str, Any]:
     """The compound key of a signal."""
     return dict(zip(("symbol", "strategyName", "exchangeName"), context, strict=True))
 
 
-def redis_key(context: Context) -> str:
+def redis_key(context: tuple[str, ...]) -> str:
     """The key of a signal's id in Redis."""
     symbol, strategy, exchange = context
     return f"signal_cache:{exchange}:{strategy}:{symbol}"
