@@ -61,7 +61,12 @@ def target_lines(rows: Sequence[Row]) -> list[list[str]]:
             elsewhere = "" if other is None else number(other["ratios"][name])
             wanted, said = "", ""
             if name in checks:
-                wanted, said = f"{checks[name][0]} {number(checks[name][1])}", verdict(*checks[name], ratio)
+                direction, goal = checks[name]
+                wanted, said = f"{direction} {number(goal)}", verdict(direction, goal, ratio)
+                if direction == ">=" and "floor" in judged["values"]:
+                    possible = judged["values"][name] / judged["values"]["floor"]
+                    if possible < goal:
+                        said += f"; the floor is {number(possible)}"
             lines.append([*head, name, theirs, wanted, number(ratio), said, CORES[target.placement], elsewhere])
             head = ["", ""]
     return lines
