@@ -7,21 +7,9 @@ span of their own.
 cimport cython
 from libc.string cimport memcpy, memset
 
-cdef enum:
-    OPERATIONS = 8
-    COUNTS = 16
-    # A histogram is log-linear: 16 steps for each power of two, from 1 ns to 2**40 ns (18 minutes), so that a percentile
-    # is read with an error of at most 1/16. (The layout of HdrHistogram, hdrhistogram.org.)
-    STEPS = 16
-    POWERS = 37
-
-
 @cython.final
 cdef class Counters:
     """What one domain did: ``COUNTS`` plain counts and one histogram of durations for each operation."""
-
-    cdef long long counts[COUNTS]
-    cdef long long buckets[OPERATIONS][POWERS * STEPS]
 
     def __cinit__(self):
         memset(self.counts, 0, sizeof(self.counts))
@@ -45,7 +33,7 @@ cdef class Counters:
                 result.buckets[operation][i] -= earlier.buckets[operation][i]
         return result
 
-    def add(self, int which, long long n=1):
+    cpdef int add(self, int which, long long n=1) except -1:
         """Add ``n`` to a count."""
         if not 0 <= which < COUNTS:
             raise IndexError(which)
@@ -57,7 +45,7 @@ cdef class Counters:
             raise IndexError(which)
         return self.counts[which]
 
-    def observe(self, int operation, long long nanoseconds):
+    cpdef int observe(self, int operation, long long nanoseconds) except -1:
         """Add one duration to the histogram of an operation."""
         cdef int power = 0
         cdef unsigned long long value = <unsigned long long> nanoseconds if nanoseconds > 0 else 0

@@ -10,20 +10,13 @@ from libc.string cimport memcpy, memset
 import os
 
 cdef enum:
-    ID_SIZE = 12
     FEWEST_SLOTS = 16
 
 # Keeps a caller who may choose the keys from choosing where they stand.
 cdef uint64_t _SECRET = int.from_bytes(os.urandom(8), "little")
 
 
-# 20 bytes and no padding; hash and id side by side, so that a hit costs one cache line.
-cdef packed struct Slot:
-    uint64_t hash  # 0: the slot is empty
-    char id[ID_SIZE]
-
-
-cdef uint64_t _hash(object key) except 0:
+cdef uint64_t hash_of(object key) except 0:
     """A 64-bit keyed hash of a tuple, never 0. This may run Python code (``__hash__``), and so comes before any look at the slots."""
     if not isinstance(key, tuple):
         raise TypeError(f"a key must be a tuple, got {type(key).__name__}")
@@ -46,8 +39,6 @@ cdef class IdTable:
     """
 
     # Open addressing with linear probing; the slots are a power of two, at most three quarters of them taken, doubled as needed.
-    cdef Slot* slots
-    cdef Py_ssize_t size, count, limit
 
     def __cinit__(self, Py_ssize_t limit):
         if limit < 0:
@@ -133,11 +124,11 @@ cdef class IdTable:
 
     def get(self, key) -> bytes | None:
         """The id, or None."""
-        return self.look_up(_hash(key))
+        return self.look_up(hash_of(key))
 
     def get_many(self, keys) -> list:
         """The id, or None, of each key."""
-        return [self.look_up(_hash(key)) for key in keys]
+        return [self.look_up(hash_of(key)) for key in keys]
 
     def put(self, key, bytes id not None) -> None:
         """Remember an id. Raises MemoryError, and keeps what there was, if the table cannot grow."""
@@ -145,7 +136,7 @@ cdef class IdTable:
         cdef Py_ssize_t i
         if PyBytes_GET_SIZE(id) != ID_SIZE:
             raise ValueError(f"an id has {ID_SIZE} bytes, got {PyBytes_GET_SIZE(id)}")
-        hash = _hash(key)
+        hash = hash_of(key)
         if self.limit == 0:
             return
         if self.size == 0:
@@ -163,7 +154,7 @@ cdef class IdTable:
 
     def drop(self, key) -> None:
         """Forget an id, if there is one."""
-        cdef uint64_t hash = _hash(key)
+        cdef uint64_t hash = hash_of(key)
         cdef Py_ssize_t i
         if self.count == 0:
             return

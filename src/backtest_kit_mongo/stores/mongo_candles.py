@@ -86,7 +86,7 @@ class MongoCandles:
     def _share_ids(self, series: Key, ids: Iterator[tuple[int, object]]) -> None:
         """Write the ids of candles (time stamp, id) to Redis."""
         domain = DOMAINS["candle"]
-        self._redis_ids.put_many(domain, (((*series, stamp), value.binary) for stamp, value in ids if isinstance(value, ObjectId)))
+        self._redis_ids.put_series(domain, series, ((stamp, value.binary) for stamp, value in ids if isinstance(value, ObjectId)))
 
 
 def _fields(series: Key) -> Document:
