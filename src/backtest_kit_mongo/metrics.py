@@ -12,8 +12,12 @@ __all__ = ["COUNTS", "OPERATIONS", "Metrics"]
 # The positions in these tuples are the numbers under which the stores count.
 COUNTS: Final = (
     "reads", "hits_process", "hits_redis", "misses", "stale", "backfills", "writes", "removes", "errors", "redis_errors",
+    "hits_block", "bytes_read", "bytes_written",
 )  # fmt: skip
-READS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, BACKFILLS, WRITES, REMOVES, ERRORS, REDIS_ERRORS = range(len(COUNTS))
+(
+    READS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, BACKFILLS, WRITES, REMOVES, ERRORS, REDIS_ERRORS,
+    HITS_BLOCK, BYTES_READ, BYTES_WRITTEN,
+) = range(len(COUNTS))  # fmt: skip
 
 OPERATIONS: Final = ("read", "write", "remove", "list", "read_many", "write_many")
 READ, WRITE, REMOVE, LIST, READ_MANY, WRITE_MANY = range(len(OPERATIONS))
@@ -36,7 +40,8 @@ class Metrics:
         ``reads`` counts records asked for by key, rows and keys that lists gave, and candle windows; ``writes`` records and rows
         sent, and candles that were new. ``hits_process``, ``hits_redis`` and ``misses`` say where the id of a record asked for by
         key came from (a miss was found, or not, by its key; for candles: a window that was not whole), ``stale`` which cached ids
-        led nowhere or elsewhere, ``backfills`` which ids were cached by reads. ``errors`` counts calls that failed after their
+        led nowhere or elsewhere, ``backfills`` which ids were cached by reads. ``hits_block`` counts candle windows served from the
+        memory of this process, ``bytes_read`` and ``bytes_written`` BSON from and to MongoDB. ``errors`` counts calls that failed after their
         arguments were accepted, ``redis_errors`` cache operations that failed and failed no call. Only calls that succeeded are in
         the latencies.
 
