@@ -163,13 +163,14 @@ class AdapterBase(Contract):
 
     def _array_of_dicts(self, instance: Any, context: tuple[Any, ...], limit: Any, since: Any) -> Any:
         """The answer of ``read_candles_data`` as an array."""
-        interval = context[1]
-        rows = instance.read_candles_data(limit, since, since + limit * interval_ms(interval))
+        symbol, interval, exchange_name = context
+        count, start = self._extent((exchange_name, symbol, interval), limit, since)
+        rows = instance.read_candles_data(count, start, start + count * interval_ms(interval))
         if rows is None:
             return None
-        columns = to_columns(rows, interval)
-        columns.flags.writeable = False
-        return columns
+        window = to_columns(rows, interval)[:]
+        window.flags.writeable = False
+        return window
 
     def _check_context(self, context: tuple[Any, ...]) -> None:
         for name, value in zip(self._domain.context, context, strict=True):

@@ -267,10 +267,9 @@ class Contract:
 
     # --- candles ---
 
-    def _window(self, key: Key, limit: Any, since: Any, until: Any = None) -> CandleArray | None:
-        """A window from the store, every argument checked; ``key`` as the unique index has it."""
-        exchange_name, symbol, interval = key
-        step = interval_ms(interval)
+    def _extent(self, key: Key, limit: Any, since: Any, until: Any = None) -> tuple[int, int]:
+        """Length and start (ms) of a window, every argument checked; ``key`` as the unique index has it."""
+        step = interval_ms(key[2])
         self._check(key)
         numbers = []
         for name, value in (("limit", limit), ("since_timestamp", since), ("until_timestamp", 0 if until is None else until)):
@@ -282,15 +281,20 @@ class Contract:
             raise InvalidValueError(f"candle: limit must be from 0 to {_MAX_WINDOW}, got {count}")
         if not -(2**53) <= start <= 2**53 - count * step:
             raise InvalidValueError(f"candle: since_timestamp {start} is no time in ms")
+        return count, start
+
+    def _window(self, key: Key, limit: Any, since: Any, until: Any = None) -> CandleArray | None:
+        """A window from the store."""
+        exchange_name, symbol, interval = key
+        count, start = self._extent(key, limit, since, until)
         self._count(READS)
         if count == 0:
             empty = np.empty(0, CANDLE_DTYPE)
             empty.flags.writeable = False
             return empty
-        # Stored candles lie on the grid, so a window that starts off it is a miss without asking.
-        window = (
-            None if start % step else self._timed(READ, lambda store: store.read_candles(symbol, interval, exchange_name, start, count))
-        )
+        window = None
+        if start % interval_ms(interval) == 0:  # stored candles lie on the grid, so others are a miss without asking
+            window = self._timed(READ, lambda store: store.read_candles(symbol, interval, exchange_name, start, count))
         if window is None:
             self._count(MISSES)
         return window

@@ -152,7 +152,7 @@ def decode_candles(
             size = document_size(&batch[at], batch.shape[0] - at)
             slot = _slot(&layout, &batch[at], size, since, step, values)
             at += size
-            if slot < filled:
+            if slot < filled or slot >= limit:
                 continue
             if slot != filled:
                 return filled  # a hole: nothing behind it can make the window whole
