@@ -40,7 +40,7 @@ sanitize: $(READY)
 	cd build/sanitize && find src -name '*.so' -delete && BTKM_SANITIZE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
 	cd build/sanitize && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) PYTHONMALLOC=malloc PYTHONPATH=src \
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-		../../$(BIN)/python -m pytest tests/test_core_bson.py tests/test_core_keys.py tests/test_core_counters.py -s -p no:faulthandler $(ARGS)
+		../../$(BIN)/python -m pytest tests/test_core_bson.py tests/test_core_candles.py tests/test_core_keys.py tests/test_core_counters.py -s -p no:faulthandler $(ARGS)
 
 stubs: $(READY)
 	$(BIN)/python tools/make_stubs.py

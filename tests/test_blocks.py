@@ -147,7 +147,7 @@ def test_what_overlaps_is_kept_once():
 
 def test_long_runs_stay_apart_and_are_read_as_one():
     """Beyond the limit of growing together."""
-    memory, counters = blocks(1 << 26)
+    memory, _ = blocks(1 << 26)
     long = 1 << 18
     memory.keep(SERIES, MINUTE, columns(0, long))
     memory.keep(SERIES, MINUTE, columns(long, 100))
