@@ -47,7 +47,7 @@ class MongoCandles:
         self._connection = connection
         self._redis_ids = redis_ids
         self._ahead: dict[Key, tuple[int, int]] = {}  # where the last reading ahead ended (ms), and how many candles it took
-        self._there: dict[Key, tuple[int, int]] = {}  # see write
+        self._seen: dict[Key, tuple[int, int]] = {}  # first and last of a stretch whose candles are all there (ms)
 
     # --- reading ---
 
@@ -111,18 +111,17 @@ class MongoCandles:
     def clear(self) -> None:
         """Forget what is known of stored candles."""
         self.blocks.clear()
-        self._there.clear()
+        self._seen.clear()
 
     # --- writing ---
 
     def write(self, series: Key, candles: CandleArray) -> int:
-        """Store those checked candles that are not there yet; how many were new. A count finds out if all or none are there.
+        """Store those checked candles that are not there yet; how many were new. One query finds out which.
 
-        None are there if nothing is stored from the first to the last of them. But n documents there do not prove that the n
-        candles of the grid are: another writer may have left some off the grid, and the server cannot tell at the speed of a count
-        ($mod cuts fractions of a ms off). So a count is trusted only where this process has already seen (or stored) each
-        candle of the stretch: they cannot have gone, unless somebody deleted some, and then the count is less. Otherwise the time
-        stamps are fetched.
+        It is a count where this process has seen (or stored) every candle of the stretch before: they cannot have gone, unless
+        somebody deleted some, and then there are less. Elsewhere a count proves nothing: another writer may have left as many
+        documents off the grid as candles are missing, and the server cannot tell them apart at the speed of a count ($mod cuts
+        fractions of a ms off). There the time stamps are fetched.
         """
         stamps = np.ascontiguousarray(candles["timestamp"])
         if not (stamps[1:] > stamps[:-1]).all():
@@ -132,22 +131,18 @@ class MongoCandles:
         low, high = int(stamps[0]), int(stamps[-1])
         span = (high - low) // step + 1
         unbroken = span == len(stamps)
+        seen = self._seen.get(series)
+        known = unbroken and not self._with_ids and seen is not None and seen[0] <= low and high <= seen[1]
         wanted: Document = {"$gte": low, "$lte": high}
-        there = None
+        if known and self._connection.count(DOMAINS["candle"], {**_fields(series), "timestamp": wanted}) == span:
+            return 0
         if span > 4 * len(stamps):  # a scattered set: asking for the range would answer with what lies between
             wanted = {"$in": stamps.tolist()}
-        elif not self._with_ids:
-            there = self._connection.count(DOMAINS["candle"], {**_fields(series), "timestamp": wanted})
-            known = self._there.get(series, (0, -1))
-            if there == span and unbroken and known[0] <= low and high <= known[1]:
-                return 0
-        if there != 0:
-            candles = candles[self._are_new(series, stamps, wanted)]
+        candles = candles[self._are_new(series, stamps, wanted)]
         self._insert(series, candles)
         if unbroken:
-            before = self._there.get(series, (low, high))
-            touching = before[0] <= high + step and low <= before[1] + step
-            self._there[series] = (min(low, before[0]), max(high, before[1])) if touching else (low, high)
+            touching = seen is not None and seen[0] <= high + step and low <= seen[1] + step
+            self._seen[series] = (min(low, seen[0]), max(high, seen[1])) if seen is not None and touching else (low, high)
         return len(candles)
 
     def _are_new(self, series: Key, stamps: npt.NDArray[np.int64], wanted: Document) -> npt.NDArray[np.bool_]:
