@@ -9,7 +9,7 @@ DEMO_DIR := .demo
 .PHONY: demo test bench bench-smoke bench-compare bench-scale lint stubs sanitize clean
 
 # The environment and the compiled core; made again when the sources of the core or the metadata change.
-$(READY): pyproject.toml setup.py $(wildcard src/backtest_kit_mongo/_core/*.pyx)
+$(READY): pyproject.toml setup.py $(wildcard src/backtest_kit_mongo/_core/*.pyx src/backtest_kit_mongo/_core/*.pxd)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
@@ -57,7 +57,7 @@ sanitize: $(READY)
 	cd build/sanitize && find src -name '*.so' -delete && BTKM_SANITIZE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
 	cd build/sanitize && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) PYTHONMALLOC=malloc PYTHONPATH=src \
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-		../../$(BIN)/python -m pytest tests/test_core_bson.py tests/test_core_keys.py tests/test_core_ids.py tests/test_core_counters.py -s -p no:faulthandler $(ARGS)
+		../../$(BIN)/python -m pytest tests/test_core_*.py -s -p no:faulthandler $(ARGS)
 
 stubs: $(READY)
 	$(BIN)/python tools/make_stubs.py

@@ -196,9 +196,12 @@ def decode_candles(batches, since: int, step: int, limit: int) -> list[tuple[int
     """(time stamp, five packed doubles) of the candles that fill the window from its head without a hole.
 
     Of a name that stands twice the last one counts, as for a dict. Every document needs a time stamp; one on the grid, and not
-    before the window, needs the other five as well. Reading ends at the first hole: what is malformed behind it is not noticed.
+    before the window, needs the other five as well. Reading ends at the first hole, and when the window is full: what is malformed
+    behind it is not noticed.
     """
     rows: list[tuple[int, bytes]] = []
+    if limit == 0:
+        return rows
     for batch in batches:
         for document in documents(bytes(batch)):
             fields = {name: (kind, raw) for name, kind, raw in elements(document)}
@@ -219,6 +222,8 @@ def decode_candles(batches, since: int, step: int, limit: int) -> list[tuple[int
             if slot != len(rows):
                 return rows
             rows.append((int(stamp), struct.pack("<5d", *prices)))
+            if len(rows) == limit:
+                return rows
     return rows
 
 

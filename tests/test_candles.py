@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import bson
 import msgspec
 import numpy as np
 import pytest
-from bson import Decimal128, Int64
+from bson import Decimal128, Int64, ObjectId
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
-from backtest_kit_mongo.candles import CANDLE_DTYPE, align, closed_candles, to_columns
+from backtest_kit_mongo.candles import CANDLE_DTYPE, align, closed_candles, to_columns, to_dicts
+from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.stores import mongo_candles
 
 MINUTE = 60_000
 STEPS = {
@@ -598,3 +602,275 @@ def test_stored_price_that_is_no_finite_number_is_handed_out_as_it_is(mongo, bad
     """It is a number, and it is in the database: what to do with it is the caller's decision."""
     collection().insert_one({**foreign(0), "close": bad})
     assert str(read(1)[0]["close"]) == str(bad)
+
+
+# --- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def array(limit, since=SINCE, *, symbol="BTCUSDT", interval="1m", exchange="binance"):
+    return kit.PersistCandleAdapter.read_candles_array(symbol, interval, exchange, limit, since)
+
+
+def test_array_is_the_same_window(store):
+    assert array(3) is None
+    write(candles(5))
+    for _ in range(2):  # the second time from memory, where there is one
+        found = array(5)
+        assert found.dtype == CANDLE_DTYPE
+        assert to_dicts(found) == candles(5)
+        assert to_dicts(array(2, SINCE + 3 * MINUTE)) == candles(5)[3:]
+        assert array(6) is None
+        assert array(5, SINCE - MINUTE) is None
+        assert array(1, SINCE + 1) is None
+        assert array(0).shape == (0,)
+    bound = kit.PersistCandleInstance("BTCUSDT", "1m", "binance")
+    assert (bound.read_candles_array(5, SINCE) == found).all()
+    write(found, symbol="COPY")
+    assert read(5, symbol="COPY") == candles(5)
+
+
+def test_array_cannot_be_written_to(store):
+    write(candles(5))
+    for window in (array(5), array(5), array(3), array(0)):
+        with pytest.raises(ValueError, match="read-only"):
+            window["close"] = 1.0
+    assert read(5) == candles(5)
+
+
+def test_array_takes_the_same_arguments(store):
+    write(candles(3))
+    assert to_dicts(array(np.int32(3), np.int64(SINCE))) == candles(3)
+    for limit, since in (("3", SINCE), (3.0, SINCE), (True, SINCE), (3, float(SINCE)), (3, None)):
+        with pytest.raises(kit.InvalidTypeError):
+            array(limit, since)
+    for limit, since in ((-1, SINCE), (2**31, SINCE), (3, 2**63)):
+        with pytest.raises(kit.InvalidValueError):
+            array(limit, since)
+    with pytest.raises(kit.InvalidValueError, match="interval"):
+        array(3, interval="7m")
+
+
+def test_dummy_gives_no_array():
+    kit.PersistCandleAdapter.use_dummy()
+    try:
+        assert array(3) is None
+        assert array(0).shape == (0,)
+    finally:
+        kit.PersistCandleAdapter.use_mongo()
+
+
+def test_class_without_arrays_gives_them_of_its_dicts(store):
+    """An older class, and one that inherits the method for arrays from above its own method for dicts."""
+    asked = []
+
+    class Old:
+        def __init__(self, symbol, interval, exchange_name):
+            pass
+
+        def wait_for_init(self, initial):
+            pass
+
+        def read_candles_data(self, limit, since_timestamp, until_timestamp):
+            asked.append((limit, since_timestamp, until_timestamp))
+            return candles(limit, since=since_timestamp) if limit < 10 else None
+
+        def write_candles_data(self, candles):
+            pass
+
+    class Derived(kit.PersistCandleInstance):
+        read_candles_data = Old.read_candles_data
+
+    for cls in (Old, Derived):
+        kit.PersistCandleAdapter.use_persist_candle_adapter(cls)
+        assert to_dicts(array(3)) == candles(3)
+        assert array(10) is None
+        assert asked[-2:] == [(3, SINCE, SINCE + 3 * MINUTE), (10, SINCE, SINCE + 10 * MINUTE)]
+        with pytest.raises(ValueError, match="read-only"):
+            array(3)["close"] = 1.0
+        with pytest.raises(kit.InvalidTypeError, match="limit"):
+            array("3")
+
+
+def test_class_with_arrays_of_its_own(store):
+    class Mine(kit.PersistCandleInstance):
+        def read_candles_array(self, limit, since_timestamp):
+            return "mine"
+
+    class Plain(kit.PersistCandleInstance):
+        pass
+
+    kit.PersistCandleAdapter.use_persist_candle_adapter(Mine)
+    assert array(3) == "mine"
+    kit.PersistCandleAdapter.use_persist_candle_adapter(Plain)
+    write(candles(3))
+    assert to_dicts(array(3)) == candles(3)
+
+
+# --- for other libraries ---------------------------------------------------------------------------------------------
+
+
+def test_pandas():
+    pandas = pytest.importorskip("pandas")
+    columns = to_columns(candles(50), "1m")
+    frame = kit.to_pandas(columns)
+    assert list(frame.columns) == list(NAMES[1:])
+    assert frame.index.name == "timestamp"
+    assert str(frame.index.dtype) == "datetime64[ms, UTC]"
+    assert frame.index[1] == pandas.Timestamp(SINCE + MINUTE, unit="ms", tz="UTC")
+    assert all((frame[name].to_numpy() == columns[name]).all() for name in NAMES[1:])
+    frame.loc[frame.index[0], "close"] = -1.0  # the caller's own
+    assert columns["close"][0] == 100.5
+
+
+def test_polars():
+    polars = pytest.importorskip("polars")
+    columns = to_columns(candles(50), "1m")
+    frame = kit.to_polars(columns)
+    assert frame.schema == {"timestamp": polars.Datetime("ms", "UTC"), **dict.fromkeys(NAMES[1:], polars.Float64)}
+    assert frame["timestamp"].dt.epoch("ms").to_list() == columns["timestamp"].tolist()
+    assert all((frame[name].to_numpy() == columns[name]).all() for name in NAMES[1:])
+
+
+def test_arrow():
+    arrow = pytest.importorskip("pyarrow")
+    columns = to_columns(candles(50), "1m")
+    table = kit.to_arrow(columns)
+    assert table.schema.field("timestamp").type == arrow.timestamp("ms", tz="UTC")
+    assert table["timestamp"].cast(arrow.int64()).to_pylist() == columns["timestamp"].tolist()
+    assert all((table[name].to_numpy() == columns[name]).all() for name in NAMES[1:])
+
+
+CONVERSIONS = [(kit.to_pandas, "pandas", "pandas"), (kit.to_polars, "polars", "polars"), (kit.to_arrow, "pyarrow", "arrow")]
+
+
+@pytest.mark.parametrize(("convert", "library", "extra"), CONVERSIONS)
+def test_library_that_is_not_there_is_named_with_its_extra(convert, library, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=rf"(?s){library} is not installed.*backtest-kit-mongo\[{extra}\]") as caught:
+        convert(to_columns(candles(1), "1m"))
+    assert isinstance(caught.value, kit.MissingDependencyError)
+
+
+@pytest.mark.parametrize(("convert", "library", "extra"), CONVERSIONS)
+def test_only_arrays_of_candles_are_converted(convert, library, extra):
+    pytest.importorskip(library)
+    for wrong in (candles(2), None, np.zeros(3), to_columns(candles(4), "1m").reshape(2, 2)):
+        with pytest.raises(kit.InvalidTypeError, match="array"):
+            convert(wrong)
+    assert len(convert(np.empty(0, CANDLE_DTYPE))) == 0
+
+
+# --- imports ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(mongo, monkeypatch):
+    """What an import asks and sends."""
+    made = []
+    connection = default_registry.mongo.connection
+    for name in ("count", "fetch", "insert_new"):
+        original = getattr(connection, name)
+
+        def call(domain, argument, name=name, original=original):
+            if name != "insert_new":
+                made.append(name)
+                return original(domain, argument)
+
+            def sent():
+                for batch in argument:
+                    made.append(name)
+                    yield batch
+
+            return original(domain, sent())
+
+        monkeypatch.setattr(connection, name, call)
+    return made
+
+
+def test_fresh_import_asks_once_and_sends_batches(calls):
+    write(candles(25_000))
+    assert calls == ["fetch", "insert_new", "insert_new", "insert_new"]
+    assert collection().count_documents({}) == 25_000
+    assert kit.stats()["candle"]["writes"] == 25_000
+
+
+def test_import_of_what_is_there_asks_once_and_sends_nothing(calls):
+    write(candles(100))
+    del calls[:]
+    write(candles(100))
+    write(candles(100)[20:70])
+    assert calls == ["count", "count"]
+    assert kit.stats()["candle"]["writes"] == 100
+
+
+def test_import_of_what_another_process_stored_asks_once_too(calls):
+    write(candles(100))
+    kit.PersistCandleAdapter.clear()
+    del calls[:]
+    write(candles(100))
+    assert calls == ["fetch"]
+    del calls[:]
+    write(candles(100))
+    assert calls == ["count"]
+
+
+def test_stretches_that_grow_are_known_as_one(calls):
+    for first in (0, 20, 10, 40, 30):
+        write(candles(50)[first : first + 10])
+    write(candles(60)[50:])
+    del calls[:]
+    write(candles(60)[30:])
+    assert calls == ["count"]
+
+
+@pytest.mark.parametrize(
+    "stray", [SINCE + 2 * MINUTE + 0.5, SINCE + 2 * MINUTE - 0.5, SINCE + 2 * MINUTE + 1, Decimal128(f"{SINCE}.5")], ids=str
+)
+def test_as_many_documents_as_candles_prove_nothing(mongo, stray):
+    """A stray makes up for the candle that is missing; also a fraction of a ms beside its place, which $mod would not see."""
+    collection().insert_many([foreign(index) for index in (0, 1, 3, 4)])
+    collection().insert_one({**foreign(0), "timestamp": stray})
+    write(candles(5))
+    assert [row["timestamp"] for row in read(5)] == [row["timestamp"] for row in candles(5)]
+    assert collection().count_documents({}) == 6
+
+
+def test_candle_deleted_by_hand_is_written_again(mongo):
+    write(candles(5))
+    collection().delete_one({"timestamp": SINCE + 2 * MINUTE})
+    write(candles(5))
+    assert read(5) == candles(5)
+
+
+def test_documents_are_those_of_pymongo(mongo):
+    """Byte by byte; also where an int has 32 bits, and with names that hold what looks like a field."""
+    now = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
+    for series in (("binance", "BTCUSDT", "1m"), ("é\x01open", "\x01low", "1m"), ("", "", "1m")):
+        for since in (SINCE, 0, -600_000, 2**31 // MINUTE * MINUTE, -(2**40) // MINUTE * MINUTE):
+            columns = to_columns([candle(index, since=since, open=-0.0, high=1e308) for index in range(3)], "1m")
+            small = np.abs(columns["timestamp"]) < 2**31
+            for part in (columns[small], columns[~small]):
+                if len(part):
+                    ids = mongo_candles._identities(len(part))
+                    plain = [
+                        bson.encode(mongo_candles._document(ObjectId(value.tobytes()), series, row, now))
+                        for value, row in zip(ids, part.tolist(), strict=True)
+                    ]
+                    assert mongo_candles._documents(series, part, ids, now) == b"".join(plain)
+
+
+def test_import_over_the_end_of_32_bits(mongo):
+    """Ints of both widths in one import, in any order."""
+    around = candles(2000, since=2**31 // MINUTE * MINUTE - 1000 * MINUTE)
+    write(around[::-1])
+    assert read(2000, around[0]["timestamp"]) == around
+    kinds = {type(row["timestamp"]) for row in collection().find()}
+    assert kinds == {int, Int64}
+
+
+def test_ids_are_new_and_say_when(mongo):
+    before = int(time.time())
+    write(candles(12_000))
+    found = [row["_id"] for row in collection().find({}, {"_id": True})]
+    assert len(set(found)) == 12_000
+    assert all(isinstance(value, ObjectId) and before <= value.generation_time.timestamp() <= time.time() for value in found)

@@ -648,7 +648,7 @@ def test_candle_window_of_a_thousand(listening, cache):
     assert (names(sent), calls) == (["find", "insert"], {})
     with redis_calls(cache) as calls, commands.sent() as sent:
         kit.PersistCandleAdapter.write_candles_data(candles(1000), "BTCUSDT", "1m", "binance")
-    assert (names(sent), calls) == (["find"], {})
+    assert (names(sent), calls) == (["count"], {})
     for limit, complete in ((1000, True), (1001, False)):
         with redis_calls(cache) as calls, commands.sent() as sent:
             found = kit.PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", limit, 0, limit * MINUTE)

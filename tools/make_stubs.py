@@ -89,6 +89,8 @@ def results(domain: Domain, call: Call) -> tuple[str, str | None]:
             return "list[Row]", "list[T]"
         case "candles":
             return "list[Row] | None", "list[T] | None"
+        case "array":
+            return "npt.NDArray[np.void] | None", None
         case _:
             return "None", None
 

@@ -4,6 +4,7 @@ from importlib.metadata import version as _version
 
 from .adapters import *
 from .adapters import __all__ as _adapters
+from .candles import to_arrow, to_pandas, to_polars
 from .errors import *
 from .errors import __all__ as _errors
 from .logs import set_logger
@@ -38,5 +39,8 @@ __all__ = [
     "set_logger",
     "setup",
     "stats",
+    "to_arrow",
+    "to_pandas",
+    "to_polars",
     "wait_for_init",
 ]

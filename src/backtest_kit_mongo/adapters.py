@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+from ._core.blocks import CandleBlocks
+from .candles import interval_ms, to_columns
 from .contracts import DEFAULT_LIMIT, NO_TIME, Contract, typed
 from .domains import DOMAINS, Call, Domain, Operation, field_name
 from .errors import InvalidTypeError
@@ -31,6 +33,8 @@ _DOCS = {
     "put_rows": "Write rows by their ``id`` with one command; {wins}. Rows that are not given stay.",
     "candles": "Read ``limit`` candles from ``since_timestamp`` (ms, on the grid); None if one is missing. "
     "The end follows from both, so ``until_timestamp`` is not used. " + _TYPE_DOC,
+    "array": "Read the same as a read-only structured array: ``timestamp`` (int64, ms), ``open``, ``high``, ``low``, ``close``, "
+    "``volume`` (float64). It may be a view of candles that this process keeps. See ``to_pandas``, ``to_polars``, ``to_arrow``.",
     "put_candles": "Store candles that have closed and are not there yet; what is there never changes.",
 }
 
@@ -43,6 +47,10 @@ class InstanceBase(Contract):
 
     def _store(self) -> Store:
         return default_registry.store(self._domain)
+
+    def _blocks(self) -> CandleBlocks | None:
+        store = default_registry.bindings[self._domain.name].store or default_registry.mongo_or_none
+        return None if store is None else store.blocks
 
     def wait_for_init(self, initial: bool = True) -> None:
         """Return at once unless ``initial``; then when the store is ready (15 s at most)."""
@@ -65,6 +73,10 @@ class AdapterBase(Contract):
     def _store(self) -> Store:
         return self._binding.store or self._registry.mongo
 
+    def _blocks(self) -> CandleBlocks | None:
+        store = self._binding.store or self._registry.mongo_or_none
+        return None if store is None else store.blocks
+
     def __repr__(self) -> str:
         bound = self._binding.custom or (MongoStore if self._binding.store is None else type(self._binding.store))
         return f"<Persist{self._domain.name.capitalize()}Adapter over {bound.__name__}>"
@@ -75,7 +87,8 @@ class AdapterBase(Contract):
         """Serve the domain through instances of ``cls``, made once per context with the arguments of the ``Persist*Instance``."""
         if not isinstance(cls, type):
             raise InvalidTypeError(f"{self._domain.name}: a class is needed, got {type(cls).__name__}")
-        missing = [call.name for call in self._domain.calls if not callable(getattr(cls, call.name, None))]
+        wanted = [call.name for call in self._domain.calls if call.operation != "array"]  # which can be made of the dicts
+        missing = [name for name in wanted if not callable(getattr(cls, name, None))]
         if missing:
             raise InvalidTypeError(f"{self._domain.name}: {cls.__name__} lacks {', '.join(missing)}")
         self._binding.use(self._binding.store, cls)
@@ -93,11 +106,16 @@ class AdapterBase(Contract):
         self._binding.use(DummyStore())
 
     def clear(self) -> None:
-        """Forget bound instances, and the ids that this process remembers; the next call finds both anew. No data is touched."""
+        """Forget bound instances, and the ids (or candles) that this process remembers; the next call finds them anew.
+
+        No data is touched. Who deletes stored candles by hand calls this, since candles that are stored never change otherwise.
+        """
         self._binding.instances = {}
         store = self._binding.store or self._registry.mongo_or_none
         if isinstance(store, MongoStore):
             store.process_ids.clear(self._domain)
+            if self._domain.name == "candle":
+                store.candles.clear()
 
     @property
     def id_cache(self) -> DomainIds:
@@ -128,7 +146,10 @@ class AdapterBase(Contract):
         self._check_context(context)
         if options.get("limit") is DEFAULT_LIMIT:
             del options["limit"]
-        value = getattr(self._instance(context), name)(*arguments, **options)
+        instance = self._instance(context)
+        if operation == "array" and not _has_own_array(instance.__class__):
+            return self._array_of_dicts(instance, context, *arguments)
+        value = getattr(instance, name)(*arguments, **options)
         if type is None or value is None:
             return value
         decode = partial(typed, self._domain.name, type=type)
@@ -139,6 +160,17 @@ class AdapterBase(Contract):
                 return ({**record, "data": decode(record["data"])} for record in value)
             case _:
                 return decode(value)
+
+    def _array_of_dicts(self, instance: Any, context: tuple[Any, ...], limit: Any, since: Any) -> Any:
+        """The answer of ``read_candles_data`` as an array."""
+        symbol, interval, exchange_name = context
+        count, start = self._extent((exchange_name, symbol, interval), limit, since)
+        rows = instance.read_candles_data(count, start, start + count * interval_ms(interval))
+        if rows is None:
+            return None
+        window = to_columns(rows, interval)[:]
+        window.flags.writeable = False
+        return window
 
     def _check_context(self, context: tuple[Any, ...]) -> None:
         for name, value in zip(self._domain.context, context, strict=True):
@@ -183,6 +215,13 @@ class KeyedAdapterBase(AdapterBase):
         )
 
 
+def _has_own_array(cls: type[Any]) -> bool:
+    """Whether a class reads arrays itself, and not by a method inherited from above the one that reads its dicts."""
+    names = ("read_candles_array", "read_candles_data")
+    first = next((base for base in cls.__mro__ if any(name in vars(base) for name in names)), cls)
+    return callable(getattr(cls, names[0], None)) and names[0] in vars(first)
+
+
 def _rows(domain: Domain, rows: Any, arguments: Sequence[str]) -> list[Sequence[Any]]:
     """The items of a batch, each with as many members as there are arguments."""
     if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
@@ -223,11 +262,12 @@ def _expression(domain: Domain, call: Call, places: dict[str, str]) -> tuple[str
             return f"self._rows({key}, limit, type)", "limit=DEFAULT_LIMIT, type=None"
         case "put_rows":
             return f"self._put_rows({body}, {key})", ""
-        case "candles" | "put_candles":
-            series = _tuple(places[name] for name in ("symbol", "interval", "exchangeName"))
-            if call.operation == "candles":
-                return f"self._candles({series}, limit, since_timestamp, until_timestamp, type)", "type=None"
-            return f"self._put_candles({body}, {series})", ""
+        case "candles":
+            return f"self._candles({key}, limit, since_timestamp, until_timestamp, type)", "type=None"
+        case "array":
+            return f"self._array({key}, limit, since_timestamp)", ""
+        case "put_candles":
+            return f"self._put_candles({body}, {key})", ""
 
 
 def _method(domain: Domain, call: Call, *, instance: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import numbers
 import time
 from collections.abc import Iterable, Mapping
@@ -14,9 +15,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InvalidTypeError, InvalidValueError
+from ._core import candles as core
+from .errors import InvalidTypeError, InvalidValueError, MissingDependencyError
 
-__all__ = ["CANDLE_DTYPE", "INTERVAL_MS", "CandleArray", "align", "closed_candles", "interval_ms", "to_columns", "to_dicts"]
+__all__ = [
+    "CANDLE_DTYPE", "INTERVAL_MS", "CandleArray", "align", "closed_candles", "interval_ms", "to_arrow", "to_columns", "to_dicts",
+    "to_pandas", "to_polars",
+]  # fmt: skip
 
 CandleArray = npt.NDArray[np.void]
 
@@ -68,8 +73,21 @@ def to_columns(candles: Iterable[Any], interval: str) -> CandleArray:
     else:
         if isinstance(candles, (str, bytes, Mapping)) or not isinstance(candles, Iterable):
             raise InvalidTypeError(f"candles must be a list of candles, got {type(candles).__name__}")
-        rows = [_row(index, candle) for index, candle in enumerate(candles)]
-        columns = np.array(rows, dtype=CANDLE_DTYPE) if rows else np.empty(0, CANDLE_DTYPE)
+        rows = tuple(candles)
+        columns = np.empty(len(rows), CANDLE_DTYPE)
+        core.pack_rows(rows, columns.view(np.int8), _row)
+    if not core.are_sound(_memory(columns), step):
+        _refuse(columns, interval, step)
+    return columns
+
+
+def _memory(columns: CandleArray) -> npt.NDArray[np.int8]:
+    """The packed rows as the compiled core takes them."""
+    return np.ascontiguousarray(columns).view(np.int8)
+
+
+def _refuse(columns: CandleArray, interval: str, step: int) -> None:
+    """Name the first candle that must not be stored."""
     for name in PRICES:
         bad = np.flatnonzero(~np.isfinite(columns[name]))
         if bad.size:
@@ -87,7 +105,6 @@ def to_columns(candles: Iterable[Any], interval: str) -> CandleArray:
         raise InvalidValueError(
             f"candle {row}: timestamp {stamp} is off the {interval} grid", hint=f"the candle's open time in ms, a multiple of {step}"
         )
-    return columns
 
 
 def _row(index: int, candle: Any) -> tuple[Any, ...]:
@@ -121,5 +138,46 @@ def closed_candles(columns: CandleArray, interval: str, now: int | None = None) 
 
 def to_dicts(columns: CandleArray) -> list[dict[str, Any]]:
     """One plain dict per candle, in order."""
-    names = CANDLE_DTYPE.names or ()
-    return [dict(zip(names, row, strict=True)) for row in columns.tolist()]
+    return core.to_dicts(_memory(columns))
+
+
+# --- for other libraries: the prices in float64 columns, each copied once out of the packed rows ---
+
+
+def to_pandas(candles: CandleArray) -> Any:
+    """A pandas DataFrame of the prices, with the open times as its index ``timestamp`` (datetime64[ms, UTC])."""
+    pandas = _library("pandas", "pandas")
+    times = pandas.DatetimeIndex(_times(candles), name="timestamp").tz_localize("UTC")
+    return pandas.DataFrame({name: _column(candles, name) for name in PRICES}, index=times, copy=False)
+
+
+def to_polars(candles: CandleArray) -> Any:
+    """A polars DataFrame: ``timestamp`` (Datetime in ms, UTC) and the prices."""
+    polars = _library("polars", "polars")
+    times = polars.Series("timestamp", _times(candles)).dt.replace_time_zone("UTC")
+    return polars.DataFrame([times, *(polars.Series(name, _column(candles, name)) for name in PRICES)])
+
+
+def to_arrow(candles: CandleArray) -> Any:
+    """A pyarrow Table: ``timestamp`` (timestamp[ms, tz=UTC]) and the prices."""
+    arrow = _library("pyarrow", "arrow")
+    times = arrow.array(_times(candles), type=arrow.timestamp("ms", tz="UTC"))
+    return arrow.table({"timestamp": times, **{name: arrow.array(_column(candles, name)) for name in PRICES}})
+
+
+def _library(name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        hint = f'pip install "backtest-kit-mongo[{extra}]"'
+        raise MissingDependencyError(f"{name} is not installed", hint=hint) from None
+
+
+def _column(candles: CandleArray, name: str) -> npt.NDArray[np.float64]:
+    if not isinstance(candles, np.ndarray) or candles.dtype != CANDLE_DTYPE or candles.ndim != 1:
+        raise InvalidTypeError(f"a one-dimensional array of {CANDLE_DTYPE} is needed, as read_candles_array gives it")
+    return candles[name].copy()
+
+
+def _times(candles: CandleArray) -> npt.NDArray[np.datetime64]:
+    return _column(candles, "timestamp").view("datetime64[ms]")

@@ -17,7 +17,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 import numpy as np
 
-from .candles import CandleArray, closed_candles, interval_ms, to_columns, to_dicts
+from ._core.blocks import CandleBlocks
+from .candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms, to_columns, to_dicts
 from .domains import Domain
 from .errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from .metrics import ERRORS, LIST, MISSES, READ, READ_MANY, READS, REMOVE, REMOVES, WRITE, WRITE_MANY, WRITES, Metrics
@@ -84,6 +85,10 @@ class Contract:
 
     def _store(self) -> Store:
         """The store in force; NotConfiguredError if there is none yet."""
+        raise NotImplementedError
+
+    def _blocks(self) -> CandleBlocks | None:
+        """The candles that the store in force keeps in memory, if there is one and it does."""
         raise NotImplementedError
 
     # --- arguments ---
@@ -262,10 +267,10 @@ class Contract:
 
     # --- candles ---
 
-    def _window(self, key: Key, limit: Any, since: Any, until: Any = None) -> CandleArray | None:
-        symbol, interval, exchange_name = key
-        step = interval_ms(interval)
-        self._check((exchange_name, symbol, interval))
+    def _extent(self, key: Key, limit: Any, since: Any, until: Any = None) -> tuple[int, int]:
+        """Length and start (ms) of a window, every argument checked; ``key`` as the unique index has it."""
+        step = interval_ms(key[2])
+        self._check(key)
         numbers = []
         for name, value in (("limit", limit), ("since_timestamp", since), ("until_timestamp", 0 if until is None else until)):
             if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
@@ -276,28 +281,45 @@ class Contract:
             raise InvalidValueError(f"candle: limit must be from 0 to {_MAX_WINDOW}, got {count}")
         if not -(2**53) <= start <= 2**53 - count * step:
             raise InvalidValueError(f"candle: since_timestamp {start} is no time in ms")
+        return count, start
+
+    def _window(self, key: Key, limit: Any, since: Any, until: Any = None) -> CandleArray | None:
+        """A window from the store."""
+        exchange_name, symbol, interval = key
+        count, start = self._extent(key, limit, since, until)
         self._count(READS)
         if count == 0:
-            return np.empty(0, to_columns((), interval).dtype)
-        # Stored candles lie on the grid, so a window that starts off it is a miss without asking.
-        window = (
-            None if start % step else self._timed(READ, lambda store: store.read_candles(symbol, interval, exchange_name, start, count))
-        )
+            empty = np.empty(0, CANDLE_DTYPE)
+            empty.flags.writeable = False
+            return empty
+        window = None
+        if start % interval_ms(interval) == 0:  # stored candles lie on the grid, so others are a miss without asking
+            window = self._timed(READ, lambda store: store.read_candles(symbol, interval, exchange_name, start, count))
         if window is None:
             self._count(MISSES)
         return window
 
+    # What lies in memory was asked for with good arguments, so a window that is found there needs no check.
+
     def _candles(self, key: Key, limit: int, since: int, until: int, type: Any = None) -> Any:
-        window = self._window(key, limit, since, until)
-        if window is None:
-            return None
-        rows = to_dicts(window)
+        blocks = self._blocks()
+        rows = None if blocks is None else blocks.rows(key, limit, since, until)
+        if rows is None:
+            window = self._window(key, limit, since, until)
+            if window is None:
+                return None
+            rows = to_dicts(window)
         return rows if type is None else [typed("candle", row, type) for row in rows]
 
+    def _array(self, key: Key, limit: int, since: int) -> CandleArray | None:
+        blocks = self._blocks()
+        found = None if blocks is None else blocks.array(key, limit, since)
+        return self._window(key, limit, since) if found is None else found
+
     def _put_candles(self, candles: Any, key: Key) -> None:
-        symbol, interval, exchange_name = key
+        exchange_name, symbol, interval = key
         columns = to_columns(candles, interval)
-        self._check((exchange_name, symbol, interval))
+        self._check(key)
         columns = closed_candles(columns, interval)
         if len(columns):
             self._count(WRITES, self._timed(WRITE_MANY, lambda store: store.write_candles(symbol, interval, exchange_name, columns)))

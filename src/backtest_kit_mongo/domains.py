@@ -17,7 +17,7 @@ from . import payloads
 
 __all__ = ["DOMAINS", "Call", "Domain", "ListRule", "field_name"]
 
-Operation = Literal["read", "write", "remove", "has", "keys", "records", "rows", "put_rows", "candles", "put_candles"]
+Operation = Literal["read", "write", "remove", "has", "keys", "records", "rows", "put_rows", "candles", "array", "put_candles"]
 Index = tuple[tuple[str, int], ...]
 
 # Every key field that is no text; all others are str.
@@ -196,6 +196,7 @@ _ROWS: Final = (
         context=("symbol", "interval", "exchange_name"),
         calls=_calls(
             candles="read_candles_data symbol interval exchange_name limit since_timestamp until_timestamp",
+            array="read_candles_array symbol interval exchange_name limit since_timestamp",
             put_candles="write_candles_data candles symbol interval exchange_name",
         ),
         payload=payloads.Candle,

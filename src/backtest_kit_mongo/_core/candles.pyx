@@ -1,14 +1,29 @@
-"""Candle documents as columns on a time grid."""
+"""Candles as packed rows of 48 bytes (one int64 time stamp in ms, five float64 prices): from BSON, from dicts, and to dicts."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Copy, PyDict_GetItemWithError, PyDict_SetItem
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.long cimport PyLong_CheckExact
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from libc.math cimport isfinite
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from backtest_kit_mongo._core.bson cimport Element, document_size, find_element, is_called, next_element, number_of
 
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
+
 cdef enum:
     FIELDS = 6
+    ROW = 48
+    # Stretches of a document between its values of fixed size; a candle has 12. One with more is walked through each time.
+    STRETCHES = 24
 
+# Times beyond do not fit a double exactly, and the original stores doubles.
+cdef long long _TIME_LIMIT = 1LL << 53
+
+_FIELDS = ("timestamp", "open", "high", "low", "close", "volume")
 cdef const char* _NAMES[FIELDS]
 _NAMES[0] = b"timestamp"
 _NAMES[1] = b"open"
@@ -17,26 +32,76 @@ _NAMES[3] = b"low"
 _NAMES[4] = b"close"
 _NAMES[5] = b"volume"
 cdef Py_ssize_t[FIELDS] _NAME_SIZES = [9, 4, 4, 3, 5, 6]
+cdef dict _EMPTY_ROW = dict.fromkeys(_FIELDS)
+cdef str _TIMESTAMP = _FIELDS[0], _OPEN = _FIELDS[1], _HIGH = _FIELDS[2], _LOW = _FIELDS[3], _CLOSE = _FIELDS[4], _VOLUME = _FIELDS[5]
 
 
-cdef Py_ssize_t _slot(const unsigned char* document, Py_ssize_t size, long long since, long long step, double* values) except -2:
-    """The grid slot of a candle and its six fields in ``values``; -1 for a document off the grid, whose prices nobody asked for."""
+# --- from BSON ---
+
+cdef struct Layout:
+    # One document that was walked through. Another one of its size that equals it in all stretches between the values of fixed
+    # size has the same kinds, names and lengths at the same places, so it needs no walk.
+    const unsigned char* document
+    Py_ssize_t size
+    int stretches
+    Py_ssize_t[STRETCHES] start
+    Py_ssize_t[STRETCHES] length
+    Element[FIELDS] found
+
+
+cdef bint _is_like(const Layout* layout, const unsigned char* document, Py_ssize_t size) noexcept:
+    cdef int i
+    if layout.stretches == 0 or layout.size != size:
+        return False
+    for i in range(layout.stretches):
+        if memcmp(document + layout.start[i], layout.document + layout.start[i], layout.length[i]) != 0:
+            return False
+    return True
+
+
+cdef int _walk(Layout* layout, const unsigned char* document, Py_ssize_t size) except -1:
+    """Find the six fields of a document (of a name that stands twice the last one counts), and note its layout."""
     cdef Element element
-    cdef Element[FIELDS] found
-    cdef Py_ssize_t at = 4
-    cdef int field
-    cdef long long timestamp
-    cdef unsigned long long offset  # the distance of two int64 may need all 64 bits
+    cdef Py_ssize_t at = 4, start = 4
+    cdef int field, stretches = 0
+    layout.stretches = 0
     for field in range(FIELDS):
-        found[field].kind = 0
+        layout.found[field].kind = 0
+        layout.found[field].value = layout.found[field].name = document
     while next_element(document, size, &at, &element):
         for field in range(FIELDS):
             if is_called(&element, _NAMES[field], _NAME_SIZES[field]):
-                found[field] = element
+                layout.found[field] = element
                 break
-    if found[0].kind == 0:
+        if element.kind in (0x01, 0x07, 0x09, 0x10, 0x12) and stretches < STRETCHES:
+            layout.start[stretches] = start
+            layout.length[stretches] = at - element.size - start
+            stretches += 1
+            start = at
+    layout.document, layout.size = document, size
+    if stretches < STRETCHES:
+        layout.start[stretches], layout.length[stretches] = start, size - start
+        layout.stretches = stretches + 1
+    return 0
+
+
+cdef Py_ssize_t _slot(Layout* layout, const unsigned char* document, Py_ssize_t size, long long since, long long step, double* values) except -2:
+    """The grid slot of a candle and its six fields in ``values``; -1 for a document off the grid, whose prices nobody asked for."""
+    cdef Py_ssize_t distance
+    cdef int field
+    cdef long long timestamp
+    cdef unsigned long long offset  # the distance of two int64 may need all 64 bits
+    if _is_like(layout, document, size):
+        distance = document - layout.document
+        layout.document = document
+        for field in range(FIELDS):
+            layout.found[field].value += distance
+            layout.found[field].name += distance
+    else:
+        _walk(layout, document, size)
+    if layout.found[0].kind == 0:
         raise ValueError("timestamp is missing")
-    values[0] = number_of(&found[0])
+    values[0] = number_of(&layout.found[0])
     if not isfinite(values[0]) or values[0] > 9e15 or values[0] < -9e15:
         return -1
     timestamp = <long long> values[0]
@@ -46,44 +111,54 @@ cdef Py_ssize_t _slot(const unsigned char* document, Py_ssize_t size, long long 
     if offset % <unsigned long long> step != 0:
         return -1
     for field in range(1, FIELDS):
-        if found[field].kind == 0:
+        if layout.found[field].kind == 0x01:
+            memcpy(&values[field], layout.found[field].value, 8)
+            continue
+        if layout.found[field].kind == 0:
             raise ValueError(f"the candle at {timestamp} has no {_NAMES[field].decode()}")
         try:
-            values[field] = number_of(&found[field])
+            values[field] = number_of(&layout.found[field])
         except ValueError as error:
             raise ValueError(f"the candle at {timestamp}: {error}") from None
     offset //= <unsigned long long> step
     return <Py_ssize_t> min(offset, <unsigned long long> 0x7FFFFFFFFFFFFFFF)
 
 
-def decode_candles(list batches not None, char[::1] target, long long since, long long step, Py_ssize_t limit) -> int:
-    """Place candle documents on the grid since, since + step, ... (``limit`` slots, ms); return how many slots were filled.
+def decode_candles(
+    list batches not None, char[::1] target, long long since, long long step, Py_ssize_t limit, Py_ssize_t filled=0
+) -> int:
+    """Place candle documents on the grid since, since + step, ... (``limit`` slots, ms); return how many slots are filled.
 
     ``batches`` hold whole BSON documents end to end, ordered by time stamp without duplicates. ``target`` is the memory of
-    ``limit`` packed rows of one int64 (time stamp) and five float64 (open, high, low, close, volume). Documents off the grid
-    are passed over. Raises ValueError for malformed BSON and for a candle with a field that is absent or no number.
+    ``limit`` packed rows, of which the first ``filled`` are there already, so that a window may come in several calls.
+    Documents off the grid are passed over; reading ends at the first hole, and when the window is full. Raises ValueError for
+    malformed BSON and for a candle with a field that is absent or no number.
     """
     cdef double values[FIELDS]
     cdef const unsigned char[::1] batch
-    cdef Py_ssize_t at, size, slot, filled = 0
+    cdef Py_ssize_t at, size, slot
     cdef long long timestamp
+    cdef Layout layout
     cdef object raw
-    if step <= 0 or limit < 0 or target.shape[0] % 48 != 0 or target.shape[0] // 48 != limit:
+    if step <= 0 or limit < 0 or not 0 <= filled <= limit or target.shape[0] % ROW != 0 or target.shape[0] // ROW != limit:
         raise ValueError("target does not hold limit rows of 48 bytes")
     for raw in batches:
         batch = raw
         at = 0
+        layout.stretches = 0  # its document is of another batch
         while at < batch.shape[0]:
+            if filled == limit:
+                return filled
             size = document_size(&batch[at], batch.shape[0] - at)
-            slot = _slot(&batch[at], size, since, step, values)
+            slot = _slot(&layout, &batch[at], size, since, step, values)
             at += size
             if slot < filled or slot >= limit:
                 continue
             if slot != filled:
                 return filled  # a hole: nothing behind it can make the window whole
             timestamp = since + slot * step
-            memcpy(&target[slot * 48], &timestamp, 8)
-            memcpy(&target[slot * 48 + 8], &values[1], 40)
+            memcpy(&target[slot * ROW], &timestamp, 8)
+            memcpy(&target[slot * ROW + 8], &values[1], 40)
             filled += 1
     return filled
 
@@ -101,8 +176,109 @@ def numbers(list batches not None, str name not None) -> list:
         at = 0
         while at < batch.shape[0]:
             size = document_size(&batch[at], batch.shape[0] - at)
-            if find_element(&batch[at], size, PyBytes_AS_STRING(wanted), PyBytes_GET_SIZE(wanted), &element):
+            if find_element(&batch[at], size, wanted, len(wanted), &element):
                 if element.kind in (0x01, 0x10, 0x12, 0x13):
                     found.append(number_of(&element))
             at += size
     return found
+
+
+# --- to dicts ---
+
+cdef list dicts_of(const char* rows, Py_ssize_t count):
+    """One dict per packed row. A copy of a ready dict has its place for every key: only values are put in."""
+    cdef list found = PyList_New(count)
+    cdef Py_ssize_t i
+    cdef long long timestamp
+    cdef double[FIELDS - 1] prices
+    cdef dict row
+    for i in range(count):
+        memcpy(&timestamp, rows, 8)
+        memcpy(prices, rows + 8, 40)
+        rows += ROW
+        row = PyDict_Copy(_EMPTY_ROW)
+        PyDict_SetItem(row, _TIMESTAMP, timestamp)
+        PyDict_SetItem(row, _OPEN, prices[0])
+        PyDict_SetItem(row, _HIGH, prices[1])
+        PyDict_SetItem(row, _LOW, prices[2])
+        PyDict_SetItem(row, _CLOSE, prices[3])
+        PyDict_SetItem(row, _VOLUME, prices[4])
+        Py_INCREF(row)
+        PyList_SET_ITEM(found, i, row)
+    return found
+
+
+def to_dicts(const char[::1] rows not None) -> list:
+    """One dict per packed row, in order."""
+    if rows.shape[0] % ROW != 0:
+        raise ValueError("not rows of 48 bytes")
+    return dicts_of(&rows[0], rows.shape[0] // ROW) if rows.shape[0] else []
+
+
+# --- from dicts ---
+
+cdef bint _number(object value, double* number) except -1:
+    """Take a plain number whose double is exact or, for a float, itself; 0 for anything else."""
+    cdef int overflow = 0
+    cdef long long whole
+    if PyFloat_CheckExact(value):
+        number[0] = PyFloat_AS_DOUBLE(value)
+        return 1
+    if PyLong_CheckExact(value):
+        whole = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow == 0 and -_TIME_LIMIT <= whole <= _TIME_LIMIT:
+            number[0] = <double> whole
+            return 1
+    return 0
+
+
+cdef bint _plain_row(object row, char* target) except -1:
+    """Pack a plain dict of ints and floats; 0 for a row that needs a closer look. (A value is used before the next is looked up.)"""
+    cdef double[FIELDS] values
+    cdef PyObject* value
+    cdef long long timestamp
+    cdef int field
+    cdef tuple names = _FIELDS
+    if type(row) is not dict:
+        return 0
+    for field in range(FIELDS):
+        value = PyDict_GetItemWithError(row, names[field])
+        if value == NULL or (field == 0 and not PyLong_CheckExact(<object> value)) or not _number(<object> value, &values[field]):
+            return 0
+    timestamp = <long long> values[0]
+    memcpy(target, &timestamp, 8)
+    memcpy(target + 8, &values[1], 40)
+    return 1
+
+
+def pack_rows(tuple rows not None, char[::1] target not None, unusual) -> None:
+    """Pack candles into ``target``; for one that is no plain dict of ints and floats, ``unusual(index, row)`` gives the six values."""
+    cdef Py_ssize_t index, count = len(rows)
+    cdef long long timestamp
+    cdef double[FIELDS - 1] prices
+    if target.shape[0] % ROW != 0 or target.shape[0] // ROW != count:
+        raise ValueError("target does not hold a row of 48 bytes for each candle")
+    for index in range(count):
+        if not _plain_row(rows[index], &target[index * ROW]):
+            timestamp, prices[0], prices[1], prices[2], prices[3], prices[4] = unusual(index, rows[index])
+            memcpy(&target[index * ROW], &timestamp, 8)
+            memcpy(&target[index * ROW + 8], prices, 40)
+
+
+def are_sound(const char[::1] rows not None, long long step) -> bool:
+    """Whether all packed rows have finite prices, and time stamps on the grid of ``step`` ms that a double holds."""
+    cdef Py_ssize_t at
+    cdef int field
+    cdef long long timestamp
+    cdef double[FIELDS - 1] prices
+    if rows.shape[0] % ROW != 0 or step <= 0:
+        raise ValueError("not rows of 48 bytes on a grid")
+    for at in range(0, rows.shape[0], ROW):
+        memcpy(&timestamp, &rows[at], 8)
+        memcpy(prices, &rows[at + 8], 40)
+        if timestamp > _TIME_LIMIT or timestamp < -_TIME_LIMIT or timestamp % step != 0:
+            return False
+        for field in range(FIELDS - 1):
+            if not isfinite(prices[field]):
+                return False
+    return True

@@ -14,6 +14,7 @@ import numpy as np
 from bson import Decimal128
 
 from .._core import keys, writer
+from .._core.blocks import CandleBlocks
 from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
@@ -39,6 +40,10 @@ class Record(NamedTuple):
 class Store(Protocol):
     """Where records live. Batches first; every method is safe to call from many threads."""
 
+    @property
+    def blocks(self) -> CandleBlocks | None:
+        """Closed candles in the memory of this process, to be looked at before ``read_candles``; None where it would save nothing."""
+
     def wait_for_init(self, timeout: float) -> None:
         """Return when the store is ready; raise ServerTimeoutError within ``timeout`` seconds if not."""
 
@@ -55,7 +60,7 @@ class Store(Protocol):
         """Records whose key begins with ``prefix``, newest first by the domain's list rule, without the removed ones."""
 
     def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
-        """The ``limit`` candles from ``since`` (ms) on, or None if one of them is missing."""
+        """The ``limit`` candles from ``since`` (ms, on the grid) on, at least one, read-only; None if one of them is missing."""
 
     def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
         """Store those checked candles that are not there yet; how many were new."""

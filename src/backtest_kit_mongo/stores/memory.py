@@ -36,6 +36,8 @@ class _Kept:
 class MemoryStore:
     """Records in this process, gone with it."""
 
+    blocks = None
+
     def __init__(self) -> None:
         self.renew()
         renew_after_fork(self)
@@ -95,7 +97,11 @@ class MemoryStore:
             if limit > len(series):
                 return None
             found = [series.get(since + index * step) for index in range(limit)]
-        return None if any(candle is None for candle in found) else np.array(found, CANDLE_DTYPE)
+        if any(candle is None for candle in found):
+            return None
+        window = np.array(found, CANDLE_DTYPE)
+        window.flags.writeable = False
+        return window
 
     def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
         """See Store."""
@@ -116,6 +122,8 @@ class MemoryStore:
 
 class DummyStore:
     """Takes everything and keeps nothing."""
+
+    blocks = None
 
     def wait_for_init(self, timeout: float) -> None:
         """See Store; always ready."""

@@ -45,7 +45,8 @@ class MongoStore:
         self.connection = MongoConnection(config)
         self.process_ids = ProcessIds(config.CC_PROCESS_IDS)
         self.redis_ids = RedisIds(config, metrics)
-        self.candles = MongoCandles(config, self.connection, self.redis_ids)
+        self.candles = MongoCandles(config, self.connection, self.redis_ids, metrics)
+        self.blocks = self.candles.blocks
         self._metrics = metrics
         self._readers = {name: bson.RecordReader(domain.key, domain.body or "", Record) for name, domain in DOMAINS.items()}
         self._indexed: dict[str, float] = {}  # when the indexes of a domain were last seen to stand (time.monotonic)
@@ -345,6 +346,7 @@ class MongoStore:
     def drop_cache(self) -> int:
         """See Store. SCAN and UNLINK under our own prefixes; nothing else in that Redis is touched."""
         self.process_ids.clear()
+        self.candles.clear()
         return self.redis_ids.clear([domain.prefix for domain in DOMAINS.values()])
 
     def close(self) -> None:
