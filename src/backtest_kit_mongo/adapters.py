@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from ._core.blocks import CandleBlocks
 from .candles import interval_ms, to_columns
 from .contracts import DEFAULT_LIMIT, NO_TIME, Contract, typed
 from .domains import DOMAINS, Call, Domain, Operation, field_name
@@ -48,9 +47,8 @@ class InstanceBase(Contract):
     def _store(self) -> Store:
         return default_registry.store(self._domain)
 
-    def _blocks(self) -> CandleBlocks | None:
-        store = default_registry.bindings[self._domain.name].store or default_registry.mongo_or_none
-        return None if store is None else store.blocks
+    def _store_or_none(self) -> Store | None:
+        return default_registry.bindings[self._domain.name].store or default_registry.mongo_or_none
 
     def wait_for_init(self, initial: bool = True) -> None:
         """Return at once unless ``initial``; then when the store is ready (15 s at most)."""
@@ -73,9 +71,8 @@ class AdapterBase(Contract):
     def _store(self) -> Store:
         return self._binding.store or self._registry.mongo
 
-    def _blocks(self) -> CandleBlocks | None:
-        store = self._binding.store or self._registry.mongo_or_none
-        return None if store is None else store.blocks
+    def _store_or_none(self) -> Store | None:
+        return self._binding.store or self._registry.mongo_or_none
 
     def __repr__(self) -> str:
         bound = self._binding.custom or (MongoStore if self._binding.store is None else type(self._binding.store))

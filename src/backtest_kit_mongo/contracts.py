@@ -11,13 +11,15 @@ import math
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from functools import lru_cache
+from types import UnionType
+from typing import Any, Final, TypeVar, Union, get_origin
 
 import msgspec
 import numpy as np
 
-from ._core.blocks import CandleBlocks
 from .candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms, to_columns, to_dicts
 from .domains import Domain
 from .errors import BacktestKitError, InvalidTypeError, InvalidValueError
@@ -62,15 +64,20 @@ def repair_lifetime(body: Any) -> None:
     [key, row] pairs (Risk).
     """
     if isinstance(body, dict):
-        # A created signal is not a row yet: there the field is optional, and null means the default.
-        rows: Iterable[Any] = (body, *(row for name, row in body.items() if name != "createdSignal"))
+        _repair_row(body)
+        for name, row in body.items():
+            # A created signal is not a row yet: there the field is optional, and null means the default.
+            if isinstance(row, dict) and name != "createdSignal":
+                _repair_row(row)
     elif isinstance(body, list):
-        rows = (pair[1] for pair in body if isinstance(pair, list) and len(pair) == 2)
-    else:
-        return
-    for row in rows:
-        if isinstance(row, dict) and row.get("minuteEstimatedTime", 0) is None:
-            row["minuteEstimatedTime"] = math.inf
+        for pair in body:
+            if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], dict):
+                _repair_row(pair[1])
+
+
+def _repair_row(row: dict[str, Any]) -> None:
+    if row.get("minuteEstimatedTime", 0) is None:
+        row["minuteEstimatedTime"] = math.inf
 
 
 def _is_row(value: Any) -> bool:
@@ -87,8 +94,8 @@ class Contract:
         """The store in force; NotConfiguredError if there is none yet."""
         raise NotImplementedError
 
-    def _blocks(self) -> CandleBlocks | None:
-        """The candles that the store in force keeps in memory, if there is one and it does."""
+    def _store_or_none(self) -> Store | None:
+        """The store in force, if there is one."""
         raise NotImplementedError
 
     # --- arguments ---
@@ -161,9 +168,14 @@ class Contract:
     # --- one record per key ---
 
     def _read(self, key: Key, when: Any, type: Any = None) -> Any:
-        self._check(key)
         if when is not NO_TIME:
             milliseconds("when", when)
+        store = self._store_or_none()
+        if store is not None and store.hits is not None:
+            record = store.hits[self._domain.name](key)
+            if record is not None:
+                return self._value(record, type)
+        self._check(key)
         self._count(READS)
         return self._value(self._timed(READ, lambda store: store.read(self._domain, (key,)))[0], type)
 
@@ -302,8 +314,8 @@ class Contract:
     # What lies in memory was asked for with good arguments, so a window that is found there needs no check.
 
     def _candles(self, key: Key, limit: int, since: int, until: int, type: Any = None) -> Any:
-        blocks = self._blocks()
-        rows = None if blocks is None else blocks.rows(key, limit, since, until)
+        store = self._store_or_none()
+        rows = None if store is None or store.blocks is None else store.blocks.rows(key, limit, since, until)
         if rows is None:
             window = self._window(key, limit, since, until)
             if window is None:
@@ -312,8 +324,8 @@ class Contract:
         return rows if type is None else [typed("candle", row, type) for row in rows]
 
     def _array(self, key: Key, limit: int, since: int) -> CandleArray | None:
-        blocks = self._blocks()
-        found = None if blocks is None else blocks.array(key, limit, since)
+        store = self._store_or_none()
+        found = None if store is None or store.blocks is None else store.blocks.array(key, limit, since)
         return self._window(key, limit, since) if found is None else found
 
     def _put_candles(self, candles: Any, key: Key) -> None:
@@ -345,8 +357,17 @@ class _named:
             raise type(error)(f"item {self.index}: {error}") from None
 
 
+@lru_cache(256)
+def _held(type: Any) -> Any:
+    """A Struct around a union: msgspec prepares a Struct once, but a union at each call, which takes ten times as long as the rest."""
+    return msgspec.defstruct("Held", [("value", type)])
+
+
 def typed(name: str, body: Any, type: Any) -> Any:
     """A record's body as ``type``; InvalidValueError if it is none, InvalidTypeError if ``type`` is nothing msgspec can decode into."""
+    if not isinstance(type, msgspec.StructMeta) and get_origin(type) in (Union, UnionType):
+        with suppress(msgspec.ValidationError, TypeError, NameError):  # the plain call below says what is wrong
+            return msgspec.convert({"value": body}, _held(type)).value
     try:
         return msgspec.convert(body, type)
     except msgspec.ValidationError as error:

@@ -16,7 +16,7 @@ from backtest_kit_mongo._core.wire import NOT_TAKEN
 
 @cython.final
 cdef class Hits:
-    """Reads of one domain. Called with a key: (body, when, removed), or None where the long way must be gone.
+    """Reads of one domain. Called with a key: its record, or None where the long way must be gone.
 
     The long way is gone for everything but a plain hit: an illegal key, an id that is not known, that leads nowhere or elsewhere, a
     connection that cannot be used, a document that cannot be read. It does its own counting, and says what is wrong.
@@ -41,23 +41,32 @@ cdef class Hits:
         self.reads, self.hits, self.errors, self.operation = counts
         self.translated = translated
 
-    def connect(self, MongoLinks links, bytes head, bytes tail):
-        """Read over ``links``, with a find that has the id between ``head`` and ``tail``; None: no more."""
-        self.links = links
-        self.head, self.tail = head, tail
+    def connect(self, MongoLinks links not None, bytes head not None, bytes tail not None):
+        """Read over ``links``, with a find that has the id between ``head`` and ``tail``."""
+        self.head, self.tail, self.links = head, tail, links
+
+    def disconnect(self):
+        """Give None for everything."""
+        self.links = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there are links to read over."""
+        return self.links is not None
 
     def __call__(self, tuple key not None):
-        """(body, when, removed), or None."""
+        """The record, or None."""
         cdef int64_t started = now_ns()
         cdef bytes value
-        if self.links is None:
+        cdef MongoLinks links = self.links
+        if links is None:
             return None
         try:
             check_fields(key, self.names, self.kinds)
             value = self.ids.look_up(hash_of(key))
             if value is None:
                 return None
-            answer = self.links.match(self.head, value, self.tail, self.reader, key)
+            answer = links.match(self.head, value, self.tail, self.reader, key)
         except (TypeError, ValueError):
             return None
         except PyMongoError as error:  # the configured time has passed: to try again would double it

@@ -15,6 +15,7 @@ from bson import Decimal128
 
 from .._core import keys, writer
 from .._core.blocks import CandleBlocks
+from .._core.hits import Hits
 from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
@@ -43,6 +44,10 @@ class Store(Protocol):
     @property
     def blocks(self) -> CandleBlocks | None:
         """Closed candles in the memory of this process, to be looked at before ``read_candles``; None where it would save nothing."""
+
+    @property
+    def hits(self) -> Mapping[str, Hits[Record]] | None:
+        """By domain name the straight path to a record, to be tried before ``read``; None where it would save nothing."""
 
     def wait_for_init(self, timeout: float) -> None:
         """Return when the store is ready; raise ServerTimeoutError within ``timeout`` seconds if not."""

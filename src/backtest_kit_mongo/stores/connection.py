@@ -38,6 +38,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from .._core.bson import RecordReader, decode, split
+from .._core.hits import Hits
 from .._core.wire import NOT_TAKEN, MongoLink, upserted_ids
 from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
 from ..domains import Domain
@@ -63,6 +64,7 @@ RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
+T = TypeVar("T", bound=tuple[Any, ...])
 
 # Clients inherited through fork: never used, never closed (closing would end sessions that the parent still uses), and kept
 # so that no destructor closes them either.
@@ -82,11 +84,14 @@ class MongoConnection:
         self.config = config
         self._closed = False
         self._client: MongoClient[Document] | None = None
+        self._straight: list[Hits[Any]] = []
         self.renew()
         renew_after_fork(self)
 
     def renew(self) -> None:
         """Start without a client; see ``forks``."""
+        for hits in self._straight:
+            hits.disconnect()
         if self._client is not None:
             _inherited.append(self._client)
         self._lock = threading.Lock()
@@ -168,6 +173,14 @@ class MongoConnection:
                 lane = self._lane_or_none
         return lane
 
+    def connect(self, domain: Domain, hits: Hits[Any]) -> None:
+        """Let ``hits`` read over this connection, until it is closed or the process forks."""
+        messages, lane = self._messages_of(domain), self._lane
+        if lane.usable and not self._closed:
+            hits.connect(lane, messages.by_id_head, messages.by_id_tail)
+            if hits not in self._straight:
+                self._straight.append(hits)
+
     # Each call first takes the lane, and goes through pymongo where the lane does not take it, or did not get through with it.
 
     # --- reading ---
@@ -177,7 +190,7 @@ class MongoConnection:
         document = self._lane.call(MongoLink.find_one, self._messages_of(domain).find_one(wanted), b"", b"")
         return self._find_one(domain, wanted) if document is NOT_TAKEN else document
 
-    def match(self, domain: Domain, value: bytes, reader: RecordReader, key: Key) -> tuple[Any, int | None, bool] | None:
+    def match(self, domain: Domain, value: bytes, reader: RecordReader[T], key: Key) -> T | None:
         """What ``reader`` makes of the document of an id (12 bytes), or None if there is none or it is not the one of ``key``."""
         messages = self._messages_of(domain)
         answer = self._lane.match(messages.by_id_head, value, messages.by_id_tail, reader, key)
@@ -329,6 +342,8 @@ class MongoConnection:
             client, self._client = self._client, None
             lane, self._lane_or_none = self._lane_or_none, None
             self._collections, self._messages = {}, {}
+        for hits in self._straight:
+            hits.disconnect()
         if lane is not None:
             lane.close()
         if client is not None:

@@ -68,6 +68,10 @@ class ProcessIds:
     def __init__(self, limit: int) -> None:
         self._ids = {name: IdTable(limit) for name in DOMAINS}
 
+    def of(self, domain: Domain) -> IdTable:
+        """The ids of one domain."""
+        return self._ids[domain.name]
+
     def get(self, domain: Domain, key: Key) -> bytes | None:
         """The id, if this process knows it."""
         return self._ids[domain.name].get(key)
@@ -342,13 +346,13 @@ class RedisIds:
         """Write many ids, a thousand per MSET."""
         pairs = iter(ids)
         while chunk := list(islice(pairs, SCAN_COUNT)):
-            self._guarded(domain, _BUILDERS[domain.name].mset(chunk), writes=True, posted=True)
+            self._guarded(domain, _BUILDERS[domain.name].mset(chunk), writes=True)
 
     def put_series(self, domain: Domain, series: Key, ids: Iterable[tuple[int, bytes]]) -> None:
         """Write the ids of keys that differ in their last field alone, a thousand per MSET."""
         pairs = iter(ids)
         while chunk := list(islice(pairs, SCAN_COUNT)):
-            self._guarded(domain, _BUILDERS[domain.name].mset_grid(series, chunk), writes=True, posted=True)
+            self._guarded(domain, _BUILDERS[domain.name].mset_grid(series, chunk), writes=True)
 
     def drop(self, domain: Domain, keys: Sequence[Key]) -> None:
         """Delete entries."""

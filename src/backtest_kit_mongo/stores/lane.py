@@ -20,7 +20,6 @@ from typing import Any, Final, TypeVar
 
 import pymongo
 from pymongo import MongoClient
-from pymongo._csot import get_timeout
 from pymongo.errors import NetworkTimeout, PyMongoError, ServerSelectionTimeoutError
 from pymongo.server_selectors import writable_server_selector
 
@@ -67,16 +66,18 @@ class Lane(MongoLinks):
             self.usable = on and _suits(client)
         except AttributeError as error:
             self._give_up(error)
-        self.renew()
-        renew_after_fork(self)
-
-    def renew(self) -> None:
-        """Start without links; see ``forks``."""
-        _inherited.append(self.idle)
         self.idle = []
         self._out = 0
         self._lock = threading.Lock()
         self._keeper: threading.Thread | None = None
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """In a forked child: forget the links of the parent, whose client the child does not use; see ``forks``."""
+        _inherited.append(self.idle)
+        self.idle = []
+        self.usable = False
+        self._lock = threading.Lock()
 
     def pipeline(
         self,

@@ -37,6 +37,7 @@ class MemoryStore:
     """Records in this process, gone with it."""
 
     blocks = None
+    hits = None
 
     def __init__(self) -> None:
         self.renew()
@@ -124,6 +125,7 @@ class DummyStore:
     """Takes everything and keeps nothing."""
 
     blocks = None
+    hits = None
 
     def wait_for_init(self, timeout: float) -> None:
         """See Store; always ready."""

@@ -89,17 +89,16 @@ class Messages:
 
     def upserts(self, changes: Sequence[tuple[Document, Document]], ordered: bool) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
         """Upsert (filter, update) pairs, in as many messages as it takes; (how many of the pairs it holds, message)."""
-        statements: list[bytes] = []
-        size = 0
-        for wanted, update in changes:
-            statement = writer.encode({"q": wanted, "u": update, "upsert": True}, plain)
-            if statements and (len(statements) == _STATEMENTS or size + len(statement) > _MESSAGE_BYTES):
-                yield len(statements), _sequence(self._update[ordered], b"updates", b"".join(statements))
-                statements, size = [], 0
-            statements.append(statement)
-            size += len(statement)
-        if statements:
-            yield len(statements), _sequence(self._update[ordered], b"updates", b"".join(statements))
+        for first in range(0, len(changes), _STATEMENTS):
+            chunk = changes[first : first + _STATEMENTS]
+            statements, ends = writer.encode_many([{"q": wanted, "u": update, "upsert": True} for wanted, update in chunk], plain)
+            start, size = 0, 0  # of the statements that the next message takes
+            for count, end in enumerate(ends, 1):
+                following = ends[count] if count < len(ends) else None
+                size += 1
+                if following is None or following - start > _MESSAGE_BYTES:
+                    yield size, _sequence(self._update[ordered], b"updates", statements[start:end])
+                    start, size = end, 0
 
     def insert(self, documents: bytes) -> tuple[bytes, bytes]:
         """Insert documents, which stand end to end."""

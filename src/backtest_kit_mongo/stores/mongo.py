@@ -17,11 +17,12 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import PyMongoError
 
 from .._core import bson
+from .._core.hits import Hits
 from ..candles import CandleArray
 from ..config import Config
 from ..domains import DOMAINS, Domain
 from ..errors import BacktestKitError, DatabaseError, IndexConflictError, ServerTimeoutError
-from ..metrics import BACKFILLS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, Metrics
+from ..metrics import BACKFILLS, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, READ, READS, STALE, Metrics
 from .base import Key, Record, encode
 from .connection import Document, MongoConnection, reading, retried, translated, translates
 from .idcache import DomainIds, ProcessIds, RedisIds, parse_id
@@ -49,6 +50,13 @@ class MongoStore:
         self.blocks = self.candles.blocks
         self._metrics = metrics
         self._readers = {name: bson.RecordReader(domain.key, domain.body or "", Record) for name, domain in DOMAINS.items()}
+        counts = (READS, HITS_PROCESS, ERRORS, READ)
+        self.hits = {
+            name: Hits(
+                self.process_ids.of(domain), self._readers[name], metrics.domains[name], domain.key, domain.kinds, counts, translated
+            )
+            for name, domain in DOMAINS.items()
+        }
         self._indexed: dict[str, float] = {}  # when the indexes of a domain were last seen to stand (time.monotonic)
 
     def ids(self, domain: Domain) -> DomainIds:
@@ -168,6 +176,8 @@ class MongoStore:
 
     def _find(self, domain: Domain, key: Key, value: bytes) -> Record | None:
         """The record that an id leads to, if it is the one of ``key``."""
+        if not self.hits[domain.name].connected:
+            self.connection.connect(domain, self.hits[domain.name])
         with reading(domain):
             return self.connection.match(domain, value, self._readers[domain.name], key)
 
