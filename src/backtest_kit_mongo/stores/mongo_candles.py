@@ -46,7 +46,8 @@ class MongoCandles:
     """The candle domain of a Mongo store. A series is (exchangeName, symbol, interval)."""
 
     def __init__(self, config: Config, connection: MongoConnection, redis_ids: RedisIds, metrics: Metrics) -> None:
-        self.blocks = CandleBlocks(config.CC_CANDLE_MEMORY_MB * 1024 * 1024, metrics.domains["candle"], (READS, HITS_BLOCK, READ))
+        self._counters = metrics.domains["candle"]
+        self.blocks = CandleBlocks(config.CC_CANDLE_MEMORY_MB * 1024 * 1024, self._counters, (READS, HITS_BLOCK, READ))
         renew_after_fork(self.blocks)
         self._with_ids = config.CC_REDIS_IDS == "all"
         self._connection = connection
@@ -61,7 +62,8 @@ class MongoCandles:
         step = interval_ms(series[2])
         head = self.blocks.head(series, limit, since)
         known = 0 if head is None else len(head)
-        if head is not None and known == limit:
+        if head is not None and known == limit:  # in more than one run
+            self._counters.add(HITS_BLOCK)
             return head
         start, wanted = since + known * step, limit - known
         ahead = self._how_far(series, start, wanted)
