@@ -1,78 +1,148 @@
-"""Interleaved duels: each round of a benchmark is a burst of the rival and a burst of ours, so that both meet the same machine."""
+"""Fixtures of the benchmarks: every row of ``targets`` is a test that runs once in each placement and notes its medians and ratios."""
 
 from __future__ import annotations
 
-import os
-import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import pytest
-from plain import PlainClient
+from duel import Duel, Side
+from floor import MongoWire, RedisWire
+from material import CANDLES, candles
+from placement import placed
+from rivals import Arrow, Direct, Engine, Plain
+from targets import DATA
 
 import backtest_kit_mongo as kit
-
-_results: list[dict[str, Any]] = []
+from backtest_kit_mongo.candles import CandleArray
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--bursts", type=int, default=60, help="pairs of bursts per benchmark (default: 60)")
+    parser.addoption("--bursts", type=int, default=60, help="rounds of a cheap benchmark, dear ones take fewer; 1 only shows that all run")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "placement" in metafunc.fixturenames:
+        names = ["same"] if metafunc.config.getoption("--bursts") == 1 else ["same", "apart"]
+        metafunc.parametrize("placement", names, indirect=True)
 
 
 @pytest.fixture
-def plain(mongo: dict[str, Any]) -> Any:
-    """The plain client on the database that the library is set up on."""
-    database = kit.get_mongo().name
-    client = PlainClient(mongo["CC_MONGO_CONNECTION_STRING"], mongo["CC_REDIS_HOST"], database)
+def placement(request: pytest.FixtureRequest, servers: Any) -> Iterator[tuple[str, str]]:
+    """Client and servers on one core, or on one each: the placement's name and words."""
+    with placed(request.param, [servers.mongo.pid, servers.redis.pid]) as words:
+        yield request.param, words
+
+
+@pytest.fixture
+def library(placement: tuple[str, str], settings: dict[str, Any]) -> Callable[..., None]:
+    """``library(CC_PROCESS_IDS=0)``: set the library up on the new database, with settings that differ."""
+
+    def start(**others: Any) -> None:
+        kit.setup({**settings, **others})
+        kit.wait_for_init()
+
+    return start
+
+
+@pytest.fixture
+def plain(settings: dict[str, Any]) -> Iterator[Plain]:
+    client = Plain(settings["CC_MONGO_CONNECTION_STRING"], settings["CC_REDIS_HOST"])
     yield client
     client.close()
 
 
 @pytest.fixture
-def duel(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., float]:
-    """``duel(name, ours, rival, calls)``: run both in turn, note the medians per call, and give how many times faster ours is."""
+def direct(plain: Plain) -> Direct:
+    return Direct(plain)
+
+
+@pytest.fixture
+def arrow(plain: Plain) -> Arrow:
+    return Arrow(plain)
+
+
+@pytest.fixture
+def engine(settings: dict[str, Any]) -> Iterator[Engine]:
+    client = Engine(settings["CC_MONGO_CONNECTION_STRING"])
+    yield client
+    client.close()
+
+
+class Wires(NamedTuple):
+    """Raw connections, and the database that the library is set up on."""
+
+    mongo: MongoWire
+    redis: RedisWire
+    database: str
+
+
+@pytest.fixture
+def wires(servers: Any, plain: Plain) -> Iterator[Wires]:
+    found = Wires(MongoWire(servers.mongo.socket, 1 << 24), RedisWire(servers.redis.socket), plain.database.name)
+    yield found
+    found.mongo.close()
+    found.redis.close()
+
+
+class Series(NamedTuple):
+    """The stored candles, as an array, and the arguments of a read of all: until is the end of the last one."""
+
+    columns: CandleArray
+    symbol: str
+    interval: str
+    exchange: str
+    since: int
+    until: int
+
+    @property
+    def window(self) -> tuple[str, str, str, int, int]:
+        return self[1:]
+
+
+@pytest.fixture
+def series() -> Series:
+    """The candles, not stored yet."""
+    columns, _ = candles()
+    return Series(columns, "BTCUSDT", "1m", "binance", int(columns["timestamp"][0]), int(columns["timestamp"][0]) + CANDLES * 60_000)
+
+
+@pytest.fixture
+def stored(library: Callable[..., None], series: Series) -> Series:
+    """The candles, stored through the library."""
+    library()
+    kit.PersistCandleAdapter.write_candles_data(series.columns, series.symbol, series.interval, series.exchange)
+    return series
+
+
+@pytest.fixture
+def duel(benchmark: Any, request: pytest.FixtureRequest, placement: tuple[str, str]) -> Callable[..., None]:
+    """``duel(work, {"ours": Side(...), rival: Side(...)})``: run them in turn, and note medians and ratios under the row's name.
+
+    ``share`` of the rounds for work that takes long; ``clock`` for another time than the wall's.
+    """
     bursts = request.config.getoption("--bursts")
 
-    def run(name: str, ours: Callable[[], object], rival: Callable[[], object], *, calls: int = 25, target: float = 1.0) -> float:
-        times: dict[str, list[float]] = {"ours": [], "rival": []}
-
-        def burst(which: str, call: Callable[[], object]) -> None:
-            started = time.perf_counter()
-            for _ in range(calls):
-                call()
-            times[which].append((time.perf_counter() - started) / calls)
-
-        def pair() -> None:
-            burst("rival", rival)
-            burst("ours", ours)
-
-        benchmark.pedantic(pair, rounds=bursts, iterations=1, warmup_rounds=1)
-        for which in times:
-            del times[which][0]  # the warm-up
-        # The median of the pairwise ratios: a drift of the machine's speed touches both sides of a pair alike.
-        ratio = statistics.median(slow / fast for slow, fast in zip(times["rival"], times["ours"], strict=True))
-        result = {
-            "name": name,
-            "ours_us": statistics.median(times["ours"]) * 1e6,
-            "rival_us": statistics.median(times["rival"]) * 1e6,
-            "ratio": ratio,
-            "target": target,
-            "placement": f"client may use cores {sorted(os.sched_getaffinity(0))}, as may the servers",
-        }
-        benchmark.extra_info.update(result)
-        _results.append(result)
-        return ratio
+    def run(work: str, sides: dict[str, Side], *, share: float = 1.0, clock: Callable[[], float] = time.perf_counter) -> None:
+        target = DATA[work]
+        if bursts == 1:
+            sides = {name: side._replace(calls=1) for name, side in sides.items()}
+        contest = Duel(sides, clock)
+        if bursts > 1:
+            contest.round()
+            contest.forget()
+        rounds = 1 if bursts == 1 else max(3, round(bursts * share * (1 if placement[0] == target.placement else 0.5)))
+        benchmark.pedantic(contest.round, rounds=rounds, iterations=1)
+        benchmark.extra_info.update(
+            work=work,
+            placement=placement[0],
+            where=placement[1],
+            unit="us",
+            rounds=rounds,
+            values=contest.microseconds(),
+            ratios=contest.ratios(target.at_most),
+            candles=candles()[1],
+        )
 
     return run
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if not _results:
-        return
-    write = terminalreporter.write_line
-    terminalreporter.section("ours against the plain client, interleaved bursts, durability memory")
-    write(_results[0]["placement"])
-    write(f"{'work':44} {'plain us':>10} {'ours us':>10} {'times faster':>13}")
-    for row in _results:
-        write(f"{row['name']:44} {row['rival_us']:10.1f} {row['ours_us']:10.1f} {row['ratio']:13.2f}")

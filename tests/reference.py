@@ -51,14 +51,6 @@ def redis_key(prefix, fields):
     return ":".join([prefix.decode(), *map(redis_word, fields)]).encode()
 
 
-def grid_keys(prefix, fields, since, step, count):
-    """The keys of ``count`` candles from ``since`` on; OverflowError where a time stamp leaves 64 bits."""
-    stamps = [since + index * step for index in range(count)]
-    if any(not -(2**63) <= stamp < 2**63 for stamp in stamps):
-        raise OverflowError("a time stamp does not fit into 64 bits")
-    return [redis_key(prefix, [*fields, stamp]) for stamp in stamps]
-
-
 def redis_command(*args):
     """An array of bulk strings (RESP)."""
     text = f"*{len(args)}\r\n".encode()
@@ -264,17 +256,16 @@ def plain(value):
 
 
 def record(document: dict, names, body: str):
-    """(key, id, body, when, removed) of a document that pymongo has decoded."""
+    """(id, (key, body, when, removed)) of a document that pymongo has decoded."""
     when = plain(document.get("when"))
     if type(when) not in (int, float, Decimal) or (type(when) is Decimal and when.is_snan()) or not math.isfinite(float(when)):
         when = None
     identity = document.get("_id")
+    key = tuple(plain(document.get(name)) for name in names)
+    removed = document.get("removed") is True
     return (
-        tuple(plain(document.get(name)) for name in names),
         identity.binary if isinstance(identity, ObjectId) else None,
-        plain(document.get(body)),
-        None if when is None else int(float(when)),
-        document.get("removed") is True,
+        (key, plain(document.get(body)), None if when is None else int(float(when)), removed),
     )
 
 

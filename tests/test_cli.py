@@ -18,6 +18,7 @@ import redis
 import typer.main
 from typer.testing import CliRunner
 
+from backtest_kit_mongo import Report
 from backtest_kit_mongo.cli.app import app
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import synthetic_market
@@ -216,7 +217,7 @@ def test_a_run_persists_its_whole_state_and_says_what_happened(cli, database, ca
     assert cache.get("foreign") == b"1"
     assert cache.get("signal_cache:left:by:another") is None
     assert cache.keys("signal_cache:*")
-    for text in ("made up", "seed 42", "2,880 new", "2 ids dropped", "Trades", "Totals", "hit ratio", "p50/p99", "take profit", "memory"):
+    for text in ("made up", "seed 42", "2,880 new", "2 ids dropped", "Trades", "Totals", "hit ratio", "p99 us", "take profit", "memory"):
         assert text in first.stdout_text
     assert "Importing candles" in first.stderr_text
     assert "Replaying" in first.stderr_text
@@ -371,12 +372,14 @@ def test_stats_shows_what_is_stored_and_the_last_run(cli, cache):
     assert sum(row["redisIds"] for row in stored.values()) == cache.dbsize()
     last = shown["lastRun"]
     assert last["run"]["minutes"] == 1440
-    assert last["stats"]["candle"]["writes"] == 1440
-    assert last["stats"]["risk"]["hit_ratio"] > 0.5
-    assert last["stats"]["risk"]["operations"]["read"]["p99"] > 0
+    report = Report.from_dict(last["report"])
+    assert report.domains["candle"]["writes"] == 1440
+    assert report.domains["risk"]["hit_ratio"] > 0.5
+    assert report.domains["risk"]["operations"]["read"]["p99"] > 0
     text = cli.out("stats")
     assert "sma_cross on BTCUSDT synthetic-42-1d" in text
-    assert text.count("\nnotification ") == 2
+    assert report.table(200) in text
+    assert text.count("\nnotification ") == 3
 
 
 def test_stats_shows_the_last_run_without_servers(lonely):
@@ -385,6 +388,147 @@ def test_stats_shows_the_last_run_without_servers(lonely):
     found = lonely("stats", "--timeout", "0.2", code=1)
     assert "none is recorded" in found.stdout_text
     assert "error: MongoDB" in found.stderr_text
+
+
+@pytest.mark.parametrize("record", ["[]", "{}", '{"saved": "", "run": {}, "report": {}}', '{"saved": "x", "run": 1, "report": 2}'])
+def test_a_record_that_is_none_is_no_record(lonely, record):
+    lonely.last_run.parent.mkdir(parents=True)
+    lonely.last_run.write_text(record)
+    assert "none is recorded" in lonely("stats", "--timeout", "0.2", code=1).stdout_text
+
+
+def test_stats_draws_the_last_run(cli):
+    cli(*BACKTEST, "--synthetic-days", "1")
+    cli("stats", "--png", "run.png")
+    assert (cli.home / "run.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    # What cannot be drawn is said before any server is asked.
+    for path, said in (("nowhere/run.png", "no such folder"), (str(cli.home), "it is a folder")):
+        found = cli("stats", "--png", path, code=1)
+        assert f"error: no picture can be written to {path}: {said}" in found.stderr_text
+        assert not found.stdout_text
+    assert "--png" in cli.err("stats", "--png", "run.png", "--watch", code=2)
+
+
+def test_there_is_nothing_to_draw_before_the_first_run(lonely):
+    assert "there is no last run to draw" in lonely.err("stats", "--png", "run.png", code=1)
+    assert not (lonely.home / "run.png").exists()
+
+
+# --- stats --watch ---
+
+
+def until(condition, what):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+class Watching:
+    """``stats --watch`` in a process of its own, its output in a file; ends it as Ctrl-C does."""
+
+    def __init__(self, cli, *arguments, **environment):
+        self.file = cli.home / "watch.out"
+        with open(self.file, "w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "backtest_kit_mongo", "stats", "--watch", "--interval", "0.2", *arguments],
+                env={**cli.environment, **environment}, cwd=cli.home, stdout=output, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+
+    @property
+    def text(self):
+        return self.file.read_text()
+
+    def shows(self, text, times=1):
+        until(lambda: self.text.count(text) >= times, f"{text!r} is not shown:\n{self.text[-3000:]}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.process.send_signal(signal.SIGINT)
+        try:
+            _, shown = self.process.communicate(timeout=30)
+        finally:
+            self.process.kill()
+        if error is None:
+            assert (self.process.returncode, shown) == (0, "")
+
+
+def test_watch_shows_what_changes_until_it_is_interrupted(cli, database, cache):
+    with Watching(cli) as watching:
+        watching.shows("until Ctrl-C", 2)
+        assert "No run is at work" in watching.text
+        assert "none is recorded" in watching.text
+        database["signal-items"].insert_many([{"symbol": str(number)} for number in range(1234)])
+        cache.mset({f"signal_cache:x:y:{number}": "1" for number in range(77)})
+        watching.shows("1,234")
+        watching.shows("Redis holds 77 keys")
+        text = watching.text
+        row = next(line.split() for line in text.splitlines() if line.startswith("signal ") and " 77 " in line)
+        assert row[1] == "1,234"
+        assert re.search(r"^signal +1,234 +\+[\d,.]+ ", text, re.MULTILINE)
+        assert re.search(r"MongoDB: query [\d,.]+, .*bytesSent [\d.]+ k?B", text)
+        assert "\x1b" not in text
+
+
+def test_watch_sees_a_run_at_work(cli):
+    strategy = cli.home / "slow.py"
+    strategy.write_text(
+        "import time\n"
+        "from backtest_kit_mongo.runner import add_strategy\n"
+        "@add_strategy('slow', interval='5m')\n"
+        "def get_signal(symbol, when):\n"
+        "    time.sleep(0.02)\n"
+    )
+    run = cli.start("run", str(strategy), "--backtest", "--entry", "--synthetic-days", "365")
+    try:
+        with Watching(cli, "--json") as watching:
+            looks = []
+
+            def twice():
+                looks[:] = [json.loads(line) for line in watching.text.splitlines(True) if line.endswith("\n")]
+                looks[:] = [look for look in looks if look["running"] and look["running"][0]["run"].get("minutes", 0) > 0]
+                return looks and looks[-1]["running"][0]["report"]["seconds"] > looks[0]["running"][0]["report"]["seconds"]
+
+            until(twice, "the run is not seen")
+            (first,), (last,) = looks[0]["running"], looks[-1]["running"]
+            assert last["run"]["pid"] == run.pid
+            assert last["run"]["strategy"] == "slow"
+            assert last["report"]["domains"]["candle"]["reads"] >= first["report"]["domains"]["candle"]["reads"] > 0
+            assert last["report"]["domains"]["candle"]["writes"] == 365 * 1440
+        with Watching(cli) as watching:
+            watching.shows(f"process {run.pid}")
+            watching.shows("now: ")
+        run.send_signal(signal.SIGINT)
+        assert run.wait(30) == 130
+    finally:
+        run.kill()
+        run.communicate()
+    assert list(cli.last_run.parent.iterdir()) == []
+
+
+def test_what_a_killed_run_left_behind_is_not_at_work(cli):
+    left = cli.last_run.with_name("running-1.json")
+    left.parent.mkdir(parents=True)
+    report = {"seconds": 1.0, "domains": {}}
+    run = {"strategy": "left", "symbol": "X", "exchange": "x", "pid": 1}
+    left.write_text(json.dumps({"saved": "2023-03-01", "run": run, "report": report}))
+    with Watching(cli) as watching:
+        watching.shows("At work: left on X x")
+        os.utime(left, (time.time() - 60, time.time() - 60))
+        watching.shows("No run is at work")
+    cli(*BACKTEST, "--synthetic-days", "1")
+    assert not left.exists()
+
+
+def test_watch_goes_on_without_servers(lonely, tmp_path):
+    with Watching(lonely) as watching:
+        watching.shows("MongoDB did not answer in time", 2)
+        watching.shows("Redis does not answer", 2)
+        watching.shows("Redis: away", 2)
+    with RedisServer(tmp_path / "redis") as server, Watching(lonely, CC_REDIS_HOST=server.socket) as watching:
+        watching.shows("Redis holds 0 keys", 2)
 
 
 def test_the_state_folder_is_that_of_the_user(cli):

@@ -244,19 +244,55 @@ def test_operations_do_not_touch_each_other():
     assert [counters.count(which) for which in range(PLACES)] == [0] * PLACES
 
 
-def test_reset_sets_everything_to_zero():
-    """Counts and histograms begin anew, in this object only."""
-    counters, other = Counters(), Counters()
-    for each in (counters, other):
+def filled(counters, times=1):
+    for _ in range(times):
         for which in range(PLACES):
-            each.add(which, 5)
+            counters.add(which, 5)
         for operation in range(HISTOGRAMS):
-            each.observe(operation, 100)
-    counters.reset()
-    assert [counters.count(which) for which in range(PLACES)] == [0] * PLACES
-    assert [counters.percentile(operation, 50) for operation in range(HISTOGRAMS)] == [None] * HISTOGRAMS
-    assert [other.count(which) for which in range(PLACES)] == [5] * PLACES
-    assert [other.observed(operation) for operation in range(HISTOGRAMS)] == [1] * HISTOGRAMS
+            counters.observe(operation, 100)
+    return counters
+
+
+def test_a_copy_stays_as_it_is():
+    """Counts and histograms of one instant; neither side changes the other."""
+    counters = filled(Counters())
+    copy = counters.copy()
+    filled(counters, 2)
+    copy.add(0)
+    assert [copy.count(which) for which in range(PLACES)] == [6] + [5] * (PLACES - 1)
+    assert [copy.observed(operation) for operation in range(HISTOGRAMS)] == [1] * HISTOGRAMS
+    assert [counters.count(which) for which in range(PLACES)] == [15] * PLACES
+    assert [counters.observed(operation) for operation in range(HISTOGRAMS)] == [3] * HISTOGRAMS
+
+
+@steady
+@given(st.lists(DURATIONS, max_size=100), st.lists(DURATIONS, max_size=100), st.sampled_from([1, 50, 90, 99, 100]))
+def test_a_difference_is_what_was_counted_later(earlier, later, percent):
+    """Counts, number and percentiles are those of the later durations alone; both operands stay as they were."""
+    counters = Counters()
+    for nanoseconds in earlier:
+        counters.add(3, 7)
+        counters.observe(2, nanoseconds)
+    before = counters.copy()
+    for nanoseconds in later:
+        counters.add(3)
+        counters.observe(2, nanoseconds)
+    difference = counters.since(before)
+    assert difference.count(3) == difference.observed(2) == len(later)
+    if later:
+        assert_close(difference.percentile(2, percent), reference.percentile(later, percent))
+    else:
+        assert difference.percentile(2, percent) is None
+    assert counters.count(3) == 7 * len(earlier) + len(later)
+    assert before.observed(2) == len(earlier)
+    assert counters.since(counters).observed(2) == 0
+
+
+@pytest.mark.parametrize("other", [None, 5, object()])
+def test_a_difference_from_anything_else(other):
+    """Only from other counters."""
+    with pytest.raises(TypeError):
+        Counters().since(other)
 
 
 # --- threads and memory ----------------------------------------------------------------------------------------------
@@ -298,7 +334,7 @@ def test_counters_keep_no_memory():
             counters = Counters()
             counters.add(1, index)
             counters.observe(1, index)
-            counters.percentile(1, 50)
+            counters.copy().since(counters).percentile(1, 50)
             try:
                 counters.add(99)
             except IndexError:

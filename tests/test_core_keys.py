@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backtest_kit_mongo import _core
-from backtest_kit_mongo._core import bson, candles, counters, keys, writer
+from backtest_kit_mongo._core import bson, candles, counters, ids, keys, writer
 from backtest_kit_mongo.domains import DOMAINS
 
 # The same examples in every run: a red test is red for everybody.
@@ -61,7 +61,7 @@ def outcome(function, *arguments):
         return kind, str(error).split(" ")[0]
 
 
-@pytest.mark.parametrize("module", [bson, candles, counters, keys, writer])
+@pytest.mark.parametrize("module", [bson, candles, counters, ids, keys, writer])
 def test_the_core_in_use_is_compiled(module):
     """The modules under test are extension modules beside their sources, not Python files that shadow them."""
     file = Path(module.__file__)
@@ -139,115 +139,232 @@ def test_check_fields_takes_tuples_only(arguments):
         keys.check_fields(*arguments)
 
 
-# --- redis_key -------------------------------------------------------------------------------------------------------
+# --- KeyBuilder ------------------------------------------------------------------------------------------------------
+
+ID = st.binary(min_size=12, max_size=12)
+FIELD = TEXT | INT64 | st.booleans() | st.integers() | st.builds(Text, CLEAN) | st.sampled_from([*Exchange, *Number])
+
+
+@st.composite
+def builders(draw, shortest=0):
+    """A prefix, an order of the fields in the Redis key, and a strategy for keys of that many fields."""
+    order = tuple(draw(st.permutations(range(draw(st.integers(shortest, 5))))))
+    prefix = draw(st.sampled_from([b"", b"c", b"signal_cache", b"x" * 300]))
+    return prefix, order, st.tuples(*[FIELD] * len(order))
+
+
+def plain_key(prefix, order, key):
+    """What KeyBuilder.key must give."""
+    return reference.redis_key(prefix, [key[position] for position in order])
+
+
+def built(function, *arguments):
+    """What a call gives, or that a lone surrogate was refused."""
+    try:
+        return function(*arguments)
+    except UnicodeEncodeError:
+        return UnicodeEncodeError
 
 
 @steady
-@given(st.sampled_from([b"", b"c", b"signal_cache"]), st.lists(TEXT | INT64 | st.booleans() | st.integers() | st.builds(Text, CLEAN)))
-@example(b"signal_cache", [])
-@example(b"signal_cache", ["", "", ""])
-@example(b"", ["a:b", "c"])
-@example(b"c", [0, -1, 2**63 - 1, -(2**63), 2**64, True, False, "🚀", "\0", Exchange.WIDE, Number.SEVEN])
-@example(b"c", ["\udcff"])
-def test_redis_key_is_the_reference_key(prefix, fields):
-    """Prefix and fields joined by colons: text as it stands, integers in decimal, booleans as backtest and live."""
+@given(st.data())
+def test_every_command_is_the_reference_command(data):
+    """Keys, single commands and batches, byte by byte; a lone surrogate anywhere in them is refused."""
+    prefix, order, key = data.draw(builders())
+    pairs = data.draw(st.lists(st.tuples(key, ID), min_size=1, max_size=5))
+    batch = [key for key, _ in pairs]
+    builder = keys.KeyBuilder(prefix, order)
+    (first, value), *_ = pairs
+    command = reference.redis_command
 
-    def built(function):
-        try:
-            return function(prefix, fields)
-        except UnicodeEncodeError:
-            return UnicodeEncodeError
+    def plain(key):
+        return plain_key(prefix, order, key)
 
-    assert built(keys.redis_key) == built(reference.redis_key)
+    def digits(value):
+        return value.hex().encode()
+
+    assert built(builder.key, first) == built(plain, first)
+    assert built(builder.get, first) == built(lambda: command(b"GET", plain(first)))
+    assert built(builder.set, first, value) == built(lambda: command(b"SET", plain(first), digits(value)))
+    assert built(builder.mget, batch) == built(lambda: command(b"MGET", *map(plain, batch)))
+    assert built(builder.delete, batch) == built(lambda: command(b"DEL", *map(plain, batch)))
+    flat = built(lambda: [part for key, value in pairs for part in (plain(key), digits(value))])
+    assert built(builder.mset, pairs) == (flat if flat is UnicodeEncodeError else command(b"MSET", *flat))
 
 
-def test_redis_key_takes_any_iterable():
-    """A tuple, a list and a generator give the same key."""
-    fields = ("BTCUSDT", True, 5)
-    for given_as in (tuple, list, iter):
-        assert keys.redis_key(b"p", given_as(fields)) == b"p:BTCUSDT:backtest:5"
+@steady
+@given(st.data())
+def test_a_grid_is_the_batch_of_its_keys(data):
+    """mset_grid is mset of the series with each of the last fields."""
+    prefix, order, key = data.draw(builders(shortest=1))
+    order = (*(position for position in order if position != len(order) - 1), len(order) - 1)
+    series = data.draw(key)[:-1]
+    pairs = data.draw(st.lists(st.tuples(FIELD, ID), min_size=1, max_size=5))
+    builder = keys.KeyBuilder(prefix, order)
+    assert built(builder.mset_grid, series, pairs) == built(builder.mset, [((*series, last), value) for last, value in pairs])
 
 
-@pytest.mark.parametrize("field", [None, 1.5, 1.0, float("nan"), b"x", ["x"], object(), np.float64(2.5)])
-def test_redis_key_refuses_other_types(field):
+@pytest.mark.parametrize("number", [0, 9, 10, -1, -10, 2**63 - 1, -(2**63), 2**63, -(2**63) - 1, 10**4000, Number.SEVEN])
+def test_integers_of_any_size_stand_in_decimal(number):
+    """At the ends of 64 bits and beyond them."""
+    assert keys.KeyBuilder(b"p", (0,)).key((number,)) == b"p:" + str(int(number)).encode()
+
+
+def test_an_integer_that_python_does_not_print_is_a_value_error():
+    """Python refuses to write more than 4,300 digits."""
+    with pytest.raises(ValueError, match="digits"):
+        keys.KeyBuilder(b"p", (0,)).key((10**5000,))
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 99, 100, 255, 256, 257, 999, 1000, 100_000, 3_000_000])
+def test_fields_of_any_length(size):
+    """At every number of digits in the length of an argument, and where the buffer grows."""
+    field = "x" * size
+    text = b"p:" + field.encode()
+    builder = keys.KeyBuilder(b"p", (0,))
+    assert builder.key((field,)) == text
+    assert builder.get((field,)) == reference.redis_command(b"GET", text)
+    assert builder.mget([(field,), ("",), (field,)]) == reference.redis_command(b"MGET", text, b"p:", text)
+
+
+def test_a_batch_is_any_iterable():
+    """A list, a tuple and a generator give the same command, with the number of arguments in front."""
+    pairs = [((f"S{index}", True), bytes([index] * 12)) for index in range(100)]
+    batch = [key for key, _ in pairs]
+    builder = keys.KeyBuilder(b"p", (1, 0))
+    for given_as in (list, tuple, iter):
+        assert builder.mget(given_as(batch)) == reference.redis_command(b"MGET", *map(builder.key, batch))
+        assert builder.delete(given_as(batch)) == reference.redis_command(b"DEL", *map(builder.key, batch))
+        assert builder.mset(given_as(pairs)) == builder.mset(pairs)
+    assert builder.mset(pairs).startswith(b"*201\r\n$4\r\nMSET\r\n$13\r\np:backtest:S0\r\n$24\r\n" + b"00" * 12 + b"\r\n")
+
+
+def test_a_batch_that_changes_under_the_builder():
+    """The number of arguments in front is that of the keys that follow, whatever the iterable does meanwhile."""
+    batch = [("a",), ("b",)]
+
+    def growing():
+        for key in batch:
+            if len(batch) < 50:
+                batch.append((str(len(batch)),))
+            yield key
+
+    command = keys.KeyBuilder(b"p", (0,)).mget(growing())
+    reader = hiredis.Reader()
+    reader.feed(command)
+    assert len(reader.gets()) == 51
+    assert reader.gets() is False
+
+
+@pytest.mark.parametrize("call", ["mget", "delete", "mset"])
+@pytest.mark.parametrize("nothing", [[], (), iter([])])
+def test_a_batch_of_nothing_is_refused(call, nothing):
+    """Redis takes no command without keys."""
+    with pytest.raises(ValueError, match="at least one key"):
+        getattr(keys.KeyBuilder(b"p", (0,)), call)(nothing)
+    with pytest.raises(ValueError, match="at least one key"):
+        keys.KeyBuilder(b"p", (0,)).mset_grid((), nothing)
+
+
+@pytest.mark.parametrize("field", [None, 1.5, 1.0, float("nan"), b"x", ["x"], object(), np.float64(2.5), np.int64(1), np.bool_(True)])
+def test_a_field_of_another_type_is_refused(field):
     """A float is never cut down to the key of an integer, and nothing is written as its repr."""
-    with pytest.raises(TypeError):
-        keys.redis_key(b"p", ["a", field])
+    builder = keys.KeyBuilder(b"p", (0, 1))
+    for call in (lambda: builder.key(("a", field)), lambda: builder.mget([("a", "b"), (field, "a")])):
+        with pytest.raises(TypeError, match=r"^a key field must be str, bool or int, got "):
+            call()
+    with pytest.raises(TypeError, match=r"^a key field must be str, bool or int, got "):
+        builder.mset_grid(("a",), [(field, b"x" * 12)])
 
 
-@pytest.mark.parametrize(("prefix", "fields"), [(None, []), ("p", []), (b"p", None), (b"p", 5)])
-def test_redis_key_refuses_other_arguments(prefix, fields):
-    """The prefix is bytes and the fields are iterable."""
+@pytest.mark.parametrize("key", [(), ("a",), ("a", "b", "c"), ["a", "b"], "ab", None, 5, {"a": 1, "b": 2}])
+def test_a_key_of_another_shape_is_refused(key):
+    """Only a tuple with all fields is a key; nothing is read past its end."""
+    builder = keys.KeyBuilder(b"p", (1, 0))
+    value = b"x" * 12
+    for call in (builder.key, builder.get, lambda key: builder.set(key, value), lambda key: builder.mget([key])):
+        with pytest.raises(TypeError):
+            call(key)
+    for call in (lambda key: builder.delete([("a", "b"), key]), lambda key: builder.mset([(key, value)])):
+        with pytest.raises(TypeError):
+            call(key)
+
+
+@pytest.mark.parametrize("series", [("a",), ("a", "b", "c"), ["a", "b"], None])
+def test_a_series_of_another_shape_is_refused(series):
+    """A series is the key without its last field."""
     with pytest.raises(TypeError):
-        keys.redis_key(prefix, fields)
+        keys.KeyBuilder(b"p", (0, 1, 2)).mset_grid(series, [(1, b"x" * 12)])
+
+
+@pytest.mark.parametrize("order", [(), (1, 0), (0, 2, 1)])
+def test_a_grid_needs_its_last_field_last(order):
+    """Where the last key field stands elsewhere in the Redis key, there is no series to share."""
+    with pytest.raises(ValueError, match="last"):
+        keys.KeyBuilder(b"p", order).mset_grid(("a",) * (len(order) - 1), [(1, b"x" * 12)])
+
+
+@pytest.mark.parametrize("value", [b"", b"x" * 11, b"x" * 13, b"x" * 24])
+def test_an_id_has_twelve_bytes(value):
+    """An id of another length is a ValueError."""
+    builder = keys.KeyBuilder(b"p", (0,))
+    for call in (builder.set, lambda key, value: builder.mset([(key, value)]), lambda key, value: builder.mset_grid((), [(*key, value)])):
+        with pytest.raises(ValueError, match="12 bytes"):
+            call(("a",), value)
+
+
+@pytest.mark.parametrize("value", [None, "x" * 12, bytearray(12), 5])
+def test_an_id_is_bytes(value):
+    """An id of another type is a TypeError."""
+    with pytest.raises(TypeError, match="must be bytes"):
+        keys.KeyBuilder(b"p", (0,)).set(("a",), value)
+
+
+@pytest.mark.parametrize("pairs", [[5], [None], [("a",)], [(("a",), b"x" * 12, 1)], None])
+def test_pairs_are_pairs(pairs):
+    """What cannot be taken apart into a key and an id is refused."""
+    builder = keys.KeyBuilder(b"p", (0,))
+    for call in (builder.mset, lambda pairs: builder.mset_grid((), pairs)):
+        with pytest.raises((TypeError, ValueError)):
+            call(pairs)
+
+
+@pytest.mark.parametrize("order", [(1,), (0, 0), (0, 2), (-1, 0), (0, 256), (0, 2**70), ("a",)])
+def test_an_order_names_each_position_once(order):
+    """An order that would read outside a key is no order."""
+    with pytest.raises(ValueError, match="each position once"):
+        keys.KeyBuilder(b"p", order)
+
+
+@pytest.mark.parametrize("arguments", [(), (b"p",), (None, (0,)), ("p", (0,)), (b"p", None), (b"p", [0]), (b"p", (0, "a"))])
+def test_a_builder_takes_bytes_and_a_tuple(arguments):
+    """Wrong types are a TypeError."""
+    with pytest.raises(TypeError):
+        keys.KeyBuilder(*arguments)
 
 
 def test_redis_keys_of_two_contexts_may_collide():
     """Fields are joined without escaping, as the other side does: what a reader must verify is no accident."""
-    assert keys.redis_key(b"p", ("a:b", "c")) == keys.redis_key(b"p", ("a", "b:c"))
+    builder = keys.KeyBuilder(b"p", (0, 1))
+    assert builder.key(("a:b", "c")) == builder.key(("a", "b:c"))
 
 
 @pytest.mark.parametrize("domain", DOMAINS.values(), ids=list(DOMAINS))
 def test_redis_key_of_every_domain(domain):
     """Each row of the domain table has a key that core and reference agree on, also when every field is empty."""
     samples = {str: ["", "BTC:USDT", "börse🚀"], bool: [True, False, True], int: [0, 1_700_000_000_000, -60_000]}
+    builder = keys.KeyBuilder(domain.prefix.encode(), domain.cache_order)
     for index in range(3):
-        fields = [samples[domain.kinds[position]][index] for position in domain.cache_order]
-        assert keys.redis_key(domain.prefix.encode(), fields) == reference.redis_key(domain.prefix.encode(), fields)
+        key = tuple(samples[kind][index] for kind in domain.kinds)
+        assert builder.key(key) == plain_key(domain.prefix.encode(), domain.cache_order, key)
 
 
-# --- grid_keys -------------------------------------------------------------------------------------------------------
-
-
-@steady
-@given(
-    st.lists(CLEAN | INT64 | st.booleans(), max_size=3),
-    INT64 | st.integers(0, 2 * 10**12),
-    st.sampled_from([1, 60_000, 86_400_000]) | INT64,
-    st.integers(-1, 40),
-)
-@example(["BTCUSDT", "1m", "binance"], 0, 60_000, 5)
-@example([], -(2**63), 1, 1)
-@example([], -(2**63), 1, 3)
-@example([], 2**63 - 1, 1, 1)
-@example([], 2**63 - 1, 1, 2)
-@example([], 2**63 - 1, 2**63 - 1, 2)
-@example([], -(2**63), 2**63 - 1, 3)
-@example([], 0, -(2**63), 2)
-@example([], 0, -(2**63), 3)
-@example([], 5, -1, 12)
-@example([], 2**63 - 1, 2**63 - 1, 0)
-def test_grid_keys_are_the_reference_keys(fields, since, step, count):
-    """One key per candle, down to the ends of 64 bits; a time stamp beyond them is an OverflowError, never another stamp."""
-
-    def built(function):
-        try:
-            return function(b"candle_cache", fields, since, step, count)
-        except OverflowError:
-            return OverflowError
-
-    assert built(keys.grid_keys) == built(reference.grid_keys)
-
-
-def test_grid_keys_are_single_keys():
-    """A grid is what redis_key gives for each of its time stamps."""
-    fields = ("BTCUSDT", "1m", "binance")
-    grid = keys.grid_keys(b"candle_cache", fields, 1_677_628_800_000, 60_000, 1000)
-    assert grid == [keys.redis_key(b"candle_cache", (*fields, 1_677_628_800_000 + 60_000 * index)) for index in range(1000)]
-
-
-@pytest.mark.parametrize("arguments", [("p", [], 0, 1, 1), (b"p", [], "0", 1, 1), (b"p", [None], 0, 1, 1), (b"p", None, 0, 1, 1)])
-def test_grid_keys_refuse_other_types(arguments):
-    """Wrong types are a TypeError."""
-    with pytest.raises(TypeError):
-        keys.grid_keys(*arguments)
-
-
-@pytest.mark.parametrize(("since", "step"), [(2**63, 1), (-(2**63) - 1, 1), (0, 2**63)])
-def test_grid_keys_refuse_more_than_64_bits(since, step):
-    """A start or a step outside 64 bits is an OverflowError."""
-    with pytest.raises(OverflowError):
-        keys.grid_keys(b"p", [], since, step, 1)
+def test_candles_are_a_grid():
+    """The candle row of the table has its time stamp last, in both orders."""
+    domain = DOMAINS["candle"]
+    value = bytes(range(12))
+    command = keys.KeyBuilder(domain.prefix.encode(), domain.cache_order).mset_grid(("binance", "BTCUSDT", "1m"), [(60_000, value)])
+    assert command == reference.redis_command(b"MSET", b"candle_cache:binance:BTCUSDT:1m:60000", value.hex().encode())
 
 
 # --- redis_command ---------------------------------------------------------------------------------------------------

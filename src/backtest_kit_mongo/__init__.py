@@ -8,6 +8,7 @@ from .candles import to_arrow, to_pandas, to_polars
 from .errors import *
 from .errors import __all__ as _errors
 from .logs import set_logger
+from .profiling import Report, profile
 from .registry import (
     close,
     get_config,
@@ -26,11 +27,13 @@ __version__ = _version("backtest-kit-mongo")
 __all__ = [
     *_adapters,
     *_errors,
+    "Report",
     "close",
     "get_config",
     "get_mongo",
     "get_redis",
     "install",
+    "profile",
     "reset_stats",
     "set_config",
     "set_logger",

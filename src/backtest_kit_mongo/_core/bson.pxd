@@ -12,3 +12,29 @@ cdef int find_element(const unsigned char* document, Py_ssize_t size, const char
 cdef double number_of(const Element* element) except? -1.0
 cdef Py_ssize_t document_size(const unsigned char* at, Py_ssize_t left) except -1
 cdef bint is_called(const Element* element, const char* name, Py_ssize_t size) noexcept
+
+
+cdef enum:  # the parts of a record's document; a name that stands for two of them is the first one's
+    BODY
+    IDENTITY
+    WHEN
+    REMOVED
+    KEYS
+    MOST_KEYS = 8
+
+cdef struct Name:
+    const char* text
+    Py_ssize_t size
+
+cdef class RecordReader:
+    cdef Name names[KEYS + MOST_KEYS]
+    cdef tuple kept  # what the names point into
+    cdef Py_ssize_t count
+    cdef object record
+
+    cdef int scan(self, const unsigned char* document, Py_ssize_t size, Element* parts) except -1
+    cdef bint matches(self, const Element* parts, tuple key) except -1
+    cdef object make(self, object key, const Element* parts)
+    cdef object match_at(self, const unsigned char* document, Py_ssize_t room, tuple key)
+    cdef tuple open_at(self, const unsigned char* document, Py_ssize_t room)
+    cdef int each(self, object raw, dict wanted, object into) except -1

@@ -1,49 +1,70 @@
 """BSON (bsonspec.org) taken apart: records, values, single fields. No length is trusted: every step is checked against its end."""
 
 cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.datetime cimport import_datetime
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.math cimport NAN, isfinite
-from libc.stdint cimport int32_t, int64_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy, memset
 
-from datetime import datetime, timedelta, timezone
+from backtest_kit_mongo._core.dates cimport date_of
 
 from bson import Binary, Code, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
     object PyUnicode_DecodeUTF8(const char* text, Py_ssize_t size, const char* errors)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    bint PyUnicode_IS_ASCII(object text)
+    const void* PyUnicode_DATA(object text)
 
-cdef object _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-cdef object _MILLISECOND = timedelta(milliseconds=1)
+cdef extern from *:
+    """
+    #define tuple_of(kind, arguments) PyTuple_Type.tp_new((PyTypeObject*) (kind), (arguments), NULL)
+    """
+    object tuple_of(object kind, tuple arguments)
+
+import_datetime()
 
 # MongoDB nests a hundred levels at most; twice that keeps a hostile document from the end of the stack.
 cdef enum:
     DEEPEST = 200
 
-cdef int32_t _int32(const unsigned char* at) noexcept:
+cdef inline int32_t _int32(const unsigned char* at) noexcept:
     cdef int32_t value
     memcpy(&value, at, 4)
     return value
 
 
-cdef Py_ssize_t _value_size(unsigned char kind, const unsigned char* at, Py_ssize_t left) except -1:
+# How many bytes a value takes whose type says so; -1 for the other types.
+cdef signed char _FIXED[256]
+memset(_FIXED, -1, sizeof(_FIXED))
+_FIXED[0x06] = _FIXED[0x0A] = _FIXED[0x7F] = _FIXED[0xFF] = 0  # undefined, null, max key, min key
+_FIXED[0x08] = 1  # bool
+_FIXED[0x10] = 4  # int32
+_FIXED[0x01] = _FIXED[0x09] = _FIXED[0x11] = _FIXED[0x12] = 8  # double, date, timestamp, int64
+_FIXED[0x07] = 12  # ObjectId
+_FIXED[0x13] = 16  # decimal128
+
+
+cdef inline Py_ssize_t _value_size(unsigned char kind, const unsigned char* at, Py_ssize_t left) except -1:
     """How many bytes the value at ``at`` takes, with at most ``left`` bytes before its document ends."""
+    cdef Py_ssize_t size = _FIXED[kind]
+    if size < 0:
+        size = _stated_size(kind, at, left)
+    if size > left:
+        raise ValueError("BSON value reaches beyond its document")
+    return size
+
+
+cdef inline Py_ssize_t _stated_size(unsigned char kind, const unsigned char* at, Py_ssize_t left) except -1:
+    """As above for the types whose values say how long they are; perhaps more than ``left``."""
     cdef Py_ssize_t size
     cdef const void* end
-    if kind in (0x01, 0x09, 0x11, 0x12):  # double, date, timestamp, int64
-        size = 8
-    elif kind == 0x10:  # int32
-        size = 4
-    elif kind == 0x08:  # bool
-        size = 1
-    elif kind in (0x06, 0x0A, 0x7F, 0xFF):  # undefined, null, max key, min key
-        size = 0
-    elif kind == 0x07:  # ObjectId
-        size = 12
-    elif kind == 0x13:  # decimal128
-        size = 16
-    elif kind in (0x02, 0x0D, 0x0E, 0x05, 0x03, 0x04, 0x0F, 0x0C):
+    if kind in (0x02, 0x0D, 0x0E, 0x05, 0x03, 0x04, 0x0F, 0x0C):
         if left < 4:
             raise ValueError("BSON ends inside a length")
         size = _int32(at)
@@ -55,23 +76,19 @@ cdef Py_ssize_t _value_size(unsigned char kind, const unsigned char* at, Py_ssiz
         else:
             # string, code, symbol: length; binary: length and subtype; DBPointer: a string and 12 bytes
             size += 4 + (1 if kind == 0x05 else 0) + (12 if kind == 0x0C else 0)
-    elif kind == 0x0B:  # regular expression: two C strings
+        return size
+    if kind == 0x0B:  # regular expression: two C strings
         end = memchr(at, 0, left)
+        if end != NULL:
+            size = <const unsigned char*> end - at + 1
+            end = memchr(at + size, 0, left - size)
         if end == NULL:
             raise ValueError("BSON ends inside a regular expression")
-        size = <const unsigned char*> end - at + 1
-        end = memchr(at + size, 0, left - size)
-        if end == NULL:
-            raise ValueError("BSON ends inside a regular expression")
-        size = <const unsigned char*> end - at + 1
-    else:
-        raise ValueError(f"BSON type 0x{kind:02x} is unknown")
-    if size > left:
-        raise ValueError("BSON value reaches beyond its document")
-    return size
+        return <const unsigned char*> end - at + 1
+    raise ValueError(f"BSON type 0x{kind:02x} is unknown")
 
 
-cdef int next_element(const unsigned char* document, Py_ssize_t size, Py_ssize_t* at, Element* found) except -1:
+cdef inline int next_element(const unsigned char* document, Py_ssize_t size, Py_ssize_t* at, Element* found) except -1:
     """The element of a document (of ``size`` bytes, which all exist) at ``at``, which then stands behind it; 0 at the end."""
     cdef const void* end
     if at[0] >= size - 1:
@@ -100,11 +117,11 @@ cdef int find_element(const unsigned char* document, Py_ssize_t size, const char
     return 0
 
 
-cdef const unsigned char* whole_document(const unsigned char[::1] raw) except NULL:
-    """The start of ``raw``, whose length is checked to be that of one document."""
-    if raw.shape[0] < 5 or _int32(&raw[0]) != raw.shape[0]:
+cdef int check_whole(const unsigned char* document, Py_ssize_t room) except -1:
+    """That ``room`` bytes are one document."""
+    if room < 5 or _int32(document) != room:
         raise ValueError("BSON document reaches beyond its bytes")
-    return &raw[0]
+    return 0
 
 
 cdef double number_of(const Element* element) except? -1.0:
@@ -125,8 +142,54 @@ cdef double number_of(const Element* element) except? -1.0:
     raise ValueError(f"{name} is not a number (BSON type 0x{element.kind:02x})")
 
 
-cdef object _text(const unsigned char* at, Py_ssize_t size):
-    return PyUnicode_DecodeUTF8(<const char*> at, size, NULL)
+cdef enum:
+    SHORT = 24  # the longest text that is remembered, in bytes
+    SLOTS = 1024
+
+# The names of fields, and the short texts below them, come again and again. The last one of each slot is kept, so that it need not
+# be made (nor hashed) anew; ASCII only, whose bytes in memory are those on the wire. The GIL guards it.
+cdef PyObject* _seen[SLOTS]
+
+
+cdef inline size_t _slot(const unsigned char* at, Py_ssize_t size) noexcept:
+    """Where a text of 1 byte or more belongs: a mix of its length and its first and last eight bytes."""
+    cdef uint64_t head = 0, tail = 0
+    cdef uint32_t half
+    if size >= 8:
+        memcpy(&head, at, 8)
+        memcpy(&tail, at + size - 8, 8)
+    elif size >= 4:
+        memcpy(&half, at, 4)
+        head = half
+        memcpy(&half, at + size - 4, 4)
+        tail = half
+    else:
+        head = at[0] | <uint64_t> at[size >> 1] << 8 | <uint64_t> at[size - 1] << 16
+    head = (head ^ <uint64_t> size) * <uint64_t> 0x9E3779B97F4A7C15
+    return ((head ^ head >> 32 ^ tail) * <uint64_t> 0xD6E8FEB86659FD93) >> 54
+
+
+cdef inline object _text(const unsigned char* at, Py_ssize_t size):
+    cdef PyObject* known
+    cdef size_t slot
+    if not 1 <= size <= SHORT:
+        return PyUnicode_DecodeUTF8(<const char*> at, size, NULL)
+    slot = _slot(at, size)
+    known = _seen[slot]
+    if known != NULL and PyUnicode_GET_LENGTH(<object> known) == size and memcmp(PyUnicode_DATA(<object> known), at, size) == 0:
+        return <object> known
+    return _new_text(at, size, slot)
+
+
+cdef object _new_text(const unsigned char* at, Py_ssize_t size, size_t slot):
+    cdef PyObject* old
+    text = PyUnicode_DecodeUTF8(<const char*> at, size, NULL)
+    if PyUnicode_IS_ASCII(text):
+        old = _seen[slot]
+        Py_INCREF(text)
+        _seen[slot] = <PyObject*> text
+        Py_XDECREF(old)
+    return text
 
 
 cdef object _members(const unsigned char* document, Py_ssize_t size, bint is_list, int depth):
@@ -176,10 +239,7 @@ cdef object value_of(const Element* element, int depth):
         return _members(element.value, element.size, kind == 0x04, depth + 1)
     if kind == 0x09:
         memcpy(&integer, element.value, 8)
-        try:
-            return _EPOCH + _MILLISECOND * integer
-        except OverflowError:
-            raise ValueError(f"a date {integer} ms from 1970 is outside the years 1 to 9999") from None
+        return date_of(integer)
     if kind == 0x07:
         return ObjectId(PyBytes_FromStringAndSize(<const char*> element.value, 12))
     if kind == 0x05 and element.value[4] == 0:
@@ -229,19 +289,32 @@ cdef object _rare_value(const Element* element, int depth):
     raise ValueError(f"BSON type 0x{kind:02x} is unknown")
 
 
-def decode(const unsigned char[::1] raw not None) -> dict:
+def decode(raw not None) -> dict:
     """The dict of one BSON document. Raises ValueError for malformed BSON."""
-    return _members(whole_document(raw), raw.shape[0], False, 0)
+    cdef Py_buffer view
+    PyObject_GetBuffer(raw, &view, PyBUF_SIMPLE)
+    try:
+        check_whole(<const unsigned char*> view.buf, view.len)
+        return _members(<const unsigned char*> view.buf, view.len, False, 0)
+    finally:
+        PyBuffer_Release(&view)
 
 
-def split(const unsigned char[::1] batch not None) -> list:
+def split(raw not None) -> list:
     """The documents of a batch of whole documents, each as bytes."""
     cdef list documents = []
     cdef Py_ssize_t at = 0, size
-    while at < batch.shape[0]:
-        size = document_size(&batch[at], batch.shape[0] - at)
-        documents.append(PyBytes_FromStringAndSize(<const char*> &batch[at], size))
-        at += size
+    cdef Py_buffer view
+    cdef const unsigned char* batch
+    PyObject_GetBuffer(raw, &view, PyBUF_SIMPLE)
+    try:
+        batch = <const unsigned char*> view.buf
+        while at < view.len:
+            size = document_size(batch + at, view.len - at)
+            documents.append(PyBytes_FromStringAndSize(<const char*> batch + at, size))
+            at += size
+    finally:
+        PyBuffer_Release(&view)
     return documents
 
 
@@ -254,108 +327,159 @@ cdef Py_ssize_t document_size(const unsigned char* at, Py_ssize_t left) except -
     return size
 
 
-cdef enum:
-    MOST_KEYS = 8
-
-
-cdef struct Parts:  # kind 0 where the document has no such field
-    Element keys[MOST_KEYS]
-    Element identity
-    Element body
-    Element when
-    Element removed
-
-
 @cython.final
 cdef class RecordReader:
     """Takes the documents of one collection apart: key fields, id, body, simulation time, soft deletion.
 
+    A record is made as ``record``, a kind of tuple, of (key, body, when, removed).
+
     It keeps no state between calls: another thread may run while a value is being made.
     """
 
-    cdef tuple names
-    cdef bytes body
-
-    def __init__(self, tuple names not None, str body not None):
+    def __init__(self, tuple names not None, str body not None, record=tuple):
+        cdef list wanted = [body.encode(), b"_id", b"when", b"removed", *(name.encode() for name in names)]
+        cdef Py_ssize_t i
+        cdef bytes name
         if len(names) > MOST_KEYS:
             raise ValueError("too many key fields")
-        self.names = tuple([name.encode() for name in names])
-        self.body = body.encode()
+        if not (isinstance(record, type) and issubclass(record, tuple)):
+            raise TypeError("a record must be a kind of tuple")
+        for i in range(len(wanted)):
+            name = wanted[i]
+            self.names[i].text = PyBytes_AS_STRING(name)
+            self.names[i].size = PyBytes_GET_SIZE(name)
+        self.kept, self.count, self.record = tuple(wanted), len(wanted), record
 
-    cdef int scan(self, const unsigned char* document, Py_ssize_t size, Parts* parts) except -1:
-        """Note where the parts are."""
+    cdef int scan(self, const unsigned char* document, Py_ssize_t size, Element* parts) except -1:
+        """Note where the parts are; kind 0 for one that is not there. The last one of a name counts, as for a dict."""
         cdef Py_ssize_t at = 4
         cdef Py_ssize_t i
         cdef Element element
-        parts.identity.kind = parts.body.kind = parts.when.kind = parts.removed.kind = 0
-        for i in range(MOST_KEYS):
-            parts.keys[i].kind = 0
+        if self.kept is None:
+            raise TypeError("a reader without names")
+        for i in range(KEYS + MOST_KEYS):
+            parts[i].kind = 0
         while next_element(document, size, &at, &element):
-            if _named(&element, self.body):
-                parts.body = element
-            elif is_called(&element, b"_id", 3):
-                parts.identity = element
-            elif is_called(&element, b"when", 4):
-                parts.when = element
-            elif is_called(&element, b"removed", 7):
-                parts.removed = element
-            else:
-                for i in range(len(self.names)):
-                    if _named(&element, <bytes> self.names[i]):
-                        parts.keys[i] = element
-                        break
+            for i in range(self.count):
+                if is_called(&element, self.names[i].text, self.names[i].size):
+                    parts[i] = element
+                    break
         return 0
 
-    cdef bint matches(self, Parts* parts, tuple key) except -1:
+    cdef bint matches(self, const Element* parts, tuple key) except -1:
         """Whether the key fields are ``key``."""
-        cdef Py_ssize_t i
-        cdef Py_ssize_t size
+        cdef Py_ssize_t i, size
         cdef const char* text
-        cdef object wanted
-        for i in range(len(self.names)):
-            wanted = key[i]
-            if parts.keys[i].kind == 0x02 and isinstance(wanted, str):
-                text = PyUnicode_AsUTF8AndSize(wanted, &size)
-                if parts.keys[i].size != size + 5 or memcmp(parts.keys[i].value + 4, text, size) != 0:
+        cdef const Element* part
+        if len(key) != self.count - KEYS:
+            raise ValueError("a key of another length")
+        for i in range(len(key)):
+            part = &parts[KEYS + i]
+            if part.kind == 0x02 and isinstance(key[i], str):
+                text = PyUnicode_AsUTF8AndSize(key[i], &size)
+                if part.size != size + 5 or memcmp(part.value + 4, text, size) != 0:
                     return False
-            elif parts.keys[i].kind == 0 or value_of(&parts.keys[i], 0) != wanted:
+            elif part.kind == 0 or value_of(part, 0) != key[i]:
                 return False
         return True
 
-    cdef tuple values(self, Parts* parts):
+    cdef object make(self, object key, const Element* parts):
+        """The record of a document, with its key made from its key fields if ``key`` is None."""
         cdef double stamp
+        cdef Py_ssize_t i
+        if key is None:
+            key = tuple([value_of(&parts[i], 0) if parts[i].kind else None for i in range(KEYS, self.count)])
         when = None
-        if parts.when.kind in (0x01, 0x10, 0x12, 0x13):  # whatever else another writer left there, no read depends on it
+        if parts[WHEN].kind in (0x01, 0x10, 0x12, 0x13):  # whatever else another writer left there, no read depends on it
             try:
-                stamp = number_of(&parts.when)
+                stamp = number_of(&parts[WHEN])
             except ValueError:  # a signalling NaN
                 stamp = NAN
             if isfinite(stamp):
                 when = int(stamp)
-        removed = parts.removed.kind == 0x08 and parts.removed.value[0] == 1
-        return (value_of(&parts.body, 0) if parts.body.kind else None, when, removed)
+        removed = parts[REMOVED].kind == 0x08 and parts[REMOVED].value[0] == 1
+        items = (key, value_of(&parts[BODY], 0) if parts[BODY].kind else None, when, removed)
+        return items if self.record is tuple else tuple_of(self.record, (items,))
 
-    def match(self, const unsigned char[::1] raw not None, tuple key not None):
-        """(body, when, removed) of a document, or None if its key fields are not ``key``."""
-        cdef Parts parts
-        if len(key) != len(self.names):
-            raise ValueError("a key of another length")
-        self.scan(whole_document(raw), raw.shape[0], &parts)
-        return self.values(&parts) if self.matches(&parts, key) else None
+    cdef object match_at(self, const unsigned char* document, Py_ssize_t room, tuple key):
+        """As ``match``, for a document that must fill its room."""
+        cdef Element parts[KEYS + MOST_KEYS]
+        check_whole(document, room)
+        self.scan(document, room, parts)
+        return self.make(key, parts) if self.matches(parts, key) else None
 
-    def open(self, const unsigned char[::1] raw not None) -> tuple:
-        """(key, id in 12 bytes or None if it is no ObjectId, body, when, removed) of a document; None for a key field that is not there."""
-        cdef Parts parts
-        cdef Py_ssize_t i
-        self.scan(whole_document(raw), raw.shape[0], &parts)
-        key = tuple([value_of(&parts.keys[i], 0) if parts.keys[i].kind else None for i in range(len(self.names))])
-        identity = PyBytes_FromStringAndSize(<const char*> parts.identity.value, 12) if parts.identity.kind == 0x07 else None
-        return (key, identity, *self.values(&parts))
+    cdef tuple open_at(self, const unsigned char* document, Py_ssize_t room):
+        """As ``open``, for a document that must fill its room."""
+        cdef Element parts[KEYS + MOST_KEYS]
+        check_whole(document, room)
+        self.scan(document, room, parts)
+        return (identity_of(parts), self.make(None, parts))
+
+    def match(self, raw not None, tuple key not None):
+        """The record of a document, or None if its key fields are not ``key``."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(raw, &view, PyBUF_SIMPLE)
+        try:
+            return self.match_at(<const unsigned char*> view.buf, view.len, key)
+        finally:
+            PyBuffer_Release(&view)
+
+    def open(self, raw not None) -> tuple:
+        """(id in 12 bytes or None if it is no ObjectId, record) of a document; None for a key field that is not there."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(raw, &view, PyBUF_SIMPLE)
+        try:
+            return self.open_at(<const unsigned char*> view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    def open_all(self, raw not None) -> list:
+        """As ``open``, for each document of a batch. ValueError that names the document which cannot be read."""
+        cdef list answer = []
+        self.each(raw, None, answer)
+        return answer
+
+    def match_ids(self, raw not None, dict wanted not None, dict found not None) -> None:
+        """Put the records of a batch into ``found`` by their keys: those whose id is in ``wanted`` (id in 12 bytes -> key), and whose key
+        fields are that key. ValueError that names the document which cannot be read.
+        """
+        self.each(raw, wanted, found)
+
+    cdef int each(self, object raw, dict wanted, object into) except -1:
+        cdef Element parts[KEYS + MOST_KEYS]
+        cdef Py_buffer view
+        cdef const unsigned char* at
+        cdef Py_ssize_t left, size
+        PyObject_GetBuffer(raw, &view, PyBUF_SIMPLE)
+        try:
+            at = <const unsigned char*> view.buf
+            left = view.len
+            while left > 0:
+                parts[IDENTITY].kind = 0
+                size = document_size(at, left)
+                self.scan(at, size, parts)
+                identity = identity_of(parts)
+                if wanted is None:
+                    (<list> into).append((identity, self.make(None, parts)))
+                else:
+                    key = wanted.get(identity)
+                    if key is not None and self.matches(parts, <tuple?> key):
+                        (<dict> into)[key] = self.make(key, parts)
+                at += size
+                left -= size
+        except ValueError as error:
+            where = f"at byte {view.len - left} of a batch" if identity_of(parts) is None else f"_id {identity_of(parts).hex()}"
+            raise ValueError(f"{where}: {error}") from None
+        finally:
+            PyBuffer_Release(&view)
+        return 0
 
 
-cdef bint is_called(const Element* element, const char* name, Py_ssize_t size) noexcept:
+cdef inline object identity_of(const Element* parts):
+    if parts[IDENTITY].kind != 0x07:
+        return None
+    return PyBytes_FromStringAndSize(<const char*> parts[IDENTITY].value, 12)
+
+
+cdef inline bint is_called(const Element* element, const char* name, Py_ssize_t size) noexcept:
     return element.name_size == size and memcmp(element.name, name, size) == 0
-
-
-cdef bint _named(const Element* element, bytes name) noexcept:
-    return is_called(element, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))

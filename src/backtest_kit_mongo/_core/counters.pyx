@@ -1,33 +1,39 @@
-"""Counters and latency histograms in C: one call costs about 50 ns, and under the GIL no count is lost between threads."""
+"""Counters and latency histograms in C: one call costs about 50 ns, and under the GIL no count is lost between threads.
+
+They only grow: what happened in a span of time is the difference of two copies, so that any number of observers can each have a
+span of their own.
+"""
 
 cimport cython
-from libc.string cimport memset
-
-cdef enum:
-    OPERATIONS = 8
-    COUNTS = 16
-    # A histogram is log-linear: 16 steps for each power of two, from 1 ns to 2**40 ns (18 minutes), so that a percentile
-    # is read with an error of at most 1/16. (The layout of HdrHistogram, hdrhistogram.org.)
-    STEPS = 16
-    POWERS = 37
-
+from libc.string cimport memcpy, memset
 
 @cython.final
 cdef class Counters:
     """What one domain did: ``COUNTS`` plain counts and one histogram of durations for each operation."""
 
-    cdef long long counts[COUNTS]
-    cdef long long buckets[OPERATIONS][POWERS * STEPS]
-
     def __cinit__(self):
-        self.reset()
-
-    cpdef void reset(self):
-        """Set everything to zero."""
         memset(self.counts, 0, sizeof(self.counts))
         memset(self.buckets, 0, sizeof(self.buckets))
 
-    def add(self, int which, long long n=1):
+    def copy(self) -> Counters:
+        """The state at this moment: counts and histograms of one and the same instant."""
+        cdef Counters result = Counters.__new__(Counters)
+        memcpy(result.counts, self.counts, sizeof(self.counts))
+        memcpy(result.buckets, self.buckets, sizeof(self.buckets))
+        return result
+
+    def since(self, Counters earlier not None) -> Counters:
+        """What was counted after ``earlier``, a copy of these counters."""
+        cdef Counters result = self.copy()
+        cdef int i, operation
+        for i in range(COUNTS):
+            result.counts[i] -= earlier.counts[i]
+        for operation in range(OPERATIONS):
+            for i in range(POWERS * STEPS):
+                result.buckets[operation][i] -= earlier.buckets[operation][i]
+        return result
+
+    cpdef int add(self, int which, long long n=1) except -1:
         """Add ``n`` to a count."""
         if not 0 <= which < COUNTS:
             raise IndexError(which)
@@ -39,7 +45,7 @@ cdef class Counters:
             raise IndexError(which)
         return self.counts[which]
 
-    def observe(self, int operation, long long nanoseconds):
+    cpdef int observe(self, int operation, long long nanoseconds) except -1:
         """Add one duration to the histogram of an operation."""
         cdef int power = 0
         cdef unsigned long long value = <unsigned long long> nanoseconds if nanoseconds > 0 else 0

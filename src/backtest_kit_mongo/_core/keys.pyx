@@ -1,13 +1,26 @@
-"""Checked key fields, Redis keys and Redis commands as bytes.
+"""Checked key fields, Redis keys and Redis commands (RESP), written into one buffer.
 
 A Redis key is ``prefix:field:field``; strings stand as they are, integers in decimal, and the one boolean of the
 contracts as ``backtest`` or ``live``. Fields are joined without escaping, as the TypeScript package does: two contexts can
 share one Redis key, which is why every hit is verified against its document.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8String
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcpy, memmove
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+cdef enum:
+    ID_SIZE = 12
+    SIZE_ROOM = 24  # "$", the digits of any size, and the end of the line
+
+cdef const char* HEX = b"0123456789abcdef"
 
 
 cdef bytes _utf8(object text, str name):
@@ -42,68 +55,251 @@ def check_fields(tuple fields not None, tuple names not None, tuple kinds not No
             raise TypeError(f"{names[i]} must be an int (milliseconds), got {type(value).__name__}")
 
 
-def redis_key(bytes prefix not None, fields not None) -> bytes:
-    """One Redis key: ``prefix`` and the fields (str, bool or int), joined by colons."""
-    cdef list parts = [prefix]
-    cdef object field
-    for field in fields:
-        if field is True:
-            parts.append(b"backtest")
-        elif field is False:
-            parts.append(b"live")
-        elif isinstance(field, str):
-            parts.append(PyUnicode_AsUTF8String(field))
-        elif isinstance(field, int):
-            parts.append(b"%d" % field)
-        else:
-            raise TypeError(f"a key field must be str, bool or int, got {type(field).__name__}")
-    return b":".join(parts)
+@cython.final
+@cython.freelist(4)
+cdef class _Buffer:
+    """Bytes that are being written. A short command needs no memory besides the object."""
 
+    cdef char* data
+    cdef Py_ssize_t size, capacity
+    cdef char room[256]
 
-def grid_keys(bytes prefix not None, fields not None, long long since, long long step, Py_ssize_t count) -> list:
-    """The Redis keys of ``count`` candles: ``prefix``, the fields, and the time stamps since, since + step, ... in ms.
+    def __cinit__(self):
+        self.data = self.room
+        self.size = 0
+        self.capacity = sizeof(self.room)
 
-    Raises OverflowError if the last of them does not fit into 64 bits.
-    """
-    cdef bytes head = redis_key(prefix, fields) + b":"
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(head), length, i
-    cdef char digits[24]
-    cdef long long value
-    cdef unsigned long long rest
-    cdef list keys = []
-    cdef bytes key
-    cdef char* target
-    if count > 0:
-        value = <object> since + <object> (count - 1) * <object> step  # in Python's integers, which do not wrap around
-    for i in range(count):
-        value = since + i * step
-        rest = <unsigned long long> (-value) if value < 0 else <unsigned long long> value
-        length = 0
+    def __dealloc__(self):
+        if self.data != self.room:
+            PyMem_Free(self.data)
+
+    cdef int grow(self, Py_ssize_t more) except -1:
+        cdef Py_ssize_t capacity = max(2 * self.capacity, self.size + more)
+        cdef bint first = self.data == self.room
+        cdef char* data = <char*> PyMem_Realloc(NULL if first else self.data, capacity)
+        if data == NULL:
+            raise MemoryError
+        if first:
+            memcpy(data, self.room, self.size)
+        self.data = data
+        self.capacity = capacity
+        return 0
+
+    cdef inline int reserve(self, Py_ssize_t more) except -1:
+        return self.grow(more) if more > self.capacity - self.size else 0
+
+    cdef inline int put(self, const char* source, Py_ssize_t size) except -1:
+        self.reserve(size)
+        memcpy(self.data + self.size, source, size)
+        self.size += size
+        return 0
+
+    cdef inline int put_bytes(self, bytes value) except -1:
+        return self.put(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+
+    cdef int put_number(self, long long value) except -1:
+        cdef char digits[20]
+        cdef int at = sizeof(digits)
+        cdef unsigned long long rest = <unsigned long long> value
+        if value < 0:
+            rest = 0 - rest
         while True:
-            length += 1
-            digits[24 - length] = <char> (48 + rest % 10)
+            at -= 1
+            digits[at] = <char> (48 + rest % 10)
             rest //= 10
             if rest == 0:
                 break
         if value < 0:
-            length += 1
-            digits[24 - length] = 45
-        key = PyBytes_FromStringAndSize(NULL, size + length)
-        target = PyBytes_AS_STRING(key)
-        memcpy(target, PyBytes_AS_STRING(head), size)
-        memcpy(target + size, &digits[24 - length], length)
-        keys.append(key)
-    return keys
+            at -= 1
+            digits[at] = 45
+        return self.put(digits + at, <Py_ssize_t> sizeof(digits) - at)
+
+    cdef int put_field(self, object field) except -1:
+        """A field as it stands in a key. No Python code runs here, whatever the field is."""
+        cdef Py_ssize_t size
+        cdef const char* text
+        cdef long long number
+        cdef int overflow = 0
+        if isinstance(field, str):
+            text = PyUnicode_AsUTF8AndSize(field, &size)
+            return self.put(text, size)
+        if field is True:
+            return self.put(b"backtest", 8)
+        if field is False:
+            return self.put(b"live", 4)
+        if isinstance(field, int):
+            number = PyLong_AsLongLongAndOverflow(field, &overflow)
+            return self.put_bytes(b"%d" % field) if overflow else self.put_number(number)
+        raise TypeError(f"a key field must be str, bool or int, got {type(field).__name__}")
+
+    # A command in its wire form (RESP): *count, then each argument as $size and bytes.
+
+    cdef int begin_command(self, Py_ssize_t count) except -1:
+        self.put(b"*", 1)
+        self.put_number(count)
+        return self.put(b"\r\n", 2)
+
+    cdef int put_argument(self, bytes value) except -1:
+        cdef Py_ssize_t start = self.begin_argument()
+        self.put_bytes(value)
+        return self.end_argument(start)
+
+    cdef Py_ssize_t begin_argument(self) except -1:
+        """Where an argument begins; what is put from here on is its text. Its size goes before it, at the end."""
+        cdef Py_ssize_t start = self.size
+        self.reserve(SIZE_ROOM)
+        self.size += SIZE_ROOM
+        return start
+
+    cdef int end_argument(self, Py_ssize_t start) except -1:
+        cdef Py_ssize_t text = start + SIZE_ROOM, size = self.size - text, header
+        self.reserve(2)
+        self.size = start
+        self.put(b"$", 1)
+        self.put_number(size)
+        self.put(b"\r\n", 2)
+        memmove(self.data + self.size, self.data + text, size)
+        self.size += size
+        return self.put(b"\r\n", 2)
+
+    cdef int put_id(self, object value) except -1:
+        """An id (12 bytes) as an argument: 24 hexadecimal digits."""
+        cdef const unsigned char* source
+        cdef char digits[2 * ID_SIZE]
+        cdef int i
+        if not isinstance(value, bytes):
+            raise TypeError(f"an id must be bytes, got {type(value).__name__}")
+        if PyBytes_GET_SIZE(value) != ID_SIZE:
+            raise ValueError(f"an id has {ID_SIZE} bytes, got {PyBytes_GET_SIZE(value)}")
+        source = <const unsigned char*> PyBytes_AS_STRING(value)
+        for i in range(ID_SIZE):
+            digits[2 * i] = HEX[source[i] >> 4]
+            digits[2 * i + 1] = HEX[source[i] & 15]
+        self.put(b"$24\r\n", 5)
+        self.put(digits, 2 * ID_SIZE)
+        return self.put(b"\r\n", 2)
+
+    cdef bytes taken(self):
+        return PyBytes_FromStringAndSize(self.data, self.size)
+
+
+@cython.final
+cdef class KeyBuilder:
+    """The Redis keys of one domain, and the commands that carry them, ready to send.
+
+    ``order`` names the positions of the key fields in the Redis key: ``KeyBuilder(b"p", (1, 0)).key(("a", "b"))`` is ``b"p:b:a"``.
+    A key is a tuple of str, bool and int; an id is 12 bytes, and stands in Redis as 24 hexadecimal digits. Raises TypeError for
+    another type or number of fields, ValueError for a lone surrogate, an id of another size, or a batch of nothing.
+    """
+
+    cdef bytes prefix, order
+
+    def __cinit__(self, bytes prefix not None, tuple order not None):
+        if sorted(order) != list(range(len(order))):
+            raise ValueError(f"order must hold each position once, got {order}")
+        self.prefix = prefix
+        self.order = bytes(order)
+
+    cdef int put_fields(self, _Buffer buffer, object key, Py_ssize_t count) except -1:
+        """The Redis key as far as its first ``count`` fields, all of which ``key`` holds."""
+        cdef Py_ssize_t i
+        cdef const unsigned char* order = <const unsigned char*> PyBytes_AS_STRING(self.order)
+        if not isinstance(key, tuple):
+            raise TypeError(f"a key must be a tuple, got {type(key).__name__}")
+        if PyTuple_GET_SIZE(key) != count:
+            raise TypeError(f"{count} key fields are needed, got {PyTuple_GET_SIZE(key)}")
+        buffer.put_bytes(self.prefix)
+        for i in range(count):
+            buffer.put(b":", 1)
+            buffer.put_field(<object> PyTuple_GET_ITEM(key, order[i]))
+        return 0
+
+    cdef int put_key(self, _Buffer buffer, object key) except -1:
+        """A whole key, as an argument."""
+        cdef Py_ssize_t start = buffer.begin_argument()
+        self.put_fields(buffer, key, PyBytes_GET_SIZE(self.order))
+        return buffer.end_argument(start)
+
+    cdef bytes command(self, bytes verb, list keys):
+        cdef _Buffer buffer = _begun(verb, len(keys), 1)
+        for key in keys:
+            self.put_key(buffer, key)
+        return buffer.taken()
+
+    def key(self, key) -> bytes:
+        """The Redis key itself."""
+        cdef _Buffer buffer = _Buffer.__new__(_Buffer)
+        self.put_fields(buffer, key, PyBytes_GET_SIZE(self.order))
+        return buffer.taken()
+
+    def get(self, key) -> bytes:
+        """GET."""
+        cdef _Buffer buffer = _begun(b"$3\r\nGET\r\n", 1, 1)
+        self.put_key(buffer, key)
+        return buffer.taken()
+
+    def mget(self, keys) -> bytes:
+        """MGET."""
+        return self.command(b"$4\r\nMGET\r\n", list(keys))
+
+    def delete(self, keys) -> bytes:
+        """DEL."""
+        return self.command(b"$3\r\nDEL\r\n", list(keys))
+
+    def set(self, key, id) -> bytes:
+        """SET."""
+        cdef _Buffer buffer = _begun(b"$3\r\nSET\r\n", 1, 2)
+        self.put_key(buffer, key)
+        buffer.put_id(id)
+        return buffer.taken()
+
+    def mset(self, pairs) -> bytes:
+        """MSET of (key, id)."""
+        cdef list chosen = list(pairs)
+        cdef _Buffer buffer = _begun(b"$4\r\nMSET\r\n", len(chosen), 2)
+        for key, id in chosen:
+            self.put_key(buffer, key)
+            buffer.put_id(id)
+        return buffer.taken()
+
+    def mset_grid(self, series, pairs) -> bytes:
+        """MSET of (last field, id) under a key without its last field: the candles of a series by time stamp.
+
+        The last field must also stand last in the Redis key, else ValueError.
+        """
+        cdef list chosen = list(pairs)
+        cdef _Buffer buffer = _begun(b"$4\r\nMSET\r\n", len(chosen), 2), head = _Buffer.__new__(_Buffer)
+        cdef Py_ssize_t count = PyBytes_GET_SIZE(self.order) - 1, start
+        if count < 0 or self.order[count] != count:
+            raise ValueError("the last key field is not the last one of the Redis key")
+        self.put_fields(head, series, count)
+        head.put(b":", 1)
+        for field, id in chosen:
+            start = buffer.begin_argument()
+            buffer.put(head.data, head.size)
+            buffer.put_field(field)
+            buffer.end_argument(start)
+            buffer.put_id(id)
+        return buffer.taken()
+
+
+cdef _Buffer _begun(bytes verb, Py_ssize_t keys, Py_ssize_t arguments):
+    """A command of ``keys`` times ``arguments``, as far as its verb (a bulk string already)."""
+    cdef _Buffer buffer = _Buffer.__new__(_Buffer)
+    if keys == 0:
+        raise ValueError("a command needs at least one key")
+    buffer.begin_command(1 + keys * arguments)
+    buffer.put_bytes(verb)
+    return buffer
 
 
 def redis_command(*args: bytes) -> bytes:
-    """A Redis command in its wire form (RESP): an array of bulk strings."""
-    cdef list parts = [b"*%d\r\n" % len(args)]
+    """Any command in its wire form (RESP): an array of bulk strings."""
+    cdef _Buffer buffer = _Buffer.__new__(_Buffer)
     cdef bytes arg
+    buffer.begin_command(len(args))
     for arg in args:
         if arg is None:
             raise TypeError("Expected bytes, got NoneType")
-        parts.append(b"$%d\r\n" % PyBytes_GET_SIZE(arg))
-        parts.append(arg)
-        parts.append(b"\r\n")
-    return b"".join(parts)
+        buffer.put_argument(arg)
+    return buffer.taken()

@@ -10,6 +10,7 @@ no plain success; the socket is in step, and the driver may ask again and say it
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_DECREF, PyObject
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, int64_t
@@ -17,7 +18,20 @@ from libc.string cimport memchr, memcpy, memmove, memset, strlen
 
 import os
 
-from backtest_kit_mongo._core.bson cimport Element, document_size, find_element, next_element, number_of
+from pymongo._csot import TIMEOUT as _TIMEOUT
+from pymongo.errors import NetworkTimeout
+
+from backtest_kit_mongo._core.bson cimport Element, RecordReader, document_size, find_element, next_element, number_of
+
+cdef extern from "Python.h":
+    int PyContextVar_Get(object var, PyObject* default_value, PyObject** value) except -1
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int CLOCK_MONOTONIC
+    int clock_gettime(int clock, timespec* moment)
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -27,11 +41,6 @@ cdef extern from "<poll.h>" nogil:
     int poll(pollfd* fds, unsigned long count, int timeout)
     short POLLIN
     short POLLOUT
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
 
 cdef extern from "<sys/socket.h>" nogil:
     struct msghdr:
@@ -120,13 +129,7 @@ cdef ssize_t _receive(int fd, unsigned char* buffer, size_t size, int timeout_ms
 cdef class Link:
     """A borrowed socket and a buffer for its replies. For one thread at a time."""
 
-    cdef readonly object owner
-    cdef int fd, timeout_ms
-    cdef unsigned char* buffer
-    cdef Py_ssize_t capacity, filled
-    cdef public double used
-
-    def __cinit__(self, object owner not None, int fd, double timeout_seconds):
+    def __cinit__(self, object owner not None, int fd, double timeout_seconds, *_):
         self.owner = owner
         self.fd = fd
         self.timeout_ms = -1 if timeout_seconds <= 0 else <int> (timeout_seconds * 1000) + 1
@@ -190,12 +193,9 @@ cdef class MongoLink(Link):
     the server has to say could wait for it for ever.
     """
 
-    cdef readonly Py_ssize_t size
-    cdef Py_ssize_t total
-    cdef int32_t request  # the last one sent
-    cdef int32_t expected  # the one whose reply comes next
-
-    def __cinit__(self, *_):
+    def __cinit__(self, object owner, int fd, double timeout_seconds, object pool_generation, int64_t generation):
+        self.pool_generation = pool_generation
+        self.generation = generation
         self.expected = 1
 
     cdef const unsigned char* document(self) noexcept:
@@ -390,6 +390,98 @@ cdef class MongoLink(Link):
         except ValueError as error:
             raise BrokenLink(f"a reply that is no BSON: {error}") from None
         return PyBytes_FromStringAndSize(<const char*> inner.value, 12) if inner.kind == 0x07 else None, not known
+
+
+NOT_TAKEN = object()
+"""What a call gives that must go through the driver."""
+
+
+cdef int64_t now_ns() noexcept:
+    """The clock of time.monotonic_ns()."""
+    cdef timespec moment
+    clock_gettime(CLOCK_MONOTONIC, &moment)
+    return <int64_t> moment.tv_sec * 1_000_000_000 + moment.tv_nsec
+
+
+cdef bint _has_deadline() except -1:
+    """Whether this thread is inside ``pymongo.timeout``, whose deadline the driver keeps."""
+    cdef PyObject* value = NULL
+    PyContextVar_Get(_TIMEOUT, NULL, &value)
+    if value == NULL:
+        return False
+    limit = <object> value
+    Py_DECREF(limit)  # the reference that came with it
+    return limit is not None
+
+
+cdef class MongoLinks:
+    """Idle links, and what becomes of one after a call. Opening them and giving them back is the work of the class above this one."""
+
+    def open(self) -> MongoLink | None:
+        """A new link, or None where there can be none."""
+        raise NotImplementedError
+
+    def leave(self, MongoLink link, bint broken) -> None:
+        """Part with a link; a broken one's socket must never be used again."""
+        raise NotImplementedError
+
+    cpdef object borrow(self):
+        """A link for one thread's exchange, or None where a call must go through the driver."""
+        cdef MongoLink link
+        if not self.usable or _has_deadline():
+            return None
+        while self.idle:
+            link = self.idle.pop()
+            # The driver raises its pool's generation when it has learned that connections are dead, or that the primary is another.
+            if link.pool_generation._generation == link.generation:
+                return link
+            self.leave(link, True)
+        return self.open()
+
+    cpdef object give_back(self, MongoLink link):
+        """After whole exchanges: the next caller may have it."""
+        link.used = now_ns()
+        self.idle.append(link)
+        if self.closed:
+            self.close()
+
+    cdef object failed(self, MongoLink link, object error):
+        """NOT_TAKEN after an error for which the driver may be asked again; any other error is raised."""
+        self.leave(link, not isinstance(error, Unusual))
+        if isinstance(error, LinkTimeout):
+            raise NetworkTimeout(str(error)) from None
+        if not isinstance(error, (BrokenLink, Unusual)):
+            raise error
+        return NOT_TAKEN
+
+    def call(self, method, *args):
+        """``method(link, *args)``: one message and its reply. NOT_TAKEN where the call must go through the driver."""
+        cdef object link = self.borrow()
+        if link is None:
+            return NOT_TAKEN
+        try:
+            answer = method(link, *args)
+        except BaseException as error:  # Ctrl-C in the middle of a reply, a document that cannot be read
+            return self.failed(link, error)
+        self.give_back(link)
+        return answer
+
+    cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key):
+        """What ``reader`` makes of the document of an id (in a find of three pieces); None if there is none of ``key``. As ``call``."""
+        cdef object borrowed = self.borrow()
+        cdef MongoLink link
+        cdef Element document
+        cdef object answer = None
+        if borrowed is None:
+            return NOT_TAKEN
+        link = borrowed
+        try:
+            if link.one(head, value, tail, &document):
+                answer = reader.match_at(document.value, document.size, key)
+        except BaseException as error:
+            return self.failed(link, error)
+        self.give_back(link)
+        return answer
 
 
 def find_by_ids(bytes head not None, list ids not None, bytes tail not None) -> bytes:

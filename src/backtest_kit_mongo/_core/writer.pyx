@@ -6,11 +6,14 @@ nesting without end.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.datetime cimport PyDateTime_Check, import_datetime
+from cpython.datetime cimport PyDateTime_Check, PyDateTime_CheckExact, datetime_tzinfo, get_utc, import_datetime
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memchr, memcpy
+
+from backtest_kit_mongo._core.dates cimport milliseconds_of
 
 from datetime import datetime, timedelta, timezone
 
@@ -24,6 +27,7 @@ import_datetime()
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
+cdef object UTC = get_utc()
 cdef object _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 cdef object _MILLISECOND = timedelta(milliseconds=1)
 cdef object _FIRST = (datetime.min.replace(tzinfo=timezone.utc) - _EPOCH) // _MILLISECOND
@@ -44,13 +48,19 @@ cdef str _shown(object value):
         return f"a {type(value).__name__}"
 
 
+cdef struct Step:  # of the path to the value that is being written; on the stack, so that a path costs nothing until it is asked for
+    PyObject* name
+    Py_ssize_t index  # of a member of a list, which has no name; -1 if there is a name
+    Step* above
+
+
 @cython.final
 cdef class _Writer:
     """A growing buffer and, for the error message, the path of the value that is being written."""
 
     cdef char* data
     cdef Py_ssize_t size, capacity
-    cdef list path
+    cdef Step* step  # NULL at the outermost document
     cdef object fallback
     cdef int pending  # calls of the fallback whose answer is being written
 
@@ -58,7 +68,7 @@ cdef class _Writer:
         self.capacity = 512
         self.size = 0
         self.pending = 0
-        self.path = []
+        self.step = NULL
         self.fallback = fallback
         self.data = <char*> PyMem_Malloc(self.capacity)
         if self.data == NULL:
@@ -70,36 +80,42 @@ cdef class _Writer:
     cdef int reserve(self, Py_ssize_t more) except -1:
         cdef Py_ssize_t capacity = self.capacity
         cdef char* data
-        if self.size + more > capacity:
-            while capacity < self.size + more:
-                capacity *= 2
-            data = <char*> PyMem_Realloc(self.data, capacity)
-            if data == NULL:
-                raise MemoryError
-            self.data = data
-            self.capacity = capacity
+        while capacity < self.size + more:
+            capacity *= 2
+        data = <char*> PyMem_Realloc(self.data, capacity)
+        if data == NULL:
+            raise MemoryError
+        self.data = data
+        self.capacity = capacity
         return 0
 
-    cdef int put(self, const void* source, Py_ssize_t size) except -1:
-        self.reserve(size)
+    cdef inline int put(self, const void* source, Py_ssize_t size) except -1:
+        if self.size + size > self.capacity:
+            self.reserve(size)
         memcpy(self.data + self.size, source, size)
         self.size += size
         return 0
 
-    cdef int put_byte(self, unsigned char value) except -1:
+    cdef inline int put_byte(self, unsigned char value) except -1:
         return self.put(&value, 1)
 
-    cdef int put_int32(self, int32_t value) except -1:
+    cdef inline int put_int32(self, int32_t value) except -1:
         return self.put(&value, 4)
 
-    cdef int put_int64(self, int64_t value) except -1:
+    cdef inline int put_int64(self, int64_t value) except -1:
         return self.put(&value, 8)
 
-    cdef int put_double(self, double value) except -1:
+    cdef inline int put_double(self, double value) except -1:
         return self.put(&value, 8)
 
     cdef str where(self):
-        return ".".join(self.path) if self.path else "document"
+        cdef list path = []
+        cdef Step* step = self.step
+        while step != NULL:
+            path.append(<object> step.name if step.index < 0 else str(step.index))
+            step = step.above
+        path.reverse()
+        return ".".join(path) if path else "document"
 
     cdef int refuse_depth(self) except -1:
         raise ValueError(f"{self.where()[:60]}...: nested deeper than {MAX_DEPTH} levels, or it contains itself")
@@ -117,6 +133,17 @@ cdef class _Writer:
             raise ValueError(f"{self.where()}: key {ascii(name)} holds a NUL character")
         return self.put(text, size + 1)
 
+    cdef int put_index(self, Py_ssize_t index) except -1:
+        cdef char digits[24]
+        cdef int at = 23
+        digits[at] = 0
+        while True:
+            at -= 1
+            digits[at] = <char> (48 + index % 10)
+            index //= 10
+            if index == 0:
+                return self.put(digits + at, 24 - at)
+
     cdef int put_string(self, object value) except -1:
         cdef Py_ssize_t size
         cdef const char* text
@@ -131,6 +158,8 @@ cdef class _Writer:
 
     cdef int put_date(self, object value) except -1:
         cdef object milliseconds
+        if PyDateTime_CheckExact(value) and datetime_tzinfo(value) is UTC:  # nothing that it could have to say about itself
+            return self.put_int64(milliseconds_of(value))
         try:
             if value.utcoffset() is None:
                 raise ValueError(f"{value!r} is naive; give it a time zone, as in datetime.now(timezone.utc)")
@@ -154,13 +183,13 @@ cdef class _Writer:
         self.put_int32(0)
         if type(value) is dict:
             for name, member in (<dict> value).items():
-                self.put_element(name, member, depth)
+                self.put_element(name, -1, member, depth)
         elif isinstance(value, dict):  # an order, or items, of its own
             for name, member in value.items():
-                self.put_element(name, member, depth)
+                self.put_element(name, -1, member, depth)
         else:
             for member in value:
-                self.put_element(str(index), member, depth)
+                self.put_element(None, index, member, depth)
                 index += 1
         self.put_byte(0)
         length = self.size - start
@@ -170,16 +199,31 @@ cdef class _Writer:
         memcpy(self.data + start, &total, 4)
         return 0
 
-    cdef int put_element(self, object name, object value, int depth) except -1:
+    cdef int put_element(self, object name, Py_ssize_t index, object value, int depth) except -1:
+        """One element: of a document under its name, or of a list (``name`` is None there) under its index."""
+        cdef Step step
         cdef Py_ssize_t start = self.size
+        self.put_byte(0)  # the type, known only below
+        if index < 0:
+            self.put_name(name)
+        else:
+            self.put_index(index)
+        step.name = <PyObject*> name
+        step.index = index
+        step.above = self.step
+        self.step = &step
+        cdef int kind = self.put_value(value, depth)
+        self.data[start] = <char> kind  # the buffer may stand elsewhere by now
+        self.step = step.above
+        return 0
+
+    cdef int put_value(self, object value, int depth) except -1:
+        """The value of an element; its BSON type."""
         cdef long long integer
         cdef int overflow = 0
         cdef bytes raw
         cdef object binary
-        self.put_byte(0)  # the type, known only below
-        self.put_name(name)
-        self.path.append(name)
-        cdef unsigned char kind
+        cdef int kind
         if value is None:
             kind = 0x0A
         elif value is True or value is False:
@@ -188,7 +232,7 @@ cdef class _Writer:
         elif isinstance(value, str) and (type(value) is str or not isinstance(value, Code)):
             kind = 0x02
             self.put_string(value)
-        elif isinstance(value, float):
+        elif type(value) is float:
             kind = 0x01
             self.put_double(<double> value)
         elif isinstance(value, int):
@@ -201,6 +245,9 @@ cdef class _Writer:
             else:
                 kind = 0x12
                 self.put_int64(integer)
+        elif isinstance(value, float):
+            kind = 0x01
+            self.put_double(<double> value)
         elif isinstance(value, dict):
             kind = 0x03
             self.put_members(value, depth + 1)
@@ -225,18 +272,14 @@ cdef class _Writer:
                 raise TypeError(f"{self.where()}: an ObjectId without its 12 bytes")
             self.put(PyBytes_AS_STRING(binary), 12)
         else:
-            self.size = start
-            self.path.pop()
-            return self.put_other(name, value, depth)
-        self.data[start] = <char> kind
-        self.path.pop()
-        return 0
+            kind = self.put_other(value, depth)
+        return kind
 
-    cdef int put_other(self, object name, object value, int depth) except -1:
+    cdef int put_other(self, object value, int depth) except -1:
         """Types outside the core set: pymongo's own BSON types as pymongo writes them, the rest through the fallback."""
         cdef bytes raw
         cdef object plain
-        self.path.append(name)
+        cdef int kind
         try:
             if isinstance(value, _OF_PYMONGO):
                 raw = _encode_with_pymongo({"": value})
@@ -251,16 +294,13 @@ cdef class _Writer:
         if raw is None:
             if self.pending > MAX_DEPTH:  # as depth cannot see an answer that needs the fallback again, and again
                 self.refuse_depth()
-            self.path.pop()
             self.pending += 1
-            self.put_element(name, plain, depth)
+            kind = self.put_value(plain, depth)
             self.pending -= 1
-            return 0
-        self.path.pop()
+            return kind
         # int32 length, type, empty name, value, closing NUL
-        self.put_byte(raw[4])
-        self.put_name(name)
-        return self.put(PyBytes_AS_STRING(raw) + 6, PyBytes_GET_SIZE(raw) - 7)
+        self.put(PyBytes_AS_STRING(raw) + 6, PyBytes_GET_SIZE(raw) - 7)
+        return raw[4]
 
 
 def encode(dict document not None, fallback not None) -> bytes:
@@ -272,3 +312,21 @@ def encode(dict document not None, fallback not None) -> bytes:
     cdef _Writer writer = _Writer(fallback)
     writer.put_members(document, 0)
     return PyBytes_FromStringAndSize(writer.data, writer.size)
+
+
+def encode_many(list documents not None, fallback not None) -> tuple:
+    """(the BSON of all ``documents`` end to end, where each of them ends). As ``encode``; an error has the position of its document in
+    the list as ``index``.
+    """
+    cdef _Writer writer = _Writer(fallback)
+    cdef list ends = []
+    try:
+        for document in documents:
+            if not isinstance(document, dict):
+                raise TypeError(f"a dict is needed, got {type(document).__name__}")
+            writer.put_members(document, 0)
+            ends.append(writer.size)
+    except (TypeError, ValueError) as error:
+        error.index = len(ends)
+        raise
+    return (PyBytes_FromStringAndSize(writer.data, writer.size), ends)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import reset_stats, wait_for_init
+from .. import Report, profile, wait_for_init
 from ..config import Config
 from ..errors import InvalidValueError
 from ..registry import default_registry
@@ -18,8 +18,8 @@ from ..runner.strategy import find_strategy
 from .cache import drop_ids
 from .candles import read_file, report_text, store_candles
 from .command import Link
-from .output import counted, domain_table, errors, facts, heading, places, progress, say, table, time_text
-from .stats import save_last_run
+from .output import counted, errors, facts, heading, output, places, progress, say, table, time_text
+from .records import recording, save_last_run
 
 __all__ = ["run"]
 
@@ -112,52 +112,56 @@ def run(
     if synthetic_days is not None:
         candles = synthetic_market(seed, synthetic_days * _MINUTES_PER_DAY, _SYNTHETIC_START_MS)
 
-    reset_stats()
-    link.connect(**durability)
-    with errors.status("Waiting for MongoDB and Redis"):
-        wait_for_init(link.timeout)
-    imported: list[str] = []
-    start = end = None
-    if candles is not None:
-        report, new = store_candles(candles, symbol, "1m", exchange)
-        imported = report_text(report, new)
-        start, end = report.since_ms, report.until_ms
-    else:
-        _check_imported(symbol, exchange)
-    dropped = drop_ids()
-    effective = default_registry.mongo.config
-    rows = {
-        "strategy": f"{chosen.name} of {strategy_file}, asked every {chosen.interval}",
-        "candles": "\n".join([market, *imported]),
-        **places(effective),
-        "durability": effective.CC_DURABILITY + (" (CC_DURABILITY is not set)" if durability else ""),
-        "id cache": f"{counted(dropped, 'id')} dropped from Redis",
-    }
-    facts(rows)
-    with progress("Replaying", "minutes") as moved:
-        result = run_backtest(
-            symbol,
-            chosen.name,
-            exchange_name=exchange,
-            fee_percent=fee,
-            slippage_percent=slippage,
-            start_ms=start,
-            end_ms=end,
-            progress=moved,
-        )
-    _show(result, trades, fee, slippage)
+    facts_of_run = {"strategy": chosen.name, "symbol": symbol, "exchange": exchange}
+    with profile() as report, recording(facts_of_run, report) as moved:
+        link.connect(**durability)
+        with errors.status("Waiting for MongoDB and Redis"):
+            wait_for_init(link.timeout)
+        imported: list[str] = []
+        start = end = None
+        if candles is not None:
+            stored, new = store_candles(candles, symbol, "1m", exchange)
+            imported = report_text(stored, new)
+            start, end = stored.since_ms, stored.until_ms
+        else:
+            _check_imported(symbol, exchange)
+        dropped = drop_ids()
+        effective = default_registry.mongo.config
+        rows = {
+            "strategy": f"{chosen.name} of {strategy_file}, asked every {chosen.interval}",
+            "candles": "\n".join([market, *imported]),
+            **places(effective),
+            "durability": effective.CC_DURABILITY + (" (CC_DURABILITY is not set)" if durability else ""),
+            "id cache": f"{counted(dropped, 'id')} dropped from Redis",
+        }
+        facts(rows)
+        with progress("Replaying", "minutes") as drawn:
+
+            def replayed(done: int, total: int) -> None:
+                drawn(done, total)
+                moved(done, total)
+
+            result = run_backtest(
+                symbol,
+                chosen.name,
+                exchange_name=exchange,
+                fee_percent=fee,
+                slippage_percent=slippage,
+                start_ms=start,
+                end_ms=end,
+                progress=replayed,
+            )
+    _show(result, report, trades, fee, slippage)
     save_last_run(
         {
-            "strategy": result.strategy_name,
-            "symbol": result.symbol,
-            "exchange": result.exchange_name,
+            **facts_of_run,
             "startTimestamp": result.start_ms,
             "endTimestamp": result.end_ms,
             "minutes": result.minutes,
             "trades": result.totals.trades,
             "wallSeconds": round(result.wall_seconds, 3),
         },
-        result.stats,
+        report,
     )
 
 
@@ -191,7 +195,7 @@ def _announce(config: Config, strategy_file: str, strategy: str | None, market: 
     facts({"strategy": f"{name} that {strategy_file} registers", "candles": market, **where, "durability": config.CC_DURABILITY})
 
 
-def _show(result: BacktestResult, shown: int, fee: float, slippage: float) -> None:
+def _show(result: BacktestResult, report: Report, shown: int, fee: float, slippage: float) -> None:
     count = len(result.trades)
     if count and shown:
         heading("Trades" if shown >= count else f"Trades (the last {shown:,} of {count:,}; --trades {count} shows all)")
@@ -199,7 +203,7 @@ def _show(result: BacktestResult, shown: int, fee: float, slippage: float) -> No
     heading("Totals")
     facts(_totals(result, result.totals, fee, slippage))
     heading("Domains")
-    domain_table(result.stats)
+    say(report.table(output.width))
 
 
 def _show_trades(trades: Sequence[Trade]) -> None:

@@ -4,42 +4,64 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-import time
-from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import pymongo
 import typer
-from pymongo.errors import OperationFailure, PyMongoError
 
 from .. import get_mongo
-from ..domains import DOMAINS
-from ..errors import BacktestKitError
+from ..errors import BacktestKitError, InvalidValueError
+from ..profiling import load_matplotlib
 from ..registry import default_registry
-from ..stores.connection import translated
+from ..tables import size
 from .command import Link
-from .output import counted, domain_table, errors, heading, places, say, size, table
+from .output import heading, output, places, say, table
+from .records import Record, load_last_run, plain, run_text
+from .stored import documents, redis_ids
+from .watch import watch
 
-__all__ = ["last_run_file", "save_last_run", "show_stats"]
-
-_NAMESPACE_NOT_FOUND = 26
+__all__ = ["show_stats"]
 
 
-def show_stats(link: Link, as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
-    """Show what is stored for each domain, and the counters of the last run on this machine.
+def show_stats(
+    link: Link,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON; with --watch one line for each look.")] = False,
+    png: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", show_default=False, help="Draw the report of the last run as a PNG file; needs matplotlib."),
+    ] = None,
+    watching: Annotated[
+        bool, typer.Option("--watch", help="Look again and again, until Ctrl-C: what changes, and what runs on this machine do.")
+    ] = False,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="How long --watch waits between two looks.")] = 2.0,
+) -> None:
+    """Show what is stored for each domain, and what the last run on this machine did.
 
-    Stored: documents in MongoDB, size of their data and indexes, ids in Redis. Last run: reads, how many of them found the id in
-    this process or in Redis (hits) or not (misses) or found a wrong one (stale), writes, and how long a call took in microseconds:
-    half of the calls stayed below p50, 99 % below p99. The file is backtest-kit-mongo/last-run.json in the user's state folder.
+    Stored: documents in MongoDB, size of their data and indexes, ids in Redis. Last run: reads, how many of them were answered by
+    ids of this process (L1), ids in Redis or candles in memory (block) and how many were not (misses), cached ids that were wrong
+    (stale), writes, bytes, and how long calls took in microseconds: half of them at most p50, 99 % at most p99. The file is
+    backtest-kit-mongo/last-run.json in the user's state folder.
 
-    Example:
+    With --watch: documents and ids and how fast they grow, what the servers do, and each `backtest-kit-mongo run` of this user
+    that is at work on this machine, which tells what it counted once a second. A server that is away is said, and looked for again.
+    With --embedded start the run first: the servers end with the command that started them.
+
+    Examples:
 
         $ backtest-kit-mongo stats --embedded
+
+        $ backtest-kit-mongo stats --watch --interval 5
     """
+    if watching:
+        if png is not None:
+            raise typer.BadParameter("a picture is made of the last run, without --watch", param_hint="--png")
+        watch(link, interval, as_json)
+        return
+    if png is not None:
+        _check_picture(png)
     last = load_last_run()
+    if png is not None and last is None:
+        raise InvalidValueError("there is no last run to draw", hint="`backtest-kit-mongo run` makes one")
     stored: dict[str, Any] | None = None
     failure: BacktestKitError | None = None
     try:
@@ -48,47 +70,35 @@ def show_stats(link: Link, as_json: Annotated[bool, typer.Option("--json", help=
     except BacktestKitError as error:
         failure = error  # the last run can be shown without servers
     if as_json:
-        typer.echo(json.dumps({"stored": stored, "lastRun": last}, indent=2))
+        typer.echo(json.dumps({"stored": stored, "lastRun": None if last is None else plain(last)}, indent=2))
     else:
         if stored is not None:
             _show_stored(stored)
         _show_last_run(last)
+    if png is not None and last is not None:
+        last["report"].save_png(png)
     if failure is not None:
         raise failure
 
 
+def _check_picture(path: str) -> None:
+    """Before anything is asked: is there matplotlib, and a place for the file?"""
+    load_matplotlib()
+    target = Path(path)
+    if target.is_dir():
+        raise InvalidValueError(f"no picture can be written to {path}: it is a folder")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise InvalidValueError(f"no picture can be written to {path}: no such folder, or no right to write there")
+
+
 def _stored(timeout: float) -> dict[str, Any]:
     """By domain what is in MongoDB and in Redis."""
-    database, ids = get_mongo(), default_registry.mongo.redis_ids
-    domains: dict[str, Any] = {}
-    try:
-        with pymongo.timeout(timeout):
-            for domain in DOMAINS.values():
-                found = _collection_size(domain.collection)
-                domains[domain.name] = {
-                    "documents": int(found.get("count", 0)),
-                    "dataBytes": int(found.get("size", 0)),
-                    "storageBytes": int(found.get("storageSize", 0)),
-                    "indexBytes": int(found.get("totalIndexSize", 0)),
-                }
-    except PyMongoError as error:
-        raise translated(error) from error
-    ids.ping(time.monotonic() + timeout)
-    names = {domain.prefix.encode(): domain.name for domain in DOMAINS.values()}
-    # SCAN may give a key twice.
-    counts = Counter(names[key.partition(b":")[0]] for key in set(ids.scan([domain.prefix for domain in DOMAINS.values()])))
-    for name, row in domains.items():
-        row["redisIds"] = counts[name]
-    return {**places(default_registry.mongo.config), "database": database.name, "domains": domains}
-
-
-def _collection_size(name: str) -> dict[str, Any]:
-    try:
-        return get_mongo().command("collStats", name)
-    except OperationFailure as error:
-        if error.code == _NAMESPACE_NOT_FOUND:  # newer servers say so where older ones give zeros
-            return {}
-        raise
+    domains, ids = documents(timeout), redis_ids(timeout)
+    return {
+        **places(default_registry.mongo.config),
+        "database": get_mongo().name,
+        "domains": {name: {**row, "redisIds": ids[name]} for name, row in domains.items()},
+    }
 
 
 def _show_stored(stored: dict[str, Any]) -> None:
@@ -111,45 +121,10 @@ def _show_stored(stored: dict[str, Any]) -> None:
     say(f"MongoDB {stored['MongoDB']}, Redis {stored['Redis']}")
 
 
-def _show_last_run(last: dict[str, Any] | None) -> None:
+def _show_last_run(last: Record | None) -> None:
     heading("Last run on this machine")
     if last is None:
         say("none is recorded; `backtest-kit-mongo run` does that")
         return
-    run = last["run"]
-    what = f"{run['strategy']} on {run['symbol']} {run['exchange']}"
-    say(f"{last['saved']}: {what}, {counted(run['minutes'], 'minute')}, {counted(run['trades'], 'trade')}")
-    domain_table(last["stats"])
-
-
-def last_run_file() -> Path:
-    """Where the counters of the last run are kept."""
-    home = os.environ.get("XDG_STATE_HOME", "")  # to be ignored if relative, says its specification
-    return (Path(home) if os.path.isabs(home) else Path("~/.local/state").expanduser()) / "backtest-kit-mongo" / "last-run.json"
-
-
-def save_last_run(run: dict[str, Any], stats: dict[str, Any]) -> None:
-    """Keep what a run did for ``stats``. A folder that cannot be written to is said on stderr, and is no failure of the run."""
-    record = {"saved": datetime.now(UTC).isoformat(timespec="seconds"), "run": run, "stats": stats}
-    try:
-        path = last_run_file()
-        path.parent.mkdir(0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix="last-run-", dir=path.parent)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                json.dump(record, file, indent=1)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
-        errors.print(f"the counters of this run are not kept for `stats`: {error}", soft_wrap=True, markup=False)
-
-
-def load_last_run() -> dict[str, Any] | None:
-    """What ``save_last_run`` kept, or None if there is nothing readable."""
-    try:
-        record = json.loads(last_run_file().read_text(encoding="utf-8"))
-        return record if isinstance(record, dict) and {"saved", "run", "stats"} <= record.keys() else None
-    except (OSError, RuntimeError, ValueError):
-        return None
+    say(f"{last['saved']}: {run_text(last)}")
+    say(last["report"].table(output.width))

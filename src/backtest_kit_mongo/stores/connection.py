@@ -38,7 +38,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from .._core.bson import RecordReader, decode, split
-from .._core.wire import MongoLink, upserted_ids
+from .._core.wire import NOT_TAKEN, MongoLink, upserted_ids
 from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
 from ..domains import Domain
 from ..errors import (
@@ -52,7 +52,7 @@ from ..errors import (
 )
 from .base import Key
 from .forks import renew_after_fork
-from .lane import NOT_TAKEN, Lane
+from .lane import Lane
 from .messages import WHOLE, Messages, concern
 
 __all__ = ["Document", "MongoConnection", "reading", "retried", "translated", "translates"]
@@ -180,17 +180,17 @@ class MongoConnection:
     def match(self, domain: Domain, value: bytes, reader: RecordReader, key: Key) -> tuple[Any, int | None, bool] | None:
         """What ``reader`` makes of the document of an id (12 bytes), or None if there is none or it is not the one of ``key``."""
         messages = self._messages_of(domain)
-        document = self._lane.call(MongoLink.find_one, messages.by_id_head, value, messages.by_id_tail)
-        if document is NOT_TAKEN:
-            document = self._find_one(domain, {"_id": ObjectId(value)})
+        answer = self._lane.match(messages.by_id_head, value, messages.by_id_tail, reader, key)
+        if answer is not NOT_TAKEN:
+            return answer
+        document = self._find_one(domain, {"_id": ObjectId(value)})
         return None if document is None else reader.match(document, key)
 
     def _find_one(self, domain: Domain, wanted: Document) -> bytes | None:
         """The find command by itself: the cursor that pymongo puts around it costs a tenth of the call."""
         collection = self.collection(domain)
         command: Document = {"find": collection.name, "filter": wanted, "limit": 1, "singleBatch": True, **concern(collection)}
-        reply = retried(domain, lambda: collection.database.command(command, codec_options=RAW))
-        batch = reply["cursor"]["firstBatch"]
+        batch = retried(domain, lambda: collection.database.command(command, codec_options=RAW)["cursor"]["firstBatch"])
         return batch[0].raw if batch else None
 
     def find(self, domain: Domain, wanted: Document, **options: Any) -> Iterator[bytes]:
@@ -263,12 +263,16 @@ class MongoConnection:
             "fields": {"_id": True},
             "writeConcern": collection.write_concern.document,
         }
-        reply = retried(domain, lambda: collection.database.command(command))
-        failure = reply.get("writeConcernError")
-        if failure is not None:
-            error = WTimeoutError if failure.get("code") == 64 else WriteConcernError
-            raise error(failure.get("errmsg", "write concern error"), failure.get("code"), failure)
-        return _id_bytes(reply["value"]["_id"]), not reply["lastErrorObject"]["updatedExisting"]
+
+        def run() -> tuple[bytes | None, bool]:
+            reply = collection.database.command(command)
+            failure = reply.get("writeConcernError")
+            if failure is not None:
+                error = WTimeoutError if failure.get("code") == 64 else WriteConcernError
+                raise error(failure.get("errmsg", "write concern error"), failure.get("code"), failure)
+            return _id_bytes(reply["value"]["_id"]), not reply["lastErrorObject"]["updatedExisting"]
+
+        return retried(domain, run)
 
     def upsert_many(self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool) -> dict[int, bytes | None]:
         """Upsert (filter, update) pairs; the ids of those that were new, by position.
@@ -306,7 +310,10 @@ class MongoConnection:
                 yield self._messages_of(domain).insert(batch)
 
         for reply in self._lane.pipeline(messages(), MongoLink.reply):
-            lost = _lost_inserts(domain, decode(reply))
+            try:
+                lost = _lost_inserts(domain, decode(reply))
+            except (LookupError, ValueError):
+                lost = None
             if lost is None:
                 break  # sent again below, where pymongo makes an error of the refusal
             unanswered.popleft()
@@ -349,6 +356,8 @@ def retried(domain: Domain, operation: Callable[[], R]) -> R:
             races += 1
             if races > _RACES or not lost_races(domain, error):
                 raise
+        except (LookupError, ValueError) as error:  # pymongo's own words for a reply that lacks a field
+            raise DatabaseError(f"a reply of MongoDB cannot be read: {_first_line(error)}") from error
 
 
 def lost_races(domain: Domain, error: DuplicateKeyError | BulkWriteError) -> bool:

@@ -24,6 +24,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from .._core import keys as core
+from .._core.ids import IdTable
 from .._core.wire import BrokenLink, LinkTimeout, RedisLink, Unusual
 from ..config import Config
 from ..domains import DOMAINS, Domain
@@ -42,14 +43,18 @@ SCAN_COUNT: Final = 1000
 _WHERE: Final = "is it running? CC_REDIS_HOST and CC_REDIS_PORT say where"
 
 
+# The keys and commands of each domain.
+_BUILDERS: Final = {name: core.KeyBuilder(domain.prefix.encode(), domain.cache_order) for name, domain in DOMAINS.items()}
+
+
 def redis_key(domain: Domain, key: Key) -> bytes:
     """The Redis key of a record."""
-    return core.redis_key(domain.prefix.encode(), [key[position] for position in domain.cache_order])
+    return _BUILDERS[domain.name].key(key)
 
 
 def parse_id(value: bytes | None) -> bytes | None:
     """The id (12 bytes) in a Redis value (24 hexadecimal digits), or None if it holds none."""
-    if value is None or len(value) != 24:
+    if not isinstance(value, bytes) or len(value) != 24:  # a reply out of step may be of any type
         return None
     try:
         return binascii.unhexlify(value)
@@ -58,31 +63,26 @@ def parse_id(value: bytes | None) -> bytes | None:
 
 
 class ProcessIds:
-    """The ids that this process has seen, at most ``limit`` of each domain; the oldest go first."""
+    """The ids that this process has seen, at most ``limit`` of each domain. Two keys may share an entry: every hit must be verified."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._ids: dict[str, dict[Key, bytes]] = {name: {} for name in DOMAINS}
+        self._ids = {name: IdTable(limit) for name in DOMAINS}
 
     def get(self, domain: Domain, key: Key) -> bytes | None:
         """The id, if this process knows it."""
         return self._ids[domain.name].get(key)
 
+    def get_many(self, domain: Domain, keys: Iterable[Key]) -> list[bytes | None]:
+        """The id of each key."""
+        return self._ids[domain.name].get_many(keys)
+
     def put(self, domain: Domain, key: Key, value: bytes) -> None:
         """Remember an id."""
-        if not self._limit:
-            return
-        ids = self._ids[domain.name]
-        ids[key] = value
-        if len(ids) > self._limit:
-            try:
-                del ids[next(iter(ids))]
-            except (KeyError, RuntimeError, StopIteration):
-                return  # another thread removed it, or grew the table, in this moment: the next put makes room
+        self._ids[domain.name].put(key, value)
 
     def drop(self, domain: Domain, key: Key) -> None:
         """Forget an id."""
-        self._ids[domain.name].pop(key, None)
+        self._ids[domain.name].drop(key)
 
     def clear(self, domain: Domain | None = None) -> None:
         """Forget the ids of one domain, or all."""
@@ -322,31 +322,38 @@ class RedisIds:
 
     def get(self, domain: Domain, key: Key) -> bytes | None:
         """The value as Redis holds it (GARBAGE if it is no string), or None."""
-        value: bytes | None = self._guarded(domain, core.redis_command(b"GET", redis_key(domain, key)))
+        value: bytes | None = self._guarded(domain, _BUILDERS[domain.name].get(key))
         return value
 
     def get_many(self, domain: Domain, keys: Sequence[Key]) -> list[bytes | None]:
         """The values of many keys with one MGET."""
-        reply = self._guarded(domain, core.redis_command(b"MGET", *[redis_key(domain, key) for key in keys]))
-        return reply if isinstance(reply, list) else [None] * len(keys)
+        reply = self._guarded(domain, _BUILDERS[domain.name].mget(keys))
+        if isinstance(reply, list) and len(reply) == len(keys):
+            return reply
+        if reply is not None:
+            self._line().close()  # the reply of another command: this connection is out of step
+        return [None] * len(keys)
 
     def put(self, domain: Domain, key: Key, value: bytes) -> None:
         """Write one id."""
-        self._guarded(domain, core.redis_command(b"SET", redis_key(domain, key), value.hex().encode()), writes=True, posted=True)
+        self._guarded(domain, _BUILDERS[domain.name].set(key, value), writes=True, posted=True)
 
     def put_many(self, domain: Domain, ids: Iterable[tuple[Key, bytes]]) -> None:
         """Write many ids, a thousand per MSET."""
         pairs = iter(ids)
         while chunk := list(islice(pairs, SCAN_COUNT)):
-            arguments: list[bytes] = []
-            for key, value in chunk:
-                arguments += (redis_key(domain, key), value.hex().encode())
-            self._guarded(domain, core.redis_command(b"MSET", *arguments), writes=True)
+            self._guarded(domain, _BUILDERS[domain.name].mset(chunk), writes=True, posted=True)
+
+    def put_series(self, domain: Domain, series: Key, ids: Iterable[tuple[int, bytes]]) -> None:
+        """Write the ids of keys that differ in their last field alone, a thousand per MSET."""
+        pairs = iter(ids)
+        while chunk := list(islice(pairs, SCAN_COUNT)):
+            self._guarded(domain, _BUILDERS[domain.name].mset_grid(series, chunk), writes=True, posted=True)
 
     def drop(self, domain: Domain, keys: Sequence[Key]) -> None:
         """Delete entries."""
         if keys:
-            self._guarded(domain, core.redis_command(b"DEL", *[redis_key(domain, key) for key in keys]), writes=True)
+            self._guarded(domain, _BUILDERS[domain.name].delete(keys), writes=True)
 
     # --- explicit ---
 

@@ -24,19 +24,16 @@ from pymongo._csot import get_timeout
 from pymongo.errors import NetworkTimeout, PyMongoError, ServerSelectionTimeoutError
 from pymongo.server_selectors import writable_server_selector
 
-from .._core.wire import BrokenLink, LinkTimeout, MongoLink, Unusual
+from .._core.wire import BrokenLink, LinkTimeout, MongoLink, MongoLinks, Unusual
 from ..logs import log
 from .forks import renew_after_fork
 from .messages import message
 
-__all__ = ["NOT_TAKEN", "Lane"]
+__all__ = ["Lane"]
 
 R = TypeVar("R")
 
-NOT_TAKEN: Final[Any] = object()
-"""What ``Lane.call`` gives where the call must go through pymongo."""
-
-IDLE_SECONDS: Final = 1.0
+IDLE_NS: Final = 1_000_000_000
 
 # Links that a child has inherited: their sockets are the parent's, so nothing may ever be done with them, not even by a destructor.
 _inherited: list[Any] = []
@@ -58,17 +55,16 @@ def _suits(client: MongoClient[Any]) -> bool:
     )
 
 
-class Lane:
-    """The borrowed connections of one client."""
+class Lane(MongoLinks):
+    """The borrowed connections of one client. ``call`` and ``match`` of the compiled part use them one exchange at a time."""
 
     def __init__(self, client: MongoClient[Any], *, on: bool) -> None:
         self._client = client
-        self._closed = False
         options = client.options.pool_options
         # Half of the pool at most, so that calls that go through pymongo find a connection.
         self._most: float = options.max_pool_size // 2 if options.max_pool_size else math.inf
         try:
-            self._usable = on and _suits(client)
+            self.usable = on and _suits(client)
         except AttributeError as error:
             self._give_up(error)
         self.renew()
@@ -76,35 +72,11 @@ class Lane:
 
     def renew(self) -> None:
         """Start without links; see ``forks``."""
-        _inherited.append(getattr(self, "_idle", None))
-        self._idle: list[MongoLink] = []
+        _inherited.append(self.idle)
+        self.idle = []
         self._out = 0
         self._lock = threading.Lock()
         self._keeper: threading.Thread | None = None
-
-    # --- calls ---
-
-    def call(self, method: Callable[..., R], *args: Any) -> R:
-        """``method(link, *args)``: one message and its reply. NOT_TAKEN where the call must go through pymongo."""
-        link = self._borrow()
-        if link is None:
-            return NOT_TAKEN  # type: ignore[no-any-return]
-        try:
-            answer = method(link, *args)
-        except Unusual:
-            self._return(link)
-        except LinkTimeout as error:
-            self._throw_away(link)
-            raise NetworkTimeout(str(error)) from None
-        except BrokenLink:
-            self._throw_away(link)
-        except BaseException:  # Ctrl-C in the middle of a reply, a document that cannot be read
-            self._throw_away(link)
-            raise
-        else:
-            self._give_back(link)
-            return answer
-        return NOT_TAKEN  # type: ignore[no-any-return]
 
     def pipeline(
         self,
@@ -120,7 +92,7 @@ class Lane:
         socket. ``more`` gives the message that asks for the rest of an answer, if there is any. Ends early, without an error, where
         what is left must go through pymongo.
         """
-        link = self._borrow()
+        link = self.borrow()
         if link is None:
             return
         coming = iter(messages)
@@ -167,46 +139,24 @@ class Lane:
             return
         finally:
             if whole:
-                self._give_back(link)
+                self.give_back(link)
             else:
-                self._throw_away(link)
+                self.leave(link, True)
 
     # --- links ---
 
-    def _borrow(self) -> MongoLink | None:
-        """A link for one thread's exchange, or None where the lane cannot be used."""
-        if not self._usable or get_timeout() is not None:
-            return None
-        while True:
-            try:
-                link = self._idle.pop()
-            except IndexError:
-                return self._open()
-            _, connection, pool = link.owner
-            if not pool.stale_generation(connection.generation, connection.service_id):
-                return link
-            self._throw_away(link)
-
-    def _give_back(self, link: MongoLink) -> None:
-        """After whole exchanges: the next caller may have it."""
-        link.used = time.monotonic()
-        self._idle.append(link)
-        if self._closed:
-            self._return_idle_since(math.inf)
-
-    def _return(self, link: MongoLink) -> None:
-        """Give the connection back to pymongo's pool."""
+    def leave(self, link: MongoLink, broken: bool) -> None:
+        """Give the connection back to pymongo's pool, which makes room for a new one if this one is ``broken``."""
+        checkout, connection = link.owner
+        if broken:
+            connection.close_conn(None)
         with self._lock:
             self._out -= 1
-        link.owner[0].__exit__(None, None, None)
+        checkout.__exit__(None, None, None)
 
-    def _throw_away(self, link: MongoLink) -> None:
-        """After a broken exchange: the socket is closed, and pymongo's pool makes room for a new one."""
-        link.owner[1].close_conn(None)
-        self._return(link)
-
-    def _open(self) -> MongoLink | None:
-        if self._closed or self._out >= self._most:
+    def open(self) -> MongoLink | None:
+        """A connection of pymongo's pool that has proved to work, or None where there can be none."""
+        if self.closed or self._out >= self._most:
             return None
         try:
             server = self._client._topology.select_server(writable_server_selector, "find")
@@ -222,31 +172,35 @@ class Lane:
         with self._lock:
             self._out += 1
         link = None
+        healthy = False
         try:
             sock = getattr(connection.conn, "sock", connection.conn)
             # TLS of any kind is a class of its own.
             if connection.compression_context is None and type(sock) is socket.socket:
                 limits = [limit for limit in (sock.gettimeout(), self._client.options.timeout) if limit]
-                link = MongoLink((checkout, connection, server.pool), sock.fileno(), min(limits, default=0.0))
+                generation = server.pool.gen
+                generation._generation  # noqa: B018 - the AttributeError, if there is none, is handled here
+                owner = (checkout, connection)
+                link = MongoLink(owner, sock.fileno(), min(limits, default=0.0), generation, connection.generation)
                 link.command(_PING)
             else:
-                self._usable = False
+                self.usable = False
+            healthy = True
         except LinkTimeout as error:
-            connection.close_conn(None)
-            self._leave(checkout)
             raise NetworkTimeout(str(error)) from None
         except BrokenLink:  # a connection that died in the pool is pymongo's to replace
-            connection.close_conn(None)
-            link = None
+            return None
         except (AttributeError, TypeError, Unusual) as error:
             self._give_up(error)
-            link = None
-        except BaseException:
-            connection.close_conn(None)
-            self._leave(checkout)
-            raise
+            return None
+        finally:
+            if not healthy:
+                connection.close_conn(None)
+            if link is None or not healthy:
+                with self._lock:
+                    self._out -= 1
+                checkout.__exit__(None, None, None)
         if link is None:
-            self._leave(checkout)
             return None
         with self._lock:
             if self._keeper is None:
@@ -254,41 +208,36 @@ class Lane:
                 self._keeper.start()
         return link
 
-    def _leave(self, checkout: Any) -> None:
-        with self._lock:
-            self._out -= 1
-        checkout.__exit__(None, None, None)
-
     def _give_up(self, error: Exception) -> None:
-        self._usable = False
+        self.usable = False
         log("info", f"the wire lane cannot be used with pymongo {pymongo.version} ({error}); all calls go through pymongo itself")
 
     # --- idle links go back ---
 
     def close(self) -> None:
         """Give all idle links back; a busy one follows when its exchange is over."""
-        self._closed = True
+        self.closed = True
         self._return_idle_since(math.inf)
 
     def _return_idle_since(self, moment: float) -> None:
         """Give links back that were last used before ``moment``; the longest unused stand in front."""
         while True:
             try:
-                link = self._idle.pop(0)
+                link = self.idle.pop(0)
             except IndexError:
                 return
             if link.used > moment:
-                self._idle.insert(0, link)
+                self.idle.insert(0, link)
                 return
-            self._return(link)
+            self.leave(link, False)
 
 
 def _keep(lane: weakref.ref[Lane]) -> None:
     """Look after idle links for as long as the lane is in use."""
     while True:
-        time.sleep(IDLE_SECONDS / 2)
+        time.sleep(IDLE_NS / 2e9)
         here = lane()
-        if here is None or here._closed:
+        if here is None or here.closed:
             return
-        here._return_idle_since(time.monotonic() - IDLE_SECONDS)
+        here._return_idle_since(time.monotonic_ns() - IDLE_NS)
         del here

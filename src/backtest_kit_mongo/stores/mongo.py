@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pymongo
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import PyMongoError
 
@@ -47,7 +48,7 @@ class MongoStore:
         self.candles = MongoCandles(config, self.connection, self.redis_ids, metrics)
         self.blocks = self.candles.blocks
         self._metrics = metrics
-        self._readers = {name: bson.RecordReader(domain.key, domain.body or "") for name, domain in DOMAINS.items()}
+        self._readers = {name: bson.RecordReader(domain.key, domain.body or "", Record) for name, domain in DOMAINS.items()}
         self._indexed: dict[str, float] = {}  # when the indexes of a domain were last seen to stand (time.monotonic)
 
     def ids(self, domain: Domain) -> DomainIds:
@@ -158,27 +159,24 @@ class MongoStore:
             if value is not None:
                 self.redis_ids.drop(domain, [key])
             return None
-        _, identity, *parts = self._open(domain, document)
+        with reading(domain):
+            identity, record = self._readers[domain.name].open(document)
         if identity is not None:  # what another writer stored under an id of another type stays uncached
             counters.add(BACKFILLS)
             self._remember(domain, key, identity)
-        return Record(key, *parts)
+        return record
 
     def _find(self, domain: Domain, key: Key, value: bytes) -> Record | None:
         """The record that an id leads to, if it is the one of ``key``."""
         with reading(domain):
-            parts = self.connection.match(domain, value, self._readers[domain.name], key)
-        return None if parts is None else Record(key, *parts)
+            return self.connection.match(domain, value, self._readers[domain.name], key)
 
-    def _open(self, domain: Domain, document: bytes) -> tuple[Key, bytes | None, Any, int | None, bool]:
-        with reading(domain):
-            return self._readers[domain.name].open(document)
-
-    def _documents(self, domain: Domain, batches: Iterable[bytes]) -> Iterator[tuple[Key, bytes | None, Any, int | None, bool]]:
-        """The documents of batches, taken apart."""
+    def _records(self, domain: Domain, batches: Iterable[bytes]) -> Iterator[tuple[bytes | None, Record]]:
+        """The records of batches, each with its id."""
         for batch in batches:
-            for document in bson.split(batch):
-                yield self._open(domain, document)
+            with reading(domain):
+                opened = self._readers[domain.name].open_all(batch)
+            yield from opened
 
     def _read_chunk(self, domain: Domain, keys: Sequence[Key], found: dict[Key, Record]) -> None:
         """As _read_one, for up to a thousand keys: at most one MGET, one find by id and one find by key."""
@@ -187,8 +185,7 @@ class MongoStore:
         from_redis: set[Key] = set()
         garbage: set[Key] = set()
         unknown = []
-        for key in keys:
-            known = self.process_ids.get(domain, key)
+        for key, known in zip(keys, self.process_ids.get_many(domain, keys), strict=True):
             if known is None:
                 unknown.append(key)
             else:
@@ -202,11 +199,12 @@ class MongoStore:
                 elif value is not None:
                     garbage.add(key)
         if ids:
-            for key, identity, *parts in self._documents(domain, self.connection.fetch_by_ids(domain, list(ids))):
-                if identity is not None and ids.get(identity) == key:
-                    found[key] = Record(key, *parts)
-                    if key in from_redis:
-                        self.process_ids.put(domain, key, identity)
+            for batch in self.connection.fetch_by_ids(domain, list(ids)):
+                with reading(domain):
+                    self._readers[domain.name].match_ids(batch, ids, found)
+            for hit, key in ids.items() if from_redis else ():
+                if key in from_redis and key in found:
+                    self.process_ids.put(domain, key, hit)
             verified = [key for key in ids.values() if key in found]
             counters.add(HITS_REDIS, sum(1 for key in verified if key in from_redis))
             counters.add(HITS_PROCESS, sum(1 for key in verified if key not in from_redis))
@@ -218,11 +216,11 @@ class MongoStore:
         counters.add(MISSES, len(missing))
         filled = []
         by_key = {"$or": [dict(zip(domain.key, key, strict=True)) for key in missing]}
-        for key, identity, *parts in self._documents(domain, self.connection.fetch(domain, [{"filter": by_key}])):
-            found[key] = Record(key, *parts)
+        for identity, record in self._records(domain, self.connection.fetch(domain, [{"filter": by_key}])):
+            found[record.key] = record
             if identity is not None:
-                self.process_ids.put(domain, key, identity)
-                filled.append((key, identity))
+                self.process_ids.put(domain, record.key, identity)
+                filled.append((record.key, identity))
         counters.add(BACKFILLS, len(filled))
         self.redis_ids.put_many(domain, filled)
         gone = [key for key in stale if key not in found]
@@ -283,8 +281,8 @@ class MongoStore:
                 prefix = updates[0][0][:-1]
                 wanted = {**dict(zip(domain.key, prefix, strict=False)), domain.row_id: {"$in": others}}
                 fields = dict.fromkeys(domain.key, True)
-                for key, identity, *_ in self._documents(domain, self.connection.fetch(domain, [{"filter": wanted, "projection": fields}])):
-                    ids[key] = identity
+                for identity, record in self._records(domain, self.connection.fetch(domain, [{"filter": wanted, "projection": fields}])):
+                    ids[record.key] = identity
         self.redis_ids.put_many(domain, ((key, value) for key, value in ids.items() if value is not None))
 
     @translates
@@ -321,10 +319,12 @@ class MongoStore:
                 batch_size=min(limit or 10_000, 10_000),
                 allow_disk_use=True,
             )
-            for key, _, *parts in self._documents(domain, batches):
-                yield Record(key, *parts)
+            for _, record in self._records(domain, batches):
+                yield record
         except PyMongoError as error:
             raise translated(error) from error
+        except BSONError as error:
+            raise DatabaseError(f"a reply of MongoDB cannot be read: {error}") from error
 
     # --- candles ---
 

@@ -193,7 +193,7 @@ class MongoCandles:
 
     def _share_ids(self, series: Key, ids: Iterator[tuple[int, bytes]]) -> None:
         """Write the ids of candles (time stamp, id) to Redis."""
-        self._redis_ids.put_many(DOMAINS["candle"], (((*series, stamp), value) for stamp, value in ids))
+        self._redis_ids.put_series(DOMAINS["candle"], series, ids)
 
 
 def _fields(series: Key) -> Document:

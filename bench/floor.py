@@ -1,0 +1,101 @@
+"""The floor: blocking sockets, prebuilt bytes, and replies that are read to their last byte and thrown away.
+
+In Python: an exchange costs 0.9 us more here than the same two system calls from C (measured on a socket pair, 1.7 us in C, 2.6 us here),
+against round trips of 40 us and more.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import bson
+
+__all__ = ["MongoWire", "RedisWire", "command", "find", "redis_command"]
+
+_HEADER = struct.Struct("<iiii")
+_OP_MSG = 2013
+
+
+def command(body: Mapping[str, Any], section: tuple[str, Iterable[Mapping[str, Any]]] | None = None) -> bytes:
+    """A command as an OP_MSG; ``section``: a name and documents that go beside its body, as bulks send them."""
+    parts = b"\0\0\0\0\0" + bson.encode(body)
+    if section is not None:
+        name, documents = section
+        content = name.encode() + b"\0" + b"".join(map(bson.encode, documents))
+        parts += b"\1" + struct.pack("<i", len(content) + 4) + content
+    return _HEADER.pack(len(parts) + _HEADER.size, 1, 0, _OP_MSG) + parts
+
+
+def find(database: str, collection: str, wanted: Mapping[str, Any], *, limit: int = 1, **options: Any) -> bytes:
+    """A find whose answer is one reply: up to ``limit`` documents in one batch."""
+    return command(
+        {"find": collection, "filter": wanted, **options, "limit": limit, "batchSize": limit, "singleBatch": True, "$db": database}
+    )
+
+
+def redis_command(*arguments: str) -> bytes:
+    """A Redis command."""
+    encoded = [argument.encode() for argument in arguments]
+    return b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in encoded)
+
+
+class _Wire:
+    def __init__(self, path: str, size: int) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        self._buffer = bytearray(size)
+        self._view = memoryview(self._buffer)
+
+    def _more(self, got: int, length: int) -> None:
+        """Read on until ``length`` bytes are there."""
+        while got < length:
+            count = self._socket.recv_into(self._view[got:])
+            if not count:
+                raise ConnectionError("the server closed the connection, or the reply is longer than the buffer")
+            got += count
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class MongoWire(_Wire):
+    """One connection to mongod. The buffer (bytes) must hold the longest reply."""
+
+    def __init__(self, path: str, size: int = 1 << 16) -> None:
+        super().__init__(path, size)
+
+    def exchange(self, message: bytes) -> None:
+        """Send, and read the whole reply."""
+        self._socket.sendall(message)
+        got = self._socket.recv_into(self._buffer)
+        length = int.from_bytes(self._buffer[:4], "little")
+        if got < length:
+            self._more(got, length)
+
+    def ask(self, message: bytes) -> dict[str, Any]:
+        """The same with the reply decoded: what every message is tried with before it is timed."""
+        self.exchange(message)
+        reply = bson.decode(self._view[21 : int.from_bytes(self._buffer[:4], "little")])
+        assert reply["ok"] == 1, reply
+        assert "writeErrors" not in reply, reply["writeErrors"][:1]
+        return reply
+
+
+class RedisWire(_Wire):
+    """One connection to Redis, for commands whose reply has a known length."""
+
+    def __init__(self, path: str, size: int = 1 << 16) -> None:
+        super().__init__(path, size)
+
+    def exchange(self, message: bytes, length: int) -> None:
+        """Send, and read ``length`` bytes."""
+        self._socket.sendall(message)
+        self._more(0, length)
+
+    def ask(self, message: bytes, length: int) -> bytes:
+        """The same with the reply as bytes."""
+        self.exchange(message, length)
+        return bytes(self._view[:length])

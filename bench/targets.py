@@ -1,0 +1,58 @@
+"""What is measured and what must be reached: the rows of the table, in its order, each with the placement it is judged in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+__all__ = ["DATA", "PAYS", "TARGETS", "Target", "shortfall"]
+
+
+class Target(NamedTuple):
+    """One row. ``at_least``: how many times faster than a rival; ``at_most``: the share of a floor, or an amount."""
+
+    placement: str
+    at_least: Mapping[str, float] = MappingProxyType({})
+    at_most: Mapping[str, float] = MappingProxyType({})
+
+    def checks(self) -> dict[str, tuple[str, float]]:
+        """Against what, in which direction, how much."""
+        return {name: (">=", value) for name, value in self.at_least.items()} | {
+            name: ("<=", value) for name, value in self.at_most.items()
+        }
+
+
+TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
+    {
+        "single hit, L1 warm": Target("same", {"plain": 5}, {"floor": 1.25}),
+        "single hit, L1 cold, Redis warm": Target("same", {"plain": 4}, {"floor": 1.25}),
+        "single write, insert": Target("apart", {"plain": 1.8}, {"floor": 1.2}),
+        "single write, update": Target("apart", {"plain": 1.8}, {"floor": 1.2}),
+        "read_many of 1,000, L1 warm": Target("apart", {"plain": 90}, {"floor": 1.4}),
+        "write_many of 1,000": Target("apart", {"plain": 13}, {"floor": 1.15}),
+        "30,240 candles to NumPy, cold": Target("apart", {"pymongoarrow": 3}, {"floor": 1.25}),
+        "30,240 candles to NumPy, blocks warm": Target("apart", {"pymongoarrow": 10_000}),
+        "1,000 candles to dicts, cold": Target("apart", {"pymongo": 1.7}),
+        "1,000 candles to dicts, blocks warm": Target("apart", {"pymongo": 10}),
+        "import of 30,240 fresh candles": Target("apart", {"pymongo": 1.4}),
+        "re-import of the same": Target("apart", {"pymongo": 150}),
+        "idle simulated minute, blocks warm": Target("apart", {"plain": 1000}),
+        "idle simulated minute, cold": Target("apart", {"plain": 300}),
+        "growth of hit p50, 10^3 to 10^6 documents": Target("same", {}, {"floor": 1.1}),
+        "client CPU of a single hit": Target("same", {}, {"plain": 0.2}),
+        "8 threads of 25 single hits each": Target("same", {"plain": 5}),
+        "L1 entry, bytes each of 10^6 contexts": Target("same", {}, {"all kept": 64, "bound of 100,000": 64}),
+    }
+)
+
+PAYS: Final = ("cold hit, MongoDB near", "cold hit, MongoDB 1 ms away", "cold hit, collection larger than MongoDB's memory")
+"""Rows of the second table: what the Redis hop brings, without a target."""
+
+DATA: Final = MappingProxyType({**TARGETS, **dict.fromkeys(PAYS, Target("same"))})
+"""All rows of both tables."""
+
+
+def shortfall(direction: str, target: float, value: float) -> float:
+    """By which share a target is missed; 0 or less: it is met."""
+    return (target - value if direction == ">=" else value - target) / target

@@ -1,0 +1,95 @@
+"""A thousand contexts in one call, against a loop of single calls, and what this process needs to remember a million."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import floor
+import memory
+from duel import Side
+from hits import fill
+from material import MANY, ROW, filter_of, numbered, redis_key
+
+import backtest_kit_mongo as kit
+from backtest_kit_mongo import PersistSignalAdapter
+
+ITEMS = [(ROW, *context) for context in MANY]
+
+
+def test_read_many(duel, library, plain, engine, wires):
+    library()
+    PersistSignalAdapter.write_many(ITEMS)
+
+    def theirs():
+        return [plain.read_signal(*context) for context in MANY]
+
+    assert PersistSignalAdapter.read_many(MANY) == theirs() == [ROW] * len(MANY)
+    get = floor.redis_command("MGET", *map(redis_key, MANY))
+    length = len(b"*1000\r\n") + len(MANY) * (len(b"$24\r\n") + 24 + len(b"\r\n"))
+    ids = [row["_id"] for row in plain.signals.find({}, {"_id": True})]
+    find = floor.find(wires.database, "signal-items", {"_id": {"$in": ids}}, limit=len(ids))
+    assert wires.redis.ask(get, length).startswith(b"*1000\r\n$24\r\n")
+    assert len(wires.mongo.ask(find)["cursor"]["firstBatch"]) == len(MANY)
+
+    def raw():
+        wires.redis.exchange(get, length)
+        wires.mongo.exchange(find)
+
+    sides = {"ours": Side(lambda: PersistSignalAdapter.read_many(MANY), 5), "plain": Side(theirs, 1), "floor": Side(raw, 5)}
+    duel("read_many of 1,000, L1 warm", sides, share=0.25)
+
+
+def test_write_many(duel, library, plain, wires):
+    library()
+    messages = []
+
+    def prebuild():
+        now = datetime.now(UTC)  # a date that changes: without one the server would find nothing to do
+        update = {"$set": {"payload": ROW, "updatedDate": now}, "$setOnInsert": {"createDate": now, "__v": 0}}
+        updates = [{"q": filter_of(context), "u": update, "upsert": True} for context in MANY]
+        messages[:] = [floor.command({"update": "signal-items", "ordered": False, "$db": wires.database}, ("updates", updates))]
+
+    def theirs():
+        for context in MANY:
+            plain.write_signal(ROW, *context)
+
+    PersistSignalAdapter.write_many(ITEMS)
+    assert [row["payload"] for row in plain.signals.find()] == [ROW] * len(MANY)
+    prebuild()
+    reply = wires.mongo.ask(messages.pop())
+    assert (reply["n"], reply["nModified"]) == (len(MANY), len(MANY))
+    sides = {
+        "ours": Side(lambda: PersistSignalAdapter.write_many(ITEMS), 1),
+        "plain": Side(theirs, 1),
+        "floor": Side(lambda: wires.mongo.exchange(messages.pop()), 1, prebuild),
+    }
+    duel("write_many of 1,000", sides, share=0.25)
+
+
+def test_memory(benchmark, settings, plain, request):
+    """What a process remembers, in processes of their own: the ids of all contexts, or as many as its bound allows, or a dict of tuples."""
+    count = 1_000_000 if request.config.getoption("--bursts") > 1 else 10_000
+    bound = count // 10
+    kit.setup(settings)
+    kit.wait_for_init()
+    for start in range(0, count, 10_000):
+        fill(plain, numbered(start, start + 10_000), dict)
+
+    def growth(reads, *options):
+        command = [sys.executable, memory.__file__, str(reads), *options]
+        environment = os.environ | {name: str(value) for name, value in settings.items()}
+        return int(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
+
+    def measure():
+        idle = growth(bound)  # what reading itself leaves behind
+        values = {"ours": (growth(count, f"--keep={count}") - idle) / count, "dict of tuples": growth(count, "--dict") / count}
+        ratios = {"all kept": values["ours"], "bound of 100,000": (growth(count, f"--keep={bound}") - idle) / bound}
+        ratios["dict of tuples"] = values["dict of tuples"] / values["ours"]
+        return values, ratios
+
+    values, ratios = benchmark.pedantic(measure, rounds=1)
+    work = "L1 entry, bytes each of 10^6 contexts"
+    benchmark.extra_info.update(work=work, placement="same", where="any core", unit="bytes", rounds=1, values=values, ratios=ratios)

@@ -1,0 +1,100 @@
+"""Single hits: warm, from Redis, their CPU, and from many threads; and where the Redis hop pays."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from duel import Side
+from floor import MongoWire
+from hits import RawHits, reading
+from material import CONTEXT, ROW
+from proxy import delayed
+from rivals import Direct, Plain
+
+from backtest_kit_mongo import PersistSignalAdapter
+from backtest_kit_mongo.servers import mongo_uri
+
+OURS = PersistSignalAdapter.read_signal_data
+
+
+def sides(**readers):
+    """The sides that read the stored row, each of which was seen to do so."""
+    for reader in readers.values():
+        assert reader(*CONTEXT) == ROW
+    return {name: reading(reader, [CONTEXT]) for name, reader in readers.items()}
+
+
+def raw_hits(plain, mongo, redis):
+    row = plain.signals.find_one()
+    return RawHits(mongo, redis, plain.database.name, [CONTEXT], [row["_id"]])
+
+
+@pytest.fixture
+def start(library):
+    """Set the library up with these settings, and store the row."""
+
+    def started(**settings):
+        library(**settings)
+        PersistSignalAdapter.write_signal_data(ROW, *CONTEXT)
+
+    return started
+
+
+def test_warm(duel, start, plain, direct, engine, wires):
+    start()
+    raw = raw_hits(plain, wires.mongo, wires.redis)
+    others = sides(ours=OURS, plain=plain.read_signal, direct=direct.read_signal, mongoengine=engine.read_signal)
+    duel("single hit, L1 warm", {**others, "floor": raw.by_id})
+
+
+def test_cold(duel, start, plain, direct, wires):
+    start(CC_PROCESS_IDS=0)  # a setting, since to clear the ids before each read would take time of its own
+    raw = raw_hits(plain, wires.mongo, wires.redis)
+    others = sides(ours=OURS, plain=plain.read_signal, direct=direct.read_signal)
+    duel("single hit, L1 cold, Redis warm", {**others, "floor": raw.redis_then_id})
+
+
+def test_client_cpu(duel, start, plain, direct, engine):
+    """The processor's time instead of the wall's: what the client takes from the strategy that runs beside it."""
+    start()
+    others = sides(ours=OURS, plain=plain.read_signal, direct=direct.read_signal, mongoengine=engine.read_signal)
+    duel("client CPU of a single hit", others, clock=time.process_time)
+
+
+def test_threads(duel, start, plain):
+    """Eight threads that live through all bursts; a burst is over when each has made its 25 reads."""
+    start()
+    count = 8
+    gate = threading.Barrier(count)
+    with ThreadPoolExecutor(count) as pool:
+
+        def together(side):
+            def work(_):
+                gate.wait()  # so that no thread takes two shares
+                for _ in range(side.calls):
+                    side.call()
+
+            return Side(lambda: list(pool.map(work, range(count))), 1)
+
+        readers = {"ours": lambda: OURS(*CONTEXT), "plain": lambda: plain.read_signal(*CONTEXT)}
+        duel("8 threads of 25 single hits each", {name: together(Side(reader)) for name, reader in readers.items()}, share=0.5)
+
+
+@pytest.mark.parametrize(("work", "delay"), [("cold hit, MongoDB near", 0), ("cold hit, MongoDB 1 ms away", 0.001)])
+def test_where_redis_pays(duel, start, settings, servers, wires, tmp_path_factory, work, delay):
+    """A process that knows no id: Redis and then MongoDB by the id, against MongoDB by the compound key at once."""
+    with contextlib.ExitStack() as stack:
+        path = servers.mongo.socket
+        if delay:
+            path = stack.enter_context(delayed(path, str(tmp_path_factory.mktemp("far") / "m.sock"), delay))
+        uri = mongo_uri(path, wires.database)
+        start(CC_PROCESS_IDS=0, CC_MONGO_CONNECTION_STRING=uri)
+        plain = stack.enter_context(contextlib.closing(Plain(uri, settings["CC_REDIS_HOST"])))
+        mongo = stack.enter_context(contextlib.closing(MongoWire(path)))
+        raw = raw_hits(plain, mongo, wires.redis)
+        others = sides(ours=OURS, plain=plain.read_signal, direct=Direct(plain).read_signal)
+        duel(work, {**others, "floor, Redis then id": raw.redis_then_id, "floor, by key": raw.by_key}, share=0.5)

@@ -1,0 +1,48 @@
+# What the straight path of a hit (hits.pyx) reads with.
+
+from libc.stdint cimport int32_t, int64_t
+
+from backtest_kit_mongo._core.bson cimport Element, RecordReader
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+
+cdef int64_t now_ns() noexcept
+
+cdef class Link:
+    cdef readonly object owner
+    cdef int fd, timeout_ms
+    cdef unsigned char* buffer
+    cdef Py_ssize_t capacity, filled
+    cdef readonly int64_t used  # when it came back, by time.monotonic_ns()
+
+    cdef int reserve(self, Py_ssize_t size) except -1
+    cdef int send(self, iovec* pieces, int count) except -1
+    cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1
+
+cdef class MongoLink(Link):
+    cdef readonly Py_ssize_t size
+    cdef readonly object pool_generation
+    cdef readonly int64_t generation
+    cdef Py_ssize_t total
+    cdef int32_t request  # the last one sent
+    cdef int32_t expected  # the one whose reply comes next
+
+    cdef const unsigned char* document(self) noexcept
+    cdef int send_message(self, iovec* body, int count) except -1
+    cdef int receive_message(self) except -1
+    cdef int find(self, const char* name, Element* found) except -1
+    cdef int succeeded(self) except -1
+    cdef int batch(self, Element* batch, int64_t* cursor) except -1
+    cdef int one(self, bytes head, bytes middle, bytes tail, Element* document) except -1
+
+cdef class MongoLinks:
+    cdef public list idle
+    cdef public bint usable, closed
+
+    cpdef object borrow(self)
+    cpdef object give_back(self, MongoLink link)
+    cdef object failed(self, MongoLink link, object error)
+    cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key)

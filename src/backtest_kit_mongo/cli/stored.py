@@ -1,0 +1,93 @@
+"""What is stored, and what the two servers say about themselves. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import pymongo
+from pymongo.errors import OperationFailure, PyMongoError
+
+from .. import get_mongo, get_redis
+from ..domains import DOMAINS
+from ..errors import DatabaseError
+from ..registry import default_registry
+from ..stores.connection import translated
+from ..stores.idcache import explicit
+
+__all__ = ["documents", "mongodb_work", "redis_ids", "redis_work"]
+
+_NAMESPACE_NOT_FOUND = 26
+
+
+def documents(timeout: float) -> dict[str, dict[str, int]]:
+    """By domain the documents in MongoDB and their bytes."""
+    found = {}
+    try:
+        with pymongo.timeout(timeout):
+            for domain in DOMAINS.values():
+                size = _collection_size(domain.collection)
+                found[domain.name] = {
+                    "documents": int(size.get("count", 0)),
+                    "dataBytes": int(size.get("size", 0)),
+                    "storageBytes": int(size.get("storageSize", 0)),
+                    "indexBytes": int(size.get("totalIndexSize", 0)),
+                }
+    except PyMongoError as error:
+        raise translated(error) from error
+    return found
+
+
+def redis_ids(timeout: float) -> dict[str, int]:
+    """By domain the ids in Redis. Looks at every key there."""
+    shared = default_registry.mongo.redis_ids
+    shared.ping(time.monotonic() + timeout)
+    names = {domain.prefix.encode(): domain.name for domain in DOMAINS.values()}
+    # SCAN may give a key twice.
+    counts = Counter(names[key.partition(b":")[0]] for key in set(shared.scan([domain.prefix for domain in DOMAINS.values()])))
+    return {name: counts[name] for name in DOMAINS}
+
+
+def mongodb_work(timeout: float) -> dict[str, int] | None:
+    """What that server has done since its start, for whomever: counts and bytes. None where this user may not ask."""
+    try:
+        with pymongo.timeout(timeout):
+            status = get_mongo().client.admin.command("serverStatus", metrics=0, wiredTiger=0, locks=0, repl=0)
+    except OperationFailure:
+        return None
+    except PyMongoError as error:
+        raise translated(error) from error
+    operations, network = status.get("opcounters", {}), status.get("network", {})
+    return {
+        **{name: int(operations.get(name, 0)) for name in ("query", "getmore", "insert", "update", "delete", "command")},
+        "bytesReceived": int(network.get("bytesIn", 0)),
+        "bytesSent": int(network.get("bytesOut", 0)),
+    }
+
+
+def redis_work(timeout: float) -> dict[str, int] | None:
+    """As ``mongodb_work``, of Redis: counts, and the keys and bytes that it holds now."""
+    default_registry.mongo.redis_ids.ping(time.monotonic() + timeout)
+    try:
+        with explicit():
+            client = get_redis()
+            keys, info = client.dbsize(), client.info()
+    except DatabaseError:
+        return None
+    return {
+        "keys": int(keys),
+        "memoryBytes": int(info["used_memory"]),
+        "hits": int(info["keyspace_hits"]),
+        "misses": int(info["keyspace_misses"]),
+        "commands": int(info["total_commands_processed"]),
+    }
+
+
+def _collection_size(name: str) -> dict[str, Any]:
+    try:
+        return get_mongo().command("collStats", name)
+    except OperationFailure as error:
+        if error.code == _NAMESPACE_NOT_FOUND:  # newer servers say so where older ones give zeros
+            return {}
+        raise

@@ -1,0 +1,183 @@
+"""``stats --watch``: what is stored, what the servers do and what runs on this machine do, again and again until Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.text import Text
+
+from ..domains import DOMAINS
+from ..errors import BacktestKitError
+from ..registry import default_registry
+from ..tables import size
+from .command import Link
+from .output import counted, heading, output, places, say, table
+from .records import Record, load_last_run, load_running, plain, run_text
+from .stored import documents, mongodb_work, redis_ids, redis_work
+
+__all__ = ["watch"]
+
+# Counting ids by domain means looking at every key of Redis; of more keys than these only the number is shown.
+_KEYS_LOOKED_AT = 100_000
+
+Look = dict[str, Any]
+Rate = Callable[..., float | None]
+
+
+def watch(link: Link, interval: float, as_json: bool) -> None:
+    """Show a look every ``interval`` seconds until KeyboardInterrupt, which is the way to end it and no error."""
+    try:
+        link.connect()
+        # A silent server must not keep the others from being shown.
+        timeout = min(link.timeout, max(1.0, interval))
+        before: Look | None = None
+        while True:
+            look = _look(timeout)
+            text = json.dumps(_plain(look)) + "\n" if as_json else _rendered(look, before, interval)
+            output.file.write(text)
+            output.file.flush()
+            before = look
+            time.sleep(interval)
+    except KeyboardInterrupt:
+        return
+
+
+def _look(timeout: float) -> Look:
+    return {
+        "time": time.time(),
+        "mongodb": _asked(lambda: {"domains": documents(timeout), "work": mongodb_work(timeout)}),
+        "redis": _asked(lambda: _redis(timeout)),
+        "running": load_running(),
+        "lastRun": load_last_run(),
+    }
+
+
+def _asked(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a server says, or why it does not."""
+    try:
+        return ask()
+    except BacktestKitError as error:
+        return {"error": str(error).splitlines()[0]}
+
+
+def _redis(timeout: float) -> dict[str, Any]:
+    work = redis_work(timeout)
+    few = work is not None and work["keys"] <= _KEYS_LOOKED_AT
+    return {"ids": redis_ids(timeout) if few else None, "work": work}
+
+
+def _plain(look: Look) -> Look:
+    """A look for JSON."""
+    last = look["lastRun"]
+    return {**look, "running": [plain(record) for record in look["running"]], "lastRun": None if last is None else plain(last)}
+
+
+def _rendered(look: Look, before: Look | None, interval: float) -> str:
+    """A look as text, with rates since the one before; on a terminal, from a cleared screen on."""
+    with output.capture() as shown:
+        if output.is_terminal:
+            output.clear()
+        stamp = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(look["time"]))
+        say(f"{stamp}, every {interval:g} s until Ctrl-C")
+        _show_stored(look, before)
+        _show_work(look, before)
+        for record in look["running"]:
+            heading(f"At work: {run_text(record)}")
+            _show_speed(record, before)
+            say(record["report"].table(output.width))
+        if not look["running"]:
+            last = look["lastRun"]
+            heading("No run is at work on this machine")
+            say("the last one: none is recorded" if last is None else f"the last one, {last['saved']}: {run_text(last)}")
+        say("")
+    return shown.get()
+
+
+def _rate(look: Look, before: Look | None, *path: str) -> float | None:
+    """By how much a number of a look grew per second; None if it is not known twice, or began anew with its server."""
+    now, then = _at(look, path), _at(before, path)
+    if before is None or now is None or then is None:
+        return None
+    return float((now - then) / max(look["time"] - before["time"], 1e-3))
+
+
+def _at(look: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        look = look.get(name) if isinstance(look, Mapping) else None
+    return look
+
+
+def _per_second(rate: float | None, *, of_bytes: bool = False) -> str:
+    if rate is None or (of_bytes and rate < 0):
+        return "-"
+    return size(rate) if of_bytes else f"{rate:+,.1f}" if rate else "0"
+
+
+def _show_stored(look: Look, before: Look | None) -> None:
+    place = places(default_registry.mongo.config)
+    heading("Stored")
+    for title, name in (("MongoDB", "mongodb"), ("Redis", "redis")):
+        error = look[name].get("error")
+        if error is None:
+            say(f"{title} {place[title]}")
+        else:
+            output.print(Text.assemble((f"{title} {place[title]}: ", "bold red"), error), soft_wrap=True)
+    rows = []
+    for name in DOMAINS:
+        stored, ids = ("mongodb", "domains", name), ("redis", "ids", name)
+        count, held, data = _at(look, (*stored, "documents")), _at(look, ids), _at(look, (*stored, "dataBytes"))
+        if count or held:
+            rows.append(
+                (
+                    name,
+                    "-" if count is None else f"{count:,}",
+                    _per_second(_rate(look, before, *stored, "documents")),
+                    "-" if data is None else size(data),
+                    "-" if held is None else f"{held:,}",
+                    _per_second(_rate(look, before, *ids)),
+                )
+            )
+    if rows:
+        table(("domain", "documents", "per s", "data", "ids in Redis", "per s"), rows, left=("domain",))
+
+
+def _show_work(look: Look, before: Look | None) -> None:
+    """What the servers did between two looks, for all their clients."""
+    heading("Servers, per second, all clients")
+    for title, name, counts, weights in (
+        ("MongoDB", "mongodb", ("query", "getmore", "insert", "update", "delete", "command"), ("bytesReceived", "bytesSent")),
+        ("Redis", "redis", ("hits", "misses", "commands"), ()),
+    ):
+        if "error" in look[name]:
+            say(f"{title}: away")
+        elif look[name]["work"] is None:
+            say(f"{title}: this user may not ask")
+        else:
+            rates = [f"{count} {_number(_rate(look, before, name, 'work', count))}" for count in counts]
+            rates += [f"{weight} {_per_second(_rate(look, before, name, 'work', weight), of_bytes=True)}" for weight in weights]
+            say(f"{title}: {', '.join(rates)}")
+    work = _at(look, ("redis", "work"))
+    if work is not None:
+        say(f"Redis holds {counted(work['keys'], 'key')}, {size(work['memoryBytes'])}")
+
+
+def _number(rate: float | None) -> str:
+    return "-" if rate is None or rate < 0 else f"{rate:,.1f}"
+
+
+def _show_speed(record: Record, before: Look | None) -> None:
+    """How fast a run goes now: between what it said last and what it had said at the look before."""
+    run, report = record["run"], record["report"]
+    earlier = next((other for other in (before or {}).get("running", ()) if other["run"]["pid"] == run["pid"]), None)
+    seconds = report.seconds - earlier["report"].seconds if earlier is not None else 0.0
+    if earlier is None or seconds <= 0:
+        return
+    minutes = (run.get("minutes", 0) - earlier["run"].get("minutes", 0)) / seconds
+    reads, writes = (
+        (sum(row[count] for row in report.domains.values()) - sum(row[count] for row in earlier["report"].domains.values())) / seconds
+        for count in ("reads", "writes")
+    )
+    say(f"now: {minutes:,.0f} minutes, {reads:,.0f} reads, {writes:,.0f} writes a second")

@@ -1,0 +1,374 @@
+"""A proxy in front of MongoDB or Redis that delays, cuts, repeats and garbles replies. Two parts:
+
+- ``relay`` and ``delayed``: bytes pass with a delay, whatever they mean; an own process, so that it takes no time from the one measured::
+
+      python tests/proxy.py TARGET LISTEN --delay-ms 1
+
+- ``Proxy``: threads in this process that know where a request and a reply begin, and let a fault come over the next ones of a command.
+
+A place is the path of a Unix socket, or ``host:port``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import select
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+CHUNK = 1 << 18
+HELD = 1 << 26  # bytes of one direction that may be under way; no more is read while there are
+HEADER = 16  # of an OP_MSG: length, requestID, responseTo, opcode
+
+
+def connected(place):
+    """A socket that is connected to ``place``."""
+    if place.startswith("/"):
+        found = socket.socket(socket.AF_UNIX)
+        found.connect(place)
+        return found
+    host, _, port = place.rpartition(":")
+    found = socket.create_connection((host, int(port)))
+    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return found
+
+
+def listening(place):
+    """A socket that accepts connections at ``place``."""
+    if place.startswith("/"):
+        found = socket.socket(socket.AF_UNIX)
+        found.bind(place)
+    else:
+        host, _, port = place.rpartition(":")
+        found = socket.create_server((host, int(port)))
+    found.listen(128)
+    return found
+
+
+def accepted(listener):
+    """The next connection."""
+    found = listener.accept()[0]
+    if found.family == socket.AF_INET:
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return found
+
+
+# --- a delay and nothing else ---
+
+
+class Way:
+    """One direction of a connection: what was read waits here until it is due."""
+
+    def __init__(self, source, sink, delay):
+        self.source, self.sink, self.delay = source, sink, delay
+        self.queue = collections.deque()
+        self.held = 0
+        self.open = True  # the source may say more
+        self.done = False  # and all of it was handed on
+
+    def read(self):
+        data = self.source.recv(CHUNK)
+        self.open = bool(data)
+        self.held += len(data)
+        self.queue.append((time.monotonic() + self.delay, memoryview(data)))
+
+    def write(self):
+        due, data = self.queue[0]
+        if not data:
+            self.done = True
+            self.queue.clear()
+            self.sink.shutdown(socket.SHUT_WR)
+            return
+        sent = self.sink.send(data)
+        self.held -= sent
+        if sent == len(data):
+            self.queue.popleft()
+        else:
+            self.queue[0] = (due, data[sent:])
+
+
+def relay(listener, target, delay):
+    """Hand bytes on for ever, each reply ``delay`` seconds after it came.
+
+    The delay is that of the round trip: requests go through at once. Latency only: everything under way waits at the same time, in
+    its order, so the throughput of pipelined requests and of many connections stays. ``select`` waits to the microsecond, epoll does not.
+    """
+    ways = {}  # the two directions of a connection, by each of its sockets
+    while True:
+        now = time.monotonic()
+        reading, writing, wait = [listener], [], None
+        for source, (way, _) in ways.items():
+            if way.open and way.held < HELD:
+                reading.append(source)
+            if way.queue:
+                left = way.queue[0][0] - now
+                if left <= 0:
+                    writing.append(way.sink)
+                elif wait is None or left < wait:
+                    wait = left
+        readable, writable, _ = select.select(reading, writing, [], wait)
+        for ready, action in ((readable, Way.read), (writable, Way.write)):
+            for one in ready:
+                if one is listener:
+                    client = accepted(listener)
+                    try:
+                        server = connected(target)
+                    except OSError:
+                        client.close()
+                        continue
+                    client.setblocking(False)
+                    server.setblocking(False)
+                    there, back = Way(client, server, 0), Way(server, client, delay)
+                    ways[client], ways[server] = (there, back), (back, there)
+                    continue
+                if one not in ways:
+                    continue  # closed in this round
+                way, other = ways[one]
+                try:
+                    action(way if action is Way.read else other)
+                    ended = way.done and other.done
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    ended = True
+                if ended:
+                    for end in (way.source, way.sink):
+                        del ways[end]
+                        end.close()
+
+
+@contextlib.contextmanager
+def delayed(target, listen, delay):
+    """A process that runs ``relay``; ``delay`` in seconds. Ready when this gives ``listen``."""
+    command = [sys.executable, __file__, target, listen, "--delay-ms", str(delay * 1000)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield listen
+        finally:
+            process.kill()
+
+
+# --- faults ---
+
+
+class Fault(NamedTuple):
+    """What becomes of one request and its reply."""
+
+    answer: Callable[[bytes, bytes], Iterable[bytes | float | None]]
+    """From the reply and the last good one of the same command: bytes to send, seconds to wait, None to cut the connection."""
+    reaches: bool = True
+    """Whether the server sees the request; else the connection is cut before."""
+
+
+LOST = Fault(lambda reply, earlier: (), reaches=False)
+STALL = Fault(lambda reply, earlier: ())
+TWICE = Fault(lambda reply, earlier: (reply, reply))
+REPLAY = Fault(lambda reply, earlier: (earlier,))
+DRIP = Fault(lambda reply, earlier: (reply[place : place + 1] for place in range(len(reply))))
+
+
+def cut(place):
+    """The first ``place`` bytes of the reply, and then the end of the connection."""
+    return Fault(lambda reply, earlier: (reply[:place], None))
+
+
+def late(seconds):
+    """The reply, that much later."""
+    return Fault(lambda reply, earlier: (seconds, reply))
+
+
+def garbled(place, flip):
+    """The reply with the bits of ``flip`` turned in one byte, if it is that long."""
+    return Fault(lambda reply, earlier: (bytes((byte ^ flip) if index == place else byte for index, byte in enumerate(reply)),))
+
+
+def read_mongo(stream):
+    """One message: its bytes, the number that the reply to it carries, the number that it answers, and its command in lower case."""
+    message = stream.read(HEADER)
+    if len(message) < HEADER:
+        return None
+    length, number, answers, opcode = struct.unpack("<iiii", message)
+    message += stream.read(length - HEADER)
+    if len(message) < length:
+        return None
+    name = message[26 : message.index(b"\0", 26)] if opcode == 2013 and length > 26 else b""  # flags, kind, length, type stand before it
+    return message, number, answers, name.decode(errors="replace").lower()
+
+
+def read_redis(stream):
+    """One command or reply: its bytes, two numbers that RESP does not have, and its command in lower case."""
+    line = stream.readline()
+    if not line.endswith(b"\r\n"):
+        return None
+    message, name = line, ""
+    if line[:1] == b"$" and (size := int(line[1:])) >= 0:
+        message += stream.read(size + 2)
+        if len(message) < len(line) + size + 2:
+            return None
+        name = message[len(line) : -2].decode(errors="replace").lower()
+    if line[:1] == b"*":
+        for index in range(int(line[1:])):
+            part = read_redis(stream)
+            if part is None:
+                return None
+            message += part[0]
+            name = name if index else part[3]
+    return message, 0, 0, name
+
+
+class Proxy:
+    """Listens at ``listen`` and hands messages on to ``target``; commands that are armed meet their fault, all others pass.
+
+    ``kind`` is "mongo" or "redis". Commands are named in lower case. What is compressed or encrypted has no command and passes.
+    """
+
+    def __init__(self, target, listen, kind):
+        self.target, self.place = target, listen
+        self._read = {"mongo": read_mongo, "redis": read_redis}[kind]
+        self._armed = collections.defaultdict(collections.deque)
+        self._lock = threading.Lock()
+        self._open = set()
+        self._closing = threading.Event()
+        self.choose = None
+        """Instead of ``arm``: from a command to its fault or None, asked for each request."""
+        self.met = collections.Counter()
+        """How many requests of each command met a fault."""
+        self.seen = collections.Counter()
+        """How many requests of each command came."""
+        self.connections = 0
+        """How many connections were made."""
+        self.good = {}
+        """The last reply of each command that met none."""
+        self._listener = listening(listen)
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def arm(self, command, fault, times=1):
+        """Let the next requests of ``command`` meet ``fault``."""
+        with self._lock:
+            self._armed[command].extend([fault] * times)
+
+    def calm(self):
+        """From now on all requests pass."""
+        with self._lock:
+            self._armed.clear()
+            self.choose = None
+
+    def close(self):
+        """Cut all connections and accept no more."""
+        self._closing.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+        with self._lock:
+            left = list(self._open)
+        for thread, ends in left:
+            _cut(ends)
+            thread.join()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def _accept(self):
+        while True:
+            try:
+                client = accepted(self._listener)
+            except OSError:
+                return
+            try:
+                server = connected(self.target)
+            except OSError:
+                client.close()
+                continue
+            thread = threading.Thread(target=self._serve, args=(client, server), daemon=True)
+            with self._lock:
+                self.connections += 1
+                self._open.add((thread, (client, server)))
+            thread.start()
+
+    def _fault(self, command):
+        with self._lock:
+            self.seen[command] += 1
+            choose, armed = self.choose, self._armed[command]
+            fault = choose(command) if choose is not None else armed.popleft() if armed else None
+            if fault is not None:
+                self.met[command] += 1
+            return fault
+
+    def _serve(self, client, server):
+        """The requests of one connection; its replies in a second thread."""
+        pending = collections.deque()
+        replies = threading.Thread(target=self._replies, args=(client, server, pending), daemon=True)
+        replies.start()
+        with contextlib.suppress(OSError), client.makefile("rb") as stream:
+            while (request := self._read(stream)) is not None:
+                message, number, _, command = request
+                fault = self._fault(command)
+                if fault is not None and not fault.reaches:
+                    break
+                pending.append((number, command, fault))
+                server.sendall(message)
+        _cut((client, server))
+        replies.join()
+        for end in (client, server):
+            end.close()
+        with self._lock:
+            self._open.discard((threading.current_thread(), (client, server)))
+
+    def _replies(self, client, server, pending):
+        with contextlib.suppress(OSError), server.makefile("rb") as stream:
+            while (reply := self._read(stream)) is not None:
+                message, _, answers, _ = reply
+                # Both servers answer in the order of the requests; only a hello that streams has replies without one.
+                number, command, fault = pending[0] if pending else (None, "", None)
+                if number == answers:
+                    pending.popleft()
+                else:
+                    command, fault = "", None
+                if fault is None:
+                    self.good[command] = message
+                    client.sendall(message)
+                    continue
+                for part in fault.answer(message, self.good.get(command, b"")):
+                    if part is None:
+                        _cut((client, server))
+                        return
+                    if isinstance(part, float):
+                        self._closing.wait(part)
+                    else:
+                        client.sendall(part)
+        _cut((client, server))
+
+
+def _cut(ends):
+    for end in ends:
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Hand bytes on with a delay of each reply; a place is a socket path or host:port.")
+    parser.add_argument("target", help="where the server is")
+    parser.add_argument("listen", help="where to listen")
+    parser.add_argument("--delay-ms", type=float, default=0.0, help="added to each round trip, in ms")
+    given = parser.parse_args()
+    with listening(given.listen) as listener:
+        threading.Thread(target=relay, args=(listener, given.target, given.delay_ms / 1000), daemon=True).start()
+        print("ready", flush=True)
+        sys.stdin.read()  # whoever started this holds the other end: end of file says that it is gone
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,354 @@
+"""``profile()``: real reads and writes on real servers, counted, timed, told and drawn."""
+
+import json
+import struct
+import sys
+import threading
+import time
+
+import pytest
+import redis
+import reference
+
+import backtest_kit_mongo as kit
+from backtest_kit_mongo import PersistCandleAdapter, PersistLogAdapter, PersistSignalAdapter, PersistStateAdapter, Report, profile
+from backtest_kit_mongo.domains import DOMAINS
+from backtest_kit_mongo.errors import BacktestKitError, InvalidValueError, MissingDependencyError
+from backtest_kit_mongo.metrics import BYTES_READ, BYTES_WRITTEN, HITS_BLOCK, READ, READS, WRITE, WRITES, Metrics
+from backtest_kit_mongo.profiling import figures
+from backtest_kit_mongo.registry import default_registry
+
+START, MINUTE = 1_677_628_800_000, 60_000
+
+
+def write(count=1):
+    for number in range(count):
+        PersistStateAdapter.write_state_data({"n": number}, f"signal-{number}", "bucket", START)
+
+
+def read(count=1):
+    for number in range(count):
+        PersistStateAdapter.read_state_data(f"signal-{number}", "bucket")
+
+
+def counted(report, domain="state"):
+    row = report.domains.get(domain, {})
+    return tuple(row.get(name, 0) for name in ("reads", "hits_process", "hits_redis", "misses", "writes"))
+
+
+def test_where_every_read_was_answered(mongo):
+    """A miss, ids from Redis and ids from the process, a stale one, and what writes and lists did: of the block alone."""
+    write(4)
+    default_registry.mongo.process_ids.clear()
+    with profile() as report:
+        read(2)  # from Redis
+        read(3)  # two from the process, one from Redis
+        PersistStateAdapter.read_state_data("nobody", "bucket")
+        PersistSignalAdapter.write_signal_data({"id": "a"}, "BTCUSDT", "sma", "binance")
+        with redis.Redis(unix_socket_path=mongo["CC_REDIS_HOST"]) as cache:
+            (key,) = cache.keys("state_cache:*signal-3*")
+            cache.set(key, "0" * 24)
+        PersistStateAdapter.read_state_data("signal-3", "bucket")
+        PersistLogAdapter.write_log_data([{"id": "a"}, {"id": "b"}])
+        PersistLogAdapter.read_log_data()
+    read(4)
+    row = report.domains["state"]
+    assert counted(report) == (7, 2, 3, 2, 0)
+    assert (row["stale"], row["backfills"]) == (1, 1)
+    assert row["hit_ratio"] == pytest.approx(5 / 7)
+    assert row["hit_ratios"] == {"process": pytest.approx(2 / 7), "redis": pytest.approx(3 / 7), "block": None}
+    assert row["operations"]["read"]["count"] == 7
+    assert set(report.domains) == {"state", "signal", "log"}
+    log = report.domains["log"]
+    assert (log["reads"], log["writes"], log["hit_ratio"]) == (2, 2, None)
+    assert log["hit_ratios"] == {"process": None, "redis": None, "block": None}
+
+
+def test_rates_and_percentiles_are_those_of_the_block(mongo):
+    """Wall time, calls a second, and percentiles in order, none of them longer than the block."""
+    write(50)
+    with profile() as report:
+        began = time.perf_counter()
+        read(50)
+        took = time.perf_counter() - began
+    taken = report.domains["state"]["operations"]["read"]
+    assert took <= report.seconds < took + 1
+    assert taken["count"] == 50
+    assert taken["per_second"] == pytest.approx(50 / report.seconds, rel=1e-3)
+    assert 0 < taken["p50"] <= taken["p90"] <= taken["p99"] <= taken["max"] <= took * 1e6 * 17 / 16
+    assert taken["p50"] * 25 <= took * 1e6 * 17 / 16
+
+
+def test_percentiles_against_a_plain_reference():
+    """Of known durations before and after the mark: only the later ones, to 1/16."""
+    metrics = Metrics()
+    counters = metrics.domains["state"]
+    for nanoseconds in range(1, 100_000, 7):
+        counters.observe(READ, nanoseconds * 1000)
+    mark = metrics.mark()
+    durations = [int(1000 * 1.01**number) for number in range(1500)]
+    for nanoseconds in durations:
+        counters.observe(READ, nanoseconds)
+    taken = figures(2.0, metrics.snapshot(mark))["domains"]["state"]["operations"]["read"]
+    for label, percent in (("p50", 50), ("p90", 90), ("p99", 99), ("max", 100)):
+        exact = reference.percentile(durations, percent) / 1000
+        assert exact * 0.999 <= taken[label] <= exact * 17 / 16 + 0.001
+    assert (taken["count"], taken["per_second"]) == (1500, 750.0)
+
+
+def test_candle_windows_and_bytes():
+    """The ratio of candles is windows from memory among windows asked for."""
+    metrics = Metrics()
+    candle = metrics.domains["candle"]
+    candle.add(READS, 8)
+    candle.add(HITS_BLOCK, 6)
+    candle.add(BYTES_READ, 3000)
+    candle.add(BYTES_WRITTEN, 5_000_000)
+    found = figures(1.0, metrics.snapshot())
+    row = found["domains"]["candle"]
+    assert row["hit_ratio"] == row["hit_ratios"]["block"] == 0.75
+    text = Report.from_dict(found).table()
+    assert "3.0 kB" in text
+    assert "5.0 MB" in text
+    assert "75.0 %" in text
+
+
+def test_candles_that_were_read(mongo):
+    """Windows are asked for, answered, or not whole."""
+    candles = [{"timestamp": START + i * MINUTE, "open": 1.0, "high": 2.0, "low": 0.5, "close": 1.5, "volume": 1.0} for i in range(10)]
+    with profile() as report:
+        PersistCandleAdapter.write_candles_data(candles, "BTCUSDT", "1m", "binance")
+        for limit in (5, 10, 11):
+            PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", limit, START, START + limit * MINUTE)
+    row = report.domains["candle"]
+    assert (row["reads"], row["misses"], row["writes"]) == (3, 1, 10)
+    assert 0 <= row["hit_ratio"] <= 2 / 3
+
+
+def test_blocks_nest_and_overlap(mongo):
+    """Each block has its own span, in whatever order blocks end."""
+    with profile() as outer:
+        write(1)
+        with profile() as inner:
+            write(2)
+        write(3)
+        first = profile()
+        second = profile()
+        one = first.__enter__()
+        write(1)
+        two = second.__enter__()
+        write(1)
+        first.__exit__(None, None, None)
+        write(1)
+        second.__exit__(None, None, None)
+    assert [counted(report)[-1] for report in (outer, inner, one, two)] == [9, 2, 2, 2]
+
+
+def test_a_reset_in_the_middle_takes_nothing_away(mongo):
+    """``reset_stats`` lets ``stats`` begin anew; blocks count on, and nothing is ever negative."""
+    write(3)
+    with profile() as report:
+        write(2)
+        kit.reset_stats()
+        assert kit.stats()["state"]["writes"] == 0
+        assert kit.stats()["state"]["operations"] == {}
+        write(4)
+    assert counted(report) == (0, 0, 0, 0, 6)
+    assert report.domains["state"]["operations"]["write"]["count"] == 6
+    assert kit.stats()["state"]["writes"] == 4
+
+
+def test_stats_and_profile_agree(mongo):
+    """One path: a block around everything since the reset is what ``stats`` says."""
+    kit.reset_stats()
+    with profile() as report:
+        write(5)
+        read(7)
+    whole = kit.stats()
+    assert list(whole) == list(DOMAINS)
+    row = report.domains["state"]
+    for taken in row["operations"].values():
+        del taken["per_second"]
+    assert row == whole["state"]
+
+
+def test_inside_of_the_block_the_figures_are_those_so_far(mongo):
+    """And after it they stand still."""
+    with profile() as report:
+        assert report.domains == {}
+        assert report.table().count("\n") == 0
+        write(1)
+        assert counted(report)[-1] == 1
+        write(1)
+        earlier = report.seconds
+        assert counted(report)[-1] == 2
+    after = report.to_dict()
+    assert after["seconds"] >= earlier
+    write(1)
+    time.sleep(0.01)
+    assert report.to_dict() == after
+
+
+def test_an_exception_leaves_a_report(mongo):
+    """It passes through, and what was done before it is told."""
+    with pytest.raises(ZeroDivisionError), profile() as report:  # noqa: PT012
+        write(2)
+        raise ZeroDivisionError
+    write(5)
+    assert counted(report)[-1] == 2
+
+
+def test_errors_are_counted(mongo):
+    """A call that fails at the server is an error, and in no latency."""
+    default_registry.mongo.connection.client.close()
+    kit.close()
+    kit.setup({**mongo, "CC_MONGO_CONNECTION_STRING": "mongodb://127.0.0.1:1/x?serverSelectionTimeoutMS=100"})
+    with profile() as report, pytest.raises(ConnectionError):
+        read(1)
+    row = report.domains["state"]
+    assert (row["errors"], row["operations"]) == (1, {})
+    assert "errors" in report.table()
+
+
+def test_all_threads_are_in_it():
+    """Eight threads that count while blocks begin and end and somebody resets: the parts add up to the whole."""
+    metrics = default_registry.metrics
+    counters = metrics.domains["state"]
+    done, each = threading.Barrier(9), 40_000
+    parts = []
+
+    def work():
+        for _ in range(each):
+            counters.add(WRITES)
+            counters.observe(WRITE, 1000)
+        done.wait()
+
+    def part(earlier):
+        later = counters.copy()
+        difference = later.since(earlier)
+        parts.append((difference.count(WRITES), difference.observed(WRITE)))
+        return later
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with profile() as whole:
+            threads = [threading.Thread(target=work) for _ in range(8)]
+            mark = counters.copy()
+            for thread in threads:
+                thread.start()
+            while done.n_waiting < 8:
+                mark = part(mark)
+                kit.reset_stats()
+                assert kit.stats()["state"]["writes"] >= 0
+            done.wait()
+            for thread in threads:
+                thread.join()
+            part(mark)
+    finally:
+        sys.setswitchinterval(interval)
+        kit.reset_stats()
+    assert counted(whole)[-1] == 8 * each
+    assert whole.domains["state"]["operations"]["write"]["count"] == 8 * each
+    assert tuple(map(sum, zip(*parts, strict=True))) == (8 * each, 8 * each)
+    assert min(map(min, parts)) >= 0
+
+
+# --- table, JSON, picture ---
+
+
+@pytest.fixture
+def report(mongo):
+    """Of two domains, with every kind of answer but blocks."""
+    write(3)
+    default_registry.mongo.process_ids.clear()
+    with profile() as report:
+        read(3)
+        read(4)
+        PersistLogAdapter.write_log_data([{"id": "a"}])
+        PersistLogAdapter.read_log_data()
+    return report
+
+
+def test_the_table(report, capsys):
+    """Plain text: print, str and table are one, and columns in which nothing happened are left out."""
+    print(report)
+    text = capsys.readouterr().out
+    assert text == str(report) + "\n" == report.table() + "\n"
+    lines = text.splitlines()
+    head, log, state = (line.split() for line in lines[2:5])
+    assert head == ["domain", "reads", "L1", "Redis", "misses", "writes", "hit", "ratio"] or "received" in head
+    assert (log[0], log[1]) == ("log", "1")
+    assert state[:5] == ["state", "7", "3", "3", "1"]
+    assert "85.7 %" in text
+    assert any(line.split()[:3] == ["state", "read", "7"] for line in lines)
+    assert max(map(len, lines[:-1])) <= 80
+    assert "stale" not in text
+
+
+def test_json_and_back(report):
+    """What is read back is the same report."""
+    saved = json.loads(report.to_json())
+    assert saved == report.to_dict()
+    again = Report.from_dict(saved)
+    assert again.to_dict() == saved
+    assert str(again) == str(report)
+    assert again.seconds == report.seconds
+
+
+@pytest.mark.parametrize("saved", [None, [], {}, {"seconds": 1}, {"seconds": 1, "domains": {"state": {}}}, {"seconds": "1", "domains": {}}])
+def test_what_is_no_saved_report(saved):
+    """An error in words, for other types and for missing counts."""
+    with pytest.raises(InvalidValueError, match="no saved report"):
+        Report.from_dict(saved)
+
+
+def png_size(path):
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert data[-8:-4] == b"IEND"
+    return struct.unpack(">II", data[16:24])
+
+
+def test_the_picture(report, tmp_path):
+    """A PNG of the size of its figure; one row for each domain that was read and each operation; pyplot is not touched."""
+    before = "matplotlib.pyplot" in sys.modules  # which another test may have imported
+    figure = report.plot()
+    answers, latencies = figure.axes
+    assert [label.get_text() for label in answers.get_yticklabels()] == ["log", "state"]
+    assert [label.get_text() for label in latencies.get_yticklabels()] == ["log list", "log write_many", "state read"]
+    assert latencies.get_xscale() == "log"
+    shares = [[bar.get_width() for bar in bars] for bars in answers.containers]
+    assert [sum(parts) for parts in zip(*shares, strict=True)] == [pytest.approx(100)] * 2
+    assert [text.get_text() for text in answers.get_legend().get_texts()] == ["process (L1)", "Redis", "miss", "lists, windows"]
+    report.save_png(tmp_path / "report.png")
+    width, height = figure.get_size_inches()
+    assert png_size(tmp_path / "report.png") == (round(width * 120), round(height * 120))
+    assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+def test_the_picture_of_nothing(tmp_path):
+    """Also a report without activity can be told and drawn."""
+    empty = Report.from_dict({"seconds": 0.0, "domains": {}})
+    empty.save_png(str(tmp_path / "empty.png"))
+    assert min(png_size(tmp_path / "empty.png")) > 300
+    assert str(empty) == "0.000 s: 0 read (0 B), 0 written (0 B)"
+
+
+def test_a_place_that_takes_no_picture(report, tmp_path):
+    """A clear error, ours and a builtin."""
+    with pytest.raises(ValueError, match="cannot be written to") as caught:
+        report.save_png(tmp_path / "nowhere" / "report.png")
+    assert isinstance(caught.value, BacktestKitError)
+
+
+def test_without_matplotlib(report, monkeypatch, tmp_path):
+    """Everything but the picture works, and that says what is missing."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "state" in report.table()
+    with pytest.raises(ImportError, match=r'pip install "backtest-kit-mongo\[plot\]"') as caught:
+        report.save_png(tmp_path / "report.png")
+    assert isinstance(caught.value, MissingDependencyError)
+    assert not (tmp_path / "report.png").exists()

@@ -1,0 +1,670 @@
+"""Replies that are cut, late, doubled, replayed or garbled, between this process and real servers: an error or the right answer.
+
+Every test runs with the wire lane and without it. Payloads are distinct by key and by step, so a reply that is taken for another's shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import signal
+import struct
+import threading
+import time
+from urllib.parse import quote
+
+import pymongo
+import pytest
+from bson.errors import BSONError
+from proxy import DRIP, LOST, REPLAY, STALL, TWICE, Fault, Proxy, cut, garbled, late
+from pymongo import common
+
+import backtest_kit_mongo as kit
+from backtest_kit_mongo.errors import BacktestKitError, DatabaseError, ServerTimeoutError, ServerUnavailableError
+from backtest_kit_mongo.registry import default_registry
+
+WHEN = 1_700_000_000_000
+MINUTE = 60_000
+_numbers = itertools.count()
+
+
+@pytest.fixture(params=["1", "0"], ids=["lane-on", "lane-off"], autouse=True)
+def lane(request, monkeypatch):
+    """The wire lane, or pymongo's and redis-py's public methods alone."""
+    monkeypatch.setenv("CC_WIRE_LANE", request.param)
+    monkeypatch.setenv("CC_CANDLE_MEMORY_MB", "0")  # each read of candles shall go to the server
+    # After an error pymongo waits half a second before it looks at the server again. These tests make hundreds of errors.
+    monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.01)
+    return request.param == "1"
+
+
+@pytest.fixture
+def mongod(tmp_path, servers):
+    with Proxy(servers.mongo.socket, str(tmp_path / "m.sock"), "mongo") as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def cache(tmp_path, servers):
+    with Proxy(servers.redis.socket, str(tmp_path / "r.sock"), "redis") as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def begin(settings, mongod, cache):
+    """``begin(milliseconds=..., ...)``: the library behind both proxies, with that socket time-out."""
+
+    def setup(milliseconds=10_000, **others):
+        name = settings["CC_MONGO_CONNECTION_STRING"].rpartition("/")[2]
+        uri = f"mongodb://{quote(mongod.place, safe='')}/{name}?socketTimeoutMS={milliseconds}"
+        kit.close()
+        kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri, "CC_REDIS_HOST": cache.place, **others})
+
+    yield setup
+    mongod.calm()
+    cache.calm()
+    kit.close()
+
+
+def again(call, times=5):
+    """The answer of a call that may need to find out first that a connection is dead; its first errors are ours."""
+    for _ in range(times - 1):
+        with contextlib.suppress(BacktestKitError):
+            return call()
+    return call()
+
+
+class WrongAnswerError(AssertionError):
+    """What must never happen. (Of a kind of its own, since pymongo has assertions, too.)"""
+
+
+def same(answer, wanted):
+    if answer != wanted:
+        raise WrongAnswerError(f"{answer!r} instead of {wanted!r}")
+
+
+# --- one step of each kind of call: asks, and compares the answer with what must be there ---
+
+
+def signal_step(step):
+    return {"of": f"S{step % 5}", "text": f"{step % 5}" * 40}
+
+
+def read_one(step):
+    key = step % 5
+    same(kit.PersistSignalAdapter.read_signal_data(f"S{key}", "s", "e"), signal_step(key))
+
+
+def read_by_key(step):
+    default_registry.mongo.process_ids.clear()
+    default_registry.mongo.redis_ids.client.flushall()
+    read_one(step)
+
+
+def write_one(step):
+    kit.PersistStateAdapter.write_state_data({"n": step}, "W", "b", WHEN + step)
+    same(kit.PersistStateAdapter.read_state_data("W", "b"), {"n": step})
+
+
+def insert_one(step):
+    kit.PersistStateAdapter.write_state_data({"n": step}, f"I{step}", "b", WHEN + step)
+    same(kit.PersistStateAdapter.read_state_data(f"I{step}", "b"), {"n": step})
+
+
+def read_many(step):
+    keys = [f"S{(step + index) % 5}" for index in range(5)]
+    rows = kit.PersistSignalAdapter.read_many([(key, "s", "e") for key in keys])
+    same(rows, [signal_step(int(key[1:])) for key in keys])
+
+
+def write_many(step):
+    items = [({"n": step, "i": index}, f"M{(step + index) % 7}", "b", WHEN) for index in range(4)]
+    kit.PersistStateAdapter.write_many(items)
+    same(kit.PersistStateAdapter.read_many([item[1:3] for item in items]), [item[0] for item in items])
+
+
+def read_storage(step):
+    same([row["id"] for row in kit.PersistStorageAdapter.read_storage_data(True)], [f"row{index}" for index in (4, 3, 2, 1, 0)])
+
+
+def write_storage(step):
+    rows = [{"id": f"{index}", "n": step} for index in range(3)]
+    kit.PersistStorageAdapter.write_storage_data(rows, False)
+    same(sorted(row["n"] for row in kit.PersistStorageAdapter.read_storage_data(False)), [step] * 3)
+
+
+def read_log(step):
+    same([row["id"] for row in kit.PersistLogAdapter.read_log_data(limit=2)], ["log3", "log4"])
+
+
+def read_candles(step):
+    first = step % 10
+    rows = kit.PersistCandleAdapter.read_candles_data("S", "1m", "e", 20, first * MINUTE, 0)
+    same([row["volume"] for row in rows], [float(number) for number in range(first, first + 20)])
+
+
+def write_candles(step):
+    kit.PersistCandleAdapter.write_candles_data(candles(3, first=3 * step), "W", "1m", "e")
+    rows = kit.PersistCandleAdapter.read_candles_data("W", "1m", "e", 3, 3 * step * MINUTE, 0)
+    same([row["volume"] for row in rows], [float(number) for number in range(3 * step, 3 * step + 3)])
+
+
+def candles(count, first=0):
+    return [
+        {"timestamp": index * MINUTE, "open": 2.0, "high": 3.0, "low": 1.0, "close": 2.5, "volume": float(index)}
+        for index in range(first, first + count)
+    ]
+
+
+CALLS = {
+    "read one": ("find", read_one),
+    "read by key": ("find", read_by_key),
+    "write one": ("findandmodify", write_one),
+    "insert one": ("findandmodify", insert_one),
+    "read many": ("find", read_many),
+    "write many": ("update", write_many),
+    "read storage": ("find", read_storage),
+    "write storage": ("update", write_storage),
+    "read log": ("find", read_log),
+    "read candles": ("find", read_candles),
+    "write candles": ("insert", write_candles),
+}
+calls = pytest.mark.parametrize("which", CALLS)
+
+
+def fill():
+    """What the reading steps expect."""
+    kit.PersistSignalAdapter.write_many([(signal_step(key), f"S{key}", "s", "e") for key in range(5)])
+    kit.PersistStorageAdapter.write_storage_data([{"id": f"row{index}"} for index in range(5)], True)
+    kit.PersistLogAdapter.write_log_data([{"id": f"log{index}", "text": "x" * 50} for index in range(5)])
+    kit.PersistCandleAdapter.write_candles_data(candles(30), "S", "1m", "e")
+
+
+def places(reply):
+    """Where to cut or turn: all of the header and the first fields, and a spread over the rest up to the end."""
+    return sorted({*range(min(64, len(reply) + 1)), *range(64, len(reply), max(1, len(reply) // 12)), len(reply) - 1, len(reply)})
+
+
+# --- MongoDB: cuts ---
+
+
+@calls
+def test_one_cut_reply(begin, mongod, which):
+    """One reply is cut after any byte: the call asks again by itself and its answer is right, so is the next one's."""
+    command, step = CALLS[which]
+    begin()
+    fill()
+    numbers = itertools.count()
+    step(next(numbers))
+    for place in places(mongod.good[command]):
+        before = mongod.met[command]
+        mongod.arm(command, cut(place))
+        step(next(numbers))
+        step(next(numbers))
+        assert mongod.met[command] == before + 1
+
+
+@calls
+def test_each_try_is_cut(begin, mongod, which):
+    """Each try meets the same (before the server, after it, in header or body): one of our errors, and the next call is right."""
+    command, step = CALLS[which]
+    begin()
+    fill()
+    numbers = itertools.count()
+    step(next(numbers))
+    for fault in (LOST, cut(0), cut(10), cut(40)):
+        before = mongod.met[command]
+        mongod.arm(command, fault, times=5)
+        with pytest.raises(ServerUnavailableError):
+            step(next(numbers))
+        # Once and once more; the lane hands what breaks on it over to pymongo, which makes three.
+        assert mongod.met[command] - before in (2, 3)
+        mongod.calm()
+        step(next(numbers))
+        mongod.arm(command, fault)
+        step(next(numbers))
+
+
+def test_cut_in_a_later_batch(begin, mongod):
+    """A list longer than one message whose second part is cut: an error, not a shorter list."""
+    begin()
+    rows = [{"id": f"{index:02}", "text": chr(65 + index) * 1_500_000} for index in range(13)]
+    kit.PersistStorageAdapter.write_storage_data(rows, True)
+    for count, place in enumerate((0, 7, 30, 1000, 3_000_000), 1):
+        mongod.arm("getmore", cut(place))
+        with pytest.raises(BacktestKitError):
+            kit.PersistStorageAdapter.read_storage_data(True)
+        assert mongod.met["getmore"] == count
+    assert kit.PersistStorageAdapter.read_storage_data(True) == rows[::-1]
+
+
+def test_an_applied_write_is_not_doubled(begin, mongod, servers, settings):
+    """The server applied it and the reply was lost: sent again, it is one document with the right value."""
+    begin()
+    for step in range(10):
+        mongod.arm("findandmodify", cut(step))
+        kit.PersistStateAdapter.write_state_data({"n": step}, f"K{step % 3}", "b", WHEN)
+        mongod.arm("update", cut(step))
+        kit.PersistMemoryAdapter.write_many([({"n": step}, "s", "b", f"m{index}", WHEN) for index in range(4)])
+        mongod.arm("insert", cut(step))
+        kit.PersistCandleAdapter.write_candles_data(candles(2, first=step), "S", "1m", "e")
+    assert (mongod.met["findandmodify"], mongod.met["update"], mongod.met["insert"]) == (10, 10, 10)
+    with pymongo.MongoClient(settings["CC_MONGO_CONNECTION_STRING"]) as client:
+        database = client.get_default_database()
+        found = sorted((row["bucketName"], row["payload"]["n"]) for row in database["state-items"].find())
+        assert sorted(row["payload"]["n"] for row in database["state-items"].find()) == [7, 8, 9], found
+        assert [row["payload"]["n"] for row in database["memory-items"].find()] == [9] * 4
+        assert sorted(row["timestamp"] for row in database["candle-items"].find()) == [index * MINUTE for index in range(11)]
+
+
+# --- MongoDB: replies out of step ---
+
+
+@calls
+def test_replies_out_of_step(begin, mongod, which):
+    """A reply that comes twice, or one of an earlier request: an error or the right answer; then right answers."""
+    command, step = CALLS[which]
+    begin(500)
+    fill()
+    numbers = itertools.count()
+    for fault in (TWICE, REPLAY, TWICE, REPLAY):
+        step(next(numbers))
+        mongod.arm(command, fault)
+        for _ in range(4):
+            with contextlib.suppress(BacktestKitError):
+                step(next(numbers))
+        again(lambda: step(next(numbers)))
+        step(next(numbers))
+    assert mongod.met[command] == 4
+
+
+@calls
+def test_bytes_one_by_one(begin, mongod, which):
+    """A reply that comes in single bytes is a reply."""
+    command, step = CALLS[which]
+    begin()
+    fill()
+    mongod.arm(command, DRIP, times=3)
+    for number in range(3):
+        step(number)
+    assert mongod.met[command] > 0
+
+
+@calls
+def test_time_out(begin, mongod, which):
+    """No reply in time is a ServerTimeoutError, soon; a reply that comes after it is nobody's."""
+    command, step = CALLS[which]
+    begin(200)
+    fill()
+    numbers = itertools.count()
+    step(next(numbers))
+    for fault in (STALL, late(0.3)):
+        mongod.arm(command, fault)
+        started = time.monotonic()
+        with pytest.raises(ServerTimeoutError):
+            step(next(numbers))
+        assert time.monotonic() - started < 1.5
+        until = time.monotonic() + 0.2  # the late reply comes in the midst of these
+        while time.monotonic() < until:
+            again(lambda: step(next(numbers)))
+    assert mongod.met[command] == 2
+
+
+# --- MongoDB: garbled replies ---
+
+
+def within(reply, name):
+    """Where the value of the first field ``name`` begins."""
+    return reply.index(name + b"\0") + len(name) + 1
+
+
+def frame(reply):
+    """Every byte of a find reply but the inside of its documents: header, flags, lengths, types and names of the envelope."""
+    first = within(reply, b"firstBatch")
+    size = struct.unpack_from("<i", reply, first)[0]
+    inside, place = set(), first + 4
+    while place < first + size - 1:
+        place = reply.index(b"\0", place) + 1
+        length = struct.unpack_from("<i", reply, place)[0]
+        inside |= set(range(place + 4, place + length - 1))
+        place += length
+    return [index for index in range(len(reply)) if index not in inside]
+
+
+LEAKS = (BSONError, LookupError, ValueError)
+"""What pymongo's own code raises, beside its errors, for a reply that lacks a field or is no BSON."""
+
+
+def turned(lane, mongod, command, step, chosen, seed):
+    """Turn bits at the ``chosen`` bytes of a reply, one reply after the other: each time an error of ours or the right answer.
+
+    How often it was noticed: by an error, or by asking again.
+    """
+    draw = random.Random(seed)
+    numbers = itertools.count(1)
+    before = mongod.seen[command]
+    step(next(numbers))
+    usual = mongod.seen[command] - before
+    noticed = 0
+    for place in chosen:
+        flip = draw.choice([1 << draw.randrange(8), draw.randrange(1, 256)])
+        met, seen, failed = mongod.met[command], mongod.seen[command], False
+        mongod.arm(command, garbled(place, flip))
+        try:
+            step(next(numbers))
+        except (ServerUnavailableError, DatabaseError):
+            failed = True
+        except Exception as error:
+            if lane or not isinstance(error, LEAKS):
+                raise AssertionError(f"byte {place} turned by {flip:#x}: {error!r}") from error
+            failed = True
+        assert mongod.met[command] == met + 1
+        noticed += failed or mongod.seen[command] - seen > usual
+        again(lambda: step(next(numbers)))
+    return noticed
+
+
+@pytest.mark.parametrize("which", ["read one", "read by key", "read many", "read storage", "read log", "read candles"])
+def test_garbled_frames_of_reads(begin, mongod, lane, which):
+    """Bits turned anywhere outside of the stored documents. (Inside there is no checksum that could show it.)"""
+    command, step = CALLS[which]
+    begin(200)
+    fill()
+    step(0)
+    chosen = frame(mongod.good[command])
+    draw = random.Random(which)
+    if len(chosen) > 150:
+        chosen = chosen[:60] + draw.sample(chosen[60:], 90)
+    assert turned(lane, mongod, command, step, chosen, which) > len(chosen) / 4
+
+
+@pytest.mark.parametrize("which", ["write one", "insert one", "write many", "write storage", "write candles"])
+def test_garbled_replies_to_writes(begin, mongod, lane, which):
+    """Bits turned anywhere in the reply: if the write counts as done, it is there."""
+    command, step = CALLS[which]
+    begin(200)
+    fill()
+    step(0)
+    assert turned(lane, mongod, command, step, range(len(mongod.good[command])), which) > 20
+
+
+def test_garbled_keys_and_ids(begin, mongod, lane):
+    """Bits turned in the key fields and the ``_id`` of the document of a single read by id: found out by the check of each hit."""
+    begin(200)
+    fill()
+    read_one(0)
+    reply = mongod.good["find"]
+    chosen = []
+    for name, size in ((b"_id", 12), (b"symbol", 4 + 3), (b"strategyName", 4 + 2), (b"exchangeName", 4 + 2)):
+        value = within(reply, name)
+        chosen += range(value - len(name) - 1, value + size)
+    turned(lane, mongod, "find", read_one, chosen, 1)
+
+
+# --- Redis ---
+
+
+def read_shared(step):
+    """A read whose id must come from Redis, or by the key."""
+    default_registry.mongo.process_ids.clear()
+    read_one(step)
+
+
+def read_many_shared(step):
+    default_registry.mongo.process_ids.clear()
+    read_many(step)
+
+
+def insert_many(step):
+    """New records, whose ids go to Redis with one command; read back with the ids that are there."""
+    items = [({"n": step, "i": index}, f"N{step}.{index}", "b", WHEN) for index in range(4)]
+    kit.PersistStateAdapter.write_many(items)
+    default_registry.mongo.process_ids.clear()
+    same(kit.PersistStateAdapter.read_many([item[1:3] for item in items]), [item[0] for item in items])
+
+
+SHARED = {
+    "read one": ("get", read_shared),
+    "read many": ("mget", read_many_shared),
+    "write one": ("set", write_one),
+    "write many": ("mset", insert_many),
+}
+shared = pytest.mark.parametrize("which", SHARED)
+
+
+def redis_errors():
+    return sum(counters["redis_errors"] for counters in kit.stats().values())
+
+
+def used_again(cache, command, step, numbers, seconds=8):
+    """Whether a command goes to Redis and its reply passes, within that time."""
+    cache.calm()
+    cache.good.pop(command, None)
+    until = time.monotonic() + seconds
+    while command not in cache.good and time.monotonic() < until:
+        step(next(numbers))
+    return command in cache.good
+
+
+@shared
+def test_redis_cut(begin, cache, lane, which):
+    """Cut after any byte of a reply, once (asked again, nothing is counted) and twice (counted, done without Redis)."""
+    command, step = SHARED[which]
+    counted = {0, 1} if lane and which == "write one" else {1}  # the lane does not wait for the reply to a SET
+    begin()
+    fill()
+    numbers = itertools.count()
+    assert used_again(cache, command, step, numbers)
+    kit.reset_stats()
+    for place in places(cache.good[command]):
+        before = cache.met[command]
+        cache.arm(command, cut(place))
+        step(next(numbers))
+        step(next(numbers))
+        assert cache.met[command] == before + 1
+    assert redis_errors() == 0
+    for fault in (LOST, cut(0), cut(3)):
+        cache.arm(command, fault, times=2)
+        before = redis_errors()
+        step(next(numbers))
+        assert redis_errors() - before in counted
+        assert used_again(cache, command, step, numbers)
+
+
+@shared
+def test_redis_stalls(begin, cache, lane, which):
+    """No reply, or a late one: one time-out, counted, then without Redis; later with it again, and no reply is taken for another's."""
+    command, step = SHARED[which]
+    counted = {0, 1} if lane and which == "write one" else {1}
+    begin(CC_REDIS_TIMEOUT_MS=100)
+    fill()
+    numbers = itertools.count()
+    for fault in (STALL, late(0.25)):
+        assert used_again(cache, command, step, numbers)
+        before = redis_errors()
+        cache.arm(command, fault)
+        started = time.monotonic()
+        step(next(numbers))
+        assert time.monotonic() - started < 1
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            step(next(numbers))
+        assert redis_errors() - before in counted
+    assert used_again(cache, command, step, numbers)
+
+
+@shared
+def test_redis_bytes_one_by_one(begin, cache, which):
+    command, step = SHARED[which]
+    begin()
+    fill()
+    cache.arm(command, DRIP, times=3)
+    for number in range(5):
+        step(number)
+    assert cache.met[command] > 0
+    assert redis_errors() == 0
+
+
+@shared
+def test_redis_out_of_step(begin, cache, which):
+    """RESP has no numbers: a reply too many shifts all later ones, and every id is another record's. The check of each hit finds out."""
+    command, step = SHARED[which]
+    begin(CC_REDIS_TIMEOUT_MS=200)
+    fill()
+    numbers = itertools.count()
+    assert used_again(cache, command, step, numbers)
+    for fault in (TWICE, REPLAY, TWICE):
+        before = cache.met[command]
+        cache.arm(command, fault)
+        for _ in range(5):
+            for _, other in SHARED.values():
+                step(next(numbers))
+                other(next(numbers))
+        assert cache.met[command] == before + 1
+    assert used_again(cache, command, step, numbers)
+
+
+@shared
+def test_redis_garbled(begin, cache, which):
+    """Bits turned anywhere in a reply, framing, lengths, types and ids: no call fails and no answer is wrong."""
+    command, step = SHARED[which]
+    draw = random.Random(which)
+    numbers = itertools.count()
+    begin(CC_REDIS_TIMEOUT_MS=50)
+    fill()
+    assert used_again(cache, command, step, numbers)
+    size = len(cache.good[command])
+    noticed = 0
+    kit.reset_stats()
+    for place in [*range(min(size, 40)), *(draw.randrange(size) for _ in range(30))]:
+        flip = draw.choice([1 << draw.randrange(8), draw.randrange(1, 256)])
+        before, connections = cache.met[command], cache.connections
+        cache.arm(command, garbled(place, flip))
+        try:
+            step(next(numbers))
+            step(next(numbers))
+        except Exception as error:
+            raise AssertionError(f"byte {place} of {size} turned by {flip:#x}: {error!r}") from error
+        assert cache.met[command] == before + 1
+        noticed += redis_errors() > 0 or cache.connections > connections
+        if redis_errors():
+            begin(CC_REDIS_TIMEOUT_MS=50)  # instead of waiting until the outage is over
+            kit.reset_stats()
+    assert noticed > 0
+
+
+OTHERS = [b":5\r\n", b"+OK\r\n", b"*0\r\n", b"*-1\r\n", b"*1\r\n:1\r\n", b"*4\r\n" + b":1\r\n" * 4, b",1.5\r\n", b"%0\r\n"]
+
+
+@shared
+def test_redis_other_replies(begin, cache, which):
+    """A whole reply of another kind or length, as one for another command would be: no call fails and no answer is wrong."""
+    command, step = SHARED[which]
+    begin(CC_REDIS_TIMEOUT_MS=200)
+    fill()
+    numbers = itertools.count()
+    for reply in OTHERS:
+        assert used_again(cache, command, step, numbers), reply
+        before = cache.met[command]
+        cache.arm(command, Fault(lambda right, earlier, reply=reply: (reply,)))
+        for _ in range(5):
+            step(next(numbers))
+        assert cache.met[command] == before + 1
+    assert used_again(cache, command, step, numbers)
+
+
+# --- both, many threads, signals ---
+
+
+def test_threads_through_a_bad_network(begin, mongod, cache):
+    """Eight threads while replies of both servers are cut and late at random: reads equal what was written, no done write is lost."""
+    begin(100, CC_REDIS_TIMEOUT_MS=50)
+    draw = random.Random(7)
+
+    def choose(command):
+        if command not in {"find", "findandmodify", "update", "get", "set", "mget", "mset"} or draw.random() > 0.08:
+            return None
+        return draw.choice([LOST, TWICE, cut(draw.randrange(200)), cut(0), late(draw.random() * 0.02), late(0.15), DRIP])
+
+    stop, problems, done = time.monotonic() + 2, [], [0] * 8
+
+    def work(number):
+        possible = {key: [None] for key in range(4)}  # what each key may hold: the last done write, or one that failed after it
+        step = 0
+        while time.monotonic() < stop:
+            step += 1
+            key, many = step % 4, step % 8 > 5
+            names = [("bad", f"{number}.{key}"), ("bad", f"{number}.{key}+")]
+            try:
+                if many:
+                    kit.PersistStateAdapter.write_many([({"n": step}, *name, WHEN) for name in names])
+                else:
+                    kit.PersistStateAdapter.write_state_data({"n": step}, *names[0], WHEN)
+                possible[key] = [step]
+            except BacktestKitError:
+                possible[key].append(step)
+            default_registry.mongo.process_ids.clear()
+            for asked in (key, (key + 1) % 4):
+                name = ("bad", f"{number}.{asked}")
+                try:
+                    row = kit.PersistStateAdapter.read_many([name, names[1]])[0] if many else kit.PersistStateAdapter.read_state_data(*name)
+                except BacktestKitError:
+                    continue
+                found = None if row is None else row["n"]
+                if found not in possible[asked]:
+                    problems.append((number, asked, found, possible[asked]))
+                possible[asked] = [found]
+                done[number] += 1
+        mongod.calm()
+        cache.calm()
+        for key, values in possible.items():
+            row = again(lambda key=key: kit.PersistStateAdapter.read_state_data("bad", f"{number}.{key}"))
+            if (None if row is None else row["n"]) not in values:
+                problems.append(("at the end", number, key, row, values))
+
+    def guarded(number):
+        try:
+            work(number)
+        except Exception as error:  # noqa: BLE001 - every kind of error is what the test wants to see
+            problems.append(repr(error))
+
+    mongod.choose = cache.choose = choose
+    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert min(done) > 10
+    assert mongod.met["find"] > 10
+    assert mongod.met["findandmodify"] > 10
+
+
+@pytest.mark.parametrize("which", ["read one", "read by key", "write one", "read many", "write many", "read candles", "get", "mget"])
+def test_interrupt(begin, mongod, cache, which):
+    """Ctrl+C while a reply is under way: it comes out at once, and that reply is nobody's."""
+    begin(CC_REDIS_TIMEOUT_MS=5000)
+    fill()
+    shared = {"get": "read one", "mget": "read many"}.get(which)
+    command, step = CALLS[which] if shared is None else SHARED[shared]
+    for number in range(5):
+        step(number)
+    proxy = mongod if shared is None else cache
+    main = threading.get_ident()
+    for number in range(5, 8):
+        before = proxy.met[command]
+        proxy.arm(command, late(1.0))
+        timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
+        started = time.monotonic()
+        timer.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                step(number)
+            took = time.monotonic() - started
+        finally:
+            timer.join()
+        assert proxy.met[command] == before + 1
+        assert took < 0.5
+        for other in range(5):
+            again(lambda other=other, number=number: step(number + 1 + other))
