@@ -446,6 +446,7 @@ def test_no_budget_changes_an_answer(settings, monkeypatch, ranges):
     """Random windows over candles with holes, with strays, and with new ones meanwhile: memory off, too small, small, ample."""
     monkeypatch.setattr(mongo_candles, "RANGE", ranges)
     monkeypatch.setattr(mongo_candles, "AHEAD", 40)
+    monkeypatch.setattr(mongo_candles, "SHARED", 2 * ranges)
     rng = random.Random(SEED + ranges)
     there = {number for number in range(600) if rng.random() > 0.01}
     fields = dict(zip(("exchangeName", "symbol", "interval"), SERIES, strict=True))
@@ -480,3 +481,27 @@ def test_no_budget_changes_an_answer(settings, monkeypatch, ranges):
     finally:
         for store in stores:
             store.close()
+
+
+def test_a_long_window_with_a_broken_candle_in_either_half(mongo):
+    """Over two connections: a hole in the first half is a miss, whatever the second has; a broken candle is a clear error."""
+    write(columns(0, 10_000))
+    assert (array(10_000, 0) == columns(0, 10_000)).all()
+    documents = kit.get_mongo()["candle-items"]
+    for place in (100, 9_900):
+        kit.PersistCandleAdapter.clear()
+        kept = documents.find_one_and_update({"timestamp": minute(place)}, {"$set": {"low": None}})
+        with pytest.raises(kit.DatabaseError, match="low"):
+            array(10_000, 0)
+        documents.delete_one({"timestamp": minute(place)})
+        assert array(10_000, 0) is None
+        assert array(9_000, 0 if place > 9_000 else 1_000) is not None
+        documents.insert_one(kept)
+    assert (array(10_000, 0) == columns(0, 10_000)).all()
+
+
+def test_a_long_window_over_one_connection(settings):
+    """Where no second connection may be opened."""
+    kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": settings["CC_MONGO_CONNECTION_STRING"] + "?maxPoolSize=1"})
+    write(columns(0, 10_000))
+    assert (array(10_000, 0) == columns(0, 10_000)).all()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -33,6 +35,9 @@ BATCH = 10_000
 RANGE = 4_000
 """Candles per query of a long window: one range is decoded while the server works on the next."""
 
+SHARED = 8_000
+"""From so many candles on a window is read over two connections, so that two cores of the server work on it."""
+
 AHEAD, FARTHEST = 1_000, 32_768
 """How many candles are read behind a small window: at first, and at most, doubled while a caller walks forward."""
 
@@ -41,7 +46,8 @@ class MongoCandles:
     """The candle domain of a Mongo store. A series is (exchangeName, symbol, interval)."""
 
     def __init__(self, config: Config, connection: MongoConnection, redis_ids: RedisIds, metrics: Metrics) -> None:
-        self.blocks = CandleBlocks(config.CC_CANDLE_MEMORY_MB * 1024 * 1024, metrics.domains["candle"], (READS, HITS_BLOCK, READ))
+        self._counters = metrics.domains["candle"]
+        self.blocks = CandleBlocks(config.CC_CANDLE_MEMORY_MB * 1024 * 1024, self._counters, (READS, HITS_BLOCK, READ))
         renew_after_fork(self.blocks)
         self._with_ids = config.CC_REDIS_IDS == "all"
         self._connection = connection
@@ -56,12 +62,23 @@ class MongoCandles:
         step = interval_ms(series[2])
         head = self.blocks.head(series, limit, since)
         known = 0 if head is None else len(head)
-        if head is not None and known == limit:
+        if head is not None and known == limit:  # in more than one run
+            self._counters.add(HITS_BLOCK)
             return head
         start, wanted = since + known * step, limit - known
         ahead = self._how_far(series, start, wanted)
         now = time.time_ns() // 1_000_000  # before the question: what closes meanwhile may still have been open in the answer
-        found = self._fetch(series, start, wanted, ahead)
+        found = np.empty(wanted + ahead, CANDLE_DTYPE)
+        if ahead or wanted < SHARED:
+            filled = self._fetch(series, start, found, wanted)
+        else:
+            half = wanted // 2
+            with ThreadPoolExecutor(1) as other:
+                later = other.submit(copy_context().run, self._fetch, series, start + half * step, found[half:], wanted - half)
+                filled = self._fetch(series, start, found[:half], half)
+                filled += later.result() if filled == half else 0
+        if filled < len(found):
+            found = found[:filled].copy()
         end = start + len(found) * step
         # After a miss the next question is asked without more; after the end of the stored candles it begins small again.
         self._ahead[series] = (end, 0 if len(found) < wanted else max(ahead, AHEAD // 2) if len(found) == wanted + ahead else AHEAD // 2)
@@ -84,29 +101,28 @@ class MongoCandles:
         end, before = self._ahead.get(series, (start, AHEAD // 2))
         return min(2 * before, FARTHEST) if start == end else AHEAD if before else 0
 
-    def _fetch(self, series: Key, since: int, wanted: int, ahead: int) -> CandleArray:
-        """The candles from ``since`` on up to the first hole, at most ``wanted + ahead``. What lies ahead never raises."""
+    def _fetch(self, series: Key, since: int, target: CandleArray, wanted: int) -> int:
+        """Read the candles from ``since`` on into ``target``, up to the first hole; how many. Those beyond ``wanted`` never raise."""
         domain = DOMAINS["candle"]
-        step = interval_ms(series[2])
-        limit = wanted + ahead
+        step, limit = interval_ms(series[2]), len(target)
         length = max(RANGE, -(-limit // 256))  # a window of a hundred years is not asked for in a hundred thousand questions
         bounds = [since + index * step for index in (*range(0, limit, length), limit)]
         fields = _fields(series)
         queries: list[Document] = [
             {"filter": {**fields, "timestamp": {"$gte": start, "$lt": end}}, "sort": {"timestamp": 1}} for start, end in pairwise(bounds)
         ]
-        found = np.empty(limit, CANDLE_DTYPE)
-        memory, filled, error = found.view(np.int8), 0, None
+        memory, filled = target.view(np.int8), 0
+        broken: bytes | None = None
         for batch in self._connection.fetch(domain, queries):
             try:
                 filled = decode_candles([batch], memory, since, step, limit, filled)
-            except ValueError as problem:
-                error = problem
+            except ValueError:
+                broken = batch
                 break
-        if error is not None and filled < wanted:
+        if broken is not None and filled < wanted:
             with reading(domain, " ".join(series)):
-                filled = decode_candles([batch], memory[: wanted * CANDLE_DTYPE.itemsize], since, step, wanted, filled)
-        return found if filled == limit else found[:filled].copy()
+                filled = decode_candles([broken], memory[: wanted * CANDLE_DTYPE.itemsize], since, step, wanted, filled)
+        return filled
 
     def clear(self) -> None:
         """Forget what is known of stored candles."""
