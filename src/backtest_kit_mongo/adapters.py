@@ -43,12 +43,10 @@ class InstanceBase(Contract):
 
     def __init__(self, *context: Any) -> None:
         self._metrics = default_registry.metrics
+        self._binding = default_registry.bindings[self._domain.name]
 
     def _store(self) -> Store:
         return default_registry.store(self._domain)
-
-    def _store_or_none(self) -> Store | None:
-        return default_registry.bindings[self._domain.name].store or default_registry.mongo_or_none
 
     def wait_for_init(self, initial: bool = True) -> None:
         """Return at once unless ``initial``; then when the store is ready (15 s at most)."""
@@ -70,9 +68,6 @@ class AdapterBase(Contract):
 
     def _store(self) -> Store:
         return self._binding.store or self._registry.mongo
-
-    def _store_or_none(self) -> Store | None:
-        return self._binding.store or self._registry.mongo_or_none
 
     def __repr__(self) -> str:
         bound = self._binding.custom or (MongoStore if self._binding.store is None else type(self._binding.store))

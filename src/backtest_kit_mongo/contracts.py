@@ -7,7 +7,6 @@ bound to these operations in ``adapters``.
 from __future__ import annotations
 
 import dataclasses
-import math
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,11 +14,13 @@ from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from types import UnionType
-from typing import Any, Final, TypeVar, Union, get_origin
+from typing import Any, Final, Protocol, TypeVar, Union, get_origin
 
 import msgspec
 import numpy as np
 
+from ._core.blocks import CandleBlocks
+from ._core.hits import EMPTY, LONG_WAY, Hits, repair_lifetime
 from .candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms, to_columns, to_dicts
 from .domains import Domain
 from .errors import BacktestKitError, InvalidTypeError, InvalidValueError
@@ -57,31 +58,15 @@ def milliseconds(name: str, value: Any) -> int:
     raise InvalidTypeError(f"{name} must be an aware datetime or an int (ms since the epoch), got {type(value).__name__}")
 
 
-def repair_lifetime(body: Any) -> None:
-    """Set each null ``minuteEstimatedTime`` of a row, and of the rows right below it, to +Infinity, in place.
-
-    JSON has no Infinity, so a row that went through JSON holds null. Rows stand alone (Signal), below a name (Strategy), or in
-    [key, row] pairs (Risk).
-    """
-    if isinstance(body, dict):
-        _repair_row(body)
-        for name, row in body.items():
-            # A created signal is not a row yet: there the field is optional, and null means the default.
-            if isinstance(row, dict) and name != "createdSignal":
-                _repair_row(row)
-    elif isinstance(body, list):
-        for pair in body:
-            if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], dict):
-                _repair_row(pair[1])
-
-
-def _repair_row(row: dict[str, Any]) -> None:
-    if row.get("minuteEstimatedTime", 0) is None:
-        row["minuteEstimatedTime"] = math.inf
-
-
 def _is_row(value: Any) -> bool:
     return isinstance(value, (Mapping, msgspec.Struct)) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+
+
+class Shortcuts(Protocol):
+    """What the store in force offers to be tried first, if there is one and it does."""
+
+    hits: Hits | None
+    blocks: CandleBlocks | None
 
 
 class Contract:
@@ -90,12 +75,10 @@ class Contract:
     _domain: Domain
     _metrics: Metrics
 
+    _binding: Shortcuts
+
     def _store(self) -> Store:
         """The store in force; NotConfiguredError if there is none yet."""
-        raise NotImplementedError
-
-    def _store_or_none(self) -> Store | None:
-        """The store in force, if there is one."""
         raise NotImplementedError
 
     # --- arguments ---
@@ -170,11 +153,13 @@ class Contract:
     def _read(self, key: Key, when: Any, type: Any = None) -> Any:
         if when is not NO_TIME:
             milliseconds("when", when)
-        store = self._store_or_none()
-        if store is not None and store.hits is not None:
-            record = store.hits[self._domain.name](key)
-            if record is not None:
-                return self._value(record, type)
+        hits = self._binding.hits
+        if hits is not None:
+            body = hits(key)
+            if body is EMPTY:
+                return self._domain.empty()
+            if body is not LONG_WAY:
+                return body if type is None else typed(self._domain.name, body, type)
         self._check(key)
         self._count(READS)
         return self._value(self._timed(READ, lambda store: store.read(self._domain, (key,)))[0], type)
@@ -314,8 +299,8 @@ class Contract:
     # What lies in memory was asked for with good arguments, so a window that is found there needs no check.
 
     def _candles(self, key: Key, limit: int, since: int, until: int, type: Any = None) -> Any:
-        store = self._store_or_none()
-        rows = None if store is None or store.blocks is None else store.blocks.rows(key, limit, since, until)
+        blocks = self._binding.blocks
+        rows = None if blocks is None else blocks.rows(key, limit, since, until)
         if rows is None:
             window = self._window(key, limit, since, until)
             if window is None:
@@ -324,8 +309,8 @@ class Contract:
         return rows if type is None else [typed("candle", row, type) for row in rows]
 
     def _array(self, key: Key, limit: int, since: int) -> CandleArray | None:
-        store = self._store_or_none()
-        found = None if store is None or store.blocks is None else store.blocks.array(key, limit, since)
+        blocks = self._binding.blocks
+        found = None if blocks is None else blocks.array(key, limit, since)
         return self._window(key, limit, since) if found is None else found
 
     def _put_candles(self, candles: Any, key: Key) -> None:

@@ -16,6 +16,8 @@ import redis
 from pymongo.database import Database
 from pymongo.uri_parser import parse_uri
 
+from ._core.blocks import CandleBlocks
+from ._core.hits import Hits
 from .config import DEFAULT_DATABASE, Config, load_config
 from .domains import DOMAINS, Domain
 from .embedded import EmbeddedServers, default_data_dir
@@ -34,16 +36,26 @@ __all__ = [
 class Binding:
     """What serves one domain: a store, and in front of it, if somebody asked for it, a class of their own."""
 
-    __slots__ = ("custom", "instances", "store")
+    __slots__ = ("_name", "_registry", "blocks", "custom", "hits", "instances", "store")
 
-    def __init__(self) -> None:
+    def __init__(self, registry: Registry, name: str) -> None:
+        self._registry, self._name = registry, name
         self.store: Store | None = None
+        self.hits: Hits | None = None
+        self.blocks: CandleBlocks | None = None
         self.custom: type[Any] | None = None
         self.instances: dict[tuple[Any, ...], Any] = {}
 
     def use(self, store: Store | None, custom: type[Any] | None = None) -> None:
         """Serve the domain from ``store`` (None: the registry's MongoDB), through ``custom`` if given."""
         self.store, self.custom, self.instances = store, custom, {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Note the shortcuts of the store in force."""
+        store = self.store or self._registry.mongo_or_none
+        self.hits = None if store is None or store.hits is None else store.hits[self._name]
+        self.blocks = None if store is None else store.blocks
 
 
 class Registry:
@@ -51,7 +63,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self.bindings = {name: Binding() for name in DOMAINS}
+        self.bindings = {name: Binding(self, name) for name in DOMAINS}
         self._given: Config | None = None
         self._config: Config | None = None  # the same, with the places of embedded servers
         self._mongo: MongoStore | None = None
@@ -103,9 +115,14 @@ class Registry:
                 self._servers = EmbeddedServers(folder).start()
             effective = config if self._servers is None else _at(self._servers, config)
             before, self._mongo = self._mongo, MongoStore(effective, self.metrics)
+            self._refresh()
             self._given, self._config = config, effective
         if before is not None:
             before.close()
+
+    def _refresh(self) -> None:
+        for binding in self.bindings.values():
+            binding.refresh()
 
     def install(self) -> None:
         """Serve every domain from MongoDB."""
@@ -126,6 +143,7 @@ class Registry:
         """Close connections and stop embedded servers of our own; idempotent. What is stored stays."""
         with self._lock:
             mongo, self._mongo = self._mongo, None
+            self._refresh()
             servers, self._servers = self._servers, None
             self._given = self._config = None
         if mongo is not None:

@@ -1,26 +1,31 @@
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Final, final
 
 from .bson import RecordReader
 from .counters import Counters
 from .ids import IdTable
 from .wire import MongoLinks
 
-R = TypeVar("R", bound=tuple[Any, ...])
+LONG_WAY: Final[Any]
+EMPTY: Final[Any]
 
+def repair_lifetime(body: Any) -> None: ...
+def parse_id(value: object) -> bytes | None: ...
 @final
-class Hits(Generic[R]):
+class Hits:
     def __init__(
         self,
+        domain: Any,
         ids: IdTable,
-        reader: RecordReader[R],
+        reader: RecordReader[Any],
         counters: Counters,
-        names: tuple[str, ...],
-        kinds: tuple[type, ...],
-        counts: tuple[int, int, int, int],
+        counts: tuple[int, int, int, int, int],
+        get_command: Callable[[tuple[Any, ...]], bytes],
+        redis_line: Callable[[], Any],
         translated: Callable[[Any], Exception],
     ) -> None: ...
     connected: bool
     def connect(self, links: MongoLinks, head: bytes, tail: bytes) -> None: ...
     def disconnect(self) -> None: ...
-    def __call__(self, key: tuple[Any, ...]) -> R | None: ...
+    def is_absent(self, key: tuple[Any, ...]) -> bool: ...
+    def __call__(self, key: tuple[Any, ...]) -> Any: ...

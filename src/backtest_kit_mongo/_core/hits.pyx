@@ -1,52 +1,93 @@
-"""The straight path of a hit: from a key whose id this process knows to its record, with one exchange and no Python in between."""
+"""The straight path of a hit: from a key to what a read gives for it, with one exchange (or two) and no Python in between."""
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
+
+from math import inf
 
 from pymongo.errors import PyMongoError
 
 from backtest_kit_mongo._core.bson cimport RecordReader
 from backtest_kit_mongo._core.counters cimport Counters
 from backtest_kit_mongo._core.ids cimport IdTable, hash_of
-from backtest_kit_mongo._core.wire cimport MongoLinks, now_ns
+from backtest_kit_mongo._core.wire cimport MongoLinks, RedisLink, now_ns
 
 from backtest_kit_mongo._core.keys import check_fields
-from backtest_kit_mongo._core.wire import NOT_TAKEN
+from backtest_kit_mongo._core.wire import NOT_TAKEN, BrokenLink, Unusual
+
+LONG_WAY = object()
+"""What ``Hits`` gives where the store must be asked: an unknown or stale id, an illegal key, a connection that cannot be used."""
+
+
+cdef int _repair_row(dict row) except -1:
+    if "minuteEstimatedTime" in row and row["minuteEstimatedTime"] is None:
+        row["minuteEstimatedTime"] = inf
+    return 0
+
+
+cpdef object repair_lifetime(object body):
+    """Set each null ``minuteEstimatedTime`` of a row, and of the rows right below it, to +Infinity, in place.
+
+    JSON has no Infinity, so a row that went through JSON holds null. Rows stand alone (Signal), below a name (Strategy), or in
+    [key, row] pairs (Risk).
+    """
+    cdef object name, member
+    if isinstance(body, dict):
+        _repair_row(body)
+        for name, member in (<dict> body).items():
+            # A created signal is not a row yet: there the field is optional, and null means the default.
+            if isinstance(member, dict) and name != "createdSignal":
+                _repair_row(member)
+    elif isinstance(body, list):
+        for member in <list> body:
+            if isinstance(member, list) and len(<list> member) == 2 and isinstance((<list> member)[1], dict):
+                _repair_row((<list> member)[1])
+
+
+EMPTY = object()
+"""What ``Hits`` gives for a record that is removed or has no body."""
 
 
 @cython.final
 cdef class Hits:
-    """Reads of one domain. Called with a key: its record, or None where the long way must be gone.
+    """Reads of one domain. Called with a key: the body of its record, EMPTY, or LONG_WAY.
 
-    The long way is gone for everything but a plain hit: an illegal key, an id that is not known, that leads nowhere or elsewhere, a
-    connection that cannot be used, a document that cannot be read. It does its own counting, and says what is wrong.
+    The long way is gone for everything but a plain hit. It does its own counting, and says what is wrong.
     """
 
     cdef IdTable ids
     cdef RecordReader reader
     cdef Counters counters
     cdef tuple names, kinds
-    cdef int reads, hits, errors, operation
-    cdef object translated
+    cdef int reads, process_hits, redis_hits, errors, operation
+    cdef bint lifetime
+    cdef object get_command, redis_line, translated
     cdef MongoLinks links
     cdef bytes head, tail
+    cdef object absent
 
-    def __init__(self, IdTable ids not None, RecordReader reader not None, Counters counters not None, tuple names, tuple kinds,
-                 tuple counts not None, translated):
-        """``counts``: under which numbers to count reads, hits and errors, and the latency; ``translated``: our error for a driver's."""
-        self.ids = ids
-        self.reader = reader
-        self.counters = counters
-        self.names, self.kinds = names, kinds
-        self.reads, self.hits, self.errors, self.operation = counts
-        self.translated = translated
+    def __init__(
+        self, domain, IdTable ids not None, RecordReader reader not None, Counters counters not None, tuple counts not None,
+        get_command, redis_line, translated,
+    ):
+        """``domain``: a row of the table. ``counts``: the numbers of reads, hits (process, Redis), errors, and of the operation.
+
+        ``get_command``: the Redis command for a key; ``redis_line``: this thread's connection to Redis if it is in use and in order, else
+        None; ``translated``: our error for one of the driver's.
+        """
+        self.ids, self.reader, self.counters = ids, reader, counters
+        self.names, self.kinds = domain.key, domain.kinds
+        self.reads, self.process_hits, self.redis_hits, self.errors, self.operation = counts
+        self.lifetime = domain.lifetime
+        self.get_command, self.redis_line, self.translated = get_command, redis_line, translated
 
     def connect(self, MongoLinks links not None, bytes head not None, bytes tail not None):
         """Read over ``links``, with a find that has the id between ``head`` and ``tail``."""
         self.head, self.tail, self.links = head, tail, links
 
     def disconnect(self):
-        """Give None for everything."""
+        """Give LONG_WAY for everything."""
         self.links = None
 
     @property
@@ -54,27 +95,95 @@ cdef class Hits:
         """Whether there are links to read over."""
         return self.links is not None
 
+    def is_absent(self, tuple key) -> bool:
+        """Whether Redis has just said, to the call with this very tuple, that it holds no id; it need not be asked again."""
+        found = self.absent is key
+        self.absent = None
+        return found
+
+    cdef bytes ask_redis(self, tuple key):
+        """The id that Redis holds, or None."""
+        cdef RedisLink link
+        cdef bytes value
+        line = self.redis_line()
+        if line is None or line.link is None:
+            return None
+        link = line.link
+        try:
+            answer = link.call(self.get_command(key))
+        except Unusual:
+            return None
+        except BaseException as error:
+            line.drop()
+            if not isinstance(error, BrokenLink):
+                raise
+            return None
+        if answer is None:
+            self.absent = key
+        return _id_of(answer)
+
     def __call__(self, tuple key not None):
-        """The record, or None."""
+        """The body, EMPTY, or LONG_WAY."""
         cdef int64_t started = now_ns()
         cdef bytes value
+        cdef bint known = True
         cdef MongoLinks links = self.links
         if links is None:
-            return None
+            return LONG_WAY
         try:
             check_fields(key, self.names, self.kinds)
             value = self.ids.look_up(hash_of(key))
             if value is None:
-                return None
-            answer = links.match(self.head, value, self.tail, self.reader, key)
+                known = False
+                value = self.ask_redis(key)
+                if value is None:
+                    return LONG_WAY
+            record = links.match(self.head, value, self.tail, self.reader, key)
         except (TypeError, ValueError):
-            return None
+            return LONG_WAY
         except PyMongoError as error:  # the configured time has passed: to try again would double it
             self.counters.add(self.errors)
             raise self.translated(error) from error
-        if answer is None or answer is NOT_TAKEN:
-            return None
+        if record is None or record is NOT_TAKEN:
+            return LONG_WAY
+        if not known:
+            self.ids.put(key, value)
+        _, body, _, removed = record
+        if removed or body is None:
+            body = EMPTY
+        elif self.lifetime:
+            repair_lifetime(body)
         self.counters.add(self.reads)
-        self.counters.add(self.hits)
+        self.counters.add(self.process_hits if known else self.redis_hits)
         self.counters.observe(self.operation, now_ns() - started)
-        return answer
+        return body
+
+
+cdef bytes _id_of(object value):
+    """The id in a Redis value (24 hexadecimal digits), or None."""
+    cdef bytes answer
+    cdef const unsigned char* digits
+    cdef unsigned char* target
+    cdef int i, digit, byte = 0
+    if not isinstance(value, bytes) or PyBytes_GET_SIZE(value) != 24:
+        return None
+    answer = PyBytes_FromStringAndSize(NULL, 12)
+    digits = <const unsigned char*> PyBytes_AS_STRING(value)
+    target = <unsigned char*> PyBytes_AS_STRING(answer)
+    for i in range(24):
+        digit = digits[i]
+        if 48 <= digit <= 57:
+            digit -= 48
+        elif 97 <= digit | 32 <= 102:
+            digit = (digit | 32) - 87
+        else:
+            return None
+        byte = byte << 4 | digit
+        if i & 1:
+            target[i >> 1] = byte & 255
+    return answer
+
+
+def parse_id(value) -> bytes | None:
+    """The id (12 bytes) in a Redis value (24 hexadecimal digits), or None if it holds none."""
+    return _id_of(value)

@@ -46,3 +46,14 @@ cdef class MongoLinks:
     cpdef object give_back(self, MongoLink link)
     cdef object failed(self, MongoLink link, object error)
     cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key)
+
+cdef class RedisLink(Link):
+    cdef Py_ssize_t at
+    cdef int pending
+    cdef readonly object late_error
+
+    cpdef object call(self, bytes command)
+    cdef Py_ssize_t line(self) except -1
+    cdef int more(self, Py_ssize_t size) except -1
+    cdef int64_t number(self, Py_ssize_t length) except? -1
+    cdef object reply(self, int depth)

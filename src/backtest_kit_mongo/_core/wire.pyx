@@ -567,10 +567,6 @@ def upserted_ids(const unsigned char[::1] reply not None) -> dict:
 cdef class RedisLink(Link):
     """Sends commands and reads their replies; a posted command's reply is read before the next one's."""
 
-    cdef Py_ssize_t at
-    cdef int pending
-    cdef readonly object late_error
-
     def post(self, bytes command not None):
         """Send a command whose reply is read later, by the next ``call`` or ``settle``."""
         cdef iovec piece
@@ -594,9 +590,11 @@ cdef class RedisLink(Link):
         error, self.late_error = self.late_error, None
         return error
 
-    def call(self, bytes command not None):
+    cpdef object call(self, bytes command):
         """Send a command and read its reply: bytes, int, list or None; Unusual for an error reply."""
         cdef iovec piece
+        if command is None:
+            raise TypeError("a command is bytes")
         piece.iov_base, piece.iov_len = PyBytes_AS_STRING(command), PyBytes_GET_SIZE(command)
         self.send(&piece, 1)
         self.settle()

@@ -46,8 +46,8 @@ class Store(Protocol):
         """Closed candles in the memory of this process, to be looked at before ``read_candles``; None where it would save nothing."""
 
     @property
-    def hits(self) -> Mapping[str, Hits[Record]] | None:
-        """By domain name the straight path to a record, to be tried before ``read``; None where it would save nothing."""
+    def hits(self) -> Mapping[str, Hits] | None:
+        """By domain name the straight path to a body, to be tried before ``read``; None where it would save nothing."""
 
     def wait_for_init(self, timeout: float) -> None:
         """Return when the store is ready; raise ServerTimeoutError within ``timeout`` seconds if not."""

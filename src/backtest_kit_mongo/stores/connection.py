@@ -84,7 +84,7 @@ class MongoConnection:
         self.config = config
         self._closed = False
         self._client: MongoClient[Document] | None = None
-        self._straight: list[Hits[Any]] = []
+        self._straight: list[Hits] = []
         self.renew()
         renew_after_fork(self)
 
@@ -173,7 +173,7 @@ class MongoConnection:
                 lane = self._lane_or_none
         return lane
 
-    def connect(self, domain: Domain, hits: Hits[Any]) -> None:
+    def connect(self, domain: Domain, hits: Hits) -> None:
         """Let ``hits`` read over this connection, until it is closed or the process forks."""
         messages, lane = self._messages_of(domain), self._lane
         if lane.usable and not self._closed:

@@ -6,7 +6,6 @@ writes it. Whatever Redis does, no read or write fails for it: an outage is coun
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import socket
 import threading
@@ -44,22 +43,12 @@ _WHERE: Final = "is it running? CC_REDIS_HOST and CC_REDIS_PORT say where"
 
 
 # The keys and commands of each domain.
-_BUILDERS: Final = {name: core.KeyBuilder(domain.prefix.encode(), domain.cache_order) for name, domain in DOMAINS.items()}
+BUILDERS: Final = {name: core.KeyBuilder(domain.prefix.encode(), domain.cache_order) for name, domain in DOMAINS.items()}
 
 
 def redis_key(domain: Domain, key: Key) -> bytes:
     """The Redis key of a record."""
-    return _BUILDERS[domain.name].key(key)
-
-
-def parse_id(value: bytes | None) -> bytes | None:
-    """The id (12 bytes) in a Redis value (24 hexadecimal digits), or None if it holds none."""
-    if not isinstance(value, bytes) or len(value) != 24:  # a reply out of step may be of any type
-        return None
-    try:
-        return binascii.unhexlify(value)
-    except binascii.Error:
-        return None
+    return BUILDERS[domain.name].key(key)
 
 
 class ProcessIds:
@@ -176,21 +165,20 @@ class _WireLine:
     def __init__(self, connection: Any, seconds: float) -> None:
         self._connection = connection
         self._seconds = seconds
-        self._link: RedisLink | None = None
+        self.link: RedisLink | None = None
 
     def _run(self, work: Callable[[RedisLink, bytes], Any], command: bytes) -> Any:
-        link = self._link
+        link = self.link
         try:
             if link is None:
                 self._connection.connect()
-                link = self._link = RedisLink(self._connection, self._connection._sock.fileno(), self._seconds)
+                link = self.link = RedisLink(self._connection, self._connection._sock.fileno(), self._seconds)
             answer = work(link, command)
             late = link.take_late_error()
         except Unusual as error:
             raise ResponseError(str(error)) from None  # a whole reply: the connection stays in step
         except BaseException as error:
-            self._link = None
-            self._connection.disconnect()
+            self.drop()
             if isinstance(error, LinkTimeout):
                 raise RedisTimeoutError(str(error)) from None
             if isinstance(error, (BrokenLink, UnicodeError)):
@@ -199,6 +187,11 @@ class _WireLine:
         if late is not None:
             raise PostedError(str(late), answer)
         return answer
+
+    def drop(self) -> None:
+        """After a broken exchange: the next one is on a new connection. By the line's own thread."""
+        self.link = None
+        self._connection.disconnect()
 
     def call(self, command: bytes) -> Any:
         """Send one command and read its reply."""
@@ -277,6 +270,13 @@ class RedisIds:
                 self._lines.add(line)
         return line
 
+    def line_in_order(self) -> _WireLine | None:
+        """This thread's connection, if it stands and nothing is known to be wrong with Redis."""
+        if self._closed or self._reach.on:
+            return None
+        line = getattr(self._local, "line", None)
+        return line if isinstance(line, _WireLine) else None
+
     def _send(self, command: bytes, posted: bool) -> Any:
         line = self._line()
         act = line.post if posted else line.call
@@ -326,12 +326,12 @@ class RedisIds:
 
     def get(self, domain: Domain, key: Key) -> bytes | None:
         """The value as Redis holds it (GARBAGE if it is no string), or None."""
-        value: bytes | None = self._guarded(domain, _BUILDERS[domain.name].get(key))
+        value: bytes | None = self._guarded(domain, BUILDERS[domain.name].get(key))
         return value
 
     def get_many(self, domain: Domain, keys: Sequence[Key]) -> list[bytes | None]:
         """The values of many keys with one MGET."""
-        reply = self._guarded(domain, _BUILDERS[domain.name].mget(keys))
+        reply = self._guarded(domain, BUILDERS[domain.name].mget(keys))
         if isinstance(reply, list) and len(reply) == len(keys):
             return reply
         if reply is not None:
@@ -340,24 +340,24 @@ class RedisIds:
 
     def put(self, domain: Domain, key: Key, value: bytes) -> None:
         """Write one id."""
-        self._guarded(domain, _BUILDERS[domain.name].set(key, value), writes=True, posted=True)
+        self._guarded(domain, BUILDERS[domain.name].set(key, value), writes=True, posted=True)
 
     def put_many(self, domain: Domain, ids: Iterable[tuple[Key, bytes]]) -> None:
         """Write many ids, a thousand per MSET."""
         pairs = iter(ids)
         while chunk := list(islice(pairs, SCAN_COUNT)):
-            self._guarded(domain, _BUILDERS[domain.name].mset(chunk), writes=True)
+            self._guarded(domain, BUILDERS[domain.name].mset(chunk), writes=True)
 
     def put_series(self, domain: Domain, series: Key, ids: Iterable[tuple[int, bytes]]) -> None:
         """Write the ids of keys that differ in their last field alone, a thousand per MSET."""
         pairs = iter(ids)
         while chunk := list(islice(pairs, SCAN_COUNT)):
-            self._guarded(domain, _BUILDERS[domain.name].mset_grid(series, chunk), writes=True)
+            self._guarded(domain, BUILDERS[domain.name].mset_grid(series, chunk), writes=True)
 
     def drop(self, domain: Domain, keys: Sequence[Key]) -> None:
         """Delete entries."""
         if keys:
-            self._guarded(domain, _BUILDERS[domain.name].delete(keys), writes=True)
+            self._guarded(domain, BUILDERS[domain.name].delete(keys), writes=True)
 
     # --- explicit ---
 

@@ -17,7 +17,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import PyMongoError
 
 from .._core import bson
-from .._core.hits import Hits
+from .._core.hits import Hits, parse_id
 from ..candles import CandleArray
 from ..config import Config
 from ..domains import DOMAINS, Domain
@@ -25,7 +25,7 @@ from ..errors import BacktestKitError, DatabaseError, IndexConflictError, Server
 from ..metrics import BACKFILLS, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, READ, READS, STALE, Metrics
 from .base import Key, Record, encode
 from .connection import Document, MongoConnection, reading, retried, translated, translates
-from .idcache import DomainIds, ProcessIds, RedisIds, parse_id
+from .idcache import BUILDERS, DomainIds, ProcessIds, RedisIds
 from .indexes import conflict_error, ensure_indexes
 from .mongo_candles import MongoCandles
 
@@ -50,10 +50,17 @@ class MongoStore:
         self.blocks = self.candles.blocks
         self._metrics = metrics
         self._readers = {name: bson.RecordReader(domain.key, domain.body or "", Record) for name, domain in DOMAINS.items()}
-        counts = (READS, HITS_PROCESS, ERRORS, READ)
+        counts = (READS, HITS_PROCESS, HITS_REDIS, ERRORS, READ)
         self.hits = {
             name: Hits(
-                self.process_ids.of(domain), self._readers[name], metrics.domains[name], domain.key, domain.kinds, counts, translated
+                domain,
+                self.process_ids.of(domain),
+                self._readers[name],
+                metrics.domains[name],
+                counts,
+                BUILDERS[name].get,
+                self.redis_ids.line_in_order,
+                translated,
             )
             for name, domain in DOMAINS.items()
         }
@@ -151,7 +158,7 @@ class MongoStore:
                 return record
             counters.add(STALE)
             self.process_ids.drop(domain, key)
-        value = self.redis_ids.get(domain, key)
+        value = None if self.hits[domain.name].is_absent(key) else self.redis_ids.get(domain, key)
         shared = parse_id(value)
         if shared is not None and shared != known:
             record = self._find(domain, key, shared)
