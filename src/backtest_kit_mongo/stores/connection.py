@@ -371,6 +371,8 @@ def retried(domain: Domain, operation: Callable[[], R]) -> R:
             races += 1
             if races > _RACES or not lost_races(domain, error):
                 raise
+        except BacktestKitError:
+            raise
         except (LookupError, ValueError) as error:  # pymongo's own words for a reply that lacks a field
             raise DatabaseError(f"a reply of MongoDB cannot be read: {_first_line(error)}") from error
 
