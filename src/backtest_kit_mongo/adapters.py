@@ -6,8 +6,9 @@ Both are bound from the table in ``domains``: a method is its row's ``Call`` wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from .candles import interval_ms, to_columns
@@ -15,7 +16,7 @@ from .contracts import DEFAULT_LIMIT, NO_TIME, Contract, typed
 from .domains import DOMAINS, Call, Domain, Operation, field_name
 from .errors import InvalidTypeError
 from .registry import Registry, default_registry
-from .stores.base import Store
+from .stores.base import Key, Store
 from .stores.idcache import DomainIds
 from .stores.memory import DummyStore, MemoryStore
 from .stores.mongo import MongoStore
@@ -174,8 +175,8 @@ class AdapterBase(Contract):
 class KeyedAdapterBase(AdapterBase):
     """An adapter of a domain with one record per key: batches."""
 
-    _read_order: ClassVar[tuple[int, ...]]
-    _write_order: ClassVar[tuple[int, ...]]
+    _read_order: ClassVar[Callable[[Sequence[Any]], Key]]
+    _write_order: ClassVar[Callable[[Sequence[Any]], Key]]
     _read_call: ClassVar[Call]
     _write_call: ClassVar[Call]
 
@@ -187,7 +188,7 @@ class KeyedAdapterBase(AdapterBase):
         arguments = [name for name in self._read_call.arguments if name != "when"]
         rows = _rows(self._domain, contexts, arguments)
         if self._binding.custom is None:
-            return self._read_many([tuple(row[position] for position in self._read_order) for row in rows], type)
+            return self._read_many(list(map(self._read_order, rows)), type)
         single = getattr(self, self._read_call.name)
         now = (0,) if "when" in self._read_call.arguments else ()
         return [single(*row, *now, type=type) for row in rows]
@@ -202,9 +203,7 @@ class KeyedAdapterBase(AdapterBase):
                 single(*row)
             return
         time = arguments.index("when") if "when" in arguments else None
-        self._write_many(
-            [(row[0], tuple(row[position] for position in self._write_order), NO_TIME if time is None else row[time]) for row in rows]
-        )
+        self._write_many([(row[0], self._write_order(row), NO_TIME if time is None else row[time]) for row in rows])
 
 
 def _has_own_array(cls: type[Any]) -> bool:
@@ -220,16 +219,19 @@ def _rows(domain: Domain, rows: Any, arguments: Sequence[str]) -> list[Sequence[
         raise InvalidTypeError(f"{domain.name}: a list of tuples ({', '.join(arguments)}) is needed, got {type(rows).__name__}")
     checked = []
     for index, row in enumerate(rows):
+        if row.__class__ is tuple and len(row) == len(arguments):
+            checked.append(row)
+            continue
         if isinstance(row, (str, bytes)) or not isinstance(row, Sequence) or len(row) != len(arguments):
             raise InvalidTypeError(f"{domain.name}: item {index} must be a tuple ({', '.join(arguments)})")
         checked.append(row)
     return checked
 
 
-def _order(domain: Domain, arguments: Sequence[str]) -> tuple[int, ...]:
-    """Where each key field stands among the arguments."""
+def _order(domain: Domain, arguments: Sequence[str]) -> Callable[[Sequence[Any]], Key]:
+    """What makes the key of the arguments."""
     names = [field_name(argument) for argument in arguments]
-    return tuple(names.index(name) for name in domain.key)
+    return itemgetter(*(names.index(name) for name in domain.key))  # of two fields at least, else it would give no tuple
 
 
 def _tuple(items: Iterable[str]) -> str:

@@ -20,7 +20,8 @@ import msgspec
 import numpy as np
 
 from ._core.blocks import CandleBlocks
-from ._core.hits import EMPTY, LONG_WAY, Hits, repair_lifetime
+from ._core.hits import EMPTY, LONG_WAY, Hits, bodies, repair_lifetime
+from ._core.keys import first_illegal
 from .candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms, to_columns, to_dicts
 from .domains import Domain
 from .errors import BacktestKitError, InvalidTypeError, InvalidValueError
@@ -59,7 +60,11 @@ def milliseconds(name: str, value: Any) -> int:
 
 
 def _is_row(value: Any) -> bool:
-    return isinstance(value, (Mapping, msgspec.Struct)) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+    return (
+        value.__class__ is dict
+        or isinstance(value, (Mapping, msgspec.Struct))
+        or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+    )
 
 
 class Shortcuts(Protocol):
@@ -181,20 +186,28 @@ class Contract:
         self._count(REMOVES)
 
     def _read_many(self, keys: Sequence[Key], type: Any = None) -> list[Any]:
-        for index, key in enumerate(keys):
-            with _named(index):
-                self._check(key)
+        domain = self._domain
+        index = first_illegal(keys, domain.key, domain.kinds)
+        if index >= 0:
+            try:
+                self._check(keys[index])
+            except (InvalidTypeError, InvalidValueError) as error:
+                raise type(error)(f"item {index}: {error}") from None
         if not keys:
             return []
         self._count(READS, len(keys))
-        records = self._timed(READ_MANY, lambda store: store.read(self._domain, keys))
+        records = self._timed(READ_MANY, lambda store: store.read(domain, keys))
+        if type is None:
+            return bodies(records, domain.empty, domain.lifetime)
         return [self._value(record, type) for record in records]
 
     def _write_many(self, items: Sequence[tuple[Any, Key, Any]]) -> None:
-        records = []
-        for index, item in enumerate(items):
-            with _named(index):
+        records: list[Record] = []
+        try:
+            for item in items:
                 records.append(self._record(*item))
+        except (InvalidTypeError, InvalidValueError) as error:
+            raise type(error)(f"item {len(records)}: {error}") from None
         if records:
             self._timed(WRITE_MANY, lambda store: store.write(self._domain, records))
             self._count(WRITES, len(records))
@@ -324,22 +337,6 @@ class Contract:
 
 NO_TIME: Final = object()
 """Stands for the ``when`` of a call that takes none."""
-
-
-class _named:
-    """Say in an error which item of a batch it is about."""
-
-    __slots__ = ("index",)
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (InvalidTypeError, InvalidValueError)):
-            raise type(error)(f"item {self.index}: {error}") from None
 
 
 @lru_cache(256)

@@ -45,6 +45,23 @@ cpdef object repair_lifetime(object body):
                 _repair_row((<list> member)[1])
 
 
+def bodies(list records not None, empty, bint lifetime) -> list:
+    """The bodies of records (key, body, when, removed), or ``empty()`` where there is none; repaired if their rows have lifetimes."""
+    cdef list answer = []
+    for record in records:
+        if record is None:
+            answer.append(empty())
+            continue
+        _, body, _, removed = record
+        if removed or body is None:
+            answer.append(empty())
+            continue
+        if lifetime:
+            repair_lifetime(body)
+        answer.append(body)
+    return answer
+
+
 EMPTY = object()
 """What ``Hits`` gives for a record that is removed or has no body."""
 

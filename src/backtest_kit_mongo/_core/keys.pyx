@@ -183,6 +183,18 @@ cdef class _Buffer:
         return PyBytes_FromStringAndSize(self.data, self.size)
 
 
+def first_illegal(keys, tuple names not None, tuple kinds not None) -> int:
+    """The position of the first key that ``check_fields`` refuses, or -1."""
+    cdef Py_ssize_t index = 0
+    for key in keys:
+        try:
+            check_fields(key, names, kinds)
+        except (TypeError, ValueError):
+            return index
+        index += 1
+    return -1
+
+
 @cython.final
 cdef class KeyBuilder:
     """The Redis keys of one domain, and the commands that carry them, ready to send.

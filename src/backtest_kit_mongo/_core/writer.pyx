@@ -271,6 +271,10 @@ cdef class _Writer:
             if not isinstance(binary, bytes) or PyBytes_GET_SIZE(binary) != 12:
                 raise TypeError(f"{self.where()}: an ObjectId without its 12 bytes")
             self.put(PyBytes_AS_STRING(binary), 12)
+        elif type(value) is RawBSONDocument:  # encoded before, and so checked before
+            kind = 0x03
+            raw = value.raw
+            self.put(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
         else:
             kind = self.put_other(value, depth)
         return kind

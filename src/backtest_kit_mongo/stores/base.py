@@ -135,16 +135,20 @@ def _members(value: msgspec.Struct) -> Any:
 _KEPT = (datetime, bytes, bytearray, Decimal)
 
 
-def encode(what: str, document: dict[str, Any]) -> bytes:
-    """The BSON of a document; InvalidTypeError or InvalidValueError, beginning with ``what``, for what cannot be stored."""
+def encode(domain: Domain, key: Key, document: dict[str, Any]) -> bytes:
+    """The BSON of a document; InvalidTypeError or InvalidValueError, with the record's name, for what cannot be stored."""
     try:
         raw = writer.encode(document, plain)
     except TypeError as error:
-        raise InvalidTypeError(f"{what}: {error}") from None
+        raise InvalidTypeError(f"{_named(domain, key)}: {error}") from None
     except (ValueError, ArithmeticError) as error:
-        raise InvalidValueError(f"{what}: {error}") from None
+        raise InvalidValueError(f"{_named(domain, key)}: {error}") from None
     except (RuntimeError, AttributeError) as error:  # changed by another thread meanwhile, or a member that is not set
-        raise InvalidValueError(f"{what}: {error}") from error
+        raise InvalidValueError(f"{_named(domain, key)}: {error}") from error
     if len(raw) > MAX_DOCUMENT - 4096:  # the rest is for key fields, dates and the command around them
-        raise InvalidValueError(f"{what}: {len(raw)} bytes; MongoDB takes at most {MAX_DOCUMENT} bytes for one document")
+        raise InvalidValueError(f"{_named(domain, key)}: {len(raw)} bytes; MongoDB takes at most {MAX_DOCUMENT} bytes for one document")
     return raw
+
+
+def _named(domain: Domain, key: Key) -> str:
+    return f"{domain.name} {', '.join(map(repr, key))}"

@@ -62,7 +62,7 @@ class MemoryStore:
 
     def write(self, domain: Domain, records: Sequence[Record]) -> None:
         """See Store."""
-        encoded = [(record, encode(f"{domain.name} {', '.join(map(repr, record.key))}", {"payload": record.body})) for record in records]
+        encoded = [(record, encode(domain, record.key, {"payload": record.body})) for record in records]
         with self._lock:
             kept = self._records.setdefault(domain.name, {})
             for record, body in encoded:

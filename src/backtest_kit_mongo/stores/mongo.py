@@ -198,33 +198,35 @@ class MongoStore:
     def _read_chunk(self, domain: Domain, keys: Sequence[Key], found: dict[Key, Record]) -> None:
         """As _read_one, for up to a thousand keys: at most one MGET, one find by id and one find by key."""
         counters = self._metrics.domains[domain.name]
-        ids: dict[bytes, Key] = {}
         from_redis: set[Key] = set()
         garbage: set[Key] = set()
         unknown = []
-        for key, known in zip(keys, self.process_ids.get_many(domain, keys), strict=True):
-            if known is None:
-                unknown.append(key)
-            else:
-                ids[known] = key
+        known = self.process_ids.get_many(domain, keys)
+        if None in known:
+            unknown = [key for key, value in zip(keys, known, strict=True) if value is None]
+        ids = {value: key for key, value in zip(keys, known, strict=True) if value is not None}
         if unknown:
             for key, value in zip(unknown, self.redis_ids.get_many(domain, unknown), strict=True):
-                shared = parse_id(value)
-                if shared is not None and shared not in ids:
-                    ids[shared] = key
+                identity = parse_id(value)
+                if identity is not None and identity not in ids:
+                    ids[identity] = key
                     from_redis.add(key)
                 elif value is not None:
                     garbage.add(key)
+        before = len(found)
         if ids:
             for batch in self.connection.fetch_by_ids(domain, list(ids)):
                 with reading(domain):
                     self._readers[domain.name].match_ids(batch, ids, found)
-            for hit, key in ids.items() if from_redis else ():
+            for identity, key in ids.items() if from_redis else ():
                 if key in from_redis and key in found:
-                    self.process_ids.put(domain, key, hit)
-            verified = [key for key in ids.values() if key in found]
-            counters.add(HITS_REDIS, sum(1 for key in verified if key in from_redis))
-            counters.add(HITS_PROCESS, sum(1 for key in verified if key not in from_redis))
+                    self.process_ids.put(domain, key, identity)
+            hits = len(found) - before
+            shared = len(from_redis) if hits == len(ids) else sum(key in found for key in from_redis)
+            counters.add(HITS_REDIS, shared)
+            counters.add(HITS_PROCESS, hits - shared)
+            if hits == len(keys):
+                return
         stale = [key for key in ids.values() if key not in found] + list(garbage)
         counters.add(STALE, len(stale))
         missing = [key for key in keys if key not in found]
@@ -380,7 +382,6 @@ def _update(domain: Domain, record: Record, now: datetime) -> Document:
     if domain.soft_delete:
         fields["removed"] = record.removed
     born: Document = {"__v": 0, "createDate": now}
-    what = f"{domain.name} {', '.join(map(repr, record.key))}"
     if domain.write == "insert_once":
-        return {"$setOnInsert": RawBSONDocument(encode(what, fields | born))}
-    return {"$set": RawBSONDocument(encode(what, fields)), "$setOnInsert": born}
+        return {"$setOnInsert": RawBSONDocument(encode(domain, record.key, fields | born))}
+    return {"$set": RawBSONDocument(encode(domain, record.key, fields)), "$setOnInsert": born}
