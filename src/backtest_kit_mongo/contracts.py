@@ -192,7 +192,7 @@ class Contract:
             try:
                 self._check(keys[index])
             except (InvalidTypeError, InvalidValueError) as error:
-                raise type(error)(f"item {index}: {error}") from None
+                raise _about_item(index, error) from None
         if not keys:
             return []
         self._count(READS, len(keys))
@@ -207,7 +207,7 @@ class Contract:
             for item in items:
                 records.append(self._record(*item))
         except (InvalidTypeError, InvalidValueError) as error:
-            raise type(error)(f"item {len(records)}: {error}") from None
+            raise _about_item(len(records), error) from None
         if records:
             self._timed(WRITE_MANY, lambda store: store.write(self._domain, records))
             self._count(WRITES, len(records))
@@ -337,6 +337,11 @@ class Contract:
 
 NO_TIME: Final = object()
 """Stands for the ``when`` of a call that takes none."""
+
+
+def _about_item(index: int, error: BacktestKitError) -> BacktestKitError:
+    """The error, with the item of a batch that it is about."""
+    return error.__class__(f"item {index}: {error}")
 
 
 @lru_cache(256)
