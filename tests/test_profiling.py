@@ -17,6 +17,7 @@ from backtest_kit_mongo.errors import BacktestKitError, InvalidValueError, Missi
 from backtest_kit_mongo.metrics import BYTES_READ, BYTES_WRITTEN, HITS_BLOCK, READ, READS, WRITE, WRITES, Metrics
 from backtest_kit_mongo.profiling import figures
 from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.stores.connection import RAW
 
 START, MINUTE = 1_677_628_800_000, 60_000
 
@@ -352,3 +353,21 @@ def test_without_matplotlib(report, monkeypatch, tmp_path):
         report.save_png(tmp_path / "report.png")
     assert isinstance(caught.value, MissingDependencyError)
     assert not (tmp_path / "report.png").exists()
+
+
+@pytest.mark.parametrize("lane", [True, False])
+def test_bytes_are_those_of_the_documents(settings, lane):
+    """What is counted as read is the size of the documents in BSON; what is written is at least the size of what is stored."""
+    kit.setup(settings, CC_WIRE_LANE=lane)
+    row = {"text": "x" * 1000}
+    contexts = [("S", str(number), "E") for number in range(5)]
+    with kit.profile() as report:
+        kit.PersistSignalAdapter.write_signal_data(row, *contexts[0])
+        kit.PersistSignalAdapter.write_many([(row, *context) for context in contexts[1:]])
+    sizes = [len(document.raw) for document in kit.get_mongo().get_collection("signal-items", codec_options=RAW).find()]
+    assert 5 * 1000 < report.domains["signal"]["bytes_written"] < 2 * sum(sizes)
+    with kit.profile() as report:
+        for _ in range(3):  # by the key or its id in Redis, then by the id that the process knows
+            kit.PersistSignalAdapter.read_signal_data(*contexts[0])
+        kit.PersistSignalAdapter.read_many(contexts)
+    assert report.domains["signal"]["bytes_read"] == 3 * sizes[0] + sum(sizes)

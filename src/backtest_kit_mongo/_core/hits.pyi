@@ -20,7 +20,7 @@ class Hits:
         ids: IdTable,
         reader: RecordReader[Any],
         counters: Counters,
-        counts: tuple[int, int, int, int, int],
+        counts: tuple[int, int, int, int, int, int],
         get_command: Callable[[tuple[Any, ...]], bytes],
         redis_line: Callable[[], Any],
         translated: Callable[[Any], Exception],

@@ -77,7 +77,7 @@ cdef class Hits:
     cdef RecordReader reader
     cdef Counters counters
     cdef tuple names, kinds
-    cdef int reads, process_hits, redis_hits, errors, operation
+    cdef int reads, process_hits, redis_hits, bytes_read, errors, operation
     cdef bint lifetime
     cdef object get_command, redis_line, translated
     cdef MongoLinks links
@@ -88,14 +88,14 @@ cdef class Hits:
         self, domain, IdTable ids not None, RecordReader reader not None, Counters counters not None, tuple counts not None,
         get_command, redis_line, translated,
     ):
-        """``domain``: a row of the table. ``counts``: the numbers of reads, hits (process, Redis), errors, and of the operation.
+        """``domain``: a row of the table. ``counts``: the numbers of reads, hits (process, Redis), bytes read, errors, and the operation.
 
         ``get_command``: the Redis command for a key; ``redis_line``: this thread's connection to Redis if it is in use and in order, else
         None; ``translated``: our error for one of the driver's.
         """
         self.ids, self.reader, self.counters = ids, reader, counters
         self.names, self.kinds = domain.key, domain.kinds
-        self.reads, self.process_hits, self.redis_hits, self.errors, self.operation = counts
+        self.reads, self.process_hits, self.redis_hits, self.bytes_read, self.errors, self.operation = counts
         self.lifetime = domain.lifetime
         self.get_command, self.redis_line, self.translated = get_command, redis_line, translated
 
@@ -155,7 +155,7 @@ cdef class Hits:
                 value = self.ask_redis(key)
                 if value is None:
                     return LONG_WAY
-            record = links.match(self.head, value, self.tail, self.reader, key)
+            record = links.match(self.head, value, self.tail, self.reader, key, self.counters, self.bytes_read)
         except (TypeError, ValueError):
             return LONG_WAY
         except PyMongoError as error:  # the configured time has passed: to try again would double it

@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t, int64_t
 
 from backtest_kit_mongo._core.bson cimport Element, RecordReader
+from backtest_kit_mongo._core.counters cimport Counters
 
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:
@@ -45,7 +46,7 @@ cdef class MongoLinks:
     cpdef object borrow(self)
     cpdef object give_back(self, MongoLink link)
     cdef object failed(self, MongoLink link, object error)
-    cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key)
+    cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key, Counters counters, int which)
 
 cdef class RedisLink(Link):
     cdef Py_ssize_t at

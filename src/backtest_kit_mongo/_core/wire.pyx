@@ -21,6 +21,7 @@ import os
 from pymongo._csot import TIMEOUT as _TIMEOUT
 from pymongo.errors import NetworkTimeout
 
+from backtest_kit_mongo._core.counters cimport Counters
 from backtest_kit_mongo._core.bson cimport Element, RecordReader, document_size, find_element, next_element, number_of
 
 cdef extern from "Python.h":
@@ -466,8 +467,11 @@ cdef class MongoLinks:
         self.give_back(link)
         return answer
 
-    cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key):
-        """What ``reader`` makes of the document of an id (in a find of three pieces); None if there is none of ``key``. As ``call``."""
+    cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key, Counters counters, int which):
+        """What ``reader`` makes of the document of an id (in a find of three pieces); None if there is none of ``key``. As ``call``.
+
+        The size of the document is added to the count ``which``.
+        """
         cdef object borrowed = self.borrow()
         cdef MongoLink link
         cdef Element document
@@ -477,6 +481,7 @@ cdef class MongoLinks:
         link = borrowed
         try:
             if link.one(head, value, tail, &document):
+                counters.add(which, document.size)
                 answer = reader.match_at(document.value, document.size, key)
         except BaseException as error:
             return self.failed(link, error)

@@ -51,6 +51,7 @@ from ..errors import (
     ServerTimeoutError,
     ServerUnavailableError,
 )
+from ..metrics import BYTES_READ, BYTES_WRITTEN, Metrics
 from .base import Key
 from .forks import renew_after_fork
 from .lane import Lane
@@ -80,8 +81,9 @@ _RACES = 5
 class MongoConnection:
     """A lazily made client on the configured database. No I/O before the first use."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, metrics: Metrics) -> None:
         self.config = config
+        self._metrics = metrics
         self._closed = False
         self._client: MongoClient[Document] | None = None
         self._straight: list[Hits] = []
@@ -183,21 +185,32 @@ class MongoConnection:
 
     # Each call first takes the lane, and goes through pymongo where the lane does not take it, or did not get through with it.
 
+    def _count(self, domain: Domain, which: int, size: int) -> None:
+        self._metrics.domains[domain.name].add(which, size)
+
     # --- reading ---
 
     def find_one(self, domain: Domain, wanted: Document) -> bytes | None:
         """One document as BSON."""
         document = self._lane.call(MongoLink.find_one, self._messages_of(domain).find_one(wanted), b"", b"")
-        return self._find_one(domain, wanted) if document is NOT_TAKEN else document
+        if document is NOT_TAKEN:
+            document = self._find_one(domain, wanted)
+        if document is not None:
+            self._count(domain, BYTES_READ, len(document))
+        return document
 
     def match(self, domain: Domain, value: bytes, reader: RecordReader[T], key: Key) -> T | None:
         """What ``reader`` makes of the document of an id (12 bytes), or None if there is none or it is not the one of ``key``."""
         messages = self._messages_of(domain)
-        answer = self._lane.match(messages.by_id_head, value, messages.by_id_tail, reader, key)
+        counters = self._metrics.domains[domain.name]
+        answer = self._lane.match(messages.by_id_head, value, messages.by_id_tail, reader, key, counters, BYTES_READ)
         if answer is not NOT_TAKEN:
             return answer
         document = self._find_one(domain, {"_id": ObjectId(value)})
-        return None if document is None else reader.match(document, key)
+        if document is None:
+            return None
+        counters.add(BYTES_READ, len(document))
+        return reader.match(document, key)
 
     def _find_one(self, domain: Domain, wanted: Document) -> bytes | None:
         """The find command by itself: the cursor that pymongo puts around it costs a tenth of the call."""
@@ -220,6 +233,7 @@ class MongoConnection:
         cursor, batch = retried(domain, begin)
         with cursor:
             while batch is not None:
+                self._count(domain, BYTES_READ, len(batch))
                 yield batch
                 batch = next(cursor, None)
 
@@ -233,6 +247,7 @@ class MongoConnection:
         done = 0
         for batch, cursor in self._lane.pipeline(((messages.find(query),) for query in queries), MongoLink.find_documents, messages.more):
             done += not cursor
+            self._count(domain, BYTES_READ, len(batch))
             yield batch
         for query in queries[done:]:
             sort = list(query.get("sort", {}).items()) or None
@@ -246,6 +261,7 @@ class MongoConnection:
         finds = ((messages.find_ids(chunk),) for chunk in chunks)
         for batch, cursor in self._lane.pipeline(finds, MongoLink.find_documents, messages.more):
             done += not cursor
+            self._count(domain, BYTES_READ, len(batch))
             yield batch
         if done < len(chunks):
             yield from self.find(domain, {"_id": {"$in": [ObjectId(value) for value in values[done * _IDS :]]}}, batch_size=WHOLE)
@@ -263,7 +279,9 @@ class MongoConnection:
 
     def upsert(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, bool]:
         """Update or insert the one document of a key; its ``_id`` (None if that is no ObjectId), and whether it is new."""
-        outcome = self._lane.call(MongoLink.upserted, self._messages_of(domain).upsert(wanted, update))
+        command_bytes = self._messages_of(domain).upsert(wanted, update)
+        self._count(domain, BYTES_WRITTEN, len(command_bytes))
+        outcome = self._lane.call(MongoLink.upserted, command_bytes)
         if outcome is not NOT_TAKEN:
             return outcome
         collection = self.collection(domain)
@@ -293,21 +311,25 @@ class MongoConnection:
         ``ordered``: each after the one before it, so that new documents get their ids in the order of ``changes``.
         """
         inserted: dict[int, bytes | None] = {}
-        sizes: deque[int] = deque()
+        sent: deque[tuple[int, int]] = deque()  # how many changes and bytes each message has
 
         def messages() -> Iterator[Sequence[bytes]]:
             for size, pieces in self._messages_of(domain).upserts(changes, ordered):
-                sizes.append(size)
+                sent.append((size, sum(map(len, pieces))))
                 yield pieces
 
         done = 0
         for reply in self._lane.pipeline(messages(), MongoLink.success, ahead=1 if ordered else 2):
             inserted |= {done + index: value for index, value in upserted_ids(reply).items()}
-            done += sizes.popleft()
+            size, length = sent.popleft()
+            done += size
+            self._count(domain, BYTES_WRITTEN, length)
         if done < len(changes):
             collection = self.collection(domain)
             requests: list[Any] = [UpdateOne(wanted, update, upsert=True) for wanted, update in changes[done:]]
             result = retried(domain, lambda: collection.bulk_write(requests, ordered=ordered))
+            raw = (part.raw for _, update in changes[done:] for part in update.values() if isinstance(part, RawBSONDocument))
+            self._count(domain, BYTES_WRITTEN, sum(map(len, raw)))
             inserted |= {done + index: _id_bytes(value) for index, value in (result.upserted_ids or {}).items()}
         return inserted
 
@@ -329,10 +351,11 @@ class MongoConnection:
                 lost = None
             if lost is None:
                 break  # sent again below, where pymongo makes an error of the refusal
-            unanswered.popleft()
+            self._count(domain, BYTES_WRITTEN, len(unanswered.popleft()))
             yield lost
         for batch in chain(unanswered, coming):
             documents = [RawBSONDocument(document) for document in split(batch)]
+            self._count(domain, BYTES_WRITTEN, len(batch))
             yield retried(domain, lambda documents=documents: _insert_new(collection, domain, documents))  # type: ignore[misc]
 
     def close(self) -> None:

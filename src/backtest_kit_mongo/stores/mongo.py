@@ -22,7 +22,7 @@ from ..candles import CandleArray
 from ..config import Config
 from ..domains import DOMAINS, Domain
 from ..errors import BacktestKitError, DatabaseError, IndexConflictError, ServerTimeoutError
-from ..metrics import BACKFILLS, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, READ, READS, STALE, Metrics
+from ..metrics import BACKFILLS, BYTES_READ, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, READ, READS, STALE, Metrics
 from .base import Key, Record, encode
 from .connection import Document, MongoConnection, reading, retried, translated, translates
 from .idcache import BUILDERS, DomainIds, ProcessIds, RedisIds
@@ -43,14 +43,14 @@ class MongoStore:
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
         self.config = config
-        self.connection = MongoConnection(config)
+        self.connection = MongoConnection(config, metrics)
         self.process_ids = ProcessIds(config.CC_PROCESS_IDS)
         self.redis_ids = RedisIds(config, metrics)
         self.candles = MongoCandles(config, self.connection, self.redis_ids, metrics)
         self.blocks = self.candles.blocks
         self._metrics = metrics
         self._readers = {name: bson.RecordReader(domain.key, domain.body or "", Record) for name, domain in DOMAINS.items()}
-        counts = (READS, HITS_PROCESS, HITS_REDIS, ERRORS, READ)
+        counts = (READS, HITS_PROCESS, HITS_REDIS, BYTES_READ, ERRORS, READ)
         self.hits = {
             name: Hits(
                 domain,

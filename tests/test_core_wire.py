@@ -1,0 +1,345 @@
+"""The links of the compiled core on a pair of sockets, with a peer that sends what it wants: no server, no driver."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import struct
+import threading
+from types import SimpleNamespace
+
+import bson
+import pytest
+from bson import ObjectId
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backtest_kit_mongo._core import hits, wire
+from backtest_kit_mongo._core.bson import RecordReader
+
+KEY = ("BTCUSDT", "sma")
+READER = RecordReader(("symbol", "strategyName"), "payload")
+ID = b"0123456789ab"
+
+
+def message(document: dict, answers: int = 1, *, kind: int = 0, flags: int = 0, opcode: int = 2013, extra: bytes = b"") -> bytes:
+    """An OP_MSG, as the server sends it."""
+    body = struct.pack("<iB", flags, kind) + bson.encode(document) + extra
+    return struct.pack("<iiii", 16 + len(body), 77, answers, opcode) + body
+
+
+def found(*documents: dict, cursor: int = 0) -> dict:
+    return {"cursor": {"firstBatch": list(documents), "id": bson.Int64(cursor), "ns": "d.c"}, "ok": 1.0}
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    ours.settimeout(1.0)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def mongo_link(ours: socket.socket, seconds: float = 0.3) -> wire.MongoLink:
+    return wire.MongoLink((ours,), ours.fileno(), seconds, SimpleNamespace(_generation=1), 1)
+
+
+def redis_link(ours: socket.socket, seconds: float = 0.3) -> wire.RedisLink:
+    return wire.RedisLink((ours,), ours.fileno(), seconds)
+
+
+# --- MongoDB ---
+
+
+def test_find_one(pair):
+    ours, theirs = pair
+    link = mongo_link(ours)
+    row = {"_id": ObjectId(ID), "n": 1}
+    theirs.sendall(message(found(row)))
+    assert bson.decode(link.find_one(b"head", b"123456789012", b"tail")) == row
+    sent = theirs.recv(1000)
+    assert sent == struct.pack("<iiii", 16 + 20, 1, 0, 2013) + b"head123456789012tail"
+    theirs.sendall(message(found(), answers=2))
+    assert link.find_one(b"x", b"", b"") is None
+
+
+def test_replies_come_in_the_order_of_the_messages(pair):
+    ours, theirs = pair
+    link = mongo_link(ours)
+    for part in (b"one", b"two", b"three"):
+        link.post(part)
+    theirs.sendall(b"".join(message(found({"n": number}), answers=number) for number in (1, 2, 3)))
+    for number in (1, 2, 3):
+        documents, cursor = link.find_documents()
+        assert bson.decode_all(documents) == [{"n": number}]
+        assert cursor == 0
+    with pytest.raises(ValueError, match="no reply is due"):
+        link.reply()
+
+
+def test_documents_stand_end_to_end(pair):
+    ours, theirs = pair
+    link = mongo_link(ours)
+    rows = [{"n": number, "text": "x" * number} for number in range(250)]
+    link.post(b"find")
+    theirs.sendall(message(found(*rows, cursor=2**40)))
+    documents, cursor = link.find_documents()
+    assert bson.decode_all(documents) == rows
+    assert cursor == 2**40
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        message(found(), answers=2),  # to another request
+        message(found(), opcode=2012),  # compressed
+        message(found(), kind=1),
+        message(found(), flags=2),  # more to come
+        message(found(), extra=b"x"),
+        message(found()) + b"x",  # more than one reply
+        message(found()) + message(found()),
+        struct.pack("<iiii", 20, 1, 1, 2013) + b"\0" * 4,  # too short
+        struct.pack("<iiii", 2**31 - 1, 1, 1, 2013),
+        struct.pack("<iiii", -5, 1, 1, 2013),
+    ],
+)
+def test_what_is_no_reply_breaks_the_link(pair, reply):
+    ours, theirs = pair
+    link = mongo_link(ours)
+    theirs.sendall(reply)
+    with pytest.raises(wire.BrokenLink):
+        link.find_one(b"x", b"", b"")
+
+
+def test_checksum_is_taken_off(pair):
+    ours, theirs = pair
+    link = mongo_link(ours)
+    theirs.sendall(message(found({"n": 1}), flags=1, extra=b"\1\2\3\4"))
+    assert bson.decode(link.find_one(b"x", b"", b"")) == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [{"ok": 0.0, "errmsg": "no", "code": 11000}, {}, {"ok": 1.0}, {"ok": 1.0, "cursor": {"id": bson.Int64(0)}},
+     {"ok": 1.0, "cursor": {"firstBatch": []}}, {**found(), "writeConcernError": {"code": 64}}, {**found(), "writeErrors": []}],
+)  # fmt: skip
+def test_what_is_no_plain_success_is_unusual_and_in_step(pair, reply):
+    ours, theirs = pair
+    link = mongo_link(ours)
+    theirs.sendall(message(reply))
+    with pytest.raises(wire.Unusual):
+        link.find_one(b"x", b"", b"")
+    theirs.sendall(message(found({"n": 2}), answers=2))
+    assert bson.decode(link.find_one(b"x", b"", b"")) == {"n": 2}
+
+
+def test_silence_and_end(pair):
+    ours, theirs = pair
+    link = mongo_link(ours)
+    with pytest.raises(wire.LinkTimeout):
+        link.find_one(b"x", b"", b"")
+    link = mongo_link(ours)
+    theirs.recv(1000)
+    theirs.sendall(message(found())[:30])
+    with pytest.raises(wire.LinkTimeout):
+        link.find_one(b"x", b"", b"")
+    theirs.recv(1000)
+    theirs.close()
+    with pytest.raises(wire.BrokenLink):
+        mongo_link(ours).find_one(b"x", b"", b"")
+
+
+def test_peer_that_reads_nothing(pair):
+    ours, _ = pair
+    with pytest.raises(wire.LinkTimeout):
+        mongo_link(ours).post(b"x" * 20_000_000)
+    with pytest.raises(ValueError, match="more than MongoDB takes"):
+        mongo_link(ours).post(b"x" * 48_100_000)
+
+
+def test_long_messages_go_through_in_pieces(pair):
+    ours, theirs = pair
+    link = mongo_link(ours, 5.0)
+    got = bytearray()
+
+    def read():
+        while len(got) < 16 + 5_000_005:
+            got.extend(theirs.recv(1 << 20))
+        theirs.sendall(message({"ok": 1.0, "n": 3}))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert bson.decode(link.command(b"first", b"y" * 5_000_000)) == {"ok": 1.0, "n": 3}
+    reader.join()
+    assert got[16:] == b"first" + b"y" * 5_000_000
+
+
+def test_upserted(pair):
+    ours, theirs = pair
+    link = mongo_link(ours)
+    for number, (value, known, wanted) in enumerate(
+        [(ObjectId(ID), True, (ID, False)), (ObjectId(ID), False, (ID, True)), ("text", True, (None, False))], 1
+    ):
+        theirs.sendall(message({"lastErrorObject": {"n": 1, "updatedExisting": known}, "value": {"_id": value}, "ok": 1.0}, answers=number))
+        assert link.upserted(b"x") == wanted
+    theirs.sendall(message({"lastErrorObject": {"n": 1, "updatedExisting": True}, "value": None, "ok": 1.0}, answers=4))
+    with pytest.raises(wire.Unusual):
+        link.upserted(b"x")
+
+
+def test_garbled_replies_never_harm(pair):
+    """Seeded bit flips and cuts over all kinds of replies: an answer or one of the two errors, and no byte is read from outside."""
+    chance = random.Random(5)
+    whole = [
+        (message(found({"_id": ObjectId(ID), "symbol": "BTCUSDT", "strategyName": "sma", "payload": {"a": [1, 2.5, "x"]}})), "one"),
+        (message(found({"n": 1}, {"n": 2})), "many"),
+        (message({"lastErrorObject": {"n": 1, "updatedExisting": True}, "value": {"_id": ObjectId(ID)}, "ok": 1.0}), "upserted"),
+    ]
+    outcomes = set()
+    for _ in range(3000):
+        reply, kind = chance.choice(whole)
+        garbled = bytearray(reply)
+        for _ in range(chance.randint(1, 3)):
+            garbled[chance.randrange(len(garbled))] ^= 1 << chance.randrange(8)
+        if chance.random() < 0.1:
+            del garbled[chance.randrange(len(garbled)) :]
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            link = mongo_link(ours, 0.002)
+            theirs.sendall(garbled)
+            try:
+                if kind == "one":
+                    document = link.find_one(b"x", b"", b"")
+                    with contextlib.suppress(ValueError):
+                        READER.match(document or b"", KEY)
+                elif kind == "many":
+                    link.post(b"x")
+                    documents, _ = link.find_documents()
+                    with contextlib.suppress(ValueError):
+                        READER.open_all(documents)
+                else:
+                    link.upserted(b"x")
+                outcomes.add("answer")
+            except (wire.BrokenLink, wire.Unusual) as error:
+                outcomes.add(type(error).__name__)
+    assert outcomes == {"answer", "BrokenLink", "LinkTimeout", "Unusual"}
+
+
+@given(st.lists(st.binary(min_size=12, max_size=12), max_size=1200))
+def test_find_by_ids_is_what_pymongo_encodes(ids):
+    head, tail = bson.encode({"find": "signal-items"})[4:-1], bson.encode({"batchSize": 7, "$db": "d"})[4:-1]
+    wanted = {"find": "signal-items", "filter": {"_id": {"$in": [ObjectId(value) for value in ids]}}, "batchSize": 7, "$db": "d"}
+    assert wire.find_by_ids(head, ids, tail) == b"\0" * 5 + bson.encode(wanted)
+
+
+def test_find_by_ids_refuses_what_is_no_id():
+    for wrong in (b"short", None, "x" * 12):
+        with pytest.raises((ValueError, TypeError)):
+            wire.find_by_ids(b"", [wrong], b"")
+
+
+def test_upserted_ids():
+    reply = {"ok": 1.0, "n": 3, "upserted": [{"index": 0, "_id": ObjectId(ID)}, {"index": 2, "_id": "text"}]}
+    assert wire.upserted_ids(bson.encode(reply)) == {0: ID, 2: None}
+    assert wire.upserted_ids(bson.encode({"ok": 1.0})) == {}
+    for wrong in ({"upserted": 1}, {"upserted": [1]}, {"upserted": [{"index": 1}]}, {"upserted": [{"_id": 1}]}):
+        with pytest.raises(ValueError, match="upserted"):
+            wire.upserted_ids(bson.encode(wrong))
+    raw = bson.encode(reply)
+    chance = random.Random(7)
+    for _ in range(3000):
+        garbled = bytearray(raw)
+        garbled[chance.randrange(len(raw))] ^= 1 << chance.randrange(8)
+        with contextlib.suppress(ValueError, OverflowError):
+            wire.upserted_ids(bytes(garbled))
+
+
+# --- Redis ---
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [(b"+OK\r\n", b"OK"), (b":12\r\n", 12), (b":-3\r\n", -3), (b"$-1\r\n", None), (b"$0\r\n\r\n", b""), (b"$5\r\na\r\nbc\r\n", b"a\r\nbc"),
+     (b"*-1\r\n", None), (b"*0\r\n", []), (b"*3\r\n$1\r\na\r\n$-1\r\n:7\r\n", [b"a", None, 7])],
+)  # fmt: skip
+def test_redis_replies(pair, reply, answer):
+    ours, theirs = pair
+    link = redis_link(ours)
+    for start in range(len(reply)):
+        theirs.sendall(reply[:start])
+        timer = threading.Timer(0.002, theirs.sendall, (reply[start:],))
+        timer.start()
+        assert link.call(b"X") == answer
+        timer.join()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"\r\n", b"x\r\n", b"?1\r\n", b"$x\r\n", b"$-2\r\n", b"$99999999999\r\n", b"$3\r\nabcde\r\n",
+     b"*2\r\n$1\r\na\r\n-ERR\r\n", b"*1\r\n*1\r\n:1\r\n",
+     b"*99999999\r\n", b"+OK\n", b"+OK\r\n+OK\r\n", b":\r\n", b":1234567890123456789012\r\n", b"+" + b"x" * 70_000],
+)  # fmt: skip
+def test_what_is_no_redis_reply_breaks_the_link(pair, reply):
+    ours, theirs = pair
+    link = redis_link(ours)
+    theirs.sendall(reply)
+    with pytest.raises(wire.BrokenLink):
+        link.call(b"X")
+
+
+def test_posted_commands_are_settled_by_the_next_call(pair):
+    ours, theirs = pair
+    link = redis_link(ours)
+    link.post(b"SET 1;")
+    link.post(b"SET 2;")
+    theirs.sendall(b"+OK\r\n-OOM command not allowed\r\n$2\r\nhi\r\n")
+    assert link.call(b"GET;") == b"hi"
+    assert theirs.recv(100) == b"SET 1;SET 2;GET;"
+    assert "OOM" in str(link.take_late_error())
+    assert link.take_late_error() is None
+    theirs.sendall(b"-WRONGTYPE x\r\n")
+    with pytest.raises(wire.Unusual, match="WRONGTYPE"):
+        link.call(b"GET;")
+    theirs.sendall(b":1\r\n")
+    assert link.call(b"DEL;") == 1
+
+
+def test_many_posted_commands_do_not_pile_up(pair):
+    """After 64 unread replies the next post reads them: no socket fills up."""
+    ours, theirs = pair
+    link = redis_link(ours)
+    theirs.sendall(b"+OK\r\n" * 64)
+    for _ in range(65):
+        link.post(b"S;")
+    with pytest.raises(wire.LinkTimeout):
+        link.settle()
+
+
+# --- hits ---
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=30), st.text(max_size=30), st.none(), st.binary(min_size=12, max_size=12).map(lambda raw: raw.hex().encode())
+    )
+)
+def test_parse_id(value):
+    wanted = None
+    if isinstance(value, bytes) and len(value) == 24 and all(byte in b"0123456789abcdefABCDEF" for byte in value):
+        wanted = bytes.fromhex(value.decode())
+    assert hits.parse_id(value) == wanted
+
+
+def test_bodies():
+    inf = float("inf")
+    row = {"minuteEstimatedTime": None}
+    records = [None, ((), {"a": 1}, 1, False), ((), {"a": 1}, 1, True), ((), None, 1, False), ((), dict(row), 1, False)]
+    assert hits.bodies(records, list, False) == [[], {"a": 1}, [], [], row]
+    assert hits.bodies(records, lambda: None, True) == [None, {"a": 1}, None, None, {"minuteEstimatedTime": inf}]
+    nested = {"x": dict(row), "createdSignal": dict(row), "y": [dict(row)]}
+    hits.repair_lifetime(nested)
+    assert nested == {"x": {"minuteEstimatedTime": inf}, "createdSignal": row, "y": [row]}
+    pairs = [["k", dict(row)], ["short"], "text", ["k", 5]]
+    hits.repair_lifetime(pairs)
+    assert pairs == [["k", {"minuteEstimatedTime": inf}], ["short"], "text", ["k", 5]]
