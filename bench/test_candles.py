@@ -60,8 +60,8 @@ def test_to_dicts(duel, stored, plain, direct, engine, warm):
     assert ours() == direct.read_window(*theirs) == engine.read_window(*theirs) == to_dicts(stored.columns[10_000:11_000])
     sides = {
         "ours": Side(ours, 25) if warm else Side(ours, 1, forget),
-        "pymongo": Side(lambda: direct.read_window(*theirs), 5),
-        "pymongo, whole documents": Side(lambda: direct.read_documents(*theirs), 5),
+        "pymongo": Side(lambda: direct.read_documents(*theirs), 5),
+        "pymongo, projected": Side(lambda: direct.read_window(*theirs), 5),
         "mongoengine": Side(lambda: engine.read_window(*theirs), 1),
     }
     duel(f"1,000 candles to dicts, {'blocks warm' if warm else 'cold'}", sides)

@@ -152,7 +152,7 @@ def _sockets():
 def _identity():
     """The server's numbers for the connections that this thread uses: MongoDB's and that of the id cache."""
     store = default_registry.mongo
-    return [kit.get_mongo().client.admin.command("hello")["connectionId"], store.redis_ids._line().call(redis_command(b"CLIENT", b"ID"))]
+    return [kit.get_mongo().client.admin.command("hello")["connectionId"], store.redis_ids._send(redis_command(b"CLIENT", b"ID"), False)]
 
 
 def _in_child(work, seconds=20.0):

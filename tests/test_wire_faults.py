@@ -668,3 +668,30 @@ def test_interrupt(begin, mongod, cache, which):
         assert took < 0.5
         for other in range(5):
             again(lambda other=other, number=number: step(number + 1 + other))
+
+
+@pytest.mark.parametrize("command", ["get", "find"])
+def test_handler_that_reads_inside_of_a_read(begin, mongod, cache, command):
+    """A signal handler that reads while its own thread waits for a reply: both get the right answer, and nothing is out of step after."""
+    begin(CC_PROCESS_IDS=0 if command == "get" else 100)
+    contexts = [("S", str(number), "E") for number in range(4)]
+    for context in contexts:
+        kit.PersistSignalAdapter.write_signal_data({"n": context[1]}, *context)
+        kit.PersistSignalAdapter.read_signal_data(*context)
+    answers = []
+
+    def handler(*_):
+        answers.append([kit.PersistSignalAdapter.read_signal_data(*context)["n"] for context in contexts[1:]])
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        (cache if command == "get" else mongod).arm(command, late(0.3))
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        assert kit.PersistSignalAdapter.read_signal_data(*contexts[0]) == {"n": "0"}
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert answers == [["1", "2", "3"]]
+    for context in contexts * 3:
+        assert kit.PersistSignalAdapter.read_signal_data(*context) == {"n": context[1]}
+    assert kit.stats()["signal"]["redis_errors"] == 0

@@ -22,7 +22,8 @@ class Hits:
         counters: Counters,
         counts: tuple[int, int, int, int, int, int],
         get_command: Callable[[tuple[Any, ...]], bytes],
-        redis_line: Callable[[], Any],
+        take_line: Callable[[], Any],
+        give_line_back: Callable[[Any], None],
         translated: Callable[[Any], Exception],
     ) -> None: ...
     connected: bool

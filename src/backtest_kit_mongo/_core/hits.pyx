@@ -79,25 +79,26 @@ cdef class Hits:
     cdef tuple names, kinds
     cdef int reads, process_hits, redis_hits, bytes_read, errors, operation
     cdef bint lifetime
-    cdef object get_command, redis_line, translated
+    cdef object get_command, take_line, give_line_back, translated
     cdef MongoLinks links
     cdef bytes head, tail
     cdef object absent
 
     def __init__(
         self, domain, IdTable ids not None, RecordReader reader not None, Counters counters not None, tuple counts not None,
-        get_command, redis_line, translated,
+        get_command, take_line, give_line_back, translated,
     ):
         """``domain``: a row of the table. ``counts``: the numbers of reads, hits (process, Redis), bytes read, errors, and the operation.
 
-        ``get_command``: the Redis command for a key; ``redis_line``: this thread's connection to Redis if it is in use and in order, else
-        None; ``translated``: our error for one of the driver's.
+        ``get_command``: the Redis command for a key; ``take_line``: this thread's connection to Redis, or None if it is not in use or not
+        in order, which goes back through ``give_line_back``; ``translated``: our error for one of the driver's.
         """
         self.ids, self.reader, self.counters = ids, reader, counters
         self.names, self.kinds = domain.key, domain.kinds
         self.reads, self.process_hits, self.redis_hits, self.bytes_read, self.errors, self.operation = counts
         self.lifetime = domain.lifetime
-        self.get_command, self.redis_line, self.translated = get_command, redis_line, translated
+        self.get_command, self.translated = get_command, translated
+        self.take_line, self.give_line_back = take_line, give_line_back
 
     def connect(self, MongoLinks links not None, bytes head not None, bytes tail not None):
         """Read over ``links``, with a find that has the id between ``head`` and ``tail``."""
@@ -122,8 +123,8 @@ cdef class Hits:
         """The id that Redis holds, or None."""
         cdef RedisLink link
         cdef bytes value
-        line = self.redis_line()
-        if line is None or line.link is None:
+        line = self.take_line()
+        if line is None:
             return None
         link = line.link
         try:
@@ -135,6 +136,8 @@ cdef class Hits:
             if not isinstance(error, BrokenLink):
                 raise
             return None
+        finally:
+            self.give_line_back(line)
         if answer is None:
             self.absent = key
         return _id_of(answer)

@@ -96,7 +96,7 @@ class MongoConnection:
             hits.disconnect()
         if self._client is not None:
             _inherited.append(self._client)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._client = None
         self._lane_or_none: Lane | None = None
         self._collections: dict[str, Collection[Document]] = {}

@@ -88,13 +88,13 @@ class Outage:
 
     def __init__(self, gone: str, back: str) -> None:
         self._gone, self._back = gone, back
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.on = False
         self._next_try = self._began = self._ended = 0.0
 
     def renew(self) -> None:
         """In a forked child: another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def blocks(self) -> bool:
         """Whether a call should not even try."""
@@ -253,32 +253,46 @@ class RedisIds:
         """Start without connections; see ``forks``. (redis-py's own pool does the same by itself.)"""
         self._reach.renew()
         self._taking.renew()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._local = threading.local()
         self._lines: weakref.WeakSet[_DriverLine | _WireLine] = weakref.WeakSet()
 
     # --- one command and back ---
 
-    def _line(self) -> _DriverLine | _WireLine:
-        """This thread's own connection: going through the pool costs as much as the round trip of a GET."""
-        try:
-            line: _DriverLine | _WireLine = self._local.line
-        except AttributeError:
-            connection = self._pool.connection_class(**self._pool.connection_kwargs)
-            line = self._local.line = _WireLine(connection, self._seconds) if self._lane else _DriverLine(connection)
-            with self._lock:
-                self._lines.add(line)
+    def _take_line(self) -> _DriverLine | _WireLine:
+        """This thread's own connection: going through the pool costs as much as the round trip of a GET.
+
+        It is out of reach until it is given back: what runs inside of an exchange (a signal handler, a finalizer) gets another.
+        """
+        line: _DriverLine | _WireLine | None = getattr(self._local, "line", None)
+        if line is not None:
+            self._local.line = None
+            return line
+        connection = self._pool.connection_class(**self._pool.connection_kwargs)
+        line = _WireLine(connection, self._seconds) if self._lane else _DriverLine(connection)
+        with self._lock:
+            self._lines.add(line)
         return line
 
-    def line_in_order(self) -> _WireLine | None:
-        """This thread's connection, if it stands and nothing is known to be wrong with Redis."""
+    def take_line_in_order(self) -> _WireLine | None:
+        """This thread's connection if it stands and nothing is known to be wrong with Redis, to be given back."""
         if self._closed or self._reach.on:
             return None
         line = getattr(self._local, "line", None)
-        return line if isinstance(line, _WireLine) else None
+        if not isinstance(line, _WireLine) or line.link is None:
+            return None
+        self._local.line = None
+        return line
+
+    def give_back(self, line: _DriverLine | _WireLine) -> None:
+        """After an exchange, good or bad."""
+        if self._closed:
+            line.close()
+        else:
+            self._local.line = line
 
     def _send(self, command: bytes, posted: bool) -> Any:
-        line = self._line()
+        line = self._take_line()
         act = line.post if posted else line.call
         try:
             return act(command)
@@ -289,6 +303,8 @@ class RedisIds:
                 raise
             # The connection may have died with an earlier server; a fresh one decides.
             return act(command)
+        finally:
+            self.give_back(line)
 
     def _guarded(self, domain: Domain, command: bytes, *, writes: bool = False, posted: bool = False) -> Any:
         """The reply, GARBAGE for a value of the wrong type, or None while Redis cannot be used.
@@ -335,7 +351,7 @@ class RedisIds:
         if isinstance(reply, list) and len(reply) == len(keys):
             return reply
         if reply is not None:
-            self._line().close()  # the reply of another command: this connection is out of step
+            self._take_line().close()  # the reply of another command: this connection is out of step, and is not given back
         return [None] * len(keys)
 
     def put(self, domain: Domain, key: Key, value: bytes) -> None:
@@ -408,7 +424,7 @@ class RedisIds:
             lines = list(self._lines)
         for line in lines:
             line.close()
-        self._local = threading.local()
+        self._local = threading.local()  # the last references to idle ones
         self.client.close()
         self._pool.disconnect()
 

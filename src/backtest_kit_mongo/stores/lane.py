@@ -68,7 +68,7 @@ class Lane(MongoLinks):
             self._give_up(error)
         self.idle = []
         self._out = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._keeper: threading.Thread | None = None
         renew_after_fork(self)
 
@@ -77,7 +77,7 @@ class Lane(MongoLinks):
         _inherited.append(self.idle)
         self.idle = []
         self.usable = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def pipeline(
         self,

@@ -59,7 +59,8 @@ class MongoStore:
                 metrics.domains[name],
                 counts,
                 BUILDERS[name].get,
-                self.redis_ids.line_in_order,
+                self.redis_ids.take_line_in_order,
+                self.redis_ids.give_back,
                 translated,
             )
             for name, domain in DOMAINS.items()
