@@ -50,6 +50,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t sendmsg(int fd, const msghdr* message, int flags)
     ssize_t recv(int fd, void* buffer, size_t size, int flags)
     int MSG_NOSIGNAL
+    int MSG_DONTWAIT
 
 
 class BrokenLink(Exception):
@@ -89,7 +90,7 @@ cdef int _send_all(int fd, iovec* pieces, int count, int timeout_ms) noexcept no
             first += 1
             continue
         message = msghdr(msg_iov=&pieces[first], msg_iovlen=count - first)
-        sent = sendmsg(fd, &message, MSG_NOSIGNAL)
+        sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
         if sent < 0:
             if errno != EAGAIN:
                 return -1

@@ -16,11 +16,12 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, Final, TypeVar
 
 import pymongo
 from pymongo import MongoClient
-from pymongo.errors import NetworkTimeout, PyMongoError, ServerSelectionTimeoutError
+from pymongo.errors import NetworkTimeout, PyMongoError
 from pymongo.server_selectors import writable_server_selector
 
 from .._core.wire import BrokenLink, LinkTimeout, MongoLink, MongoLinks, Unusual
@@ -159,13 +160,15 @@ class Lane(MongoLinks):
         """A connection of pymongo's pool that has proved to work, or None where there can be none."""
         if self.closed or self._out >= self._most:
             return None
+        limit = self._client.options.timeout
         try:
-            server = self._client._topology.select_server(writable_server_selector, "find")
-            checkout = server.pool.checkout()
-            connection = checkout.__enter__()
-        except (ServerSelectionTimeoutError, NetworkTimeout):
-            raise  # the configured time has passed
-        except PyMongoError:
+            with pymongo.timeout(limit) if limit else nullcontext():  # as inside of pymongo's own calls
+                server = self._client._topology.select_server(writable_server_selector, "find")
+                checkout = server.pool.checkout()
+                connection = checkout.__enter__()
+        except PyMongoError as error:
+            if error.timeout:
+                raise  # the configured time has passed
             return None  # it will come up again in pymongo's own call, which knows what to do
         except (AttributeError, TypeError) as error:
             self._give_up(error)
@@ -178,7 +181,7 @@ class Lane(MongoLinks):
             sock = getattr(connection.conn, "sock", connection.conn)
             # TLS of any kind is a class of its own.
             if connection.compression_context is None and type(sock) is socket.socket:
-                limits = [limit for limit in (sock.gettimeout(), self._client.options.timeout) if limit]
+                limits = [seconds for seconds in (self._client.options.pool_options.socket_timeout, limit) if seconds]
                 generation = server.pool.gen
                 generation._generation  # noqa: B018 - the AttributeError, if there is none, is handled here
                 owner = (checkout, connection)
