@@ -4,7 +4,7 @@ from typing import Any, Final, final
 from .bson import RecordReader
 from .counters import Counters
 from .ids import IdTable
-from .wire import MongoLinks
+from .op_msg import MongoLinks
 
 LONG_WAY: Final[Any]
 EMPTY: Final[Any]

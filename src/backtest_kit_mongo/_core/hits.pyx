@@ -11,10 +11,13 @@ from pymongo.errors import PyMongoError
 from backtest_kit_mongo._core.bson cimport RecordReader
 from backtest_kit_mongo._core.counters cimport Counters
 from backtest_kit_mongo._core.ids cimport IdTable, hash_of
-from backtest_kit_mongo._core.wire cimport MongoLinks, RedisLink, now_ns
+from backtest_kit_mongo._core.link cimport now_ns
+from backtest_kit_mongo._core.op_msg cimport MongoLinks
+from backtest_kit_mongo._core.resp cimport RedisLink
 
 from backtest_kit_mongo._core.keys import check_fields
-from backtest_kit_mongo._core.wire import NOT_TAKEN, BrokenLink, Unusual
+from backtest_kit_mongo._core.link import BrokenLink, Unusual
+from backtest_kit_mongo._core.op_msg import NOT_TAKEN
 
 LONG_WAY = object()
 """What ``Hits`` gives where the store must be asked: an unknown or stale id, an illegal key, a connection that cannot be used."""

@@ -21,7 +21,7 @@ from ..domains import DOMAINS
 from ..embedded import default_data_dir
 from ..errors import BacktestKitError
 from ..registry import default_registry
-from ..stores.connection import translated
+from ..stores.failures import translated
 from ..stores.indexes import find_conflicts, missing_indexes
 from .command import Link
 from .output import facts, heading, output, places, say

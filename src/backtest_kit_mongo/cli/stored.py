@@ -13,7 +13,7 @@ from .. import get_mongo, get_redis
 from ..domains import DOMAINS
 from ..errors import DatabaseError
 from ..registry import default_registry
-from ..stores.connection import translated
+from ..stores.failures import translated
 from ..stores.idcache import explicit
 
 __all__ = ["documents", "mongodb_work", "redis_ids", "redis_work"]

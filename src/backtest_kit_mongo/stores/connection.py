@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
 import pymongo
 from bson import ObjectId
 from bson.codec_options import CodecOptions
-from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import (
-    AutoReconnect,
     BulkWriteError,
     ConfigurationError,
-    DocumentTooLarge,
-    DuplicateKeyError,
-    ExecutionTimeout,
-    InvalidOperation,
-    NetworkTimeout,
-    OperationFailure,
     PyMongoError,
-    ServerSelectionTimeoutError,
     WriteConcernError,
     WTimeoutError,
 )
@@ -39,25 +28,21 @@ from pymongo.write_concern import WriteConcern
 
 from .._core.bson import RecordReader, decode, split
 from .._core.hits import Hits
-from .._core.wire import NOT_TAKEN, MongoLink, upserted_ids
+from .._core.op_msg import NOT_TAKEN, MongoLink, upserted_ids
 from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
 from ..domains import Domain
 from ..errors import (
-    BacktestKitError,
     ConfigError,
-    DatabaseError,
-    InvalidValueError,
     NotConfiguredError,
-    ServerTimeoutError,
-    ServerUnavailableError,
 )
 from ..metrics import BYTES_READ, BYTES_WRITTEN, Metrics
 from .base import Key
+from .failures import lost_races, retried
 from .forks import renew_after_fork
 from .lane import Lane
 from .messages import WHOLE, Messages, concern
 
-__all__ = ["Document", "MongoConnection", "reading", "retried", "translated", "translates"]
+__all__ = ["Document", "MongoConnection"]
 
 Document = dict[str, Any]
 # Documents are taken apart by the compiled core; pymongo hands them over as they came.
@@ -73,9 +58,6 @@ _inherited: list[Any] = []
 
 # Ids per find: the server looks up the next ones while the documents of these are being read.
 _IDS = 250
-
-# How often a first upsert may lose the race for its key before its error is shown. One retry is enough for one rival.
-_RACES = 5
 
 
 class MongoConnection:
@@ -374,43 +356,6 @@ class MongoConnection:
                 client.close()
 
 
-def retried(domain: Domain, operation: Callable[[], R]) -> R:
-    """Run an idempotent write; once more if the connection broke, and again while a first upsert loses the race for its key.
-
-    MongoDB retries neither on a standalone server (retryable writes need a replica set) nor, before 4.2, the race.
-    """
-    races = 0
-    reconnected = False
-    while True:
-        try:
-            return operation()
-        except (ServerSelectionTimeoutError, NetworkTimeout):
-            raise  # the configured time has passed
-        except AutoReconnect:
-            if reconnected:
-                raise
-            reconnected = True
-        except (DuplicateKeyError, BulkWriteError) as error:
-            races += 1
-            if races > _RACES or not lost_races(domain, error):
-                raise
-        except BacktestKitError:
-            raise
-        except (LookupError, ValueError) as error:  # pymongo's own words for a reply that lacks a field
-            raise DatabaseError(f"a reply of MongoDB cannot be read: {_first_line(error)}") from error
-
-
-def lost_races(domain: Domain, error: DuplicateKeyError | BulkWriteError) -> bool:
-    """Whether all that went wrong is that our own unique keys were inserted first: by others, or by us before a reconnect (``_id``)."""
-    details = error.details or {}
-    failures = details.get("writeErrors", []) if isinstance(error, BulkWriteError) else [details]
-    if isinstance(error, BulkWriteError) and details.get("writeConcernErrors"):
-        return False
-    return bool(failures) and all(
-        failure.get("code") == 11000 and list(failure.get("keyPattern") or ()) in (list(domain.key), ["_id"]) for failure in failures
-    )
-
-
 def _insert_new(collection: Collection[Document], domain: Domain, documents: list[Any]) -> set[int]:
     """Insert documents; the positions of those whose key another writer had inserted first."""
     try:
@@ -433,77 +378,3 @@ def _lost_inserts(domain: Domain, reply: Document) -> set[int] | None:
 def _id_bytes(value: Any) -> bytes | None:
     """The 12 bytes of an ObjectId; None for an id of another type, which another writer may have given."""
     return value.binary if isinstance(value, ObjectId) else None
-
-
-def translated(error: PyMongoError) -> BacktestKitError:
-    """Our error for one of pymongo's; what the server said stays in the text, secrets never were in it."""
-    if isinstance(error, BulkWriteError):
-        details = error.details or {}
-        failures = details.get("writeErrors") or details.get("writeConcernErrors") or [{}]
-        if any(failure.get("code") == 64 for failure in details.get("writeConcernErrors", [])):
-            return ServerTimeoutError("MongoDB did not acknowledge a write within its write concern's time")
-        return _refused(f"{len(failures)} of the writes failed, the first with: {failures[0].get('errmsg')}", failures[0].get("code"))
-    if isinstance(error, (ServerSelectionTimeoutError, NetworkTimeout, ExecutionTimeout, WTimeoutError)) or error.timeout:
-        return ServerTimeoutError(
-            f"MongoDB did not answer in time: {_first_line(error)}", hint="is it running? CC_MONGO_CONNECTION_STRING says where"
-        )
-    if isinstance(error, AutoReconnect):
-        return ServerUnavailableError(f"the connection to MongoDB broke: {_first_line(error)}")
-    if isinstance(error, DocumentTooLarge):
-        return InvalidValueError(f"MongoDB takes at most 16 MiB for one document: {_first_line(error)}")
-    if isinstance(error, OperationFailure):
-        return _refused(_first_line(error), error.code)
-    if isinstance(error, InvalidOperation):
-        return ServerUnavailableError(f"the client was closed while it was in use: {_first_line(error)}")
-    return DatabaseError(f"MongoDB: {type(error).__name__}: {_first_line(error)}")
-
-
-def _refused(text: str, code: int | None) -> BacktestKitError:
-    if code in (10334, 17419, 17420):
-        return InvalidValueError(f"MongoDB takes at most 16 MiB for one document: {text}")
-    hints = {
-        13: "the user of CC_MONGO_CONNECTION_STRING needs readWrite on the database",
-        18: "user, password or authSource of CC_MONGO_CONNECTION_STRING are wrong",
-    }
-    return DatabaseError(f"MongoDB refuses: {text}", hint=hints.get(code or 0))
-
-
-def _first_line(error: Exception) -> str:
-    """What went wrong, without pymongo's description of the whole topology behind it."""
-    text = (str(error).splitlines() or [""])[0]
-    return re.split(r" \(configured timeouts:|, Timeout: ", text)[0][:500]
-
-
-def translates(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Let a method raise our errors for pymongo's."""
-
-    @functools.wraps(method)
-    def wrapper(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(self, *args, **kwargs)
-        except PyMongoError as error:
-            raise translated(error) from error
-        except BSONError as error:
-            raise DatabaseError(f"a document cannot be read: {_first_line(error)}") from error
-
-    return wrapper
-
-
-class reading:
-    """A document that cannot be read is an error that says which collection to look into."""
-
-    __slots__ = ("domain", "what")
-
-    def __init__(self, domain: Domain, what: str = "") -> None:
-        self.domain = domain
-        self.what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError):
-            where = f" ({self.what})" if self.what else ""
-            raise DatabaseError(
-                f"a document of {self.domain.collection!r}{where} cannot be read: {error}", hint="delete or mend it"
-            ) from None

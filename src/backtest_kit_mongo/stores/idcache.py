@@ -24,7 +24,8 @@ from redis.retry import Retry
 
 from .._core import keys as core
 from .._core.ids import IdTable
-from .._core.wire import BrokenLink, LinkTimeout, RedisLink, Unusual
+from .._core.link import BrokenLink, LinkTimeout, Unusual
+from .._core.resp import RedisLink
 from ..config import Config
 from ..domains import DOMAINS, Domain
 from ..errors import BacktestKitError, DatabaseError, InvalidTypeError, ServerTimeoutError, ServerUnavailableError

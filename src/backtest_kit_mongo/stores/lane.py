@@ -24,7 +24,8 @@ from pymongo import MongoClient
 from pymongo.errors import NetworkTimeout, PyMongoError
 from pymongo.server_selectors import writable_server_selector
 
-from .._core.wire import BrokenLink, LinkTimeout, MongoLink, MongoLinks, Unusual
+from .._core.link import BrokenLink, LinkTimeout, Unusual
+from .._core.op_msg import MongoLink, MongoLinks
 from ..logs import log
 from .forks import renew_after_fork
 from .messages import message

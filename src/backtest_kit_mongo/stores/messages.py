@@ -9,7 +9,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo.collection import Collection
 
-from .._core import wire, writer
+from .._core import op_msg, writer
 from .base import plain
 
 __all__ = ["WHOLE", "Messages", "concern", "message"]
@@ -71,7 +71,7 @@ class Messages:
 
     def find_ids(self, values: list[bytes]) -> bytes:
         """Find the documents of some ids."""
-        return wire.find_by_ids(self._head, values, self._tail)
+        return op_msg.find_by_ids(self._head, values, self._tail)
 
     def more(self, answer: tuple[bytes, int]) -> bytes | None:
         """Ask for the rest of an answer, if there is any."""

@@ -24,7 +24,8 @@ from ..domains import DOMAINS, Domain
 from ..errors import BacktestKitError, DatabaseError, IndexConflictError, ServerTimeoutError
 from ..metrics import BACKFILLS, BYTES_READ, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, READ, READS, STALE, Metrics
 from .base import Key, Record, encode
-from .connection import Document, MongoConnection, reading, retried, translated, translates
+from .connection import Document, MongoConnection
+from .failures import reading, retried, translated, translates
 from .idcache import BUILDERS, DomainIds, ProcessIds, RedisIds
 from .indexes import conflict_error, ensure_indexes
 from .mongo_candles import MongoCandles

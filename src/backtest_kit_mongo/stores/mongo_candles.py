@@ -23,7 +23,8 @@ from ..config import Config
 from ..domains import DOMAINS
 from ..metrics import HITS_BLOCK, READ, READS, Metrics
 from .base import Key
-from .connection import Document, MongoConnection, reading
+from .connection import Document, MongoConnection
+from .failures import reading
 from .forks import renew_after_fork
 from .idcache import RedisIds
 

@@ -1,68 +1,22 @@
-"""Whole replies on sockets that a driver has opened: MongoDB's OP_MSG (mongodb.com/docs/manual/reference/mongodb-wire-protocol)
-and Redis's RESP2 (redis.io/docs/latest/develop/reference/protocol-spec), sent and read with the GIL released.
-
-A ``Link`` knows no host, login or encryption: those are the driver's, and a link only borrows a socket of which the driver has
-made a ready connection. Two things can go wrong, and they must not be mixed up. ``BrokenLink``: the bytes are not what they
-should be, the socket must be thrown away, since a later reply might be taken for this one's. ``Unusual``: a whole reply which is
-no plain success; the socket is in step, and the driver may ask again and say it better.
-"""
+"""MongoDB's OP_MSG (mongodb.com/docs/manual/reference/mongodb-wire-protocol): prebuilt messages out, whole replies in."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, PyObject
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
-from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, int64_t
-from libc.string cimport memchr, memcpy, memmove, memset, strlen
-
-import os
+from libc.string cimport memcpy, memmove, memset, strlen
 
 from pymongo._csot import TIMEOUT as _TIMEOUT
 from pymongo.errors import NetworkTimeout
 
-from backtest_kit_mongo._core.counters cimport Counters
 from backtest_kit_mongo._core.bson cimport Element, RecordReader, document_size, find_element, next_element, number_of
+from backtest_kit_mongo._core.counters cimport Counters
+from backtest_kit_mongo._core.link cimport Link, iovec, now_ns
+
+from backtest_kit_mongo._core.link import BrokenLink, LinkTimeout, Unusual
 
 cdef extern from "Python.h":
     int PyContextVar_Get(object var, PyObject* default_value, PyObject** value) except -1
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int CLOCK_MONOTONIC
-    int clock_gettime(int clock, timespec* moment)
-
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd* fds, unsigned long count, int timeout)
-    short POLLIN
-    short POLLOUT
-
-cdef extern from "<sys/socket.h>" nogil:
-    struct msghdr:
-        iovec* msg_iov
-        size_t msg_iovlen
-    ssize_t sendmsg(int fd, const msghdr* message, int flags)
-    ssize_t recv(int fd, void* buffer, size_t size, int flags)
-    int MSG_NOSIGNAL
-    int MSG_DONTWAIT
-
-
-class BrokenLink(Exception):
-    """The stream cannot be trusted any more: throw the connection away."""
-
-
-class LinkTimeout(BrokenLink):
-    """No whole reply within the time-out; the reply may still come, so the connection must go as well."""
-
-
-class Unusual(Exception):
-    """A whole reply that is no plain success; the connection is in step."""
 
 
 cdef enum:
@@ -77,113 +31,6 @@ cdef int32_t _int32(const unsigned char* at) noexcept nogil:
     cdef int32_t value
     memcpy(&value, at, 4)
     return value
-
-
-cdef int _send_all(int fd, iovec* pieces, int count, int timeout_ms) noexcept nogil:
-    """0, or -1 with errno; EINTR is the caller's to handle and the pieces say what is left."""
-    cdef msghdr message
-    cdef ssize_t sent
-    cdef pollfd waiting
-    cdef int first = 0
-    while first < count:
-        if pieces[first].iov_len == 0:
-            first += 1
-            continue
-        message = msghdr(msg_iov=&pieces[first], msg_iovlen=count - first)
-        sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
-        if sent < 0:
-            if errno != EAGAIN:
-                return -1
-            waiting.fd = fd
-            waiting.events = POLLOUT
-            sent = poll(&waiting, 1, timeout_ms)
-            if sent < 0:
-                return -1
-            if sent == 0:
-                return -2
-            continue
-        while sent > 0:
-            if <size_t> sent >= pieces[first].iov_len:
-                sent -= pieces[first].iov_len
-                pieces[first].iov_len = 0
-                first += 1
-            else:
-                pieces[first].iov_base = <char*> pieces[first].iov_base + sent
-                pieces[first].iov_len -= sent
-                sent = 0
-    return 0
-
-
-cdef ssize_t _receive(int fd, unsigned char* buffer, size_t size, int timeout_ms) noexcept nogil:
-    """How many bytes came (0: the other side closed), -1 with errno, -2 for a time-out."""
-    cdef pollfd waiting
-    cdef int ready
-    waiting.fd = fd
-    waiting.events = POLLIN
-    ready = poll(&waiting, 1, timeout_ms)
-    if ready < 0:
-        return -1
-    if ready == 0:
-        return -2
-    return recv(fd, buffer, size, 0)
-
-
-cdef class Link:
-    """A borrowed socket and a buffer for its replies. For one thread at a time."""
-
-    def __cinit__(self, object owner not None, int fd, double timeout_seconds, *_):
-        self.owner = owner
-        self.fd = fd
-        self.timeout_ms = -1 if timeout_seconds <= 0 else <int> (timeout_seconds * 1000) + 1
-        self.capacity = 8192
-        self.buffer = <unsigned char*> PyMem_RawMalloc(self.capacity)
-        if self.buffer == NULL:
-            raise MemoryError
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.buffer)
-
-    cdef int reserve(self, Py_ssize_t size) except -1:
-        cdef unsigned char* grown
-        if size > self.capacity:
-            grown = <unsigned char*> PyMem_RawRealloc(self.buffer, size)
-            if grown == NULL:
-                raise MemoryError
-            self.buffer = grown
-            self.capacity = size
-        return 0
-
-    cdef int send(self, iovec* pieces, int count) except -1:
-        cdef int outcome
-        while True:
-            with nogil:
-                outcome = _send_all(self.fd, pieces, count, self.timeout_ms)
-            if outcome == 0:
-                return 0
-            if outcome == -2:
-                raise LinkTimeout("the server took no more bytes within the time-out")
-            if errno != EINTR:
-                raise BrokenLink(f"sending failed: {os.strerror(errno)}")
-            PyErr_CheckSignals()
-
-    cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1:
-        """Read until ``wanted`` bytes are in the buffer; more may have come with them."""
-        cdef ssize_t got
-        self.reserve(wanted)
-        while self.filled < wanted:
-            with nogil:
-                got = _receive(self.fd, self.buffer + self.filled, self.capacity - self.filled, self.timeout_ms)
-            if got > 0:
-                self.filled += got
-            elif got == 0:
-                raise BrokenLink("the server closed the connection")
-            elif got == -2:
-                raise LinkTimeout("no reply within the time-out")
-            elif errno == EINTR:
-                PyErr_CheckSignals()
-            elif errno != EAGAIN:
-                raise BrokenLink(f"receiving failed: {os.strerror(errno)}")
-        return self.filled
 
 
 @cython.final
@@ -398,13 +245,6 @@ NOT_TAKEN = object()
 """What a call gives that must go through the driver."""
 
 
-cdef int64_t now_ns() noexcept:
-    """The clock of time.monotonic_ns()."""
-    cdef timespec moment
-    clock_gettime(CLOCK_MONOTONIC, &moment)
-    return <int64_t> moment.tv_sec * 1_000_000_000 + moment.tv_nsec
-
-
 cdef bint _has_deadline() except -1:
     """Whether this thread is inside ``pymongo.timeout``, whose deadline the driver keeps."""
     cdef PyObject* value = NULL
@@ -567,131 +407,3 @@ def upserted_ids(const unsigned char[::1] reply not None) -> dict:
             PyBytes_FromStringAndSize(<const char*> identity.value, 12) if identity.kind == 0x07 else None
         )
     return found
-
-
-@cython.final
-cdef class RedisLink(Link):
-    """Sends commands and reads their replies; a posted command's reply is read before the next one's."""
-
-    def post(self, bytes command not None):
-        """Send a command whose reply is read later, by the next ``call`` or ``settle``."""
-        cdef iovec piece
-        if self.pending >= 64:
-            self.settle()
-        piece.iov_base, piece.iov_len = PyBytes_AS_STRING(command), PyBytes_GET_SIZE(command)
-        self.send(&piece, 1)
-        self.pending += 1
-
-    def settle(self):
-        """Read the replies of posted commands; the last error among them stays in ``late_error``."""
-        while self.pending:
-            self.pending -= 1
-            try:
-                self.reply(0)
-            except Unusual as error:
-                self.late_error = error
-
-    def take_late_error(self):
-        """The error of a posted command, once."""
-        error, self.late_error = self.late_error, None
-        return error
-
-    cpdef object call(self, bytes command):
-        """Send a command and read its reply: bytes, int, list or None; Unusual for an error reply."""
-        cdef iovec piece
-        if command is None:
-            raise TypeError("a command is bytes")
-        piece.iov_base, piece.iov_len = PyBytes_AS_STRING(command), PyBytes_GET_SIZE(command)
-        self.send(&piece, 1)
-        self.settle()
-        answer = self.reply(0)
-        if self.at != self.filled:
-            raise BrokenLink("more bytes than one reply")
-        self.at = self.filled = 0
-        return answer
-
-    cdef Py_ssize_t line(self) except -1:
-        """The length of the line at ``at`` without its CR LF; the line is in the buffer."""
-        cdef Py_ssize_t seen = 0
-        cdef const unsigned char* end
-        while True:
-            if self.filled > self.at + seen:
-                end = <const unsigned char*> memchr(self.buffer + self.at + seen, 10, self.filled - self.at - seen)
-                if end != NULL:
-                    seen = end - (self.buffer + self.at)
-                    if seen < 1 or self.buffer[self.at + seen - 1] != 13:
-                        raise BrokenLink("a line without CR LF")
-                    return seen - 1
-                seen = self.filled - self.at
-            if seen > 65536:
-                raise BrokenLink("a line without end")
-            self.more(1)
-
-    cdef int more(self, Py_ssize_t size) except -1:
-        """Have at least ``size`` bytes more than now."""
-        if self.at and self.at == self.filled:
-            self.at = self.filled = 0
-        if self.filled + size > self.capacity:
-            self.reserve(2 * (self.filled + size))
-        self.receive(self.filled + size)
-        return 0
-
-    cdef int64_t number(self, Py_ssize_t length) except? -1:
-        """The integer of a line whose first byte is its kind."""
-        cdef int64_t value = 0
-        cdef Py_ssize_t i = 1
-        cdef bint negative = length > 1 and self.buffer[self.at + 1] == 45
-        if negative:
-            i = 2
-        if length - i < 1 or length - i > 18:
-            raise BrokenLink("a length that is no number")
-        while i < length:
-            if not 48 <= self.buffer[self.at + i] <= 57:
-                raise BrokenLink("a length that is no number")
-            value = value * 10 + (self.buffer[self.at + i] - 48)
-            i += 1
-        return -value if negative else value
-
-    cdef object reply(self, int depth):
-        cdef Py_ssize_t length = self.line()
-        cdef unsigned char kind
-        cdef int64_t size, i
-        cdef object value
-        if length < 1:
-            raise BrokenLink("an empty line")
-        kind = self.buffer[self.at]
-        if kind == 43 or kind == 45:  # simple string, error
-            value = PyBytes_FromStringAndSize(<const char*> self.buffer + self.at + 1, length - 1)
-            self.at += length + 2
-            if kind == 45:
-                raise Unusual(value.decode("utf-8", "replace"))
-            return value
-        size = self.number(length)
-        self.at += length + 2
-        if kind == 58:  # integer
-            return size
-        if kind == 36:  # bulk string
-            if size == -1:
-                return None
-            if not 0 <= size <= 512 * 1024 * 1024:
-                raise BrokenLink(f"a string of {size} bytes")
-            if self.filled < self.at + size + 2:
-                self.more(self.at + size + 2 - self.filled)
-            value = PyBytes_FromStringAndSize(<const char*> self.buffer + self.at, size)
-            if self.buffer[self.at + size] != 13 or self.buffer[self.at + size + 1] != 10:
-                raise BrokenLink("a string without CR LF")
-            self.at += size + 2
-            return value
-        if kind == 42:  # array
-            if size == -1:
-                return None
-            if not 0 <= size <= 1024 * 1024 or depth:
-                raise BrokenLink(f"an array of {size}")
-            value = []
-            for i in range(size):
-                try:
-                    (<list> value).append(self.reply(depth + 1))
-                except Unusual as error:
-                    raise BrokenLink(f"an error inside an array: {error}") from None
-            return value
-        raise BrokenLink(f"a reply of kind {kind}")

@@ -4,24 +4,7 @@ from libc.stdint cimport int32_t, int64_t
 
 from backtest_kit_mongo._core.bson cimport Element, RecordReader
 from backtest_kit_mongo._core.counters cimport Counters
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-
-cdef int64_t now_ns() noexcept
-
-cdef class Link:
-    cdef readonly object owner
-    cdef int fd, timeout_ms
-    cdef unsigned char* buffer
-    cdef Py_ssize_t capacity, filled
-    cdef readonly int64_t used  # when it came back, by time.monotonic_ns()
-
-    cdef int reserve(self, Py_ssize_t size) except -1
-    cdef int send(self, iovec* pieces, int count) except -1
-    cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1
+from backtest_kit_mongo._core.link cimport Link, iovec
 
 cdef class MongoLink(Link):
     cdef readonly Py_ssize_t size
@@ -47,14 +30,3 @@ cdef class MongoLinks:
     cpdef object give_back(self, MongoLink link)
     cdef object failed(self, MongoLink link, object error)
     cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key, Counters counters, int which)
-
-cdef class RedisLink(Link):
-    cdef Py_ssize_t at
-    cdef int pending
-    cdef readonly object late_error
-
-    cpdef object call(self, bytes command)
-    cdef Py_ssize_t line(self) except -1
-    cdef int more(self, Py_ssize_t size) except -1
-    cdef int64_t number(self, Py_ssize_t length) except? -1
-    cdef object reply(self, int depth)

@@ -15,7 +15,7 @@ from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest_kit_mongo._core import hits, wire
+from backtest_kit_mongo._core import hits, link, op_msg, resp
 from backtest_kit_mongo._core.bson import RecordReader
 
 KEY = ("BTCUSDT", "sma")
@@ -41,12 +41,12 @@ def pair():
         yield ours, theirs
 
 
-def mongo_link(ours: socket.socket, seconds: float = 0.3) -> wire.MongoLink:
-    return wire.MongoLink((ours,), ours.fileno(), seconds, SimpleNamespace(_generation=1), 1)
+def mongo_link(ours: socket.socket, seconds: float = 0.3) -> op_msg.MongoLink:
+    return op_msg.MongoLink((ours,), ours.fileno(), seconds, SimpleNamespace(_generation=1), 1)
 
 
-def redis_link(ours: socket.socket, seconds: float = 0.3) -> wire.RedisLink:
-    return wire.RedisLink((ours,), ours.fileno(), seconds)
+def redis_link(ours: socket.socket, seconds: float = 0.3) -> resp.RedisLink:
+    return resp.RedisLink((ours,), ours.fileno(), seconds)
 
 
 # --- MongoDB ---
@@ -54,37 +54,37 @@ def redis_link(ours: socket.socket, seconds: float = 0.3) -> wire.RedisLink:
 
 def test_find_one(pair):
     ours, theirs = pair
-    link = mongo_link(ours)
+    connection = mongo_link(ours)
     row = {"_id": ObjectId(ID), "n": 1}
     theirs.sendall(message(found(row)))
-    assert bson.decode(link.find_one(b"head", b"123456789012", b"tail")) == row
+    assert bson.decode(connection.find_one(b"head", b"123456789012", b"tail")) == row
     sent = theirs.recv(1000)
     assert sent == struct.pack("<iiii", 16 + 20, 1, 0, 2013) + b"head123456789012tail"
     theirs.sendall(message(found(), answers=2))
-    assert link.find_one(b"x", b"", b"") is None
+    assert connection.find_one(b"x", b"", b"") is None
 
 
 def test_replies_come_in_the_order_of_the_messages(pair):
     ours, theirs = pair
-    link = mongo_link(ours)
+    connection = mongo_link(ours)
     for part in (b"one", b"two", b"three"):
-        link.post(part)
+        connection.post(part)
     theirs.sendall(b"".join(message(found({"n": number}), answers=number) for number in (1, 2, 3)))
     for number in (1, 2, 3):
-        documents, cursor = link.find_documents()
+        documents, cursor = connection.find_documents()
         assert bson.decode_all(documents) == [{"n": number}]
         assert cursor == 0
     with pytest.raises(ValueError, match="no reply is due"):
-        link.reply()
+        connection.reply()
 
 
 def test_documents_stand_end_to_end(pair):
     ours, theirs = pair
-    link = mongo_link(ours)
+    connection = mongo_link(ours)
     rows = [{"n": number, "text": "x" * number} for number in range(250)]
-    link.post(b"find")
+    connection.post(b"find")
     theirs.sendall(message(found(*rows, cursor=2**40)))
-    documents, cursor = link.find_documents()
+    documents, cursor = connection.find_documents()
     assert bson.decode_all(documents) == rows
     assert cursor == 2**40
 
@@ -106,17 +106,17 @@ def test_documents_stand_end_to_end(pair):
 )
 def test_what_is_no_reply_breaks_the_link(pair, reply):
     ours, theirs = pair
-    link = mongo_link(ours)
+    connection = mongo_link(ours)
     theirs.sendall(reply)
-    with pytest.raises(wire.BrokenLink):
-        link.find_one(b"x", b"", b"")
+    with pytest.raises(link.BrokenLink):
+        connection.find_one(b"x", b"", b"")
 
 
 def test_checksum_is_taken_off(pair):
     ours, theirs = pair
-    link = mongo_link(ours)
+    connection = mongo_link(ours)
     theirs.sendall(message(found({"n": 1}), flags=1, extra=b"\1\2\3\4"))
-    assert bson.decode(link.find_one(b"x", b"", b"")) == {"n": 1}
+    assert bson.decode(connection.find_one(b"x", b"", b"")) == {"n": 1}
 
 
 @pytest.mark.parametrize(
@@ -126,33 +126,33 @@ def test_checksum_is_taken_off(pair):
 )  # fmt: skip
 def test_what_is_no_plain_success_is_unusual_and_in_step(pair, reply):
     ours, theirs = pair
-    link = mongo_link(ours)
+    connection = mongo_link(ours)
     theirs.sendall(message(reply))
-    with pytest.raises(wire.Unusual):
-        link.find_one(b"x", b"", b"")
+    with pytest.raises(link.Unusual):
+        connection.find_one(b"x", b"", b"")
     theirs.sendall(message(found({"n": 2}), answers=2))
-    assert bson.decode(link.find_one(b"x", b"", b"")) == {"n": 2}
+    assert bson.decode(connection.find_one(b"x", b"", b"")) == {"n": 2}
 
 
 def test_silence_and_end(pair):
     ours, theirs = pair
-    link = mongo_link(ours)
-    with pytest.raises(wire.LinkTimeout):
-        link.find_one(b"x", b"", b"")
-    link = mongo_link(ours)
+    connection = mongo_link(ours)
+    with pytest.raises(link.LinkTimeout):
+        connection.find_one(b"x", b"", b"")
+    connection = mongo_link(ours)
     theirs.recv(1000)
     theirs.sendall(message(found())[:30])
-    with pytest.raises(wire.LinkTimeout):
-        link.find_one(b"x", b"", b"")
+    with pytest.raises(link.LinkTimeout):
+        connection.find_one(b"x", b"", b"")
     theirs.recv(1000)
     theirs.close()
-    with pytest.raises(wire.BrokenLink):
+    with pytest.raises(link.BrokenLink):
         mongo_link(ours).find_one(b"x", b"", b"")
 
 
 def test_peer_that_reads_nothing(pair):
     ours, _ = pair
-    with pytest.raises(wire.LinkTimeout):
+    with pytest.raises(link.LinkTimeout):
         mongo_link(ours).post(b"x" * 20_000_000)
     with pytest.raises(ValueError, match="more than MongoDB takes"):
         mongo_link(ours).post(b"x" * 48_100_000)
@@ -160,7 +160,7 @@ def test_peer_that_reads_nothing(pair):
 
 def test_long_messages_go_through_in_pieces(pair):
     ours, theirs = pair
-    link = mongo_link(ours, 5.0)
+    connection = mongo_link(ours, 5.0)
     got = bytearray()
 
     def read():
@@ -170,22 +170,22 @@ def test_long_messages_go_through_in_pieces(pair):
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert bson.decode(link.command(b"first", b"y" * 5_000_000)) == {"ok": 1.0, "n": 3}
+    assert bson.decode(connection.command(b"first", b"y" * 5_000_000)) == {"ok": 1.0, "n": 3}
     reader.join()
     assert got[16:] == b"first" + b"y" * 5_000_000
 
 
 def test_upserted(pair):
     ours, theirs = pair
-    link = mongo_link(ours)
+    connection = mongo_link(ours)
     for number, (value, known, wanted) in enumerate(
         [(ObjectId(ID), True, (ID, False)), (ObjectId(ID), False, (ID, True)), ("text", True, (None, False))], 1
     ):
         theirs.sendall(message({"lastErrorObject": {"n": 1, "updatedExisting": known}, "value": {"_id": value}, "ok": 1.0}, answers=number))
-        assert link.upserted(b"x") == wanted
+        assert connection.upserted(b"x") == wanted
     theirs.sendall(message({"lastErrorObject": {"n": 1, "updatedExisting": True}, "value": None, "ok": 1.0}, answers=4))
-    with pytest.raises(wire.Unusual):
-        link.upserted(b"x")
+    with pytest.raises(link.Unusual):
+        connection.upserted(b"x")
 
 
 def test_garbled_replies_never_harm(pair):
@@ -206,22 +206,22 @@ def test_garbled_replies_never_harm(pair):
             del garbled[chance.randrange(len(garbled)) :]
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            link = mongo_link(ours, 0.002)
+            connection = mongo_link(ours, 0.002)
             theirs.sendall(garbled)
             try:
                 if kind == "one":
-                    document = link.find_one(b"x", b"", b"")
+                    document = connection.find_one(b"x", b"", b"")
                     with contextlib.suppress(ValueError):
                         READER.match(document or b"", KEY)
                 elif kind == "many":
-                    link.post(b"x")
-                    documents, _ = link.find_documents()
+                    connection.post(b"x")
+                    documents, _ = connection.find_documents()
                     with contextlib.suppress(ValueError):
                         READER.open_all(documents)
                 else:
-                    link.upserted(b"x")
+                    connection.upserted(b"x")
                 outcomes.add("answer")
-            except (wire.BrokenLink, wire.Unusual) as error:
+            except (link.BrokenLink, link.Unusual) as error:
                 outcomes.add(type(error).__name__)
     assert outcomes == {"answer", "BrokenLink", "LinkTimeout", "Unusual"}
 
@@ -230,29 +230,29 @@ def test_garbled_replies_never_harm(pair):
 def test_find_by_ids_is_what_pymongo_encodes(ids):
     head, tail = bson.encode({"find": "signal-items"})[4:-1], bson.encode({"batchSize": 7, "$db": "d"})[4:-1]
     wanted = {"find": "signal-items", "filter": {"_id": {"$in": [ObjectId(value) for value in ids]}}, "batchSize": 7, "$db": "d"}
-    assert wire.find_by_ids(head, ids, tail) == b"\0" * 5 + bson.encode(wanted)
+    assert op_msg.find_by_ids(head, ids, tail) == b"\0" * 5 + bson.encode(wanted)
 
 
 def test_find_by_ids_refuses_what_is_no_id():
     for wrong in (b"short", None, "x" * 12):
         with pytest.raises((ValueError, TypeError)):
-            wire.find_by_ids(b"", [wrong], b"")
+            op_msg.find_by_ids(b"", [wrong], b"")
 
 
 def test_upserted_ids():
     reply = {"ok": 1.0, "n": 3, "upserted": [{"index": 0, "_id": ObjectId(ID)}, {"index": 2, "_id": "text"}]}
-    assert wire.upserted_ids(bson.encode(reply)) == {0: ID, 2: None}
-    assert wire.upserted_ids(bson.encode({"ok": 1.0})) == {}
+    assert op_msg.upserted_ids(bson.encode(reply)) == {0: ID, 2: None}
+    assert op_msg.upserted_ids(bson.encode({"ok": 1.0})) == {}
     for wrong in ({"upserted": 1}, {"upserted": [1]}, {"upserted": [{"index": 1}]}, {"upserted": [{"_id": 1}]}):
         with pytest.raises(ValueError, match="upserted"):
-            wire.upserted_ids(bson.encode(wrong))
+            op_msg.upserted_ids(bson.encode(wrong))
     raw = bson.encode(reply)
     chance = random.Random(7)
     for _ in range(3000):
         garbled = bytearray(raw)
         garbled[chance.randrange(len(raw))] ^= 1 << chance.randrange(8)
         with contextlib.suppress(ValueError, OverflowError):
-            wire.upserted_ids(bytes(garbled))
+            op_msg.upserted_ids(bytes(garbled))
 
 
 # --- Redis ---
@@ -265,12 +265,12 @@ def test_upserted_ids():
 )  # fmt: skip
 def test_redis_replies(pair, reply, answer):
     ours, theirs = pair
-    link = redis_link(ours)
+    connection = redis_link(ours)
     for start in range(len(reply)):
         theirs.sendall(reply[:start])
         timer = threading.Timer(0.002, theirs.sendall, (reply[start:],))
         timer.start()
-        assert link.call(b"X") == answer
+        assert connection.call(b"X") == answer
         timer.join()
 
 
@@ -282,38 +282,38 @@ def test_redis_replies(pair, reply, answer):
 )  # fmt: skip
 def test_what_is_no_redis_reply_breaks_the_link(pair, reply):
     ours, theirs = pair
-    link = redis_link(ours)
+    connection = redis_link(ours)
     theirs.sendall(reply)
-    with pytest.raises(wire.BrokenLink):
-        link.call(b"X")
+    with pytest.raises(link.BrokenLink):
+        connection.call(b"X")
 
 
 def test_posted_commands_are_settled_by_the_next_call(pair):
     ours, theirs = pair
-    link = redis_link(ours)
-    link.post(b"SET 1;")
-    link.post(b"SET 2;")
+    connection = redis_link(ours)
+    connection.post(b"SET 1;")
+    connection.post(b"SET 2;")
     theirs.sendall(b"+OK\r\n-OOM command not allowed\r\n$2\r\nhi\r\n")
-    assert link.call(b"GET;") == b"hi"
+    assert connection.call(b"GET;") == b"hi"
     assert theirs.recv(100) == b"SET 1;SET 2;GET;"
-    assert "OOM" in str(link.take_late_error())
-    assert link.take_late_error() is None
+    assert "OOM" in str(connection.take_late_error())
+    assert connection.take_late_error() is None
     theirs.sendall(b"-WRONGTYPE x\r\n")
-    with pytest.raises(wire.Unusual, match="WRONGTYPE"):
-        link.call(b"GET;")
+    with pytest.raises(link.Unusual, match="WRONGTYPE"):
+        connection.call(b"GET;")
     theirs.sendall(b":1\r\n")
-    assert link.call(b"DEL;") == 1
+    assert connection.call(b"DEL;") == 1
 
 
 def test_many_posted_commands_do_not_pile_up(pair):
     """After 64 unread replies the next post reads them: no socket fills up."""
     ours, theirs = pair
-    link = redis_link(ours)
+    connection = redis_link(ours)
     theirs.sendall(b"+OK\r\n" * 64)
     for _ in range(65):
-        link.post(b"S;")
-    with pytest.raises(wire.LinkTimeout):
-        link.settle()
+        connection.post(b"S;")
+    with pytest.raises(link.LinkTimeout):
+        connection.settle()
 
 
 # --- hits ---

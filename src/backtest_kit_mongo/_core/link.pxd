@@ -1,0 +1,21 @@
+# What the links of MongoDB (op_msg.pyx) and of Redis (resp.pyx) are made of.
+
+from libc.stdint cimport int64_t
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+
+cdef int64_t now_ns() noexcept
+
+cdef class Link:
+    cdef readonly object owner
+    cdef int fd, timeout_ms
+    cdef unsigned char* buffer
+    cdef Py_ssize_t capacity, filled
+    cdef readonly int64_t used  # when it came back, by time.monotonic_ns()
+
+    cdef int reserve(self, Py_ssize_t size) except -1
+    cdef int send(self, iovec* pieces, int count) except -1
+    cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1

@@ -1,0 +1,165 @@
+"""Bytes over sockets that a driver has opened, sent and read with the GIL released: what MongoDB's and Redis's links share.
+
+A ``Link`` knows no host, login or encryption: those are the driver's, and a link only borrows a socket of which the driver has
+made a ready connection. Two things can go wrong, and they must not be mixed up. ``BrokenLink``: the bytes are not what they
+should be, the socket must be thrown away, since a later reply might be taken for this one's. ``Unusual``: a whole reply which is
+no plain success; the socket is in step, and the driver may ask again and say it better.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t
+
+import os
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int CLOCK_MONOTONIC
+    int clock_gettime(int clock, timespec* moment)
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd* fds, unsigned long count, int timeout)
+    short POLLIN
+    short POLLOUT
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+    ssize_t sendmsg(int fd, const msghdr* message, int flags)
+    ssize_t recv(int fd, void* buffer, size_t size, int flags)
+    int MSG_NOSIGNAL
+    int MSG_DONTWAIT
+
+
+cdef int64_t now_ns() noexcept:
+    """The clock of time.monotonic_ns()."""
+    cdef timespec moment
+    clock_gettime(CLOCK_MONOTONIC, &moment)
+    return <int64_t> moment.tv_sec * 1_000_000_000 + moment.tv_nsec
+
+
+class BrokenLink(Exception):
+    """The stream cannot be trusted any more: throw the connection away."""
+
+
+class LinkTimeout(BrokenLink):
+    """No whole reply within the time-out; the reply may still come, so the connection must go as well."""
+
+
+class Unusual(Exception):
+    """A whole reply that is no plain success; the connection is in step."""
+
+
+cdef int _send_all(int fd, iovec* pieces, int count, int timeout_ms) noexcept nogil:
+    """0, or -1 with errno; EINTR is the caller's to handle and the pieces say what is left."""
+    cdef msghdr message
+    cdef ssize_t sent
+    cdef pollfd waiting
+    cdef int first = 0
+    while first < count:
+        if pieces[first].iov_len == 0:
+            first += 1
+            continue
+        message = msghdr(msg_iov=&pieces[first], msg_iovlen=count - first)
+        sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
+        if sent < 0:
+            if errno != EAGAIN:
+                return -1
+            waiting.fd = fd
+            waiting.events = POLLOUT
+            sent = poll(&waiting, 1, timeout_ms)
+            if sent < 0:
+                return -1
+            if sent == 0:
+                return -2
+            continue
+        while sent > 0:
+            if <size_t> sent >= pieces[first].iov_len:
+                sent -= pieces[first].iov_len
+                pieces[first].iov_len = 0
+                first += 1
+            else:
+                pieces[first].iov_base = <char*> pieces[first].iov_base + sent
+                pieces[first].iov_len -= sent
+                sent = 0
+    return 0
+
+
+cdef ssize_t _receive(int fd, unsigned char* buffer, size_t size, int timeout_ms) noexcept nogil:
+    """How many bytes came (0: the other side closed), -1 with errno, -2 for a time-out."""
+    cdef pollfd waiting
+    cdef int ready
+    waiting.fd = fd
+    waiting.events = POLLIN
+    ready = poll(&waiting, 1, timeout_ms)
+    if ready < 0:
+        return -1
+    if ready == 0:
+        return -2
+    return recv(fd, buffer, size, 0)
+
+
+cdef class Link:
+    """A borrowed socket and a buffer for its replies. For one thread at a time."""
+
+    def __cinit__(self, object owner not None, int fd, double timeout_seconds, *_):
+        self.owner = owner
+        self.fd = fd
+        self.timeout_ms = -1 if timeout_seconds <= 0 else <int> (timeout_seconds * 1000) + 1
+        self.capacity = 8192
+        self.buffer = <unsigned char*> PyMem_RawMalloc(self.capacity)
+        if self.buffer == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.buffer)
+
+    cdef int reserve(self, Py_ssize_t size) except -1:
+        cdef unsigned char* grown
+        if size > self.capacity:
+            grown = <unsigned char*> PyMem_RawRealloc(self.buffer, size)
+            if grown == NULL:
+                raise MemoryError
+            self.buffer = grown
+            self.capacity = size
+        return 0
+
+    cdef int send(self, iovec* pieces, int count) except -1:
+        cdef int outcome
+        while True:
+            with nogil:
+                outcome = _send_all(self.fd, pieces, count, self.timeout_ms)
+            if outcome == 0:
+                return 0
+            if outcome == -2:
+                raise LinkTimeout("the server took no more bytes within the time-out")
+            if errno != EINTR:
+                raise BrokenLink(f"sending failed: {os.strerror(errno)}")
+            PyErr_CheckSignals()
+
+    cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1:
+        """Read until ``wanted`` bytes are in the buffer; more may have come with them."""
+        cdef ssize_t got
+        self.reserve(wanted)
+        while self.filled < wanted:
+            with nogil:
+                got = _receive(self.fd, self.buffer + self.filled, self.capacity - self.filled, self.timeout_ms)
+            if got > 0:
+                self.filled += got
+            elif got == 0:
+                raise BrokenLink("the server closed the connection")
+            elif got == -2:
+                raise LinkTimeout("no reply within the time-out")
+            elif errno == EINTR:
+                PyErr_CheckSignals()
+            elif errno != EAGAIN:
+                raise BrokenLink(f"receiving failed: {os.strerror(errno)}")
+        return self.filled

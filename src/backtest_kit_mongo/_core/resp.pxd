@@ -1,0 +1,16 @@
+# What the straight path of a hit (hits.pyx) asks Redis with.
+
+from libc.stdint cimport int64_t
+
+from backtest_kit_mongo._core.link cimport Link
+
+cdef class RedisLink(Link):
+    cdef Py_ssize_t at
+    cdef int pending
+    cdef readonly object late_error
+
+    cpdef object call(self, bytes command)
+    cdef Py_ssize_t line(self) except -1
+    cdef int more(self, Py_ssize_t size) except -1
+    cdef int64_t number(self, Py_ssize_t length) except? -1
+    cdef object reply(self, int depth)

@@ -1,0 +1,138 @@
+"""Redis's RESP2 (redis.io/docs/latest/develop/reference/protocol-spec): prebuilt commands out, whole replies in."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t
+from libc.string cimport memchr
+
+from backtest_kit_mongo._core.link cimport Link, iovec
+
+from backtest_kit_mongo._core.link import BrokenLink, Unusual
+
+
+@cython.final
+cdef class RedisLink(Link):
+    """Sends commands and reads their replies; a posted command's reply is read before the next one's."""
+
+    def post(self, bytes command not None):
+        """Send a command whose reply is read later, by the next ``call`` or ``settle``."""
+        cdef iovec piece
+        if self.pending >= 64:
+            self.settle()
+        piece.iov_base, piece.iov_len = PyBytes_AS_STRING(command), PyBytes_GET_SIZE(command)
+        self.send(&piece, 1)
+        self.pending += 1
+
+    def settle(self):
+        """Read the replies of posted commands; the last error among them stays in ``late_error``."""
+        while self.pending:
+            self.pending -= 1
+            try:
+                self.reply(0)
+            except Unusual as error:
+                self.late_error = error
+
+    def take_late_error(self):
+        """The error of a posted command, once."""
+        error, self.late_error = self.late_error, None
+        return error
+
+    cpdef object call(self, bytes command):
+        """Send a command and read its reply: bytes, int, list or None; Unusual for an error reply."""
+        cdef iovec piece
+        if command is None:
+            raise TypeError("a command is bytes")
+        piece.iov_base, piece.iov_len = PyBytes_AS_STRING(command), PyBytes_GET_SIZE(command)
+        self.send(&piece, 1)
+        self.settle()
+        answer = self.reply(0)
+        if self.at != self.filled:
+            raise BrokenLink("more bytes than one reply")
+        self.at = self.filled = 0
+        return answer
+
+    cdef Py_ssize_t line(self) except -1:
+        """The length of the line at ``at`` without its CR LF; the line is in the buffer."""
+        cdef Py_ssize_t seen = 0
+        cdef const unsigned char* end
+        while True:
+            if self.filled > self.at + seen:
+                end = <const unsigned char*> memchr(self.buffer + self.at + seen, 10, self.filled - self.at - seen)
+                if end != NULL:
+                    seen = end - (self.buffer + self.at)
+                    if seen < 1 or self.buffer[self.at + seen - 1] != 13:
+                        raise BrokenLink("a line without CR LF")
+                    return seen - 1
+                seen = self.filled - self.at
+            if seen > 65536:
+                raise BrokenLink("a line without end")
+            self.more(1)
+
+    cdef int more(self, Py_ssize_t size) except -1:
+        """Have at least ``size`` bytes more than now."""
+        if self.at and self.at == self.filled:
+            self.at = self.filled = 0
+        if self.filled + size > self.capacity:
+            self.reserve(2 * (self.filled + size))
+        self.receive(self.filled + size)
+        return 0
+
+    cdef int64_t number(self, Py_ssize_t length) except? -1:
+        """The integer of a line whose first byte is its kind."""
+        cdef int64_t value = 0
+        cdef Py_ssize_t i = 1
+        cdef bint negative = length > 1 and self.buffer[self.at + 1] == 45
+        if negative:
+            i = 2
+        if length - i < 1 or length - i > 18:
+            raise BrokenLink("a length that is no number")
+        while i < length:
+            if not 48 <= self.buffer[self.at + i] <= 57:
+                raise BrokenLink("a length that is no number")
+            value = value * 10 + (self.buffer[self.at + i] - 48)
+            i += 1
+        return -value if negative else value
+
+    cdef object reply(self, int depth):
+        cdef Py_ssize_t length = self.line()
+        cdef unsigned char kind
+        cdef int64_t size, i
+        cdef object value
+        if length < 1:
+            raise BrokenLink("an empty line")
+        kind = self.buffer[self.at]
+        if kind == 43 or kind == 45:  # simple string, error
+            value = PyBytes_FromStringAndSize(<const char*> self.buffer + self.at + 1, length - 1)
+            self.at += length + 2
+            if kind == 45:
+                raise Unusual(value.decode("utf-8", "replace"))
+            return value
+        size = self.number(length)
+        self.at += length + 2
+        if kind == 58:  # integer
+            return size
+        if kind == 36:  # bulk string
+            if size == -1:
+                return None
+            if not 0 <= size <= 512 * 1024 * 1024:
+                raise BrokenLink(f"a string of {size} bytes")
+            if self.filled < self.at + size + 2:
+                self.more(self.at + size + 2 - self.filled)
+            value = PyBytes_FromStringAndSize(<const char*> self.buffer + self.at, size)
+            if self.buffer[self.at + size] != 13 or self.buffer[self.at + size + 1] != 10:
+                raise BrokenLink("a string without CR LF")
+            self.at += size + 2
+            return value
+        if kind == 42:  # array
+            if size == -1:
+                return None
+            if not 0 <= size <= 1024 * 1024 or depth:
+                raise BrokenLink(f"an array of {size}")
+            value = []
+            for i in range(size):
+                try:
+                    (<list> value).append(self.reply(depth + 1))
+                except Unusual as error:
+                    raise BrokenLink(f"an error inside an array: {error}") from None
+            return value
+        raise BrokenLink(f"a reply of kind {kind}")
