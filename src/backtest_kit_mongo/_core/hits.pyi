@@ -24,6 +24,7 @@ class Hits:
         get_command: Callable[[tuple[Any, ...]], bytes],
         take_line: Callable[[], Any],
         give_line_back: Callable[[Any], None],
+        redis_timed_out: Callable[[Exception, float], None],
         translated: Callable[[Any], Exception],
     ) -> None: ...
     connected: bool

@@ -16,7 +16,7 @@ from backtest_kit_mongo._core.op_msg cimport MongoLinks
 from backtest_kit_mongo._core.resp cimport RedisLink
 
 from backtest_kit_mongo._core.keys import check_fields
-from backtest_kit_mongo._core.link import BrokenLink, Unusual
+from backtest_kit_mongo._core.link import BrokenLink, LinkTimeout, Unusual
 from backtest_kit_mongo._core.op_msg import NOT_TAKEN
 
 LONG_WAY = object()
@@ -82,26 +82,27 @@ cdef class Hits:
     cdef tuple names, kinds
     cdef int reads, process_hits, redis_hits, bytes_read, errors, operation
     cdef bint lifetime
-    cdef object get_command, take_line, give_line_back, translated
+    cdef object get_command, take_line, give_line_back, redis_timed_out, translated
     cdef MongoLinks links
     cdef bytes head, tail
     cdef object absent
 
     def __init__(
         self, domain, IdTable ids not None, RecordReader reader not None, Counters counters not None, tuple counts not None,
-        get_command, take_line, give_line_back, translated,
+        get_command, take_line, give_line_back, redis_timed_out, translated,
     ):
         """``domain``: a row of the table. ``counts``: the numbers of reads, hits (process, Redis), bytes read, errors, and the operation.
 
         ``get_command``: the Redis command for a key; ``take_line``: this thread's connection to Redis, or None if it is not in use or not
-        in order, which goes back through ``give_line_back``; ``translated``: our error for one of the driver's.
+        in order, which goes back through ``give_line_back``; ``redis_timed_out``: told of a
+        time-out and when (time.monotonic) the wait began; ``translated``: our error for one of the driver's.
         """
         self.ids, self.reader, self.counters = ids, reader, counters
         self.names, self.kinds = domain.key, domain.kinds
         self.reads, self.process_hits, self.redis_hits, self.bytes_read, self.errors, self.operation = counts
         self.lifetime = domain.lifetime
         self.get_command, self.translated = get_command, translated
-        self.take_line, self.give_line_back = take_line, give_line_back
+        self.take_line, self.give_line_back, self.redis_timed_out = take_line, give_line_back, redis_timed_out
 
     def connect(self, MongoLinks links not None, bytes head not None, bytes tail not None):
         """Read over ``links``, with a find that has the id between ``head`` and ``tail``."""
@@ -125,7 +126,7 @@ cdef class Hits:
     cdef bytes ask_redis(self, tuple key):
         """The id that Redis holds, or None."""
         cdef RedisLink link
-        cdef bytes value
+        cdef int64_t started = now_ns()
         line = self.take_line()
         if line is None:
             return None
@@ -136,7 +137,11 @@ cdef class Hits:
             return None
         except BaseException as error:
             line.drop()
-            if not isinstance(error, BrokenLink):
+            if isinstance(error, LinkTimeout):
+                self.redis_timed_out(error, started / 1e9)
+            elif isinstance(error, BrokenLink):
+                line.broke = True  # the long way asks once more, and not twice
+            else:
                 raise
             return None
         finally:

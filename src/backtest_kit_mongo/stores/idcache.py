@@ -6,12 +6,10 @@ writes it. Whatever Redis does, no read or write fails for it: an outage is coun
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -24,15 +22,13 @@ from redis.retry import Retry
 
 from .._core import keys as core
 from .._core.ids import IdTable
-from .._core.link import BrokenLink, LinkTimeout, Unusual
-from .._core.resp import RedisLink
 from ..config import Config
 from ..domains import DOMAINS, Domain
 from ..errors import BacktestKitError, DatabaseError, InvalidTypeError, ServerTimeoutError, ServerUnavailableError
-from ..logs import log
 from ..metrics import REDIS_ERRORS, Metrics
 from .base import Key, check_key
 from .forks import renew_after_fork
+from .redis_lines import DriverLine, Outage, PostedError, WireLine, reason
 
 __all__ = ["GARBAGE", "DomainIds", "ProcessIds", "RedisIds", "redis_key"]
 
@@ -84,143 +80,6 @@ class ProcessIds:
             self._ids[name].clear()
 
 
-class Outage:
-    """Something of Redis that cannot be used for now: noticed once, tried again by one call at a time, and noticed when it is back."""
-
-    def __init__(self, gone: str, back: str) -> None:
-        self._gone, self._back = gone, back
-        self._lock = threading.RLock()
-        self.on = False
-        self._next_try = self._began = self._ended = 0.0
-
-    def renew(self) -> None:
-        """In a forked child: another thread of the parent may have held the lock."""
-        self._lock = threading.RLock()
-
-    def blocks(self) -> bool:
-        """Whether a call should not even try."""
-        if not self.on:
-            return False
-        with self._lock:
-            now = time.monotonic()
-            if now < self._next_try:
-                return True
-            self._next_try = now + 1.0  # until the outcome of this call is known
-            return False
-
-    def begin(self, error: Exception, started: float) -> None:
-        """A call that began at ``started`` (time.monotonic) failed."""
-        now = time.monotonic()
-        with self._lock:
-            if started < self._ended:
-                return  # sent before the outage ended: old news
-            first, self.on = not self.on, True
-            self._began = now
-            # A refusal costs nothing and is tried again soon; a time-out is given five times what it took.
-            self._next_try = now + min(5.0, max(0.1, 5 * (now - started)))
-        if first:
-            log("warning", self._gone.format(_reason(error)))
-
-    def end(self, started: float) -> None:
-        """A call that began at ``started`` succeeded."""
-        with self._lock:
-            if started < self._began:
-                return  # sent before the outage began: old news
-            was, self.on = self.on, False
-            self._ended = time.monotonic()
-        if was:
-            log("info", self._back)
-
-
-class _DriverLine:
-    """A connection of redis-py, used through its methods."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-
-    def call(self, command: bytes) -> Any:
-        """Send one command and read its reply."""
-        try:
-            self._connection.send_packed_command((command,), check_health=False)
-            return self._connection.read_response()
-        except ResponseError:
-            raise  # a whole reply: the connection stays in step
-        except (UnicodeError, AttributeError) as error:  # the host is no host name; another thread closed the connection meanwhile
-            raise RedisConnectionError(str(error)) from None
-        except BaseException:
-            self._connection.disconnect()  # the reply of this command must never be read by the next one
-            raise
-
-    def post(self, command: bytes) -> None:
-        """Send one command; there is no sending without waiting here."""
-        self.call(command)
-
-    def close(self) -> None:
-        """From whatever thread."""
-        self._connection.disconnect()
-
-
-class _WireLine:
-    """A connection of redis-py whose socket the compiled core writes and reads, once redis-py has logged in."""
-
-    def __init__(self, connection: Any, seconds: float) -> None:
-        self._connection = connection
-        self._seconds = seconds
-        self.link: RedisLink | None = None
-
-    def _run(self, work: Callable[[RedisLink, bytes], Any], command: bytes) -> Any:
-        link = self.link
-        try:
-            if link is None:
-                self._connection.connect()
-                link = self.link = RedisLink(self._connection, self._connection._sock.fileno(), self._seconds)
-            answer = work(link, command)
-            late = link.take_late_error()
-        except Unusual as error:
-            raise ResponseError(str(error)) from None  # a whole reply: the connection stays in step
-        except BaseException as error:
-            self.drop()
-            if isinstance(error, LinkTimeout):
-                raise RedisTimeoutError(str(error)) from None
-            if isinstance(error, (BrokenLink, UnicodeError)):
-                raise RedisConnectionError(str(error)) from None
-            raise
-        if late is not None:
-            raise PostedError(str(late), answer)
-        return answer
-
-    def drop(self) -> None:
-        """After a broken exchange: the next one is on a new connection. By the line's own thread."""
-        self.link = None
-        self._connection.disconnect()
-
-    def call(self, command: bytes) -> Any:
-        """Send one command and read its reply."""
-        return self._run(RedisLink.call, command)
-
-    def post(self, command: bytes) -> None:
-        """Send one command; its reply is read by the next call."""
-        self._run(RedisLink.post, command)
-
-    def close(self) -> None:
-        """From whatever thread. The socket is only ended: its number must not be given to another file while a thread may use it.
-
-        It is closed with the last reference to the connection, which is the one of its thread.
-        """
-        sock = self._connection._sock
-        if sock is not None:
-            with contextlib.suppress(OSError):  # the server was quicker
-                sock.shutdown(socket.SHUT_RDWR)
-
-
-class PostedError(ResponseError):
-    """An earlier, posted command was refused; ``answer`` is the reply of this one."""
-
-    def __init__(self, text: str, answer: Any) -> None:
-        super().__init__(text)
-        self.answer = answer
-
-
 class RedisIds:
     """The shared cache. Every method but the explicit ones (ping, scan, clear) survives an outage by doing nothing."""
 
@@ -256,36 +115,36 @@ class RedisIds:
         self._taking.renew()
         self._lock = threading.RLock()
         self._local = threading.local()
-        self._lines: weakref.WeakSet[_DriverLine | _WireLine] = weakref.WeakSet()
+        self._lines: weakref.WeakSet[DriverLine | WireLine] = weakref.WeakSet()
 
     # --- one command and back ---
 
-    def _take_line(self) -> _DriverLine | _WireLine:
+    def _take_line(self) -> DriverLine | WireLine:
         """This thread's own connection: going through the pool costs as much as the round trip of a GET.
 
         It is out of reach until it is given back: what runs inside of an exchange (a signal handler, a finalizer) gets another.
         """
-        line: _DriverLine | _WireLine | None = getattr(self._local, "line", None)
+        line: DriverLine | WireLine | None = getattr(self._local, "line", None)
         if line is not None:
             self._local.line = None
             return line
         connection = self._pool.connection_class(**self._pool.connection_kwargs)
-        line = _WireLine(connection, self._seconds) if self._lane else _DriverLine(connection)
+        line = WireLine(connection, self._seconds) if self._lane else DriverLine(connection)
         with self._lock:
             self._lines.add(line)
         return line
 
-    def take_line_in_order(self) -> _WireLine | None:
+    def take_line_in_order(self) -> WireLine | None:
         """This thread's connection if it stands and nothing is known to be wrong with Redis, to be given back."""
         if self._closed or self._reach.on:
             return None
         line = getattr(self._local, "line", None)
-        if not isinstance(line, _WireLine) or line.link is None:
+        if not isinstance(line, WireLine) or line.link is None:
             return None
         self._local.line = None
         return line
 
-    def give_back(self, line: _DriverLine | _WireLine) -> None:
+    def give_back(self, line: DriverLine | WireLine) -> None:
         """After an exchange, good or bad."""
         if self._closed:
             line.close()
@@ -295,12 +154,13 @@ class RedisIds:
     def _send(self, command: bytes, posted: bool) -> Any:
         line = self._take_line()
         act = line.post if posted else line.call
+        last, line.broke = line.broke, False
         try:
             return act(command)
         except RedisTimeoutError:
             raise
         except RedisConnectionError:
-            if self._closed:
+            if self._closed or last:
                 raise
             # The connection may have died with an earlier server; a fresh one decides.
             return act(command)
@@ -338,6 +198,11 @@ class RedisIds:
         if writes and self._taking.on:
             self._taking.end(started)
         return reply
+
+    def timed_out(self, domain: Domain, error: Exception, started: float) -> None:
+        """A straight GET, which began at ``started`` (time.monotonic), had no reply in time."""
+        self._metrics.domains[domain.name].add(REDIS_ERRORS)
+        self._reach.begin(error, started)
 
     # --- ids ---
 
@@ -387,12 +252,12 @@ class RedisIds:
             limits = {"socket_timeout": left, "socket_connect_timeout": left}
             connection = self._pool.connection_class(**{**self._pool.connection_kwargs, **limits})
             try:
-                _DriverLine(connection).call(core.redis_command(b"PING"))
+                DriverLine(connection).call(core.redis_command(b"PING"))
             except (RedisError, OSError) as error:
                 if isinstance(error, AuthenticationError) or str(error).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
-                    raise DatabaseError(f"Redis refuses the login ({_reason(error)})", hint="CC_REDIS_USER, CC_REDIS_PASSWORD") from None
+                    raise DatabaseError(f"Redis refuses the login ({reason(error)})", hint="CC_REDIS_USER, CC_REDIS_PASSWORD") from None
                 if time.monotonic() + 0.1 >= deadline:
-                    raise ServerTimeoutError(f"Redis does not answer ({_reason(error)})", hint=_WHERE) from None
+                    raise ServerTimeoutError(f"Redis does not answer ({reason(error)})", hint=_WHERE) from None
                 given_up.wait(0.1)
             else:
                 self._reach.end(started)
@@ -438,16 +303,11 @@ class explicit:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, RedisTimeoutError):
-            raise ServerTimeoutError(f"Redis does not answer ({_reason(error)})", hint=_WHERE) from None
+            raise ServerTimeoutError(f"Redis does not answer ({reason(error)})", hint=_WHERE) from None
         if isinstance(error, (RedisConnectionError, OSError, UnicodeError)) and not isinstance(error, BacktestKitError):
-            raise ServerUnavailableError(f"Redis cannot be reached ({_reason(error)})", hint=_WHERE) from None
+            raise ServerUnavailableError(f"Redis cannot be reached ({reason(error)})", hint=_WHERE) from None
         if isinstance(error, RedisError):
-            raise DatabaseError(f"Redis refuses the command ({_reason(error)})") from None
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+            raise DatabaseError(f"Redis refuses the command ({reason(error)})") from None
 
 
 class DomainIds:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pymongo
@@ -62,6 +63,7 @@ class MongoStore:
                 BUILDERS[name].get,
                 self.redis_ids.take_line_in_order,
                 self.redis_ids.give_back,
+                partial(self.redis_ids.timed_out, domain),
                 translated,
             )
             for name, domain in DOMAINS.items()
