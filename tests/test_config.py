@@ -413,7 +413,7 @@ def test_setup_with_other_settings_reconnects(settings):
     kit.setup(settings)
     before = kit.get_mongo()
     kit.PersistSignalAdapter.write_signal_data({"id": "a"}, "B", "s", "e")
-    other = settings["CC_MONGO_CONNECTION_STRING"].replace(before.name, before.name + "-other")
+    other = settings["CC_MONGO_CONNECTION_STRING"].replace(f"/{before.name}", f"/{before.name}-other")
     assert other != settings["CC_MONGO_CONNECTION_STRING"]
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": other})
     try:

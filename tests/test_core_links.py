@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 import socket
 import struct
 import threading
+import time
 from types import SimpleNamespace
 
 import bson
@@ -173,6 +175,67 @@ def test_long_messages_go_through_in_pieces(pair):
     assert bson.decode(connection.command(b"first", b"y" * 5_000_000)) == {"ok": 1.0, "n": 3}
     reader.join()
     assert got[16:] == b"first" + b"y" * 5_000_000
+
+
+def test_peer_that_answers_at_length_before_it_reads(pair):
+    """Two messages on their way and a long reply to the first: who sends must read meanwhile, or both wait for ever."""
+    ours, theirs = pair
+    connection = mongo_link(ours, 5.0)
+    rows = [{"n": number, "text": "x" * 1000} for number in range(4000)]
+    connection.post(b"first")
+
+    def serve():
+        theirs.sendall(message(found(*rows)))
+        left = 16 + 5 + 16 + 4_000_000
+        while left:
+            left -= len(theirs.recv(1 << 20))
+        theirs.sendall(message({"ok": 1.0}, answers=2))
+
+    server = threading.Thread(target=serve)
+    server.start()
+    connection.post(b"y" * 4_000_000)
+    documents, _ = connection.find_documents()
+    assert bson.decode_all(documents) == rows
+    assert bson.decode(connection.success()) == {"ok": 1.0}
+    server.join()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_signals_do_not_renew_the_time_out(pair, whole):
+    ours, _ = pair
+    connection = op_msg.MongoLink((ours,), ours.fileno(), 0.4, SimpleNamespace(_generation=1), 1, whole)
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    started = time.monotonic()
+    try:
+        with pytest.raises(link.LinkTimeout):
+            connection.find_one(b"x", b"", b"")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert 0.35 < time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_reply_that_drips(pair, whole):
+    """A time-out for each wait is not over while bytes come; one for the whole exchange is."""
+    ours, theirs = pair
+    connection = op_msg.MongoLink((ours,), ours.fileno(), 0.3, SimpleNamespace(_generation=1), 1, whole)
+    reply = message(found({"n": 1}))
+
+    def drip():
+        for start in range(0, len(reply), 16):
+            time.sleep(0.1)
+            theirs.sendall(reply[start : start + 16])
+
+    server = threading.Thread(target=drip)
+    server.start()
+    if whole:
+        with pytest.raises(link.LinkTimeout):
+            connection.find_one(b"x", b"", b"")
+    else:
+        assert bson.decode(connection.find_one(b"x", b"", b"")) == {"n": 1}
+    server.join()
 
 
 def test_upserted(pair):

@@ -218,8 +218,8 @@ def test_each_try_is_cut(begin, mongod, which):
         mongod.arm(command, fault, times=5)
         with pytest.raises(ServerUnavailableError):
             step(next(numbers))
-        # Once and once more; the lane hands what breaks on it over to pymongo, which makes three.
-        assert mongod.met[command] - before in (2, 3)
+        # Once and once more; the straight way of a hit hands what breaks over to the lane, and the lane to pymongo.
+        assert mongod.met[command] - before in (2, 3, 4)
         mongod.calm()
         step(next(numbers))
         mongod.arm(command, fault)
@@ -295,17 +295,17 @@ def test_bytes_one_by_one(begin, mongod, which):
 def test_time_out(begin, mongod, which):
     """No reply in time is a ServerTimeoutError, soon; a reply that comes after it is nobody's."""
     command, step = CALLS[which]
-    begin(200)
+    begin(400)
     fill()
     numbers = itertools.count()
     step(next(numbers))
-    for fault in (STALL, late(0.3)):
+    for fault in (STALL, late(0.6)):
         mongod.arm(command, fault)
         started = time.monotonic()
         with pytest.raises(ServerTimeoutError):
             step(next(numbers))
-        assert time.monotonic() - started < 1.5
-        until = time.monotonic() + 0.2  # the late reply comes in the midst of these
+        assert time.monotonic() - started < 2
+        until = time.monotonic() + 0.4  # the late reply comes in the midst of these
         while time.monotonic() < until:
             again(lambda: step(next(numbers)))
     assert mongod.met[command] == 2

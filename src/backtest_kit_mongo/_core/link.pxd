@@ -12,10 +12,15 @@ cdef int64_t now_ns() noexcept
 cdef class Link:
     cdef readonly object owner
     cdef int fd, timeout_ms
+    cdef int64_t until  # when the time-out is over, on the clock of now_ns
+    cdef bint whole  # whether it is for an exchange as a whole, and not anew for each read
     cdef unsigned char* buffer
     cdef Py_ssize_t capacity, filled
     cdef readonly int64_t used  # when it came back, by time.monotonic_ns()
 
     cdef int reserve(self, Py_ssize_t size) except -1
+    cdef int begin(self) except -1
+    cdef int left(self) noexcept
+    cdef int take(self, ssize_t got) except -1
     cdef int send(self, iovec* pieces, int count) except -1
     cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1

@@ -59,7 +59,10 @@ class Unusual(Exception):
 
 
 cdef int _send_all(int fd, iovec* pieces, int count, int timeout_ms) noexcept nogil:
-    """0, or -1 with errno; EINTR is the caller's to handle and the pieces say what is left."""
+    """0, -1 with errno, -2 for a time-out, -3 where there are bytes to read and no room to write; the pieces say what is left.
+
+    A peer that answers at length takes no more bytes before its answer is read.
+    """
     cdef msghdr message
     cdef ssize_t sent
     cdef pollfd waiting
@@ -74,12 +77,14 @@ cdef int _send_all(int fd, iovec* pieces, int count, int timeout_ms) noexcept no
             if errno != EAGAIN:
                 return -1
             waiting.fd = fd
-            waiting.events = POLLOUT
+            waiting.events = POLLIN | POLLOUT
             sent = poll(&waiting, 1, timeout_ms)
             if sent < 0:
                 return -1
             if sent == 0:
                 return -2
+            if waiting.revents & POLLIN and not waiting.revents & POLLOUT:
+                return -3
             continue
         while sent > 0:
             if <size_t> sent >= pieces[first].iov_len:
@@ -132,34 +137,66 @@ cdef class Link:
             self.capacity = size
         return 0
 
+    cdef int begin(self) except -1:
+        """From now on the time-out runs."""
+        if self.timeout_ms >= 0:
+            self.until = now_ns() + self.timeout_ms * <int64_t> 1_000_000
+        return 0
+
+    cdef int left(self) noexcept:
+        """What is left of the time-out, in ms; -1 where there is none. A signal that was handled meanwhile does not renew it."""
+        if self.timeout_ms < 0:
+            return -1
+        return <int> max(0, (self.until - now_ns() + 999_999) // 1_000_000)
+
     cdef int send(self, iovec* pieces, int count) except -1:
-        cdef int outcome
+        cdef int outcome, left
+        cdef ssize_t got
+        self.begin()
         while True:
+            left = self.left()
             with nogil:
-                outcome = _send_all(self.fd, pieces, count, self.timeout_ms)
+                outcome = _send_all(self.fd, pieces, count, left)
             if outcome == 0:
                 return 0
-            if outcome == -2:
+            if outcome == -3:
+                self.reserve(self.filled + 65536)
+                with nogil:
+                    got = _receive(self.fd, self.buffer + self.filled, self.capacity - self.filled, 0)
+                self.take(got)
+            elif outcome == -2:
                 raise LinkTimeout("the server took no more bytes within the time-out")
-            if errno != EINTR:
+            elif errno == EINTR:
+                PyErr_CheckSignals()
+            else:
                 raise BrokenLink(f"sending failed: {os.strerror(errno)}")
+
+    cdef int take(self, ssize_t got) except -1:
+        """Note what a read gave, before anything else sets errno."""
+        if got > 0:
+            self.filled += got
+            if not self.whole:
+                self.begin()
+        elif got == 0:
+            raise BrokenLink("the server closed the connection")
+        elif got == -2:
+            raise LinkTimeout("no reply within the time-out")
+        elif errno == EINTR:
             PyErr_CheckSignals()
+        elif errno != EAGAIN:
+            raise BrokenLink(f"receiving failed: {os.strerror(errno)}")
+        return 0
 
     cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1:
         """Read until ``wanted`` bytes are in the buffer; more may have come with them."""
         cdef ssize_t got
+        cdef int left
         self.reserve(wanted)
+        if not self.whole:
+            self.begin()
         while self.filled < wanted:
+            left = self.left()
             with nogil:
-                got = _receive(self.fd, self.buffer + self.filled, self.capacity - self.filled, self.timeout_ms)
-            if got > 0:
-                self.filled += got
-            elif got == 0:
-                raise BrokenLink("the server closed the connection")
-            elif got == -2:
-                raise LinkTimeout("no reply within the time-out")
-            elif errno == EINTR:
-                PyErr_CheckSignals()
-            elif errno != EAGAIN:
-                raise BrokenLink(f"receiving failed: {os.strerror(errno)}")
+                got = _receive(self.fd, self.buffer + self.filled, self.capacity - self.filled, left)
+            self.take(got)
         return self.filled

@@ -42,7 +42,8 @@ cdef class MongoLink(Link):
     the server has to say could wait for it for ever.
     """
 
-    def __cinit__(self, object owner, int fd, double timeout_seconds, object pool_generation, int64_t generation):
+    def __cinit__(self, object owner, int fd, double timeout_seconds, object pool_generation, int64_t generation, bint whole=False):
+        self.whole = whole
         self.pool_generation = pool_generation
         self.generation = generation
         self.expected = 1

@@ -159,8 +159,20 @@ class Lane(MongoLinks):
 
     def open(self) -> MongoLink | None:
         """A connection of pymongo's pool that has proved to work, or None where there can be none."""
-        if self.closed or self._out >= self._most:
-            return None
+        with self._lock:
+            if self.closed or self._out >= self._most:
+                return None
+            self._out += 1
+        link = None
+        try:
+            link = self._open_one()
+        finally:
+            if link is None:
+                with self._lock:
+                    self._out -= 1
+        return link
+
+    def _open_one(self) -> MongoLink | None:
         limit = self._client.options.timeout
         try:
             with pymongo.timeout(limit) if limit else nullcontext():  # as inside of pymongo's own calls
@@ -174,8 +186,6 @@ class Lane(MongoLinks):
         except (AttributeError, TypeError) as error:
             self._give_up(error)
             return None
-        with self._lock:
-            self._out += 1
         link = None
         healthy = False
         try:
@@ -186,7 +196,7 @@ class Lane(MongoLinks):
                 generation = server.pool.gen
                 generation._generation  # noqa: B018 - the AttributeError, if there is none, is handled here
                 owner = (checkout, connection)
-                link = MongoLink(owner, sock.fileno(), min(limits, default=0.0), generation, connection.generation)
+                link = MongoLink(owner, sock.fileno(), min(limits, default=0.0), generation, connection.generation, bool(limit))
                 link.command(_PING)
             else:
                 self.usable = False
@@ -202,8 +212,6 @@ class Lane(MongoLinks):
             if not healthy:
                 connection.close_conn(None)
             if link is None or not healthy:
-                with self._lock:
-                    self._out -= 1
                 checkout.__exit__(None, None, None)
         if link is None:
             return None
