@@ -17,6 +17,7 @@ from pymongo.database import Database
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.config import load_config
 from backtest_kit_mongo.domains import DOMAINS
 
 NAMES = {
@@ -407,6 +408,20 @@ def test_setup_with_the_same_settings_keeps_the_connection(settings):
     assert kit.get_mongo().client is database.client
     assert kit.get_redis() is cache
     database.command("ping")
+
+
+@pytest.mark.parametrize("name", ["CC_PROCESS_IDS", "CC_REDIS_TIMEOUT_MS", "CC_CANDLE_MEMORY_MB"])
+@pytest.mark.parametrize("value", [2**63, 10**24])
+def test_numbers_that_are_too_large(name, value):
+    with pytest.raises(kit.ConfigError, match=f"{name} must be at most"):
+        load_config({name: value})
+
+
+def test_switches_take_zero_and_one():
+    assert load_config({"CC_WIRE_LANE": 0}).CC_WIRE_LANE is False
+    assert load_config({"CC_WIRE_LANE": 1}).CC_WIRE_LANE is True
+    with pytest.raises(kit.ConfigError):
+        load_config({"CC_WIRE_LANE": 2})
 
 
 def test_setup_with_other_settings_reconnects(settings):

@@ -90,6 +90,8 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
             if value.strip().lower() in _FALSE:
                 return False
             raise ConfigError(f"{name} must be 0 or 1")
+        if kind is bool and type(value) is int and value in (0, 1):  # as in the environment
+            return bool(value)
         if kind is str and isinstance(value, os.PathLike):
             value = os.fspath(value)
         return msgspec.convert(value, kind, strict=False) if kind is int and isinstance(value, str) else msgspec.convert(value, kind)
@@ -122,10 +124,12 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"CC_MONGO_CONNECTION_STRING names a file that cannot be read: {error.strerror}") from None
     if not 0 < config.CC_REDIS_PORT < 65536:
         raise ConfigError(f"CC_REDIS_PORT must be from 1 to 65535, got {config.CC_REDIS_PORT}")
-    for name, least in (("CC_REDIS_TIMEOUT_MS", 1), ("CC_PROCESS_IDS", 0), ("CC_CANDLE_MEMORY_MB", 0)):
+    for name, least, most in (("CC_REDIS_TIMEOUT_MS", 1, 86_400_000), ("CC_PROCESS_IDS", 0, 10**9), ("CC_CANDLE_MEMORY_MB", 0, 2**24)):
         value = getattr(config, name)
         if value < least:
             raise ConfigError(f"{name} must not be {'less than 1' if least else 'negative'}, got {value}")
+        if value > most:
+            raise ConfigError(f"{name} must be at most {most}, got {value}")
     if "://" in config.CC_REDIS_HOST or "@" in config.CC_REDIS_HOST:
         raise ConfigError(
             "CC_REDIS_HOST must be a host name or the path of a Unix socket, not a URL",

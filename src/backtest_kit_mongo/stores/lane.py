@@ -198,7 +198,7 @@ class Lane(MongoLinks):
                 owner = (checkout, connection)
                 link = MongoLink(owner, sock.fileno(), min(limits, default=0.0), generation, connection.generation, bool(limit))
                 link.command(_PING)
-            else:
+            elif not connection.closed:
                 self.usable = False
             healthy = True
         except LinkTimeout as error:
