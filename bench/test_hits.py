@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from duel import Side
-from floor import MongoWire
+from floor import MongoWire, find
 from hits import RawHits, reading
 from material import CONTEXT, ROW
 from proxy import delayed
@@ -65,12 +65,19 @@ def test_client_cpu(duel, start, plain, direct, engine):
     duel("client CPU of a single hit", others, clock=time.process_time)
 
 
-def test_threads(duel, start, plain):
-    """Eight threads that live through all bursts; a burst is over when each has made its 25 reads."""
+def test_threads(duel, start, plain, servers, wires):
+    """Eight threads that live through all bursts; a burst is over when each has made its 25 reads. The floor: a socket for each."""
     start()
     count = 8
     gate = threading.Barrier(count)
-    with ThreadPoolExecutor(count) as pool:
+    message = find(wires.database, "signal-items", {"_id": plain.signals.find_one()["_id"]})
+    own = threading.local()
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(count) as pool:
+
+        def floor():
+            if not hasattr(own, "wire"):
+                own.wire = stack.enter_context(contextlib.closing(MongoWire(servers.mongo.socket)))
+            own.wire.exchange(message)
 
         def together(side):
             def work(_):
@@ -80,7 +87,7 @@ def test_threads(duel, start, plain):
 
             return Side(lambda: list(pool.map(work, range(count))), 1)
 
-        readers = {"ours": lambda: OURS(*CONTEXT), "plain": lambda: plain.read_signal(*CONTEXT)}
+        readers = {"ours": lambda: OURS(*CONTEXT), "plain": lambda: plain.read_signal(*CONTEXT), "floor": floor}
         duel("8 threads of 25 single hits each", {name: together(Side(reader)) for name, reader in readers.items()}, share=0.5)
 
 

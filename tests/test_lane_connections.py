@@ -274,11 +274,13 @@ def test_step_down(tmp_path, settings):
 # --- the pool ---
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, 2, 5])
 def test_small_pools(settings, size):
-    """Eight threads and the application's own use of the client share one or two connections: all get their turn."""
+    """Eight threads and the application's own use of the client share a few connections: all get their turn."""
     begin(settings, with_options(settings, f"maxPoolSize={size}&waitQueueTimeoutMS=5000"))
     turns = [0] * 8
+    lane = default_registry.mongo.connection._lane
+    lent = []
 
     def work(number, stop):
         items = kit.get_mongo()["mine"]
@@ -292,8 +294,34 @@ def test_small_pools(settings, size):
                 assert kit.PersistStateAdapter.read_state_data(f"t{number}", "one") == {"n": turns[number]}
 
     with threads(8, work):
-        time.sleep(1)
+        for _ in range(200):
+            lent.append(lane._out)
+            time.sleep(0.005)
     assert min(turns) > 1, turns
+    assert 0 <= max(lent) <= size // 2
+
+
+@pytest.mark.parametrize("what", ["keeper", "halves"])
+def test_no_more_threads(settings, monkeypatch, what):
+    """Where no thread can be started any more, as at the end of the interpreter, calls do without."""
+    uri = settings["CC_MONGO_CONNECTION_STRING"]
+    begin(settings, uri)
+    start, candles = WHEN // MINUTE * MINUTE, kit.PersistCandleAdapter
+    prices = {"open": 1.0, "high": 2.0, "low": 0.5, "close": 1.5, "volume": 3.0}
+    window = [{"timestamp": start + index * MINUTE, **prices} for index in range(9_000 if what == "halves" else 0)]
+    candles.write_candles_data(window, "BTCUSDT", "1m", "binance")
+    begin(settings, uri)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    if what == "halves":
+        assert candles.read_candles_data("BTCUSDT", "1m", "binance", len(window), start, start + len(window) * MINUTE) == window
+    for number in range(3):
+        kit.PersistStateAdapter.write_state_data({"n": number}, "a", "b", WHEN)
+        assert kit.PersistStateAdapter.read_state_data("a", "b") == {"n": number}
+    monkeypatch.undo()
 
 
 def test_an_idle_thread_holds_no_connection(settings):

@@ -291,6 +291,32 @@ def test_bytes_one_by_one(begin, mongod, which):
     assert mongod.met[command] > 0
 
 
+def test_a_refused_batch_leaves_nothing_under_way(begin, mongod, lane):
+    """What was on its way behind a refused message is over before anything is sent again: else it could undo a later write."""
+    begin()
+    signals = kit.PersistSignalAdapter
+    batch = [({"n": index}, f"k{index}", "s", "e") for index in range(500)]
+    signals.write_many(batch)
+    kit.get_mongo().command("collMod", "signal-items", validator={"payload.bad": {"$exists": False}})
+    sent = []
+
+    def choose(command):
+        if command == "update":
+            sent.append(time.monotonic())
+            return late(0.5) if len(sent) == 2 else None
+        return None
+
+    mongod.choose = choose
+    refused = [({"bad": 1}, "k0", "s", "e"), *(({"n": -index}, f"k{index}", "s", "e") for index in range(1, 500))]
+    with pytest.raises(DatabaseError):
+        signals.write_many(refused)
+    mongod.calm()
+    if lane:
+        assert len(sent) >= 3
+        assert sent[2] - sent[1] > 0.5
+    assert signals.read_signal_data("k499", "s", "e") == {"n": -499}
+
+
 @calls
 def test_time_out(begin, mongod, which):
     """No reply in time is a ServerTimeoutError, soon; a reply that comes after it is nobody's."""

@@ -154,7 +154,8 @@ def to_pandas(candles: CandleArray) -> Any:
 def to_polars(candles: CandleArray) -> Any:
     """A polars DataFrame: ``timestamp`` (Datetime in ms, UTC) and the prices."""
     polars = _library("polars", "polars")
-    times = polars.Series("timestamp", _times(candles)).dt.replace_time_zone("UTC")
+    # A cast of numbers takes any time stamp; a time zone that is put on a date of the far future is a panic.
+    times = polars.Series("timestamp", _column(candles, "timestamp")).cast(polars.Datetime("ms", "UTC"))
     return polars.DataFrame([times, *(polars.Series(name, _column(candles, name)) for name in PRICES)])
 
 

@@ -4,9 +4,9 @@ cimport cython
 from cpython.long cimport PyLong_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.string cimport memcpy
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from backtest_kit_mongo._core.candles cimport dicts_of
+from backtest_kit_mongo._core.link cimport now_ns
 
 import threading
 
@@ -22,14 +22,6 @@ cdef enum:
     # Neighbours grow together up to so many candles (12 MiB), so that a window seldom lies over two runs, and the copy that a
     # newcomer costs stays small.
     MERGED = 1 << 18
-
-
-
-cdef long long _now() noexcept:
-    """ns of the clock of ``time.perf_counter_ns``."""
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <long long> now.tv_sec * 1_000_000_000 + now.tv_nsec
 
 
 @cython.final
@@ -96,7 +88,7 @@ cdef class CandleBlocks:
 
     cdef int _count(self, long long started) except -1:
         """One more window that was here."""
-        self._observe(self._read, _now() - started)
+        self._observe(self._read, now_ns() - started)
         self._add_to(self._reads)
         self._add_to(self._hits)
         return 0
@@ -148,7 +140,7 @@ cdef class CandleBlocks:
         cdef Py_ssize_t count, first
         cdef _Run run
         cdef list found
-        cdef long long started = _now()
+        cdef long long started = now_ns()
         run = self._run(series, limit, since, &count, &first)
         if run is None or not (until is None or PyLong_CheckExact(until)):
             return None
@@ -160,7 +152,7 @@ cdef class CandleBlocks:
         """The same as a read-only view of the memory."""
         cdef Py_ssize_t count, first
         cdef _Run run
-        cdef long long started = _now()
+        cdef long long started = now_ns()
         run = self._run(series, limit, since, &count, &first)
         if run is None:
             return None

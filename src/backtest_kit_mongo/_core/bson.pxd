@@ -1,5 +1,15 @@
 # What other modules of the core read documents with.
 
+from libc.stdint cimport int32_t
+from libc.string cimport memcpy
+
+
+cdef inline int32_t int32_at(const unsigned char* at) noexcept:
+    cdef int32_t value
+    memcpy(&value, at, 4)
+    return value
+
+
 cdef struct Element:
     unsigned char kind
     const unsigned char* name

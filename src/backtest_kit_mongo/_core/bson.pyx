@@ -33,12 +33,6 @@ import_datetime()
 cdef enum:
     DEEPEST = 200
 
-cdef inline int32_t _int32(const unsigned char* at) noexcept:
-    cdef int32_t value
-    memcpy(&value, at, 4)
-    return value
-
-
 # How many bytes a value takes whose type says so; -1 for the other types.
 cdef signed char _FIXED[256]
 memset(_FIXED, -1, sizeof(_FIXED))
@@ -67,7 +61,7 @@ cdef inline Py_ssize_t _stated_size(unsigned char kind, const unsigned char* at,
     if kind in (0x02, 0x0D, 0x0E, 0x05, 0x03, 0x04, 0x0F, 0x0C):
         if left < 4:
             raise ValueError("BSON ends inside a length")
-        size = _int32(at)
+        size = int32_at(at)
         if kind in (0x03, 0x04, 0x0F):  # document, array, code with scope: the length counts itself
             if size < 5:
                 raise ValueError("BSON length is too small")
@@ -119,7 +113,7 @@ cdef int find_element(const unsigned char* document, Py_ssize_t size, const char
 
 cdef int check_whole(const unsigned char* document, Py_ssize_t room) except -1:
     """That ``room`` bytes are one document."""
-    if room < 5 or _int32(document) != room:
+    if room < 5 or int32_at(document) != room:
         raise ValueError("BSON document reaches beyond its bytes")
     return 0
 
@@ -132,7 +126,7 @@ cdef double number_of(const Element* element) except? -1.0:
         memcpy(&real, element.value, 8)
         return real
     if element.kind == 0x10:
-        return <double> _int32(element.value)
+        return <double> int32_at(element.value)
     if element.kind == 0x12:
         memcpy(&integer, element.value, 8)
         return <double> integer
@@ -199,7 +193,7 @@ cdef object _members(const unsigned char* document, Py_ssize_t size, bint is_lis
     cdef list items
     if depth > DEEPEST:
         raise ValueError("BSON is nested too deep")
-    if size < 5 or _int32(document) != size:
+    if size < 5 or int32_at(document) != size:
         raise ValueError("BSON document reaches beyond its place")
     if is_list:
         items = []
@@ -225,7 +219,7 @@ cdef object value_of(const Element* element, int depth):
         memcpy(&real, element.value, 8)
         return real
     if kind == 0x10:
-        return _int32(element.value)
+        return int32_at(element.value)
     if kind == 0x12:
         memcpy(&integer, element.value, 8)
         return integer
@@ -256,7 +250,7 @@ cdef object _rare_value(const Element* element, int depth):
     cdef Py_ssize_t size = element.size, length
     if kind == 0x05:
         if at[4] == 2:  # the old form holds its length once more
-            if size < 9 or _int32(at + 5) != size - 9:
+            if size < 9 or int32_at(at + 5) != size - 9:
                 raise ValueError("BSON binary of subtype 2 contradicts its length")
             return Binary(PyBytes_FromStringAndSize(<const char*> at + 9, size - 9), 2)
         return Binary(PyBytes_FromStringAndSize(<const char*> at + 5, size - 5), at[4])
@@ -264,19 +258,19 @@ cdef object _rare_value(const Element* element, int depth):
         length = <const unsigned char*> memchr(at, 0, size) - at
         return Regex(_text(at, length), _text(at + length + 1, size - length - 2))
     if kind == 0x11:
-        return Timestamp(<unsigned int> _int32(at + 4), <unsigned int> _int32(at))
+        return Timestamp(<unsigned int> int32_at(at + 4), <unsigned int> int32_at(at))
     if kind == 0x7F:
         return MaxKey()
     if kind == 0xFF:
         return MinKey()
     if kind == 0x0F:  # its own length, a text, a document
-        if size < 14 or not 1 <= _int32(at + 4) <= size - 13:
+        if size < 14 or not 1 <= int32_at(at + 4) <= size - 13:
             raise ValueError("BSON code with scope contradicts its length")
-        length = _int32(at + 4)
+        length = int32_at(at + 4)
         if at[8 + length - 1] != 0:
             raise ValueError("BSON text has no end")
         return Code(_text(at + 8, length - 1), _members(at + 8 + length, size - 8 - length, False, depth + 1))
-    length = _int32(at)  # a text, checked to be inside the element
+    length = int32_at(at)  # a text, checked to be inside the element
     if at[4 + length - 1] != 0:
         raise ValueError("BSON text has no end")
     text = _text(at + 4, length - 1)
@@ -321,7 +315,7 @@ def split(raw not None) -> list:
 cdef Py_ssize_t document_size(const unsigned char* at, Py_ssize_t left) except -1:
     if left < 5:
         raise ValueError("BSON ends inside a length")
-    cdef Py_ssize_t size = _int32(at)
+    cdef Py_ssize_t size = int32_at(at)
     if size < 5 or size > left:
         raise ValueError("BSON document reaches beyond its batch")
     return size

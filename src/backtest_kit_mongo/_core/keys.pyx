@@ -152,7 +152,7 @@ cdef class _Buffer:
         return start
 
     cdef int end_argument(self, Py_ssize_t start) except -1:
-        cdef Py_ssize_t text = start + SIZE_ROOM, size = self.size - text, header
+        cdef Py_ssize_t text = start + SIZE_ROOM, size = self.size - text
         self.reserve(2)
         self.size = start
         self.put(b"$", 1)

@@ -143,6 +143,10 @@ cdef class Link:
             self.until = now_ns() + self.timeout_ms * <int64_t> 1_000_000
         return 0
 
+    def restart(self):
+        """Let the time-out run anew: for whoever did something else between sending and taking the reply."""
+        self.begin()
+
     cdef int left(self) noexcept:
         """What is left of the time-out, in ms; -1 where there is none. A signal that was handled meanwhile does not renew it."""
         if self.timeout_ms < 0:

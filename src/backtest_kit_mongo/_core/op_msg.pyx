@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memmove, memset, strlen
 from pymongo._csot import TIMEOUT as _TIMEOUT
 from pymongo.errors import NetworkTimeout
 
-from backtest_kit_mongo._core.bson cimport Element, RecordReader, document_size, find_element, next_element, number_of
+from backtest_kit_mongo._core.bson cimport Element, RecordReader, document_size, find_element, int32_at, next_element, number_of
 from backtest_kit_mongo._core.counters cimport Counters
 from backtest_kit_mongo._core.link cimport Link, iovec, now_ns
 
@@ -25,12 +25,6 @@ cdef enum:
     # MongoDB's own limit for one message (maxMessageSizeBytes); a length beyond it is garbage.
     LARGEST = 48_000_000 + 16_384
     PIECES = 4
-
-
-cdef int32_t _int32(const unsigned char* at) noexcept nogil:
-    cdef int32_t value
-    memcpy(&value, at, 4)
-    return value
 
 
 @cython.final
@@ -83,17 +77,17 @@ cdef class MongoLink(Link):
             memmove(self.buffer, self.buffer + self.total, self.filled)
             self.total = 0
         self.receive(HEADER)
-        cdef Py_ssize_t total = _int32(self.buffer)
+        cdef Py_ssize_t total = int32_at(self.buffer)
         if total < HEADER + 5 + 5 or total > LARGEST:
             raise BrokenLink(f"a reply of {total} bytes")
-        if _int32(self.buffer + 12) != OP_MSG:
-            raise BrokenLink(f"a reply with opcode {_int32(self.buffer + 12)}")
-        if _int32(self.buffer + 8) != self.expected:
+        if int32_at(self.buffer + 12) != OP_MSG:
+            raise BrokenLink(f"a reply with opcode {int32_at(self.buffer + 12)}")
+        if int32_at(self.buffer + 8) != self.expected:
             raise BrokenLink("a reply to another request")
         self.receive(total)
-        cdef int32_t flags = _int32(self.buffer + HEADER)
+        cdef int32_t flags = int32_at(self.buffer + HEADER)
         self.size = total - HEADER - 5 - (4 if flags & 1 else 0)  # bit 0: a checksum stands at the end
-        if flags & ~1 or self.buffer[HEADER + 4] != 0 or self.size < 5 or _int32(self.document()) != self.size:
+        if flags & ~1 or self.buffer[HEADER + 4] != 0 or self.size < 5 or int32_at(self.document()) != self.size:
             raise BrokenLink("a reply that is not one document")
         self.total = total
         self.expected += 1

@@ -116,8 +116,8 @@ cdef class RedisLink(Link):
                 return None
             if not 0 <= size <= 512 * 1024 * 1024:
                 raise BrokenLink(f"a string of {size} bytes")
-            if self.filled < self.at + size + 2:
-                self.more(self.at + size + 2 - self.filled)
+            while self.filled < self.at + size + 2:  # memory for what comes, not for what a length says
+                self.more(min(self.at + size + 2 - self.filled, 65536))
             value = PyBytes_FromStringAndSize(<const char*> self.buffer + self.at, size)
             if self.buffer[self.at + size] != 13 or self.buffer[self.at + size + 1] != 10:
                 raise BrokenLink("a string without CR LF")

@@ -318,19 +318,17 @@ def encode(dict document not None, fallback not None) -> bytes:
     return PyBytes_FromStringAndSize(writer.data, writer.size)
 
 
-def encode_many(list documents not None, fallback not None) -> tuple:
-    """(the BSON of all ``documents`` end to end, where each of them ends). As ``encode``; an error has the position of its document in
-    the list as ``index``.
-    """
+def encode_many(list documents not None, fallback not None) -> bytes:
+    """The BSON of all ``documents`` end to end. As ``encode``; an error has the position of its document in the list as ``index``."""
     cdef _Writer writer = _Writer(fallback)
-    cdef list ends = []
+    cdef Py_ssize_t index = 0
     try:
         for document in documents:
             if not isinstance(document, dict):
                 raise TypeError(f"a dict is needed, got {type(document).__name__}")
             writer.put_members(document, 0)
-            ends.append(writer.size)
+            index += 1
     except (TypeError, ValueError) as error:
-        error.index = len(ends)
+        error.index = index
         raise
-    return (PyBytes_FromStringAndSize(writer.data, writer.size), ends)
+    return PyBytes_FromStringAndSize(writer.data, writer.size)

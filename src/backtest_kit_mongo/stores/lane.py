@@ -16,7 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Final, TypeVar
 
 import pymongo
@@ -93,7 +93,8 @@ class Lane(MongoLinks):
 
         Up to ``ahead`` messages are on their way at a time: the server needs one to go on with, and more would only wait in its
         socket. ``more`` gives the message that asks for the rest of an answer, if there is any. Ends early, without an error, where
-        what is left must go through pymongo.
+        what is left must go through pymongo; after an unusual reply not before those that were on their way behind it have come, so
+        that the server does not work on them later than on what is sent next.
         """
         link = self.borrow()
         if link is None:
@@ -114,37 +115,48 @@ class Lane(MongoLinks):
                 if early:
                     answer = early.popleft()
                 elif waiting:
-                    answer = take(link)
                     waiting -= 1
+                    link.restart()
+                    answer = take(link)
                 else:
                     break
                 yield answer
                 while more is not None and (rest := more(answer)) is not None:
                     while waiting:
-                        early.append(take(link))
                         waiting -= 1
+                        early.append(take(link))
                     link.post(rest)
                     answer = take(link)
                     yield answer
             whole = True
         except GeneratorExit:  # nobody wants the rest
-            try:
-                while waiting:
-                    take(link)
-                    waiting -= 1
-                whole = True
-            except (BrokenLink, Unusual):
-                whole = False
+            with suppress(BrokenLink):
+                whole = self._take_rest(link, take, waiting)
             raise
+        except Unusual:
+            try:
+                whole = self._take_rest(link, take, waiting)
+            except LinkTimeout as error:
+                raise NetworkTimeout(str(error)) from None
+            except BrokenLink:
+                return
         except LinkTimeout as error:
             raise NetworkTimeout(str(error)) from None
-        except (BrokenLink, Unusual):
+        except BrokenLink:
             return
         finally:
             if whole:
                 self.give_back(link)
             else:
                 self.leave(link, True)
+
+    @staticmethod
+    def _take_rest(link: MongoLink, take: Callable[[MongoLink], R], waiting: int) -> bool:
+        """Take replies that nobody wants, so that the link is in step again. True."""
+        for _ in range(waiting):
+            with suppress(Unusual):
+                take(link)
+        return True
 
     # --- links ---
 
@@ -215,11 +227,20 @@ class Lane(MongoLinks):
                 checkout.__exit__(None, None, None)
         if link is None:
             return None
+        try:
+            self._start_keeper()
+        except RuntimeError as error:  # no more threads, or the interpreter is about to end
+            checkout.__exit__(None, None, None)
+            log("debug", f"no wire lane without a thread that looks after it: {error}")
+            return None
+        return link
+
+    def _start_keeper(self) -> None:
         with self._lock:
             if self._keeper is None:
-                self._keeper = threading.Thread(target=_keep, args=(weakref.ref(self),), name="backtest-kit-mongo-lane", daemon=True)
-                self._keeper.start()
-        return link
+                keeper = threading.Thread(target=_keep, args=(weakref.ref(self),), name="backtest-kit-mongo-lane", daemon=True)
+                keeper.start()
+                self._keeper = keeper
 
     def _give_up(self, error: Exception) -> None:
         self.usable = False

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
 from .._core import op_msg, writer
@@ -89,17 +90,23 @@ class Messages:
 
     def upserts(self, changes: Sequence[tuple[Document, Document]], ordered: bool) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
         """Upsert (filter, update) pairs, in as many messages as it takes; (how many of the pairs it holds, message)."""
-        for first in range(0, len(changes), _STATEMENTS):
-            chunk = changes[first : first + _STATEMENTS]
-            statements, ends = writer.encode_many([{"q": wanted, "u": update, "upsert": True} for wanted, update in chunk], plain)
-            start, size = 0, 0  # of the statements that the next message takes
-            for count, end in enumerate(ends, 1):
-                following = ends[count] if count < len(ends) else None
-                size += 1
-                if following is None or following - start > _MESSAGE_BYTES:
-                    yield size, _sequence(self._update[ordered], b"updates", statements[start:end])
-                    start, size = end, 0
+        for chunk in _chunks(changes):
+            statements = writer.encode_many([{"q": wanted, "u": update, "upsert": True} for wanted, update in chunk], plain)
+            yield len(chunk), _sequence(self._update[ordered], b"updates", statements)
 
     def insert(self, documents: bytes) -> tuple[bytes, bytes]:
         """Insert documents, which stand end to end."""
         return _sequence(self._insert, b"documents", documents)
+
+
+def _chunks(changes: Sequence[tuple[Document, Document]]) -> Iterator[Sequence[tuple[Document, Document]]]:
+    """(filter, update) pairs for one message each. They are cut before they are encoded, so that no more than a message is in memory."""
+    first = size = 0
+    for index, (_, update) in enumerate(changes):
+        length = sum(len(part.raw) for part in update.values() if isinstance(part, RawBSONDocument))
+        if index > first and (index - first == _STATEMENTS or size + length > _MESSAGE_BYTES):
+            yield changes[first:index]
+            first, size = index, 0
+        size += length
+    if first < len(changes):
+        yield changes[first:]

@@ -70,14 +70,7 @@ class MongoCandles:
         ahead = self._how_far(series, start, wanted)
         now = time.time_ns() // 1_000_000  # before the question: what closes meanwhile may still have been open in the answer
         found = np.empty(wanted + ahead, CANDLE_DTYPE)
-        if ahead or wanted < SHARED:
-            filled = self._fetch(series, start, found, wanted)
-        else:
-            half = wanted // 2
-            with ThreadPoolExecutor(1) as other:
-                later = other.submit(copy_context().run, self._fetch, series, start + half * step, found[half:], wanted - half)
-                filled = self._fetch(series, start, found[:half], half)
-                filled += later.result() if filled == half else 0
+        filled = self._fetch(series, start, found, wanted) if ahead or wanted < SHARED else self._fetch_in_halves(series, start, found)
         if filled < len(found):
             found = found[:filled].copy()
         end = start + len(found) * step
@@ -101,6 +94,18 @@ class MongoCandles:
             return 0
         end, before = self._ahead.get(series, (start, AHEAD // 2))
         return min(2 * before, FARTHEST) if start == end else AHEAD if before else 0
+
+    def _fetch_in_halves(self, series: Key, since: int, target: CandleArray) -> int:
+        """As ``_fetch``, the second half in another thread."""
+        half = len(target) // 2
+        middle = since + half * interval_ms(series[2])
+        with ThreadPoolExecutor(1) as other:
+            try:
+                later = other.submit(copy_context().run, self._fetch, series, middle, target[half:], len(target) - half)
+            except RuntimeError:  # no more threads, or the interpreter is about to end
+                return self._fetch(series, since, target, len(target))
+            filled = self._fetch(series, since, target[:half], half)
+            return filled + (later.result() if filled == half else 0)
 
     def _fetch(self, series: Key, since: int, target: CandleArray, wanted: int) -> int:
         """Read the candles from ``since`` on into ``target``, up to the first hole; how many. Those beyond ``wanted`` never raise."""
