@@ -11,7 +11,6 @@ import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from functools import lru_cache
 from types import UnionType
 from typing import Any, Final, Protocol, TypeVar, Union, get_origin
@@ -26,9 +25,10 @@ from .candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms, to_
 from .domains import Domain
 from .errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from .metrics import ERRORS, LIST, MISSES, READ, READ_MANY, READS, REMOVE, REMOVES, WRITE, WRITE_MANY, WRITES, Metrics
+from .simulation import milliseconds
 from .stores.base import Key, Record, Store, check_key, plain
 
-__all__ = ["DEFAULT_LIMIT", "NO_TIME", "Contract", "milliseconds", "typed"]
+__all__ = ["DEFAULT_LIMIT", "NO_TIME", "Contract", "typed"]
 
 R = TypeVar("R")
 
@@ -37,26 +37,6 @@ DEFAULT_LIMIT: Final[Any] = object()
 
 # A window of this many candles is 95 years of minutes; more is a mistake, and is refused before memory is asked for.
 _MAX_WINDOW: Final = 50_000_000
-_EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-
-
-def milliseconds(name: str, value: Any) -> int:
-    """A point in time as ms since the epoch, from an aware datetime or an int; InvalidTypeError or InvalidValueError if neither."""
-    if isinstance(value, datetime):
-        if value.utcoffset() is None:
-            raise InvalidValueError(f"{name} is a naive datetime", hint="give it a time zone, as in datetime.now(timezone.utc)")
-        delta = value - _EPOCH
-        return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
-    if not isinstance(value, (bool, np.bool_)):
-        try:
-            number = operator.index(value)
-        except TypeError:
-            pass
-        else:
-            if -(2**63) <= number < 2**63:
-                return number
-            raise InvalidValueError(f"{name} does not fit into 64 bits")
-    raise InvalidTypeError(f"{name} must be an aware datetime or an int (ms since the epoch), got {type(value).__name__}")
 
 
 def _is_row(value: Any) -> bool:

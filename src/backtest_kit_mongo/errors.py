@@ -12,11 +12,13 @@ __all__ = [
     "IndexConflictError",
     "InvalidTypeError",
     "InvalidValueError",
+    "LookAheadError",
     "MissingDependencyError",
     "NotConfiguredError",
     "ServerStartError",
     "ServerTimeoutError",
     "ServerUnavailableError",
+    "StorageError",
 ]
 
 
@@ -47,6 +49,14 @@ class InvalidTypeError(BacktestKitError, TypeError):
 
 class InvalidValueError(BacktestKitError, ValueError):
     """An argument or a payload holds a value that cannot be stored; nothing was written."""
+
+
+class LookAheadError(BacktestKitError, ValueError):
+    """A read at a simulation time met what was written at a later one, and ``look_ahead`` is "raise"."""
+
+
+class StorageError(BacktestKitError, OSError):
+    """A file cannot be read or written: missing rights, a full disk; nothing that was acknowledged is lost."""
 
 
 class ServerUnavailableError(BacktestKitError, ConnectionError):

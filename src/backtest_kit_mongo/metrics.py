@@ -13,11 +13,11 @@ __all__ = ["COUNTS", "OPERATIONS", "PERCENTILES", "Mark", "Metrics", "Stats"]
 # The positions in these tuples are the numbers under which the stores count.
 COUNTS: Final = (
     "reads", "hits_process", "hits_redis", "misses", "stale", "backfills", "writes", "removes", "errors", "redis_errors",
-    "hits_block", "bytes_read", "bytes_written",
+    "hits_block", "bytes_read", "bytes_written", "future_reads",
 )  # fmt: skip
 (
     READS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, BACKFILLS, WRITES, REMOVES, ERRORS, REDIS_ERRORS,
-    HITS_BLOCK, BYTES_READ, BYTES_WRITTEN,
+    HITS_BLOCK, BYTES_READ, BYTES_WRITTEN, FUTURE_READS,
 ) = range(len(COUNTS))  # fmt: skip
 
 OPERATIONS: Final = ("read", "write", "remove", "list", "read_many", "write_many")
@@ -53,7 +53,8 @@ class Metrics:
         sent, and candles that were new. ``hits_process``, ``hits_redis`` and ``misses`` say where the id of a record asked for by
         key came from (a miss was found, or not, by its key; for candles: a window that was not whole), ``stale`` which cached ids
         led nowhere or elsewhere, ``backfills`` which ids were cached by reads. ``hits_block`` counts candle windows served from the
-        memory of this process, ``bytes_read`` and ``bytes_written`` BSON from and to MongoDB. ``errors`` counts calls that failed
+        memory of this process, ``bytes_read`` and ``bytes_written`` BSON from and to MongoDB, ``future_reads`` reads that met what was
+        written at a later simulation time (see ``look_ahead``). ``errors`` counts calls that failed
         after their arguments were accepted, ``redis_errors`` cache operations that failed and failed no call.
 
         ``hit_ratios`` has for each layer (``process``, ``redis``, ``block``) the share of what was asked for that it answered, 0 to

@@ -16,7 +16,7 @@ _ALWAYS: Final = ("reads", "misses", "writes")
 _HEADS: Final = {
     "reads": "reads", "hits_process": "L1", "hits_redis": "Redis", "hits_block": "block", "misses": "misses", "stale": "stale",
     "backfills": "backfills", "writes": "writes", "removes": "removes", "errors": "errors", "redis_errors": "Redis errors",
-    "bytes_read": "received", "bytes_written": "sent",
+    "bytes_read": "received", "bytes_written": "sent", "future_reads": "future",
 }  # fmt: skip
 
 

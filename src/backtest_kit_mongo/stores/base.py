@@ -20,7 +20,7 @@ from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["MAX_DOCUMENT", "Key", "Record", "Store", "check_key", "encode", "plain"]
+__all__ = ["MAX_DOCUMENT", "History", "Key", "Record", "Store", "check_key", "encode", "plain"]
 
 Key = tuple[Any, ...]
 """Key fields in the order of the domain's ``key``."""
@@ -36,6 +36,16 @@ class Record(NamedTuple):
     body: Any
     when: int | None = None
     removed: bool = False
+
+
+class History(NamedTuple):
+    """Which domains keep the versions of their records, so that a read can ask for one as of a time."""
+
+    domains: frozenset[str] = frozenset()
+    limit: int = 1000
+    """Versions of one key that are kept, the current one among them; the oldest go first. 0: all."""
+    days: int = 0
+    """How long before the newest version of its key one is kept, in days of simulation time. 0: without end."""
 
 
 class Store(Protocol):
@@ -61,14 +71,37 @@ class Store(Protocol):
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
         """Delete softly, where the domain says so; a key that is not there is passed over."""
 
-    def scan(self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True) -> Iterator[Record]:
-        """Records whose key begins with ``prefix``, newest first by the domain's list rule, without the removed ones."""
+    def scan(
+        self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True, removed: bool = False
+    ) -> Iterator[Record]:
+        """Records whose key begins with ``prefix``, newest first by the domain's list rule; the removed ones only if asked for."""
+
+    def records(self, domain: Domain) -> Iterator[Record]:
+        """All records of a domain, the removed ones too, each once; those of lists in the order in which they were first written."""
 
     def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
         """The ``limit`` candles from ``since`` (ms, on the grid) on, at least one, read-only; None if one of them is missing."""
 
     def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
         """Store those checked candles that are not there yet; how many were new."""
+
+    def candle_series(self) -> list[Key]:
+        """The series of which candles are stored, as (exchangeName, symbol, interval), sorted."""
+
+    def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
+        """The stored candles of a series that open in [since, until) (ms; None: from the first, to the last), in batches, ascending.
+
+        Holes are left out, and no simulation time is looked at.
+        """
+
+    # For the domains of which the store keeps history. A version is what a write stored; one of equal time replaces it, and a
+    # write discards the versions of its key that are of a later time.
+
+    def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
+        """The last versions of ``keys`` that were written at ``moment`` (ms of simulation time) or before; None where there is none."""
+
+    def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
+        """Discard versions of ``since`` (ms of simulation time) or later: each record is again what it was before, or not there."""
 
     def drop_cache(self) -> int:
         """Forget cached ids, in this process and in shared caches; how many shared ones went. Never touches data."""
