@@ -296,9 +296,9 @@ def test_a_list_that_is_left_early_closes_its_cursor(long_list, ending):
         return first["memoryId"]
 
     async def broken():
-        async for first in memories():
+        async for row in memories():  # noqa: B007
             break
-        return first["memoryId"]
+        return row["memoryId"]
 
     async def cancelled():
         seen = []
@@ -528,6 +528,17 @@ def test_an_error_shows_where_it_was_awaited_and_where_it_arose(mongo):
     assert names.index("awaiting_here") < names.index("write_signal_data") < names.index("_record")
     with pytest.raises(TypeError, match="exchange_name"):
         asyncio.run(SIGNAL.read_signal_data("BTCUSDT", "sma"))
+
+
+def test_a_stop_iteration_of_a_custom_class_does_not_hang(store):
+    class Mine(kit.PersistSignalInstance):
+        def read_signal_data(self):
+            return next(iter(()))
+
+    kit.PersistSignalAdapter.use_persist_signal_adapter(Mine)
+    with pytest.raises(RuntimeError, match="StopIteration") as caught:
+        asyncio.run(SIGNAL.read_signal_data(*CONTEXTS[0]))
+    assert isinstance(caught.value.__cause__, StopIteration)
 
 
 # --- without a thread ---

@@ -50,6 +50,25 @@ _OPERATIONS: Final = {call.name: call.operation for domain in DOMAINS.values() f
 _BATCHES: Final = frozenset({"read_many", "write_many"})
 
 
+def _answer(loop: asyncio.AbstractEventLoop, answer: asyncio.Future[T], call: Callable[..., T], *arguments: Any, **options: Any) -> None:
+    """In a thread: make the call, and hand its outcome to the loop of who awaits it."""
+    try:
+        result = call(*arguments, **options)
+    except StopIteration as error:  # which no future takes
+        made = RuntimeError("coroutine raised StopIteration")
+        made.__cause__ = error
+        loop.call_soon_threadsafe(_settle, answer, answer.set_exception, made)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is for who awaits
+        loop.call_soon_threadsafe(_settle, answer, answer.set_exception, error)
+    else:
+        loop.call_soon_threadsafe(_settle, answer, answer.set_result, result)
+
+
+def _settle(answer: asyncio.Future[T], settle: Callable[[Any], None], outcome: Any) -> None:
+    if not answer.done():  # cancelled
+        settle(outcome)
+
+
 class _Pool:
     """The threads of this process: made at the first use, ended by ``close``, and otherwise with the interpreter."""
 
@@ -70,8 +89,15 @@ class _Pool:
             return self._threads.submit(copy_context().run, call, *arguments, **options)
 
     async def run(self, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """Begin a call, and wait for its answer."""
-        return await asyncio.wrap_future(self.submit(call, *arguments, **options))
+        """Begin a call, and wait for its answer. Without asyncio.wrap_future, whose two futures take as long as half of a read."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        begun = self.submit(_answer, loop, answer, call, *arguments, **options)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            begun.cancel()  # which drops it, if no thread is at it yet
+            raise
 
     def end(self) -> None:
         """Let the threads end once what was submitted is done; a later call makes new ones."""
@@ -187,7 +213,10 @@ def _list_method(method: Any) -> Any:
     async def items(self: Face, *arguments: Any, **options: Any) -> AsyncGenerator[Any, None]:
         pages = _Pages(partial(method, self.sync, *arguments, **options))
         try:
-            while page := await _pool.run(pages.next):
+            more = True
+            while more:
+                page = await _pool.run(pages.next)
+                more = len(page) == _PAGE
                 for item in page:
                     yield item
         finally:
