@@ -306,11 +306,15 @@ def test_a_refused_batch_leaves_nothing_under_way(begin, mongod, lane):
             return late(0.5) if len(sent) == 2 else None
         return None
 
-    mongod.choose = choose
     refused = [({"bad": 1}, "k0", "s", "e"), *(({"n": -index}, f"k{index}", "s", "e") for index in range(1, 500))]
-    with pytest.raises(DatabaseError):
-        signals.write_many(refused)
-    mongod.calm()
+    for _ in range(5):  # on a busy machine a call may find no link, and go through pymongo
+        sent.clear()
+        mongod.choose = choose
+        with pytest.raises(DatabaseError):
+            signals.write_many(refused)
+        mongod.calm()
+        if len(sent) > 1 or not lane:
+            break
     if lane:
         assert len(sent) >= 3
         assert sent[2] - sent[1] > 0.5
