@@ -16,8 +16,8 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from .bindings import Bindings
 from .domains import Domain
-from .registry import Registry
 from .stores.idcache import DomainIds
 
 T = TypeVar("T")
@@ -28,8 +28,9 @@ class InstanceBase:
     def wait_for_init(self, initial: bool = True) -> None: ...
 
 class AdapterBase:
-    def __init__(self, registry: Registry) -> None: ...
+    def __init__(self, registry: Bindings) -> None: ...
     def use_mongo(self) -> None: ...
+    def use_json(self) -> None: ...
     def use_memory(self) -> None: ...
     def use_dummy(self) -> None: ...
     def clear(self) -> None: ...
@@ -125,12 +126,19 @@ def stub() -> str:
         lines += ["", f"class Persist{title}Utils({base}):"]
         for call in domain.calls:
             lines += method(domain, call, instance=False)
+        if domain.name == "log":
+            lines.append("    def use_jsonl(self) -> None: ...")
         lines += [
             f"    def use_persist_{domain.name}_adapter(self, cls: type[Any]) -> None: ...",
             "",
             f"Persist{title}Adapter: Persist{title}Utils",
             "",
         ]
+    lines.append("class Registry(Bindings):")
+    for domain in DOMAINS.values():
+        title = f"Persist{domain.name.capitalize()}"
+        lines += [f"    {title}Adapter: {title}Utils", f"    {title}Instance: type[{title}Instance]"]
+    lines += ["    def adapter(self, name: str) -> AdapterBase: ...", "", "default_registry: Registry", ""]
     names = sorted(f"Persist{domain.name.capitalize()}{kind}" for domain in DOMAINS.values() for kind in ("Adapter", "Instance"))
     lines += ["__all__ = [", *(f'    "{name}",' for name in names), "]"]
     return "\n".join(lines) + "\n"
