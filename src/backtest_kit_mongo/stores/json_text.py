@@ -31,13 +31,14 @@ def json_of(body: Any) -> bytes:
 def value_of(content: bytes) -> Any:
     """The value of a JSON text, such that it can be stored again; ValueError if it is none."""
     try:
-        value = msgspec.json.decode(content)
-    except msgspec.DecodeError:
-        # JavaScript writes half a surrogate pair, as it is left where a text was cut, as an escape.
-        return _mended(json.loads(content, parse_constant=_refuse))
+        try:
+            value = msgspec.json.decode(content)
+        except msgspec.DecodeError:
+            # JavaScript writes half a surrogate pair, as it is left where a text was cut, as an escape.
+            return _mended(json.loads(content, parse_constant=_refuse))
+        return _mended(value) if _LONG_NUMBER.search(content) else value
     except RecursionError:
         raise ValueError("nested too deep") from None
-    return _mended(value) if _LONG_NUMBER.search(content) else value
 
 
 def _as_json(value: Any) -> Any:
@@ -70,6 +71,6 @@ def _mended(value: Any) -> Any:
 _MENDERS: Final[dict[type, Callable[[Any], Any]]] = {
     dict: lambda value: {_mended(name): _mended(member) for name, member in value.items()},
     list: lambda value: [_mended(member) for member in value],
-    int: lambda value: value if -(2**63) <= value < 2**63 else float(value),
+    int: lambda value: value if -(2**63) <= value < 2**63 else float(str(value)),
     str: lambda value: value.encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
 }
