@@ -13,7 +13,19 @@ from typing import Final, NamedTuple
 from ..errors import StorageError
 from ..logs import log
 
-__all__ = ["Pending", "keep_link", "make_folder", "publish", "put_new", "read_bytes", "set_aside", "storage_errors", "sweep", "sync_folder", "write_new"]
+__all__ = [
+    "Pending",
+    "keep_link",
+    "make_folder",
+    "publish",
+    "put_new",
+    "read_bytes",
+    "set_aside",
+    "storage_errors",
+    "sweep",
+    "sync_folder",
+    "write_new",
+]
 
 TEMPORARY: Final = ".tmp-"
 """What the names of temporaries begin with, here and in the original."""
@@ -43,7 +55,7 @@ _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errn
 
 @contextmanager
 def storage_errors(what: str) -> Iterator[None]:
-    """Raise OSErrors of the block as StorageError that says ``what`` could not be done, with errno and filename as they were."""
+    """Raise OSErrors of the block as StorageError that says ``what`` could not be done, with errno as it was."""
     try:
         yield
     except StorageError:
@@ -53,7 +65,7 @@ def storage_errors(what: str) -> Iterator[None]:
         if error.filename is not None:
             message += f" ({error.filename})"
         ours = StorageError(message, hint=_HINTS.get(error.errno or 0))
-        ours.errno, ours.filename, ours.strerror = error.errno, error.filename, error.strerror
+        ours.errno = error.errno  # with strerror or filename too, the text would be those alone
         raise ours from error
 
 

@@ -49,7 +49,7 @@ _id_decoder: Final = msgspec.json.Decoder(_Entry)
 
 
 class _Ids:
-    """The newest ids: at least ``_REMEMBERED``, at most twice that; one that is asked for again and again is never forgotten."""
+    """The ids last written or asked for: at least ``_REMEMBERED``, at most twice that. One that is asked for again and again stays."""
 
     def __init__(self) -> None:
         self._newer: set[str] = set()
@@ -70,7 +70,7 @@ class _Ids:
 
 
 class JsonlStore:
-    """The log domain in ``folder``/log. Entries are found by id among the newest 20,000 at least; before that, an old id is a new entry."""
+    """The log domain, in ``folder``/log. An id counts as there if it is among the last 20,000 that were written or asked for."""
 
     blocks = None
     hits = None
