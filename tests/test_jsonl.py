@@ -110,9 +110,8 @@ def test_a_line_is_what_json_gives(tmp_path, store):
         args: list
 
     moment = datetime(2024, 1, 2, 3, 4, 5, 6789, tzinfo=timezone(timedelta(hours=2)))
-    store.write(
-        LOG, [Record(("ü\n\0\u2028",), Row("ü\n\0\u2028", [moment, math.nan, -math.inf, b"\0\xff", Decimal("1.50"), np.float64(2.5)]))]
-    )
+    name = "ü\n\0\u2028"
+    store.write(LOG, [Record((name,), Row(name, [moment, math.nan, -math.inf, b"\0\xff", Decimal("1.50"), np.float64(2.5)]))])
     line = path_of(tmp_path).read_bytes()
     assert line.count(b"\n") == 1
     expected = {"id": name, "args": ["2024-01-02T01:04:05.006Z", None, None, "AP8=", "1.50", 2.5]}
