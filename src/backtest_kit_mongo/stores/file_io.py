@@ -55,7 +55,7 @@ _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errn
 
 @contextmanager
 def storage_errors(what: str) -> Iterator[None]:
-    """Raise OSErrors of the block as StorageError that says ``what`` could not be done, with errno as it was."""
+    """Raise OSErrors of the block as StorageError that says ``what`` could not be done, with errno and filename as they were."""
     try:
         yield
     except StorageError:
@@ -65,7 +65,7 @@ def storage_errors(what: str) -> Iterator[None]:
         if error.filename is not None:
             message += f" ({error.filename})"
         ours = StorageError(message, hint=_HINTS.get(error.errno or 0))
-        ours.errno = error.errno  # with strerror or filename too, the text would be those alone
+        ours.errno, ours.filename, ours.strerror = error.errno, error.filename, error.strerror
         raise ours from error
 
 
