@@ -18,6 +18,7 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.servers import MongoServer, RedisServer
+from backtest_kit_mongo.stores.files import FileStore
 
 _numbers = itertools.count()
 
@@ -69,17 +70,21 @@ def mongo(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-@pytest.fixture(params=["mongo", "memory"])
-def store(request: pytest.FixtureRequest) -> Iterator[str]:
+@pytest.fixture(params=["mongo", "file", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Every domain on each store in turn; what is written against this fixture is the contract suite."""
     if request.param == "mongo":
         request.getfixturevalue("mongo")
         yield "mongo"
         return
     kit.close()
+    files = FileStore(tmp_path / "dump")
     for domain in DOMAINS.values():
-        adapter_of(domain).use_memory()
-    yield "memory"
+        if request.param == "file":
+            adapter_of(domain)._binding.use(files)
+        else:
+            adapter_of(domain).use_memory()
+    yield request.param
     for domain in DOMAINS.values():
         adapter_of(domain).use_mongo()
     kit.reset_stats()

@@ -28,7 +28,7 @@ from backtest_kit_mongo.adapters import AdapterBase, InstanceBase, adapter_of
 from backtest_kit_mongo.contracts import Contract
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.registry import default_registry
-from backtest_kit_mongo.simulation import NOW, simulated_time
+from backtest_kit_mongo.simulation import NOW
 
 CONTEXTS = [(f"S{number}", "sma", "binance") for number in range(1000)]
 SIGNAL = aio.PersistSignalAdapter
@@ -484,7 +484,7 @@ def test_context_variables_reach_the_thread(mongo, monkeypatch):
     monkeypatch.setattr(kit.PersistSignalAdapter, "_read", lambda *_: (NOW.get(), threading.current_thread().name), raising=False)
 
     async def at(when):
-        with simulated_time(when):
+        with kit.simulated_time(when):
             await asyncio.sleep(0)
             return await SIGNAL.read_signal_data(*CONTEXTS[0])
 

@@ -306,11 +306,15 @@ def test_a_refused_batch_leaves_nothing_under_way(begin, mongod, lane):
             return late(0.5) if len(sent) == 2 else None
         return None
 
-    mongod.choose = choose
     refused = [({"bad": 1}, "k0", "s", "e"), *(({"n": -index}, f"k{index}", "s", "e") for index in range(1, 500))]
-    with pytest.raises(DatabaseError):
-        signals.write_many(refused)
-    mongod.calm()
+    for _ in range(5):  # on a busy machine a call may find no link, and go through pymongo
+        sent.clear()
+        mongod.choose = choose
+        with pytest.raises(DatabaseError):
+            signals.write_many(refused)
+        mongod.calm()
+        if len(sent) > 1 or not lane:
+            break
     if lane:
         assert len(sent) >= 3
         assert sent[2] - sent[1] > 0.5
@@ -369,6 +373,7 @@ def turned(lane, mongod, command, step, chosen, seed):
     """
     draw = random.Random(seed)
     numbers = itertools.count(1)
+    again(lambda: step(next(numbers)))
     before = mongod.seen[command]
     step(next(numbers))
     usual = mongod.seen[command] - before
@@ -395,9 +400,10 @@ def turned(lane, mongod, command, step, chosen, seed):
 def test_garbled_frames_of_reads(begin, mongod, lane, which):
     """Bits turned anywhere outside of the stored documents. (Inside there is no checksum that could show it.)"""
     command, step = CALLS[which]
-    begin(200)
+    begin()
     fill()
-    step(0)
+    begin(200)
+    again(lambda: step(0))
     chosen = frame(mongod.good[command])
     draw = random.Random(which)
     if len(chosen) > 150:
@@ -409,17 +415,19 @@ def test_garbled_frames_of_reads(begin, mongod, lane, which):
 def test_garbled_replies_to_writes(begin, mongod, lane, which):
     """Bits turned anywhere in the reply: if the write counts as done, it is there."""
     command, step = CALLS[which]
-    begin(200)
+    begin()
     fill()
-    step(0)
+    begin(200)
+    again(lambda: step(0))
     assert turned(lane, mongod, command, step, range(len(mongod.good[command])), which) > 20
 
 
 def test_garbled_keys_and_ids(begin, mongod, lane):
     """Bits turned in the key fields and the ``_id`` of the document of a single read by id: found out by the check of each hit."""
-    begin(200)
+    begin()
     fill()
-    read_one(0)
+    begin(200)
+    again(lambda: read_one(0))
     reply = mongod.good["find"]
     chosen = []
     for name, size in ((b"_id", 12), (b"symbol", 4 + 3), (b"strategyName", 4 + 2), (b"exchangeName", 4 + 2)):
@@ -567,11 +575,15 @@ def test_redis_garbled(begin, cache, which):
         flip = draw.choice([1 << draw.randrange(8), draw.randrange(1, 256)])
         before, connections = cache.met[command], cache.connections
         cache.arm(command, garbled(place, flip))
-        try:
-            step(next(numbers))
-            step(next(numbers))
-        except Exception as error:
-            raise AssertionError(f"byte {place} of {size} turned by {flip:#x}: {error!r}") from error
+        for _ in range(5):  # on a busy machine 50 ms can pass without a fault, and then Redis is not asked for a while
+            try:
+                step(next(numbers))
+                step(next(numbers))
+            except Exception as error:
+                raise AssertionError(f"byte {place} of {size} turned by {flip:#x}: {error!r}") from error
+            if cache.met[command] > before:
+                break
+            begin(CC_REDIS_TIMEOUT_MS=50)
         assert cache.met[command] == before + 1
         noticed += redis_errors() > 0 or cache.connections > connections
         if redis_errors():

@@ -18,8 +18,9 @@ BASES = """class InstanceBase:
     def wait_for_init(self, initial: bool = True) -> None: ...
 
 class AdapterBase:
-    def __init__(self, registry: Registry) -> None: ...
+    def __init__(self, registry: Bindings) -> None: ...
     def use_mongo(self) -> None: ...
+    def use_json(self) -> None: ...
     def use_memory(self) -> None: ...
     def use_dummy(self) -> None: ...
     def clear(self) -> None: ...
@@ -42,8 +43,8 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from .bindings import Bindings
 from .domains import Domain
-from .registry import Registry
 from .stores.idcache import DomainIds
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ import numpy.typing as npt
 import backtest_kit_mongo as _kit
 
 from . import adapters as _sync
-from .registry import Registry
+from .bindings import Bindings
 from .stores.idcache import DomainIds
 
 P = ParamSpec("P")
@@ -175,8 +176,17 @@ def classes(domain: Domain) -> list[str]:
     lines += ["", f"class Persist{title}Utils({base}):"]
     for call in domain.calls:
         lines += method(domain, call, instance=False)
+    if domain.name == "log":
+        lines.append("    def use_jsonl(self) -> None: ...")
     lines += [f"    def use_persist_{domain.name}_adapter(self, cls: type[Any]) -> None: ...", ""]
     return lines
+
+
+def of_registry() -> list[str]:
+    """The stub lines of a registry's adapters and instances."""
+    titles = [f"Persist{domain.name.capitalize()}" for domain in DOMAINS.values()]
+    lines = [line for title in titles for line in (f"    {title}Adapter: {title}Utils", f"    {title}Instance: type[{title}Instance]")]
+    return [*lines, "    def adapter(self, name: str) -> AdapterBase: ..."]
 
 
 def named(names: list[str]) -> list[str]:
@@ -190,6 +200,7 @@ def stub() -> str:
     for domain in DOMAINS.values():
         title = domain.name.capitalize()
         lines += [*classes(domain), f"Persist{title}Adapter: Persist{title}Utils", ""]
+    lines += ["class Registry(Bindings):", *of_registry(), "", "default_registry: Registry", ""]
     lines += named(sorted(f"Persist{domain.name.capitalize()}{kind}" for domain in DOMAINS.values() for kind in ("Adapter", "Instance")))
     return "\n".join(lines) + "\n"
 
@@ -202,9 +213,8 @@ def aio_stub() -> str:
         lines.append(awaited("\n".join(classes(domain))))
     adapters = [f"Persist{title}Adapter: Persist{title}Utils" for title in titles]
     faces = {f"_sync.Persist{title}{kind}": f"Persist{title}{kind}" for title in titles for kind in ("Utils", "Instance")}
-    faces |= {"DomainIds": "AsyncIds", "Registry": "AsyncRegistry"}
-    lines += ["class AsyncRegistry(Face):", *(f"    {adapter}" for adapter in adapters)]
-    lines += ["    def __getattr__(self, name: str) -> Any: ...", ""]
+    faces |= {"DomainIds": "AsyncIds", "_sync.Registry": "AsyncRegistry"}
+    lines += ["class AsyncRegistry(Face):", *of_registry(), "    def __getattr__(self, name: str) -> Any: ...", ""]
     for one, other in faces.items():
         lines += ["@overload", f"def face(sync: {one}) -> {other}: ..."]
     lines += ["", *adapters]

@@ -33,7 +33,8 @@ def settings() -> str:
     described = dict(re.findall(r'^    (CC_\w+): .*\n    """(.*)"""$', inspect.getsource(Config), re.MULTILINE))
     lines = ["| Name | Default | Meaning |", "|---|---|---|"]
     for field in msgspec.structs.fields(Config):
-        lines.append(f"| `{field.name}` | `{field.default!r}` | {described[field.name]} |")
+        default = "each on mongo" if field.name == "CC_STORES" else f"`{field.default!r}`"
+        lines.append(f"| `{field.name}` | {default} | {described[field.name]} |")
     return "\n".join(lines) + "\n"
 
 

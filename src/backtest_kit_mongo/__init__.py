@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from .adapters import *
+from .adapters import Registry
 from .adapters import __all__ as _adapters
 from .candles import to_arrow, to_pandas, to_polars
 from .errors import *
@@ -21,12 +22,14 @@ from .registry import (
     stats,
     wait_for_init,
 )
+from .simulation import simulated_time
 
 __version__ = _version("backtest-kit-mongo")
 
 __all__ = [
     *_adapters,
     *_errors,
+    "Registry",
     "Report",
     "close",
     "get_config",
@@ -38,6 +41,7 @@ __all__ = [
     "set_config",
     "set_logger",
     "setup",
+    "simulated_time",
     "stats",
     "to_arrow",
     "to_pandas",

@@ -11,14 +11,14 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, ClassVar
 
+from .bindings import Bindings
 from .candles import interval_ms, to_columns
 from .contracts import DEFAULT_LIMIT, NO_TIME, Contract, typed
 from .domains import DOMAINS, Call, Domain, Operation, field_name
 from .errors import InvalidTypeError
-from .registry import Registry, default_registry
+from .profiles import Kind
 from .stores.base import Key, Store
 from .stores.idcache import DomainIds
-from .stores.memory import DummyStore, MemoryStore
 from .stores.mongo import MongoStore
 
 _TYPE_DOC = "``type``: a msgspec type to decode into (``payloads``) instead of a dict."
@@ -40,14 +40,16 @@ _DOCS = {
 
 
 class InstanceBase(Contract):
-    """A contract with its context given once. Served by whatever store the default registry has for the domain."""
+    """A contract with its context given once. Served by whatever store the registry of its class has for the domain."""
+
+    _registry: ClassVar[Registry]
 
     def __init__(self, *context: Any) -> None:
-        self._metrics = default_registry.metrics
-        self._binding = default_registry.bindings[self._domain.name]
+        self._metrics = self._registry.metrics
+        self._binding = self._registry.bindings[self._domain.name]
 
     def _store(self) -> Store:
-        return default_registry.store(self._domain)
+        return self._registry.store(self._domain)
 
     def wait_for_init(self, initial: bool = True) -> None:
         """Return at once unless ``initial``; then when the store is ready (15 s at most)."""
@@ -62,7 +64,7 @@ class InstanceBase(Contract):
 class AdapterBase(Contract):
     """A contract with its context in every call, and the choice of what serves it."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Bindings) -> None:
         self._registry = registry
         self._binding = registry.bindings[self._domain.name]
         self._metrics = registry.metrics
@@ -90,13 +92,24 @@ class AdapterBase(Contract):
         """Serve the domain from MongoDB and Redis."""
         self._binding.use(None)
 
+    def use_json(self) -> None:
+        """Serve the domain from JSON files below ``CC_DUMP_DIR``, in the layout of the original."""
+        self._use("file")
+
     def use_memory(self) -> None:
         """Serve the domain from a new, empty store in this process."""
-        self._binding.use(MemoryStore())
+        self._use("memory", anew=True)
 
     def use_dummy(self) -> None:
         """Serve the domain from a store that keeps nothing."""
-        self._binding.use(DummyStore())
+        self._use("dummy")
+
+    def _use_jsonl(self) -> None:
+        """Serve the log from a file of JSON lines below ``CC_DUMP_DIR``."""
+        self._use("jsonl")
+
+    def _use(self, kind: Kind, *, anew: bool = False) -> None:
+        self._binding.use(self._registry.make(kind, self._domain.name, anew=anew))
 
     def clear(self) -> None:
         """Forget bound instances, and the ids (or candles) that this process remembers; the next call finds them anew.
@@ -316,24 +329,42 @@ def _classes(domain: Domain) -> tuple[type[InstanceBase], type[AdapterBase]]:
     instance = type(f"Persist{title}Instance", (InstanceBase,), instance_members)
     adapter_members[f"use_persist_{domain.name}_adapter"] = AdapterBase._use_class
     base = KeyedAdapterBase if domain.keyed else AdapterBase
+    if domain.name == "log":
+        adapter_members["use_jsonl"] = AdapterBase._use_jsonl
     return instance, type(f"Persist{title}Utils", (base,), adapter_members)
 
 
-def _bind() -> dict[str, Any]:
-    names: dict[str, Any] = {}
-    for domain in DOMAINS.values():
-        instance, adapter = _classes(domain)
-        names[instance.__name__] = instance
-        names[adapter.__name__] = adapter
-        names[f"Persist{domain.name.capitalize()}Adapter"] = adapter(default_registry)
-    return names
+_CLASSES = {domain.name: _classes(domain) for domain in DOMAINS.values()}
 
 
-globals().update(_bind())
+class Registry(Bindings):
+    """Settings, stores, counters, and the contracts over them: one run's own, beside others in the same process.
+
+    It has the functions and the ``Persist*`` names of the package as attributes: ``registry.setup(mode="live")``,
+    ``registry.PersistSignalAdapter``, ``registry.PersistSignalInstance``. The names of the package are those of a default one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, (instance, adapter) in _CLASSES.items():
+            title = f"Persist{name.capitalize()}"
+            members = {"_registry": self, "__module__": __name__, "__doc__": instance.__doc__}
+            setattr(self, f"{title}Instance", type(f"{title}Instance", (instance,), members))
+            setattr(self, f"{title}Adapter", adapter(self))
+
+    def adapter(self, name: str) -> AdapterBase:
+        """The adapter of a domain (``signal``)."""
+        found: AdapterBase = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")
+        return found
+
+
+default_registry = Registry()
+
 __all__ = sorted(f"Persist{domain.name.capitalize()}{kind}" for domain in DOMAINS.values() for kind in ("Adapter", "Instance"))
+globals().update({name: getattr(default_registry, name) for name in __all__})
+globals().update({adapter.__name__: adapter for _, adapter in _CLASSES.values()})
 
 
 def adapter_of(domain: Domain) -> AdapterBase:
     """The public adapter of a domain."""
-    adapter: AdapterBase = globals()[f"Persist{domain.name.capitalize()}Adapter"]
-    return adapter
+    return default_registry.adapter(domain.name)

@@ -6,8 +6,8 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from .bindings import Bindings
 from .domains import Domain
-from .registry import Registry
 from .stores.idcache import DomainIds
 
 T = TypeVar("T")
@@ -18,8 +18,9 @@ class InstanceBase:
     def wait_for_init(self, initial: bool = True) -> None: ...
 
 class AdapterBase:
-    def __init__(self, registry: Registry) -> None: ...
+    def __init__(self, registry: Bindings) -> None: ...
     def use_mongo(self) -> None: ...
+    def use_json(self) -> None: ...
     def use_memory(self) -> None: ...
     def use_dummy(self) -> None: ...
     def clear(self) -> None: ...
@@ -235,6 +236,7 @@ class PersistLogUtils(AdapterBase):
     @overload
     def read_log_data(self, *, limit: int | None = ..., type: type[T]) -> list[T]: ...
     def write_log_data(self, entries: Iterable[Any]) -> None: ...
+    def use_jsonl(self) -> None: ...
     def use_persist_log_adapter(self, cls: type[Any]) -> None: ...
 
 PersistLogAdapter: PersistLogUtils
@@ -402,6 +404,45 @@ class PersistDictionaryUtils(KeyedAdapterBase):
     def use_persist_dictionary_adapter(self, cls: type[Any]) -> None: ...
 
 PersistDictionaryAdapter: PersistDictionaryUtils
+
+class Registry(Bindings):
+    PersistCandleAdapter: PersistCandleUtils
+    PersistCandleInstance: type[PersistCandleInstance]
+    PersistSignalAdapter: PersistSignalUtils
+    PersistSignalInstance: type[PersistSignalInstance]
+    PersistScheduleAdapter: PersistScheduleUtils
+    PersistScheduleInstance: type[PersistScheduleInstance]
+    PersistStrategyAdapter: PersistStrategyUtils
+    PersistStrategyInstance: type[PersistStrategyInstance]
+    PersistRiskAdapter: PersistRiskUtils
+    PersistRiskInstance: type[PersistRiskInstance]
+    PersistPartialAdapter: PersistPartialUtils
+    PersistPartialInstance: type[PersistPartialInstance]
+    PersistBreakevenAdapter: PersistBreakevenUtils
+    PersistBreakevenInstance: type[PersistBreakevenInstance]
+    PersistStorageAdapter: PersistStorageUtils
+    PersistStorageInstance: type[PersistStorageInstance]
+    PersistNotificationAdapter: PersistNotificationUtils
+    PersistNotificationInstance: type[PersistNotificationInstance]
+    PersistLogAdapter: PersistLogUtils
+    PersistLogInstance: type[PersistLogInstance]
+    PersistMeasureAdapter: PersistMeasureUtils
+    PersistMeasureInstance: type[PersistMeasureInstance]
+    PersistIntervalAdapter: PersistIntervalUtils
+    PersistIntervalInstance: type[PersistIntervalInstance]
+    PersistMemoryAdapter: PersistMemoryUtils
+    PersistMemoryInstance: type[PersistMemoryInstance]
+    PersistRecentAdapter: PersistRecentUtils
+    PersistRecentInstance: type[PersistRecentInstance]
+    PersistStateAdapter: PersistStateUtils
+    PersistStateInstance: type[PersistStateInstance]
+    PersistSessionAdapter: PersistSessionUtils
+    PersistSessionInstance: type[PersistSessionInstance]
+    PersistDictionaryAdapter: PersistDictionaryUtils
+    PersistDictionaryInstance: type[PersistDictionaryInstance]
+    def adapter(self, name: str) -> AdapterBase: ...
+
+default_registry: Registry
 
 __all__ = [
     "PersistBreakevenAdapter",

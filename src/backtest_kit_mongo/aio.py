@@ -22,16 +22,15 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from functools import cache, partial, wraps
+from functools import partial, wraps
 from inspect import isroutine
 from itertools import islice
 from typing import Any, Final, TypeVar
 
 import backtest_kit_mongo as _kit
 
-from .adapters import AdapterBase, InstanceBase
+from .adapters import AdapterBase, InstanceBase, Registry
 from .domains import DOMAINS
-from .registry import Registry
 from .stores.forks import renew_after_fork
 from .stores.idcache import DomainIds
 from .stores.memory import DummyStore, MemoryStore
@@ -137,6 +136,20 @@ class _Pages:
                 close()
 
 
+def _once(make: Callable[[type[Any]], type[Any]]) -> Callable[[type[Any]], type[Any]]:
+    """Make it once for each class and keep it there, so that it goes when the class does: every registry has classes of its own."""
+    name = f"_aio{make.__name__}"
+
+    def made(cls: type[Any]) -> type[Any]:
+        found: type[Any] | None = vars(cls).get(name)
+        if found is None:
+            found = make(cls)
+            setattr(cls, name, found)
+        return found
+
+    return made
+
+
 class _Cold(Exception):
     """The candles are not in blocks."""
 
@@ -151,7 +164,7 @@ class _Warm:
         raise _Cold
 
 
-@cache
+@_once
 def _warm_class(cls: type[Any]) -> type[Any]:
     return type(cls.__name__, (_Warm, cls), {})
 
@@ -254,6 +267,10 @@ class _RegistryFace(Face):
     def __getattr__(self, name: str) -> Any:
         return _face_of(name, Face.__getattr__(self, name))
 
+    def adapter(self, name: str) -> Any:
+        """The adapter of a domain (``signal``)."""
+        return face(self.sync.adapter(name))
+
 
 def _bound(cls: type[Any], name: str) -> Any:
     """The awaitable twin of a class's method."""
@@ -266,8 +283,8 @@ def _bound(cls: type[Any], name: str) -> Any:
     return _data_method(method) if operation is not None or name in _BATCHES else _method(method)
 
 
-@cache
-def _face_class(cls: type[Any]) -> type[Face]:
+@_once
+def _face_class(cls: type[Any]) -> type[Any]:
     members: dict[str, Any] = {name: _bound(cls, name) for name in dir(cls) if not name.startswith("_") and isroutine(getattr(cls, name))}
     members |= {"__slots__": (), "__doc__": cls.__doc__, "__module__": __name__, "_class": cls}
     if issubclass(cls, AdapterBase):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import backtest_kit_mongo as _kit
 
 from . import adapters as _sync
-from .registry import Registry
+from .bindings import Bindings
 from .stores.idcache import DomainIds
 
 P = ParamSpec("P")
@@ -36,8 +36,9 @@ class InstanceBase(Face):
     async def wait_for_init(self, initial: bool = True) -> None: ...
 
 class AdapterBase(Face):
-    def __init__(self, registry: Registry) -> None: ...
+    def __init__(self, registry: Bindings) -> None: ...
     async def use_mongo(self) -> None: ...
+    async def use_json(self) -> None: ...
     async def use_memory(self) -> None: ...
     async def use_dummy(self) -> None: ...
     async def clear(self) -> None: ...
@@ -233,6 +234,7 @@ class PersistLogUtils(AdapterBase):
     @overload
     async def read_log_data(self, *, limit: int | None = ..., type: type[T]) -> list[T]: ...
     async def write_log_data(self, entries: Iterable[Any]) -> None: ...
+    async def use_jsonl(self) -> None: ...
     async def use_persist_log_adapter(self, cls: type[Any]) -> None: ...
 
 class PersistMeasureInstance(InstanceBase):
@@ -387,22 +389,40 @@ class PersistDictionaryUtils(KeyedAdapterBase):
 
 class AsyncRegistry(Face):
     PersistCandleAdapter: PersistCandleUtils
+    PersistCandleInstance: type[PersistCandleInstance]
     PersistSignalAdapter: PersistSignalUtils
+    PersistSignalInstance: type[PersistSignalInstance]
     PersistScheduleAdapter: PersistScheduleUtils
+    PersistScheduleInstance: type[PersistScheduleInstance]
     PersistStrategyAdapter: PersistStrategyUtils
+    PersistStrategyInstance: type[PersistStrategyInstance]
     PersistRiskAdapter: PersistRiskUtils
+    PersistRiskInstance: type[PersistRiskInstance]
     PersistPartialAdapter: PersistPartialUtils
+    PersistPartialInstance: type[PersistPartialInstance]
     PersistBreakevenAdapter: PersistBreakevenUtils
+    PersistBreakevenInstance: type[PersistBreakevenInstance]
     PersistStorageAdapter: PersistStorageUtils
+    PersistStorageInstance: type[PersistStorageInstance]
     PersistNotificationAdapter: PersistNotificationUtils
+    PersistNotificationInstance: type[PersistNotificationInstance]
     PersistLogAdapter: PersistLogUtils
+    PersistLogInstance: type[PersistLogInstance]
     PersistMeasureAdapter: PersistMeasureUtils
+    PersistMeasureInstance: type[PersistMeasureInstance]
     PersistIntervalAdapter: PersistIntervalUtils
+    PersistIntervalInstance: type[PersistIntervalInstance]
     PersistMemoryAdapter: PersistMemoryUtils
+    PersistMemoryInstance: type[PersistMemoryInstance]
     PersistRecentAdapter: PersistRecentUtils
+    PersistRecentInstance: type[PersistRecentInstance]
     PersistStateAdapter: PersistStateUtils
+    PersistStateInstance: type[PersistStateInstance]
     PersistSessionAdapter: PersistSessionUtils
+    PersistSessionInstance: type[PersistSessionInstance]
     PersistDictionaryAdapter: PersistDictionaryUtils
+    PersistDictionaryInstance: type[PersistDictionaryInstance]
+    def adapter(self, name: str) -> AdapterBase: ...
     def __getattr__(self, name: str) -> Any: ...
 
 @overload
@@ -476,7 +496,7 @@ def face(sync: _sync.PersistDictionaryInstance) -> PersistDictionaryInstance: ..
 @overload
 def face(sync: DomainIds) -> AsyncIds: ...
 @overload
-def face(sync: Registry) -> AsyncRegistry: ...
+def face(sync: _sync.Registry) -> AsyncRegistry: ...
 
 PersistCandleAdapter: PersistCandleUtils
 PersistSignalAdapter: PersistSignalUtils
@@ -508,6 +528,7 @@ ServerStartError = _kit.ServerStartError
 ServerTimeoutError = _kit.ServerTimeoutError
 ServerUnavailableError = _kit.ServerUnavailableError
 StorageError = _kit.StorageError
+Registry = _kit.Registry
 Report = _kit.Report
 close = _function(_kit.close)
 get_config = _kit.get_config
@@ -519,6 +540,7 @@ reset_stats = _kit.reset_stats
 set_config = _function(_kit.set_config)
 set_logger = _kit.set_logger
 setup = _function(_kit.setup)
+simulated_time = _kit.simulated_time
 stats = _kit.stats
 to_arrow = _kit.to_arrow
 to_pandas = _kit.to_pandas
@@ -569,6 +591,7 @@ __all__ = [
     "PersistStorageInstance",
     "PersistStrategyAdapter",
     "PersistStrategyInstance",
+    "Registry",
     "Report",
     "ServerStartError",
     "ServerTimeoutError",
@@ -585,6 +608,7 @@ __all__ = [
     "set_config",
     "set_logger",
     "setup",
+    "simulated_time",
     "stats",
     "to_arrow",
     "to_pandas",

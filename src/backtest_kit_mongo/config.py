@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import msgspec
 from pymongo.errors import InvalidURI, PyMongoError
 from pymongo.uri_parser import parse_uri
 
+from .domains import DOMAINS
 from .errors import ConfigError
+from .profiles import KINDS, PROFILES, Kind, LookAhead
 
 __all__ = ["DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "Config", "load_config", "redacted"]
 
@@ -37,8 +39,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """How long one cache operation may wait before the store goes on without Redis, in ms."""
     CC_REDIS_IDS: Literal["keyed", "all"] = "keyed"
     """Whose ids go to Redis: the domains that are read by key, or all (one key per candle, without end)."""
+    CC_MODE: Literal["", "backtest", "live", "paper"] = ""
+    """The kind of run, which decides the settings below where they are not given: stores, durability and look-ahead."""
+    CC_STORES: dict[str, Kind] = msgspec.field(default_factory=lambda: _stores(""))
+    """What serves which domain: mongo, file, memory, jsonl (log only) or dummy. As text: ``log=jsonl,memory=file``."""
     CC_DURABILITY: Literal["journal", "memory"] = "journal"
     """When a write counts as done: in MongoDB's journal on disk, or in its memory (faster; a crash loses up to 100 ms)."""
+    CC_LOOK_AHEAD: LookAhead = "off"
+    """What a read at a simulation time does with what was written at a later one: give it, hide it, or raise LookAheadError."""
+    CC_HISTORY: tuple[str, ...] = ()
+    """Domains that keep versions, so that a read at a simulation time gives the value as of then. As text: ``state,session``."""
+    CC_HISTORY_LIMIT: int = 1000
+    """How many versions of a record are kept, the current one among them; 0: all."""
+    CC_HISTORY_DAYS: int = 0
+    """How long before its newest version a version is kept, in days of simulation time; 0: without end."""
+    CC_DUMP_DIR: str = "./dump"
+    """Where the file store and the JSON lines of the log are."""
+    CC_LOG_ROTATE_MB: int = 64
+    """At which size a file of JSON lines is put aside and a new one begun, in MiB."""
     CC_PROCESS_IDS: int = 100_000
     """How many ids of each domain this process remembers; 0 turns that cache off."""
     CC_CANDLE_MEMORY_MB: int = 256
@@ -63,6 +81,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     __str__ = __repr__
 
 
+def _stores(mode: str) -> dict[str, Kind]:
+    """The stores of a mode, every domain named."""
+    return {name: PROFILES[mode].stores.get(name, "mongo") for name in DOMAINS}
+
+
 def redacted(uri: str) -> str:
     """A connection string without its password and without the option values that may hold another secret.
 
@@ -81,8 +104,49 @@ def redacted(uri: str) -> str:
     return f"{scheme}://{f'{user}:***' if at else ''}{at}{place}{question}{'&'.join(kept)}"
 
 
+def _choice(value: Any) -> dict[str, Kind]:
+    """``CC_STORES``: domain -> kind of store, from a mapping or from text."""
+    if isinstance(value, str):
+        pairs = [item.partition("=") for item in value.split(",") if item.strip()]
+        value = {name.strip(): kind.strip() for name, _, kind in pairs}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"CC_STORES must be a mapping of domains to stores, or text as log=jsonl,memory=file; got {type(value).__name__}")
+    for name, kind in value.items():
+        _known_domain("CC_STORES", name)
+        if kind not in KINDS:
+            raise ConfigError(f"CC_STORES: {name} must be on one of {', '.join(KINDS)}, not {kind!r}")
+        if kind == "jsonl" and name != "log":
+            raise ConfigError(f"CC_STORES: only log can be on jsonl, {name} cannot", hint=f"{name}=file keeps it in files")
+    return dict(value)
+
+
+def _with_history(value: Any) -> tuple[str, ...]:
+    """``CC_HISTORY``: names of domains, from a collection or from text."""
+    if isinstance(value, str):
+        value = [item.strip() for item in value.split(",") if item.strip()]
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
+        raise ConfigError(f"CC_HISTORY must be a list of domains, or text as state,session; got {type(value).__name__}")
+    names = tuple(dict.fromkeys(value))
+    for name in names:
+        _known_domain("CC_HISTORY", name)
+        if not DOMAINS[name].when:
+            timed = ", ".join(domain.name for domain in DOMAINS.values() if domain.when)
+            raise ConfigError(f"CC_HISTORY: {name} carries no simulation time, so it has no versions", hint=f"domains that do: {timed}")
+    return names
+
+
+def _known_domain(setting: str, name: Any) -> None:
+    if name not in DOMAINS:
+        near = difflib.get_close_matches(str(name).lower(), DOMAINS, n=1, cutoff=0.0)
+        raise ConfigError(f"{setting}: unknown domain {name!r}", hint=f"did you mean {near[0]}? Known: {', '.join(DOMAINS)}")
+
+
 def _convert(name: str, value: Any, kind: Any) -> Any:
     """One raw setting as its type; text (as the environment gives it) is understood for every type."""
+    if name == "CC_STORES":
+        return _choice(value)
+    if name == "CC_HISTORY":
+        return _with_history(value)
     try:
         if kind is bool and isinstance(value, str):
             if value.strip().lower() in _TRUE:
@@ -124,7 +188,14 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"CC_MONGO_CONNECTION_STRING names a file that cannot be read: {error.strerror}") from None
     if not 0 < config.CC_REDIS_PORT < 65536:
         raise ConfigError(f"CC_REDIS_PORT must be from 1 to 65535, got {config.CC_REDIS_PORT}")
-    for name, least, most in (("CC_REDIS_TIMEOUT_MS", 1, 86_400_000), ("CC_PROCESS_IDS", 0, 10**9), ("CC_CANDLE_MEMORY_MB", 0, 2**24)):
+    for name, least, most in (
+        ("CC_REDIS_TIMEOUT_MS", 1, 86_400_000),
+        ("CC_PROCESS_IDS", 0, 10**9),
+        ("CC_CANDLE_MEMORY_MB", 0, 2**24),
+        ("CC_HISTORY_LIMIT", 0, 10**9),
+        ("CC_HISTORY_DAYS", 0, 10**6),
+        ("CC_LOG_ROTATE_MB", 1, 2**24),
+    ):
         value = getattr(config, name)
         if value < least:
             raise ConfigError(f"{name} must not be {'less than 1' if least else 'negative'}, got {value}")
@@ -139,7 +210,7 @@ def _checked(config: Config) -> Config:
 
 
 def load_config(given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Config:
-    """The settings: defaults, then ``environ`` (default: the process's), then ``given``.
+    """The settings: defaults, then what the mode decides, then ``environ`` (default: the process's), then ``given``.
 
     Empty text and a zero port count as not given, as in the original. Raises ConfigError for an unknown name (with the nearest
     known one) and for a value of the wrong type or range.
@@ -151,6 +222,7 @@ def load_config(given: Mapping[str, Any] | None = None, environ: Mapping[str, st
         text = environ.get(name)
         if text:
             values[name] = _convert(name, text, kinds[name])
+    stores = values.get("CC_STORES", {})
     for name, value in (given or {}).items():
         if name not in kinds:
             near = difflib.get_close_matches(str(name).upper(), kinds, n=1, cutoff=0.0)
@@ -158,4 +230,13 @@ def load_config(given: Mapping[str, Any] | None = None, environ: Mapping[str, st
         if value is None or value == "" or (name == "CC_REDIS_PORT" and value == 0):
             continue
         values[name] = _convert(name, value, kinds[name])
-    return _checked(Config(**values))
+    values["CC_STORES"] = stores | values.get("CC_STORES", {})
+    return _checked(_resolved(values))
+
+
+def _resolved(values: dict[str, Any]) -> Config:
+    """The settings, with what the mode decides where nothing was given."""
+    mode = values.get("CC_MODE", "")
+    profile = PROFILES[mode]
+    decided = {"CC_DURABILITY": profile.durability, "CC_LOOK_AHEAD": profile.look_ahead}
+    return Config(**{**decided, **values, "CC_STORES": _stores(mode) | values["CC_STORES"]})

@@ -7,6 +7,7 @@ bound to these operations in ``adapters``.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,11 +22,12 @@ import numpy as np
 from ._core.blocks import CandleBlocks
 from ._core.hits import EMPTY, LONG_WAY, Hits, bodies, repair_lifetime
 from ._core.keys import first_illegal
-from .candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms, to_columns, to_dicts
+from .candles import CANDLE_DTYPE, CandleArray, align, closed_candles, interval_ms, to_columns, to_dicts
 from .domains import Domain
-from .errors import BacktestKitError, InvalidTypeError, InvalidValueError
-from .metrics import ERRORS, LIST, MISSES, READ, READ_MANY, READS, REMOVE, REMOVES, WRITE, WRITE_MANY, WRITES, Metrics
-from .simulation import milliseconds
+from .errors import BacktestKitError, InvalidTypeError, InvalidValueError, LookAheadError
+from .metrics import ERRORS, FUTURE_READS, LIST, MISSES, READ, READ_MANY, READS, REMOVE, REMOVES, WRITE, WRITE_MANY, WRITES, Metrics
+from .profiles import LookAhead
+from .simulation import NOW, milliseconds
 from .stores.base import Key, Record, Store, check_key, plain
 
 __all__ = ["DEFAULT_LIMIT", "NO_TIME", "Contract", "typed"]
@@ -37,6 +39,7 @@ DEFAULT_LIMIT: Final[Any] = object()
 
 # A window of this many candles is 95 years of minutes; more is a mistake, and is refused before memory is asked for.
 _MAX_WINDOW: Final = 50_000_000
+_VERSIONS: Final = 1000  # records of a list that are looked at together
 
 
 def _is_row(value: Any) -> bool:
@@ -47,11 +50,14 @@ def _is_row(value: Any) -> bool:
     )
 
 
-class Shortcuts(Protocol):
-    """What the store in force offers to be tried first, if there is one and it does."""
+class Bound(Protocol):
+    """What the store in force offers to be tried first, if there is one and it does, and what reads do with simulation time."""
 
     hits: Hits | None
     blocks: CandleBlocks | None
+    look_ahead: LookAhead
+    history: bool
+    watches: bool
 
 
 class Contract:
@@ -60,7 +66,7 @@ class Contract:
     _domain: Domain
     _metrics: Metrics
 
-    _binding: Shortcuts
+    _binding: Bound
 
     def _store(self) -> Store:
         """The store in force; NotConfiguredError if there is none yet."""
@@ -107,6 +113,42 @@ class Contract:
             pairs.append([pair[0], pair[1]])
         return pairs
 
+    # --- simulation time ---
+
+    def _moment(self) -> int | None:
+        """The simulation time (ms) that a read has to keep to; None where there is none, or it need not."""
+        return NOW.get() if self._binding.watches else None
+
+    def _visible(self, records: Sequence[Record | None], keys: Sequence[Key], moment: int) -> list[Record | None]:
+        """What a read at ``moment`` may see of the ``records`` of ``keys``."""
+        seen = list(records)
+        later = [index for index, record in enumerate(records) if record is not None and record.when is not None and record.when > moment]
+        if not later:
+            return seen
+        self._count(FUTURE_READS, len(later))
+        if self._binding.history:
+            versions: Sequence[Record | None] = self._store().read_at(self._domain, [keys[index] for index in later], moment)
+        elif self._binding.look_ahead == "raise":
+            raise self._from_the_future(keys[later[0]], records[later[0]].when, moment)  # type: ignore[union-attr]
+        else:
+            versions = [None] * len(later)
+        for index, version in zip(later, versions, strict=True):
+            seen[index] = version
+        return seen
+
+    def _visible_of(self, records: Iterator[Record], moment: int) -> Iterator[Record]:
+        """The same for a list, in its order, without what is removed."""
+        while batch := list(itertools.islice(records, _VERSIONS)):
+            for record in self._visible(batch, [record.key for record in batch], moment):
+                if record is not None and not record.removed:
+                    yield record
+
+    def _from_the_future(self, key: Key, when: Any, moment: int) -> LookAheadError:
+        return LookAheadError(
+            f"{self._domain.name} {', '.join(map(repr, key))}: written at {when} ms, and it is {moment} ms",
+            hint='a read must not see what comes later; look_ahead="hide" gives the empty value instead',
+        )
+
     # --- values ---
 
     def _value(self, record: Record | None, type: Any) -> Any:
@@ -136,23 +178,31 @@ class Contract:
     # --- one record per key ---
 
     def _read(self, key: Key, when: Any, type: Any = None) -> Any:
-        if when is not NO_TIME:
-            milliseconds("when", when)
-        hits = self._binding.hits
+        binding = self._binding
+        moment = None if when is NO_TIME else milliseconds("when", when)
+        if not binding.watches:
+            moment = None
+        elif when is NO_TIME:
+            moment = NOW.get()
+        hits = binding.hits
         if hits is not None:
-            body = hits(key)
+            body = hits(key) if moment is None else hits(key, moment)
             if body is EMPTY:
                 return self._domain.empty()
             if body is not LONG_WAY:
                 return body if type is None else typed(self._domain.name, body, type)
         self._check(key)
         self._count(READS)
-        return self._value(self._timed(READ, lambda store: store.read(self._domain, (key,)))[0], type)
+        record = self._timed(READ, lambda store: store.read(self._domain, (key,)))[0]
+        return self._value(record if moment is None else self._visible([record], (key,), moment)[0], type)
 
     def _has(self, key: Key) -> bool:
         self._check(key)
         self._count(READS)
         record = self._timed(READ, lambda store: store.read(self._domain, (key,)))[0]
+        moment = self._moment()
+        if moment is not None:
+            record = self._visible([record], (key,), moment)[0]
         return record is not None and not record.removed
 
     def _write(self, body: Any, key: Key, when: Any) -> None:
@@ -162,8 +212,19 @@ class Contract:
 
     def _remove(self, key: Key) -> None:
         self._check(key)
-        self._timed(REMOVE, lambda store: store.remove(self._domain, (key,)))
+        moment = self._moment() if self._binding.history else None
+        self._timed(REMOVE, lambda store: self._remove_from(store, key, moment))
         self._count(REMOVES)
+
+    def _remove_from(self, store: Store, key: Key, moment: int | None) -> None:
+        """Remove a record; where there is history, at a moment: before it, the record is still there."""
+        if moment is None:
+            store.remove(self._domain, (key,))
+            return
+        record = store.read(self._domain, (key,))[0]
+        if record is not None:
+            body = {**(record.body or {}), "removed": True}
+            store.write(self._domain, [record._replace(body=body, when=moment, removed=True)])
 
     def _read_many(self, keys: Sequence[Key], type: Any = None) -> list[Any]:
         domain = self._domain
@@ -177,6 +238,9 @@ class Contract:
             return []
         self._count(READS, len(keys))
         records = self._timed(READ_MANY, lambda store: store.read(domain, keys))
+        moment = self._moment()
+        if moment is not None:
+            records = self._visible(records, keys, moment)
         if type is None:
             return bodies(records, domain.empty, domain.lifetime)
         return [self._value(record, type) for record in records]
@@ -197,7 +261,11 @@ class Contract:
     def _scan(self, prefix: Key, limit: int | None = None, *, bodies: bool = True) -> Iterator[Record]:
         """Records as they come; what is measured is the time until the first one."""
         counters = self._metrics.domains[self._domain.name]
-        found = self._store().scan(self._domain, prefix, limit=limit, bodies=bodies)
+        moment = self._moment()
+        past = moment is not None and self._binding.history  # what is removed now may have been there then
+        found = self._store().scan(self._domain, prefix, limit=limit, bodies=bodies, removed=past)
+        if moment is not None:
+            found = self._visible_of(found, moment)
         started = time.perf_counter_ns()
         try:
             first = next(found, None)
@@ -291,8 +359,29 @@ class Contract:
 
     # What lies in memory was asked for with good arguments, so a window that is found there needs no check.
 
+    def _is_ahead(self, key: Key, limit: Any, since: Any) -> bool:
+        """Whether a window has candles that close after the simulation time; LookAheadError if that is to be said."""
+        moment = NOW.get()
+        if moment is None:
+            return False
+        count, start = self._extent(key, limit, since)
+        step = interval_ms(key[2])
+        end = start + count * step
+        if not count or end <= moment:
+            return False
+        self._count(FUTURE_READS)
+        if self._binding.look_ahead == "raise":
+            raise LookAheadError(
+                f"candle {', '.join(map(repr, key))}: the window closes at {end} ms, and it is {moment} ms",
+                hint=f"the last candle that has closed opens at {align(moment, step) - step} ms",
+            )
+        return True
+
     def _candles(self, key: Key, limit: int, since: int, until: int, type: Any = None) -> Any:
-        blocks = self._binding.blocks
+        binding = self._binding
+        if binding.watches and self._is_ahead(key, limit, since):
+            return None
+        blocks = binding.blocks
         rows = None if blocks is None else blocks.rows(key, limit, since, until)
         if rows is None:
             window = self._window(key, limit, since, until)
@@ -302,7 +391,10 @@ class Contract:
         return rows if type is None else [typed("candle", row, type) for row in rows]
 
     def _array(self, key: Key, limit: int, since: int) -> CandleArray | None:
-        blocks = self._binding.blocks
+        binding = self._binding
+        if binding.watches and self._is_ahead(key, limit, since):
+            return None
+        blocks = binding.blocks
         found = None if blocks is None else blocks.array(key, limit, since)
         return self._window(key, limit, since) if found is None else found
 

@@ -56,7 +56,13 @@ class LookAheadError(BacktestKitError, ValueError):
 
 
 class StorageError(BacktestKitError, OSError):
-    """A file cannot be read or written: missing rights, a full disk; nothing that was acknowledged is lost."""
+    """A file cannot be read or written: missing rights, a full disk; nothing that was acknowledged is lost.
+
+    ``errno`` and ``filename`` are those of the system's error, which is the cause.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # an OSError with a file name would show that name in place of the message
 
 
 class ServerUnavailableError(BacktestKitError, ConnectionError):

@@ -150,8 +150,8 @@ cdef class Hits:
             self.absent = key
         return _id_of(answer)
 
-    def __call__(self, tuple key not None):
-        """The body, EMPTY, or LONG_WAY."""
+    def __call__(self, tuple key not None, object moment=None):
+        """The body, EMPTY, or LONG_WAY; the long way also for what was written later than ``moment`` (ms)."""
         cdef int64_t started = now_ns()
         cdef bytes value
         cdef bint known = True
@@ -176,7 +176,9 @@ cdef class Hits:
             return LONG_WAY
         if not known:
             self.ids.put(key, value)
-        _, body, _, removed = record
+        _, body, when, removed = record
+        if moment is not None and when is not None and when > moment:
+            return LONG_WAY
         if removed or body is None:
             body = EMPTY
         elif self.lifetime:

@@ -17,9 +17,11 @@ import typer
 from pymongo.errors import PyMongoError
 
 from .. import get_mongo
+from ..config import Config
 from ..domains import DOMAINS
 from ..embedded import default_data_dir
 from ..errors import BacktestKitError
+from ..profiles import KINDS
 from ..registry import default_registry
 from ..stores.failures import translated
 from ..stores.indexes import find_conflicts, missing_indexes
@@ -39,8 +41,9 @@ def doctor(
     """Check the servers and the database, without changing anything.
 
     Shows whether MongoDB and Redis answer, their versions and how long a round trip takes; when a write counts as done; which
-    indexes are missing (the first run creates them); and what contradicts the library's unique keys: indexes of older versions and
-    duplicate documents, each with the mongosh command that mends it. The exit code is 1 if something is wrong, else 0.
+    store serves which domain in the mode of CC_MODE, and whether the folder of files can be written to; which indexes are missing
+    (the first run creates them); and what contradicts the library's unique keys: indexes of older versions and duplicate documents,
+    each with the mongosh command that mends it. The exit code is 1 if something is wrong, else 0.
 
     With --embedded the two servers are started for the check, and stopped after it.
 
@@ -87,15 +90,32 @@ def _examine(timeout: float, samples: int) -> Report:
             missing, problems = _indexes()
         except PyMongoError as error:
             mongo |= {"ok": False, "error": str(translated(error))}
+    folder = _folder(config)
+    source = "CC_DURABILITY" if os.environ.get("CC_DURABILITY") else f"mode {config.CC_MODE}" if config.CC_MODE else "default"
     return {
-        "ok": mongo["ok"] and cache["ok"] and not problems,
+        "ok": mongo["ok"] and cache["ok"] and folder["ok"] and not problems,
         "mongodb": {"address": where["MongoDB"], **mongo},
         "redis": {"address": where["Redis"], **cache},
         "embedded": config.CC_EMBEDDED,
-        "durability": {"setting": config.CC_DURABILITY, "source": "CC_DURABILITY" if os.environ.get("CC_DURABILITY") else "default"},
+        "mode": config.CC_MODE,
+        "stores": config.CC_STORES,
+        "folder": folder,
+        "lookAhead": config.CC_LOOK_AHEAD,
+        "history": list(config.CC_HISTORY),
+        "durability": {"setting": config.CC_DURABILITY, "source": source},
         "missingIndexes": missing,
         "problems": problems,
     }
+
+
+def _folder(config: Config) -> Report:
+    """The folder of the domains that are in files, if there are any, and whether it, or what is there of its path, can be written to."""
+    folder = Path(config.CC_DUMP_DIR).expanduser().absolute()
+    found: Report = {"path": str(folder), "used": not {"file", "jsonl"}.isdisjoint(config.CC_STORES.values()), "ok": True}
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if found["used"] and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        found |= {"ok": False, "error": f"{place} is {'not writable' if place.is_dir() else 'no folder'}"}
+    return found
 
 
 def _mongo(timeout: float, samples: int) -> Report:
@@ -159,12 +179,25 @@ def _show(report: Report) -> None:
         "journal": "a write counts as done when it is in MongoDB's journal on disk",
         "memory": "a write counts as done when it is in MongoDB's memory; a crash of the server may lose its last 100 ms",
     }[durability["setting"]]
+    where = {kind: [name for name, chosen in report["stores"].items() if chosen == kind] for kind in KINDS}
+    folder = report["folder"]
     unset = "; CC_DURABILITY is not set, so `run --backtest` uses memory" if durability["source"] == "default" else ""
     rows = {
         "MongoDB": f"{_server(mongo)}\n{mongo['address']}",
         "Redis": f"{_server(cache)}\n{cache['address']}",
         "durability": f"{durability['setting']}: {meaning}{unset}",
+        "stores": "\n".join(
+            f"{kind}: {', '.join(names) if len(names) < len(DOMAINS) else 'all'}" for kind, names in where.items() if names
+        ),
     }
+    if report["mode"]:
+        rows = {"mode": report["mode"], **rows}
+    if folder["used"]:
+        rows["folder"] = folder["path"] if folder["ok"] else f"FAILED: {folder['error']}"
+    if report["lookAhead"] != "off":
+        rows["look-ahead"] = f"{report['lookAhead']}: what was written at a later simulation time is not read"
+    if report["history"]:
+        rows["history"] = ", ".join(report["history"])
     if mongo["ok"]:
         missing = report["missingIndexes"]
         rows["indexes"] = f"complete in {len(DOMAINS) - len(missing)} of {len(DOMAINS)} collections"

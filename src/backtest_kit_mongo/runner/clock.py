@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Final
 
 from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
+from ..simulation import NOW
 
-__all__ = ["MINUTE_MS", "OutsideRunError", "advance_to", "as_datetime", "check_ms", "current_time_ms", "iso_time", "running_from"]
+__all__ = ["MINUTE_MS", "OutsideRunError", "advance_to", "as_datetime", "check_ms", "current_time_ms", "iso_time"]
 
 MINUTE_MS: Final = 60_000
 """The step of the simulation in ms."""
-
-# A context variable, not a global: two runs in two threads (or tasks) each have their own time.
-_now_ms: ContextVar[int] = ContextVar("backtest_kit_mongo_simulation_time")
 
 
 class OutsideRunError(BacktestKitError, RuntimeError):
     """Something that needs a run's simulation time was called where no run is going on."""
 
 
-@contextmanager
-def running_from(start_ms: int) -> Iterator[None]:
-    """Make ``start_ms`` (ms) the simulation time; the time that was valid before comes back at the end of the block."""
-    token = _now_ms.set(start_ms)
-    try:
-        yield
-    finally:
-        _now_ms.reset(token)
-
-
 def advance_to(when_ms: int) -> None:
     """Set the simulation time (ms) of the run that this thread is in."""
-    _now_ms.set(when_ms)
+    NOW.set(when_ms)
 
 
 def current_time_ms(caller: str) -> int:
     """The simulation time in ms; OutsideRunError, which names ``caller``, where no run is going on."""
-    now = _now_ms.get(None)
+    now = NOW.get()
     if now is None:
         raise OutsideRunError(
             f"{caller} was called outside a run, where there is no simulation time",

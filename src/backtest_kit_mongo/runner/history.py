@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final
 
-from .. import PersistCandleAdapter
+from .. import PersistCandleAdapter, simulated_time
 from ..candles import align, interval_ms
 from ..errors import InvalidTypeError, InvalidValueError
 from .clock import MINUTE_MS, OutsideRunError, current_time_ms, iso_time
@@ -114,9 +114,10 @@ class CandleHistory:
         exchange_name = self._exchange_name
 
         def load(since: int, count: int) -> list[Candle] | None:
-            candles: list[Candle] | None = PersistCandleAdapter.read_candles_data(
-                symbol, interval, exchange_name, count, since, since + count * step
-            )
+            with simulated_time(None):  # read in blocks, ahead of the time; what a strategy may see of them is decided here
+                candles: list[Candle] | None = PersistCandleAdapter.read_candles_data(
+                    symbol, interval, exchange_name, count, since, since + count * step
+                )
             return candles
 
         return load

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .. import stats
+from .. import simulated_time, stats
 from ..errors import BacktestKitError, DatabaseError, InvalidTypeError, InvalidValueError, ServerUnavailableError
 from .candle_import import choose_window
-from .clock import MINUTE_MS, advance_to, as_datetime, iso_time, running_from
+from .clock import MINUTE_MS, advance_to, as_datetime, iso_time
 from .history import BLOCK, Candle, CandleHistory, current_history
 from .journal import Journal
 from .position import (
@@ -237,7 +237,7 @@ def _summary(trades: list[Trade]) -> Row:
 def _simulating(history: CandleHistory, start: int) -> Iterator[None]:
     token = current_history.set(history)
     try:
-        with running_from(start):
+        with simulated_time(start):
             yield
     finally:
         current_history.reset(token)

@@ -7,7 +7,7 @@ import enum
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["MAX_DOCUMENT", "History", "Key", "Record", "Store", "check_key", "encode", "plain"]
+__all__ = ["MAX_DOCUMENT", "NO_HISTORY", "History", "Key", "Record", "Store", "check_key", "encode", "plain"]
 
 Key = tuple[Any, ...]
 """Key fields in the order of the domain's ``key``."""
@@ -46,6 +46,9 @@ class History(NamedTuple):
     """Versions of one key that are kept, the current one among them; the oldest go first. 0: all."""
     days: int = 0
     """How long before the newest version of its key one is kept, in days of simulation time. 0: without end."""
+
+
+NO_HISTORY: Final = History()
 
 
 class Store(Protocol):

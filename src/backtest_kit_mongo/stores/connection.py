@@ -222,7 +222,7 @@ class MongoConnection:
     def fetch(self, domain: Domain, queries: Sequence[Document]) -> Iterator[bytes]:
         """All documents of some queries, one after the other, in batches of BSON. For answers that are taken whole.
 
-        A query is a dict of ``filter`` and perhaps ``sort`` (field -> direction) and ``projection``, as in MongoDB's find command.
+        A query is a dict of ``filter`` and perhaps ``sort`` (field -> direction), ``projection`` and ``limit``, as in MongoDB's find.
         After a connection broke, documents of one query may come twice.
         """
         messages = self._messages_of(domain)
@@ -233,7 +233,8 @@ class MongoConnection:
             yield batch
         for query in queries[done:]:
             sort = list(query.get("sort", {}).items()) or None
-            yield from self.find(domain, query["filter"], sort=sort, projection=query.get("projection"), batch_size=WHOLE)
+            options = {"sort": sort, "projection": query.get("projection"), "limit": query.get("limit", 0), "batch_size": WHOLE}
+            yield from self.find(domain, query["filter"], **options)
 
     def fetch_by_ids(self, domain: Domain, values: list[bytes]) -> Iterator[bytes]:
         """The documents of some ids (12 bytes each), in no order, in batches of BSON."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from .._core import bson
 from ..candles import CANDLE_DTYPE, CandleArray, interval_ms
 from ..domains import Domain
-from .base import Key, Record, encode
+from .base import NO_HISTORY, History, Key, Record, encode
 from .forks import renew_after_fork
 
 __all__ = ["DummyStore", "MemoryStore"]
@@ -29,6 +30,11 @@ class _Kept:
         self.created = created
         self.updated = updated
 
+    @property
+    def when(self) -> float:
+        """The simulation time of the write, in ms; before all others where it is not known."""
+        return -math.inf if self.record.when is None else self.record.when
+
     def open(self) -> Record:
         return self.record._replace(body=bson.decode(self.body)["payload"])
 
@@ -39,10 +45,12 @@ class MemoryStore:
     blocks = None
     hits = None
 
-    def __init__(self) -> None:
+    def __init__(self, history: History = NO_HISTORY) -> None:
         self.renew()
         renew_after_fork(self)
+        self._history = history
         self._records: dict[str, dict[Key, _Kept]] = {}
+        self._versions: dict[tuple[str, Key], list[_Kept]] = {}  # those before the current one, oldest first
         self._candles: dict[Key, dict[int, Any]] = {}
         self._clock = itertools.count()
 
@@ -71,6 +79,8 @@ class MemoryStore:
                     continue
                 now = next(self._clock)
                 kept[record.key] = _Kept(record, body, now if before is None else before.created, now)
+                if domain.name in self._history.domains:
+                    self._keep_version(domain, record, before)
 
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
         """See Store."""
@@ -79,16 +89,81 @@ class MemoryStore:
                 if record is not None:
                     self.write(domain, [record._replace(removed=True, body={**(record.body or {}), "removed": True})])
 
-    def scan(self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True) -> Iterator[Record]:
+    def scan(
+        self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True, removed: bool = False
+    ) -> Iterator[Record]:
         """See Store."""
         by_creation = domain.listing is not None and domain.listing.order == "createDate"
         with self._lock:
-            kept = [
-                kept for key, kept in self._records.get(domain.name, {}).items() if key[: len(prefix)] == prefix and not kept.record.removed
-            ]
+            records = self._records.get(domain.name, {}).items()
+            kept = [kept for key, kept in records if key[: len(prefix)] == prefix and (removed or not kept.record.removed)]
         kept.sort(key=lambda one: one.created if by_creation else one.updated, reverse=True)
         for one in kept[:limit]:
             yield one.open() if bodies else one.record
+
+    def records(self, domain: Domain) -> Iterator[Record]:
+        """See Store."""
+        with self._lock:
+            kept = list(self._records.get(domain.name, {}).values())
+        for one in sorted(kept, key=lambda one: one.created):
+            yield one.open()
+
+    # --- versions ---
+
+    def _keep_version(self, domain: Domain, record: Record, before: _Kept | None) -> None:
+        """Put the version that a record replaces away; later ones, and those of its own time, go."""
+        assert record.when is not None
+        place = (domain.name, record.key)
+        versions = [*self._versions.get(place, ()), *([] if before is None else [before])]
+        versions = [version for version in versions if version.when < record.when]
+        if self._history.days:
+            oldest = record.when - self._history.days * 86_400_000
+            versions = [version for version in versions if version.when >= oldest]
+        if self._history.limit:  # the current one counts
+            versions = versions[max(0, len(versions) + 1 - self._history.limit) :]
+        self._versions[place] = versions
+
+    def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
+        """See Store."""
+        with self._lock:
+            found = [self._version_at(domain, key, moment) for key in keys]
+        return [None if kept is None else kept.open() for kept in found]
+
+    def _version_at(self, domain: Domain, key: Key, moment: int) -> _Kept | None:
+        current = self._records.get(domain.name, {}).get(key)
+        versions = [*self._versions.get((domain.name, key), ()), *([] if current is None else [current])]
+        return next((version for version in reversed(versions) if version.when <= moment), None)
+
+    def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
+        """See Store."""
+        with self._lock:
+            records = self._records.get(domain.name, {})
+            for key in keys:
+                current = records.get(key)
+                if current is None or current.when < since:
+                    continue
+                place = (domain.name, key)
+                versions = [version for version in self._versions.pop(place, ()) if version.when < since]
+                if versions:
+                    records[key] = versions.pop()
+                    self._versions[place] = versions
+                else:
+                    del records[key]
+
+    # --- candles ---
+
+    def candle_series(self) -> list[Key]:
+        """See Store."""
+        with self._lock:
+            return sorted(self._candles)
+
+    def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
+        """See Store."""
+        with self._lock:
+            candles = sorted(self._candles.get(series, {}).items())
+        found = [row for stamp, row in candles if (since is None or stamp >= since) and (until is None or stamp < until)]
+        if found:
+            yield np.array(found, CANDLE_DTYPE)
 
     def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
         """See Store."""
@@ -140,7 +215,28 @@ class DummyStore:
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
         """See Store; there is nothing to remove."""
 
-    def scan(self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True) -> Iterator[Record]:
+    def scan(
+        self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True, removed: bool = False
+    ) -> Iterator[Record]:
+        """See Store; nothing is ever there."""
+        return iter(())
+
+    def records(self, domain: Domain) -> Iterator[Record]:
+        """See Store; nothing is ever there."""
+        return iter(())
+
+    def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
+        """See Store; nothing was ever there."""
+        return [None] * len(keys)
+
+    def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
+        """See Store; there is nothing to discard."""
+
+    def candle_series(self) -> list[Key]:
+        """See Store; nothing is ever there."""
+        return []
+
+    def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
         """See Store; nothing is ever there."""
         return iter(())
 

@@ -323,25 +323,30 @@ class MongoStore:
 
     # --- lists ---
 
-    def scan(self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True) -> Iterator[Record]:
+    def scan(
+        self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True, removed: bool = False
+    ) -> Iterator[Record]:
         """See Store."""
         if limit == 0:  # which MongoDB would take for "no limit"
-            return
+            return iter(())
         rule = domain.listing
         assert rule is not None
         wanted: Document = dict(zip(domain.key, prefix, strict=False))
-        if domain.soft_delete:
+        if domain.soft_delete and not removed:
             wanted["removed"] = {"$in": [False, None]}
+        fields = dict.fromkeys((*domain.key, *["when"] * domain.when, *["removed"] * domain.soft_delete), True)
+        return self._stream(domain, wanted, [(rule.order, -1), ("_id", -1)], projection=None if bodies else fields, limit=limit or 0)
+
+    def records(self, domain: Domain) -> Iterator[Record]:
+        """See Store; those that are no lists in the order of their ids."""
+        # For Log this is its index, backwards.
+        return self._stream(domain, {}, [("_id", 1)] if domain.keyed else [("createDate", 1), ("_id", 1)])
+
+    def _stream(self, domain: Domain, wanted: Document, sort: list[tuple[str, int]], *, limit: int = 0, **options: Any) -> Iterator[Record]:
+        """The records of a query of any size."""
         try:
-            batches = self.connection.find(
-                domain,
-                wanted,
-                projection=None if bodies else dict.fromkeys(domain.key, True),
-                sort=[(rule.order, -1), ("_id", -1)],
-                limit=limit or 0,
-                batch_size=min(limit or 10_000, 10_000),
-                allow_disk_use=True,
-            )
+            size = min(limit or 10_000, 10_000)
+            batches = self.connection.find(domain, wanted, sort=sort, limit=limit, batch_size=size, allow_disk_use=True, **options)
             for _, record in self._records(domain, batches):
                 yield record
         except PyMongoError as error:
@@ -363,6 +368,21 @@ class MongoStore:
             return 0
         self._ensure_indexes(DOMAINS["candle"], seen_within=SEEN)
         return self.candles.write((exchange_name, symbol, interval), candles)
+
+    @translates
+    def candle_series(self) -> list[Key]:
+        """See Store."""
+        return self.candles.series()
+
+    def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
+        """See Store."""
+        batches = self.candles.stored(series, since, until)
+        while (batch := self._next_candles(batches)) is not None:
+            yield batch
+
+    @translates
+    def _next_candles(self, batches: Iterator[CandleArray]) -> CandleArray | None:
+        return next(batches, None)
 
     # --- caches and connections ---
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Any
 
 import bson
 import numpy as np
@@ -30,6 +31,11 @@ from .idcache import RedisIds
 
 __all__ = ["MongoCandles"]
 
+# Text of any kind; a key of another type is none of ours.
+_TEXT: Document = {"$gte": ""}
+# Times beyond (ms) do not fit a double exactly.
+_FAR = 2**53
+
 BATCH = 10_000
 """Candles per insert command."""
 
@@ -38,6 +44,9 @@ RANGE = 4_000
 
 SHARED = 8_000
 """From so many candles on a window is read over two connections, so that two cores of the server work on it."""
+
+PAGE = 20_000
+"""Candles per query where all of a series are read."""
 
 AHEAD, FARTHEST = 1_000, 32_768
 """How many candles are read behind a small window: at first, and at most, doubled while a caller walks forward."""
@@ -130,6 +139,50 @@ class MongoCandles:
                 filled = decode_candles([broken], memory[: wanted * CANDLE_DTYPE.itemsize], since, step, wanted, filled)
         return filled
 
+    def series(self) -> list[Key]:
+        """The stored series, sorted: one question each, for the next one in the unique index behind the one before."""
+        domain = DOMAINS["candle"]
+        names = domain.key[:3]
+        query: Document = {
+            "filter": dict.fromkeys(names, _TEXT),
+            "sort": dict.fromkeys(domain.key, 1),
+            "limit": 1,
+            "projection": {"_id": False, **dict.fromkeys(names, True)},
+        }
+        found: list[Key] = []
+        while there := b"".join(self._connection.fetch(domain, [query])):
+            with reading(domain):
+                row = core.decode(there)
+                found.append(tuple(row[name] for name in names))
+            exchange_name, symbol, interval = found[-1]
+            later: list[tuple[Any, ...]] = [
+                (exchange_name, symbol, {"$gt": interval}),
+                (exchange_name, {"$gt": symbol}, _TEXT),
+                ({"$gt": exchange_name}, _TEXT, _TEXT),
+            ]
+            query["filter"] = {"$or": [dict(zip(names, wanted, strict=True)) for wanted in later]}
+        return sorted(found)
+
+    def stored(self, series: Key, since: int | None, until: int | None) -> Iterator[CandleArray]:
+        """The stored candles of a series in [since, until), in batches, without the holes and what stands off the grid.
+
+        Every page is a question of its own, so that no cursor has to live while the caller works.
+        """
+        domain = DOMAINS["candle"]
+        step = interval_ms(series[2])
+        after: Document = {"$gte": -_FAR if since is None else since}
+        while True:
+            stamp = {**after, "$lt": _FAR if until is None else until}
+            query: Document = {"filter": {**_fields(series), "timestamp": stamp}, "sort": {"timestamp": 1}, "limit": PAGE}
+            with reading(domain, " ".join(series)):
+                documents = [row for batch in self._connection.fetch(domain, [query]) for row in core.split(batch)]
+                candles, last = _on_grid(documents, step)
+            if len(candles):
+                yield candles
+            if len(documents) < PAGE:
+                return
+            after = {"$gt": last}
+
     def clear(self) -> None:
         """Forget what is known of stored candles."""
         self.blocks.clear()
@@ -200,6 +253,28 @@ class MongoCandles:
     def _share_ids(self, series: Key, ids: Iterator[tuple[int, bytes]]) -> None:
         """Write the ids of candles (time stamp, id) to Redis."""
         self._redis_ids.put_series(DOMAINS["candle"], series, ids)
+
+
+def _on_grid(documents: list[bytes], step: int) -> tuple[CandleArray, float]:
+    """The candles of documents in the order of their time stamps (ms), without those off the grid of ``step``; the last time stamp."""
+    stamps = np.array(numbers(documents, "timestamp"), np.float64)
+    if len(stamps) < len(documents):  # another writer's list of numbers is found by a range too
+        documents = [document for document in documents if numbers([document], "timestamp")]
+    # A page that broke off and was asked for again may hold a document twice.
+    _, first = np.unique(stamps, return_index=True)
+    places = first[stamps[first] % step == 0]
+    candles = np.empty(len(places), CANDLE_DTYPE)
+    memory, size = candles.view(np.int8), CANDLE_DTYPE.itemsize
+    ends = [*(np.flatnonzero(np.diff(stamps[places]) != step) + 1).tolist(), len(places)]
+    start = 0
+    for end in ends if len(places) else ():
+        run = b"".join(documents[place] for place in places[start:end].tolist())
+        filled = decode_candles([run], memory[start * size : end * size], int(stamps[places[start]]), step, end - start)
+        if filled != end - start:
+            raise ValueError(f"a candle after {int(stamps[places[start]])} has two time stamps")
+        start = end
+    candles.flags.writeable = False
+    return candles, float(stamps[-1]) if len(stamps) else 0.0
 
 
 def _fields(series: Key) -> Document:

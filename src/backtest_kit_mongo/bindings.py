@@ -1,0 +1,284 @@
+"""Which store serves which domain of a run, with which settings; what a ``Registry`` is made of."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import redis
+from pymongo.database import Database
+from pymongo.uri_parser import parse_uri
+
+from ._core.blocks import CandleBlocks
+from ._core.hits import Hits
+from .config import DEFAULT_DATABASE, Config, load_config
+from .domains import DOMAINS, Domain
+from .embedded import EmbeddedServers, default_data_dir
+from .errors import ConfigError, InvalidTypeError, InvalidValueError, NotConfiguredError
+from .metrics import Metrics, Stats
+from .profiles import Kind, LookAhead
+from .stores.base import NO_HISTORY, History, Store
+from .stores.files import FileStore
+from .stores.forks import renew_after_fork
+from .stores.jsonl import JsonlStore
+from .stores.memory import DummyStore, MemoryStore
+from .stores.mongo import MongoStore
+
+__all__ = ["Binding", "Bindings"]
+
+
+class Binding:
+    """What serves one domain: a store, and in front of it, if somebody asked for it, a class of their own."""
+
+    __slots__ = ("_bindings", "_name", "blocks", "custom", "history", "hits", "instances", "look_ahead", "store", "watches")
+
+    def __init__(self, bindings: Bindings, name: str) -> None:
+        self._bindings, self._name = bindings, name
+        self.look_ahead: LookAhead = "off"
+        self.history = False
+        self.watches = False
+        """Whether a read looks at the simulation time."""
+        self.store: Store | None = None
+        self.hits: Hits | None = None
+        self.blocks: CandleBlocks | None = None
+        self.custom: type[Any] | None = None
+        self.instances: dict[tuple[Any, ...], Any] = {}
+
+    def use(self, store: Store | None, custom: type[Any] | None = None) -> None:
+        """Serve the domain from ``store`` (None: the MongoDB of the settings), through ``custom`` if given."""
+        self.store, self.custom, self.instances = store, custom, {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Note the shortcuts of the store in force, and what the settings say of simulation time."""
+        store = self.store or self._bindings.mongo_or_none
+        self.hits = None if store is None or store.hits is None else store.hits[self._name]
+        self.blocks = None if store is None else store.blocks
+        timed = DOMAINS[self._name].when or self._name == "candle"
+        self.look_ahead = self._bindings.look_ahead if timed else "off"
+        self.history = self._name in self._bindings.history.domains
+        self.watches = self.history or self.look_ahead != "off"
+
+
+_all: weakref.WeakSet[Bindings] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for bindings in list(_all):
+        bindings.close()
+
+
+class Bindings:
+    """Stores by domain, the settings and the counters of one run."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.bindings = {name: Binding(self, name) for name in DOMAINS}
+        self._given: Config | None = None
+        self._config: Config | None = None  # the same, with the places of embedded servers
+        self._mongo: MongoStore | None = None
+        self._made: dict[tuple[Kind, str], Store] = {}  # the other stores that the settings ask for
+        self.history = NO_HISTORY
+        self.look_ahead: LookAhead = "off"
+        self.renew()
+        renew_after_fork(self)
+        _all.add(self)
+
+    def renew(self) -> None:
+        """Start with a free lock; see ``stores.forks``."""
+        self._lock = threading.RLock()
+        self._servers: EmbeddedServers | None = None
+
+    @property
+    def config(self) -> Config:
+        """The settings in force; before ``configure``, what the environment would give."""
+        return load_config() if self._config is None else self._config
+
+    @property
+    def mongo(self) -> MongoStore:
+        """The Mongo store; NotConfiguredError before ``configure`` and after ``close``."""
+        if self._mongo is None:
+            raise NotConfiguredError(
+                "setup() has not been called, or close() has ended it", hint="call backtest_kit_mongo.setup() first, or use_memory()"
+            )
+        return self._mongo
+
+    @property
+    def mongo_or_none(self) -> MongoStore | None:
+        """The Mongo store, if there is one."""
+        return self._mongo
+
+    def store(self, domain: Domain) -> Store:
+        """The store that serves ``domain``."""
+        chosen = self.bindings[domain.name].store
+        return self.mongo if chosen is None else chosen
+
+    def configure(self, config: Config) -> None:
+        """Take settings; connections of other settings are closed. No server is contacted, but for starting embedded ones."""
+        with self._lock:
+            if config in (self._given, self._config):
+                if self._servers is None:
+                    return
+                self._servers.start()  # again, if one has died, or if the process that they were borrowed from has ended
+                if self._given is None or self._config == _at(self._servers, self._given):
+                    return
+                config = self._given
+            elif self._servers is not None or config.CC_EMBEDDED:
+                self.close()  # first, since two owners of one folder cannot be
+            if config.CC_EMBEDDED and self._servers is None:
+                folder = Path(config.CC_EMBEDDED_DIR).expanduser() if config.CC_EMBEDDED_DIR else default_data_dir()
+                self._servers = EmbeddedServers(folder).start()
+            effective = config if self._servers is None else _at(self._servers, config)
+            self.history = History(frozenset(config.CC_HISTORY), config.CC_HISTORY_LIMIT, config.CC_HISTORY_DAYS)
+            self.look_ahead = config.CC_LOOK_AHEAD
+            before, self._mongo = self._mongo, MongoStore(effective, self.metrics)
+            self._given, self._config, self._made = config, effective, {}
+            self._refresh()
+        if before is not None:
+            before.close()
+
+    def _refresh(self) -> None:
+        for binding in self.bindings.values():
+            binding.refresh()
+
+    def setup(
+        self,
+        config: Mapping[str, Any] | None = None,
+        /,
+        *,
+        mode: str | None = None,
+        stores: Mapping[str, Kind] | None = None,
+        look_ahead: LookAhead | None = None,
+        history: Iterable[str] | None = None,
+        embedded: bool | None = None,
+        **settings: Any,
+    ) -> None:
+        """Take the settings and serve every domain from the store that they give it: MongoDB and Redis, unless they say otherwise.
+
+        Connects at the first use, or in ``wait_for_init``. ``config`` and keyword arguments have the names of the environment
+        variables (``CC_REDIS_HOST``); they win over the environment unless empty or zero. ``mode`` ("backtest", "paper", "live";
+        ``CC_MODE``) decides stores, durability and look-ahead where they are not given. ``stores`` (``CC_STORES``) puts single domains
+        on "mongo", "file", "memory", "jsonl" (log only) or "dummy". ``look_ahead`` (``CC_LOOK_AHEAD``) is "off", "hide" or "raise".
+        ``history`` (``CC_HISTORY``) names the domains that keep versions. ``embedded=True`` (``CC_EMBEDDED=1``) starts a mongod and a
+        redis-server of our own, whose data outlives the process. Raises ConfigError for an unknown name or a value it cannot have.
+        """
+        given = _merged(config, settings)
+        named = {"CC_MODE": mode, "CC_STORES": stores, "CC_LOOK_AHEAD": look_ahead, "CC_HISTORY": history, "CC_EMBEDDED": embedded}
+        self.configure(load_config(given | {name: value for name, value in named.items() if value is not None}))
+        self._bind()
+
+    def set_config(self, config: Mapping[str, Any] | None = None, /, **settings: Any) -> None:
+        """Take the settings, as ``setup`` does, without changing which store serves which domain."""
+        self.configure(load_config(_merged(config, settings)))
+
+    def install(self) -> None:
+        """Serve every domain from the store of the settings: those of ``set_config``, or else of the environment."""
+        self.configure(self.config)
+        self._bind()
+
+    def _bind(self) -> None:
+        for name, binding in self.bindings.items():
+            binding.use(self.make(self.config.CC_STORES[name], name))
+
+    def make(self, kind: Kind, name: str, *, anew: bool = False) -> Store | None:
+        """A store of a kind for a domain (None: the MongoDB of the settings); the one that was made before, unless ``anew``.
+
+        All domains on files share one store; each domain in memory has its own.
+        """
+        if kind == "mongo":
+            return None
+        place = (kind, "" if kind == "file" else name)
+        store: Store | None = None if anew else self._made.get(place)
+        if store is None:
+            config, folder = self.config, Path(self.config.CC_DUMP_DIR).expanduser()
+            match kind:
+                case "file":
+                    store = FileStore(folder, self.history)
+                case "jsonl":
+                    store = JsonlStore(folder, config.CC_LOG_ROTATE_MB * 1024 * 1024)
+                case "memory":
+                    store = MemoryStore(self.history)
+                case "dummy":
+                    store = DummyStore()
+            if not anew:
+                self._made[place] = store
+        return store
+
+    def wait_for_init(self, timeout: float = 15.0) -> None:
+        """Return when every store in use is ready, as MongoDB and Redis that answer and all indexes; for a clear error at the start.
+
+        Raises ServerTimeoutError (a ConnectionError and a TimeoutError), which names the silent server, within ``timeout`` seconds;
+        IndexConflictError for an index, or for documents, that contradict a unique key; StorageError for a folder that cannot be used.
+        """
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise InvalidTypeError(f"timeout must be a number of seconds, got {type(timeout).__name__}")
+        if not 0 <= timeout < math.inf:
+            raise InvalidValueError(f"timeout must be a number of seconds from 0 on, got {timeout}")
+        deadline = time.monotonic() + timeout
+        for store in {id(store): store for store in (binding.store or self.mongo for binding in self.bindings.values())}.values():
+            store.wait_for_init(max(0.0, deadline - time.monotonic()))
+
+    def stats(self) -> Stats:
+        """What each domain did since the start or ``reset_stats``: counts, ``hit_ratio``, and count, p50, p99 (us) per operation."""
+        return self.metrics.snapshot()
+
+    def reset_stats(self) -> None:
+        """Set the counters of ``stats`` to zero."""
+        self.metrics.reset()
+
+    def get_config(self) -> Config:
+        """The settings in force: a frozen Struct whose attributes are the CC_* names."""
+        return self.config
+
+    def get_mongo(self) -> Database[dict[str, Any]]:
+        """The pymongo database that the records are in (its ``client`` is the MongoClient)."""
+        return self.mongo.connection.database
+
+    def get_redis(self) -> redis.Redis:
+        """The redis-py client of the id cache."""
+        return self.mongo.redis_ids.client
+
+    def close(self) -> None:
+        """Close connections and stop embedded servers that this process started; idempotent. A later call needs ``setup()`` again."""
+        with self._lock:
+            mongo, self._mongo = self._mongo, None
+            self._refresh()
+            servers, self._servers = self._servers, None
+            self._given = self._config = None
+        if mongo is not None:
+            mongo.close()
+        if servers is not None:
+            servers.stop()
+
+
+def _merged(config: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    if config is not None and not isinstance(config, Mapping):
+        raise ConfigError(f"settings must be a mapping of CC_* names, got {type(config).__name__}")
+    return {**(config or {}), **settings}
+
+
+def _at(servers: EmbeddedServers, config: Config) -> Config:
+    """The settings with the places of embedded servers."""
+    return msgspec.structs.replace(
+        config,
+        CC_MONGO_CONNECTION_STRING=_relocated(config.CC_MONGO_CONNECTION_STRING, servers.mongo_uri),
+        CC_REDIS_HOST=str(servers.redis_socket),
+        CC_REDIS_USER="",
+        CC_REDIS_PASSWORD="",
+    )
+
+
+def _relocated(uri: str, place: str) -> str:
+    """The database and the options of ``uri``, at the server of ``place``."""
+    name = parse_uri(uri, warn=False)["database"] or DEFAULT_DATABASE
+    _, question, options = uri.partition("?")
+    return f"{place.rpartition('/')[0]}/{quote(name, safe='')}{question}{options}"

@@ -1,0 +1,302 @@
+"""Records in files, in the layout of the original: a folder that the TypeScript framework wrote opens as it is, and the other way round."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Final, TypeVar
+
+from ..candles import INTERVAL_MS, CandleArray, interval_ms
+from ..domains import DOMAINS, Domain
+from ..logs import log
+from ..metrics import BYTES_READ, BYTES_WRITTEN, Metrics
+from .base import History, Key, Record
+from .file_candles import as_window, read_rows, read_window, write_window
+from .file_history import ALWAYS, Versions
+from .file_io import Pending, make_folder, publish, put_new, read_bytes, set_aside, storage_errors, write_new
+from .file_layout import Fields, layout_of
+from .file_places import Places, fitting_keys
+from .file_values import open_content, pack_record
+from .forks import renew_after_fork
+
+__all__ = ["FileStore"]
+
+R = TypeVar("R")
+
+_CANDLE: Final = DOMAINS["candle"]
+
+_ATTEMPTS: Final = 3  # of a write below whose feet folders are deleted
+
+_ROWS: Final = 10_000  # candles in a batch of ``stored_candles``
+
+
+class FileStore:
+    """Records below one folder, a file each. Several processes may share it; what one has written, the others read.
+
+    A file is replaced as a whole, and is on the disk when a write returns. Lists come in natural order of their ids. Nothing is listed
+    but what a list asks for, and the folders that are written to, once, for what a killed process left there.
+    """
+
+    blocks = None
+    hits = None
+
+    def __init__(self, folder: Path, history: History = History(), metrics: Metrics | None = None) -> None:  # noqa: B008 - immutable
+        """``folder`` need not be there yet; a relative one is taken from the working directory as it is now."""
+        self.folder = Path(os.path.abspath(folder))
+        self._history = history
+        self._metrics = metrics
+        self._places = Places(str(self.folder))
+        self._versions = Versions(history)
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Start with a free lock; see ``forks``."""
+        self._lock = threading.RLock()
+
+    def wait_for_init(self, timeout: float) -> None:
+        """See Store; the folder is made, and StorageError says why if it cannot be, or cannot be written to."""
+        with storage_errors(f"the folder {self.folder} cannot be used"):
+            make_folder(str(self.folder))
+            os.unlink(write_new(str(self.folder), "init", b""))
+
+    # --- records by key ---
+
+    def read(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
+        """See Store."""
+        with storage_errors(f"{domain.name}: {_named(keys)} cannot be read"):
+            return [self._read(domain, key) for key in keys]
+
+    def _read(self, domain: Domain, key: Key) -> Record | None:
+        folder, own = self._places.find(domain, key)
+        name = self._places.file(domain, key, folder)
+        record = self._load(domain, key, f"{folder}/{name}")
+        if record is None or own:
+            return record
+        # A folder of the original's without a note is anybody's whose name it has, unless the record says otherwise.
+        layout = layout_of(domain)
+        fitting = fitting_keys(layout, folder, name, record.body)
+        return record if not fitting or key in fitting else None
+
+    def _load(self, domain: Domain, key: Key, path: str) -> Record | None:
+        """The record in a file; what makes no sense is set aside."""
+        while True:
+            try:
+                content, status = read_bytes(path)
+            except FileNotFoundError:
+                return None
+            try:
+                record = open_content(domain, key, content)
+            except ValueError as error:
+                if set_aside(path, status.st_ino, str(error)):
+                    return None
+                continue
+            self._count(domain, BYTES_READ, len(content))
+            return record
+
+    def write(self, domain: Domain, records: Sequence[Record]) -> None:
+        """See Store."""
+        contents = [pack_record(domain, record) for record in records]
+        with storage_errors(f"{domain.name}: {_named([record.key for record in records])} cannot be written"):
+            self._in_folders(lambda: self._put(domain, records, contents))
+        self._count(domain, BYTES_WRITTEN, sum(map(len, contents)))
+
+    def _put(self, domain: Domain, records: Sequence[Record], contents: Sequence[bytes]) -> None:
+        files = []
+        for record, content in zip(records, contents, strict=True):
+            folder = self._places.prepare(domain, record.key)
+            files.append(Pending(folder, self._places.file(domain, record.key, folder, note=True), content))
+        if domain.write == "insert_once":
+            publish(files, lambda temporary, file: put_new(temporary, file.path))
+        elif domain.name in self._history.domains:
+            times = iter([_time(record) for record in records])
+            publish(files, lambda temporary, file: self._replace(domain, temporary, file.path, next(times)))
+        else:
+            publish(files, self._rename)
+
+    def _rename(self, temporary: str, file: Pending) -> bool:
+        with self._lock:
+            os.rename(temporary, file.path)
+        return True
+
+    def _replace(self, domain: Domain, temporary: str, path: str, when: int) -> bool:
+        with self._lock:
+            self._versions.replace(temporary, path, when, self._clock(domain))
+        return True
+
+    def _clock(self, domain: Domain) -> Callable[[str], int | None]:
+        """What tells the time of a record's file; None if there is no record in it."""
+
+        def time_of(path: str) -> int | None:
+            record = self._load(domain, (), path)
+            return None if record is None else _time(record)
+
+        return time_of
+
+    def _in_folders(self, step: Callable[[], R]) -> R:
+        """Do ``step``, which finds its folders where they were; again if somebody has deleted one."""
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(FileNotFoundError):
+                return step()
+            self.drop_cache()
+        return step()
+
+    def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
+        """See Store."""
+        with self._lock:
+            gone = [record._replace(removed=True) for record in self.read(domain, keys) if record is not None and not record.removed]
+            if gone:
+                self.write(domain, gone)
+
+    # --- lists ---
+
+    def scan(
+        self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True, removed: bool = False
+    ) -> Iterator[Record]:
+        """See Store; but in natural order of the ids, of which a ``limit`` takes the last ones.
+
+        Domains that are handed out oldest first, and so are turned round by whoever asks, come in reversed order.
+        """
+        turned = domain.listing is not None and domain.listing.oldest_first
+        backwards = turned or limit is not None
+        found = (record for record in self._all(domain, prefix, backwards=backwards) if removed or not record.removed)
+        cut = islice(found, limit)
+        for record in cut if turned == backwards else reversed(list(cut)):
+            yield record if bodies else record._replace(body=None)
+
+    def records(self, domain: Domain) -> Iterator[Record]:
+        """See Store; when a record was first written is not known, so they come in natural order of folders and ids."""
+        return self._all(domain, ())
+
+    def _all(self, domain: Domain, prefix: Key, *, backwards: bool = False) -> Iterator[Record]:
+        step = -1 if backwards else 1
+        with storage_errors(f"{domain.name}: the records cannot be listed"):
+            for folder, fields in list(self._places.folders(domain, layout_of(domain).fields(prefix)))[::step]:
+                files = self._places.files(folder)[::step]
+                for record in self._in_folder(domain, folder, fields, files):
+                    if record.key[: len(prefix)] == prefix:
+                        yield record
+
+    def _in_folder(self, domain: Domain, folder: str, fields: Fields | None, files: Sequence[tuple[str, str]]) -> Iterator[Record]:
+        layout = layout_of(domain)
+        ambiguous = 0
+        for name, text in files:
+            path = f"{folder}/{name}"
+            if fields is not None:
+                for key in layout.keys(fields, "", text):
+                    record = self._load(domain, key, path)
+                    if record is not None:
+                        yield record
+                continue
+            record = self._load(domain, (), path)
+            if record is not None:
+                keys = fitting_keys(layout, folder, name, record.body)
+                if len(keys) == 1:
+                    yield record._replace(key=keys[0])
+                else:
+                    ambiguous += 1
+        if ambiguous:
+            names = ", ".join(layout.folders[-1].fields)
+            log(
+                "warning",
+                f"{ambiguous} records of {folder} are left out of a list: nothing says where one of {names} ends in its name and the next "
+                "begins; each can be read by its key, and a write makes clear whose the folder is",
+            )
+
+    # --- candles ---
+
+    def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
+        """See Store."""
+        step = interval_ms(interval)
+        with storage_errors(f"candles of {exchange_name} {symbol} {interval} cannot be read"):
+            folder, _ = self._places.find(_CANDLE, (exchange_name, symbol, interval))
+            return read_window(folder, range(since, since + limit * step, step))
+
+    def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
+        """See Store."""
+        series = (exchange_name, symbol, interval)
+        with storage_errors(f"candles of {exchange_name} {symbol} {interval} cannot be written"):
+            return self._in_folders(lambda: write_window(self._places.prepare(_CANDLE, series), candles))
+
+    def candle_series(self) -> list[Key]:
+        """See Store."""
+        with storage_errors("the series of candles cannot be listed"):
+            found = [
+                (fields["exchangeName"], fields["symbol"], fields["interval"])
+                for folder, fields in self._places.folders(_CANDLE, {})
+                if fields is not None and fields["interval"] in INTERVAL_MS and self._times(folder)
+            ]
+        return sorted(found)
+
+    def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
+        """See Store."""
+        with storage_errors(f"candles of {' '.join(series)} cannot be read"):
+            folder, _ = self._places.find(_CANDLE, series)
+            times = [time for time in self._times(folder) if (since is None or since <= time) and (until is None or time < until)]
+            for start in range(0, len(times), _ROWS):
+                rows = read_rows(folder, times[start : start + _ROWS], whole=False)
+                if rows:
+                    yield as_window(rows)
+
+    def _times(self, folder: str) -> list[int]:
+        """The open times (ms) of the candles in a folder, ascending."""
+        file = layout_of(_CANDLE).file
+        return sorted(fields["timestamp"] for _, text in self._places.files(folder) for fields in file.splits(text))
+
+    # --- versions ---
+
+    def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
+        """See Store."""
+        with storage_errors(f"{domain.name}: {_named(keys)} cannot be read"):
+            return [self._read_at(domain, key, moment) for key in keys]
+
+    def _read_at(self, domain: Domain, key: Key, moment: int) -> Record | None:
+        path = self._path(domain, key)
+        for _ in range(_ATTEMPTS):
+            with self._lock:
+                version = self._versions.before(path, moment, self._clock(domain))
+            if version is None:
+                return None
+            record = self._load(domain, key, version)
+            if record is not None and _time(record) <= moment:
+                return record
+            self._versions.forget()  # another process has written since
+        return None
+
+    def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
+        """See Store."""
+        with storage_errors(f"{domain.name}: versions of {_named(keys)} cannot be discarded"), self._lock:
+            for key in keys:
+                self._versions.discard(self._path(domain, key), since, self._clock(domain))
+
+    def _path(self, domain: Domain, key: Key) -> str:
+        folder, _ = self._places.find(domain, key)
+        return f"{folder}/{self._places.file(domain, key, folder)}"
+
+    # --- the rest ---
+
+    def _count(self, domain: Domain, which: int, n: int) -> None:
+        if self._metrics is not None:
+            self._metrics.domains[domain.name].add(which, n)
+
+    def drop_cache(self) -> int:
+        """See Store; there is no shared cache."""
+        self._places.forget()
+        self._versions.forget()
+        return 0
+
+    def close(self) -> None:
+        """See Store; no file is kept open."""
+
+
+def _time(record: Record) -> int:
+    return ALWAYS if record.when is None else record.when
+
+
+def _named(keys: Sequence[Key]) -> str:
+    """What an error calls the records of a call."""
+    return f"{len(keys)} records" if len(keys) > 1 else ", ".join(repr(field) for key in keys for field in key)

@@ -1,0 +1,333 @@
+"""Nothing from the future: what a read at a simulation time may see, on every store, against a model of all that was ever written."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from datetime import UTC, datetime
+
+import pytest
+
+import backtest_kit_mongo as kit
+from backtest_kit_mongo.domains import DOMAINS
+from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError, LookAheadError
+
+T0 = 1_700_000_040_000  # on the minute
+MINUTE = 60_000
+SIGNAL = ("BTCUSDT", "sma", "binance")
+
+# By domain: how a value is written at a time and read. None as time: the contract's read takes none, so the clock decides.
+CALLS = {
+    "risk": (
+        lambda key, body, when: kit.PersistRiskAdapter.write_position_data([[key, body]], key, "binance", when),
+        lambda key, when: kit.PersistRiskAdapter.read_position_data(key, "binance", when),
+    ),
+    "partial": (
+        lambda key, body, when: kit.PersistPartialAdapter.write_partial_data({key: body}, "S", "s", key, "e", when),
+        lambda key, when: kit.PersistPartialAdapter.read_partial_data("S", "s", key, "e", when),
+    ),
+    "breakeven": (
+        lambda key, body, when: kit.PersistBreakevenAdapter.write_breakeven_data({key: body}, "S", "s", key, "e", when),
+        lambda key, when: kit.PersistBreakevenAdapter.read_breakeven_data("S", "s", key, "e", when),
+    ),
+    "interval": (
+        lambda key, body, when: kit.PersistIntervalAdapter.write_interval_data(body, "bucket", key, when),
+        lambda key, when: kit.PersistIntervalAdapter.read_interval_data("bucket", key),
+    ),
+    "memory": (
+        lambda key, body, when: kit.PersistMemoryAdapter.write_memory_data(body, "sig", "notes", key, when),
+        lambda key, when: kit.PersistMemoryAdapter.read_memory_data("sig", "notes", key),
+    ),
+    "recent": (
+        lambda key, body, when: kit.PersistRecentAdapter.write_recent_data(body, key, "s", "e", "f", True, when),
+        lambda key, when: kit.PersistRecentAdapter.read_recent_data(key, "s", "e", "f", True),
+    ),
+    "state": (
+        lambda key, body, when: kit.PersistStateAdapter.write_state_data(body, "sig", key, when),
+        lambda key, when: kit.PersistStateAdapter.read_state_data("sig", key),
+    ),
+    "session": (
+        lambda key, body, when: kit.PersistSessionAdapter.write_session_data(body, "s", "e", "f", when, key, True),
+        lambda key, when: kit.PersistSessionAdapter.read_session_data("s", "e", "f", key, True),
+    ),
+    "dictionary": (
+        lambda key, body, when: kit.PersistDictionaryAdapter.write_dictionary_data(body, "sig", key, when),
+        lambda key, when: kit.PersistDictionaryAdapter.read_dictionary_data("sig", key),
+    ),
+}
+TAKES_WHEN = ("risk", "partial", "breakeven")
+timed = pytest.mark.parametrize("name", CALLS)
+
+
+def write(name, key, number, when):
+    CALLS[name][0](key, {"n": number, "removed": False}, when)
+
+
+def read(name, key, when):
+    """The number that a read at ``when`` gives; None for the empty value of the contract."""
+    with kit.simulated_time(None if name in TAKES_WHEN else when):
+        value = CALLS[name][1](key, when)
+    if value == DOMAINS[name].empty():
+        return None
+    if name == "risk":
+        value = value[0][1]
+    elif name in TAKES_WHEN:
+        value = value[key]
+    return value["n"]
+
+
+@pytest.fixture(params=["mongo", "mongo-without-lane", "memory", "file"])
+def begin(request, settings, tmp_path):
+    """``begin(**settings)``: everything on one store, with the guard or the history that the test asks for."""
+    kind = request.param.partition("-")[0]
+
+    def started(**options):
+        more = {"CC_WIRE_LANE": request.param != "mongo-without-lane", "CC_DUMP_DIR": str(tmp_path / "dump")}
+        kit.close()
+        kit.setup({**settings, **more}, stores=dict.fromkeys((name for name in DOMAINS if name != "candle"), kind), **options)
+
+    return started
+
+
+def test_every_domain_that_carries_time_is_here():
+    assert set(CALLS) == {name for name, domain in DOMAINS.items() if domain.when}
+
+
+@timed
+def test_hidden_until_its_time_comes(begin, name):
+    begin(look_ahead="hide")
+    write(name, "k", 1, T0)
+    assert [read(name, "k", T0 + step) for step in (-1, 0, 1)] == [None, 1, 1]
+    write(name, "k", 2, T0 + MINUTE)  # the later write is the one that is stored
+    assert [read(name, "k", T0 + step) for step in (0, MINUTE - 1, MINUTE)] == [None, None, 2]
+    write(name, "k", 3, T0)  # an earlier one replaces it still
+    assert [read(name, "k", T0 + step) for step in (-1, 0, MINUTE)] == [None, 3, 3]
+    assert kit.stats()[name]["future_reads"] == 4
+
+
+@timed
+def test_raised(begin, name):
+    begin(look_ahead="raise")
+    write(name, "k", 1, T0)
+    with pytest.raises(LookAheadError, match=f"^{name} .*written at {T0} ms, and it is {T0 - 1} ms\n  hint: ") as caught:
+        read(name, "k", T0 - 1)
+    assert isinstance(caught.value, ValueError)
+    assert read(name, "k", T0) == 1
+    assert kit.stats()[name]["future_reads"] == 1
+
+
+@timed
+def test_off_gives_what_is_stored(begin, name):
+    begin()
+    write(name, "k", 1, T0)
+    assert read(name, "k", T0 - 1) == 1
+    assert kit.stats()[name]["future_reads"] == 0
+
+
+def test_without_a_clock_nothing_is_hidden(begin):
+    begin(look_ahead="hide")
+    write("state", "k", 1, T0)
+    assert kit.PersistStateAdapter.read_state_data("sig", "k")["n"] == 1
+
+
+def test_lists_and_has(begin):
+    begin(look_ahead="hide")
+    for index in range(5):
+        write("memory", f"m{index}", index, T0 + index)
+        write("interval", f"i{index}", index, T0 + index)
+    with kit.simulated_time(T0 + 2):
+        assert {row["memoryId"] for row in kit.PersistMemoryAdapter.list_memory_data("sig", "notes")} == {"m0", "m1", "m2"}
+        assert set(kit.PersistIntervalAdapter.list_interval_data("bucket")) == {"i0", "i1", "i2"}
+        assert kit.PersistMemoryAdapter.has_memory_data("sig", "notes", "m2")
+        assert not kit.PersistMemoryAdapter.has_memory_data("sig", "notes", "m3")
+        assert [row and row["n"] for row in kit.PersistMemoryAdapter.read_many([("sig", "notes", f"m{index}") for index in range(5)])] == [
+            0, 1, 2, None, None,
+        ]  # fmt: skip
+    assert len(list(kit.PersistMemoryAdapter.list_memory_data("sig", "notes"))) == 5
+
+
+def test_lists_raise(begin):
+    begin(look_ahead="raise")
+    write("memory", "m", 1, T0)
+    with kit.simulated_time(T0 - 1):
+        with pytest.raises(LookAheadError):
+            list(kit.PersistMemoryAdapter.list_memory_data("sig", "notes"))
+        with pytest.raises(LookAheadError):
+            kit.PersistMemoryAdapter.read_many([("sig", "notes", "m")])
+
+
+@timed
+def test_random_interleavings_of_time(begin, name):
+    """Writes at rising and falling times, and reads: never a value of a later time, always the stored one if it is not."""
+    begin(look_ahead="hide")
+    chance = random.Random(name)
+    stored: dict[str, tuple[int, int]] = {}
+    for number in range(200):
+        key, when = f"k{chance.randrange(3)}", T0 + chance.randrange(20)
+        if chance.random() < 0.4:
+            write(name, key, number, when)
+            stored[key] = (number, when)
+        else:
+            value, since = stored.get(key, (None, 0))
+            assert read(name, key, when) == (value if since <= when else None)
+
+
+# --- candles ---
+
+
+def candles(count, since=T0):
+    return [
+        {"timestamp": since + index * MINUTE, "open": 1.0, "high": 2.0, "low": 0.5, "close": 1.5, "volume": 1.0} for index in range(count)
+    ]
+
+
+def window(limit, since=T0):
+    return kit.PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", limit, since, since + limit * MINUTE)
+
+
+@pytest.mark.parametrize("memory", [0, 16])
+def test_candles_never_close_after_the_time(settings, memory):
+    kit.setup(settings, look_ahead="hide", CC_CANDLE_MEMORY_MB=memory)
+    kit.PersistCandleAdapter.write_candles_data(candles(10), "BTCUSDT", "1m", "binance")
+    for _ in range(2):  # from the server, and from memory
+        with kit.simulated_time(T0 + 5 * MINUTE):
+            assert window(5) == candles(5)
+            assert window(6) is None
+            assert window(1, T0 + 5 * MINUTE) is None
+            assert window(0, T0 + 9 * MINUTE) == []
+            assert kit.PersistCandleAdapter.read_candles_array("BTCUSDT", "1m", "binance", 6, T0) is None
+            assert len(kit.PersistCandleAdapter.read_candles_array("BTCUSDT", "1m", "binance", 5, T0)) == 5
+        with kit.simulated_time(T0 + 5 * MINUTE - 1):
+            assert window(5) is None
+        assert window(10) == candles(10)
+    assert kit.stats()["candle"]["future_reads"] == 8
+
+
+def test_candles_raise(settings):
+    kit.setup(settings, look_ahead="raise")
+    kit.PersistCandleAdapter.write_candles_data(candles(3), "BTCUSDT", "1m", "binance")
+    with kit.simulated_time(datetime.fromtimestamp((T0 + 2 * MINUTE) / 1000, UTC)):
+        assert window(2) == candles(2)
+        with pytest.raises(LookAheadError, match=f"the window closes at {T0 + 3 * MINUTE} ms.*\n.*opens at {T0 + MINUTE} ms$"):
+            window(3)
+        with pytest.raises(InvalidTypeError, match="limit must be an int"):
+            kit.PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", "3", T0, T0)
+
+
+# --- the clock ---
+
+
+def test_the_clock_nests_and_is_of_its_thread(begin):
+    begin(look_ahead="hide")
+    write("state", "k", 1, T0)
+    seen = []
+    with kit.simulated_time(T0 - 1):
+        with kit.simulated_time(T0):
+            assert read_state() == {"n": 1, "removed": False}
+        assert read_state() is None
+        thread = threading.Thread(target=lambda: seen.append(read_state()))
+        thread.start()
+        thread.join()
+    assert seen == [{"n": 1, "removed": False}]
+
+
+def read_state():
+    return kit.PersistStateAdapter.read_state_data("sig", "k")
+
+
+@pytest.mark.parametrize(
+    ("when", "error"),
+    [("now", InvalidTypeError), (1.5, InvalidTypeError), (True, InvalidTypeError), (datetime(2024, 1, 1), InvalidValueError)],
+)
+def test_a_time_that_is_none(when, error):
+    with pytest.raises(error, match="^when"), kit.simulated_time(when):
+        pass
+
+
+# --- history ---
+
+
+@timed
+def test_as_of(begin, name):
+    begin(history=[name])
+    for number, step in enumerate((0, 2, 4)):
+        write(name, "k", number, T0 + step)
+    assert [read(name, "k", T0 + step) for step in (-1, 0, 1, 2, 3, 4, 9)] == [None, 0, 0, 1, 1, 2, 2]
+    write(name, "k", 7, T0 + 2)  # discards the version of T0 + 4, replaces its own
+    assert [read(name, "k", T0 + step) for step in (-1, 0, 1, 2, 3, 4, 9)] == [None, 0, 0, 7, 7, 7, 7]
+
+
+@timed
+def test_random_interleavings_with_history(begin, name):
+    """Against a model that keeps every version."""
+    begin(look_ahead="raise", history=[name])  # with history nothing is left to raise about
+    chance = random.Random(name)
+    versions: dict[str, dict[int, int]] = {}
+    for number in range(150):
+        key, when = f"k{chance.randrange(3)}", T0 + chance.randrange(30)
+        known = versions.setdefault(key, {})
+        if chance.random() < 0.4:
+            write(name, key, number, when)
+            versions[key] = {**{moment: value for moment, value in known.items() if moment < when}, when: number}
+        else:
+            past = [moment for moment in known if moment <= when]
+            assert read(name, key, when) == (known[max(past)] if past else None)
+
+
+def test_what_was_removed_is_there_before(begin):
+    begin(look_ahead="hide", history=["memory"])
+    write("memory", "a", 1, T0)
+    write("memory", "b", 2, T0)
+    with kit.simulated_time(T0 + 5):
+        kit.PersistMemoryAdapter.remove_memory_data("sig", "notes", "a")
+    listed = {}
+    for step in (-1, 0, 4, 5):
+        with kit.simulated_time(T0 + step):
+            listed[step] = sorted(row["memoryId"] for row in kit.PersistMemoryAdapter.list_memory_data("sig", "notes"))
+            assert kit.PersistMemoryAdapter.has_memory_data("sig", "notes", "a") == (0 <= step < 5)
+    assert listed == {-1: [], 0: ["a", "b"], 4: ["a", "b"], 5: ["b"]}
+
+
+@pytest.mark.parametrize(("options", "kept"), [({"CC_HISTORY_LIMIT": 3}, 3), ({"CC_HISTORY_DAYS": 2}, 3), ({"CC_HISTORY_LIMIT": 0}, 10)])
+def test_history_is_bounded(begin, options, kept):
+    """By count, or by age. What is too old may stay for a while, since it is swept now and then; what is kept must be there."""
+    begin(history=["state"], **options)
+    day = 86_400_000
+    for number in range(10):
+        write("state", "k", number, T0 + number * day)
+    seen = [read("state", "k", T0 + number * day) for number in range(10)]
+    assert seen[10 - kept :] == list(range(10 - kept, 10))
+
+
+def test_discarded_versions(begin):
+    begin(history=["state"])
+    store = kit.registry.default_registry.store(DOMAINS["state"])
+    for number in range(5):
+        write("state", "k", number, T0 + number)
+        write("state", "other", number, T0 + number)
+    write("state", "late", 1, T0 + 4)
+    store.discard_versions(DOMAINS["state"], [("sig", "k"), ("sig", "late"), ("sig", "nothing")], T0 + 2)
+    assert [read("state", "k", T0 + step) for step in range(6)] == [0, 1, 1, 1, 1, 1]
+    assert read("state", "late", T0 + 9) is None
+    assert [read("state", "other", T0 + step) for step in range(5)] == [0, 1, 2, 3, 4]
+
+
+def test_a_rerun_sees_what_the_first_run_saw(begin):
+    begin(look_ahead="hide", history=["state", "session"])
+    store = kit.registry.default_registry.store(DOMAINS["state"])
+
+    def run():
+        seen = []
+        for step, key in itertools.product(range(6), ("a", "b")):
+            seen.append(read("state", key, T0 + step))
+            if step % 2 == (key == "a"):
+                write("state", key, len(seen), T0 + step)
+            seen.append(read("state", key, T0 + step))
+        return seen
+
+    write("state", "a", 99, T0 - 5)
+    first = run()
+    assert first[0] == 99
+    store.discard_versions(DOMAINS["state"], [("sig", "a"), ("sig", "b")], T0)
+    assert run() == first

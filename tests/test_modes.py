@@ -1,0 +1,240 @@
+"""Which store serves which domain: the profiles of the modes, domains that are set alone, and two runs in one process."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pymongo
+import pytest
+import redis
+
+import backtest_kit_mongo as kit
+from backtest_kit_mongo.config import load_config
+from backtest_kit_mongo.domains import DOMAINS
+from backtest_kit_mongo.errors import ConfigError, InvalidTypeError, LookAheadError, NotConfiguredError
+from backtest_kit_mongo.registry import default_registry
+
+T0 = 1_700_000_000_000
+
+# The table of the original's docker project, by hand.
+BACKTEST = {
+    "session": "file", "memory": "file", "state": "file", "storage": "memory", "recent": "memory", "notification": "memory", "log": "jsonl",
+}  # fmt: skip
+
+
+def stores_in_use():
+    return {name: type(default_registry.store(domain)).__name__ for name, domain in DOMAINS.items()}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC_DUMP_DIR", str(tmp_path / "dump"))
+    return tmp_path / "dump"
+
+
+@pytest.fixture
+def registry():
+    """One beside the default one."""
+    found = kit.Registry()
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("mode", "stores", "durability", "look_ahead"),
+    [
+        (None, {}, "journal", "off"),
+        ("backtest", BACKTEST, "memory", "hide"),
+        ("paper", {"log": "jsonl"}, "journal", "off"),
+        ("live", {"log": "jsonl"}, "journal", "off"),
+    ],
+)
+def test_profiles(settings, folder, mode, stores, durability, look_ahead):
+    given = {name: value for name, value in settings.items() if name != "CC_DURABILITY"}
+    kit.setup(given, mode=mode)
+    expected = {name: stores.get(name, "mongo") for name in DOMAINS}
+    config = kit.get_config()
+    assert (expected, durability, look_ahead) == (config.CC_STORES, config.CC_DURABILITY, config.CC_LOOK_AHEAD)
+    classes = {"mongo": "MongoStore", "file": "FileStore", "memory": "MemoryStore", "jsonl": "JsonlStore"}
+    assert stores_in_use() == {name: classes[kind] for name, kind in expected.items()}
+    kit.wait_for_init()
+    assert not folder.exists() or mode is not None
+    concern = default_registry.mongo.connection.collection(DOMAINS["signal"]).write_concern.document
+    assert concern.get("j") == (True if durability == "journal" else None)
+
+
+def test_every_domain_of_a_profile_works(settings, folder):
+    kit.setup(settings, mode="backtest")
+    kit.PersistStateAdapter.write_state_data({"n": 1}, "sig", "one", T0)
+    kit.PersistLogAdapter.write_log_data([{"id": "1", "topic": "start"}])
+    kit.PersistStorageAdapter.write_storage_data([{"id": "1"}], True)
+    kit.PersistSignalAdapter.write_signal_data({"id": "1"}, "S", "s", "e")
+    assert kit.PersistStateAdapter.read_state_data("sig", "one") == {"n": 1}
+    assert kit.PersistLogAdapter.read_log_data() == [{"id": "1", "topic": "start"}]
+    assert kit.PersistStorageAdapter.read_storage_data(True) == [{"id": "1"}]
+    assert json.loads((folder / "state/sig/one/one.json").read_text()) == {"n": 1}
+    assert json.loads((folder / "log/log.jsonl").read_text()) == {"id": "1", "topic": "start"}
+    with pymongo.MongoClient(settings["CC_MONGO_CONNECTION_STRING"]) as client:
+        database = client.get_default_database()
+        assert database["signal-items"].count_documents({}) == 1
+        assert not [name for name in ("state-items", "log-items", "storage-items") if database[name].count_documents({})]
+
+
+def test_single_domains(settings, folder, monkeypatch):
+    monkeypatch.setenv("CC_STORES", " risk = memory, partial=dummy ")
+    kit.setup(settings, mode="backtest", stores={"log": "mongo", "risk": "file"}, look_ahead="raise")
+    expected = dict.fromkeys(DOMAINS, "mongo") | BACKTEST | {"log": "mongo", "risk": "file", "partial": "dummy"}
+    assert expected == kit.get_config().CC_STORES
+    kit.PersistStateAdapter.write_state_data({"n": 1}, "sig", "one", T0)
+    with kit.simulated_time(T0 - 1), pytest.raises(LookAheadError):
+        kit.PersistStateAdapter.read_state_data("sig", "one")
+
+
+def test_without_a_domain_on_mongodb_no_server_is_contacted(tmp_path):
+    kit.close()
+    nowhere = {"CC_MONGO_CONNECTION_STRING": "mongodb://127.0.0.1:1/x", "CC_REDIS_HOST": str(tmp_path / "none.sock")}
+    kit.setup(nowhere, stores=dict.fromkeys(DOMAINS, "file"), CC_DUMP_DIR=tmp_path / "dump")
+    kit.wait_for_init(0.5)
+    kit.PersistSignalAdapter.write_signal_data({"id": "1"}, "S", "s", "e")
+    assert kit.PersistSignalAdapter.read_signal_data("S", "s", "e") == {"id": "1"}
+    assert default_registry.mongo.connection._client is None
+    kit.close()
+    for domain in DOMAINS.values():
+        default_registry.adapter(domain.name).use_mongo()
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"CC_STORES": {"signals": "file"}}, "CC_STORES: unknown domain 'signals'\n  hint: did you mean signal"),
+        ({"CC_STORES": {"signal": "disk"}}, "CC_STORES: signal must be on one of mongo, file, memory, jsonl, dummy, not 'disk'"),
+        ({"CC_STORES": {"signal": "jsonl"}}, "only log can be on jsonl, signal cannot\n  hint: signal=file"),
+        ({"CC_STORES": "signal"}, "signal must be on one of"),
+        ({"CC_STORES": 5}, "CC_STORES must be a mapping"),
+        ({"CC_STORES": {5: "file"}}, "unknown domain 5"),
+        ({"CC_MODE": "walker"}, "CC_MODE must be '' or 'backtest' or 'live' or 'paper'"),
+        ({"CC_LOOK_AHEAD": "warn"}, "CC_LOOK_AHEAD must be 'off' or 'hide' or 'raise'"),
+        ({"CC_HISTORY": "state,sessions"}, "CC_HISTORY: unknown domain 'sessions'\n  hint: did you mean session"),
+        ({"CC_HISTORY": ["signal"]}, "signal carries no simulation time, so it has no versions\n  hint: domains that do: risk, "),
+        ({"CC_HISTORY": {"state": 1}}, "CC_HISTORY must be a list of domains"),
+        ({"CC_HISTORY_LIMIT": -1}, "CC_HISTORY_LIMIT must not be negative"),
+        ({"CC_LOG_ROTATE_MB": 0}, "CC_LOG_ROTATE_MB must not be less than 1"),
+    ],
+)
+def test_settings_that_cannot_be(settings, text):
+    with pytest.raises(ConfigError) as caught:
+        load_config(settings, {})
+    assert text in str(caught.value)
+
+
+def test_setup_again_keeps_what_is_in_memory(settings, folder):
+    for _ in range(2):
+        kit.setup(settings, mode="backtest")
+        kit.PersistRecentAdapter.write_recent_data({"n": 1}, "S", "s", "e", "f", True, T0)
+    kit.setup(settings, mode="backtest")
+    assert kit.PersistRecentAdapter.read_recent_data("S", "s", "e", "f", True) == {"n": 1}
+    kit.setup(settings, mode="backtest", look_ahead="off")  # other settings begin anew
+    assert kit.PersistRecentAdapter.read_recent_data("S", "s", "e", "f", True) is None
+
+
+def test_adapters_choose_alone(settings, folder):
+    kit.setup(settings)
+    state, log = kit.PersistStateAdapter, kit.PersistLogAdapter
+    state.use_json()
+    log.use_jsonl()
+    state.write_state_data({"n": 1}, "sig", "one", T0)
+    log.write_log_data([{"id": "1"}])
+    assert (folder / "state/sig/one/one.json").exists()
+    assert (folder / "log/log.jsonl").exists()
+    assert "FileStore" in repr(state)
+    assert not hasattr(state, "use_jsonl")
+    state.use_mongo()
+    assert state.read_state_data("sig", "one") is None
+
+
+# --- two runs in one process ---
+
+
+def test_live_beside_backtest(settings, servers, registry, tmp_path):
+    """Each has its stores, its durability, its guard and its counters; what one does, the other does not see."""
+    kit.setup(settings, mode="live", CC_DUMP_DIR=tmp_path / "live")
+    other = {**settings, "CC_MONGO_CONNECTION_STRING": settings["CC_MONGO_CONNECTION_STRING"] + "-b", "CC_DUMP_DIR": tmp_path / "backtest"}
+    registry.setup(other, mode="backtest")
+    registry.wait_for_init()
+    for mine, name in ((kit, "live"), (registry, "backtest")):
+        mine.PersistSignalAdapter.write_signal_data({"of": name}, "S", "s", "e")
+        mine.PersistStateAdapter.write_state_data({"of": name}, "sig", "one", T0)
+        mine.PersistLogAdapter.write_log_data([{"id": "1", "of": name}])
+        mine.PersistRecentAdapter.write_recent_data({"of": name}, "S", "s", "e", "f", True, T0)
+    for mine, name in ((kit, "live"), (registry, "backtest")):
+        assert mine.PersistSignalAdapter.read_signal_data("S", "s", "e") == {"of": name}
+        assert mine.PersistSignalInstance("S", "s", "e").read_signal_data() == {"of": name}
+        assert mine.PersistStateAdapter.read_state_data("sig", "one") == {"of": name}
+        assert mine.PersistLogAdapter.read_log_data() == [{"id": "1", "of": name}]
+        assert mine.PersistRecentAdapter.read_recent_data("S", "s", "e", "f", True) == {"of": name}
+        assert mine.stats()["signal"]["reads"] == 2
+        assert name == mine.get_config().CC_MODE
+    with kit.simulated_time(T0 - 1):
+        assert kit.PersistStateAdapter.read_state_data("sig", "one") == {"of": "live"}
+        assert registry.PersistStateAdapter.read_state_data("sig", "one") is None
+    registry.get_mongo().client.drop_database(registry.get_mongo().name)
+    registry.close()
+    with pytest.raises(NotConfiguredError):
+        registry.PersistSignalAdapter.read_signal_data("S", "s", "e")
+    assert kit.PersistSignalAdapter.read_signal_data("S", "s", "e") == {"of": "live"}
+    with redis.Redis(unix_socket_path=servers.redis.socket) as client:
+        client.flushall()
+
+
+def test_custom_classes_are_of_their_registry(settings, registry):
+    class Mine(registry.PersistStateInstance):
+        """As the one of the registry, with a mark."""
+
+        def read_state_data(self, *, type=None):
+            return {"mine": super().read_state_data(type=type)}
+
+    kit.setup(settings)
+    registry.setup(settings, stores=dict.fromkeys(DOMAINS, "memory"))
+    registry.PersistStateAdapter.use_persist_state_adapter(Mine)
+    registry.PersistStateAdapter.write_state_data({"n": 1}, "sig", "one", T0)
+    assert registry.PersistStateAdapter.read_state_data("sig", "one") == {"mine": {"n": 1}}
+    assert kit.PersistStateAdapter.read_state_data("sig", "one") is None
+    with pytest.raises(InvalidTypeError, match="only the Mongo store has an id cache"):
+        registry.PersistStateAdapter.id_cache  # noqa: B018
+
+
+def test_many_registries_in_threads(settings):
+    """Made, used and closed side by side, on one database."""
+    failures = []
+
+    def work(number):
+        mine = kit.Registry()
+        try:
+            for turn in range(3):
+                mine.setup(settings, stores={"log": "memory"})
+                mine.PersistStateAdapter.write_state_data({"n": turn}, f"t{number}", "one", T0)
+                if mine.PersistStateAdapter.read_state_data(f"t{number}", "one") != {"n": turn}:
+                    failures.append(number)
+                mine.close()
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_registry_that_is_dropped_leaves_nothing(settings, registry):
+    """Its connections go with ``close``; another one may begin at once."""
+    before = threading.active_count()
+    for _ in range(3):
+        mine = kit.Registry()
+        mine.setup(settings)
+        mine.PersistStateAdapter.write_state_data({"n": 1}, "a", "one", T0)
+        mine.close()
+    assert threading.active_count() <= before + 2  # the lane's keeper ends within its half second
