@@ -9,10 +9,14 @@ import asyncio
 import gc
 import importlib.util
 import inspect
+import json
 import os
+import subprocess
+import sys
 import threading
 import time
 import traceback
+import weakref
 from contextlib import aclosing, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -628,6 +632,58 @@ def test_the_face_of_any_adapter_and_instance(mongo):
     assert asyncio.run(main()) == {"a": 1}
 
 
+def test_the_face_of_a_registry(mongo):
+    """Beside the default one: records, settings and counters of its own."""
+
+    async def main(own):
+        await own.setup(mongo, mode="backtest", stores=dict.fromkeys(DOMAINS, "memory"))
+        await own.wait_for_init()
+        await own.PersistSignalAdapter.write_signal_data({"a": 1}, *CONTEXTS[0])
+        assert await own.adapter("signal").read_signal_data(*CONTEXTS[0]) == {"a": 1}
+        assert await own.PersistSignalInstance(*CONTEXTS[0]).read_signal_data() == {"a": 1}
+        assert await SIGNAL.read_signal_data(*CONTEXTS[0]) is None
+        assert own.stats()["signal"]["writes"] == 1
+        await own.close()
+        return weakref.ref(own.sync)
+
+    kept = asyncio.run(main(aio.face(kit.Registry())))
+    gc.collect()
+    assert kept() is None
+
+
+@pytest.mark.parametrize("kind", ["mongo", "memory", "file"])
+def test_nothing_from_the_future(mongo, tmp_path, kind):
+    """Tasks at different times, each sees what its own time allows."""
+    adapter = aio.PersistStateAdapter
+    kit.setup(mongo, CC_DUMP_DIR=str(tmp_path), look_ahead="hide", stores={"state": kind})
+
+    async def at(when):
+        with kit.simulated_time(when):
+            await asyncio.sleep(0)
+            return await adapter.read_state_data("sig", "notes")
+
+    async def main():
+        await adapter.write_state_data({"a": 1}, "sig", "notes", START)
+        return await asyncio.gather(at(START - 1), at(START), at(START + 1), adapter.read_state_data("sig", "notes"))
+
+    assert asyncio.run(main()) == [None, {"a": 1}, {"a": 1}, {"a": 1}]
+
+
+def test_warm_candles_close_before_the_simulation_time(mongo):
+    kit.setup(mongo, look_ahead="hide")
+    kit.PersistCandleAdapter.write_candles_data(candles(10), *SERIES)
+    kit.PersistCandleAdapter.read_candles_array(*SERIES, 10, START)
+    kit.reset_stats()
+
+    async def main():
+        with kit.simulated_time(START + 5 * MINUTE):
+            seen = await aio.PersistCandleAdapter.read_candles_array(*SERIES, 5, START)
+            return len(seen), await aio.PersistCandleAdapter.read_candles_array(*SERIES, 6, START)
+
+    assert asyncio.run(main()) == (5, None)
+    assert kit.stats()["candle"]["future_reads"] == 1
+
+
 def test_the_id_cache(stored):
     ids = SIGNAL.id_cache
 
@@ -671,3 +727,29 @@ def test_a_forked_child_has_threads_of_its_own(stored):
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert asyncio.run(read_all()) == ALL
+
+
+PROGRAM = """
+import asyncio, json, sys
+from backtest_kit_mongo import aio
+
+async def main():
+    await aio.setup(json.loads(sys.argv[1]))
+    read = aio.PersistSignalAdapter.read_signal_data
+    found = await asyncio.gather(*(read(f"S{number}", "sma", "binance") for number in range(1000)))
+    print(sum(row["number"] for row in found))
+    tasks = [asyncio.ensure_future(read("S1", "sma", "binance")) for _ in range(1000)]
+    await asyncio.sleep(0.005)
+    async for _ in aio.PersistMeasureAdapter.list_measure_data("bucket"):
+        break
+
+asyncio.run(main())
+"""
+
+
+def test_a_program_that_closes_nothing_ends(stored):
+    """With calls under way, which asyncio.run cancels: nothing hangs, and nothing is complained about."""
+    kit.PersistMeasureAdapter.write_many([({}, "bucket", str(number), START) for number in range(2000)])
+    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", PROGRAM, json.dumps(stored)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{sum(range(1000))}\n", "")
