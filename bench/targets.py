@@ -45,7 +45,7 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
         "100 awaited hits, one after the other": Target("apart", {}, {"sync": 2.5}),
         "1,000 hits gathered": Target("apart", {}, {"sync loop": 1.25}),
         "1,000 keys listed by async for": Target("apart", {}, {"sync": 1.5}),
-        "100 awaited windows of 50 candles, blocks warm": Target("apart", {}, {"sync": 2}),
+        "100 awaited windows of 50 candles, blocks warm": Target("apart", {}, {"sync": 5}),
         "L1 entry, bytes each of 10^6 contexts": Target("same", {}, {"all kept": 64, "bound of 100,000": 64}),
     }
 )

@@ -10,9 +10,10 @@ What only looks at this process is the same object as at the top (``stats``, ``g
 Cancellation: a call that no thread has begun is dropped. One that runs is not interrupted: its thread ends the exchange, so that no
 connection is left in between, and its answer is thrown away. A cancelled write may therefore have been done or not; read to know.
 
-What it costs (one core for the client, servers near): an awaited read takes about 1.9 times the synchronous one (100 us more), 1,000
-gathered reads about as long as a loop of 1,000 synchronous ones, and one ``read_many`` a small part of both. With 1 ms to MongoDB the
-gathered ones take a sixth of the loop. A thread each for 4 to 48 was tried: 8 are best near, 32 far, 16 are within a tenth of both.
+What it costs, servers near (``bench/test_aio.py``): an awaited read takes 1.6 to 2 times the synchronous one (about 100 us more), 1,000
+gathered reads 0.85 to 1.3 times a loop of synchronous ones (1.5 on one core), and ``read_many`` a 25th of either. With 1 ms to MongoDB
+the gathered ones take an eighth of the loop, with 5 ms a 20th. Candles in blocks are awaited within 2 us. Of 4 to 48 threads, 32 are
+as good as any near and the best far away.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from .stores.memory import DummyStore, MemoryStore
 
 T = TypeVar("T")
 
-_THREADS: Final = 16
+_THREADS: Final = 32
 _PAGE: Final = 500  # items that an async iterator takes from its synchronous twin at once
 
 # Functions that look at this process alone.
