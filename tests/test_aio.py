@@ -351,6 +351,27 @@ def test_a_list_that_is_cancelled_while_a_page_is_on_its_way(mongo, monkeypatch)
     assert closed.wait(10)
 
 
+def test_a_list_is_closed_by_a_thread(mongo, monkeypatch):
+    """What ends a cursor waits for the server, so the loop must not do it."""
+    names = []
+
+    def many(*_):
+        try:
+            yield from map(str, range(2 * aio._PAGE))
+        finally:
+            names.append(threading.current_thread().name)
+
+    monkeypatch.setattr(kit.PersistMeasureAdapter, "_keys", many, raising=False)
+
+    async def main():
+        async with aclosing(keys("bucket")) as listed:
+            return await anext(listed)
+
+    assert asyncio.run(main()) == "0"
+    until(lambda: names)
+    assert names[0].startswith("backtest-kit-mongo-aio")
+
+
 def test_a_list_checks_its_arguments_at_the_first_step(store):
     listed = keys(1)
 
@@ -454,6 +475,9 @@ def test_what_is_cancelled_before_it_begins_is_dropped(mongo, monkeypatch):
 
     asyncio.run(main())
     monkeypatch.undo()
+    threads = aio._pool._threads
+    aio._pool.end()
+    threads.shutdown()  # when whatever was in the queue is done
     assert kit.PersistSignalAdapter.read_signal_data(*CONTEXTS[0]) is None
 
 
