@@ -42,6 +42,10 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
         "growth of hit p50, 10^3 to 10^6 documents": Target("same", {}, {"floor": 1.1}),
         "client CPU of a single hit": Target("same", {}, {"plain": 0.2}),
         "8 threads of 25 single hits each": Target("same", {"plain": 5}),
+        "100 awaited hits, one after the other": Target("apart", {}, {"sync": 2.5}),
+        "1,000 hits gathered": Target("apart", {}, {"sync loop": 1.25}),
+        "1,000 keys listed by async for": Target("apart", {}, {"sync": 1.5}),
+        "100 awaited windows of 50 candles, blocks warm": Target("apart", {}, {"sync": 2}),
         "L1 entry, bytes each of 10^6 contexts": Target("same", {}, {"all kept": 64, "bound of 100,000": 64}),
     }
 )

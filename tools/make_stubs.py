@@ -1,30 +1,20 @@
-"""Write src/backtest_kit_mongo/adapters.pyi from the table of domains (``make stubs``); ``stub()`` is what a test compares with."""
+"""Write adapters.pyi and aio.pyi from the table of domains (``make stubs``); ``stub()`` and ``aio_stub()`` are what tests compare with."""
 
 from __future__ import annotations
 
+import re
+from inspect import isroutine
 from pathlib import Path
 
+import backtest_kit_mongo as kit
+from backtest_kit_mongo.aio import PLAIN
 from backtest_kit_mongo.domains import DOMAINS, Call, Domain
 
-TARGET = Path(__file__).parents[1] / "src" / "backtest_kit_mongo" / "adapters.pyi"
+PACKAGE = Path(__file__).parents[1] / "src" / "backtest_kit_mongo"
+TARGET = PACKAGE / "adapters.pyi"
+AIO_TARGET = PACKAGE / "aio.pyi"
 
-HEAD = """# Generated from the table in domains.py by tools/make_stubs.py (make stubs). Do not edit.
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import Any, TypeVar, overload
-
-import numpy as np
-import numpy.typing as npt
-
-from .bindings import Bindings
-from .domains import Domain
-from .stores.idcache import DomainIds
-
-T = TypeVar("T")
-When = datetime | int
-Row = dict[str, Any]
-
-class InstanceBase:
+BASES = """class InstanceBase:
     def wait_for_init(self, initial: bool = True) -> None: ...
 
 class AdapterBase:
@@ -43,9 +33,71 @@ class KeyedAdapterBase(AdapterBase):
     @overload
     def read_many(self, contexts: Iterable[Sequence[Any]], *, type: type[T]) -> list[T | None]: ...
     def write_many(self, items: Iterable[Sequence[Any]]) -> None: ...
+"""
 
+HEAD = f"""# Generated from the table in domains.py by tools/make_stubs.py (make stubs). Do not edit.
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from .bindings import Bindings
+from .domains import Domain
+from .stores.idcache import DomainIds
+
+T = TypeVar("T")
+When = datetime | int
+Row = dict[str, Any]
+
+{BASES}
 def adapter_of(domain: Domain) -> AdapterBase: ...
 """
+
+
+def awaited(stub: str) -> str:
+    """A stub whose methods that may wait are awaitable, or asynchronous iterators."""
+    stub = re.sub(r"^    def (?!__init__|id_cache)(.*)", r"    async def \1", stub, flags=re.MULTILINE)
+    stub = re.sub(r"async (def .* -> )Iterator\[", r"\1AsyncGenerator[", stub)
+    return re.sub(r"^class (InstanceBase|AdapterBase):", r"class \1(Face):", stub, flags=re.MULTILINE).replace("DomainIds", "AsyncIds")
+
+
+AIO_HEAD = f"""# Generated from the table in domains.py by tools/make_stubs.py (make stubs). Do not edit.
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, ParamSpec, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+import backtest_kit_mongo as _kit
+
+from . import adapters as _sync
+from .bindings import Bindings
+from .stores.idcache import DomainIds
+
+P = ParamSpec("P")
+T = TypeVar("T")
+When = datetime | int
+Row = dict[str, Any]
+
+PLAIN: Final[frozenset[str]]
+
+def _function(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]: ...
+
+class Face:
+    sync: Any
+
+class AsyncIds(Face):
+    async def get(self, *context: Any) -> str | None: ...
+    async def has(self, *context: Any) -> bool: ...
+    async def delete(self, *context: Any) -> bool: ...
+    def keys(self) -> AsyncGenerator[str]: ...
+    async def size(self) -> int: ...
+    async def clear(self) -> int: ...
+
+{awaited(BASES)}"""
 
 TYPES = {
     "when": "When",
@@ -112,38 +164,67 @@ def method(domain: Domain, call: Call, *, instance: bool) -> list[str]:
     ]
 
 
+def classes(domain: Domain) -> list[str]:
+    """The stub lines of a domain's two classes."""
+    title = domain.name.capitalize()
+    lines = [f"class Persist{title}Instance(InstanceBase):"]
+    lines += [f"    {name}: {TYPES.get(name, 'str')}" for name in domain.context]
+    lines.append(f"    def __init__({parameters(domain, domain.context)}) -> None: ...")
+    for call in domain.calls:
+        lines += method(domain, call, instance=True)
+    base = "KeyedAdapterBase" if domain.keyed else "AdapterBase"
+    lines += ["", f"class Persist{title}Utils({base}):"]
+    for call in domain.calls:
+        lines += method(domain, call, instance=False)
+    if domain.name == "log":
+        lines.append("    def use_jsonl(self) -> None: ...")
+    lines += [f"    def use_persist_{domain.name}_adapter(self, cls: type[Any]) -> None: ...", ""]
+    return lines
+
+
+def named(names: list[str]) -> list[str]:
+    """The stub lines of ``__all__``."""
+    return ["__all__ = [", *(f'    "{name}",' for name in names), "]"]
+
+
 def stub() -> str:
-    """The whole stub file."""
+    """The whole stub of ``adapters``."""
     lines = [HEAD]
     for domain in DOMAINS.values():
         title = domain.name.capitalize()
-        lines.append(f"class Persist{title}Instance(InstanceBase):")
-        lines += [f"    {name}: {TYPES.get(name, 'str')}" for name in domain.context]
-        lines.append(f"    def __init__({parameters(domain, domain.context)}) -> None: ...")
-        for call in domain.calls:
-            lines += method(domain, call, instance=True)
-        base = "KeyedAdapterBase" if domain.keyed else "AdapterBase"
-        lines += ["", f"class Persist{title}Utils({base}):"]
-        for call in domain.calls:
-            lines += method(domain, call, instance=False)
-        if domain.name == "log":
-            lines.append("    def use_jsonl(self) -> None: ...")
-        lines += [
-            f"    def use_persist_{domain.name}_adapter(self, cls: type[Any]) -> None: ...",
-            "",
-            f"Persist{title}Adapter: Persist{title}Utils",
-            "",
-        ]
+        lines += [*classes(domain), f"Persist{title}Adapter: Persist{title}Utils", ""]
     lines.append("class Registry(Bindings):")
     for domain in DOMAINS.values():
         title = f"Persist{domain.name.capitalize()}"
         lines += [f"    {title}Adapter: {title}Utils", f"    {title}Instance: type[{title}Instance]"]
     lines += ["    def adapter(self, name: str) -> AdapterBase: ...", "", "default_registry: Registry", ""]
-    names = sorted(f"Persist{domain.name.capitalize()}{kind}" for domain in DOMAINS.values() for kind in ("Adapter", "Instance"))
-    lines += ["__all__ = [", *(f'    "{name}",' for name in names), "]"]
+    lines += named(sorted(f"Persist{domain.name.capitalize()}{kind}" for domain in DOMAINS.values() for kind in ("Adapter", "Instance")))
+    return "\n".join(lines) + "\n"
+
+
+def aio_stub() -> str:
+    """The whole stub of ``aio``."""
+    titles = [domain.name.capitalize() for domain in DOMAINS.values()]
+    lines = [AIO_HEAD]
+    for domain in DOMAINS.values():
+        lines.append(awaited("\n".join(classes(domain))))
+    adapters = [f"Persist{title}Adapter: Persist{title}Utils" for title in titles]
+    faces = {f"_sync.Persist{title}{kind}": f"Persist{title}{kind}" for title in titles for kind in ("Utils", "Instance")}
+    faces |= {"DomainIds": "AsyncIds", "_sync.Registry": "AsyncRegistry"}
+    lines += ["class AsyncRegistry(Face):", *(f"    {adapter}" for adapter in adapters)]
+    lines += ["    def __getattr__(self, name: str) -> Any: ...", ""]
+    for one, other in faces.items():
+        lines += ["@overload", f"def face(sync: {one}) -> {other}: ..."]
+    lines += ["", *adapters]
+    for name in kit.__all__:
+        if not name.startswith("Persist"):
+            value = getattr(kit, name)
+            lines.append(f"{name} = _function(_kit.{name})" if isroutine(value) and name not in PLAIN else f"{name} = _kit.{name}")
+    lines += ["", *named(sorted([*kit.__all__, "face"]))]
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    TARGET.write_text(stub())
-    print(f"{TARGET.name}: {len(DOMAINS)} domains")
+    for target, text in ((TARGET, stub()), (AIO_TARGET, aio_stub())):
+        target.write_text(text)
+        print(f"{target.name}: {len(DOMAINS)} domains")
