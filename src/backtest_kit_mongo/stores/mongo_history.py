@@ -29,6 +29,9 @@ __all__ = ["Change", "MongoHistory"]
 
 DAY = 86_400_000
 
+# Documents that are written back: a date without a time zone would be refused.
+_AWARE = RAW.with_options(tz_aware=True)
+
 KNOWN = 50_000
 """Keys of a domain whose last write this process remembers; beyond, it forgets all and looks again."""
 
@@ -253,13 +256,13 @@ class MongoHistory:
         ]
         versions = self._versions[domain.name]
         batches = self._connection.fetch(versions, queries) if queries else ()
-        found = [RawBSONDocument(row, RAW) for batch in batches for row in bson.split(batch)]
+        found = [RawBSONDocument(row, _AWARE) for batch in batches for row in bson.split(batch)]
         return {tuple(row["_id"][name] for name in domain.key): row for row in found}
 
     def _documents(self, domain: Domain, keys: Sequence[Key]) -> dict[Key, Document]:
         """The documents of records as they are now."""
         batches = self._connection.fetch(domain, [{"filter": {"$or": [_fields(domain, key) for key in keys]}}])
-        found: list[Any] = [RawBSONDocument(row, RAW) for batch in batches for row in bson.split(batch)]
+        found: list[Any] = [RawBSONDocument(row, _AWARE) for batch in batches for row in bson.split(batch)]
         return {tuple(row[name] for name in domain.key): row for row in found}
 
     def _delete(self, domain: Domain, spans: Mapping[Key, Span], kept: Mapping[Key, Sequence[int]] | None = None) -> None:
