@@ -241,7 +241,7 @@ def read_state():
     [("now", InvalidTypeError), (1.5, InvalidTypeError), (True, InvalidTypeError), (datetime(2024, 1, 1), InvalidValueError)],
 )
 def test_a_time_that_is_none(when, error):
-    with pytest.raises(error, match="^when"), kit.simulated_time(when):
+    with pytest.raises(error, match=r"^when"), kit.simulated_time(when):
         pass
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from ._core.blocks import CandleBlocks
 from ._core.hits import EMPTY, LONG_WAY, Hits, bodies, repair_lifetime
 from ._core.keys import first_illegal
-from .candles import CANDLE_DTYPE, CandleArray, align, closed_candles, interval_ms, to_columns, to_dicts
+from .candles import CANDLE_DTYPE, INTERVAL_MS, CandleArray, align, closed_candles, interval_ms, to_columns, to_dicts
 from .domains import Domain
 from .errors import BacktestKitError, InvalidTypeError, InvalidValueError, LookAheadError
 from .metrics import ERRORS, FUTURE_READS, LIST, MISSES, READ, READ_MANY, READS, REMOVE, REMOVES, WRITE, WRITE_MANY, WRITES, Metrics
@@ -364,8 +364,12 @@ class Contract:
         moment = NOW.get()
         if moment is None:
             return False
+        interval = key[2]
+        plain = limit.__class__ is int and since.__class__ is int and interval.__class__ is str
+        if plain and since + limit * INTERVAL_MS.get(interval, 0) <= moment:
+            return False  # as nearly always; what else may be wrong with the arguments is said later
         count, start = self._extent(key, limit, since)
-        step = interval_ms(key[2])
+        step = interval_ms(interval)
         end = start + count * step
         if not count or end <= moment:
             return False
