@@ -176,6 +176,13 @@ class Pending(NamedTuple):
         """Where it will be."""
         return f"{self.folder}/{self.name}"
 
+    def is_there(self) -> bool:
+        """Whether this very content is there already."""
+        try:
+            return read_bytes(self.path)[0] == self.content
+        except FileNotFoundError:
+            return False
+
 
 def publish(files: Sequence[Pending], put: Callable[[str, Pending], bool]) -> int:
     """Write files into existing folders, each whole or not at all; how many were put.
@@ -199,6 +206,12 @@ def publish(files: Sequence[Pending], put: Callable[[str, Pending], bool]) -> in
     for folder in {file.folder for file in files}:
         sync_folder(folder)
     return done
+
+
+def publish_new(files: Sequence[Pending]) -> int:
+    """Write those files that are not there yet, and leave the others as they are; how many were new."""
+    missing = [file for file in files if not os.path.lexists(file.path)]
+    return publish(missing, lambda temporary, file: put_new(temporary, file.path))
 
 
 def sweep(folder: str) -> None:
