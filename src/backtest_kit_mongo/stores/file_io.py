@@ -153,15 +153,23 @@ def put_new(temporary: str, path: str) -> bool:
 
 def keep_link(path: str, kept: str) -> None:
     """Keep the file at ``path`` under another name too, whatever was there; it is the same file, or a copy where links do not exist."""
-    with suppress(FileNotFoundError):
-        os.unlink(kept)
-    try:
-        os.link(path, kept)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        content, _ = read_bytes(path)
-        os.rename(write_new(os.path.dirname(kept), os.path.basename(kept), content), kept)
+    while True:
+        try:
+            os.link(path, kept)
+            return
+        except FileExistsError:
+            os.unlink(kept)
+        except FileNotFoundError:
+            if os.path.isdir(os.path.dirname(kept)):
+                raise  # it is the file that is gone
+            os.mkdir(os.path.dirname(kept))
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            content, _ = read_bytes(path)
+            make_folder(os.path.dirname(kept))
+            os.rename(write_new(os.path.dirname(kept), os.path.basename(kept), content), kept)
+            return
 
 
 class Pending(NamedTuple):

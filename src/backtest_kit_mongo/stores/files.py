@@ -20,7 +20,7 @@ from .file_candles import as_window, read_rows, read_window, write_window
 from .file_history import ALWAYS, Versions
 from .file_io import Pending, make_folder, publish, publish_new, read_bytes, set_aside, storage_errors, write_new
 from .file_layout import Fields, layout_of
-from .file_places import Places, fitting_keys, holds_files
+from .file_places import SUFFIX, Places, fitting_keys, holds_files, record_files
 from .file_values import open_content, pack_record
 from .forks import renew_after_fork
 
@@ -263,7 +263,7 @@ class FileStore:
     def _times(self, folder: str) -> list[int]:
         """The open times (ms) of the candles in a folder, ascending."""
         file = layout_of(_CANDLE).file
-        return sorted(fields["timestamp"] for _, text in self._places.files(folder) for fields in file.splits(text))
+        return sorted(fields["timestamp"] for name in record_files(folder) for fields in file.splits(name.removesuffix(SUFFIX)))
 
     # --- versions ---
 
