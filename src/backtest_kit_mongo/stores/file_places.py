@@ -237,10 +237,16 @@ def _owner(folder: str, part: Part) -> Fields | None:
         return None
     with suppress(ValueError):
         fields = parse(content)
-        if isinstance(fields, dict) and fields.keys() == set(part.fields):
+        if isinstance(fields, dict) and tuple(map(type, map(fields.get, part.fields))) == part.kinds and _is_named(folder, fields, part):
             return fields
-    set_aside(path, status.st_ino, "no key of a folder")
+    set_aside(path, status.st_ino, "it is not the key of this folder")
     return None
+
+
+def _is_named(folder: str, fields: Fields, part: Part) -> bool:
+    """Whether a folder has a name that is made for these fields; it may have been renamed, or copied."""
+    text = part.text(fields) or ""
+    return any(os.path.basename(folder) in (name, _other(name, fields)) for name in (text, _encoded(text, folder=True)))
 
 
 def _other(plain: str, mine: Fields) -> str:
