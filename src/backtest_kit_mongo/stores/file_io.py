@@ -228,7 +228,7 @@ def sweep(folder: str) -> None:
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(TEMPORARY):
-                with suppress(FileNotFoundError, PermissionError):
+                with suppress(FileNotFoundError, PermissionError):  # swept by somebody else, or for somebody else to sweep
                     if now - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS:
                         os.unlink(entry.path)
 

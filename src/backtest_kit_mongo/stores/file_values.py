@@ -29,11 +29,10 @@ _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 
 def pack_record(domain: Domain, record: Record) -> bytes:
     """What the file of a record holds; InvalidTypeError or InvalidValueError for what cannot be stored."""
-    body = record.body
-    if record.removed and (body is None or body.get("removed") is not True):
-        body = {**(body or {}), "removed": True}
     # Through BSON, so that every store takes and refuses the same values.
-    body = _as_json(bson.decode(encode(domain, record.key, {"payload": body}))["payload"])
+    body = _as_json(bson.decode(encode(domain, record.key, {"payload": record.body}))["payload"])
+    if record.removed and domain.soft_delete and (body is None or body.get("removed") is not True):
+        body = {**(body or {}), "removed": True}
     content = msgspec.json.encode(body)
     if record.when is None or not domain.when or record.when == _time_of(domain, body):
         return content
