@@ -44,7 +44,7 @@ def as_window(rows: Sequence[tuple[float, ...]]) -> CandleArray:
 
 def read_rows(folder: str, times: Sequence[int], *, whole: bool) -> list[tuple[float, ...]] | None:
     """The fields of candles in the order of ``times``; missing ones are left out, or (``whole``) make it None."""
-    rows = []
+    rows: list[tuple[float, ...]] = []
     # One descriptor for the folder, so that the path is walked once; the rest is one open, read and close a candle.
     open_file, read, close = os.open, os.read, os.close
     flags = os.O_RDONLY | os.O_CLOEXEC

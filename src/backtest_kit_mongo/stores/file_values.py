@@ -66,7 +66,7 @@ def open_content(domain: Domain, key: Key, content: bytes) -> Record:
         else:
             when = int(bits[1].translate(_FROM_BLANKS), 2)
             when -= (when >> 63) << 64
-    return Record(key, body, when, domain.soft_delete and body is not None and body.get("removed") is True)
+    return Record(key, body, when, domain.soft_delete and isinstance(body, dict) and body.get("removed") is True)
 
 
 def _time_of(domain: Domain, body: Any) -> int | None:
