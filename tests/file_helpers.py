@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +58,22 @@ def candles(count, start=START, step=MINUTE, price=100.5):
     rows["timestamp"] = start + np.arange(count) * step
     rows["open"] = rows["high"] = rows["low"] = rows["close"] = price
     return rows
+
+
+def in_child(work):
+    """Run ``work`` in a forked child; what it raised, as text."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os.write(writer, b"-")
+        except BaseException as error:  # noqa: BLE001 - the parent says what it is
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return text

@@ -248,6 +248,21 @@ def test_record_whose_key_cannot_be_told_is_left_out_with_a_warning(store, folde
     assert len(warnings) == 1
 
 
+def test_key_is_told_by_other_records_of_the_folder(store, folder, warnings):
+    """A strategy's signals say where its name ends; levels and empty records of the same name are then its own too."""
+    plant(folder, "data/partial/BTC_a_b_c/id1.json", {"id1": {"profitLevels": [], "lossLevels": []}})
+    plant(folder, "data/schedule/BTC_a_b_c/BTC.json", b"null")
+    plant(folder, "data/risk/main_b_c/positions.json", [])
+    plant(folder, "data/storage/live/x.json", {"id": "x", "symbol": "BTC", "strategyName": "a", "exchangeName": "b_c"})
+    assert all_keys(store, "partial") == [("BTC", "a", "b_c", "id1")]
+    assert all_keys(store, "schedule") == [("BTC", "a", "b_c")]
+    assert all_keys(store, "risk") == [("main", "b_c")]
+    assert warnings == []
+    plant(folder, "data/storage/live/y.json", {"id": "y", "symbol": "BTC", "strategyName": "a_b", "exchangeName": "c"})
+    assert all_keys(store, "partial") == all_keys(store, "risk") == []
+    assert len(warnings) == 2
+
+
 def test_foreign_row_is_still_given_to_whoever_asks(store, folder):
     """The engine itself passes over a row of another exchange; no key but this one fits the folder."""
     plant(folder, "data/signal/BTC_sma_binance/BTC.json", {"symbol": "BTC", "exchangeName": "okx"})

@@ -9,13 +9,11 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
-from file_helpers import START, TRIPLE, Lines, all_keys, candles, files_in, get, keys, plant, put
+from file_helpers import START, TRIPLE, Lines, all_keys, candles, files_in, get, in_child, keys, plant, put
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
@@ -55,25 +53,6 @@ def small_disk(tmp_path):
         pytest.skip("this user may not mount a file system")
     yield place
     subprocess.run(["umount", "--lazy", place], check=True)
-
-
-def in_child(work):
-    """Run ``work`` in a forked child; what it raised, as text."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-            os.write(writer, b"-")
-        except BaseException as error:  # noqa: BLE001 - the parent says what it is
-            os.write(writer, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as answer:
-        text = answer.read()
-    os.waitpid(child, 0)
-    return text
 
 
 # --- no room, no rights ----------------------------------------------------------------------------------------------
@@ -285,15 +264,33 @@ def test_positions_must_be_a_list_and_rows_must_not(store, folder, warnings):
     assert len(warnings) == 2
 
 
-def test_damaged_note_of_a_folder_is_set_aside(store, folder, warnings):
+NOTES = [
+    b"{", b"[]", b'{"symbol":"BTCUSDT"}', b'{"symbol":"BTCUSDT","strategyName":5,"exchangeName":"binance"}',
+    b'{"symbol":"x","strategyName":"y","exchangeName":"z"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("note", NOTES)
+def test_damaged_note_of_a_folder_is_set_aside(store, folder, warnings, note):
     put(store, "strategy", TRIPLE, {"n": 1})
-    (folder / "data/strategy/BTCUSDT_sma_binance/.key").write_bytes(b"{")
+    (folder / "data/strategy/BTCUSDT_sma_binance/.key").write_bytes(note)
     fresh = FileStore(folder)
     assert get(fresh, "strategy", TRIPLE).body == {"n": 1}
     assert all_keys(fresh, "strategy") == [TRIPLE]
     assert len(warnings) == 1
     put(fresh, "strategy", TRIPLE, {"n": 2})
     assert json.loads((folder / "data/strategy/BTCUSDT_sma_binance/.key").read_bytes())["strategyName"] == "sma"
+
+
+def test_renamed_folder_is_that_of_its_new_name(store, folder, warnings):
+    """As with the original, where a folder has no note."""
+    put(store, "strategy", TRIPLE, {"n": 1})
+    (folder / "data/strategy/BTCUSDT_sma_binance").rename(folder / "data/strategy/BTCUSDT_ema_binance")
+    fresh = FileStore(folder)
+    assert get(fresh, "strategy", ("BTCUSDT", "ema", "binance")).body == {"n": 1}
+    assert get(fresh, "strategy", TRIPLE) is None
+    assert all_keys(fresh, "strategy") == [("BTCUSDT", "ema", "binance")]
+    assert len(warnings) == 1
 
 
 def test_lost_note_of_a_long_name_is_said(store, folder, warnings):
@@ -378,120 +375,3 @@ def test_error_in_the_middle_of_a_batch_leaves_no_temporary(store, folder, monke
     assert caught.value.errno == errno.EIO
     assert [record.body["n"] for record in store.scan(DOMAINS["memory"], ("s", "n"))] == [1, 0, 0]
     assert files_in(folder) == ["memory/s/n/a.json", "memory/s/n/b.json", "memory/s/n/c.json"]
-
-
-# --- threads and processes -------------------------------------------------------------------------------------------
-
-
-def test_readers_never_see_half_a_record(store, folder):
-    """While others replace it."""
-    sizes = [10, 100_000, 3000]
-    put(store, "state", KEY, {"size": 10, "text": "x" * 10})
-    stop, errors = threading.Event(), []
-
-    def write(number):
-        own = FileStore(folder)
-        for round in range(60):
-            size = sizes[(number + round) % 3]
-            put(own, "state", KEY, {"size": size, "text": "x" * size})
-
-    def read():
-        while not stop.is_set():
-            body = get(store, "state", KEY).body
-            if len(body["text"]) != body["size"]:
-                errors.append(body["size"])
-
-    readers = [threading.Thread(target=read) for _ in range(2)]
-    writers = [threading.Thread(target=write, args=(number,)) for number in range(2)]
-    for thread in readers + writers:
-        thread.start()
-    for thread in writers:
-        thread.join()
-    stop.set()
-    for thread in readers:
-        thread.join()
-    assert errors == []
-    assert files_in(folder) == ["state/s/b/b.json"]
-
-
-CHILD = """
-import sys
-from pathlib import Path
-import numpy as np
-from file_helpers import candles, put
-from backtest_kit_mongo.stores.files import FileStore
-folder, number = Path(sys.argv[1]), int(sys.argv[2])
-print("ready", flush=True)
-sys.stdin.readline()
-store = FileStore(folder)
-key = [("a_b", "c", "e"), ("a", "b_c", "e"), ("a_b_c", "", "e")][number % 3]
-put(store, "strategy", key, {"key": list(key)})
-for row in range(30):
-    put(store, "log", (f"l{row}",), {"by": number})
-    put(store, "storage", (True, f"{number}-{row}"), {"id": f"{number}-{row}"})
-print(store.write_candles("BTC", "1m", "binance", candles(200, price=number + 1.0)))
-"""
-
-
-def test_processes_share_a_folder(folder):
-    """Each claims its own of folders that join to one name, first writes win where they should, and nothing is lost."""
-    tests = str(Path(__file__).parent)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, *sys.path])}
-    children = [
-        subprocess.Popen([sys.executable, "-c", CHILD, folder, str(number)], stdin=-1, stdout=-1, text=True, env=environment)
-        for number in range(6)
-    ]
-    for child in children:
-        assert child.stdout.readline() == "ready\n"
-    for child in children:
-        child.stdin.write("\n")
-        child.stdin.flush()
-    new = [int(child.communicate(timeout=60)[0]) for child in children]
-    assert [child.returncode for child in children] == [0] * 6
-    assert sum(new) == 200
-    store = FileStore(folder)
-    for key in (("a_b", "c", "e"), ("a", "b_c", "e"), ("a_b_c", "", "e")):
-        assert get(store, "strategy", key).body == {"key": list(key)}
-    assert len(all_keys(store, "log")) == 30
-    assert len(all_keys(store, "storage")) == 180
-    assert len(store.read_candles("BTC", "1m", "binance", START, 200)) == 200
-    assert not [path for path in files_in(folder) if ".tmp-" in path or "corrupt" in path]
-
-
-def test_child_of_a_fork_goes_on(store):
-    """Though another thread of the parent held the lock."""
-    put(store, "memory", ("s", "n", "m"), {"n": 1})
-    held, done = threading.Event(), threading.Event()
-
-    def hold():
-        with store._lock:
-            held.set()
-            done.wait(20)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait(20)
-
-    def work():
-        signal.alarm(10)
-        put(store, "memory", ("s", "n", "m"), {"n": 2})
-        store.remove(DOMAINS["memory"], [("s", "n", "m")])
-
-    answer = in_child(work)
-    done.set()
-    thread.join()
-    assert answer == "-"
-    assert get(store, "memory", ("s", "n", "m")).removed
-
-
-def test_no_file_stays_open(store, folder):
-    before = len(os.listdir("/proc/self/fd"))
-    plant(folder, "state/s/bad/bad.json", b"{")
-    for number in range(20):
-        put(store, "state", ("s", f"b{number}"), {})
-        get(store, "state", ("s", "bad"))
-    store.write_candles("BTC", "1m", "binance", candles(50))
-    store.read_candles("BTC", "1m", "binance", START, 51)
-    next(store.scan(STATE, ()))
-    store.close()
-    assert len(os.listdir("/proc/self/fd")) == before

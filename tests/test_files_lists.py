@@ -71,6 +71,21 @@ def test_lists_come_in_natural_order_and_a_limit_takes_the_last(store):
     assert [record.body for record in store.scan(DOMAINS["log"], (), limit=1, bodies=False)] == [None]
 
 
+@pytest.mark.parametrize("name", ["log", "storage", "notification"])
+def test_rows_that_stay_the_same_are_not_written_again(store, folder, name):
+    """A list is written as a whole for each row that is new."""
+    head = () if name == "log" else (True,)
+    rows = [Record((*head, f"r{number}"), {"id": f"r{number}"}) for number in range(5)]
+    store.write(DOMAINS[name], rows)
+    before = {path: path.stat().st_ino for path in folder.rglob("*.json")}
+    store.write(DOMAINS[name], [*rows[:3], rows[3]._replace(body={"id": "r3", "n": 2}), *rows[4:], Record((*head, "r5"), {"id": "r5"})])
+    changed = {path.stem for path in folder.rglob("*.json") if before.get(path) != path.stat().st_ino}
+    assert changed == ({"r5"} if name == "log" else {"r3", "r5"})
+    assert len(all_keys(store, name)) == 6
+    store.write(DOMAINS[name], [rows[1]._replace(body={"id": "r1", "n": 1}), rows[1]])
+    assert get(store, name, rows[1].key) == rows[1]
+
+
 @pytest.mark.parametrize(("prefix", "wanted"), [
     ((), [("a", "x", "1"), ("a", "y", "1"), ("a", "y", "2"), ("b", "x", "1")]),
     (("a",), [("a", "x", "1"), ("a", "y", "1"), ("a", "y", "2")]),

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from ..candles import CANDLE_DTYPE, CandleArray, to_dicts
-from .file_io import Pending, publish, put_new, read_bytes, set_aside
+from .file_io import Pending, publish_new, read_bytes, set_aside
 
 __all__ = ["as_window", "read_rows", "read_window", "write_window"]
 
@@ -44,7 +44,7 @@ def as_window(rows: Sequence[tuple[float, ...]]) -> CandleArray:
 
 def read_rows(folder: str, times: Sequence[int], *, whole: bool) -> list[tuple[float, ...]] | None:
     """The fields of candles in the order of ``times``; missing ones are left out, or (``whole``) make it None."""
-    rows = []
+    rows: list[tuple[float, ...]] = []
     # One descriptor for the folder, so that the path is walked once; the rest is one open, read and close a candle.
     open_file, read, close = os.open, os.read, os.close
     flags = os.O_RDONLY | os.O_CLOEXEC
@@ -110,6 +110,5 @@ def _second_look(path: str, time: int) -> _Candle | None:
 
 def write_window(folder: str, candles: CandleArray) -> int:
     """Write those candles that are not there yet into an existing folder; how many were new."""
-    named = ((f"{candle['timestamp']}.json", candle) for candle in to_dicts(candles))
-    files = [Pending(folder, name, msgspec.json.encode(candle)) for name, candle in named if not os.path.lexists(f"{folder}/{name}")]
-    return publish(files, lambda temporary, file: put_new(temporary, file.path))
+    rows = to_dicts(candles)
+    return publish_new([Pending(folder, f"{candle['timestamp']}.json", msgspec.json.encode(candle)) for candle in rows])

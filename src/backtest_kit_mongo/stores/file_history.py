@@ -73,8 +73,6 @@ class Versions:
         folder = _folder(path)
         older = known.when is not None and known.when < when
         if older:
-            with suppress(FileExistsError):
-                os.mkdir(folder)
             # Not told to the disk by itself: the names of both folders go there together when that of the record does.
             keep_link(path, f"{folder}/{known.when}")
         identity = _identity(temporary)

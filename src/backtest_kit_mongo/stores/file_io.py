@@ -153,15 +153,23 @@ def put_new(temporary: str, path: str) -> bool:
 
 def keep_link(path: str, kept: str) -> None:
     """Keep the file at ``path`` under another name too, whatever was there; it is the same file, or a copy where links do not exist."""
-    with suppress(FileNotFoundError):
-        os.unlink(kept)
-    try:
-        os.link(path, kept)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        content, _ = read_bytes(path)
-        os.rename(write_new(os.path.dirname(kept), os.path.basename(kept), content), kept)
+    while True:
+        try:
+            os.link(path, kept)
+            return
+        except FileExistsError:
+            os.unlink(kept)
+        except FileNotFoundError:
+            if os.path.isdir(os.path.dirname(kept)):
+                raise  # it is the file that is gone
+            os.mkdir(os.path.dirname(kept))
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            content, _ = read_bytes(path)
+            make_folder(os.path.dirname(kept))
+            os.rename(write_new(os.path.dirname(kept), os.path.basename(kept), content), kept)
+            return
 
 
 class Pending(NamedTuple):
@@ -175,6 +183,13 @@ class Pending(NamedTuple):
     def path(self) -> str:
         """Where it will be."""
         return f"{self.folder}/{self.name}"
+
+    def is_there(self) -> bool:
+        """Whether this very content is there already."""
+        try:
+            return read_bytes(self.path)[0] == self.content
+        except FileNotFoundError:
+            return False
 
 
 def publish(files: Sequence[Pending], put: Callable[[str, Pending], bool]) -> int:
@@ -201,13 +216,19 @@ def publish(files: Sequence[Pending], put: Callable[[str, Pending], bool]) -> in
     return done
 
 
+def publish_new(files: Sequence[Pending]) -> int:
+    """Write those files that are not there yet, and leave the others as they are; how many were new."""
+    missing = [file for file in files if not os.path.lexists(file.path)]
+    return publish(missing, lambda temporary, file: put_new(temporary, file.path))
+
+
 def sweep(folder: str) -> None:
     """Delete temporaries that a process left behind when it was killed."""
     now = time.time()
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(TEMPORARY):
-                with suppress(FileNotFoundError, PermissionError):
+                with suppress(FileNotFoundError, PermissionError):  # swept by somebody else, or for somebody else to sweep
                     if now - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS:
                         os.unlink(entry.path)
 

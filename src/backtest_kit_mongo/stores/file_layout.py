@@ -52,9 +52,9 @@ class Part:
     def __init__(self, domain: Domain, text: str) -> None:
         self.fields = tuple(re.findall(r"{(\w+)}", text))
         self.word = "" if self.fields else text
-        self._kinds = tuple(domain.kinds[domain.key.index(name)] for name in self.fields)
+        self.kinds = tuple(domain.kinds[domain.key.index(name)] for name in self.fields)
         # Two texts with an underscore between them cannot be told apart again.
-        self.joined = self._kinds.count(str) > 1
+        self.joined = self.kinds.count(str) > 1
 
     def text(self, fields: Fields) -> str | None:
         """The name at this part for the fields of a key; None where it is left out."""
@@ -72,11 +72,11 @@ class Part:
         """All fields that ``text`` can come from."""
         if not self.fields:
             return [{}] if text == self.word else []
-        if self._kinds[-1] is int:
+        if self.kinds[-1] is int:
             return [{self.fields[0]: int(text)}] if re.fullmatch(r"0|-?[1-9][0-9]*", text, re.ASCII) else []
         tail: Fields = {}
         names = self.fields
-        if self._kinds[-1] is bool:
+        if self.kinds[-1] is bool:
             head, _, mode = text.rpartition("_")
             if mode not in _MODES or (len(names) == 1 and text != mode) or (len(names) > 1 and mode == text):
                 return []

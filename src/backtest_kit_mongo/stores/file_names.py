@@ -65,22 +65,26 @@ def plain_name(component: str, *, folder: bool = False) -> str:
 
 # --- order ---
 
-# As Unicode collation has them: these before digits, digits before letters.
-_MARKS: Final = {mark: index for index, mark in enumerate("\t\n\v\f\r _-,;:!?.'\"()[]{}@*/\\&#%`^+<=>|~$")}
+# As Unicode collation has them: these first, then digits, then letters. No rank is that of a digit, of _NUMBER or of a letter.
+_RANKS: Final = {ord(mark): rank for rank, mark in enumerate("\t\n\v\f\r _-,;:!?.'\"()[]{}@*/\\&#%`^+<=>|~$")}
+_NUMBER: Final = "@"
+_DIGITS: Final = re.compile("([0-9]+)")
 
 
-def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
     """A key to sort by: runs of digits as numbers, without regard to case and accents; equal ones by code point.
 
     It is ``localeCompare`` with ``numeric: true`` and ``sensitivity: "base"`` of JavaScript, for ids as they occur.
     """
-    key: list[tuple[int, int, str]] = []
-    for part in re.findall(r"[0-9]+|[^0-9]", name):
-        if part[0] in "0123456789":
-            digits = part.lstrip("0")
-            key.append((1, len(digits), digits))
-        elif part in _MARKS:
-            key.append((0, _MARKS[part], ""))
+    text = (
+        name if name.isascii() else "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    )
+    pieces: list[str | tuple[int, str]] = []
+    for index, piece in enumerate(_DIGITS.split(text.casefold().translate(_RANKS))):
+        if index % 2:
+            digits = piece.lstrip("0")
+            pieces[-1] = f"{pieces[-1]}{_NUMBER}"
+            pieces.append((len(digits), digits))
         else:
-            key.extend((2, 0, letter) for letter in unicodedata.normalize("NFKD", part).casefold() if not unicodedata.combining(letter))
-    return key, name
+            pieces.append(piece)
+    return pieces, name

@@ -21,7 +21,7 @@ from .file_layout import Fields, Layout, Part, agrees, layout_of
 from .file_names import encode_name, hash_of, is_hashed, natural, plain_name
 from .file_values import parse
 
-__all__ = ["SUFFIX", "Places", "fitting_keys", "holds_files"]
+__all__ = ["SUFFIX", "Places", "fitting_keys", "holds_files", "record_files"]
 
 SUFFIX: Final = ".json"
 
@@ -138,7 +138,7 @@ class Places:
 
     def files(self, folder: str) -> list[tuple[str, str]]:
         """The files of records in a folder, and the text that each name stands for, in natural order."""
-        names = [(name, text) for name in _files(folder) if (text := _text(folder, name, SUFFIX)) is not None]
+        names = [(name, text) for name in record_files(folder) if (text := _text(folder, name, SUFFIX)) is not None]
         names.sort(key=lambda one: natural(one[1]))
         return names
 
@@ -203,7 +203,8 @@ def _note_name(parent: str, component: str, text: str) -> None:
         put_new(write_new(parent, "name", text.encode()), path)
 
 
-def _files(folder: str) -> list[str]:
+def record_files(folder: str) -> list[str]:
+    """The names of the files of records in a folder, in no order; none if it is not there."""
     try:
         return [name for name in os.listdir(folder) if name.endswith(SUFFIX) and not name.startswith(".")]
     except FileNotFoundError:
@@ -236,10 +237,16 @@ def _owner(folder: str, part: Part) -> Fields | None:
         return None
     with suppress(ValueError):
         fields = parse(content)
-        if isinstance(fields, dict) and fields.keys() == set(part.fields):
+        if isinstance(fields, dict) and tuple(map(type, map(fields.get, part.fields))) == part.kinds and _is_named(folder, fields, part):
             return fields
-    set_aside(path, status.st_ino, "no key of a folder")
+    set_aside(path, status.st_ino, "it is not the key of this folder")
     return None
+
+
+def _is_named(folder: str, fields: Fields, part: Part) -> bool:
+    """Whether a folder has a name that is made for these fields; it may have been renamed, or copied."""
+    text = part.text(fields) or ""
+    return any(os.path.basename(folder) in (name, _other(name, fields)) for name in (text, _encoded(text, folder=True)))
 
 
 def _other(plain: str, mine: Fields) -> str:
@@ -270,7 +277,7 @@ def _claim(folder: str, fields: Fields) -> None:
 def _is_free(layout: Layout, mine: Fields, folder: str) -> bool:
     """Whether nothing in a folder without a note, of the original's then, says that it is another key's."""
     assert layout.joined is not None
-    for name in islice(_files(folder), _MOST_LOOKED_AT):
+    for name in islice(record_files(folder), _MOST_LOOKED_AT):
         body = None
         with suppress(FileNotFoundError, ValueError):
             body = parse(read_bytes(f"{folder}/{name}")[0])

@@ -29,11 +29,10 @@ _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 
 def pack_record(domain: Domain, record: Record) -> bytes:
     """What the file of a record holds; InvalidTypeError or InvalidValueError for what cannot be stored."""
-    body = record.body
-    if record.removed and (body is None or body.get("removed") is not True):
-        body = {**(body or {}), "removed": True}
     # Through BSON, so that every store takes and refuses the same values.
-    body = _as_json(bson.decode(encode(domain, record.key, {"payload": body}))["payload"])
+    body = _as_json(bson.decode(encode(domain, record.key, {"payload": record.body}))["payload"])
+    if record.removed and domain.soft_delete and (body is None or body.get("removed") is not True):
+        body = {**(body or {}), "removed": True}
     content = msgspec.json.encode(body)
     if record.when is None or not domain.when or record.when == _time_of(domain, body):
         return content
@@ -67,7 +66,7 @@ def open_content(domain: Domain, key: Key, content: bytes) -> Record:
         else:
             when = int(bits[1].translate(_FROM_BLANKS), 2)
             when -= (when >> 63) << 64
-    return Record(key, body, when, domain.soft_delete and body is not None and body.get("removed") is True)
+    return Record(key, body, when, domain.soft_delete and isinstance(body, dict) and body.get("removed") is True)
 
 
 def _time_of(domain: Domain, body: Any) -> int | None:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
@@ -17,9 +18,9 @@ from ..metrics import BYTES_READ, BYTES_WRITTEN, Metrics
 from .base import History, Key, Record
 from .file_candles import as_window, read_rows, read_window, write_window
 from .file_history import ALWAYS, Versions
-from .file_io import Pending, make_folder, publish, put_new, read_bytes, set_aside, storage_errors, write_new
+from .file_io import Pending, make_folder, publish, publish_new, read_bytes, set_aside, storage_errors, write_new
 from .file_layout import Fields, layout_of
-from .file_places import Places, fitting_keys, holds_files
+from .file_places import SUFFIX, Places, fitting_keys, holds_files, record_files
 from .file_values import open_content, pack_record
 from .forks import renew_after_fork
 
@@ -28,6 +29,10 @@ __all__ = ["FileStore"]
 R = TypeVar("R")
 
 _CANDLE: Final = DOMAINS["candle"]
+
+# What says in its payload whose it is, and which fields of a key it says.
+_TELLING: Final = ("signal", "schedule", "recent", "storage")
+_CONTEXT: Final = ("symbol", "strategyName", "exchangeName")
 
 _ATTEMPTS: Final = 3  # of a write below whose feet folders are deleted
 
@@ -110,12 +115,14 @@ class FileStore:
             folder = self._places.prepare(domain, record.key)
             files.append(Pending(folder, self._places.file(domain, record.key, folder, note=True), content))
         if domain.write == "insert_once":
-            publish(files, lambda temporary, file: put_new(temporary, file.path))
+            publish_new(files)
         elif domain.name in self._history.domains:
             times = iter([_time(record) for record in records])
             publish(files, lambda temporary, file: self._replace(domain, temporary, file.path, next(times)))
         else:
-            publish(files, self._rename)
+            # Whole lists are written again for each row that is new: those that stay the same cost a look only.
+            last = {file.path: file for file in files}.values()
+            publish([file for file in last if domain.keyed or not file.is_there()], self._rename)
 
     def _rename(self, temporary: str, file: Pending) -> bool:
         with self._lock:
@@ -173,38 +180,50 @@ class FileStore:
 
     def _all(self, domain: Domain, prefix: Key, *, backwards: bool = False) -> Iterator[Record]:
         step = -1 if backwards else 1
+        contexts = cache(self._contexts)
         with storage_errors(f"{domain.name}: the records cannot be listed"):
             for folder, fields in list(self._places.folders(domain, layout_of(domain).fields(prefix)))[::step]:
                 files = self._places.files(folder)[::step]
-                for record in self._in_folder(domain, folder, fields, files):
+                for record in self._in_folder(domain, folder, fields, files, contexts):
                     if record.key[: len(prefix)] == prefix:
                         yield record
 
-    def _in_folder(self, domain: Domain, folder: str, fields: Fields | None, files: Sequence[tuple[str, str]]) -> Iterator[Record]:
+    def _in_folder(
+        self, domain: Domain, folder: str, fields: Fields | None, files: Sequence[tuple[str, str]], contexts: Callable[[], set[Key]]
+    ) -> Iterator[Record]:
         layout = layout_of(domain)
-        ambiguous = 0
+        left_out = 0
         for name, text in files:
             path = f"{folder}/{name}"
-            if fields is not None:
-                for key in layout.keys(fields, "", text):
-                    record = self._load(domain, key, path)
-                    if record is not None:
-                        yield record
-                continue
-            record = self._load(domain, (), path)
-            if record is not None:
+            for key in () if fields is None else layout.keys(fields, "", text):
+                if (record := self._load(domain, key, path)) is not None:
+                    yield record
+            if fields is None and (record := self._load(domain, (), path)) is not None:
                 keys = fitting_keys(layout, folder, name, record.body)
+                if len(keys) > 1:
+                    keys = [key for key in keys if _is_said(layout.fields(key), contexts())]
                 if len(keys) == 1:
                     yield record._replace(key=keys[0])
                 else:
-                    ambiguous += 1
-        if ambiguous:
+                    left_out += 1
+        if left_out:
             names = ", ".join(layout.folders[-1].fields)
             log(
                 "warning",
-                f"{ambiguous} records of {folder} are left out of a list: nothing says where one of {names} ends in its name and the next "
+                f"{left_out} records of {folder} are left out of a list: nothing says where one of {names} ends in its name and the next "
                 "begins; each can be read by its key, and a write makes clear whose the folder is",
             )
+
+    def _contexts(self) -> set[Key]:
+        """The symbols, strategies and exchanges that records say of themselves."""
+        found = set()
+        for name in _TELLING:
+            for folder, _ in self._places.folders(DOMAINS[name], {}):
+                for file, _ in self._places.files(folder):
+                    record = self._load(DOMAINS[name], (), f"{folder}/{file}")
+                    if record is not None and record.body is not None:
+                        found.add(tuple(str(record.body.get(field)) for field in _CONTEXT))
+        return found
 
     # --- candles ---
 
@@ -244,7 +263,7 @@ class FileStore:
     def _times(self, folder: str) -> list[int]:
         """The open times (ms) of the candles in a folder, ascending."""
         file = layout_of(_CANDLE).file
-        return sorted(fields["timestamp"] for _, text in self._places.files(folder) for fields in file.splits(text))
+        return sorted(fields["timestamp"] for name in record_files(folder) for fields in file.splits(name.removesuffix(SUFFIX)))
 
     # --- versions ---
 
@@ -292,6 +311,11 @@ class FileStore:
 
 def _time(record: Record) -> int:
     return ALWAYS if record.when is None else record.when
+
+
+def _is_said(fields: Fields, contexts: set[Key]) -> bool:
+    """Whether some record is of the symbol, the strategy and the exchange in ``fields``, as far as they are there."""
+    return any(all(fields.get(name, value) == value for name, value in zip(_CONTEXT, context, strict=True)) for context in contexts)
 
 
 def _fits(record: Record, domain: Domain, path: str) -> bool:
