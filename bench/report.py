@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from targets import PAYS, TARGETS, shortfall
+from targets import COSTS, PAYS, TARGETS, shortfall
 
 __all__ = ["load"]
 
@@ -85,6 +85,17 @@ def pays_lines(rows: Sequence[Row]) -> list[list[str]]:
             row = find(rows, work, placement)
             if row is not None:
                 lines.append([work, CORES[placement], *(amount(row["values"][side], row["unit"]) for side in sides)])
+    return lines
+
+
+def costs_lines(rows: Sequence[Row]) -> list[list[str]]:
+    """What else a call can cost, beside the usual one."""
+    lines = [["work", "how", "takes", "times"]]
+    for work in COSTS:
+        row = find(rows, work, "apart")
+        if row is not None:
+            lines.append([work, "MongoDB, in its memory, synchronous", amount(row["values"]["ours"], row["unit"]), ""])
+            lines += [["", name, amount(row["values"][name], row["unit"]), number(ratio)] for name, ratio in row["ratios"].items()]
     return lines
 
 
@@ -169,6 +180,9 @@ def main() -> None:
     pays = pays_lines(rows)
     if len(pays) > 1:
         parts += ["Redis: where it pays (a read in a process that knows no id)" + ":" * as_markdown, table(pays)]
+    costs = costs_lines(rows)
+    if len(costs) > 1:
+        parts += ["What other stores, durability and the async face cost, two cores" + ":" * as_markdown, table(costs)]
     tables = "\n\n".join(parts)
     if given.into is not None:
         replace(given.into, tables)

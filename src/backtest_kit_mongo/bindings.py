@@ -140,7 +140,7 @@ class Bindings:
             effective = config if self._servers is None else _at(self._servers, config)
             self.history = History(frozenset(config.CC_HISTORY), config.CC_HISTORY_LIMIT, config.CC_HISTORY_DAYS)
             self.look_ahead = config.CC_LOOK_AHEAD
-            before, self._mongo = self._mongo, MongoStore(effective, self.metrics)
+            before, self._mongo = self._mongo, MongoStore(effective, self.metrics, self.history)
             self._given, self._config, self._made = config, effective, {}
             self._refresh()
         if before is not None:

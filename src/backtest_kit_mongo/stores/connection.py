@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
@@ -28,6 +28,7 @@ from pymongo.write_concern import WriteConcern
 
 from .._core.bson import RecordReader, decode, split
 from .._core.hits import Hits
+from .._core.link import Unusual
 from .._core.op_msg import NOT_TAKEN, MongoLink, upserted_ids
 from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
 from ..domains import Domain
@@ -123,13 +124,13 @@ class MongoConnection:
 
     def collection(self, domain: Domain) -> Collection[Document]:
         """The collection of a domain: read from the primary (else a write might not be seen), written as durability asks."""
-        found = self._collections.get(domain.name)
+        found = self._collections.get(domain.collection)
         if found is None:
             client = self.client
             found = self.database.get_collection(
                 domain.collection, read_preference=ReadPreference.PRIMARY, write_concern=self._write_concern(client)
             )
-            self._collections[domain.name] = found
+            self._collections[domain.collection] = found
         return found
 
     def _write_concern(self, client: MongoClient[Document]) -> WriteConcern:
@@ -141,9 +142,9 @@ class MongoConnection:
         return WriteConcern(**wanted)
 
     def _messages_of(self, domain: Domain) -> Messages:
-        found = self._messages.get(domain.name)
+        found = self._messages.get(domain.collection)
         if found is None:
-            found = self._messages[domain.name] = Messages(self.collection(domain))
+            found = self._messages[domain.collection] = Messages(self.collection(domain))
         return found
 
     @property
@@ -222,7 +223,7 @@ class MongoConnection:
     def fetch(self, domain: Domain, queries: Sequence[Document]) -> Iterator[bytes]:
         """All documents of some queries, one after the other, in batches of BSON. For answers that are taken whole.
 
-        A query is a dict of ``filter`` and perhaps ``sort`` (field -> direction), ``projection`` and ``limit``, as in MongoDB's find.
+        A query is a dict of ``filter`` and perhaps ``sort`` (field -> direction), ``projection``, ``skip`` and ``limit``, as in find.
         After a connection broke, documents of one query may come twice.
         """
         messages = self._messages_of(domain)
@@ -232,9 +233,9 @@ class MongoConnection:
             self._count(domain, BYTES_READ, len(batch))
             yield batch
         for query in queries[done:]:
+            options = {name: value for name, value in query.items() if name not in ("filter", "sort")}
             sort = list(query.get("sort", {}).items()) or None
-            options = {"sort": sort, "projection": query.get("projection"), "limit": query.get("limit", 0), "batch_size": WHOLE}
-            yield from self.find(domain, query["filter"], **options)
+            yield from self.find(domain, query["filter"], sort=sort, batch_size=WHOLE, **options)
 
     def fetch_by_ids(self, domain: Domain, values: list[bytes]) -> Iterator[bytes]:
         """The documents of some ids (12 bytes each), in no order, in batches of BSON."""
@@ -267,24 +268,41 @@ class MongoConnection:
         outcome = self._lane.call(MongoLink.upserted, command_bytes)
         if outcome is not NOT_TAKEN:
             return outcome
-        collection = self.collection(domain)
-        command = {
-            "findAndModify": collection.name,
-            "query": wanted,
-            "update": update,
-            "upsert": True,
-            "new": True,
-            "fields": {"_id": True},
-            "writeConcern": collection.write_concern.document,
-        }
 
-        def run() -> tuple[bytes | None, bool]:
-            reply = collection.database.command(command)
+        def take(reply: Document) -> tuple[bytes | None, bool]:
+            return _id_bytes(reply["value"]["_id"]), not reply["lastErrorObject"]["updatedExisting"]
+
+        return self._find_and_modify(domain, self._messages_of(domain).upsert_command(wanted, update), take)
+
+    def upsert_both(
+        self, domain: Domain, change: tuple[Document, Document], other: Domain, other_change: tuple[Document, Document]
+    ) -> tuple[bytes | None, Document | None]:
+        """Upsert one document, then one of another collection: (filter, update) each.
+
+        The ``_id`` of the first (None if that is no ObjectId), and its ``_id`` and ``when`` as they were before; None if it is new.
+        """
+        # The acknowledgement of the second covers the first, which is earlier in the same journal and oplog.
+        first = self._messages_of(domain).upsert(*change, before=True)
+        [(_, second)] = self._messages_of(other).upserts([other_change], ordered=False)
+        self._count(domain, BYTES_WRITTEN, len(first) + sum(map(len, second)))
+        answer = self._lane.call(_ask_both, first, second)
+        if answer is not NOT_TAKEN:
+            return _id_before(decode(answer))
+        outcome = self._find_and_modify(domain, self._messages_of(domain).upsert_command(*change, before=True), _id_before)
+        self.upsert_many(other, [other_change], ordered=False)
+        return outcome
+
+    def _find_and_modify(self, domain: Domain, command: Document, take: Callable[[Document], R]) -> R:
+        """What ``take`` makes of the reply to findAndModify."""
+        collection = self.collection(domain)
+
+        def run() -> R:
+            reply = collection.database.command({**command, "writeConcern": collection.write_concern.document})
             failure = reply.get("writeConcernError")
             if failure is not None:
                 error = WTimeoutError if failure.get("code") == 64 else WriteConcernError
                 raise error(failure.get("errmsg", "write concern error"), failure.get("code"), failure)
-            return _id_bytes(reply["value"]["_id"]), not reply["lastErrorObject"]["updatedExisting"]
+            return take(reply)
 
         return retried(domain, run)
 
@@ -357,6 +375,19 @@ class MongoConnection:
                 client.close()
 
 
+def _ask_both(link: MongoLink, first: bytes, second: Sequence[bytes]) -> bytes:
+    """The reply to the first of two messages that are on their way at once; both must be plain success."""
+    link.post(first)
+    link.post(*second)
+    try:
+        answer = link.success()
+    except Unusual:
+        link.reply()  # nobody wants it, but it must be out of the way
+        raise
+    link.success()
+    return answer
+
+
 def _insert_new(collection: Collection[Document], domain: Domain, documents: list[Any]) -> set[int]:
     """Insert documents; the positions of those whose key another writer had inserted first."""
     try:
@@ -374,6 +405,12 @@ def _lost_inserts(domain: Domain, reply: Document) -> set[int] | None:
     if reply.get("ok") != 1 or "writeConcernError" in reply or (failures and not lost_races(domain, BulkWriteError(reply))):
         return None
     return {failure["index"] for failure in failures}
+
+
+def _id_before(reply: Document) -> tuple[bytes | None, Document | None]:
+    """From the reply of findAndModify: the id of the document, and what was there before."""
+    before = reply["value"]
+    return _id_bytes(reply["lastErrorObject"]["upserted"] if before is None else before["_id"]), before
 
 
 def _id_bytes(value: Any) -> bytes | None:

@@ -69,23 +69,26 @@ class Versions:
         ``time_of`` gives the time of a record's file, None if it is none.
         """
         known = self._look(path, time_of)
+        self._known.pop(path, None)  # should this fail half way
         folder = _folder(path)
-        if known.when is not None and known.when < when:
+        older = known.when is not None and known.when < when
+        if older:
             with suppress(FileExistsError):
                 os.mkdir(folder)
             # Not told to the disk by itself: the names of both folders go there together when that of the record does.
             keep_link(path, f"{folder}/{known.when}")
         identity = _identity(temporary)
         os.rename(temporary, path)
+        times = known.times
         # What is as late as the record that was there is left from a write that was killed, or written over by the original.
-        times = [time for time in known.times if time < when and (known.when is None or time < known.when)]
-        if known.when is not None and known.when < when:
-            times.append(known.when)
-        kept = times[self._first(times, when) :]
-        for time in {*known.times, *times}.difference(kept):
+        end = bisect_left(times, when if known.when is None else min(when, known.when))
+        gone, times[end:] = times[end:], [known.when] if older and known.when is not None else []
+        first = self._first(times, when)
+        gone, times[:first] = [time for time in gone if time != known.when] + times[:first], []
+        for time in gone:
             with suppress(FileNotFoundError):
                 os.unlink(f"{folder}/{time}")
-        self._note(path, _Known(identity, when, kept))
+        self._note(path, _Known(identity, when, times))
 
     def _first(self, times: list[int], when: int) -> int:
         """The place in ``times`` of the first version that is kept beside one of ``when``."""

@@ -41,6 +41,7 @@ _HINTS: Final = {
     errno.EROFS: "the file system is mounted read-only; choose another folder",
     errno.EACCES: "give this user the right to read and write there, or choose another folder",
     errno.EPERM: "give this user the right to read and write there, or choose another folder",
+    errno.ENOENT: "somebody deletes folders below it at this very time",
     errno.ENOTDIR: "a part of the path is a file; move it away, or choose another folder",
     errno.EEXIST: "a part of the path is a file; move it away, or choose another folder",
     errno.EISDIR: "a folder stands where a file belongs; move it away",

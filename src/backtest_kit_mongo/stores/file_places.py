@@ -21,7 +21,7 @@ from .file_layout import Fields, Layout, Part, agrees, layout_of
 from .file_names import encode_name, hash_of, is_hashed, natural, plain_name
 from .file_values import parse
 
-__all__ = ["SUFFIX", "Places", "fitting_keys"]
+__all__ = ["SUFFIX", "Places", "fitting_keys", "holds_files"]
 
 SUFFIX: Final = ".json"
 
@@ -208,6 +208,12 @@ def _files(folder: str) -> list[str]:
         return [name for name in os.listdir(folder) if name.endswith(SUFFIX) and not name.startswith(".")]
     except FileNotFoundError:
         return []
+
+
+def holds_files(folder: str) -> bool:
+    """Whether there is a record in a folder; no more of it is looked at than need be."""
+    with os.scandir(folder) as entries:
+        return any(entry.name.endswith(SUFFIX) and not entry.name.startswith(".") for entry in entries)
 
 
 def _subfolders(path: str) -> list[str]:

@@ -92,7 +92,7 @@ def parse(content: bytes) -> Any:
             value = msgspec.json.decode(content)
         except msgspec.DecodeError:
             # JavaScript writes half a surrogate pair, as it is left where a text was cut, as an escape.
-            return _mended(json.loads(content, parse_constant=_refuse))
+            return _mended(json.loads(content.decode(), parse_constant=_refuse))
         return _mended(value) if _LONG_NUMBER.search(content) else value
     except (RecursionError, OverflowError) as error:
         raise ValueError(str(error)) from None

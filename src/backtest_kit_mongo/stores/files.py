@@ -19,7 +19,7 @@ from .file_candles import as_window, read_rows, read_window, write_window
 from .file_history import ALWAYS, Versions
 from .file_io import Pending, make_folder, publish, put_new, read_bytes, set_aside, storage_errors, write_new
 from .file_layout import Fields, layout_of
-from .file_places import Places, fitting_keys
+from .file_places import Places, fitting_keys, holds_files
 from .file_values import open_content, pack_record
 from .forks import renew_after_fork
 
@@ -72,15 +72,14 @@ class FileStore:
             return [self._read(domain, key) for key in keys]
 
     def _read(self, domain: Domain, key: Key) -> Record | None:
+        path, own = self._path(domain, key)
+        record = self._load(domain, key, path)
+        return record if record is None or own or _fits(record, domain, path) else None
+
+    def _path(self, domain: Domain, key: Key) -> tuple[str, bool]:
+        """Where a record is, if it is there, and whether what is there can only be this record."""
         folder, own = self._places.find(domain, key)
-        name = self._places.file(domain, key, folder)
-        record = self._load(domain, key, f"{folder}/{name}")
-        if record is None or own:
-            return record
-        # A folder of the original's without a note is anybody's whose name it has, unless the record says otherwise.
-        layout = layout_of(domain)
-        fitting = fitting_keys(layout, folder, name, record.body)
-        return record if not fitting or key in fitting else None
+        return f"{folder}/{self._places.file(domain, key, folder)}", own
 
     def _load(self, domain: Domain, key: Key, path: str) -> Record | None:
         """The record in a file; what makes no sense is set aside."""
@@ -228,7 +227,7 @@ class FileStore:
             found = [
                 (fields["exchangeName"], fields["symbol"], fields["interval"])
                 for folder, fields in self._places.folders(_CANDLE, {})
-                if fields is not None and fields["interval"] in INTERVAL_MS and self._times(folder)
+                if fields is not None and fields["interval"] in INTERVAL_MS and holds_files(folder)
             ]
         return sorted(found)
 
@@ -255,7 +254,7 @@ class FileStore:
             return [self._read_at(domain, key, moment) for key in keys]
 
     def _read_at(self, domain: Domain, key: Key, moment: int) -> Record | None:
-        path = self._path(domain, key)
+        path, own = self._path(domain, key)
         for _ in range(_ATTEMPTS):
             with self._lock:
                 version = self._versions.before(path, moment, self._clock(domain))
@@ -263,7 +262,7 @@ class FileStore:
                 return None
             record = self._load(domain, key, version)
             if record is not None and _time(record) <= moment:
-                return record
+                return record if own or _fits(record, domain, path) else None
             self._versions.forget()  # another process has written since
         return None
 
@@ -271,11 +270,9 @@ class FileStore:
         """See Store."""
         with storage_errors(f"{domain.name}: versions of {_named(keys)} cannot be discarded"), self._lock:
             for key in keys:
-                self._versions.discard(self._path(domain, key), since, self._clock(domain))
-
-    def _path(self, domain: Domain, key: Key) -> str:
-        folder, _ = self._places.find(domain, key)
-        return f"{folder}/{self._places.file(domain, key, folder)}"
+                path, own = self._path(domain, key)
+                if own or self._read(domain, key) is not None:
+                    self._versions.discard(path, since, self._clock(domain))
 
     # --- the rest ---
 
@@ -295,6 +292,13 @@ class FileStore:
 
 def _time(record: Record) -> int:
     return ALWAYS if record.when is None else record.when
+
+
+def _fits(record: Record, domain: Domain, path: str) -> bool:
+    """Whether a record of the original's, in a folder that is anybody's whose joined name it has, says nothing against its key."""
+    folder, _, name = path.rpartition("/")
+    fitting = fitting_keys(layout_of(domain), folder, name, record.body)
+    return not fitting or record.key in fitting
 
 
 def _named(keys: Sequence[Key]) -> str:

@@ -83,10 +83,15 @@ class Messages:
         """Count the documents of a filter."""
         return message({"count": self._name, "query": wanted, **self._end})
 
-    def upsert(self, wanted: Document, update: Document) -> bytes:
-        """Upsert one document and give its id."""
-        command = {"findAndModify": self._name, "query": wanted, "update": update, "upsert": True, "new": True, "fields": {"_id": True}}
-        return message({**command, **self._write})
+    def upsert_command(self, wanted: Document, update: Document, *, before: bool = False) -> Document:
+        """The command of ``upsert``, without its write concern."""
+        answer: Document = {"new": False, "fields": {"_id": True, "when": True}} if before else {"new": True, "fields": {"_id": True}}
+        return {"findAndModify": self._name, "query": wanted, "update": update, "upsert": True, **answer}
+
+    def upsert(self, wanted: Document, update: Document, *, before: bool = False) -> bytes:
+        """Upsert one document and give its id; ``before``: id and ``when`` as they were, acknowledged by the memory of one server."""
+        concern = {"writeConcern": {"w": 1}} if before else {}
+        return message({**self.upsert_command(wanted, update, before=before), **self._write, **concern})
 
     def upserts(self, changes: Sequence[tuple[Document, Document]], ordered: bool) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
         """Upsert (filter, update) pairs, in as many messages as it takes; (how many of the pairs it holds, message)."""

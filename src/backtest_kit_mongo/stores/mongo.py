@@ -6,7 +6,7 @@ import copy
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -24,12 +24,13 @@ from ..config import Config
 from ..domains import DOMAINS, Domain
 from ..errors import BacktestKitError, DatabaseError, IndexConflictError, ServerTimeoutError
 from ..metrics import BACKFILLS, BYTES_READ, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, READ, READS, STALE, Metrics
-from .base import Key, Record, encode
+from .base import History, Key, Record, encode
 from .connection import Document, MongoConnection
 from .failures import reading, retried, translated, translates
 from .idcache import BUILDERS, DomainIds, ProcessIds, RedisIds
 from .indexes import conflict_error, ensure_indexes
 from .mongo_candles import MongoCandles
+from .mongo_history import MongoHistory
 
 __all__ = ["MongoStore"]
 
@@ -40,12 +41,16 @@ CHUNK = 1000
 SEEN = 1.0
 
 
+NO_HISTORY = History()
+
+
 class MongoStore:
     """Records in MongoDB, their ids in this process and in Redis. Safe under threads, and in a forked child."""
 
-    def __init__(self, config: Config, metrics: Metrics) -> None:
+    def __init__(self, config: Config, metrics: Metrics, history: History = NO_HISTORY) -> None:
         self.config = config
         self.connection = MongoConnection(config, metrics)
+        self.history = MongoHistory(history, self.connection)
         self.process_ids = ProcessIds(config.CC_PROCESS_IDS)
         self.redis_ids = RedisIds(config, metrics)
         self.candles = MongoCandles(config, self.connection, self.redis_ids, metrics)
@@ -142,15 +147,7 @@ class MongoStore:
         wanted = list(dict.fromkeys(keys))
         for start in range(0, len(wanted), CHUNK):
             self._read_chunk(domain, wanted[start : start + CHUNK], found)
-        if len(wanted) == len(keys):
-            return [found.get(key) for key in keys]
-        seen: set[Key] = set()
-        answer: list[Record | None] = []
-        for key in keys:  # a key that was asked for twice gives two bodies, as two reads would
-            record = found.get(key)
-            answer.append(copy.deepcopy(record) if key in seen else record)
-            seen.add(key)
-        return answer
+        return _in_order(keys, found)
 
     def _read_one(self, domain: Domain, key: Key) -> Record | None:
         counters = self._metrics.domains[domain.name]
@@ -267,11 +264,17 @@ class MongoStore:
             record = records[0]
             update = _update(domain, record, now)
             self._ensure_indexes(domain)
-            value, inserted = self.connection.upsert(domain, dict(zip(domain.key, record.key, strict=True)), update)
+            if domain in self.history:
+                value, inserted = self.history.write(domain, record.key, record.when or 0, update)
+            else:
+                value, inserted = self.connection.upsert(domain, dict(zip(domain.key, record.key, strict=True)), update)
             if inserted:
                 self._look_again(domain)
             if value is not None:  # what another writer stored under an id of another type stays uncached
                 self._remember(domain, record.key, value)
+            return
+        if domain in self.history:
+            self._write_versions(domain, records, now)
             return
         chosen: dict[Key, Record] = {}
         for record in records:
@@ -282,6 +285,15 @@ class MongoStore:
         self._ensure_indexes(domain)
         for start in range(0, len(updates), CHUNK):
             self._write_chunk(domain, updates[start : start + CHUNK])
+
+    def _write_versions(self, domain: Domain, records: Sequence[Record], now: datetime) -> None:
+        changes = self.history.changes((record.key, record.when or 0, _update(domain, record, now)) for record in records)
+        self._ensure_indexes(domain)
+        for start in range(0, len(changes), CHUNK):
+            chunk = changes[start : start + CHUNK]
+            begun = self.history.begin(domain, chunk)
+            self._write_chunk(domain, [(change.key, change.updates[max(change.updates)]) for change in chunk])
+            self.history.end(domain, chunk, begun)
 
     def _write_chunk(self, domain: Domain, updates: Sequence[tuple[Key, Document]]) -> None:
         changes = [(dict(zip(domain.key, key, strict=True)), update) for key, update in updates]
@@ -320,6 +332,8 @@ class MongoStore:
         for key in keys:
             wanted = dict(zip(domain.key, key, strict=True))
             retried(domain, lambda wanted=wanted: collection.update_one(wanted, change))  # type: ignore[misc]
+        if domain in self.history:
+            self.history.keep(domain, keys)
 
     # --- lists ---
 
@@ -384,18 +398,57 @@ class MongoStore:
     def _next_candles(self, batches: Iterator[CandleArray]) -> CandleArray | None:
         return next(batches, None)
 
+    # --- history ---
+
+    @translates
+    def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
+        """See Store. Only what is later than ``moment`` is looked up among the versions."""
+        records = self.read(domain, keys)
+        later = {record.key: record.when for record in records if record is not None and record.when is not None and record.when > moment}
+        if not later:
+            return records
+        versions = self.history.read_at(domain, dict.fromkeys(later, moment), later)
+        found = {record.key: record for record in records if record is not None and record.key not in later}
+        return _in_order(keys, {**found, **versions})
+
+    @translates
+    def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
+        """See Store."""
+        for start in range(0, len(keys), CHUNK):
+            chunk = list(dict.fromkeys(keys[start : start + CHUNK]))
+            records = self.read(domain, chunk)
+            times = {key: None if record is None else record.when for key, record in zip(chunk, records, strict=True)}
+            gone = self.history.discard(domain, times, since)
+            for key in gone:
+                self.process_ids.drop(domain, key)
+            self.redis_ids.drop(domain, gone)
+
     # --- caches and connections ---
 
     def drop_cache(self) -> int:
         """See Store. SCAN and UNLINK under our own prefixes; nothing else in that Redis is touched."""
         self.process_ids.clear()
         self.candles.clear()
+        self.history.renew()
         return self.redis_ids.clear([domain.prefix for domain in DOMAINS.values()])
 
     def close(self) -> None:
         """See Store."""
         self.connection.close()
         self.redis_ids.close()
+
+
+def _in_order(keys: Sequence[Key], found: Mapping[Key, Record]) -> list[Record | None]:
+    """The records of ``keys``; a key that was asked for twice gives two bodies, as two reads would."""
+    if len(keys) == len(set(keys)):
+        return [found.get(key) for key in keys]
+    seen: set[Key] = set()
+    answer: list[Record | None] = []
+    for key in keys:
+        record = found.get(key)
+        answer.append(copy.deepcopy(record) if key in seen else record)
+        seen.add(key)
+    return answer
 
 
 def _update(domain: Domain, record: Record, now: datetime) -> Document:

@@ -1,0 +1,497 @@
+"""What can go wrong with files: a full disk, missing rights, deleted folders, killed and racing processes, content that makes no sense."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from file_helpers import START, TRIPLE, Lines, all_keys, candles, files_in, get, keys, plant, put
+
+import backtest_kit_mongo as kit
+from backtest_kit_mongo.domains import DOMAINS
+from backtest_kit_mongo.stores.base import History, Record
+from backtest_kit_mongo.stores.files import FileStore
+
+STATE = DOMAINS["state"]
+KEY = ("s", "b")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "dump"
+
+
+@pytest.fixture
+def store(folder):
+    return FileStore(folder)
+
+
+@pytest.fixture
+def warnings():
+    lines = Lines()
+    kit.set_logger(lines)
+    yield lines
+    kit.set_logger(None)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KB of its own."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=100", "tmpfs", place], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("this user may not mount a file system")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def in_child(work):
+    """Run ``work`` in a forked child; what it raised, as text."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os.write(writer, b"-")
+        except BaseException as error:  # noqa: BLE001 - the parent says what it is
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return text
+
+
+# --- no room, no rights ----------------------------------------------------------------------------------------------
+
+
+def test_full_disk_is_a_clear_error_and_nothing_is_lost(small_disk):
+    """And nothing is left of what did not fit; with room it goes on."""
+    store = FileStore(small_disk / "dump", History(frozenset({"state"})))
+    kept = 0
+
+    def fill():
+        nonlocal kept
+        for kept in range(1000):
+            put(store, "state", ("s", f"b{kept}"), {"text": "x" * 3000}, kept)
+
+    with pytest.raises(kit.StorageError, match=r"state: 's', 'b\d+' cannot be written: No space left.*\n  hint: free some space") as caught:
+        fill()
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename.startswith(str(small_disk))
+    assert isinstance(caught.value.__cause__, OSError)
+    assert kept > 3
+    with pytest.raises(kit.StorageError, match="No space left"):
+        put(store, "state", ("s", "b0"), {"text": "y" * 60_000}, 5)
+    with pytest.raises(kit.StorageError, match=r"state: 50 records cannot be written: No space left"):
+        store.write(STATE, [Record(("t", f"b{number}"), {"text": "x" * 3000}, 1) for number in range(50)])
+    with pytest.raises(kit.StorageError, match=r"candles of binance BTC 1m cannot be written: No space left"):
+        store.write_candles("BTC", "1m", "binance", candles(100))
+    assert not [path for path in files_in(small_disk) if ".tmp-" in path]
+    for number in range(kept):
+        assert get(store, "state", ("s", f"b{number}")) == Record(("s", f"b{number}"), {"text": "x" * 3000}, number)
+    shutil.rmtree(small_disk / "dump/state/s/b1")
+    put(store, "state", ("s", "b0"), {"text": "new"}, 100)
+    assert get(store, "state", ("s", "b0")).body == {"text": "new"}
+
+
+def test_file_that_must_not_grow_so_far(store):
+    """As with a full disk, where no file system can be mounted."""
+    put(store, "state", KEY, {"n": 1})
+
+    def work():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        put(store, "state", KEY, {"n": "x" * 5000})
+
+    assert in_child(work).startswith("StorageError: state: 's', 'b' cannot be written: File too large")
+    assert get(store, "state", KEY).body == {"n": 1}
+    assert files_in(store.folder) == ["state/s/b/b.json"]
+
+
+def test_read_only_folder_can_be_read(small_disk, warnings):
+    folder = small_disk / "dump"
+    put(FileStore(folder), "partial", (*TRIPLE, "i"), {"n": 1})
+    FileStore(folder).write_candles("BTC", "1m", "binance", candles(3))
+    plant(folder, "state/s/bad/bad.json", b"{")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    store = FileStore(folder)
+    assert get(store, "partial", (*TRIPLE, "i")).body == {"n": 1}
+    assert all_keys(store, "partial") == [(*TRIPLE, "i")]
+    assert len(store.read_candles("BTC", "1m", "binance", START, 3)) == 3
+    assert get(store, "state", ("s", "bad")) is None
+    assert "could not be moved aside" in warnings[0][1]
+    for attempt in (
+        lambda: put(store, "partial", (*TRIPLE, "i"), {"n": 2}),
+        lambda: put(store, "state", KEY, {}),
+        lambda: store.write_candles("BTC", "1m", "binance", candles(5)),
+    ):
+        with pytest.raises(
+            kit.StorageError, match=r"cannot be written: Read-only file system.*\n  hint: .*choose another folder"
+        ) as caught:
+            attempt()
+        assert caught.value.errno == errno.EROFS
+    with pytest.raises(kit.StorageError, match=r"^the folder .*dump cannot be used: Read-only"):
+        store.wait_for_init(1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_rights_that_are_missing(tmp_path):
+    """Not corruption: the file stays where it is, and the error says which."""
+    for path in [tmp_path, *tmp_path.parents][:3]:
+        path.chmod(0o755)
+    store = FileStore(tmp_path / "dump")
+    put(store, "state", KEY, {"n": 1})
+    (tmp_path / "dump/state/s/b/b.json").chmod(0o600)
+
+    def as_nobody(work):
+        def run():
+            os.setresuid(65534, 65534, 65534)
+            work()
+
+        return in_child(run)
+
+    assert as_nobody(lambda: get(store, "state", KEY)).startswith("StorageError: state: 's', 'b' cannot be read: Permission denied")
+    assert "b.json" in as_nobody(lambda: all_keys(store, "state"))
+    assert "Permission denied" in as_nobody(lambda: put(FileStore(tmp_path / "dump"), "state", KEY, {}))
+    assert "cannot be used: Permission denied" in as_nobody(lambda: store.wait_for_init(1))
+    assert get(store, "state", KEY).body == {"n": 1}
+
+
+@pytest.mark.parametrize("part", ["", "state", "state/s", "state/s/b"])
+def test_file_where_a_folder_belongs(store, folder, part):
+    target = folder / part
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(b"precious")
+    attempts = [lambda: put(store, "state", KEY, {}), lambda: get(store, "state", KEY)]
+    if not part.startswith("state/"):  # beside folders of records there may be files of other people
+        attempts.append(lambda: all_keys(store, "state"))
+    if not part:
+        attempts.append(lambda: store.wait_for_init(1))
+    for attempt in attempts:
+        with pytest.raises(kit.StorageError, match="Not a directory") as caught:
+            attempt()
+        assert "is a file" in str(caught.value)
+    assert target.read_bytes() == b"precious"
+
+
+def test_folder_where_a_file_belongs(store, folder):
+    (folder / "state/s/b/b.json").mkdir(parents=True)
+    for attempt in (lambda: put(store, "state", KEY, {}), lambda: get(store, "state", KEY)):
+        with pytest.raises(kit.StorageError, match="Is a directory") as caught:
+            attempt()
+        assert caught.value.errno == errno.EISDIR
+    assert files_in(folder) == []
+
+
+def test_path_that_is_too_long(tmp_path):
+    store = FileStore(tmp_path.joinpath(*["x" * 200] * 19))
+    for attempt in (
+        lambda: put(store, "memory", ("a" * 150, "b" * 150, "m"), {}),
+        lambda: get(store, "memory", ("a" * 150, "b" * 150, "m")),
+    ):
+        with pytest.raises(kit.StorageError, match="File name too long") as caught:
+            attempt()
+        assert caught.value.errno == errno.ENAMETOOLONG
+
+
+def test_folder_on_another_file_system(store, folder, small_disk):
+    """Also one of those in the middle, by a link."""
+    (folder / "state").mkdir(parents=True)
+    (folder / "state/s").symlink_to(small_disk)
+    for number in range(3):
+        put(store, "state", KEY, {"n": number})
+    assert get(store, "state", KEY).body == {"n": 2}
+    assert all_keys(store, "state") == [KEY]
+    assert files_in(small_disk) == ["b/b.json"]
+
+
+def test_deleted_folders_are_made_again(store, folder):
+    store.wait_for_init(1)
+    first, second = ("a_b", "c", "e"), ("a", "b_c", "e")
+    for key in (first, second):
+        put(store, "strategy", key, {"n": 1})
+    put(store, "state", ("x" * 300, "b"), {"n": 1})
+    store.write_candles("BTC", "1m", "binance", candles(3))
+    shutil.rmtree(folder)
+    assert get(store, "strategy", first) is None
+    assert store.read_candles("BTC", "1m", "binance", START, 1) is None
+    assert all_keys(store, "strategy") == []
+    assert store.write_candles("BTC", "1m", "binance", candles(2)) == 2
+    put(store, "strategy", second, {"n": 2})
+    put(store, "strategy", first, {"n": 3})
+    put(store, "state", ("x" * 300, "b"), {"n": 4})
+    fresh = FileStore(folder)
+    assert [get(fresh, "strategy", key).body["n"] for key in (first, second)] == [3, 2]
+    assert sorted(all_keys(fresh, "strategy")) == sorted([first, second])
+    assert all_keys(fresh, "state") == [("x" * 300, "b")]
+
+
+# --- content that makes no sense -------------------------------------------------------------------------------------
+
+CORRUPT = [
+    b"",
+    b"{",
+    b'{"a":1}{',
+    b"\xff\xfe",
+    b"\0" * 100,
+    b"[1]",
+    b"5",
+    b'"text"',
+    b'{"a":NaN}',
+    b"\xef\xbb\xbf{}",
+    b'{"a":' * 5000,
+    b"[" * 10**6,
+]
+
+
+@pytest.mark.parametrize("content", CORRUPT, ids=lambda content: repr(content[:10]))
+def test_corrupt_record_is_set_aside_and_the_rest_still_loads(store, folder, warnings, content):
+    for name in ("a", "b", "c"):
+        put(store, "memory", ("s", "n", name), {"is": name})
+    path = plant(folder, "memory/s/n/b.json", content)
+    assert keys(store, "memory", ("s", "n")) == [("s", "n", "a"), ("s", "n", "c")]
+    assert get(store, "memory", ("s", "n", "b")) is None
+    aside = folder / "memory/s/n/b.json.corrupt-1"
+    assert aside.read_bytes() == content
+    assert [(level, str(path) in line and str(aside) in line) for level, line in warnings] == [("warning", True)]
+    plant(folder, "memory/s/n/b.json", b"second")
+    store.remove(DOMAINS["memory"], [("s", "n", "b")])
+    assert [path.read_bytes() for path in sorted((folder / "memory/s/n").glob("*.corrupt-*"))] == [content, b"second"]
+    put(store, "memory", ("s", "n", "b"), {"is": "new"})
+    assert get(store, "memory", ("s", "n", "b")).body == {"is": "new"}
+
+
+def test_positions_must_be_a_list_and_rows_must_not(store, folder, warnings):
+    plant(folder, "data/risk/main_binance/positions.json", {})
+    plant(folder, "data/storage/live/a.json", [])
+    plant(folder, "data/storage/live/b.json", {"id": "b"})
+    assert get(store, "risk", ("main", "binance")) is None
+    assert keys(store, "storage", (False,)) == [(False, "b")]
+    assert len(warnings) == 2
+
+
+def test_damaged_note_of_a_folder_is_set_aside(store, folder, warnings):
+    put(store, "strategy", TRIPLE, {"n": 1})
+    (folder / "data/strategy/BTCUSDT_sma_binance/.key").write_bytes(b"{")
+    fresh = FileStore(folder)
+    assert get(fresh, "strategy", TRIPLE).body == {"n": 1}
+    assert all_keys(fresh, "strategy") == [TRIPLE]
+    assert len(warnings) == 1
+    put(fresh, "strategy", TRIPLE, {"n": 2})
+    assert json.loads((folder / "data/strategy/BTCUSDT_sma_binance/.key").read_bytes())["strategyName"] == "sma"
+
+
+def test_lost_note_of_a_long_name_is_said(store, folder, warnings):
+    put(store, "measure", ("b", "k" * 300), {"removed": False})
+    put(store, "measure", ("b", "k"), {"removed": False})
+    next((folder / "data/measure/b").glob(".name-*")).unlink()
+    assert keys(store, "measure", ("b",)) == [("b", "k")]
+    assert ".name-" in warnings[0][1]
+    assert get(store, "measure", ("b", "k" * 300)) is not None
+
+
+def test_good_record_that_replaces_a_corrupt_one_meanwhile_is_not_set_aside(store, folder, warnings, monkeypatch):
+    path = plant(folder, "state/s/b/b.json", b"{")
+    real = os.rename
+
+    def late(source, target, **options):
+        monkeypatch.setattr(os, "rename", real)
+        put(FileStore(folder), "state", KEY, {"n": "good"})
+        real(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", late)
+    assert get(store, "state", KEY).body == {"n": "good"}
+    assert json.loads(path.read_bytes()) == {"n": "good"}
+
+
+# --- temporaries -----------------------------------------------------------------------------------------------------
+
+
+def test_old_temporaries_are_swept_and_young_ones_stay(store, folder):
+    old = plant(folder, "state/s/b/.tmp-0123456789ab-b.json", b"half")
+    young = plant(folder, "state/s/b/.tmp-ba9876543210-b.json", b"hal")
+    os.utime(old, (time.time() - 130,) * 2)
+    os.utime(young, (time.time() - 100,) * 2)
+    plant(folder, "state/s/b/b.json", {"n": 1})
+    assert all_keys(store, "state") == [KEY]
+    put(store, "state", KEY, {"n": 2})
+    assert not old.exists()
+    assert young.read_bytes() == b"hal"
+    assert all_keys(store, "state") == [KEY]
+
+
+def test_temporaries_have_the_names_of_the_original(store, folder, monkeypatch):
+    put(store, "state", KEY, {})
+    seen = []
+    real = os.fsync
+
+    def watch(descriptor):
+        seen.extend(path.name for path in (folder / "state/s/b").iterdir())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    put(store, "state", KEY, {"n": 1})
+    assert len([name for name in seen if len(name) == len(".tmp-0123456789ab-b.json") and name.startswith(".tmp-")]) == 1
+
+
+def test_each_content_is_on_the_disk_before_its_name_and_each_folder_once(store, folder, monkeypatch):
+    store.write(STATE, [Record(("s", f"b{number}"), {}) for number in range(3)])
+    steps = []
+    sync, rename = os.fsync, os.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: (steps.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name), sync(fd)))
+    monkeypatch.setattr(os, "rename", lambda *names: (steps.append("rename"), rename(*names)))
+    store.write(DOMAINS["memory"], [Record(("s", "n", name), {}) for name in "abc"])
+    steps.clear()
+    store.write(DOMAINS["memory"], [Record(("s", "n", name), {"n": 1}) for name in "abc"])
+    assert [step if step in ("rename", "n") else step[:5] for step in steps] == [".tmp-"] * 3 + ["rename"] * 3 + ["n"]
+
+
+def test_error_in_the_middle_of_a_batch_leaves_no_temporary(store, folder, monkeypatch):
+    for name in "abc":
+        put(store, "memory", ("s", "n", name), {"n": 0})
+    rename, done = os.rename, []
+
+    def broken(source, target):
+        if len(done) == 1:
+            raise OSError(errno.EIO, "Input/output error", source, None, target)
+        done.append(target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", broken)
+    with pytest.raises(kit.StorageError, match="Input/output error") as caught:
+        store.write(DOMAINS["memory"], [Record(("s", "n", name), {"n": 1}) for name in "abc"])
+    assert caught.value.errno == errno.EIO
+    assert [record.body["n"] for record in store.scan(DOMAINS["memory"], ("s", "n"))] == [1, 0, 0]
+    assert files_in(folder) == ["memory/s/n/a.json", "memory/s/n/b.json", "memory/s/n/c.json"]
+
+
+# --- threads and processes -------------------------------------------------------------------------------------------
+
+
+def test_readers_never_see_half_a_record(store, folder):
+    """While others replace it."""
+    sizes = [10, 100_000, 3000]
+    put(store, "state", KEY, {"size": 10, "text": "x" * 10})
+    stop, errors = threading.Event(), []
+
+    def write(number):
+        own = FileStore(folder)
+        for round in range(60):
+            size = sizes[(number + round) % 3]
+            put(own, "state", KEY, {"size": size, "text": "x" * size})
+
+    def read():
+        while not stop.is_set():
+            body = get(store, "state", KEY).body
+            if len(body["text"]) != body["size"]:
+                errors.append(body["size"])
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(2)]
+    for thread in readers + writers:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    for thread in readers:
+        thread.join()
+    assert errors == []
+    assert files_in(folder) == ["state/s/b/b.json"]
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import numpy as np
+from file_helpers import candles, put
+from backtest_kit_mongo.stores.files import FileStore
+folder, number = Path(sys.argv[1]), int(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+store = FileStore(folder)
+key = [("a_b", "c", "e"), ("a", "b_c", "e"), ("a_b_c", "", "e")][number % 3]
+put(store, "strategy", key, {"key": list(key)})
+for row in range(30):
+    put(store, "log", (f"l{row}",), {"by": number})
+    put(store, "storage", (True, f"{number}-{row}"), {"id": f"{number}-{row}"})
+print(store.write_candles("BTC", "1m", "binance", candles(200, price=number + 1.0)))
+"""
+
+
+def test_processes_share_a_folder(folder):
+    """Each claims its own of folders that join to one name, first writes win where they should, and nothing is lost."""
+    tests = str(Path(__file__).parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, *sys.path])}
+    children = [
+        subprocess.Popen([sys.executable, "-c", CHILD, folder, str(number)], stdin=-1, stdout=-1, text=True, env=environment)
+        for number in range(6)
+    ]
+    for child in children:
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        child.stdin.write("\n")
+        child.stdin.flush()
+    new = [int(child.communicate(timeout=60)[0]) for child in children]
+    assert [child.returncode for child in children] == [0] * 6
+    assert sum(new) == 200
+    store = FileStore(folder)
+    for key in (("a_b", "c", "e"), ("a", "b_c", "e"), ("a_b_c", "", "e")):
+        assert get(store, "strategy", key).body == {"key": list(key)}
+    assert len(all_keys(store, "log")) == 30
+    assert len(all_keys(store, "storage")) == 180
+    assert len(store.read_candles("BTC", "1m", "binance", START, 200)) == 200
+    assert not [path for path in files_in(folder) if ".tmp-" in path or "corrupt" in path]
+
+
+def test_child_of_a_fork_goes_on(store):
+    """Though another thread of the parent held the lock."""
+    put(store, "memory", ("s", "n", "m"), {"n": 1})
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with store._lock:
+            held.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(20)
+
+    def work():
+        signal.alarm(10)
+        put(store, "memory", ("s", "n", "m"), {"n": 2})
+        store.remove(DOMAINS["memory"], [("s", "n", "m")])
+
+    answer = in_child(work)
+    done.set()
+    thread.join()
+    assert answer == "-"
+    assert get(store, "memory", ("s", "n", "m")).removed
+
+
+def test_no_file_stays_open(store, folder):
+    before = len(os.listdir("/proc/self/fd"))
+    plant(folder, "state/s/bad/bad.json", b"{")
+    for number in range(20):
+        put(store, "state", ("s", f"b{number}"), {})
+        get(store, "state", ("s", "bad"))
+    store.write_candles("BTC", "1m", "binance", candles(50))
+    store.read_candles("BTC", "1m", "binance", START, 51)
+    next(store.scan(STATE, ()))
+    store.close()
+    assert len(os.listdir("/proc/self/fd")) == before
