@@ -29,6 +29,7 @@ from backtest_kit_mongo.domains import DOMAINS, Domain
 from backtest_kit_mongo.stores.base import Key
 
 NOW = 1_700_000_000_000
+LATER = 2 * NOW  # than every step
 MINUTE = 60_000
 WINDOW = 20  # candles in a step
 SILENCE = 30.0  # seconds until a writer counts as hanging
@@ -102,8 +103,10 @@ def do(model: Model, number: int) -> None:
         value = [model.value(domain, key, number) for key in step.keys]
     else:
         value = model.value(domain, step.keys[0], number)
-    given = _arguments(domain, step.keys[0]) | {"when": NOW + number * MINUTE}
-    getattr(adapter_of(domain), call.name)(*(given.get(name, value) for name in call.arguments))
+    when = NOW + number * MINUTE
+    given = _arguments(domain, step.keys[0]) | {"when": when}
+    with kit.simulated_time(when):
+        getattr(adapter_of(domain), call.name)(*(given.get(name, value) for name in call.arguments))
 
 
 _WRITES = ("write", "put_rows", "put_candles")
@@ -138,8 +141,19 @@ def check(model: Model, *, everything: bool) -> tuple[list[str], int, int]:
     return wrong, old, new
 
 
-def _read(domain: Domain, keys: list[Key], *, everything: bool) -> dict[Key, Any]:
-    """What is stored under ``keys``, and in a list besides them."""
+def check_versions(model: Model) -> list[str]:
+    """What is wrong with the versions of records, each as of the step that wrote it; for stores that keep the history of all domains."""
+    wrong = []
+    for number in range(1, model.done + 1):
+        domain, key, removes = model.step(number).domain, model.step(number).keys[0], model.step(number).removes
+        value = _read(domain, [key], everything=True, when=NOW + number * MINUTE)[key]
+        if value != model.value(domain, key, None if removes else number):
+            wrong.append(f"{domain.name} {key}: as of step {number}, {value!r:.300} is there")
+    return wrong
+
+
+def _read(domain: Domain, keys: list[Key], *, everything: bool, when: int = LATER) -> dict[Key, Any]:
+    """What is stored under ``keys``, and in a list besides them, as seen at a time of simulation."""
     adapter = adapter_of(domain)
     call = next(call for call in domain.calls if call.operation in ("read", "rows", "candles"))
     method = getattr(adapter, call.name)
@@ -154,7 +168,8 @@ def _read(domain: Domain, keys: list[Key], *, everything: bool) -> dict[Key, Any
             window = method("S", "1m", "e", 1, key[-1], key[-1] + MINUTE)
             found[key] = None if window is None else window[0]
         return found
-    return {key: method(*({**_arguments(domain, key), "when": NOW}[name] for name in call.arguments)) for key in keys}
+    with kit.simulated_time(when):
+        return {key: method(*({**_arguments(domain, key), "when": when}[name] for name in call.arguments)) for key in keys}
 
 
 class Outcome(NamedTuple):

@@ -96,11 +96,11 @@ def test_nothing_is_made_before_the_first_entry(tmp_path, store):
 
 
 def test_the_first_entry_of_an_id_stays(tmp_path, store):
-    store.write(LOG, [entry("a", n=1), entry("a", n=2)])
+    store.write(LOG, [entry("a", n=1), entry("a", n=2), entry("", n=1)])
     store.write(LOG, [entry("a", n=3), entry("b", n=1)])
-    JsonlStore(tmp_path).write(LOG, [entry("b", n=4), entry("c", n=1)])
-    store.write(LOG, [entry("c", n=5)])
-    assert path_of(tmp_path).read_text() == "".join(f'{{"id":"{name}","type":"info","n":1}}\n' for name in "abc")
+    JsonlStore(tmp_path).write(LOG, [entry("", n=4), entry("b", n=4), entry("c", n=1)])
+    store.write(LOG, [entry("c", n=5), entry("", n=5)])
+    assert path_of(tmp_path).read_text() == "".join(f'{{"id":"{name}","type":"info","n":1}}\n' for name in ("a", "", "b", "c"))
 
 
 def test_a_line_is_what_json_gives(tmp_path, store):

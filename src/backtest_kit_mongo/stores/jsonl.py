@@ -25,6 +25,7 @@ from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError, StorageError
 from ..logs import log
+from ..servers import try_lock
 from .base import Key, Record, encode
 from .file_io import make_folder, storage_errors, sync_folder
 from .forks import renew_after_fork
@@ -166,7 +167,7 @@ class JsonlStore:
                 make_folder(self._folder)
             self._locked = descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
             try:
-                while not _try_lock(descriptor):
+                while not try_lock(descriptor):
                     if time.monotonic() > deadline:
                         raise StorageError(
                             f"{self._path}: nothing was written: another process holds the file for more than {_LOCK_SECONDS} s",
@@ -194,7 +195,7 @@ class JsonlStore:
                 self._forget()
                 self._end, _ = next(_backward(file, size))
                 names = (_id_of(line) for one in self._files(file, backward=True) for _, line in _backward(one, _size(one)))
-                for name in islice(filter(None, names), _REMEMBERED):
+                for name in islice((name for name in names if name is not None), _REMEMBERED):
                     self._ids.add(name)
                 sync_folder(self._folder)  # whoever made the file may have been killed before
             else:
@@ -367,14 +368,6 @@ def _id_of(line: bytes) -> str | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         body = _body_of(line)
         return None if body is None else body["id"]
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _put(descriptor: int, text: bytes, size: int) -> None:
