@@ -10,7 +10,9 @@ from .. import __version__
 from .cache import flush_cache
 from .candles import import_file
 from .command import add, unwrapped
+from .copy import copy
 from .doctor import doctor
+from .export import export
 from .run import run
 from .stats import show_stats
 
@@ -51,4 +53,6 @@ add(app, "doctor", doctor)
 add(app, "flush-cache", flush_cache)
 add(candles, "import", import_file)
 app.add_typer(candles, name="candles")
+add(app, "copy", copy)
+add(app, "export", export)
 add(app, "stats", show_stats)

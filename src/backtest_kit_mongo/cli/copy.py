@@ -1,0 +1,165 @@
+"""``copy``: records from any store to any store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Annotated
+
+import msgspec
+import typer
+
+from ..addresses import CONFIGURED, FORMS, Place, check_apart, opened
+from ..config import Config
+from ..domains import DOMAINS
+from ..errors import InvalidValueError
+from ..registry import default_registry
+from ..transfer import Outcome, check_domain, copy_domain, same_records
+from .command import Link
+from .output import counted, progress, say, table
+
+__all__ = ["copy", "domain_names", "settings_for", "steps"]
+
+_MEANING = {
+    "conflicts": "differ on the target, where such a record never changes: left as they are",
+    "refused": "cannot be stored on the target",
+    "missing": "not on the target",
+    "different": "different on the target",
+    "extra": "on the target alone",
+}
+
+
+def copy(
+    link: Link,
+    source: Annotated[str, typer.Option("--from", metavar="ADDRESS", help=f"What is read: {FORMS}.", show_default=False)],
+    target: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="What is written; an address as for --from.", show_default=False)],
+    domains: Annotated[
+        str | None, typer.Option(metavar="A,B", show_default=False, help="Which domains, such as signal,state. Default: all of the source.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be written.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Then read both sides and compare; exit 1 if a record is missing or different on the target.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Copy records from one store to another: files of the framework, a MongoDB, a JSONL log.
+
+    Written is what is missing or different on the target, removed records and simulation times included, so a copy can be repeated,
+    and continued after it was interrupted. Candles and log lines never change: different ones on the target are named and stay.
+    Records that the target has beyond those of the source stay as well.
+
+    Compared are key, body, simulation time and removal. Numbers are compared by value. Files hold JSON, which has no dates and no
+    infinities: beside a file a date equals its ISO text, Infinity equals null.
+
+    A MongoDB is read and written without its Redis, which need not run: ids get there with the next reads. Versions kept by
+    history stay behind. --dry-run --check compares without writing.
+
+    Examples:
+
+        $ backtest-kit-mongo copy --from file:./dump --to mongo: --check
+
+        $ backtest-kit-mongo copy --from mongo: --to file:./backup \\
+            --domains signal,state --dry-run
+    """
+    names = domain_names(domains)
+    config = settings_for(link, source, target)
+    with ExitStack() as stack:
+        one = stack.enter_context(opened(source, config, existing=True, timeout=link.timeout))
+        other = stack.enter_context(opened(target, config, existing=False, timeout=link.timeout))
+        check_apart(one, other)
+        chosen = _chosen(names, one, other)
+        outcomes = _run(chosen, one, other, dry_run, check)
+    if as_json:
+        found = {name: msgspec.to_builtins(outcome) for name, outcome in outcomes.items()}
+        good = all(outcome.good for outcome in outcomes.values())
+        typer.echo(json.dumps({"from": one.shown, "to": other.shown, "dryRun": dry_run, "ok": good, "domains": found}, indent=2))
+    else:
+        _show(one, other, outcomes, dry_run, check)
+    if not all(outcome.good for outcome in outcomes.values()):
+        raise typer.Exit(1)
+
+
+def settings_for(link: Link, *addresses: str) -> Config:
+    """The settings in force; servers of our own are started if one of ``addresses`` means them."""
+    if CONFIGURED not in addresses:
+        if link != Link(timeout=link.timeout, debug=link.debug):
+            raise typer.BadParameter(f"options that say where the servers are go with the address {CONFIGURED}")
+        return link.config()
+    link.connect()
+    return default_registry.config
+
+
+def domain_names(domains: str | None) -> list[str]:
+    """The names of domains, separated by commas; InvalidValueError for one that is none."""
+    names = [] if domains is None else [name.strip() for name in domains.split(",")]
+    for name in names:
+        if name not in DOMAINS:
+            raise InvalidValueError(f"there is no domain {name!r}", hint=f"known are {', '.join(DOMAINS)}")
+    return names
+
+
+def _chosen(names: Sequence[str], source: Place, target: Place) -> list[str]:
+    """The domains to copy: those asked for, which both places must be able to hold, or all that the source can hold."""
+    for place in (source, target):
+        for name in names or source.domains:
+            if name not in place.domains:
+                hint = f"--domains {','.join(sorted(place.domains))}" if not names else None
+                raise InvalidValueError(f"{place.shown} holds no {name}, only {', '.join(sorted(place.domains))}", hint=hint)
+    return [name for name in DOMAINS if name in (names or source.domains)]
+
+
+def _run(names: Sequence[str], source: Place, target: Place, dry_run: bool, check: bool) -> dict[str, Outcome]:
+    same = same_records(as_json=source.as_json or target.as_json)
+    batch = max(source.batch, target.batch)
+    outcomes: dict[str, Outcome] = {}
+    with progress("Comparing" if dry_run else "Copying", "records") as moved:
+        step = steps(moved, source.count(names))
+        for name in names:
+            outcomes[name] = copy_domain(DOMAINS[name], source.store, target.store, same, dry_run=dry_run, batch=batch, moved=step)
+    if check:
+        with progress("Checking", "records") as moved:
+            step = steps(moved, source.count(names) + target.count(names))
+            for name in names:
+                check_domain(DOMAINS[name], source.store, target.store, same, outcomes[name], batch=batch, moved=step)
+    return outcomes
+
+
+def steps(moved: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    """``moved`` told by steps; ``total`` is about how many there are."""
+    done = 0
+
+    def step(count: int) -> None:
+        nonlocal done
+        done += count
+        moved(done, max(done, total))
+
+    moved(0, total)
+    return step
+
+
+def _show(source: Place, target: Place, outcomes: dict[str, Outcome], dry_run: bool, check: bool) -> None:
+    counts = {name: msgspec.structs.asdict(outcome) for name, outcome in outcomes.items()}
+    seen = {name: row for name, row in counts.items() if row["records"] or row["extra"]}
+    columns = ["records", "equal", "new", "changed"]
+    columns += [column for column in ("conflicts", "refused") if any(row[column] for row in seen.values())]
+    columns += ["missing", "different", "extra"] if check else []
+    total = {column: sum(row[column] for row in seen.values()) for column in columns}
+    table(
+        ("domain", *columns),
+        [(name, *(f"{row[column]:,}" for column in columns)) for name, row in {**seen, "all": total}.items()],
+        left=("domain",),
+    )
+    for name, outcome in outcomes.items():
+        for what, keys in outcome.examples.items():
+            count = getattr(outcome, what)
+            say(f"{name}: {counted(count, 'record')} {_MEANING[what]}:")
+            for key in keys:
+                say(f"  {key}")
+            if count > len(keys):
+                say(f"  and {count - len(keys):,} more")
+    verb = "would be written" if dry_run else "written"
+    say(f"{total['new'] + total['changed']:,} {verb}, from {source.shown} to {target.shown}")
+    if check:
+        good = not (total["missing"] or total["different"])
+        say("The target holds all of it." if good else "The target does not hold all of it.")

@@ -1,0 +1,75 @@
+"""``export``: a domain of any store into a file for other programs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..addresses import CONFIGURED, FORMS, opened
+from ..domains import DOMAINS
+from ..export import Selection, check_export, export_domain
+from ..simulation import milliseconds
+from .command import Link
+from .copy import domain_names, settings_for, steps
+from .output import counted, progress, say
+
+__all__ = ["export"]
+
+
+def _time(text: str) -> int:
+    """A point in time in ms, from ISO text (UTC if it names no zone) or ms."""
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text} is neither a time in ISO format nor whole milliseconds") from None
+    return milliseconds("time", moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def export(
+    link: Link,
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="What to export, such as candle or signal.", show_default=False)],
+    file: Annotated[str, typer.Argument(metavar="OUT", help="The file to write, .parquet or .csv.", show_default=False)],
+    source: Annotated[str, typer.Option("--from", metavar="ADDRESS", help=f"Where from: {FORMS}.")] = CONFIGURED,
+    symbol: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Only records of this symbol.")] = None,
+    interval: Annotated[str | None, typer.Option(metavar="1m|5m|...", show_default=False, help="Only candles of this length.")] = None,
+    exchange: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Only records of this exchange.")] = None,
+    since: Annotated[
+        int | None,
+        typer.Option(
+            parser=_time, metavar="TIME", show_default=False, help="Only from here on: open times of candles, of other domains `when`."
+        ),
+    ] = None,
+    until: Annotated[int | None, typer.Option(parser=_time, metavar="TIME", show_default=False, help="Only before that.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Export a domain to a Parquet or CSV file.
+
+    Candles have the columns exchangeName, symbol and interval (without those that an option names), timestamp, open, high, low,
+    close and volume. Other domains have their key fields, when (simulation time) and removed, a column payload.NAME for each field
+    that their payload declares, nested ones as JSON, and payload with all the rest as JSON.
+
+    Times are UTC: timestamps in Parquet, ISO text in CSV; TIME is ISO text (UTC if it names no zone) or milliseconds since 1970.
+    The file is renamed into its place when it is complete.
+
+    Examples:
+
+        $ backtest-kit-mongo export candle btc.parquet \\
+            --symbol BTCUSDT --interval 1m --exchange binance
+
+        $ backtest-kit-mongo export signal signals.csv --from file:./dump
+    """
+    (name,) = domain_names(domain)
+    given = {"symbol": symbol, "interval": interval, "exchangeName": exchange}
+    selection = Selection({field: value for field, value in given.items() if value is not None}, since, until)
+    path = Path(file)
+    check_export(DOMAINS[name], path, selection, force=force)
+    config = settings_for(link, source)
+    with opened(source, config, existing=True, timeout=link.timeout) as place, progress("Exporting", "records") as moved:
+        step = steps(moved, place.count([name]))
+        rows = export_domain(place.store, DOMAINS[name], path, selection, force=force, moved=step)
+    say(f"{counted(rows, 'row')} of {name} from {place.shown} in {path}")
