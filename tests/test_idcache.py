@@ -52,10 +52,11 @@ class Commands(pymongo.monitoring.CommandListener):
 
 @pytest.fixture(scope="module")
 def commands():
-    """A listener on every client that is made from now on; silent unless asked."""
+    """A listener on every client that this module makes; silent unless asked. (Left behind, it would keep later tests off the lane.)"""
     listener = Commands()
     pymongo.monitoring.register(listener)
-    return listener
+    yield listener
+    pymongo.monitoring._LISTENERS.command_listeners.remove(listener)
 
 
 @pytest.fixture
