@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,6 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.servers import MongoServer, RedisServer
-from backtest_kit_mongo.stores.files import FileStore
 
 _numbers = itertools.count()
 
@@ -71,20 +71,28 @@ def mongo(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["mongo", "file", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def store(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every domain on each store in turn; what is written against this fixture is the contract suite."""
-    if request.param == "mongo":
+    with serving(request.param, request) as name:
+        yield name
+
+
+@contextmanager
+def serving(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every domain on one kind of store, new and empty."""
+    if kind == "mongo":
         request.getfixturevalue("mongo")
-        yield "mongo"
+        yield kind
         return
     kit.close()
-    files = FileStore(tmp_path / "dump")
-    for domain in DOMAINS.values():
-        if request.param == "file":
-            adapter_of(domain)._binding.use(files)
-        else:
-            adapter_of(domain).use_memory()
-    yield request.param
+    kit.setup(stores=dict.fromkeys(DOMAINS, kind), CC_DUMP_DIR=request.getfixturevalue("tmp_path") / "dump")
+    yield kind
+    kit.close()
     for domain in DOMAINS.values():
         adapter_of(domain).use_mongo()
     kit.reset_stats()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How often the crash tests kill a writer; what README promises was seen with 300."""
+    parser.addoption("--crashes", type=int, default=60, help="kills of a writer on each store")

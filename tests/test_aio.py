@@ -25,6 +25,7 @@ import numpy as np
 import pymongo
 import pytest
 import test_contracts as contracts
+from conftest import serving
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import aio
@@ -96,6 +97,13 @@ def public(name):
 @pytest.fixture
 def through_aio(monkeypatch):
     monkeypatch.setattr(contracts, "kit", SimpleNamespace(**{name: public(name) for name in kit.__all__}))
+
+
+@pytest.fixture(params=["mongo", "memory"])
+def store(request):
+    """As the one of conftest. Files go through a thread as MongoDB does, so they would show nothing more."""
+    with serving(request.param, request) as name:
+        yield name
 
 
 for _name, _test in vars(contracts).items():

@@ -122,7 +122,8 @@ COMMANDS = {
 
 
 def test_the_commands_are_those_of_the_issue():
-    assert set(COMMANDS) == {("run",), ("doctor",), ("flush-cache",), ("candles",), ("candles", "import"), ("stats",)}
+    commands = {("run",), ("doctor",), ("flush-cache",), ("candles",), ("candles", "import"), ("stats",), ("copy",), ("export",)}
+    assert set(COMMANDS) == commands
 
 
 @pytest.mark.parametrize("columns", [80, 120])

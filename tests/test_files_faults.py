@@ -131,7 +131,7 @@ def test_read_only_folder_can_be_read(small_disk, warnings):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_rights_that_are_missing(tmp_path):
     """Not corruption: the file stays where it is, and the error says which."""
-    for path in [tmp_path, *tmp_path.parents][:3]:
+    for path in [tmp_path, *(path for path in tmp_path.parents if path.name.startswith(("pytest-", "popen-")))]:
         path.chmod(0o755)
     store = FileStore(tmp_path / "dump")
     put(store, "state", KEY, {"n": 1})

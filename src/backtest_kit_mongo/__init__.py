@@ -10,6 +10,7 @@ from .errors import *
 from .errors import __all__ as _errors
 from .logs import set_logger
 from .profiling import Report, profile
+from .query import records
 from .registry import (
     close,
     get_config,
@@ -37,6 +38,7 @@ __all__ = [
     "get_redis",
     "install",
     "profile",
+    "records",
     "reset_stats",
     "set_config",
     "set_logger",

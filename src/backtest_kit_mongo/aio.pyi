@@ -536,6 +536,7 @@ get_mongo = _function(_kit.get_mongo)
 get_redis = _function(_kit.get_redis)
 install = _function(_kit.install)
 profile = _kit.profile
+records = _function(_kit.records)
 reset_stats = _kit.reset_stats
 set_config = _function(_kit.set_config)
 set_logger = _kit.set_logger
@@ -604,6 +605,7 @@ __all__ = [
     "get_redis",
     "install",
     "profile",
+    "records",
     "reset_stats",
     "set_config",
     "set_logger",

@@ -146,14 +146,14 @@ def to_dicts(columns: CandleArray) -> list[dict[str, Any]]:
 
 def to_pandas(candles: CandleArray) -> Any:
     """A pandas DataFrame of the prices, with the open times as its index ``timestamp`` (datetime64[ms, UTC])."""
-    pandas = _library("pandas", "pandas")
+    pandas = library("pandas", "pandas")
     times = pandas.DatetimeIndex(_times(candles), name="timestamp").tz_localize("UTC")
     return pandas.DataFrame({name: _column(candles, name) for name in PRICES}, index=times, copy=False)
 
 
 def to_polars(candles: CandleArray) -> Any:
     """A polars DataFrame: ``timestamp`` (Datetime in ms, UTC) and the prices."""
-    polars = _library("polars", "polars")
+    polars = library("polars", "polars")
     # A cast of numbers takes any time stamp; a time zone that is put on a date of the far future is a panic.
     times = polars.Series("timestamp", _column(candles, "timestamp")).cast(polars.Datetime("ms", "UTC"))
     return polars.DataFrame([times, *(polars.Series(name, _column(candles, name)) for name in PRICES)])
@@ -161,12 +161,12 @@ def to_polars(candles: CandleArray) -> Any:
 
 def to_arrow(candles: CandleArray) -> Any:
     """A pyarrow Table: ``timestamp`` (timestamp[ms, tz=UTC]) and the prices."""
-    arrow = _library("pyarrow", "arrow")
+    arrow = library("pyarrow", "arrow")
     times = arrow.array(_times(candles), type=arrow.timestamp("ms", tz="UTC"))
     return arrow.table({"timestamp": times, **{name: arrow.array(_column(candles, name)) for name in PRICES}})
 
 
-def _library(name: str, extra: str) -> Any:
+def library(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -27,7 +27,7 @@ from bson import json_util
 from msgspec import inspect
 
 from ._core.hits import repair_lifetime
-from .candles import PRICES, _library
+from .candles import PRICES, library
 from .domains import Domain
 from .errors import BacktestKitError, InvalidTypeError, InvalidValueError, StorageError
 from .simulation import milliseconds
@@ -73,7 +73,7 @@ def check_export(domain: Domain, path: Path, selection: Selection, *, force: boo
     if path.suffix not in _WRITERS:
         raise InvalidValueError(f"{path} must end in {' or '.join(_WRITERS)}")
     if path.suffix == ".parquet":
-        _library("pyarrow", "arrow")
+        library("pyarrow", "arrow")
     if not path.parent.is_dir():
         raise InvalidValueError(f"{path} cannot be written: there is no folder {path.parent}")
     if path.is_dir():

@@ -22,7 +22,7 @@ from pymongo.errors import PyMongoError
 from ._core import bson
 from ._core.hits import repair_lifetime
 from .bindings import Bindings
-from .candles import INTERVAL_MS, PRICES, _library, to_dicts
+from .candles import INTERVAL_MS, PRICES, library, to_dicts
 from .domains import DOMAINS, Domain
 from .errors import InvalidTypeError, InvalidValueError, LookAheadError
 from .registry import default_registry
@@ -106,7 +106,7 @@ def records(
         if value is not None and not 0 <= value < 2**31:
             raise InvalidValueError(f"{name} must be from 0 on, got {value}")
     if as_frame:
-        _library("pandas", "pandas")  # before anything is asked
+        library("pandas", "pandas")  # before anything is asked
     shown = removed or not row.soft_delete
     registry = default_registry if registry is None else registry
     binding, store = registry.bindings[domain], registry.store(row)
@@ -377,7 +377,7 @@ def _sort_keys(row: Row, path: list[str], name: str) -> list[tuple[Any, ...]]:
 
 
 def _frame(domain: Domain, rows: list[Row]) -> Any:
-    pandas = _library("pandas", "pandas")
+    pandas = library("pandas", "pandas")
     frame = pandas.json_normalize(rows, max_level=1) if rows else pandas.DataFrame(columns=_fields(domain))
     for name in ("when", "timestamp"):
         if name in frame.columns:

@@ -273,7 +273,7 @@ cdef class _Writer:
             self.put(PyBytes_AS_STRING(binary), 12)
         elif type(value) is RawBSONDocument:  # encoded before, and so checked before
             kind = 0x03
-            raw = value.raw
+            raw = bytes(value.raw)  # pymongo gives a memoryview where it is long
             self.put(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
         else:
             kind = self.put_other(value, depth)

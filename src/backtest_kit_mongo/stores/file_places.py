@@ -19,7 +19,7 @@ from .base import Key
 from .file_io import make_folder, put_new, read_bytes, set_aside, sweep, sync_folder, write_new
 from .file_layout import Fields, Layout, Part, agrees, layout_of
 from .file_names import encode_name, hash_of, is_hashed, natural, plain_name
-from .file_values import parse
+from .json_text import value_of
 
 __all__ = ["SUFFIX", "Places", "fitting_keys", "holds_files", "record_files"]
 
@@ -236,7 +236,7 @@ def _owner(folder: str, part: Part) -> Fields | None:
     except FileNotFoundError:
         return None
     with suppress(ValueError):
-        fields = parse(content)
+        fields = value_of(content)
         if isinstance(fields, dict) and tuple(map(type, map(fields.get, part.fields))) == part.kinds and _is_named(folder, fields, part):
             return fields
     set_aside(path, status.st_ino, "it is not the key of this folder")
@@ -280,7 +280,7 @@ def _is_free(layout: Layout, mine: Fields, folder: str) -> bool:
     for name in islice(record_files(folder), _MOST_LOOKED_AT):
         body = None
         with suppress(FileNotFoundError, ValueError):
-            body = parse(read_bytes(f"{folder}/{name}")[0])
+            body = value_of(read_bytes(f"{folder}/{name}")[0])
         keys = fitting_keys(layout, folder, name, body)
         if keys and mine not in (layout.joined.values(layout.fields(key)) for key in keys):
             return False

@@ -13,19 +13,20 @@ from bson import ObjectId
 
 from ..errors import InvalidTypeError
 
-__all__ = ["json_of", "value_of"]
+__all__ = ["as_json", "json_of", "text_of", "value_of"]
 
 # A number that may not fit into 64 bits: JavaScript writes doubles below 1e21 in full.
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 
 
 def json_of(body: Any) -> bytes:
-    """A value as it comes out of BSON as compact JSON in UTF-8: dates as ISO text with ms and ``Z``, ids as text.
+    """A value as it comes out of BSON as compact JSON in UTF-8. InvalidTypeError for what only BSON has."""
+    return text_of(as_json(body))
 
-    msgspec turns bytes to base64, decimals to text, and NaN and infinities to null, as JavaScript does. InvalidTypeError for what
-    only BSON has.
-    """
-    return msgspec.json.encode(_as_json(body), enc_hook=_only_bson)
+
+def text_of(value: Any) -> bytes:
+    """What ``as_json`` gave as compact JSON: bytes become base64, decimals text, NaN and infinities null, as in JavaScript."""
+    return msgspec.json.encode(value, enc_hook=_only_bson)
 
 
 def value_of(content: bytes) -> Any:
@@ -35,18 +36,19 @@ def value_of(content: bytes) -> Any:
             value = msgspec.json.decode(content)
         except msgspec.DecodeError:
             # JavaScript writes half a surrogate pair, as it is left where a text was cut, as an escape.
-            return _mended(json.loads(content, parse_constant=_refuse))
+            return _mended(json.loads(content.decode(), parse_constant=_refuse))
         return _mended(value) if _LONG_NUMBER.search(content) else value
     except RecursionError:
         raise ValueError("nested too deep") from None
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """A value out of BSON with its dates as ISO text (ms and ``Z``) and its ids as text."""
     kind = type(value)
     if kind is dict:
-        return {name: _as_json(member) for name, member in value.items()}
+        return {name: as_json(member) for name, member in value.items()}
     if kind is list:
-        return [_as_json(member) for member in value]
+        return [as_json(member) for member in value]
     if kind is datetime:
         return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
     return str(value) if kind is ObjectId else value
