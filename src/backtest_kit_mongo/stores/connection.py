@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
@@ -42,6 +42,7 @@ from .failures import lost_races, retried
 from .forks import renew_after_fork
 from .lane import Lane
 from .messages import WHOLE, Messages, concern
+from .posted import Posted
 
 __all__ = ["Document", "MongoConnection"]
 
@@ -274,23 +275,43 @@ class MongoConnection:
 
         return self._find_and_modify(domain, self._messages_of(domain).upsert_command(wanted, update), take)
 
+    def upsert_noting(
+        self, domain: Domain, wanted: Document, update: Document, posted: Posted, tag: Hashable
+    ) -> tuple[bytes | None, Document | None]:
+        """As ``upsert``, behind the write of ``tag`` that was posted.
+
+        The ``_id`` (None if that is no ObjectId), and ``_id`` and ``when`` as they were before; None if the document is new.
+        """
+        messages = self._messages_of(domain)
+        command = messages.upsert(wanted, update, before=True)
+        self._count(domain, BYTES_WRITTEN, len(command))
+        answer = posted.ask(self._lane, tag, MongoLink.success, command)
+        if answer is not NOT_TAKEN:
+            return _id_before(decode(answer))
+        return self._find_and_modify(domain, messages.upsert_command(wanted, update, before=True), _id_before)
+
     def upsert_both(
         self, domain: Domain, change: tuple[Document, Document], other: Domain, other_change: tuple[Document, Document]
     ) -> tuple[bytes | None, Document | None]:
-        """Upsert one document, then one of another collection: (filter, update) each.
-
-        The ``_id`` of the first (None if that is no ObjectId), and its ``_id`` and ``when`` as they were before; None if it is new.
-        """
+        """As ``upsert_noting``, and upsert one of another collection: both are on their way at once."""
+        messages = self._messages_of(domain)
         # The acknowledgement of the second covers the first, which is earlier in the same journal and oplog.
-        first = self._messages_of(domain).upsert(*change, before=True)
-        [(_, second)] = self._messages_of(other).upserts([other_change], ordered=False)
-        self._count(domain, BYTES_WRITTEN, len(first) + sum(map(len, second)))
-        answer = self._lane.call(_ask_both, first, second)
+        parts: list[Sequence[bytes]] = [(messages.upsert(*change, before=True, light=True),)]
+        parts += [pieces for _, pieces in self._messages_of(other).upserts([other_change], ordered=False)]
+        self._count(domain, BYTES_WRITTEN, sum(len(piece) for pieces in parts for piece in pieces))
+        answer = self._lane.call(_ask, parts)
         if answer is not NOT_TAKEN:
             return _id_before(decode(answer))
-        outcome = self._find_and_modify(domain, self._messages_of(domain).upsert_command(*change, before=True), _id_before)
+        outcome = self._find_and_modify(domain, messages.upsert_command(*change, before=True), _id_before)
         self.upsert_many(other, [other_change], ordered=False)
         return outcome
+
+    def write_later(self, domain: Domain, posted: Posted, writes: Mapping[Hashable, tuple[Document, Document]], *, new: bool) -> bool:
+        """Upsert (filter, update) pairs by tag, and read the replies later; ``new``: they are known not to be there. False if not taken."""
+        messages, changes = self._messages_of(domain), list(writes.values())
+        parts = [pieces for _, pieces in (messages.inserts(changes) if new else messages.upserts(changes, ordered=False))]
+        self._count(domain, BYTES_WRITTEN, sum(len(piece) for pieces in parts for piece in pieces))
+        return posted.post(self._lane, writes, parts)
 
     def _find_and_modify(self, domain: Domain, command: Document, take: Callable[[Document], R]) -> R:
         """What ``take`` makes of the reply to findAndModify."""
@@ -375,17 +396,20 @@ class MongoConnection:
                 client.close()
 
 
-def _ask_both(link: MongoLink, first: bytes, second: Sequence[bytes]) -> bytes:
-    """The reply to the first of two messages that are on their way at once; both must be plain success."""
-    link.post(first)
-    link.post(*second)
-    try:
-        answer = link.success()
-    except Unusual:
-        link.reply()  # nobody wants it, but it must be out of the way
-        raise
-    link.success()
-    return answer
+def _ask(link: MongoLink, messages: Sequence[Sequence[bytes]]) -> bytes:
+    """The reply to the first of some messages that are on their way at once; all must be plain success."""
+    for message in messages:
+        link.post(*message)
+    replies = []
+    unusual: Unusual | None = None
+    for _ in messages:
+        try:
+            replies.append(link.success())
+        except Unusual as error:  # the others must be out of the way all the same
+            unusual = unusual or error
+    if unusual is not None:
+        raise unusual
+    return replies[0]
 
 
 def _insert_new(collection: Collection[Document], domain: Domain, documents: list[Any]) -> set[int]:

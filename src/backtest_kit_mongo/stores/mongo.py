@@ -434,6 +434,7 @@ class MongoStore:
 
     def close(self) -> None:
         """See Store."""
+        self.history.close()
         self.connection.close()
         self.redis_ids.close()
 

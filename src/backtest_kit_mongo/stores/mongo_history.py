@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from .base import History, Key, Record
 from .connection import RAW, Document, MongoConnection
 from .failures import reading, retried
 from .forks import renew_after_fork
+from .posted import Posted
 
 __all__ = ["Change", "MongoHistory"]
 
@@ -52,8 +53,9 @@ class _Known(NamedTuple):
 
 
 class _Begun(NamedTuple):
-    """What is to be done after a write: versions to discard, and how many are fresh already."""
+    """What is known of a key before a write: its last time (ms), what the write discards, and how many versions are fresh already."""
 
+    last: int | None
     discard: Span | None = None
     fresh: int = 0
 
@@ -78,6 +80,7 @@ class MongoHistory:
         names = [field.name for field in dataclasses.fields(Domain)]
         self._versions = {name: _Versions(**{field: getattr(DOMAINS[name], field) for field in names}) for name in history.domains}
         self._readers = {name: bson.RecordReader((), DOMAINS[name].body or "", Record) for name in history.domains}
+        self._posted = Posted(self._again)
         self.renew()
         renew_after_fork(self)
 
@@ -88,10 +91,23 @@ class MongoHistory:
         """Forget what was written here; see ``forks``."""
         self._known: dict[str, dict[Key, _Known]] = {name: {} for name in self._versions}
 
+    def close(self) -> None:
+        """Part with the connection on which versions are on their way."""
+        self._posted.close()
+
+    def _again(self, writes: dict[Hashable, Any]) -> None:
+        """Write versions of which nobody knows whether they are there. Should that fail, the next write keeps the record as one."""
+        by_name: dict[str, list[tuple[Document, Document]]] = {}
+        for (name, key), version in writes.items():  # type: ignore[misc]
+            self._known[name].pop(key, None)
+            by_name.setdefault(name, []).append(version)
+        for name, versions in by_name.items():
+            self._connection.upsert_many(self._versions[name], versions, ordered=False)
+
     # --- writing ---
 
     def write(self, domain: Domain, key: Key, when: int, update: Document) -> tuple[bytes | None, bool]:
-        """As ``upsert`` of the connection, with the version: in one go where this process knows the key and time goes on."""
+        """As ``upsert`` of the connection, with the version."""
         known = self._known[domain.name].pop(key, None)  # until it is known what became of this write
         if known is None or when < known.when:
             changes = [Change(key, {when: update}, when)]
@@ -99,15 +115,46 @@ class MongoHistory:
             outcome = self._connection.upsert(domain, _fields(domain, key), update)
             self.end(domain, changes, begun)
             return outcome
-        version = ({"_id": _identity(domain, key, when)}, {"$set": update["$set"]})
-        identity, before = self._connection.upsert_both(domain, (_fields(domain, key), update), self._versions[domain.name], version)
+        version, wanted = _version(domain, key, when, update), _fields(domain, key)
+        later = self._may_wait(domain)
+        if later:
+            identity, before = self._connection.upsert_noting(domain, wanted, update, self._posted, (domain.name, key))
+        else:
+            identity, before = self._connection.upsert_both(domain, (wanted, update), self._versions[domain.name], version)
         last = None if before is None else _time(before.get("when"))
         if before is None:  # the record was deleted, and so its versions are void
             self._delete(domain, {key: (MinKey(), when)}, {key: [when]})
         elif last is not None and last != known.when:  # another writer's: what lies between is void, or discarded by this write
             self._delete(domain, {key: (min(last, when), max(last, when))}, {key: [when]})
-        self._note(domain, {key: _Known(when, known.fresh + 1)})
+        written = {key: _Known(when, known.fresh + 1)}
+        self._put(domain, [version] if later else [], written, later=later, new=last == known.when < when)
         return identity, before is None
+
+    def _may_wait(self, domain: Domain) -> bool:
+        """Whether the reply to a version may be read later. Where the journal is waited for, it is the same wait as the record's."""
+        return not self._connection.collection(domain).write_concern.document.get("j")
+
+    def _put(
+        self, domain: Domain, versions: Sequence[tuple[Document, Document]], written: Mapping[Key, _Known], *, later: bool, new: bool
+    ) -> None:
+        """Write versions and remember the writes. ``later``: each is that of its record, which is kept should it get lost."""
+        known, target = self._known[domain.name], self._versions[domain.name]
+        if len(known) + len(written) > KNOWN:
+            known.clear()
+        known.update(written)  # before the replies, which may take some out again
+        writes: dict[Hashable, tuple[Document, Document]] = {}
+        if later:
+            writes.update(((domain.name, key), version) for key, version in zip(written, versions, strict=True))
+        if versions and not (later and self._connection.write_later(target, self._posted, writes, new=new)):
+            for key in written:
+                known.pop(key, None)
+            self._connection.upsert_many(target, versions, ordered=False)
+            known.update(written)
+        due = {key: one.when for key, one in written.items() if one.fresh >= self._slack} if self._limit or self._age else {}
+        if due:
+            self._posted.settle()
+            self._prune(domain, due)
+            known.update((key, _Known(when, 0)) for key, when in due.items() if key in known)
 
     def changes(self, updates: Iterable[tuple[Key, int, Document]]) -> list[Change]:
         """What lasts of (key, time, update) that are written one after the other."""
@@ -123,6 +170,7 @@ class MongoHistory:
 
     def begin(self, domain: Domain, changes: Sequence[Change]) -> dict[Key, _Begun]:
         """Before the records are written: those that this process does not know are kept as versions, void versions deleted."""
+        self._posted.settle()
         known = self._known[domain.name]
         begun: dict[Key, _Begun] = {}
         unsure: dict[Key, Change] = {}
@@ -131,7 +179,7 @@ class MongoHistory:
             if last is None or change.since < last.when:
                 unsure[change.key] = change
             else:
-                begun[change.key] = _Begun(fresh=last.fresh)
+                begun[change.key] = _Begun(last.when, fresh=last.fresh)
         if not unsure:
             return begun
         # Versions are looked at first: what another writer has at work then has its record already.
@@ -152,26 +200,25 @@ class MongoHistory:
                     void[key] = (last_time, end)
             elif end is not None and key not in records:
                 void[key] = (MinKey(), end)
-            begun[key] = _Begun(discard, 0 if end is None else self._slack)
+            begun[key] = _Begun(last_time, discard, 0 if end is None else self._slack)
         self._delete(domain, void)
         self._keep(domain, kept)
         return begun
 
     def end(self, domain: Domain, changes: Sequence[Change], begun: Mapping[Key, _Begun]) -> None:
         """After the records were written: their versions, and what is to be discarded."""
-        rows = [
-            ({"_id": _identity(domain, change.key, when)}, {"$set": update["$set"]})
-            for change in changes
-            for when, update in change.updates.items()
-        ]
-        self._connection.upsert_many(self._versions[domain.name], rows, ordered=False)
+        versions = [_version(domain, change.key, when, update) for change in changes for when, update in change.updates.items()]
         spans = {key: one.discard for key, one in begun.items() if one.discard is not None}
+        alone = len(versions) == len(changes)
         if spans:
             self._delete(domain, spans, {change.key: list(change.updates) for change in changes})
-        self._note(domain, {key: _Known(max(updates), begun[key].fresh + len(updates)) for key, updates, _ in changes})
+        written = {key: _Known(max(updates), begun[key].fresh + len(updates)) for key, updates, _ in changes}
+        new = all((last := begun[change.key].last) is None or change.since > last for change in changes)
+        self._put(domain, versions, written, later=alone and self._may_wait(domain), new=alone and new)
 
     def keep(self, domain: Domain, keys: Sequence[Key]) -> None:
         """Records that were changed at their own time: they are versions as they are now."""
+        self._posted.settle()
         records = self._documents(domain, keys)
         times = {key: _time(record.get("when")) for key, record in records.items()}
         self._keep(domain, [(key, when, records[key]) for key, when in times.items() if when is not None])
@@ -185,17 +232,6 @@ class MongoHistory:
         ]
         if changes:
             self._connection.upsert_many(self._versions[domain.name], changes, ordered=False)
-
-    def _note(self, domain: Domain, written: Mapping[Key, _Known]) -> None:
-        """Remember writes, and delete the oldest versions where it is time to."""
-        due = {key: one.when for key, one in written.items() if one.fresh >= self._slack} if self._limit or self._age else {}
-        if due:
-            self._prune(domain, due)
-        known = self._known[domain.name]
-        if len(known) + len(written) > KNOWN:
-            known.clear()
-        known.update(written)
-        known.update((key, _Known(when, 0)) for key, when in due.items())
 
     def _prune(self, domain: Domain, keys: Mapping[Key, int]) -> None:
         """Delete the versions beyond the limit or the age of keys, given with their newest times."""
@@ -220,6 +256,7 @@ class MongoHistory:
 
     def discard(self, domain: Domain, records: Mapping[Key, int | None], since: int) -> list[Key]:
         """Discard what is of ``since`` (ms) or later, of keys given with the times of their records; keys that are gone then."""
+        self._posted.settle()
         known = self._known[domain.name]
         for key in records:
             known.pop(key, None)
@@ -281,6 +318,11 @@ def _fields(domain: Domain, key: Key) -> Document:
 def _identity(domain: Domain, key: Key, when: Any) -> Document:
     """The ``_id`` of a version; documents compare field by field, so those of a key stand in the order of their times."""
     return {**_fields(domain, key), "when": when}
+
+
+def _version(domain: Domain, key: Key, when: int, update: Document) -> tuple[Document, Document]:
+    """The upsert of a version (filter, update), from that of its record."""
+    return {"_id": _identity(domain, key, when)}, {"$set": update["$set"]}
 
 
 def _time(value: Any) -> int | None:
