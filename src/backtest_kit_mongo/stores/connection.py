@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
@@ -28,7 +28,6 @@ from pymongo.write_concern import WriteConcern
 
 from .._core.bson import RecordReader, decode, split
 from .._core.hits import Hits
-from .._core.link import Unusual
 from .._core.op_msg import NOT_TAKEN, MongoLink, upserted_ids
 from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
 from ..domains import Domain
@@ -42,7 +41,6 @@ from .failures import lost_races, retried
 from .forks import renew_after_fork
 from .lane import Lane
 from .messages import WHOLE, Messages, concern
-from .posted import Posted
 
 __all__ = ["Document", "MongoConnection"]
 
@@ -275,43 +273,15 @@ class MongoConnection:
 
         return self._find_and_modify(domain, self._messages_of(domain).upsert_command(wanted, update), take)
 
-    def upsert_noting(
-        self, domain: Domain, wanted: Document, update: Document, posted: Posted, tag: Hashable
-    ) -> tuple[bytes | None, Document | None]:
-        """As ``upsert``, behind the write of ``tag`` that was posted.
-
-        The ``_id`` (None if that is no ObjectId), and ``_id`` and ``when`` as they were before; None if the document is new.
-        """
+    def upsert_noting(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, Document | None]:
+        """As ``upsert``: the ``_id``, and the ``_id`` and ``when`` of the document as they were before; None if it is new."""
         messages = self._messages_of(domain)
         command = messages.upsert(wanted, update, before=True)
         self._count(domain, BYTES_WRITTEN, len(command))
-        answer = posted.ask(self._lane, tag, MongoLink.success, command)
+        answer = self._lane.call(MongoLink.command, command)
         if answer is not NOT_TAKEN:
             return _id_before(decode(answer))
         return self._find_and_modify(domain, messages.upsert_command(wanted, update, before=True), _id_before)
-
-    def upsert_both(
-        self, domain: Domain, change: tuple[Document, Document], other: Domain, other_change: tuple[Document, Document]
-    ) -> tuple[bytes | None, Document | None]:
-        """As ``upsert_noting``, and upsert one of another collection: both are on their way at once."""
-        messages = self._messages_of(domain)
-        # The acknowledgement of the second covers the first, which is earlier in the same journal and oplog.
-        parts: list[Sequence[bytes]] = [(messages.upsert(*change, before=True, light=True),)]
-        parts += [pieces for _, pieces in self._messages_of(other).upserts([other_change], ordered=False)]
-        self._count(domain, BYTES_WRITTEN, sum(len(piece) for pieces in parts for piece in pieces))
-        answer = self._lane.call(_ask, parts)
-        if answer is not NOT_TAKEN:
-            return _id_before(decode(answer))
-        outcome = self._find_and_modify(domain, messages.upsert_command(*change, before=True), _id_before)
-        self.upsert_many(other, [other_change], ordered=False)
-        return outcome
-
-    def write_later(self, domain: Domain, posted: Posted, writes: Mapping[Hashable, tuple[Document, Document]], *, new: bool) -> bool:
-        """Upsert (filter, update) pairs by tag, and read the replies later; ``new``: they are known not to be there. False if not taken."""
-        messages, changes = self._messages_of(domain), list(writes.values())
-        parts = [pieces for _, pieces in (messages.inserts(changes) if new else messages.upserts(changes, ordered=False))]
-        self._count(domain, BYTES_WRITTEN, sum(len(piece) for pieces in parts for piece in pieces))
-        return posted.post(self._lane, writes, parts)
 
     def _find_and_modify(self, domain: Domain, command: Document, take: Callable[[Document], R]) -> R:
         """What ``take`` makes of the reply to findAndModify."""
@@ -394,22 +364,6 @@ class MongoConnection:
         if client is not None:
             with pymongo.timeout(0.5):  # the farewell to the server, which may be dead, must not hold anybody up
                 client.close()
-
-
-def _ask(link: MongoLink, messages: Sequence[Sequence[bytes]]) -> bytes:
-    """The reply to the first of some messages that are on their way at once; all must be plain success."""
-    for message in messages:
-        link.post(*message)
-    replies = []
-    unusual: Unusual | None = None
-    for _ in messages:
-        try:
-            replies.append(link.success())
-        except Unusual as error:  # the others must be out of the way all the same
-            unusual = unusual or error
-    if unusual is not None:
-        raise unusual
-    return replies[0]
 
 
 def _insert_new(collection: Collection[Document], domain: Domain, documents: list[Any]) -> set[int]:

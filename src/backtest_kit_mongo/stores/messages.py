@@ -88,16 +88,9 @@ class Messages:
         answer: Document = {"new": False, "fields": {"_id": True, "when": True}} if before else {"new": True, "fields": {"_id": True}}
         return {"findAndModify": self._name, "query": wanted, "update": update, "upsert": True, **answer}
 
-    def upsert(self, wanted: Document, update: Document, *, before: bool = False, light: bool = False) -> bytes:
-        """Upsert one document and give its id; ``before``: id and ``when`` as they were; ``light``: acknowledged by one server's memory."""
-        concern = {"writeConcern": {"w": 1}} if light else {}
-        return message({**self.upsert_command(wanted, update, before=before), **self._write, **concern})
-
-    def inserts(self, changes: Sequence[tuple[Document, Document]]) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
-        """As ``upserts``, of documents that are new: (the members of the filter, {"$set": the encoded other members})."""
-        for chunk in _chunks(changes):
-            documents = [writer.encode(wanted, plain)[4:-1] + update["$set"].raw[4:] for wanted, update in chunk]
-            yield len(chunk), self.insert(b"".join(struct.pack("<i", len(document) + 4) + document for document in documents))
+    def upsert(self, wanted: Document, update: Document, *, before: bool = False) -> bytes:
+        """Upsert one document and give its id; ``before``: id and ``when`` as they were before."""
+        return message({**self.upsert_command(wanted, update, before=before), **self._write})
 
     def upserts(self, changes: Sequence[tuple[Document, Document]], ordered: bool) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
         """Upsert (filter, update) pairs, in as many messages as it takes; (how many of the pairs it holds, message)."""
