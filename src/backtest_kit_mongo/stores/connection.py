@@ -40,7 +40,7 @@ from .base import Key
 from .failures import lost_races, retried
 from .forks import renew_after_fork
 from .lane import Lane
-from .messages import WHOLE, Messages, concern
+from .messages import WHOLE, Messages, concern, joined
 
 __all__ = ["Document", "MongoConnection"]
 
@@ -297,16 +297,29 @@ class MongoConnection:
 
         return retried(domain, run)
 
-    def upsert_many(self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool) -> dict[int, bytes | None]:
+    def insert_members(self, domain: Domain, changes: Sequence[tuple[Document, Document]]) -> set[int]:
+        """Insert what upserts of (filter, {"$set": encoded members}) would make; the positions of those whose ``_id`` was there."""
+        sizes, batches = zip(*joined(changes), strict=True)
+        there: set[int] = set()
+        start = 0
+        for size, lost in zip(sizes, self.insert_new(domain, batches), strict=True):
+            there |= {start + index for index in lost}
+            start += size
+        return there
+
+    def upsert_many(
+        self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool, upsert: bool = True
+    ) -> dict[int, bytes | None]:
         """Upsert (filter, update) pairs; the ids of those that were new, by position.
 
-        ``ordered``: each after the one before it, so that new documents get their ids in the order of ``changes``.
+        ``ordered``: each after the one before it, so that new documents get their ids in the order of ``changes``. Without ``upsert``
+        nothing is inserted.
         """
         inserted: dict[int, bytes | None] = {}
         sent: deque[tuple[int, int]] = deque()  # how many changes and bytes each message has
 
         def messages() -> Iterator[Sequence[bytes]]:
-            for size, pieces in self._messages_of(domain).upserts(changes, ordered):
+            for size, pieces in self._messages_of(domain).upserts(changes, ordered, upsert):
                 sent.append((size, sum(map(len, pieces))))
                 yield pieces
 
@@ -318,7 +331,7 @@ class MongoConnection:
             self._count(domain, BYTES_WRITTEN, length)
         if done < len(changes):
             collection = self.collection(domain)
-            requests: list[Any] = [UpdateOne(wanted, update, upsert=True) for wanted, update in changes[done:]]
+            requests: list[Any] = [UpdateOne(wanted, update, upsert=upsert) for wanted, update in changes[done:]]
             result = retried(domain, lambda: collection.bulk_write(requests, ordered=ordered))
             raw = (part.raw for _, update in changes[done:] for part in update.values() if isinstance(part, RawBSONDocument))
             self._count(domain, BYTES_WRITTEN, sum(map(len, raw)))

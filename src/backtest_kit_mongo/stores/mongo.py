@@ -270,7 +270,8 @@ class MongoStore:
                 value, inserted = self.connection.upsert(domain, dict(zip(domain.key, record.key, strict=True)), update)
             if inserted:
                 self._look_again(domain)
-            if value is not None:  # what another writer stored under an id of another type stays uncached
+            # What another writer stored under an id of another type stays uncached. One that is known was written to Redis then.
+            if value is not None and not (domain in self.history and value == self.process_ids.get(domain, record.key)):
                 self._remember(domain, record.key, value)
             return
         if domain in self.history:

@@ -37,7 +37,7 @@ DAY = 86_400_000
 # Members are copied as they are, whatever their writer put there.
 RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument, tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 
-LIST, LIST_BYTES = 16, 16_384
+LIST, LIST_BYTES = 32, 16_384
 """Versions, and bytes of them, that one process leaves in the document of a record; every read of the record has to carry them."""
 
 KNOWN = 50_000
@@ -57,8 +57,9 @@ class Change(NamedTuple):
     @property
     def update(self) -> Document:
         """The update of the record with its versions."""
+        versions = [update["$set"] for update in self.updates.values()]
         last = self.updates[max(self.updates)]
-        return {**last, "$push": {"versions": {"$each": [update["$set"] for update in self.updates.values()]}}}
+        return {**last, "$push": {"versions": versions[0] if len(versions) == 1 else {"$each": versions}}}
 
 
 class _Known(NamedTuple):
@@ -108,18 +109,31 @@ class MongoHistory:
 
     def write(self, domain: Domain, key: Key, when: int, update: Document) -> tuple[bytes | None, bool]:
         """As ``upsert`` of the connection, with the version."""
+        table = self._known[domain.name]
         change = Change(key, {when: update}, when)
-        begun = self.begin(domain, [change])
+        known, discard = table.pop(key, None), None  # nothing, until it is known what became of this write
+        sure = known is not None and when >= known.when
+        if not sure:
+            known, discard = self.begin(domain, [change])[key]
         identity, before = self._connection.upsert_noting(domain, _fields(domain, key), change.update)
-        known, discard = begun[key]
         last = None if before is None else _time(before.get("when"))
-        if before is None:  # there was no record, so what there may be of versions is void
-            if known is not None:
+        if known is not None:
+            if before is None:  # there was no record any more, so what there is of versions is void
                 discard = (MinKey(), when)
-        elif known is not None and last is not None and last != known.when:  # another writer's; what lies between is void or discarded
-            discard = (min(last, when), max(last, when))
+            elif last is not None and last != known.when:  # another writer's: what lies between is void, or discarded by this write
+                discard = (min(last, when), max(last, when))
+            one = known.wrote(change.updates)
+            if discard is None and len(table) < KNOWN and not self._is_full(one) and not self._is_due(one):
+                table[key] = one
+                return identity, False
         self.end(domain, [change], {key: (known, discard)})
         return identity, before is None
+
+    def _is_full(self, one: _Known) -> bool:
+        return one.listed >= min(LIST, self._slack) or one.size >= LIST_BYTES
+
+    def _is_due(self, one: _Known) -> bool:
+        return one.fresh >= self._slack and bool(self._limit or self._age)
 
     def changes(self, updates: Iterable[tuple[Key, int, Document]]) -> list[Change]:
         """What lasts of (key, time, update) that are written one after the other."""
@@ -170,12 +184,11 @@ class MongoHistory:
             self._delete(domain, spans, {change.key: list(change.updates) for change in changes})
         first = _Known(0, fresh=self._slack)  # nobody knows how many there are
         written = {change.key: (begun[change.key][0] or first).wrote(change.updates) for change in changes}
-        most = min(LIST, self._slack)
-        full = {key: one for key, one in written.items() if one.listed >= most or one.size >= LIST_BYTES}
+        full = {key: one for key, one in written.items() if self._is_full(one)}
         if full:
             self._move(domain, self._documents(domain, list(full)), only_listed=True)
             written.update((key, one._replace(listed=0, size=0)) for key, one in full.items())
-        due = {key: one for key, one in written.items() if one.fresh >= self._slack and (self._limit or self._age)}
+        due = {key: one for key, one in written.items() if self._is_due(one)}
         if due:
             self._prune(domain, {key: one.when for key, one in due.items()})
             written.update((key, written[key]._replace(fresh=0)) for key in due)
@@ -191,8 +204,8 @@ class MongoHistory:
 
     def _move(self, domain: Domain, records: Mapping[Key, RawBSONDocument], *, only_listed: bool = False) -> None:
         """Move the versions in documents of records to the other collection, and (a copy of) the record, which is the last of them."""
-        versions: dict[tuple[Key, int], Mapping[str, Any]] = {}
-        moved: list[Any] = []
+        versions: dict[tuple[Key, int], RawBSONDocument] = {}
+        moved: list[tuple[Document, Document]] = []
         names = (domain.body or "", "updatedDate", "removed")
         for key, record in records.items():
             last = _time(record.get("when"))
@@ -202,22 +215,17 @@ class MongoHistory:
                 if when is not None and (last is None or when <= last):
                     versions[key, when] = entry
             if not only_listed and last is not None:
-                versions[key, last] = {**{name: record[name] for name in names if name in record}, "when": last}
+                members = {**{name: record[name] for name in names if name in record}, "when": last}
+                versions[key, last] = RawBSONDocument(writer.encode(members, plain))
             if listed:
-                moved.append(UpdateOne(_fields(domain, key), {"$pullAll": {"versions": listed}}))
+                moved.append((_fields(domain, key), {"$pullAll": {"versions": listed}}))
         target = self._versions[domain.name]
-        rows = [
-            ({"_id": _identity(domain, key, when)}, {name: version[name] for name in version if name != "_id"})
-            for (key, when), version in versions.items()
-        ]
-        for start in range(0, len(rows), LIST):
-            batch = rows[start : start + LIST]
-            documents = b"".join(writer.encode({**identity, **fields}, plain) for identity, fields in batch)
-            [lost] = self._connection.insert_new(target, [documents])
-            if lost:
-                self._connection.upsert_many(target, [(batch[index][0], {"$set": batch[index][1]}) for index in lost], ordered=False)
+        rows = [({"_id": _identity(domain, key, when)}, {"$set": version}) for (key, when), version in versions.items()]
+        there = self._connection.insert_members(target, rows) if rows else set()
+        if there:
+            self._connection.upsert_many(target, [rows[index] for index in there], ordered=False)
         if moved:
-            retried(domain, lambda: self._connection.collection(domain).bulk_write(moved, ordered=False))
+            self._connection.upsert_many(domain, moved, ordered=False, upsert=False)
 
     def _prune(self, domain: Domain, keys: Mapping[Key, int]) -> None:
         """Delete the versions beyond the limit or the age of keys, given with their newest times."""
@@ -295,18 +303,17 @@ class MongoHistory:
 
     def _delete(self, domain: Domain, spans: Mapping[Key, Span], kept: Mapping[Key, Sequence[int]] | None = None) -> None:
         """Delete the versions of keys in spans of time, but for those of some times."""
-        moved, listed = [], []
+        moved: list[Any] = []
+        listed: list[tuple[Document, Document]] = []
         for key, (start, end) in spans.items():
             spared = (kept or {}).get(key, ())
             ends = {"$gt": _identity(domain, key, start), "$lte": _identity(domain, key, end)}
             moved.append(DeleteMany({"_id": {**ends, "$nin": [_identity(domain, key, when) for when in spared]}}))
-            listed.append(
-                UpdateOne(_fields(domain, key), {"$pull": {"versions": {"when": {"$gt": start, "$lte": end, "$nin": [*spared]}}}})
-            )
+            listed.append((_fields(domain, key), {"$pull": {"versions": {"when": {"$gt": start, "$lte": end, "$nin": [*spared]}}}}))
         if moved:
             versions = self._versions[domain.name]
             retried(versions, lambda: self._connection.collection(versions).bulk_write(moved, ordered=False))
-            retried(domain, lambda: self._connection.collection(domain).bulk_write(listed, ordered=False))
+            self._connection.upsert_many(domain, listed, ordered=False, upsert=False)
 
 
 def _fields(domain: Domain, key: Key) -> Document:
