@@ -18,14 +18,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from bson import Decimal128, MaxKey, MinKey
+from bson import Decimal128, MaxKey, MinKey, encode
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 from pymongo import DeleteMany, DeleteOne, UpdateOne
 
-from .._core import bson, writer
+from .._core import bson
 from ..domains import DOMAINS, Domain
-from .base import History, Key, Record, plain
+from .base import History, Key, Record
 from .connection import Document, MongoConnection
 from .failures import reading, retried
 from .forks import renew_after_fork
@@ -216,7 +216,7 @@ class MongoHistory:
                     versions[key, when] = entry
             if not only_listed and last is not None:
                 members = {**{name: record[name] for name in names if name in record}, "when": last}
-                versions[key, last] = RawBSONDocument(writer.encode(members, plain))
+                versions[key, last] = RawBSONDocument(encode(members, codec_options=RAW))
             if listed:
                 moved.append((_fields(domain, key), {"$pullAll": {"versions": listed}}))
         target = self._versions[domain.name]
@@ -335,7 +335,8 @@ def _time(value: Any) -> int | None:
 def _listed(record: RawBSONDocument) -> list[RawBSONDocument]:
     """The versions in the document of a record, in the order in which they were written."""
     found = record.get("versions")
-    return [entry for entry in found if isinstance(entry, RawBSONDocument)] if isinstance(found, list) else []
+    entries = found if isinstance(found, list) else []
+    return [RawBSONDocument(bytes(entry.raw), RAW) for entry in entries if isinstance(entry, RawBSONDocument)]
 
 
 def _last(record: RawBSONDocument, moment: int, moved: RawBSONDocument | None) -> RawBSONDocument | None:
