@@ -256,8 +256,17 @@ def test_discarding_keeps_the_id_and_the_first_date(make, database):
 
 @pytest.mark.parametrize(
     ("command", "fault"),
-    [("findandmodify", LOST), ("findandmodify", cut(0)), ("findandmodify", STALL), ("insert", LOST), ("insert", cut(20)), ("update", LOST)]
-    + [("update", cut(0)), ("find", cut(0)), ("delete", LOST)],
+    [
+        ("findandmodify", LOST),
+        ("findandmodify", cut(0)),
+        ("findandmodify", STALL),
+        ("insert", LOST),
+        ("insert", cut(20)),
+        ("update", LOST),
+        ("update", cut(0)),
+        ("find", cut(0)),
+        ("delete", LOST),
+    ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_whatever_breaks_nothing_acknowledged_is_lost(make, servers, tmp_path, monkeypatch, command, fault):
@@ -266,14 +275,14 @@ def test_whatever_breaks_nothing_acknowledged_is_lost(make, servers, tmp_path, m
     place = str(tmp_path / "mongo.sock")
     reader = make()
     name = reader.connection.database.name
-    uri = f"mongodb://{place.replace('/', '%2F')}/{name}?socketTimeoutMS=150&serverSelectionTimeoutMS=300&heartbeatFrequencyMS=500"
+    uri = f"mongodb://{place.replace('/', '%2F')}/{name}?socketTimeoutMS=150&serverSelectionTimeoutMS=3000&heartbeatFrequencyMS=500"
     with Proxy(servers.mongo.socket, place, "mongo") as proxy:
         store = make(CC_MONGO_CONNECTION_STRING=uri)
         put(store, 0)
         model = Model()
         model.write(0, 0)
         failed = 0
-        for when in (1, 2, 3, 4, 2, 5, 6):
+        for when in (1, 2, 3, 2, 4):
             proxy.arm(command, fault, 3)
             earlier = [moment for moment in model.versions if moment < when]
             try:
