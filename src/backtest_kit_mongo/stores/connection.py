@@ -28,7 +28,6 @@ from pymongo.write_concern import WriteConcern
 
 from .._core.bson import RecordReader, decode, split
 from .._core.hits import Hits
-from .._core.link import Unusual
 from .._core.op_msg import NOT_TAKEN, MongoLink, upserted_ids
 from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
 from ..domains import Domain
@@ -41,7 +40,7 @@ from .base import Key
 from .failures import lost_races, retried
 from .forks import renew_after_fork
 from .lane import Lane
-from .messages import WHOLE, Messages, concern
+from .messages import WHOLE, Messages, concern, joined
 
 __all__ = ["Document", "MongoConnection"]
 
@@ -274,23 +273,15 @@ class MongoConnection:
 
         return self._find_and_modify(domain, self._messages_of(domain).upsert_command(wanted, update), take)
 
-    def upsert_both(
-        self, domain: Domain, change: tuple[Document, Document], other: Domain, other_change: tuple[Document, Document]
-    ) -> tuple[bytes | None, Document | None]:
-        """Upsert one document, then one of another collection: (filter, update) each.
-
-        The ``_id`` of the first (None if that is no ObjectId), and its ``_id`` and ``when`` as they were before; None if it is new.
-        """
-        # The acknowledgement of the second covers the first, which is earlier in the same journal and oplog.
-        first = self._messages_of(domain).upsert(*change, before=True)
-        [(_, second)] = self._messages_of(other).upserts([other_change], ordered=False)
-        self._count(domain, BYTES_WRITTEN, len(first) + sum(map(len, second)))
-        answer = self._lane.call(_ask_both, first, second)
+    def upsert_noting(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, Document | None]:
+        """As ``upsert``: the ``_id``, and the ``_id`` and ``when`` of the document as they were before; None if it is new."""
+        messages = self._messages_of(domain)
+        command = messages.upsert(wanted, update, before=True)
+        self._count(domain, BYTES_WRITTEN, len(command))
+        answer = self._lane.call(MongoLink.command, command)
         if answer is not NOT_TAKEN:
             return _id_before(decode(answer))
-        outcome = self._find_and_modify(domain, self._messages_of(domain).upsert_command(*change, before=True), _id_before)
-        self.upsert_many(other, [other_change], ordered=False)
-        return outcome
+        return self._find_and_modify(domain, messages.upsert_command(wanted, update, before=True), _id_before)
 
     def _find_and_modify(self, domain: Domain, command: Document, take: Callable[[Document], R]) -> R:
         """What ``take`` makes of the reply to findAndModify."""
@@ -306,16 +297,29 @@ class MongoConnection:
 
         return retried(domain, run)
 
-    def upsert_many(self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool) -> dict[int, bytes | None]:
+    def insert_members(self, domain: Domain, changes: Sequence[tuple[Document, Document]]) -> set[int]:
+        """Insert what upserts of (filter, {"$set": encoded members}) would make; the positions of those whose ``_id`` was there."""
+        sizes, batches = zip(*joined(changes), strict=True)
+        there: set[int] = set()
+        start = 0
+        for size, lost in zip(sizes, self.insert_new(domain, batches), strict=True):
+            there |= {start + index for index in lost}
+            start += size
+        return there
+
+    def upsert_many(
+        self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool, upsert: bool = True
+    ) -> dict[int, bytes | None]:
         """Upsert (filter, update) pairs; the ids of those that were new, by position.
 
-        ``ordered``: each after the one before it, so that new documents get their ids in the order of ``changes``.
+        ``ordered``: each after the one before it, so that new documents get their ids in the order of ``changes``. Without ``upsert``
+        nothing is inserted.
         """
         inserted: dict[int, bytes | None] = {}
         sent: deque[tuple[int, int]] = deque()  # how many changes and bytes each message has
 
         def messages() -> Iterator[Sequence[bytes]]:
-            for size, pieces in self._messages_of(domain).upserts(changes, ordered):
+            for size, pieces in self._messages_of(domain).upserts(changes, ordered, upsert):
                 sent.append((size, sum(map(len, pieces))))
                 yield pieces
 
@@ -327,7 +331,7 @@ class MongoConnection:
             self._count(domain, BYTES_WRITTEN, length)
         if done < len(changes):
             collection = self.collection(domain)
-            requests: list[Any] = [UpdateOne(wanted, update, upsert=True) for wanted, update in changes[done:]]
+            requests: list[Any] = [UpdateOne(wanted, update, upsert=upsert) for wanted, update in changes[done:]]
             result = retried(domain, lambda: collection.bulk_write(requests, ordered=ordered))
             raw = (part.raw for _, update in changes[done:] for part in update.values() if isinstance(part, RawBSONDocument))
             self._count(domain, BYTES_WRITTEN, sum(map(len, raw)))
@@ -373,19 +377,6 @@ class MongoConnection:
         if client is not None:
             with pymongo.timeout(0.5):  # the farewell to the server, which may be dead, must not hold anybody up
                 client.close()
-
-
-def _ask_both(link: MongoLink, first: bytes, second: Sequence[bytes]) -> bytes:
-    """The reply to the first of two messages that are on their way at once; both must be plain success."""
-    link.post(first)
-    link.post(*second)
-    try:
-        answer = link.success()
-    except Unusual:
-        link.reply()  # nobody wants it, but it must be out of the way
-        raise
-    link.success()
-    return answer
 
 
 def _insert_new(collection: Collection[Document], domain: Domain, documents: list[Any]) -> set[int]:

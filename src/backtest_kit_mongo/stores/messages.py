@@ -13,7 +13,7 @@ from pymongo.collection import Collection
 from .._core import op_msg, writer
 from .base import plain
 
-__all__ = ["WHOLE", "Messages", "concern", "message"]
+__all__ = ["WHOLE", "Messages", "concern", "joined", "message"]
 
 Document = dict[str, Any]
 
@@ -42,6 +42,13 @@ def concern(collection: Collection[Any]) -> Document:
 def _sequence(command: bytes, name: bytes, documents: bytes) -> tuple[bytes, bytes]:
     """A message whose list ``name`` stands in a section of its own (kind 1): documents end to end."""
     return command + struct.pack("<Bi", 1, 4 + len(name) + 1 + len(documents)) + name + b"\0", documents
+
+
+def joined(changes: Sequence[tuple[Document, Document]]) -> Iterator[tuple[int, bytes]]:
+    """The documents that upserts of (filter, {"$set": encoded members}) would make, end to end; (how many of the pairs, documents)."""
+    for chunk in _chunks(changes):
+        documents = [writer.encode(wanted, plain)[4:-1] + update["$set"].raw[4:] for wanted, update in chunk]
+        yield len(chunk), b"".join(struct.pack("<i", len(document) + 4) + document for document in documents)
 
 
 class Messages:
@@ -89,14 +96,15 @@ class Messages:
         return {"findAndModify": self._name, "query": wanted, "update": update, "upsert": True, **answer}
 
     def upsert(self, wanted: Document, update: Document, *, before: bool = False) -> bytes:
-        """Upsert one document and give its id; ``before``: id and ``when`` as they were, acknowledged by the memory of one server."""
-        concern = {"writeConcern": {"w": 1}} if before else {}
-        return message({**self.upsert_command(wanted, update, before=before), **self._write, **concern})
+        """Upsert one document and give its id; ``before``: id and ``when`` as they were before."""
+        return message({**self.upsert_command(wanted, update, before=before), **self._write})
 
-    def upserts(self, changes: Sequence[tuple[Document, Document]], ordered: bool) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
+    def upserts(
+        self, changes: Sequence[tuple[Document, Document]], ordered: bool, upsert: bool = True
+    ) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
         """Upsert (filter, update) pairs, in as many messages as it takes; (how many of the pairs it holds, message)."""
         for chunk in _chunks(changes):
-            statements = writer.encode_many([{"q": wanted, "u": update, "upsert": True} for wanted, update in chunk], plain)
+            statements = writer.encode_many([{"q": wanted, "u": update, "upsert": upsert} for wanted, update in chunk], plain)
             yield len(chunk), _sequence(self._update[ordered], b"updates", statements)
 
     def insert(self, documents: bytes) -> tuple[bytes, bytes]:

@@ -270,7 +270,8 @@ class MongoStore:
                 value, inserted = self.connection.upsert(domain, dict(zip(domain.key, record.key, strict=True)), update)
             if inserted:
                 self._look_again(domain)
-            if value is not None:  # what another writer stored under an id of another type stays uncached
+            # What another writer stored under an id of another type stays uncached. One that is known was written to Redis then.
+            if value is not None and not (domain in self.history and value == self.process_ids.get(domain, record.key)):
                 self._remember(domain, record.key, value)
             return
         if domain in self.history:
@@ -292,7 +293,7 @@ class MongoStore:
         for start in range(0, len(changes), CHUNK):
             chunk = changes[start : start + CHUNK]
             begun = self.history.begin(domain, chunk)
-            self._write_chunk(domain, [(change.key, change.updates[max(change.updates)]) for change in chunk])
+            self._write_chunk(domain, [(change.key, change.update) for change in chunk])
             self.history.end(domain, chunk, begun)
 
     def _write_chunk(self, domain: Domain, updates: Sequence[tuple[Key, Document]]) -> None:
@@ -333,7 +334,7 @@ class MongoStore:
             wanted = dict(zip(domain.key, key, strict=True))
             retried(domain, lambda wanted=wanted: collection.update_one(wanted, change))  # type: ignore[misc]
         if domain in self.history:
-            self.history.keep(domain, keys)
+            self.history.forget(domain, keys)
 
     # --- lists ---
 
@@ -403,22 +404,21 @@ class MongoStore:
     @translates
     def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
         """See Store. Only what is later than ``moment`` is looked up among the versions."""
-        records = self.read(domain, keys)
-        later = {record.key: record.when for record in records if record is not None and record.when is not None and record.when > moment}
-        if not later:
-            return records
-        versions = self.history.read_at(domain, dict.fromkeys(later, moment), later)
-        found = {record.key: record for record in records if record is not None and record.key not in later}
-        return _in_order(keys, {**found, **versions})
+        found = {key: record for key, record in zip(keys, self.read(domain, keys), strict=True) if record is not None}
+        later = [key for key, record in found.items() if record.when is not None and record.when > moment]
+        for start in range(0, len(later), CHUNK):
+            chunk = later[start : start + CHUNK]
+            versions = self.history.read_at(domain, chunk, moment)
+            for key in chunk:
+                found.pop(key)
+            found.update(versions)
+        return _in_order(keys, found)
 
     @translates
     def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
         """See Store."""
         for start in range(0, len(keys), CHUNK):
-            chunk = list(dict.fromkeys(keys[start : start + CHUNK]))
-            records = self.read(domain, chunk)
-            times = {key: None if record is None else record.when for key, record in zip(chunk, records, strict=True)}
-            gone = self.history.discard(domain, times, since)
+            gone = self.history.discard(domain, keys[start : start + CHUNK], since)
             for key in gone:
                 self.process_ids.drop(domain, key)
             self.redis_ids.drop(domain, gone)

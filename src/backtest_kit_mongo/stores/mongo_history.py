@@ -1,9 +1,13 @@
-"""Versions of records in MongoDB, so that a record can be read as of a time: one document each in ``<name>-versions``.
+"""Versions of records in MongoDB, so that a record can be read as of a time.
 
-The ``_id`` of a version is its key fields and its time, so the index that every collection has finds the last one before a moment.
-A record is its own last version: those that are later than the record are void, be it that a write back in time or a process ended
-before it could delete them. The record is written first, then its version. What ended between the two was not acknowledged, and
-whoever writes the key next finds a record without a version and keeps it as one; so it does with what others wrote.
+A write puts its version into the record's own document, into the list ``versions`` (the original looks at none but its own fields): one
+command writes both or neither, and costs little more than one without. When the list has become long it is moved to a collection
+of its own, ``<name>-versions``, a document each: its ``_id`` is the key and the time, so the index that every collection has finds the
+last one before a moment. While it is being moved a version may stand in both places, which are equal.
+
+The record is its own last version: those that are later are void, be it that a write back in time ended before it could delete them,
+or that another writer, who knows of no versions, went back. What others wrote has none: whoever writes a key for the first time
+in a process first keeps the record that is there.
 """
 
 from __future__ import annotations
@@ -14,14 +18,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from bson import Decimal128, MaxKey, MinKey
+from bson import Decimal128, MaxKey, MinKey, encode
+from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 from pymongo import DeleteMany, DeleteOne, UpdateOne
 
 from .._core import bson
 from ..domains import DOMAINS, Domain
 from .base import History, Key, Record
-from .connection import RAW, Document, MongoConnection
+from .connection import Document, MongoConnection
 from .failures import reading, retried
 from .forks import renew_after_fork
 
@@ -29,8 +34,11 @@ __all__ = ["Change", "MongoHistory"]
 
 DAY = 86_400_000
 
-# Documents that are written back: a date without a time zone would be refused.
-_AWARE = RAW.with_options(tz_aware=True)
+# Members are copied as they are, whatever their writer put there.
+RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument, tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
+
+LIST, LIST_BYTES = 32, 16_384
+"""Versions, and bytes of them, that one process leaves in the document of a record; every read of the record has to carry them."""
 
 KNOWN = 50_000
 """Keys of a domain whose last write this process remembers; beyond, it forgets all and looks again."""
@@ -46,19 +54,25 @@ class Change(NamedTuple):
     updates: dict[int, Document]
     since: int
 
+    @property
+    def update(self) -> Document:
+        """The update of the record with its versions."""
+        versions = [update["$set"] for update in self.updates.values()]
+        last = self.updates[max(self.updates)]
+        return {**last, "$push": {"versions": versions[0] if len(versions) == 1 else {"$each": versions}}}
+
 
 class _Known(NamedTuple):
-    """The last write of a key: its simulation time (ms), and how many versions were written since the oldest were last deleted."""
+    """The last write of a key: its simulation time (ms), what stands in its document since, and versions since the last pruning."""
 
     when: int
-    fresh: int
-
-
-class _Begun(NamedTuple):
-    """What is to be done after a write: versions to discard, and how many are fresh already."""
-
-    discard: Span | None = None
+    listed: int = 0
+    size: int = 0
     fresh: int = 0
+
+    def wrote(self, updates: Mapping[int, Document]) -> _Known:
+        size = sum(len(update["$set"].raw) for update in updates.values())
+        return _Known(max(updates), self.listed + len(updates), self.size + size, self.fresh + len(updates))
 
 
 class _Versions(Domain):
@@ -76,7 +90,7 @@ class MongoHistory:
     def __init__(self, history: History, connection: MongoConnection) -> None:
         self._connection = connection
         self._limit, self._age = history.limit, history.days * DAY
-        # The oldest go when there are a tenth more than the limit, so that a write does not have to look for them.
+        # The oldest go when there are a tenth more than the limit, so that not every write has to look for them.
         self._slack = max(1, history.limit // 10) if history.limit else 100
         names = [field.name for field in dataclasses.fields(Domain)]
         self._versions = {name: _Versions(**{field: getattr(DOMAINS[name], field) for field in names}) for name in history.domains}
@@ -94,23 +108,32 @@ class MongoHistory:
     # --- writing ---
 
     def write(self, domain: Domain, key: Key, when: int, update: Document) -> tuple[bytes | None, bool]:
-        """As ``upsert`` of the connection, with the version: in one go where this process knows the key and time goes on."""
-        known = self._known[domain.name].pop(key, None)  # until it is known what became of this write
-        if known is None or when < known.when:
-            changes = [Change(key, {when: update}, when)]
-            begun = self.begin(domain, changes)
-            outcome = self._connection.upsert(domain, _fields(domain, key), update)
-            self.end(domain, changes, begun)
-            return outcome
-        version = ({"_id": _identity(domain, key, when)}, {"$set": update["$set"]})
-        identity, before = self._connection.upsert_both(domain, (_fields(domain, key), update), self._versions[domain.name], version)
+        """As ``upsert`` of the connection, with the version."""
+        table = self._known[domain.name]
+        change = Change(key, {when: update}, when)
+        known, discard = table.pop(key, None), None  # nothing, until it is known what became of this write
+        sure = known is not None and when >= known.when
+        if not sure:
+            known, discard = self.begin(domain, [change])[key]
+        identity, before = self._connection.upsert_noting(domain, _fields(domain, key), change.update)
         last = None if before is None else _time(before.get("when"))
-        if before is None:  # the record was deleted, and so its versions are void
-            self._delete(domain, {key: (MinKey(), when)}, {key: [when]})
-        elif last is not None and last != known.when:  # another writer's: what lies between is void, or discarded by this write
-            self._delete(domain, {key: (min(last, when), max(last, when))}, {key: [when]})
-        self._note(domain, {key: _Known(when, known.fresh + 1)})
+        if known is not None:
+            if before is None:  # there was no record any more, so what there is of versions is void
+                discard = (MinKey(), when)
+            elif last is not None and last != known.when:  # another writer's: what lies between is void, or discarded by this write
+                discard = (min(last, when), max(last, when))
+            one = known.wrote(change.updates)
+            if discard is None and len(table) < KNOWN and not self._is_full(one) and not self._is_due(one):
+                table[key] = one
+                return identity, False
+        self.end(domain, [change], {key: (known, discard)})
         return identity, before is None
+
+    def _is_full(self, one: _Known) -> bool:
+        return one.listed >= min(LIST, self._slack) or one.size >= LIST_BYTES
+
+    def _is_due(self, one: _Known) -> bool:
+        return one.fresh >= self._slack and bool(self._limit or self._age)
 
     def changes(self, updates: Iterable[tuple[Key, int, Document]]) -> list[Change]:
         """What lasts of (key, time, update) that are written one after the other."""
@@ -124,81 +147,85 @@ class MongoHistory:
                 found[key] = Change(key, {**kept, when: update}, min(before.since, when))
         return list(found.values())
 
-    def begin(self, domain: Domain, changes: Sequence[Change]) -> dict[Key, _Begun]:
-        """Before the records are written: those that this process does not know are kept as versions, void versions deleted."""
+    def begin(self, domain: Domain, changes: Sequence[Change]) -> dict[Key, tuple[_Known | None, Span | None]]:
+        """Before records are written: what is known of each key, and what the write discards.
+
+        Records whose last write was not this process's are kept as versions, and void versions deleted.
+        """
         known = self._known[domain.name]
-        begun: dict[Key, _Begun] = {}
+        begun: dict[Key, tuple[_Known | None, Span | None]] = {}
         unsure: dict[Key, Change] = {}
         for change in changes:
-            last = known.pop(change.key, None)
+            last = known.pop(change.key, None)  # until it is known what became of this write
             if last is None or change.since < last.when:
                 unsure[change.key] = change
-            else:
-                begun[change.key] = _Begun(fresh=last.fresh)
+            begun[change.key] = (last, None)
         if not unsure:
             return begun
-        # Versions are looked at first: what another writer has at work then has its record already.
+        # Versions are looked at first: what another writer is moving there meanwhile is not later than its record.
         newest = self._newest(domain, dict.fromkeys(unsure, MaxKey()), projection={"_id": True})
         records = self._documents(domain, list(unsure))
         void: dict[Key, Span] = {}
-        kept = []
         for key, change in unsure.items():
+            record = records.get(key)
             end = newest[key]["_id"]["when"] if key in newest else None
-            last_time = _time(records[key].get("when")) if key in records else None
-            discard = None
-            if last_time is not None:
-                if last_time < change.since:
-                    kept.append((key, last_time, records[key]))
-                elif last_time > change.since:
-                    discard = (change.since, last_time)
-                if end is not None and last_time < end:
-                    void[key] = (last_time, end)
-            elif end is not None and key not in records:
-                void[key] = (MinKey(), end)
-            begun[key] = _Begun(discard, 0 if end is None else self._slack)
+            last_time = None if record is None else _time(record.get("when"))
+            begun[key] = (None, (change.since, last_time) if last_time is not None and last_time > change.since else None)
+            if end is not None and (record is None or (last_time is not None and last_time < end)):
+                void[key] = (MinKey() if last_time is None else last_time, end)
         self._delete(domain, void)
-        self._keep(domain, kept)
+        self._move(domain, records)
         return begun
 
-    def end(self, domain: Domain, changes: Sequence[Change], begun: Mapping[Key, _Begun]) -> None:
-        """After the records were written: their versions, and what is to be discarded."""
-        rows = [
-            ({"_id": _identity(domain, change.key, when)}, {"$set": update["$set"]})
-            for change in changes
-            for when, update in change.updates.items()
-        ]
-        self._connection.upsert_many(self._versions[domain.name], rows, ordered=False)
-        spans = {key: one.discard for key, one in begun.items() if one.discard is not None}
+    def end(self, domain: Domain, changes: Sequence[Change], begun: Mapping[Key, tuple[_Known | None, Span | None]]) -> None:
+        """After records were written: discard what ``begin`` said, and move and prune versions where it is time to."""
+        spans = {key: discard for key, (_, discard) in begun.items() if discard is not None}
         if spans:
             self._delete(domain, spans, {change.key: list(change.updates) for change in changes})
-        self._note(domain, {key: _Known(max(updates), begun[key].fresh + len(updates)) for key, updates, _ in changes})
-
-    def keep(self, domain: Domain, keys: Sequence[Key]) -> None:
-        """Records that were changed at their own time: they are versions as they are now."""
-        records = self._documents(domain, keys)
-        times = {key: _time(record.get("when")) for key, record in records.items()}
-        self._keep(domain, [(key, when, records[key]) for key, when in times.items() if when is not None])
-
-    def _keep(self, domain: Domain, records: Sequence[tuple[Key, int, Document]]) -> None:
-        """Write documents of records (and the times of them) as versions."""
-        names = (domain.body, "updatedDate", "removed")
-        changes: list[tuple[Document, Document]] = [
-            ({"_id": _identity(domain, key, when)}, {"$set": {"when": when, **{name: row[name] for name in names if name in row}}})
-            for key, when, row in records
-        ]
-        if changes:
-            self._connection.upsert_many(self._versions[domain.name], changes, ordered=False)
-
-    def _note(self, domain: Domain, written: Mapping[Key, _Known]) -> None:
-        """Remember writes, and delete the oldest versions where it is time to."""
-        due = {key: one.when for key, one in written.items() if one.fresh >= self._slack} if self._limit or self._age else {}
+        first = _Known(0, fresh=self._slack)  # nobody knows how many there are
+        written = {change.key: (begun[change.key][0] or first).wrote(change.updates) for change in changes}
+        full = {key: one for key, one in written.items() if self._is_full(one)}
+        if full:
+            self._move(domain, self._documents(domain, list(full)), only_listed=True)
+            written.update((key, one._replace(listed=0, size=0)) for key, one in full.items())
+        due = {key: one for key, one in written.items() if self._is_due(one)}
         if due:
-            self._prune(domain, due)
+            self._prune(domain, {key: one.when for key, one in due.items()})
+            written.update((key, written[key]._replace(fresh=0)) for key in due)
         known = self._known[domain.name]
         if len(known) + len(written) > KNOWN:
             known.clear()
         known.update(written)
-        known.update((key, _Known(when, 0)) for key, when in due.items())
+
+    def forget(self, domain: Domain, keys: Iterable[Key]) -> None:
+        """Records were changed at their own time: the next write of each keeps it as it is then."""
+        for key in keys:
+            self._known[domain.name].pop(key, None)
+
+    def _move(self, domain: Domain, records: Mapping[Key, RawBSONDocument], *, only_listed: bool = False) -> None:
+        """Move the versions in documents of records to the other collection, and (a copy of) the record, which is the last of them."""
+        versions: dict[tuple[Key, int], RawBSONDocument] = {}
+        moved: list[tuple[Document, Document]] = []
+        names = (domain.body or "", "updatedDate", "removed")
+        for key, record in records.items():
+            last = _time(record.get("when"))
+            listed = _listed(record)
+            for entry in listed:
+                when = _time(entry.get("when"))
+                if when is not None and (last is None or when <= last):
+                    versions[key, when] = entry
+            if not only_listed and last is not None:
+                members = {**{name: record[name] for name in names if name in record}, "when": last}
+                versions[key, last] = RawBSONDocument(encode(members, codec_options=RAW))
+            if listed:
+                moved.append((_fields(domain, key), {"$pullAll": {"versions": listed}}))
+        target = self._versions[domain.name]
+        rows = [({"_id": _identity(domain, key, when)}, {"$set": version}) for (key, when), version in versions.items()]
+        there = self._connection.insert_members(target, rows) if rows else set()
+        if there:
+            self._connection.upsert_many(target, [rows[index] for index in there], ordered=False)
+        if moved:
+            self._connection.upsert_many(domain, moved, ordered=False, upsert=False)
 
     def _prune(self, domain: Domain, keys: Mapping[Key, int]) -> None:
         """Delete the versions beyond the limit or the age of keys, given with their newest times."""
@@ -211,40 +238,50 @@ class MongoHistory:
 
     # --- reading, and going back ---
 
-    def read_at(self, domain: Domain, moments: Mapping[Key, int], current: Mapping[Key, int]) -> dict[Key, Record]:
-        """The last versions of keys at moments before the times of the current records (ms)."""
+    def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> dict[Key, Record]:
+        """The records of keys as of a moment (ms)."""
         found: dict[Key, Record] = {}
-        for key, version in self._newest(domain, moments).items():
-            with reading(self._versions[domain.name]):
-                record = self._readers[domain.name].open(version.raw)[1]
-            if record.when is not None and (not self._age or record.when >= current[key] - self._age):
-                found[key] = record._replace(key=key)
+        # Documents first: what is being moved meanwhile is found in the other place.
+        records = self._documents(domain, keys)
+        moved = self._newest(domain, dict.fromkeys(records, moment))
+        for key, record in records.items():
+            now = _time(record.get("when"))
+            version: Any = record if now is None or now <= moment else _last(record, moment, moved.get(key))
+            if version is None:
+                continue
+            with reading(domain):
+                opened = self._readers[domain.name].open(version.raw)[1]
+            when = opened.when
+            if now is None or not self._age or (when is not None and when >= now - self._age):
+                found[key] = opened._replace(key=key)
         return found
 
-    def discard(self, domain: Domain, records: Mapping[Key, int | None], since: int) -> list[Key]:
-        """Discard what is of ``since`` (ms) or later, of keys given with the times of their records; keys that are gone then."""
-        known = self._known[domain.name]
-        for key in records:
-            known.pop(key, None)
-        late = [key for key, when in records.items() if when is not None and when >= since]
-        earlier = self._newest(domain, dict.fromkeys(late, since - 1))
+    def discard(self, domain: Domain, keys: Sequence[Key], since: int) -> list[Key]:
+        """Discard what is of ``since`` (ms) or later; keys that are gone then."""
+        self.forget(domain, keys)
+        records = self._documents(domain, keys)
+        times = {key: _time(record.get("when")) for key, record in records.items()}
+        late = [key for key, when in times.items() if when is not None and when >= since]
+        moved = self._newest(domain, dict.fromkeys(late, since - 1))
         # Records first: versions that are later than their record are void, whatever comes in between.
         operations: list[Any] = []
+        gone = []
         for key in late:
             wanted = {**_fields(domain, key), "when": {"$gte": since}}
-            version = earlier.get(key)
+            version = _last(records[key], since - 1, moved.get(key))
             if version is None:
                 operations.append(DeleteOne(wanted))
+                gone.append(key)
             else:
                 base: Document = {"removed": False} if domain.soft_delete else {}
                 operations.append(UpdateOne(wanted, {"$set": {**base, **{name: version[name] for name in version if name != "_id"}}}))
         if operations:
             retried(domain, lambda: self._connection.collection(domain).bulk_write(operations, ordered=False))
-        self._delete(domain, dict.fromkeys(records, (since - 1, MaxKey())))
-        return [key for key in late if key not in earlier]
+        self._delete(domain, dict.fromkeys(keys, (since - 1, MaxKey())))
+        return gone
 
     def _newest(self, domain: Domain, moments: Mapping[Key, Any], **options: Any) -> dict[Key, RawBSONDocument]:
-        """The last versions of keys, each not later than its moment."""
+        """The last versions of keys in their own collection, each not later than its moment."""
         queries = [
             {
                 "filter": {"_id": {"$gte": _identity(domain, key, MinKey()), "$lte": _identity(domain, key, moment)}},
@@ -254,27 +291,29 @@ class MongoHistory:
             }
             for key, moment in moments.items()
         ]
-        versions = self._versions[domain.name]
-        batches = self._connection.fetch(versions, queries) if queries else ()
-        found = [RawBSONDocument(row, _AWARE) for batch in batches for row in bson.split(batch)]
+        batches = self._connection.fetch(self._versions[domain.name], queries) if queries else ()
+        found = [RawBSONDocument(row, RAW) for batch in batches for row in bson.split(batch)]
         return {tuple(row["_id"][name] for name in domain.key): row for row in found}
 
-    def _documents(self, domain: Domain, keys: Sequence[Key]) -> dict[Key, Document]:
+    def _documents(self, domain: Domain, keys: Sequence[Key]) -> dict[Key, RawBSONDocument]:
         """The documents of records as they are now."""
         batches = self._connection.fetch(domain, [{"filter": {"$or": [_fields(domain, key) for key in keys]}}])
-        found: list[Any] = [RawBSONDocument(row, _AWARE) for batch in batches for row in bson.split(batch)]
+        found = [RawBSONDocument(row, RAW) for batch in batches for row in bson.split(batch)]
         return {tuple(row[name] for name in domain.key): row for row in found}
 
     def _delete(self, domain: Domain, spans: Mapping[Key, Span], kept: Mapping[Key, Sequence[int]] | None = None) -> None:
         """Delete the versions of keys in spans of time, but for those of some times."""
-        operations = []
+        moved: list[Any] = []
+        listed: list[tuple[Document, Document]] = []
         for key, (start, end) in spans.items():
-            spared = [_identity(domain, key, when) for when in (kept or {}).get(key, ())]
+            spared = (kept or {}).get(key, ())
             ends = {"$gt": _identity(domain, key, start), "$lte": _identity(domain, key, end)}
-            operations.append(DeleteMany({"_id": {**ends, "$nin": spared}}))
-        if operations:
+            moved.append(DeleteMany({"_id": {**ends, "$nin": [_identity(domain, key, when) for when in spared]}}))
+            listed.append((_fields(domain, key), {"$pull": {"versions": {"when": {"$gt": start, "$lte": end, "$nin": [*spared]}}}}))
+        if moved:
             versions = self._versions[domain.name]
-            retried(versions, lambda: self._connection.collection(versions).bulk_write(operations, ordered=False))
+            retried(versions, lambda: self._connection.collection(versions).bulk_write(moved, ordered=False))
+            self._connection.upsert_many(domain, listed, ordered=False, upsert=False)
 
 
 def _fields(domain: Domain, key: Key) -> Document:
@@ -291,3 +330,20 @@ def _time(value: Any) -> int | None:
     if isinstance(value, Decimal128):
         value = float(value.to_decimal())
     return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _listed(record: RawBSONDocument) -> list[RawBSONDocument]:
+    """The versions in the document of a record, in the order in which they were written."""
+    found = record.get("versions")
+    entries = found if isinstance(found, list) else []
+    return [RawBSONDocument(bytes(entry.raw), RAW) for entry in entries if isinstance(entry, RawBSONDocument)]
+
+
+def _last(record: RawBSONDocument, moment: int, moved: RawBSONDocument | None) -> RawBSONDocument | None:
+    """The last version that is not later than a moment, of those in the document of a record and the last one elsewhere."""
+    best, latest = moved, None if moved is None else _time(moved["when"])
+    for entry in _listed(record):
+        when = _time(entry.get("when"))
+        if when is not None and when <= moment and (latest is None or when >= latest):
+            best, latest = entry, when
+    return best
