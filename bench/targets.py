@@ -42,6 +42,7 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
         "growth of hit p50, 10^3 to 10^6 documents": Target("same", {}, {"floor": 1.1}),
         "client CPU of a single hit": Target("same", {}, {"plain": 0.2}),
         "8 threads of 25 single hits each": Target("same", {"plain": 5}),
+        "64 State writes with history": Target("apart", {}, {"without": 1.3}),
         "L1 entry, bytes each of 10^6 contexts": Target("same", {}, {"all kept": 64, "bound of 100,000": 64}),
     }
 )
@@ -53,6 +54,7 @@ COSTS: Final = (
     "a State write",
     "a State read",
     "1,000 State writes in a batch",
+    "1,000 State writes in a batch, history",
     "100 hits, one after the other",
     "1,000 hits",
     "1,000 keys listed",

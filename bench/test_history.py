@@ -5,47 +5,47 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from duel import Duel, Side
+from duel import Side
 
-from backtest_kit_mongo.config import load_config
-from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.metrics import Metrics
-from backtest_kit_mongo.stores.base import History, Record
-from backtest_kit_mongo.stores.mongo import MongoStore
+import backtest_kit_mongo as kit
 
-STATE = DOMAINS["state"]
 BODY = {"position": "long", "priceOpen": 23144.78, "levels": [1.0, 2.0, 3.0], "note": "sma 9 above sma 21"}
 KEYS = [(f"7f0c2a4e-6f0e-4d1e-9c58-{number:012}", "main") for number in range(1000)]
 
 
-@pytest.mark.parametrize("lane", [True, False], ids=["lane", "pymongo"])
-@pytest.mark.parametrize(("count", "calls", "share"), [(1, 64, 1.0), (1000, 1, 0.3)], ids=["one", "thousand"])
-def test_write_with_history(benchmark, request, placement, settings, servers, lane, count, calls, share):
-    """64 calls a burst: as many as let each burst pay for its share of moving versions out of the documents."""
-    bursts = request.config.getoption("--bursts")
+@pytest.fixture
+def runs(placement, settings):
+    """A registry with history and one without, each on a database of its own."""
+    made = {"ours": kit.Registry(), "without": kit.Registry()}
+    for name, run in made.items():
+        uri = f"{settings['CC_MONGO_CONNECTION_STRING']}-{name}"
+        run.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri}, history=["state"] if name == "ours" else [])
+        run.wait_for_init()
+    yield made
+    for run in made.values():
+        run.get_mongo().client.drop_database(run.get_mongo().name)
+        run.close()
+
+
+def test_single(duel, runs):
+    """As many calls a burst as let each pay for its share of moving versions out of the record."""
     times = itertools.count(1)
 
-    def side(name, history):
-        given = {**settings, "CC_MONGO_CONNECTION_STRING": servers.mongo.uri(f"history-{name}"), "CC_WIRE_LANE": lane}
-        store = MongoStore(load_config(given), Metrics(), history)
+    def writing(run):
+        return Side(lambda: [run.PersistStateAdapter.write_state_data(BODY, *KEYS[0], next(times)) for _ in range(64)], 1)
 
+    duel("64 State writes with history", {name: writing(run) for name, run in runs.items()})
+
+
+def test_batch(duel, runs):
+    times = itertools.count(1)
+
+    def writing(run):
         def write():
             when = next(times)
-            store.write(STATE, [Record(key, BODY, when) for key in KEYS[:count]])
+            run.PersistStateAdapter.write_many([(BODY, *key, when) for key in KEYS])
 
-        return store, Side(write, 1 if bursts == 1 else calls)
+        return Side(write, 1)
 
-    made = {"without": side("without", History()), "with": side("with", History(frozenset({"state"})))}
-    try:
-        contest = Duel({name: one for name, (_, one) in made.items()})
-        contest.round()
-        contest.forget()
-        benchmark.pedantic(contest.round, rounds=max(1, round(bursts * share)), iterations=1)
-        benchmark.extra_info.update(
-            placement=placement[0], values=contest.microseconds(), ratio=contest.over("with", "without"), records=count, lane=lane
-        )
-        print(f"\n{placement[0]}, {count} records, lane {lane}: {contest.microseconds()} us, {contest.over('with', 'without'):.2f} times")
-    finally:
-        for name, (store, _) in made.items():
-            store.connection.client.drop_database(f"history-{name}")
-            store.close()
+    sides = {"ours": writing(runs["without"]), "with history": writing(runs["ours"])}
+    duel("1,000 State writes in a batch, history", sides, share=0.2)
