@@ -331,3 +331,29 @@ def test_a_rerun_sees_what_the_first_run_saw(begin):
     assert first[0] == 99
     store.discard_versions(DOMAINS["state"], [("sig", "a"), ("sig", "b")], T0)
     assert run() == first
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "text"),
+    [
+        ("session", {}, "'session' keeps no versions\n  hint: setup(history=[...]) names the domains that do; now: state"),
+        ("nothing", {}, "'nothing' keeps no versions"),
+        ("state", {"symbol": "S"}, "state has no key field symbol\n  hint: its key fields: signalId, bucketName"),
+    ],
+)
+def test_versions_that_cannot_be_discarded(begin, name, fields, text):
+    begin(history=["state"])
+    with pytest.raises(InvalidValueError) as caught:
+        kit.discard_versions(name, T0, **fields)
+    assert text in str(caught.value)
+
+
+def test_versions_of_some_keys_are_discarded(begin):
+    begin(history=["state"])
+    for key in ("a", "b", "c"):
+        for number in range(3):
+            write("state", key, number, T0 + number)
+    assert kit.discard_versions("state", T0 + 1, signalId="sig", bucketName=["a", "c", "none"]) == 2
+    assert [read("state", key, T0 + 9) for key in ("a", "b", "c")] == [0, 2, 0]
+    assert kit.discard_versions("state", datetime.fromtimestamp(T0 / 1000, UTC)) == 3
+    assert [read("state", key, T0 + 9) for key in ("a", "b", "c")] == [None] * 3

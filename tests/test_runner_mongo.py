@@ -9,7 +9,15 @@ import pytest
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.runner import clear_strategies, import_candles, load_strategy_file, run_backtest, synthetic_market
+from backtest_kit_mongo.runner import (
+    add_strategy,
+    clear_strategies,
+    get_candles,
+    import_candles,
+    load_strategy_file,
+    run_backtest,
+    synthetic_market,
+)
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "sma_cross.py"
 START = 1_677_628_800_000
@@ -56,3 +64,31 @@ def test_another_process_reads_what_the_run_left(mongo, servers):
     assert len(kit.PersistStorageAdapter.read_storage_data(True)) >= len(result.trades)
     assert kit.PersistLogAdapter.read_log_data()
     assert len(kit.PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "synthetic", 4320, START, START + 4320 * 60_000)) == 4320
+
+
+@pytest.mark.parametrize("stores", [{}, {"session": "mongo", "state": "mongo"}], ids=["profile", "mongo"])
+def test_a_second_run_sees_what_the_first_saw(settings, tmp_path, stores):
+    """With versions, a strategy that looks at its own session and at the states of its signals decides the same in each run."""
+    kit.setup(settings, mode="backtest", stores=stores, history=["session", "state", "recent"], CC_DUMP_DIR=tmp_path / "dump")
+    clear_strategies()
+    seen = []
+
+    @add_strategy("watcher", interval="15m")
+    def watcher(symbol, when):
+        session = kit.PersistSessionAdapter.read_session_data("watcher", "synthetic", "backtest", symbol, True)
+        recent = kit.PersistRecentAdapter.read_recent_data(symbol, "watcher", "synthetic", "backtest", True)
+        state = None if recent is None else kit.PersistStateAdapter.read_state_data(recent["id"], "position")
+        seen.append((when, session, recent, state))
+        price = get_candles(symbol, "1m", 1)[-1]["close"]
+        return {"position": "long", "priceTakeProfit": price * 1.002, "priceStopLoss": price * 0.998, "minuteEstimatedTime": 60}
+
+    import_candles(synthetic_market(7, 1440, START), "BTCUSDT", exchange_name="synthetic")
+    runs = []
+    for _ in range(3):
+        seen.clear()
+        result = run_backtest("BTCUSDT", "watcher", exchange_name="synthetic")
+        runs.append((result.trades, list(seen)))
+    assert len(runs[0][0]) > 3
+    assert runs[1] == runs[0]
+    assert runs[2] == runs[0]
+    assert seen[-1][3] is not None

@@ -13,6 +13,7 @@ from .profiling import Report, profile
 from .query import records
 from .registry import (
     close,
+    discard_versions,
     get_config,
     get_mongo,
     get_redis,
@@ -33,6 +34,7 @@ __all__ = [
     "Registry",
     "Report",
     "close",
+    "discard_versions",
     "get_config",
     "get_mongo",
     "get_redis",

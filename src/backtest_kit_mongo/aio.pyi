@@ -531,6 +531,7 @@ StorageError = _kit.StorageError
 Registry = _kit.Registry
 Report = _kit.Report
 close = _function(_kit.close)
+discard_versions = _function(_kit.discard_versions)
 get_config = _kit.get_config
 get_mongo = _function(_kit.get_mongo)
 get_redis = _function(_kit.get_redis)
@@ -599,6 +600,7 @@ __all__ = [
     "ServerUnavailableError",
     "StorageError",
     "close",
+    "discard_versions",
     "face",
     "get_config",
     "get_mongo",

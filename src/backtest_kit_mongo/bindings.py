@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from .embedded import EmbeddedServers, default_data_dir
 from .errors import ConfigError, InvalidTypeError, InvalidValueError, NotConfiguredError
 from .metrics import Metrics, Stats
 from .profiles import Kind, LookAhead
+from .simulation import milliseconds
 from .stores.base import NO_HISTORY, History, Store
 from .stores.files import FileStore
 from .stores.forks import renew_after_fork
@@ -226,6 +228,30 @@ class Bindings:
         deadline = time.monotonic() + timeout
         for store in {id(store): store for store in (binding.store or self.mongo for binding in self.bindings.values())}.values():
             store.wait_for_init(max(0.0, deadline - time.monotonic()))
+
+    def discard_versions(self, name: str, since: datetime | int, **fields: Any) -> int:
+        """Let a run begin anew: discard what was written at ``since`` (an aware datetime or ms) or later in a domain with ``history``.
+
+        ``fields`` choose the records: key fields by their stored names (``strategyName="sma"``), each with a value or a collection of
+        values. Each record is again what it was before ``since``, or is gone if it was not there. How many records were chosen.
+        """
+        domain = DOMAINS.get(name)
+        if domain is None or name not in self.history.domains:
+            kept = ", ".join(sorted(self.history.domains)) or "none"
+            raise InvalidValueError(f"{name!r} keeps no versions", hint=f"setup(history=[...]) names the domains that do; now: {kept}")
+        unknown = [field for field in fields if field not in domain.key]
+        if unknown:
+            raise InvalidValueError(f"{name} has no key field {unknown[0]}", hint=f"its key fields: {', '.join(domain.key)}")
+        moment = milliseconds("since", since)
+        wanted = {
+            domain.key.index(field): frozenset([value] if isinstance(value, (str, bool)) else value) for field, value in fields.items()
+        }
+        store = self.store(domain)
+        found = (record.key for record in store.records(domain))
+        keys = [key for key in found if all(key[index] in values for index, values in wanted.items())]
+        for start in range(0, len(keys), 1000):
+            store.discard_versions(domain, keys[start : start + 1000], moment)
+        return len(keys)
 
     def stats(self) -> Stats:
         """What each domain did since the start or ``reset_stats``: counts, ``hit_ratio``, and count, p50, p99 (us) per operation."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from .adapters import default_registry
 
 __all__ = [
-    "close", "default_registry", "get_config", "get_mongo", "get_redis", "install", "reset_stats", "set_config", "setup", "stats",
-    "wait_for_init",
+    "close", "default_registry", "discard_versions", "get_config", "get_mongo", "get_redis", "install", "reset_stats", "set_config",
+    "setup", "stats", "wait_for_init",
 ]  # fmt: skip
 
 setup = default_registry.setup
@@ -17,5 +17,6 @@ get_mongo = default_registry.get_mongo
 get_redis = default_registry.get_redis
 wait_for_init = default_registry.wait_for_init
 close = default_registry.close
+discard_versions = default_registry.discard_versions
 stats = default_registry.stats
 reset_stats = default_registry.reset_stats

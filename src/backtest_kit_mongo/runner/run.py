@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .. import simulated_time, stats
+from .. import discard_versions, get_config, simulated_time, stats
+from ..domains import DOMAINS
 from ..errors import BacktestKitError, DatabaseError, InvalidTypeError, InvalidValueError, ServerUnavailableError
 from .candle_import import choose_window
 from .clock import MINUTE_MS, advance_to, as_datetime, iso_time
@@ -90,6 +91,7 @@ def run_backtest(
     history = CandleHistory(exchange_name, end)
     replay = _Replay(context, strategy)
     with _simulating(history, start):
+        _discard_later(context, strategy.interval_ms)
         replay.journal.begin(start)
         for since, candles, fresh in _blocks(history, symbol, exchange_name, start, end):
             replay.block(candles, fresh)
@@ -231,6 +233,28 @@ def _summary(trades: list[Trade]) -> Row:
         "pnlPercentage": sum(profits),
         "lastCloseTimestamp": trades[-1].close_timestamp if trades else None,
     }
+
+
+def _discard_later(context: RunContext, step_ms: int) -> None:
+    """Where versions are kept: discard what an earlier run left of this run's own records, so that this one sees what that one saw."""
+    own: dict[str, object] = {
+        "symbol": context.symbol,
+        "strategyName": context.strategy_name,
+        "exchangeName": context.exchange_name,
+        "frameName": context.frame_name,
+        "backtest": True,
+    }
+    ids: list[str] | None = None
+    for name in get_config().CC_HISTORY:
+        fields = {field: value for field, value in own.items() if field in DOMAINS[name].key}
+        if "strategyName" not in fields:
+            if "signalId" not in DOMAINS[name].key:
+                continue  # Risk and Interval are shared with others
+            if ids is None:
+                first = -(-context.start_ms // step_ms) * step_ms
+                ids = [derive_id(context, when) for when in range(first, context.end_ms, step_ms)]
+            fields = {"signalId": ids}
+        discard_versions(name, context.start_ms, **fields)
 
 
 @contextmanager
