@@ -19,10 +19,13 @@ $(READY): pyproject.toml setup.py $(wildcard src/backtest_kit_mongo/_core/*.pyx 
 demo: $(READY)
 	$(BIN)/backtest-kit-mongo run examples/sma_cross.py --backtest --entry --embedded --embedded-dir $(DEMO_DIR) $(if $(CSV),--csv "$(CSV)",--synthetic-days 7 --seed 42)
 
-# Everything twice: over the wire lane, and through the drivers alone. Two workers, each with servers of its own.
+# Everything twice: over the wire lane, and through the drivers alone, but for what asks no MongoDB and what runs both ways by itself.
+# Two workers, each with servers of its own.
+ONCE := $(wildcard tests/test_core_*.py tests/test_files*.py) $(addprefix tests/test_,history_mongo.py jsonl.py lane_connections.py wire_faults.py)
+
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 -p no:benchmark $(ARGS)
-	CC_WIRE_LANE=0 $(BIN)/python -m pytest -n 2 -p no:benchmark $(ARGS)
+	CC_WIRE_LANE=0 $(BIN)/python -m pytest -n 2 -p no:benchmark $(addprefix --ignore=,$(ONCE)) $(ARGS)
 
 # The rivals are no dependency of the library or of its tests, so they come with the first benchmark.
 $(BENCH_READY): $(READY)
