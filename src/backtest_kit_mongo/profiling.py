@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
+from .adapters import Registry, default_registry
 from .errors import InvalidValueError, MissingDependencyError
 from .metrics import COUNTS, PERCENTILES, Stats
-from .registry import default_registry
 from .tables import LEGEND, domain_tables, headline
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ class Report:
 
 
 @contextmanager
-def profile() -> Iterator[Report]:
-    """Report what the domains of this process do inside of the ``with`` block, in whichever thread.
+def profile(registry: Registry | None = None) -> Iterator[Report]:
+    """Report what the domains of a registry (the default one) do inside of the ``with`` block, in whichever thread.
 
         with profile() as report:
             run_backtest("BTCUSDT")
@@ -134,7 +134,7 @@ def profile() -> Iterator[Report]:
     Blocks may be nested and may overlap; neither they nor ``stats()`` and ``reset_stats()`` disturb each other. The figures are
     those of the moment at which the block ends, also if it ends by an exception.
     """
-    metrics = default_registry.metrics
+    metrics = (default_registry if registry is None else registry).metrics
     before, begin = metrics.mark(), time.perf_counter()
     report = Report(lambda: figures(time.perf_counter() - begin, metrics.snapshot(before)))
     try:
