@@ -176,6 +176,10 @@ def test_live_beside_backtest(settings, servers, registry, tmp_path):
         assert mine.PersistRecentAdapter.read_recent_data("S", "s", "e", "f", True) == {"of": name}
         assert mine.stats()["signal"]["reads"] == 2
         assert name == mine.get_config().CC_MODE
+    with kit.profile(registry) as report:
+        registry.PersistSignalAdapter.read_signal_data("S", "s", "e")
+        kit.PersistSignalAdapter.read_many([("S", "s", "e")] * 3)
+    assert report.domains["signal"]["reads"] == 1
     with kit.simulated_time(T0 - 1):
         assert kit.PersistStateAdapter.read_state_data("sig", "one") == {"of": "live"}
         assert registry.PersistStateAdapter.read_state_data("sig", "one") is None
