@@ -154,6 +154,15 @@ def test_adapters_choose_alone(settings, folder):
     assert state.read_state_data("sig", "one") is None
 
 
+def test_close_ends_the_settings(settings, folder):
+    """What was hidden under settings that are gone is not hidden any more."""
+    kit.setup(settings, stores={"state": "memory"}, look_ahead="hide")
+    kit.PersistStateAdapter.write_state_data({"n": 1}, "sig", "one", T0)
+    kit.close()
+    with kit.simulated_time(T0 - 1):
+        assert kit.PersistStateAdapter.read_state_data("sig", "one") == {"n": 1}
+
+
 # --- two runs in one process ---
 
 

@@ -277,9 +277,10 @@ class Bindings:
         """Close connections and stop embedded servers that this process started; idempotent. A later call needs ``setup()`` again."""
         with self._lock:
             mongo, self._mongo = self._mongo, None
-            self._refresh()
             servers, self._servers = self._servers, None
             self._given = self._config = None
+            self.history, self.look_ahead, self._made = NO_HISTORY, "off", {}
+            self._refresh()
         if mongo is not None:
             mongo.close()
         if servers is not None:
