@@ -147,6 +147,36 @@ def test_lists_and_has(begin):
     assert len(list(kit.PersistMemoryAdapter.list_memory_data("sig", "notes"))) == 5
 
 
+@pytest.mark.parametrize("history", [[], ["memory", "interval"]], ids=["hide", "history"])
+def test_a_list_is_of_the_time_of_its_call(begin, history):
+    """And not of that at which it is read: outside of the block, or inside of another one."""
+    begin(look_ahead="hide", history=history)
+    for index in range(3):
+        write("memory", f"m{index}", index, T0 + index)
+        write("interval", f"i{index}", index, T0 + index)
+    with kit.simulated_time(T0):
+        memories = kit.PersistMemoryAdapter.list_memory_data("sig", "notes")
+        intervals = kit.PersistIntervalAdapter.list_interval_data("bucket")
+    everything = kit.PersistIntervalAdapter.list_interval_data("bucket")
+    with kit.simulated_time(T0 + 1):
+        assert [row["memoryId"] for row in memories] == ["m0"]
+        assert list(intervals) == ["i0"]
+        assert len(list(everything)) == 3
+
+
+@pytest.mark.parametrize("when", [8_640_000_000_000_001, -8_640_000_000_000_001, 1_700_000_000_000_000_000, 2**63])
+def test_times_beyond_those_of_javascript(begin, when):
+    """Nanoseconds, most often. MongoDB's doubles do not hold each of them, so that one could pass for an earlier one."""
+    begin(look_ahead="hide")
+    with pytest.raises(InvalidValueError, match="is no time in ms\n  hint: milliseconds since 1970"):
+        write("state", "k", 1, when)
+    with pytest.raises(InvalidValueError), kit.simulated_time(when):
+        pass
+    for last in (8_640_000_000_000_000, -8_640_000_000_000_000):
+        write("state", "k", 1, last)
+        assert [read("state", "k", last + step) for step in ((-1, 0) if last > 0 else (0, 1))] == ([None, 1] if last > 0 else [1, 1])
+
+
 def test_lists_raise(begin):
     begin(look_ahead="raise")
     write("memory", "m", 1, T0)
@@ -338,12 +368,16 @@ def test_a_rerun_sees_what_the_first_run_saw(begin):
     [
         ("session", {}, "'session' keeps no versions\n  hint: setup(history=[...]) names the domains that do; now: state"),
         ("nothing", {}, "'nothing' keeps no versions"),
+        (["state"], {}, "['state'] keeps no versions"),
+        ("state", {"signalId": 5}, "state: signalId must be a str, or a collection of them, got int"),
+        ("state", {"signalId": b"sig"}, "state: signalId must be a str, or a collection of them, got bytes"),
+        ("state", {"bucketName": ["a", None]}, "state: bucketName must be a str, or a collection of them, got NoneType"),
         ("state", {"symbol": "S"}, "state has no key field symbol\n  hint: its key fields: signalId, bucketName"),
     ],
 )
 def test_versions_that_cannot_be_discarded(begin, name, fields, text):
     begin(history=["state"])
-    with pytest.raises(InvalidValueError) as caught:
+    with pytest.raises((InvalidValueError, InvalidTypeError)) as caught:
         kit.discard_versions(name, T0, **fields)
     assert text in str(caught.value)
 

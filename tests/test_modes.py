@@ -117,6 +117,10 @@ def test_without_a_domain_on_mongodb_no_server_is_contacted(tmp_path):
         ({"CC_MODE": "walker"}, "CC_MODE must be '' or 'backtest' or 'live' or 'paper'"),
         ({"CC_LOOK_AHEAD": "warn"}, "CC_LOOK_AHEAD must be 'off' or 'hide' or 'raise'"),
         ({"CC_HISTORY": "state,sessions"}, "CC_HISTORY: unknown domain 'sessions'\n  hint: did you mean session"),
+        ({"CC_HISTORY": [["state"]]}, "CC_HISTORY: unknown domain ['state']"),
+        ({"CC_STORES": {"log": ["file"]}}, "log must be on one of"),
+        ({"CC_DUMP_DIR": "a\0b"}, "CC_DUMP_DIR holds a character"),
+        ({"CC_DUMP_DIR": "\ud800"}, "CC_DUMP_DIR holds a character"),
         ({"CC_HISTORY": ["signal"]}, "signal carries no simulation time, so it has no versions\n  hint: domains that do: risk, "),
         ({"CC_HISTORY": {"state": 1}}, "CC_HISTORY must be a list of domains"),
         ({"CC_HISTORY_LIMIT": -1}, "CC_HISTORY_LIMIT must not be negative"),
@@ -156,9 +160,12 @@ def test_adapters_choose_alone(settings, folder):
 
 def test_close_ends_the_settings(settings, folder):
     """What was hidden under settings that are gone is not hidden any more."""
-    kit.setup(settings, stores={"state": "memory"}, look_ahead="hide")
+    kit.setup(settings, stores={"session": "memory"}, look_ahead="hide")
+    kit.PersistStateAdapter.use_memory()
     kit.PersistStateAdapter.write_state_data({"n": 1}, "sig", "one", T0)
     kit.close()
+    with pytest.raises(NotConfiguredError):  # a store that the settings made ends with them, one that was chosen by hand does not
+        kit.PersistSessionAdapter.read_session_data("s", "e", "f", "S", True)
     with kit.simulated_time(T0 - 1):
         assert kit.PersistStateAdapter.read_state_data("sig", "one") == {"n": 1}
 

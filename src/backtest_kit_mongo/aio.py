@@ -223,9 +223,7 @@ def _candle_method(method: Any) -> Any:
 def _list_method(method: Any) -> Any:
     """A method that iterates."""
 
-    @wraps(method)
-    async def items(self: Face, *arguments: Any, **options: Any) -> AsyncGenerator[Any, None]:
-        pages = _Pages(partial(method, self.sync, *arguments, **options))
+    async def items(pages: _Pages) -> AsyncGenerator[Any, None]:
         try:
             more = True
             while more:
@@ -237,7 +235,11 @@ def _list_method(method: Any) -> Any:
             # Not awaited: the consumer may be cancelled, or gone, and a page may still be on its way.
             _pool.submit(pages.close)
 
-    return items
+    @wraps(method)
+    def start(self: Face, *arguments: Any, **options: Any) -> AsyncGenerator[Any, None]:
+        return items(_Pages(partial(copy_context().run, method, self.sync, *arguments, **options)))  # as of the time it is now
+
+    return start
 
 
 class Face:

@@ -235,7 +235,7 @@ class Bindings:
         ``fields`` choose the records: key fields by their stored names (``strategyName="sma"``), each with a value or a collection of
         values. Each record is again what it was before ``since``, or is gone if it was not there. How many records were chosen.
         """
-        domain = DOMAINS.get(name)
+        domain = DOMAINS.get(name) if isinstance(name, str) else None
         if domain is None or name not in self.history.domains:
             kept = ", ".join(sorted(self.history.domains)) or "none"
             raise InvalidValueError(f"{name!r} keeps no versions", hint=f"setup(history=[...]) names the domains that do; now: {kept}")
@@ -243,9 +243,7 @@ class Bindings:
         if unknown:
             raise InvalidValueError(f"{name} has no key field {unknown[0]}", hint=f"its key fields: {', '.join(domain.key)}")
         moment = milliseconds("since", since)
-        wanted = {
-            domain.key.index(field): frozenset([value] if isinstance(value, (str, bool)) else value) for field, value in fields.items()
-        }
+        wanted = {domain.key.index(field): _chosen(name, field, value) for field, value in fields.items()}
         store = self.store(domain)
         found = (record.key for record in store.records(domain))
         keys = [key for key in found if all(key[index] in values for index, values in wanted.items())]
@@ -279,12 +277,27 @@ class Bindings:
             mongo, self._mongo = self._mongo, None
             servers, self._servers = self._servers, None
             self._given = self._config = None
-            self.history, self.look_ahead, self._made = NO_HISTORY, "off", {}
+            made, self._made = self._made, {}
+            self.history, self.look_ahead = NO_HISTORY, "off"
+            for binding in self.bindings.values():
+                if any(binding.store is store for store in made.values()):
+                    binding.use(None)
             self._refresh()
         if mongo is not None:
             mongo.close()
         if servers is not None:
             servers.stop()
+
+
+def _chosen(name: str, field: str, value: Any) -> frozenset[Any]:
+    """The values of a key field that were asked for, each of its type."""
+    domain = DOMAINS[name]
+    kind = domain.kinds[domain.key.index(field)]
+    values = [value] if isinstance(value, (kind, bytes)) or not isinstance(value, Iterable) else list(value)
+    for one in values:
+        if not isinstance(one, kind):
+            raise InvalidTypeError(f"{name}: {field} must be a {kind.__name__}, or a collection of them, got {type(one).__name__}")
+    return frozenset(values)
 
 
 def _merged(config: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:

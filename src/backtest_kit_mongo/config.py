@@ -113,7 +113,7 @@ def _choice(value: Any) -> dict[str, Kind]:
         raise ConfigError(f"CC_STORES must be a mapping of domains to stores, or text as log=jsonl,memory=file; got {type(value).__name__}")
     for name, kind in value.items():
         _known_domain("CC_STORES", name)
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ConfigError(f"CC_STORES: {name} must be on one of {', '.join(KINDS)}, not {kind!r}")
         if kind == "jsonl" and name != "log":
             raise ConfigError(f"CC_STORES: only log can be on jsonl, {name} cannot", hint=f"{name}=file keeps it in files")
@@ -126,17 +126,18 @@ def _with_history(value: Any) -> tuple[str, ...]:
         value = [item.strip() for item in value.split(",") if item.strip()]
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
         raise ConfigError(f"CC_HISTORY must be a list of domains, or text as state,session; got {type(value).__name__}")
-    names = tuple(dict.fromkeys(value))
-    for name in names:
+    names = []
+    for name in value:
         _known_domain("CC_HISTORY", name)
+        names += [] if name in names else [name]
         if not DOMAINS[name].when:
             timed = ", ".join(domain.name for domain in DOMAINS.values() if domain.when)
             raise ConfigError(f"CC_HISTORY: {name} carries no simulation time, so it has no versions", hint=f"domains that do: {timed}")
-    return names
+    return tuple(names)
 
 
 def _known_domain(setting: str, name: Any) -> None:
-    if name not in DOMAINS:
+    if not isinstance(name, str) or name not in DOMAINS:
         near = difflib.get_close_matches(str(name).lower(), DOMAINS, n=1, cutoff=0.0)
         raise ConfigError(f"{setting}: unknown domain {name!r}", hint=f"did you mean {near[0]}? Known: {', '.join(DOMAINS)}")
 
@@ -163,6 +164,15 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         # The value stays out of the text: it may be a secret given under the wrong name.
         wanted = " or ".join(map(repr, get_args(kind))) or f"of type {kind.__name__}"
         raise ConfigError(f"{name} must be {wanted}; it is of type {type(value).__name__}") from None
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be encoded; halves of surrogate pairs cannot."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _checked(config: Config) -> Config:
@@ -201,6 +211,8 @@ def _checked(config: Config) -> Config:
             raise ConfigError(f"{name} must not be {'less than 1' if least else 'negative'}, got {value}")
         if value > most:
             raise ConfigError(f"{name} must be at most {most}, got {value}")
+    if "\0" in config.CC_DUMP_DIR or not _is_text(config.CC_DUMP_DIR):
+        raise ConfigError("CC_DUMP_DIR holds a character that no folder's name can have")
     if "://" in config.CC_REDIS_HOST or "@" in config.CC_REDIS_HOST:
         raise ConfigError(
             "CC_REDIS_HOST must be a host name or the path of a Unix socket, not a URL",

@@ -259,13 +259,14 @@ class Contract:
     # --- lists ---
 
     def _scan(self, prefix: Key, limit: int | None = None, *, bodies: bool = True) -> Iterator[Record]:
-        """Records as they come; what is measured is the time until the first one."""
-        counters = self._metrics.domains[self._domain.name]
+        """Records as they come, as of the time it is now; what is measured is the time until the first one."""
         moment = self._moment()
         past = moment is not None and self._binding.history  # what is removed now may have been there then
         found = self._store().scan(self._domain, prefix, limit=limit, bodies=bodies, removed=past)
-        if moment is not None:
-            found = self._visible_of(found, moment)
+        return self._measured(found if moment is None else self._visible_of(found, moment))
+
+    def _measured(self, found: Iterator[Record]) -> Iterator[Record]:
+        counters = self._metrics.domains[self._domain.name]
         started = time.perf_counter_ns()
         try:
             first = next(found, None)

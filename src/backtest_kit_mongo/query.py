@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, overload
 
 import numpy as np
 from bson import ObjectId
+from bson import encode as bson_encode
 from bson.errors import BSONError
 from pymongo.errors import PyMongoError
 
@@ -99,7 +100,11 @@ def records(
     row = DOMAINS.get(domain) if isinstance(domain, str) else None
     if row is None:
         raise InvalidValueError(f"there is no domain {domain!r}", hint=f"known are {', '.join(DOMAINS)}")
-    wanted, order = _stored(row, {} if filter is None else filter), _order(row, {} if sort is None else sort)
+    try:
+        wanted, order = _stored(row, {} if filter is None else filter), _order(row, {} if sort is None else sort)
+        bson_encode(wanted)
+    except (BSONError, UnicodeEncodeError, OverflowError, RecursionError) as error:
+        raise InvalidValueError(f"filter: {str(error) or 'nested too deep'}") from None
     for name, value in (("limit", limit), ("offset", offset)):
         if not (value is None and name == "limit") and (isinstance(value, bool) or not isinstance(value, int)):
             raise InvalidTypeError(f"{name} must be an int, got {type(value).__name__}")
@@ -171,7 +176,7 @@ def _order(domain: Domain, sort: Mapping[str, int]) -> dict[str, int]:
     if not isinstance(sort, Mapping):
         raise InvalidTypeError(f'sort must be a dict such as {{"when": -1}}, got {type(sort).__name__}')
     for name, direction in sort.items():
-        if isinstance(direction, bool) or direction not in (1, -1):
+        if type(direction) is not int or direction not in (1, -1):
             raise InvalidValueError(f"sort: the direction of {name} must be 1 or -1, got {direction!r}")
     order = {_stored_name(domain, name): direction for name, direction in sort.items()}
     return order | {name: 1 for name in domain.key if name not in order}
@@ -279,7 +284,7 @@ def _values(value: Any, path: list[str]) -> Iterator[Any]:
     if isinstance(value, dict):
         yield from _values(value[head], rest) if head in value else [_MISSING]
     elif isinstance(value, list):
-        for member in value[int(head) :][:1] if head.isdecimal() else ():
+        for member in value[int(head) :][:1] if head.isascii() and head.isdecimal() and len(head) < 10 else ():
             if not rest:
                 yield member  # and not the members of that, if it is a list again
             elif isinstance(member, (dict, list)):
@@ -300,6 +305,8 @@ def _tests(path: str, condition: Any) -> list[Test]:
         raise _unknown(path)
     if not isinstance(condition, Mapping):
         condition = {"$eq": condition}
+    if not condition:
+        raise _unknown(f"{path}: an empty document")
     return [_test(path, name, operand) for name, operand in condition.items()]
 
 
@@ -381,6 +388,11 @@ def _frame(domain: Domain, rows: list[Row]) -> Any:
     frame = pandas.json_normalize(rows, max_level=1) if rows else pandas.DataFrame(columns=_fields(domain))
     for name in ("when", "timestamp"):
         if name in frame.columns:
-            times = np.array([row[name] for row in rows], "datetime64[ms]")  # None is NaT
+            try:
+                times = np.array([row[name] for row in rows], "datetime64[ms]")  # None is NaT
+            except (OverflowError, ValueError) as error:
+                raise InvalidValueError(
+                    f"{domain.name}: a stored {name} is no time in ms: {error}", hint="as_frame=False shows it"
+                ) from None
             frame[name] = pandas.DatetimeIndex(times).tz_localize("UTC")
     return frame

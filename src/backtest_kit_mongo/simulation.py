@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Final
@@ -16,6 +16,9 @@ from .errors import InvalidTypeError, InvalidValueError
 __all__ = ["NOW", "milliseconds", "simulated_time"]
 
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+LATEST: Final = 8_640_000_000_000_000
+"""The last time that JavaScript's Date knows, in ms; the first one is as far before 1970. A double holds every ms between them."""
 
 NOW: Final[ContextVar[int | None]] = ContextVar("backtest_kit_mongo_simulation_time", default=None)
 """The simulation time in ms; None: there is none. A context variable, so that two runs in two threads or tasks have each their own."""
@@ -34,9 +37,9 @@ def milliseconds(name: str, value: Any) -> int:
         except TypeError:
             pass
         else:
-            if -(2**63) <= number < 2**63:
+            if -LATEST <= number <= LATEST:
                 return number
-            raise InvalidValueError(f"{name} does not fit into 64 bits")
+            raise InvalidValueError(f"{name} {number} is no time in ms", hint="milliseconds since 1970, not micro- or nanoseconds")
     raise InvalidTypeError(f"{name} must be an aware datetime or an int (ms since the epoch), got {type(value).__name__}")
 
 
@@ -51,4 +54,5 @@ def simulated_time(when: datetime | int | None) -> Iterator[None]:
     try:
         yield
     finally:
-        NOW.reset(token)
+        with suppress(ValueError):  # an async generator that another task closes: its time ended with its own task
+            NOW.reset(token)
