@@ -104,7 +104,7 @@ def records(
         wanted, order = _stored(row, {} if filter is None else filter), _order(row, {} if sort is None else sort)
         bson_encode(wanted)
     except (BSONError, UnicodeEncodeError, OverflowError, RecursionError) as error:
-        raise InvalidValueError(f"filter: {str(error) or 'nested too deep'}") from None
+        raise InvalidValueError(f"the filter cannot be sent: {str(error) or 'nested too deep'}") from None
     for name, value in (("limit", limit), ("offset", offset)):
         if not (value is None and name == "limit") and (isinstance(value, bool) or not isinstance(value, int)):
             raise InvalidTypeError(f"{name} must be an int, got {type(value).__name__}")
