@@ -147,6 +147,38 @@ def test_lists_and_has(begin):
     assert len(list(kit.PersistMemoryAdapter.list_memory_data("sig", "notes"))) == 5
 
 
+def test_removed_before_it_was_written(begin):
+    """A removal takes what was there at its time; what came later is gone with the versions after it."""
+    begin(history=["memory"])
+    write("memory", "a", 1, T0)
+    write("memory", "a", 2, T0 + 10)
+    write("memory", "b", 3, T0 + 10)
+    with kit.simulated_time(T0 + 5):
+        kit.PersistMemoryAdapter.remove_memory_data("sig", "notes", "a")
+        kit.PersistMemoryAdapter.remove_memory_data("sig", "notes", "b")  # not there yet
+    removed = kit.records("memory", {"memoryId": "a"}, removed=True)
+    assert [(row["when"], row["payload"]["n"], row["removed"]) for row in removed] == [(T0 + 5, 1, True)]
+    assert [read("memory", "a", T0 + step) for step in (0, 5, 10)] == [1, None, None]
+    assert [read("memory", "b", T0 + step) for step in (5, 10)] == [None, 3]
+
+
+def test_read_many_through_a_class_of_ones_own(begin):
+    """It reads one by one, at the time of the run."""
+    begin(look_ahead="hide")
+
+    class Mine(kit.PersistPartialInstance):
+        pass
+
+    kit.PersistPartialAdapter.use_persist_partial_adapter(Mine)
+    write("partial", "k", 1, T0)
+    context = [("S", "s", "k", "e")]
+    assert kit.PersistPartialAdapter.read_many(context) == [{"k": {"n": 1, "removed": False}}]
+    with kit.simulated_time(T0):
+        assert kit.PersistPartialAdapter.read_many(context) == [{"k": {"n": 1, "removed": False}}]
+    with kit.simulated_time(T0 - 1):
+        assert kit.PersistPartialAdapter.read_many(context) == [{}]
+
+
 @pytest.mark.parametrize("history", [[], ["memory", "interval"]], ids=["hide", "history"])
 def test_a_list_is_of_the_time_of_its_call(begin, history):
     """And not of that at which it is read: outside of the block, or inside of another one."""

@@ -158,6 +158,23 @@ def test_adapters_choose_alone(settings, folder):
     assert state.read_state_data("sig", "one") is None
 
 
+def test_set_config_keeps_the_mode(settings, folder):
+    kit.setup(settings, mode="backtest", history=["state"])
+    before = kit.get_config()
+    kit.PersistStateAdapter.write_state_data({"n": 1}, "sig", "one", T0)
+    kit.set_config(settings, CC_LOG_ROTATE_MB=32)
+    after = kit.get_config()
+    assert after.CC_LOG_ROTATE_MB == 32
+    for name in ("CC_MODE", "CC_STORES", "CC_DURABILITY", "CC_LOOK_AHEAD", "CC_HISTORY"):
+        assert getattr(after, name) == getattr(before, name), name
+    with kit.simulated_time(T0 - 1):
+        assert kit.PersistStateAdapter.read_state_data("sig", "one") is None
+    with pytest.raises(ConfigError, match="the history of stores that are in use cannot be changed"):
+        kit.set_config(settings, CC_HISTORY="session")
+    kit.set_config(settings, CC_MODE="live", CC_HISTORY="state")
+    assert kit.get_config().CC_LOOK_AHEAD == "off"
+
+
 def test_close_ends_the_settings(settings, folder):
     """What was hidden under settings that are gone is not hidden any more."""
     kit.setup(settings, stores={"session": "memory"}, look_ahead="hide")

@@ -17,9 +17,13 @@ from .contracts import DEFAULT_LIMIT, NO_TIME, Contract, typed
 from .domains import DOMAINS, Call, Domain, Operation, field_name
 from .errors import InvalidTypeError
 from .profiles import Kind
+from .simulation import NOW
 from .stores.base import Key, Store
 from .stores.idcache import DomainIds
 from .stores.mongo import MongoStore
+
+# The last ms that a datetime can have: a read outside of a run sees everything.
+_LAST = 253_402_300_799_999
 
 _TYPE_DOC = "``type``: a msgspec type to decode into (``payloads``) instead of a dict."
 _DOCS = {
@@ -203,7 +207,8 @@ class KeyedAdapterBase(AdapterBase):
         if self._binding.custom is None:
             return self._read_many(list(map(self._read_order, rows)), type)
         single = getattr(self, self._read_call.name)
-        now = (0,) if "when" in self._read_call.arguments else ()
+        moment = NOW.get()
+        now = (_LAST if moment is None else moment,) if "when" in self._read_call.arguments else ()
         return [single(*row, *now, type=type) for row in rows]
 
     def write_many(self, items: Iterable[Sequence[Any]]) -> None:

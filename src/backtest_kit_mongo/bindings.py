@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
@@ -69,6 +69,10 @@ class Binding:
         self.history = self._name in self._bindings.history.domains
         self.watches = self.history or self.look_ahead != "off"
 
+
+_OF_THE_MODE: Final = (
+    "CC_MODE", "CC_STORES", "CC_DURABILITY", "CC_LOOK_AHEAD", "CC_HISTORY", "CC_HISTORY_LIMIT", "CC_HISTORY_DAYS",
+)  # fmt: skip
 
 _all: weakref.WeakSet[Bindings] = weakref.WeakSet()
 
@@ -140,10 +144,10 @@ class Bindings:
                 folder = Path(config.CC_EMBEDDED_DIR).expanduser() if config.CC_EMBEDDED_DIR else default_data_dir()
                 self._servers = EmbeddedServers(folder).start()
             effective = config if self._servers is None else _at(self._servers, config)
-            self.history = History(frozenset(config.CC_HISTORY), config.CC_HISTORY_LIMIT, config.CC_HISTORY_DAYS)
+            self.history = _history(config)
             self.look_ahead = config.CC_LOOK_AHEAD
             before, self._mongo = self._mongo, MongoStore(effective, self.metrics, self.history)
-            self._given, self._config, self._made = config, effective, {}
+            self._given, self._config = config, effective
             self._refresh()
         if before is not None:
             before.close()
@@ -175,12 +179,25 @@ class Bindings:
         """
         given = _merged(config, settings)
         named = {"CC_MODE": mode, "CC_STORES": stores, "CC_LOOK_AHEAD": look_ahead, "CC_HISTORY": history, "CC_EMBEDDED": embedded}
+        before = self._config
         self.configure(load_config(given | {name: value for name, value in named.items() if value is not None}))
+        if self._config != before:
+            self._made = {}
         self._bind()
 
     def set_config(self, config: Mapping[str, Any] | None = None, /, **settings: Any) -> None:
-        """Take the settings, as ``setup`` does, without changing which store serves which domain."""
-        self.configure(load_config(_merged(config, settings)))
+        """Take the settings, as ``setup`` does, without changing which store serves which domain.
+
+        The mode, and what it decides, stays as it is unless it is given. ConfigError for another history where a store that keeps
+        versions by itself is in use.
+        """
+        given, before = _merged(config, settings), self._given
+        if before is not None and not given.get("CC_MODE"):
+            given = {name: getattr(before, name) for name in _OF_THE_MODE} | given
+        wanted = load_config(given)
+        if _history(wanted) != self.history and any(binding.store is not None for binding in self.bindings.values()):
+            raise ConfigError("the history of stores that are in use cannot be changed", hint="setup(history=[...]) begins with new ones")
+        self.configure(wanted)
 
     def install(self) -> None:
         """Serve every domain from the store of the settings: those of ``set_config``, or else of the environment."""
@@ -287,6 +304,10 @@ class Bindings:
             mongo.close()
         if servers is not None:
             servers.stop()
+
+
+def _history(config: Config) -> History:
+    return History(frozenset(config.CC_HISTORY), config.CC_HISTORY_LIMIT, config.CC_HISTORY_DAYS)
 
 
 def _chosen(name: str, field: str, value: Any) -> frozenset[Any]:

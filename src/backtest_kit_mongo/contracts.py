@@ -222,6 +222,8 @@ class Contract:
             store.remove(self._domain, (key,))
             return
         record = store.read(self._domain, (key,))[0]
+        if record is not None and record.when is not None and record.when > moment:
+            record = store.read_at(self._domain, (key,), moment)[0]  # what was there then
         if record is not None:
             body = {**(record.body or {}), "removed": True}
             store.write(self._domain, [record._replace(body=body, when=moment, removed=True)])
