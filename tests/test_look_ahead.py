@@ -423,3 +423,23 @@ def test_versions_of_some_keys_are_discarded(begin):
     assert [read("state", key, T0 + 9) for key in ("a", "b", "c")] == [0, 2, 0]
     assert kit.discard_versions("state", datetime.fromtimestamp(T0 / 1000, UTC)) == 3
     assert [read("state", key, T0 + 9) for key in ("a", "b", "c")] == [None] * 3
+
+
+@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("when", [None, "yesterday", float("nan"), datetime(2024, 1, 1, tzinfo=UTC)], ids=["none", "text", "nan", "date"])
+def test_a_record_of_no_time_is_before_all_others(settings, lane, when):
+    """Another program wrote it, before there was history: a version is made of it, and it comes back as it was."""
+    kit.setup(settings, history=["state"], CC_WIRE_LANE=lane)
+    items = kit.get_mongo()["state-items"]
+    legacy = {"signalId": "sig", "bucketName": "k", "payload": {"n": 7}, **({} if when is None else {"when": when})}
+    items.insert_one(dict(legacy))
+    assert [read("state", "k", T0 + step) for step in (0, 5, 9)] == [7, 7, 7]
+    write("state", "k", 8, T0 + 9)
+    assert [read("state", "k", T0 + step) for step in (0, 8, 9)] == [7, 7, 8]
+    write("state", "k", 9, T0 + 12)
+    assert [read("state", "k", T0 + step) for step in (0, 8, 9, 12)] == [7, 7, 8, 9]
+    assert kit.discard_versions("state", T0 + 9) == 1
+    assert [read("state", "k", T0 + step) for step in (0, 9, 12)] == [7, 7, 7]
+    left = items.find_one({}, {"_id": False, "createDate": False, "updatedDate": False, "__v": False, "versions": False, "removed": False})
+    assert set(left) == set(legacy)
+    assert type(left.get("when")) is type(when)

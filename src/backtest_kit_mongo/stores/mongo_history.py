@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from bson import Decimal128, MaxKey, MinKey, encode
+from bson import Decimal128, Int64, MaxKey, MinKey, encode
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 from pymongo import DeleteMany, DeleteOne, UpdateOne
@@ -42,6 +42,9 @@ LIST, LIST_BYTES = 32, 16_384
 
 KNOWN = 50_000
 """Keys of a domain whose last write this process remembers; beyond, it forgets all and looks again."""
+
+ALWAYS = Int64(-(2**63))
+"""As the time of a version that has none, or something else in its place: another program wrote it, before there was history."""
 
 Span = tuple[Any, Any]
 """Times (ms) later than the first and not later than the second."""
@@ -206,7 +209,7 @@ class MongoHistory:
         """Move the versions in documents of records to the other collection, and (a copy of) the record, which is the last of them."""
         versions: dict[tuple[Key, int], RawBSONDocument] = {}
         moved: list[tuple[Document, Document]] = []
-        names = (domain.body or "", "updatedDate", "removed")
+        names = (domain.body or "", "updatedDate", "removed", "when")
         for key, record in records.items():
             last = _time(record.get("when"))
             listed = _listed(record)
@@ -214,9 +217,11 @@ class MongoHistory:
                 when = _time(entry.get("when"))
                 if when is not None and (last is None or when <= last):
                     versions[key, when] = entry
-            if not only_listed and last is not None:
-                members = {**{name: record[name] for name in names if name in record}, "when": last}
-                versions[key, last] = RawBSONDocument(encode(members, codec_options=RAW))
+            if not only_listed:
+                members = {name: record[name] for name in names if name in record}
+                if last is not None:
+                    members["when"] = last
+                versions[key, ALWAYS if last is None else last] = RawBSONDocument(encode(members, codec_options=RAW))
             if listed:
                 moved.append((_fields(domain, key), {"$pullAll": {"versions": listed}}))
         target = self._versions[domain.name]
@@ -274,7 +279,8 @@ class MongoHistory:
                 gone.append(key)
             else:
                 base: Document = {"removed": False} if domain.soft_delete else {}
-                operations.append(UpdateOne(wanted, {"$set": {**base, **{name: version[name] for name in version if name != "_id"}}}))
+                members = {**base, **{name: version[name] for name in version if name != "_id"}}
+                operations.append(UpdateOne(wanted, {"$set": members, **({} if "when" in members else {"$unset": {"when": True}})}))
         if operations:
             retried(domain, lambda: self._connection.collection(domain).bulk_write(operations, ordered=False))
         self._delete(domain, dict.fromkeys(keys, (since - 1, MaxKey())))
@@ -341,7 +347,7 @@ def _listed(record: RawBSONDocument) -> list[RawBSONDocument]:
 
 def _last(record: RawBSONDocument, moment: int, moved: RawBSONDocument | None) -> RawBSONDocument | None:
     """The last version that is not later than a moment, of those in the document of a record and the last one elsewhere."""
-    best, latest = moved, None if moved is None else _time(moved["when"])
+    best, latest = moved, None if moved is None else moved["_id"]["when"]
     for entry in _listed(record):
         when = _time(entry.get("when"))
         if when is not None and when <= moment and (latest is None or when >= latest):
