@@ -91,7 +91,10 @@ class MongoConnection:
         if client is None:
             with self._lock:
                 if self._closed:
-                    raise NotConfiguredError("close() has ended this connection while it was in use", hint="call setup() again")
+                    raise NotConfiguredError(
+                        "close(), or a setup() with other settings, has ended this connection while it was in use",
+                        hint="call setup() once, before the work begins",
+                    )
                 if self._client is None:
                     self._client = self._make_client()
                 client = self._client
