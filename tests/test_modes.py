@@ -42,6 +42,38 @@ def registry():
     found.close()
 
 
+def test_paper_and_live_do_not_meet_unless_asked_to(settings, registry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    key, row = ("BTCUSDT", "sma", "binance"), {"id": "log"}
+    paper, asked = registry, kit.Registry()
+    kit.setup(settings, mode="live")
+    paper.setup(settings, mode="paper")
+    asked.setup(settings, mode="paper", CC_PAPER_DATABASE=kit.get_mongo().name)
+    try:
+        assert paper.get_mongo().name == f"{kit.get_mongo().name}-paper"
+        kit.PersistSignalAdapter.write_signal_data({"id": "live"}, *key)
+        assert asked.PersistSignalAdapter.read_signal_data(*key)["id"] == "live"
+        assert paper.PersistSignalAdapter.read_signal_data(*key) is None
+        paper.PersistSignalAdapter.write_signal_data({"id": "paper"}, *key)
+        for one, expected in ((kit, "live"), (paper, "paper"), (kit, "live")):  # with one Redis between them
+            (default_registry if one is kit else one).mongo.drop_cache()
+            assert one.PersistSignalAdapter.read_signal_data(*key)["id"] == expected
+        paper.PersistLogAdapter.write_log_data([row])
+        assert kit.PersistLogAdapter.read_log_data() == []
+        assert (tmp_path / "dump-paper/log/log.jsonl").exists()
+        assert asked.get_config().CC_DUMP_DIR == "./dump-paper"
+    finally:
+        asked.close()
+        with pymongo.MongoClient(settings["CC_MONGO_CONNECTION_STRING"]) as client:
+            client.drop_database(f"{client.get_default_database().name}-paper")
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "a.b", "$a", 'a"', "a\0b", "x" * 64])
+def test_paper_database_that_is_no_name(settings, name):
+    with pytest.raises(ConfigError, match="CC_PAPER_DATABASE"):
+        load_config({"CC_PAPER_DATABASE": name})
+
+
 @pytest.mark.parametrize(
     ("mode", "stores", "durability", "look_ahead"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
@@ -41,6 +42,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Whose ids go to Redis: the domains that are read by key, or all (one key per candle, without end)."""
     CC_MODE: Literal["", "backtest", "live", "paper"] = ""
     """The kind of run, which decides the settings below where they are not given: stores, durability and look-ahead."""
+    CC_PAPER_DATABASE: str = ""
+    """The database of a paper run; empty: that of the connection string with ``-paper`` behind its name."""
     CC_STORES: dict[str, Kind] = msgspec.field(default_factory=lambda: _stores(""))
     """What serves which domain: mongo, file, memory, jsonl (log only) or dummy. As text: ``log=jsonl,memory=file``."""
     CC_DURABILITY: Literal["journal", "memory"] = "journal"
@@ -54,7 +57,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     CC_HISTORY_DAYS: int = 0
     """How long before its newest version a version is kept, in days of simulation time; 0: without end."""
     CC_DUMP_DIR: str = "./dump"
-    """Where the file store and the JSON lines of the log are."""
+    """Where the file store and the JSON lines of the log are; a paper run has ``./dump-paper``."""
     CC_LOG_ROTATE_MB: int = 64
     """At which size a file of JSON lines is put aside and a new one begun, in MiB."""
     CC_PROCESS_IDS: int = 100_000
@@ -211,6 +214,8 @@ def _checked(config: Config) -> Config:
             raise ConfigError(f"{name} must not be {'less than 1' if least else 'negative'}, got {value}")
         if value > most:
             raise ConfigError(f"{name} must be at most {most}, got {value}")
+    if re.search(r'[\0/\\. "$]', config.CC_PAPER_DATABASE) or len(config.CC_PAPER_DATABASE.encode()) > 63:
+        raise ConfigError('CC_PAPER_DATABASE must be a name of at most 63 bytes without / \\ . " $ and blanks')
     if "\0" in config.CC_DUMP_DIR or not _is_text(config.CC_DUMP_DIR):
         raise ConfigError("CC_DUMP_DIR holds a character that no folder's name can have")
     if "://" in config.CC_REDIS_HOST or "@" in config.CC_REDIS_HOST:
@@ -250,5 +255,7 @@ def _resolved(values: dict[str, Any]) -> Config:
     """The settings, with what the mode decides where nothing was given."""
     mode = values.get("CC_MODE", "")
     profile = PROFILES[mode]
-    decided = {"CC_DURABILITY": profile.durability, "CC_LOOK_AHEAD": profile.look_ahead}
+    decided: dict[str, str] = {"CC_DURABILITY": profile.durability, "CC_LOOK_AHEAD": profile.look_ahead}
+    if mode == "paper":  # it must not meet the records of a live run
+        decided["CC_DUMP_DIR"] = "./dump-paper"
     return Config(**{**decided, **values, "CC_STORES": _stores(mode) | values["CC_STORES"]})

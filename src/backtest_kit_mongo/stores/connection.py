@@ -121,8 +121,11 @@ class MongoConnection:
 
     @property
     def database(self) -> Database[Document]:
-        """The database that the connection string names (``backtest-kit`` where it names none)."""
-        return self.client.get_default_database(default=DEFAULT_DATABASE)
+        """The database that the connection string names (``backtest-kit`` where it names none); that of a paper run is one beside it."""
+        database = self.client.get_default_database(default=DEFAULT_DATABASE)
+        if self.config.CC_MODE != "paper":
+            return database
+        return self.client[self.config.CC_PAPER_DATABASE or f"{database.name}-paper"]
 
     def collection(self, domain: Domain) -> Collection[Document]:
         """The collection of a domain: read from the primary (else a write might not be seen), written as durability asks."""
