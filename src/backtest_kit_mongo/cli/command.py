@@ -105,19 +105,30 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add(app: typer.Typer, name: str, function: Callable[..., None]) -> None:
-    """Make ``function(link, ...)`` the command ``name``: with the options of Link, errors in one line, connections closed at the end."""
+    """Make ``function(link, ...)`` the command ``name``: with the options of Link, errors in one line, connections closed at the end.
+
+    Another parameter whose type is a Struct brings the options that are its fields, so that commands can share them.
+    """
     _, *own = inspect.signature(function, eval_str=True).parameters.values()
+    groups: dict[str, type[msgspec.Struct]] = {parameter.name: parameter.annotation for parameter in own if _is_group(parameter)}
+    fields = {name: list(inspect.signature(group, eval_str=True).parameters.values()) for name, group in groups.items()}
     shared = inspect.signature(Link, eval_str=True).parameters.values()
 
     def command(**values: Any) -> None:
         link = Link(**{parameter.name: values.pop(parameter.name) for parameter in shared})
+        chosen = {name: group(**{field.name: values.pop(field.name) for field in fields[name]}) for name, group in groups.items()}
         with _ending(link.debug):
-            function(link, **values)
+            function(link, **chosen, **values)
 
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
+    expanded = [field for parameter in own for field in fields.get(parameter.name, [parameter])]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*expanded, *shared)]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app.command(name, help=unwrapped(inspect.getdoc(function) or ""))(command)
+
+
+def _is_group(parameter: inspect.Parameter) -> bool:
+    return isinstance(parameter.annotation, type) and issubclass(parameter.annotation, msgspec.Struct)
 
 
 def unwrapped(text: str) -> str:

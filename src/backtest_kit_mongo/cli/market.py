@@ -1,0 +1,226 @@
+"""What is traded, where its candles come from, and which window is replayed: the options that ``run`` and ``sweep`` share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
+import typer
+
+from ..candles import CandleArray
+from ..errors import InvalidValueError
+from ..runner import find_frame, imported_spans, list_exchanges, list_frames, synthetic_market
+from ..runner.clock import MINUTE_MS
+from ..runner.exchange import fetch_missing
+from ..runner.frame import moment_ms
+from .candles import read_file, report_text, store_candles
+from .output import counted, progress, time_text
+
+__all__ = ["Costs", "Market", "Window", "prepare_candles", "prepare_exchange", "read_market"]
+
+_PANEL: Final = "Candles"
+_DAY_MS: Final = 1440 * MINUTE_MS
+_SYNTHETIC_START_MS: Final = 1_677_628_800_000  # 2023-03-01T00:00Z
+
+
+class Market(msgspec.Struct, frozen=True, kw_only=True):
+    """The options about candles."""
+
+    symbol: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", show_default="BTCUSDT", help="What is traded. May be repeated.", rich_help_panel=_PANEL),
+    ] = None
+    frame: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FROM:TO",
+            show_default=False,
+            help="The window to replay: two UTC days, both included (2023-03-01:2023-03-21), two ISO times, or the name of a frame that the "
+            "file registers. Default: its only frame, or else what was imported.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    exchange: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="The exchange: one that the file registers, or any that ccxt knows. Default: the only registered one, or else binance.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    exchange_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", show_default=False, help="Where the REST interface of that exchange is instead.", rich_help_panel=_PANEL),
+    ] = None
+    csv: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Binance kline file of 1m candles (CSV, plain or .gz) to import first and to replay; no exchange is asked.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    warm_up: Annotated[
+        int,
+        typer.Option(
+            metavar="MINUTES", min=0, help="How much before the window is fetched too, for indicators of a strategy.", rich_help_panel=_PANEL
+        ),
+    ] = 1440
+    synthetic_days: Annotated[
+        int | None,
+        typer.Option(
+            metavar="DAYS",
+            show_default=False,
+            min=1,
+            max=3650,
+            help="Replay this many days of made-up 1m candles instead. They are stored under an exchange name of their own, "
+            "apart from real ones.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Seed of the made-up candles.", rich_help_panel=_PANEL)] = 42
+
+    @property
+    def symbols(self) -> list[str]:
+        """What is traded, each once."""
+        return list(dict.fromkeys(self.symbol or ["BTCUSDT"]))
+
+    @property
+    def offline(self) -> bool:
+        """Whether no exchange is asked for candles."""
+        return self.csv is not None or self.synthetic_days is not None
+
+    def check(self) -> None:
+        """Refuse options that contradict each other, and a file that is not there."""
+        if self.synthetic_days is not None and (self.csv or self.exchange or self.exchange_url):
+            raise typer.BadParameter("made-up candles need neither --csv nor --exchange", param_hint="--synthetic-days")
+        if self.csv is not None and len(self.symbols) > 1:
+            raise typer.BadParameter("a file holds the candles of one symbol; `candles import` imports more files", param_hint="--csv")
+        if self.csv is not None and self.exchange_url is not None:
+            raise typer.BadParameter("candles of a file need no exchange", param_hint="--exchange-url")
+        if self.csv is not None and not Path(self.csv).is_file():
+            raise InvalidValueError(f"the file {self.csv} does not exist" if not Path(self.csv).exists() else f"{self.csv} is not a file")
+
+    def exchange_name(self) -> str:
+        """The name under which the candles are stored; call it when the strategy file is loaded."""
+        if self.synthetic_days is not None:
+            # Made-up candles of other seeds and lengths differ, and a stored candle never changes: each market has its own name.
+            return f"synthetic-{self.seed}-{self.synthetic_days}d"
+        registered = list_exchanges()
+        return self.exchange or (registered[0].name if len(registered) == 1 else "binance")
+
+    def text(self, exchange: str) -> str:
+        """What the candles are, for people."""
+        if self.synthetic_days is not None:
+            return f"made up: {self.synthetic_days} days of a random walk with seed {self.seed}; they say nothing about a strategy"
+        source = f"from {self.csv}" if self.csv is not None else "as imported before" if self.frame is None else f"of {self.frame}"
+        return f"{', '.join(self.symbols)} 1m on {exchange}, {source}"
+
+
+class Costs(msgspec.Struct, frozen=True, kw_only=True):
+    """The options about what trading costs."""
+
+    fee: Annotated[
+        float, typer.Option(metavar="PERCENT", min=0.0, max=99.0, help="Fee, percent per side.", rich_help_panel="Execution")
+    ] = 0.1
+    slippage: Annotated[
+        float, typer.Option(metavar="PERCENT", min=0.0, max=99.0, help="Slippage, percent per side.", rich_help_panel="Execution")
+    ] = 0.1
+    stake: Annotated[
+        float, typer.Option(metavar="USD", min=0.01, help="What a position is worth when it opens.", rich_help_panel="Execution")
+    ] = 100.0
+
+
+class Window(NamedTuple):
+    """What is replayed: the frame's name, and ``[start_ms, end_ms)`` in ms, None where it follows from what was imported."""
+
+    frame_name: str = "backtest"
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+
+def prepare_exchange(market: Market, name: str) -> None:
+    """Register the exchange ``name`` if the strategy file has not: one of ccxt."""
+    if market.offline or name in (exchange.name for exchange in list_exchanges()):
+        if market.exchange_url is not None:
+            raise typer.BadParameter(f"{name} is registered by the strategy file, which says where it is", param_hint="--exchange-url")
+        return
+    from ..runner.ccxt_exchange import add_ccxt_exchange  # noqa: PLC0415 - ccxt takes a second to import
+
+    add_ccxt_exchange(name, exchange_id=name, url=market.exchange_url)
+
+
+def read_market(market: Market) -> CandleArray | None:
+    """The candles that come with the command: of its file, or made up."""
+    if market.csv is not None:
+        return read_file(market.csv, "1m")
+    if market.synthetic_days is not None:
+        return synthetic_market(market.seed, market.synthetic_days * 1440, _SYNTHETIC_START_MS)
+    return None
+
+
+def prepare_candles(market: Market, exchange: str, candles: CandleArray | None) -> tuple[Window, list[str]]:
+    """Store ``candles``, or fetch what is missing of the window; the window, and what was done, in lines."""
+    window = _window(market.frame)
+    lines = []
+    if candles is not None:
+        for symbol in market.symbols:
+            stored, new = store_candles(candles, symbol, "1m", exchange)
+            lines += report_text(stored, new)
+            if window.start_ms is None:
+                window = Window(window.frame_name, stored.since_ms, stored.until_ms)
+    elif window.start_ms is None or window.end_ms is None:
+        for symbol in market.symbols:
+            _check_imported(symbol, exchange)
+    else:
+        for symbol in market.symbols:
+            if any(since <= window.start_ms and window.end_ms <= until for since, until in imported_spans(symbol, "1m", exchange)):
+                continue
+            since = max(window.start_ms - market.warm_up * MINUTE_MS, 0)
+            with progress(f"Fetching {symbol}", "candles") as moved:
+                new = fetch_missing(symbol, "1m", exchange, since, window.end_ms, progress=moved)
+            lines.append(f"{counted(new, 'candle')} of {symbol} 1m fetched from {exchange}")
+    return window, lines
+
+
+def _window(text: str | None) -> Window:
+    if text is None:
+        frames = list_frames()
+        return Window(frames[0].name, frames[0].start_ms, frames[0].end_ms) if len(frames) == 1 else Window()
+    if text in (frame.name for frame in list_frames()) or not re.match(r"[0-9]{4}-", text):
+        frame = find_frame(text)
+        return Window(frame.name, frame.start_ms, frame.end_ms)
+    # ISO times hold colons themselves: the right one is where both sides are a time.
+    for colon in re.finditer(":", text):
+        first, last = text[: colon.start()], text[colon.end() :]
+        try:
+            start, end = moment_ms("--frame", first), moment_ms("--frame", last)
+        except InvalidValueError:
+            continue
+        end += _DAY_MS if len(last) == len("2023-03-01") else 0
+        if end <= start:
+            raise InvalidValueError(f"the window {text} is empty: it ends {time_text(end)}, before it starts")
+        return Window(text.replace(":", "_"), start, end)
+    raise InvalidValueError(
+        f"--frame {text} is no window", hint="2023-03-01:2023-03-21 (UTC days, both included), two ISO times, or the name of a frame"
+    )
+
+
+def _check_imported(symbol: str, exchange: str) -> None:
+    """Without a window, there must be one unbroken import to replay."""
+    spans = imported_spans(symbol, "1m", exchange)
+    if not spans:
+        raise InvalidValueError(
+            f"no 1m candles of {symbol} on {exchange} were imported into this database",
+            hint="--frame 2023-03-01:2023-03-21 fetches those days, --csv FILE imports a file, --synthetic-days 7 makes some up",
+        )
+    if len(spans) > 1:
+        listed = "; ".join(f"{time_text(since)} to {time_text(until)}" for since, until in spans)
+        raise InvalidValueError(
+            f"the imported 1m candles of {symbol} on {exchange} have holes between {listed} (UTC), and a run cannot step over one",
+            hint="--frame chooses a window",
+        )
