@@ -1,31 +1,109 @@
-"""``run``: a strategy file over candles, with a report at the end."""
+"""``run``: a strategy file as a backtest, on paper, or live."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Final
 
+import msgspec
 import typer
 
 from .. import Report, profile, wait_for_init
 from ..config import Config
-from ..errors import InvalidValueError
+from ..errors import InvalidValueError, StorageError
 from ..registry import default_registry
-from ..runner import BacktestResult, OpenTrade, Totals, Trade, imported_spans, load_strategy_file, run_backtest, synthetic_market
+from ..runner import (
+    BacktestResult,
+    StrategyError,
+    check_parameters,
+    given_parameters,
+    list_strategies,
+    load_config_files,
+    load_strategy_file,
+    run_backtest,
+    stopping,
+)
 from ..runner.strategy import find_strategy
+from ..whole_file import check_target
 from .cache import drop_ids
-from .candles import read_file, report_text, store_candles
 from .command import Link
-from .output import counted, errors, facts, heading, output, places, progress, say, table, time_text
+from .live import run_live
+from .market import Costs, Market, prepare_candles, prepare_exchange, read_market
+from .output import counted, errors, facts, places, progress, say, say_error
 from .records import recording, save_last_run
+from .results import show_results
 
 __all__ = ["run"]
 
-_MARKET, _COSTS = "Candles", "Execution"
-_SYNTHETIC_START_MS = 1_677_628_800_000  # 2023-03-01T00:00Z
-_MINUTES_PER_DAY = 1440
+_MODE, _OUTPUT = "Mode", "Output"
+_INTERRUPTED: Final = 130
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Where results go."""
+
+    trades: Annotated[
+        int, typer.Option(metavar="N", min=0, help="How many trades to print, the last ones; the totals count all.", rich_help_panel=_OUTPUT)
+    ] = 20
+    json: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            show_default=False,
+            help="Write trades and totals as JSON; equal runs give equal bytes. An old file is replaced.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Write as JSON what was read and written of each domain, hit ratios and times.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
+    report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.html",
+            show_default=False,
+            help="Write a page with equity curve, trades on the candle chart, drawdown and cache profile (extra: report).",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Before anything is run: refuse files that cannot be written, and a report without its packages."""
+        for file in (self.json, self.profile):
+            if file is not None:
+                check_target(Path(file))
+        if self.report is not None:
+            from ..runner.report_html import check_html  # noqa: PLC0415 - plotly takes its time
+
+            check_html(self.report)
+
+    def write(self, results: Sequence[BacktestResult], report: Report) -> None:
+        """Write the files that were asked for."""
+        from ..runner.report import profile_json, result_json, write_file  # noqa: PLC0415
+
+        if self.json is not None:
+            write_file(self.json, result_json(results))
+        if self.profile is not None:
+            write_file(self.profile, profile_json(report, results))
+        if self.report is not None:
+            from ..runner.report_html import write_html  # noqa: PLC0415
+
+            with errors.status("Drawing the report"):
+                write_html(self.report, results, profile=report)
+        for file in (self.json, self.profile, self.report):
+            if file is not None:
+                say(f"written: {file}")
 
 
 def run(
@@ -33,54 +111,58 @@ def run(
     strategy_file: Annotated[
         str, typer.Argument(metavar="STRATEGY.py", help="Python file that registers strategies with add_strategy.", show_default=False)
     ],
-    backtest: Annotated[bool, typer.Option("--backtest", help="Replay stored candles; the only mode there is so far.")] = False,
-    entry: Annotated[bool, typer.Option("--entry", help="Really run. Without it the command only says what it would do.")] = False,
-    strategy: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", show_default=False, help="Which strategy of the file; needed if it registers more than one."),
-    ] = None,
-    symbol: Annotated[str, typer.Option(metavar="NAME", help="What is traded.", rich_help_panel=_MARKET)] = "BTCUSDT",
-    csv: Annotated[
+    market: Market,
+    costs: Costs,
+    target: Target,
+    backtest: Annotated[bool, typer.Option("--backtest", help="Replay a window of candles.", rich_help_panel=_MODE)] = False,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Live candles, no orders, in a database of its own (<name>-paper).", rich_help_panel=_MODE)
+    ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Live candles, and orders through a broker (--broker).", rich_help_panel=_MODE)
+    ] = False,
+    entry: Annotated[
+        bool, typer.Option("--entry", help="Really run. Without it the command only says what it would do.", rich_help_panel=_MODE)
+    ] = False,
+    broker: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE",
+            metavar="NAME",
             show_default=False,
-            help="Binance kline file of 1m candles (CSV, plain or .gz) to import first and to replay. Default: replay what was "
-            "imported before.",
-            rich_help_panel=_MARKET,
+            help="Who carries out the orders of --live: a broker that the file registers, or ccxt (CC_EXCHANGE_KEY, CC_EXCHANGE_SECRET).",
+            rich_help_panel=_MODE,
         ),
     ] = None,
-    exchange: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", show_default=False, help="Exchange name of the candles. Default: binance.", rich_help_panel=_MARKET),
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", show_default=False, help="Which strategies of the file. May be repeated. Default: all of them."),
     ] = None,
-    synthetic_days: Annotated[
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", show_default=False, help='A value for a parameter("NAME", ...) of the file. May be repeated.'),
+    ] = None,
+    stores: Annotated[
+        str | None,
+        typer.Option(
+            metavar="mongo|DOMAIN=STORE,...",
+            show_default=False,
+            help="Where the contracts keep their records, other than the mode says: all on one store, or some. Default: CC_STORES.",
+        ),
+    ] = None,
+    metrics_port: Annotated[
         int | None,
         typer.Option(
-            metavar="DAYS",
-            show_default=False,
-            min=1,
-            max=3650,
-            help="Replay this many days of made-up 1m candles instead. They are stored under an exchange name of their own, "
-            "apart from real ones.",
-            rich_help_panel=_MARKET,
+            metavar="PORT", min=1, max=65535, show_default=False, help="Serve Prometheus metrics on 127.0.0.1:PORT while it runs (extra: metrics)."
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Seed of the made-up candles.", rich_help_panel=_MARKET)
-    ] = 42,
-    fee: Annotated[float, typer.Option(metavar="PERCENT", min=0.0, max=99.0, help="Fee, percent per side.", rich_help_panel=_COSTS)] = 0.1,
-    slippage: Annotated[
-        float, typer.Option(metavar="PERCENT", min=0.0, max=99.0, help="Slippage, percent per side.", rich_help_panel=_COSTS)
-    ] = 0.1,
-    trades: Annotated[int, typer.Option(metavar="N", min=0, help="How many trades to print, the last ones; the totals count all.")] = 20,
 ) -> None:
-    r"""Run a strategy of a Python file over candles, minute by minute, and keep every step in MongoDB.
+    r"""Run a strategy file: over candles of the past, on live candles without orders, or live.
 
-    The command imports the candles, waits until both servers answer, drops the ids cached in Redis (only those of this library),
-    and replays the candles. At the end it prints trades, totals, and what was read and written for each domain.
+    Everything that happens is written through the contracts before the run acts on it. A paper or live run that was killed goes on
+    where it was when it is started again. Ctrl-C lets it finish the minute; a second one stops it at once.
 
-    Unless CC_DURABILITY is set, a backtest uses memory: faster, and a crash of the MongoDB server may lose its last 100 ms.
+    Where contracts keep their records follows from the mode (setup(mode=...), README), unless CC_STORES, --stores, or a
+    config/setup.py beside the working directory says otherwise.
 
     Examples, the first on made-up candles and without any server of your own:
 
@@ -88,165 +170,163 @@ def run(
             --embedded --synthetic-days 7
 
         $ backtest-kit-mongo run examples/sma_cross.py --backtest --entry \
-            --csv BTCUSDT-1m.csv.gz
+            --frame 2023-03-01:2023-03-21 --report report.html
+
+        $ backtest-kit-mongo run examples/sma_cross.py --paper --entry
     """
-    if not backtest:
-        raise typer.BadParameter("no mode was chosen, and so far there is only one: backtests. Add --backtest.", param_hint="--backtest")
-    if synthetic_days is not None and (csv is not None or exchange is not None):
-        raise typer.BadParameter("made-up candles need neither --csv nor --exchange", param_hint="--synthetic-days")
-    for file in (strategy_file, *(() if csv is None else (csv,))):
-        if not Path(file).is_file():
-            raise InvalidValueError(f"the file {file} does not exist" if not Path(file).exists() else f"{file} is not a file")
-    # Made-up candles of other seeds and lengths differ, and a stored candle never changes: each market has its own name.
-    exchange = exchange or ("binance" if synthetic_days is None else f"synthetic-{seed}-{synthetic_days}d")
-    durability = {} if os.environ.get("CC_DURABILITY") else {"CC_DURABILITY": "memory"}
-    config = link.config(**durability)
-    market = _market_text(csv, synthetic_days, seed, symbol, exchange)
+    modes = [name for name, chosen in (("backtest", backtest), ("paper", paper), ("live", live)) if chosen]
+    if len(modes) != 1:
+        raise typer.BadParameter("choose one mode: --backtest, --paper or --live", param_hint="--backtest")
+    (mode,) = modes
+    _check(mode, market, broker)
+    if not Path(strategy_file).is_file():
+        raise InvalidValueError(
+            f"the file {strategy_file} does not exist" if not Path(strategy_file).exists() else f"{strategy_file} is not a file"
+        )
+    target.check()
+    settings = {"CC_MODE": mode, "CC_STORES": _stores(stores)}
     if not entry:
-        _announce(config, strategy_file, strategy, market)
+        _announce(link.config(**settings), mode, strategy_file, strategy, market)
         return
 
-    load_strategy_file(strategy_file)
-    chosen = find_strategy(strategy)
-    candles = None if csv is None else read_file(csv, "1m")
-    if synthetic_days is not None:
-        candles = synthetic_market(seed, synthetic_days * _MINUTES_PER_DAY, _SYNTHETIC_START_MS)
-
-    facts_of_run = {"strategy": chosen.name, "symbol": symbol, "exchange": exchange}
-    with profile() as report, recording(facts_of_run, report) as moved:
-        link.connect(**durability)
+    files = load_config_files()
+    parameters = _parameters(param or [])
+    with ExitStack() as stack:
+        known = stack.enter_context(given_parameters(parameters))
+        load_strategy_file(strategy_file)
+        check_parameters(parameters, known)
+        names = [find_strategy(name).name for name in strategy or [found.name for found in list_strategies()]]
+        exchange = market.exchange_name()
+        prepare_exchange(market, exchange)
+        candles = read_market(market)
+        facts_of_run = {"strategy": ", ".join(names), "symbol": ", ".join(market.symbols), "exchange": exchange}
+        report = stack.enter_context(profile())
+        moved = stack.enter_context(recording(facts_of_run, report))
+        if files.setup is None:
+            link.connect(**settings)
         with errors.status("Waiting for MongoDB and Redis"):
             wait_for_init(link.timeout)
-        imported: list[str] = []
-        start = end = None
-        if candles is not None:
-            stored, new = store_candles(candles, symbol, "1m", exchange)
-            imported = report_text(stored, new)
-            start, end = stored.since_ms, stored.until_ms
-        else:
-            _check_imported(symbol, exchange)
+        if metrics_port is not None:
+            from ..prometheus import start_metrics  # noqa: PLC0415 - an extra
+
+            stack.enter_context(start_metrics(metrics_port))
         dropped = drop_ids()
-        effective = default_registry.mongo.config
+        effective = default_registry.config
         rows = {
-            "strategy": f"{chosen.name} of {strategy_file}, asked every {chosen.interval}",
-            "candles": "\n".join([market, *imported]),
+            "mode": mode,
+            "strategy": f"{', '.join(names)} of {strategy_file}" + ("" if files.setup is None else f", settings of {files.setup}"),
+            "candles": market.text(exchange),
             **places(effective),
-            "durability": effective.CC_DURABILITY + (" (CC_DURABILITY is not set)" if durability else ""),
+            "durability": effective.CC_DURABILITY,
             "id cache": f"{counted(dropped, 'id')} dropped from Redis",
         }
         facts(rows)
+        stop = threading.Event()
+        stack.enter_context(stopping(stop))
+        if mode != "backtest":
+            run_live(mode, market.symbols, names, exchange, market.exchange_url, broker, costs, stop)
+            return
+        window, lines = prepare_candles(market, exchange, candles)
+        for line in lines:
+            say(line)
+        results, failed = [], []
+        pairs = [(symbol, name) for symbol in market.symbols for name in names]
         with progress("Replaying", "minutes") as drawn:
+            for number, (symbol, name) in enumerate(pairs):
 
-            def replayed(done: int, total: int) -> None:
-                drawn(done, total)
-                moved(done, total)
+                def replayed(done: int, total: int, before: int = number) -> None:
+                    drawn(before * total + done, len(pairs) * total)
+                    moved(before * total + done, len(pairs) * total)
 
-            result = run_backtest(
-                symbol,
-                chosen.name,
-                exchange_name=exchange,
-                fee_percent=fee,
-                slippage_percent=slippage,
-                start_ms=start,
-                end_ms=end,
-                progress=replayed,
-            )
-    _show(result, report, trades, fee, slippage)
-    save_last_run(
-        {
-            **facts_of_run,
-            "startTimestamp": result.start_ms,
-            "endTimestamp": result.end_ms,
-            "minutes": result.minutes,
-            "trades": result.totals.trades,
-            "wallSeconds": round(result.wall_seconds, 3),
-        },
-        report,
-    )
+                if stop.is_set():
+                    break
+                try:
+                    results.append(
+                        run_backtest(
+                            symbol,
+                            name,
+                            exchange_name=exchange,
+                            frame_name=window.frame_name,
+                            start_ms=window.start_ms,
+                            end_ms=window.end_ms,
+                            fee_percent=costs.fee,
+                            slippage_percent=costs.slippage,
+                            stake_usd=costs.stake,
+                            progress=replayed,
+                            stop=stop,
+                        )
+                    )
+                except StrategyError as error:
+                    if len(pairs) == 1:
+                        raise
+                    failed.append(error)
+    for error in failed:
+        say_error(str(error))
+    if results:
+        show_results(results, report, shown=target.trades, fee=costs.fee, slippage=costs.slippage)
+        target.write(results, report)
+        last = {
+            "startTimestamp": min(result.start_ms for result in results),
+            "endTimestamp": max(result.end_ms for result in results),
+            "minutes": sum(result.minutes for result in results),
+            "trades": sum(result.totals.trades for result in results),
+            "wallSeconds": round(sum(result.wall_seconds for result in results), 3),
+        }
+        save_last_run({**facts_of_run, **last}, report)
+    if stop.is_set():
+        say_error("interrupted; the results are those up to then")
+        raise typer.Exit(_INTERRUPTED)
+    if failed:
+        raise typer.Exit(1)
 
 
-def _market_text(csv: str | None, synthetic_days: int | None, seed: int, symbol: str, exchange: str) -> str:
-    if synthetic_days is not None:
-        return f"made up: {synthetic_days} days of a random walk with seed {seed}; they say nothing about a strategy"
-    return f"{symbol} 1m on {exchange}, " + (f"from {csv}" if csv is not None else "as imported before")
-
-
-def _check_imported(symbol: str, exchange: str) -> None:
-    """Without a file, there must be one unbroken import to replay."""
-    spans = imported_spans(symbol, "1m", exchange)
-    if not spans:
-        raise InvalidValueError(
-            f"no 1m candles of {symbol} on {exchange} were imported into this database",
-            hint="--csv FILE imports and replays them, `candles import` imports them, --synthetic-days 7 makes some up",
+def _check(mode: str, market: Market, broker: str | None) -> None:
+    """Refuse options that do not go with the mode."""
+    market.check()
+    if mode == "backtest":
+        if broker is not None:
+            raise typer.BadParameter("a backtest sends no orders", param_hint="--broker")
+        return
+    if market.offline:
+        raise typer.BadParameter(f"a {mode} run needs the candles of an exchange", param_hint="--csv" if market.csv else "--synthetic-days")
+    if market.frame is not None:
+        raise typer.BadParameter(f"a {mode} run has no window", param_hint="--frame")
+    if mode == "paper" and broker is not None:
+        raise typer.BadParameter("a paper run sends no orders", param_hint="--broker")
+    if mode == "live" and broker is None:
+        raise typer.BadParameter(
+            "a live run needs a broker: --broker ccxt trades on the exchange itself, with the keys in CC_EXCHANGE_KEY and "
+            "CC_EXCHANGE_SECRET; or register one in the strategy file, add_broker(NAME, broker), and give its name. "
+            "--paper runs without orders",
+            param_hint="--broker",
         )
-    if len(spans) > 1:
-        listed = "; ".join(f"{time_text(since)} to {time_text(until)}" for since, until in spans)
-        raise InvalidValueError(
-            f"the imported 1m candles of {symbol} on {exchange} have holes between {listed} (UTC), and a run cannot step over one",
-            hint="--csv FILE chooses the window of that file",
-        )
 
 
-def _announce(config: Config, strategy_file: str, strategy: str | None, market: str) -> None:
+def _stores(text: str | None) -> str | None:
+    """``CC_STORES`` as the option gives it; one store alone means it for all domains that it can hold."""
+    if text is None or "=" in text:
+        return text
+    from ..domains import DOMAINS  # noqa: PLC0415
+
+    return ",".join(f"{name}={text.strip()}" for name in DOMAINS)
+
+
+def _parameters(texts: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name.strip() or not equals or name.strip() in found:
+            problem = "is given twice" if name.strip() in found else "is not NAME=VALUE"
+            raise typer.BadParameter(f"{text!r} {problem}", param_hint="--param")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _announce(config: Config, mode: str, strategy_file: str, strategies: Sequence[str] | None, market: Market) -> None:
     """What would happen with --entry."""
-    say("Nothing was run, because --entry is missing. With it, this would be a backtest of")
+    what = {"backtest": "a backtest of", "paper": "a paper run of", "live": "a live run of"}[mode]
+    say(f"Nothing was run, because --entry is missing. With it, this would be {what}")
     where = {"MongoDB": "embedded", "Redis": "embedded"} if config.CC_EMBEDDED else places(config)
-    name = "the strategy" if strategy is None else f"the strategy {strategy}"
-    facts({"strategy": f"{name} that {strategy_file} registers", "candles": market, **where, "durability": config.CC_DURABILITY})
-
-
-def _show(result: BacktestResult, report: Report, shown: int, fee: float, slippage: float) -> None:
-    count = len(result.trades)
-    if count and shown:
-        heading("Trades" if shown >= count else f"Trades (the last {shown:,} of {count:,}; --trades {count} shows all)")
-        _show_trades(result.trades[-shown:])
-    heading("Totals")
-    facts(_totals(result, result.totals, fee, slippage))
-    heading("Domains")
-    say(report.table(output.width))
-
-
-def _show_trades(trades: Sequence[Trade]) -> None:
-    columns = ("opened (UTC)", "held", "side", "opened at", "closed at", "by", "profit")
-    rows = [
-        (
-            time_text(trade.open_timestamp),
-            _duration((trade.close_timestamp - trade.open_timestamp) // 60_000),
-            trade.position,
-            f"{trade.price_open:.8g}",
-            f"{trade.price_close:.8g}",
-            trade.close_reason.replace("_", " "),
-            f"{trade.pnl_percentage:+.3f} %",
-        )
-        for trade in trades
-    ]
-    table(columns, rows, left=("opened (UTC)", "side", "by"))
-
-
-def _totals(result: BacktestResult, totals: Totals, fee: float, slippage: float) -> dict[str, str]:
-    rows: dict[str, Any] = {
-        "trades": f"{totals.trades:,}: {totals.wins:,} won, {totals.losses:,} lost ({totals.win_rate:.1f} % won)",
-        "closed by": f"{totals.take_profits:,} take profit, {totals.stop_losses:,} stop loss, {totals.time_exits:,} time",
-        "profit": f"{totals.pnl_percentage:+.3f} % of the stake, after {fee:g} % fee and {slippage:g} % slippage per side",
-        "per trade": f"{totals.average_pnl_percentage:+.3f} % on average, {totals.best_pnl_percentage:+.3f} % at best, "
-        f"{totals.worst_pnl_percentage:+.3f} % at worst",
-        "max drawdown": f"{totals.max_drawdown_percentage:.3f} % of the stake",
-        "still open": _open_text(result.open_trade),
-        "window": f"{time_text(result.start_ms)} to {time_text(result.end_ms)} UTC, {result.minutes:,} minutes",
-        "took": f"{result.wall_seconds:.2f} s, {result.minutes / max(result.wall_seconds, 1e-9):,.0f} minutes a second; "
-        f"the strategy was asked {result.signals_asked:,} times",
-    }
-    if not totals.trades:
-        rows = {"trades": "none", **{name: rows[name] for name in ("still open", "window", "took")}}
-    return rows
-
-
-def _open_text(trade: OpenTrade | None) -> str:
-    if trade is None:
-        return "nothing"
-    return f"{trade.position} from {trade.price_open:.8g}, now {trade.current_price:.8g}: {trade.pnl_percentage:+.3f} %"
-
-
-def _duration(minutes: int) -> str:
-    days, rest = divmod(minutes, _MINUTES_PER_DAY)
-    return (f"{days}d" if days else "") + f"{rest // 60}h{rest % 60:02d}"
+    name = "all strategies" if strategies is None else f"the strategies {', '.join(strategies)}"
+    exchange = market.exchange or ("binance, or the one that the file registers" if not market.offline else market.exchange_name())
+    facts({"strategy": f"{name} that {strategy_file} registers", "candles": market.text(exchange), **where, "durability": config.CC_DURABILITY})
