@@ -72,7 +72,7 @@ def enlisted(engine: Engine) -> Iterator[None]:
         if not engine.context.backtest and any(_same(other, engine) for other in _engines):
             context = engine.context
             raise InvalidValueError(
-                f"a live run of {context.strategy_name!r} on {context.symbol} of {context.exchange_name} is already going on in this process"
+                f"a live run of {context.strategy_name!r} on {context.symbol} of {context.exchange_name} goes on in this process already"
             )
         _engines.append(engine)
     try:
@@ -92,9 +92,7 @@ def _find(caller: str, symbol: str | None, strategy_name: str | None, exchange_n
     wanted = {"symbol": symbol, "strategy_name": strategy_name, "exchange_name": exchange_name}
     given = {name: value for name, value in wanted.items() if value is not None}
     with _lock:
-        found = [
-            engine for engine in _engines if all(getattr(engine.context, name) == value for name, value in given.items())
-        ]
+        found = [engine for engine in _engines if all(getattr(engine.context, name) == value for name, value in given.items())]
     own = [engine for engine in found if engine.running is here]
     if own or len(found) == 1:
         return (own or found)[0]

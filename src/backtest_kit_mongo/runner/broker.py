@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Iterable
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -13,11 +14,11 @@ from .strategy import check_name
 
 __all__ = [
     "Broker", "Fill", "Order", "OrderFailedError", "OrderRejected", "PaperBroker", "RegisteredBroker", "add_broker",
-    "clear_brokers", "find_broker", "list_brokers",
+    "clear_brokers", "find_broker", "list_brokers", "restore_brokers",
 ]  # fmt: skip
 
 
-class OrderRejected(BacktestKitError, RuntimeError):  # noqa: N818 - an answer of the exchange, not a fault
+class OrderRejected(BacktestKitError, RuntimeError):
     """A broker refused an order for good: no such order exists."""
 
 
@@ -81,21 +82,23 @@ class RegisteredBroker(msgspec.Struct, frozen=True):
     place: str
 
 
+B = TypeVar("B", bound=Broker)
 _brokers: Named[RegisteredBroker] = Named("broker", "add_broker")
 
 
-def add_broker(name: str, broker: Broker) -> None:
-    """Register a broker: an object with ``submit(order) -> Fill``, see ``Broker``."""
+def add_broker(name: str, broker: B) -> B:
+    """Register a broker, an object with ``submit(order) -> Fill`` (see ``Broker``), and give it back."""
     check_name("the name of a broker", name)
     if not callable(getattr(broker, "submit", None)):
         raise InvalidTypeError(f"broker {name!r} must have a method submit(order), got {type(broker).__name__}")
     file, place = calling_place()
     _brokers.add(RegisteredBroker(name=name, broker=broker, file=file, place=place))
+    return broker
 
 
-def find_broker(name: str | None) -> RegisteredBroker:
+def find_broker(name: str | None = None) -> Broker:
     """The broker of that name, or the only one for None; InvalidValueError, with the names that there are, otherwise."""
-    return _brokers.find(name)
+    return _brokers.find(name).broker
 
 
 def list_brokers() -> tuple[RegisteredBroker, ...]:
@@ -106,3 +109,8 @@ def list_brokers() -> tuple[RegisteredBroker, ...]:
 def clear_brokers() -> None:
     """Forget all registered brokers."""
     _brokers.restore(())
+
+
+def restore_brokers(brokers: Iterable[RegisteredBroker]) -> None:
+    """Make ``brokers`` the registered ones."""
+    _brokers.restore(brokers)

@@ -10,7 +10,10 @@ from typing import Final
 from ..errors import BacktestKitError, ConfigError, InvalidTypeError, InvalidValueError
 from ..simulation import NOW
 
-__all__ = ["MINUTE_MS", "OutsideRunError", "advance_to", "as_datetime", "check_ms", "current_time_ms", "iso_time", "schedule_minutes", "tick_seconds"]
+__all__ = [
+    "MINUTE_MS", "OutsideRunError", "advance_to", "as_datetime", "check_ms", "current_time_ms", "iso_time", "schedule_minutes",
+    "tick_seconds",
+]  # fmt: skip
 
 MINUTE_MS: Final = 60_000
 """The step of the simulation in ms."""

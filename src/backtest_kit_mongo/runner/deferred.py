@@ -46,7 +46,8 @@ class Deferred(msgspec.Struct):
     @property
     def due(self) -> bool:
         """Whether the next tick has something to do."""
-        return not (self.closing is self.opening is self.cancelled is self.activated is self.created is None)
+        work = (self.closing, self.opening, self.cancelled, self.activated, self.created)
+        return any(item is not None for item in work)
 
     def row(self, context: RunContext, mode: Mode) -> Row:
         """The row of the Strategy contract (IStrategyData). ``_mode`` is ours: whose work it is, as the key does not say it."""
@@ -87,19 +88,19 @@ def deferred_of(row: Mapping[str, Any]) -> Deferred:
             price = held.get("_closePrice") or prices.get(decided) or position.price_open
             closing = Closing(position, decided, float(price))
 
-    def position(name: str) -> Position | None:
+    def signal(name: str) -> Position | None:
         held = row.get(name)
         return None if held is None else position_of(held)
 
-    opening = position("retryOpenSignal")
+    opening = signal("retryOpenSignal")
     counted = closing is not None and row.get("pendingSignalId") == closing.position.id
     return Deferred(
         last_id=row.get("lastPendingId"),
         pending_id=row.get("pendingSignalId"),
         created=row.get("createdSignal"),
         closing=closing,
-        cancelled=position("cancelledSignal"),
-        activated=position("activatedSignal"),
+        cancelled=signal("cancelledSignal"),
+        activated=signal("activatedSignal"),
         opening=opening,
         open_attempts=0 if opening is None else max(1, int(row.get("retryOpenCount") or 0)),
         close_attempts=0 if closing is None else max(1, int(row.get("retryCloseCount") or 0) if counted else 0),

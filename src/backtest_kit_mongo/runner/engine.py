@@ -30,6 +30,7 @@ from . import rows
 from .broker import Broker, Fill, Order, OrderFailedError, OrderRejected
 from .clock import MINUTE_MS, advance_to
 from .deferred import Closing, Deferred, Mode
+from .failure import describe
 from .history import Candle
 from .journal import Journal
 from .position import (
@@ -50,7 +51,6 @@ from .result import OpenTrade, Trade
 from .rows import Row, RunContext, derive_id
 from .running import Running
 from .strategy import BadSignalError, Strategy
-from .strategy_file import describe
 from .user_code import UserCode
 
 __all__ = ["Engine"]
@@ -100,6 +100,11 @@ class Engine:
         self._lock = threading.RLock()  # of what functions of other threads may change: the deferred work, and whether it applies
 
     # --- time ---
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was stopped, and nothing is left to do."""
+        return self.stopped and self.position is None and self.waiting is None and not self.deferred.due
 
     @property
     def idle(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import msgspec
@@ -11,7 +12,7 @@ from .clock import check_ms, iso_time
 from .named import Named, calling_place
 from .strategy import check_name
 
-__all__ = ["Frame", "add_frame", "clear_frames", "find_frame", "list_frames", "moment_ms"]
+__all__ = ["Frame", "add_frame", "clear_frames", "find_frame", "list_frames", "moment_ms", "restore_frames"]
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -71,3 +72,8 @@ def list_frames() -> tuple[Frame, ...]:
 def clear_frames() -> None:
     """Forget all registered frames."""
     _frames.restore(())
+
+
+def restore_frames(frames: Iterable[Frame]) -> None:
+    """Make ``frames`` the registered ones."""
+    _frames.restore(frames)

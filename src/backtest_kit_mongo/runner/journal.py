@@ -170,8 +170,8 @@ class Journal:
         row, signal, schedule = self._read_strategy(), self._read_signal(), self._read_schedule()
         recent = self._contract["recent"].read_recent_data(*self._slot, "", False)
         mode = None if row is None else row.get("_mode")
-        position = rows.position_of(signal) if self._is_mine(signal) else None
-        waiting = rows.position_of(schedule) if self._is_mine(schedule) else None
+        position = self._mine(signal)
+        waiting = self._mine(schedule)
         work = Deferred() if row is None or mode == "backtest" else deferred_of(row)
         if mode not in (None, "backtest", self._mode) and (position or waiting or work.due):
             context = self._context
@@ -203,10 +203,11 @@ class Journal:
         self.log("info", when_ms, "run.started", {"signalId": None if position is None else position.id})
         return work, position, waiting
 
-    def _is_mine(self, row: Row | None) -> bool:
+    def _mine(self, row: Row | None) -> Position | None:
         if row is None or row.get("frameName"):
-            return False
-        return (row.get("symbol"), row.get("strategyName"), row.get("exchangeName")) == self._slot
+            return None
+        own = (row.get("symbol"), row.get("strategyName"), row.get("exchangeName")) == self._slot
+        return rows.position_of(row) if own else None
 
     def _read_levels(self, position: Position, when_ms: int) -> None:
         symbol, strategy_name, exchange_name = self._slot
@@ -245,9 +246,7 @@ class Journal:
     def _write_schedule(self, row: Row | None) -> None:
         self._contract["schedule"].write_schedule_data(row, *self._slot)
 
-    def _write_storage(
-        self, position: Position, price: float, when_ms: int, status: Status, reason: CloseReason | None = None
-    ) -> None:
+    def _write_storage(self, position: Position, price: float, when_ms: int, status: Status, reason: CloseReason | None = None) -> None:
         row = rows.storage_row(self._context, position, price, when_ms, status, reason)
         self._contract["storage"].write_storage_data([row], self._context.backtest)
 

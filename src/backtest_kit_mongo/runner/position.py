@@ -159,9 +159,7 @@ def check_signal(raw: object) -> Signal:
     if note is not None and not isinstance(note, str):
         raise InvalidTypeError(f"the signal's note must be a str, got {type(note).__name__}")
     limit = None if raw.get("priceOpen") is None else _price(raw, "priceOpen")
-    return Signal(
-        side=side, price_take_profit=target, price_stop_loss=stop, minute_estimated_time=minutes, note=note, price_open=limit
-    )
+    return Signal(side=side, price_take_profit=target, price_stop_loss=stop, minute_estimated_time=minutes, note=note, price_open=limit)
 
 
 def open_position(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,13 +13,13 @@ from ..adapters import Registry
 from ..errors import InvalidTypeError, InvalidValueError
 from . import rows
 from .clock import MINUTE_MS
+from .failure import describe
 from .named import Named, calling_place, check_function
 from .position import Position
 from .rows import Row, RunContext
 from .strategy import check_name
-from .strategy_file import describe
 
-__all__ = ["Risk", "RiskBook", "RiskRequest", "add_risk", "clear_risks", "list_risks"]
+__all__ = ["Risk", "RiskBook", "RiskRequest", "add_risk", "clear_risks", "list_risks", "restore_risks"]
 
 
 class RiskRequest(msgspec.Struct, frozen=True):
@@ -82,6 +82,11 @@ def list_risks() -> tuple[Risk, ...]:
 def clear_risks() -> None:
     """Forget all registered risks."""
     _risks.restore(())
+
+
+def restore_risks(risks: Iterable[Risk]) -> None:
+    """Make ``risks`` the registered ones."""
+    _risks.restore(risks)
 
 
 # A Risk record is one list for all symbols and strategies of its name: it is read, changed and written as a whole.

@@ -88,9 +88,7 @@ def position_of(row: Row) -> Position:
         minute_estimated_time=math.inf if minutes is None else float(minutes),
         note=row.get("note"),
     )
-    position = open_position(
-        row["id"], signal, price, opened, scheduled_ms=int(row["scheduledAt"]), waits=bool(row.get("_isScheduled"))
-    )
+    position = open_position(row["id"], signal, price, opened, scheduled_ms=int(row["scheduledAt"]), waits=bool(row.get("_isScheduled")))
     position.quantity = float(row.get("_quantity") or 0.0)
     for name, point in (("peak", row.get("_peak")), ("fall", row.get("_fall"))):
         if point:

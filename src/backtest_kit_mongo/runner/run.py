@@ -17,6 +17,7 @@ from .background import RunHandle, in_background
 from .candle_import import choose_window
 from .clock import MINUTE_MS, iso_time, schedule_minutes
 from .engine import Engine
+from .exchange import find_exchange, list_exchanges
 from .frame import find_frame, list_frames
 from .history import BLOCK, Candle, CandleHistory, current_history
 from .position import VWAP_CANDLES, Costs
@@ -255,8 +256,6 @@ def default_exchange_name(name: str | None) -> str:
     """``name``, or that of the only registered exchange, or "binance" where none is."""
     if name is not None:
         return name
-    from .exchange import find_exchange, list_exchanges  # only here: exchanges bring clients of their own
-
     return find_exchange(None).name if list_exchanges() else "binance"
 
 

@@ -98,13 +98,9 @@ _strategies: Named[Strategy] = Named("strategy", "add_strategy")
 
 
 @overload
-def add_strategy(
-    name: str, interval: str = "5m", *, risk_name: str | None = None, **callbacks: Unpack[Callbacks]
-) -> Callable[[F], F]: ...
+def add_strategy(name: str, interval: str = "5m", *, risk_name: str | None = None, **callbacks: Unpack[Callbacks]) -> Callable[[F], F]: ...
 @overload
-def add_strategy(
-    name: str, interval: str = "5m", *, get_signal: F, risk_name: str | None = None, **callbacks: Unpack[Callbacks]
-) -> F: ...
+def add_strategy(name: str, interval: str = "5m", *, get_signal: F, risk_name: str | None = None, **callbacks: Unpack[Callbacks]) -> F: ...
 def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, risk_name: str | None = None, **callbacks: Any) -> Any:
     """Register a strategy, as ``add_strategy("x", interval="5m", get_signal=f)`` or as decorator ``@add_strategy("x")`` over ``f``.
 

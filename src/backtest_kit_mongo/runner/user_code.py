@@ -9,11 +9,11 @@ from ..errors import BacktestKitError, DatabaseError, ServerUnavailableError, St
 from ..logs import log
 from . import rows
 from .clock import as_datetime, iso_time
+from .failure import describe, where
 from .journal import Journal
 from .position import Position
 from .rows import RunContext
 from .strategy import BadSignalError, Callback, Event, Strategy, StrategyError
-from .strategy_file import describe, where
 
 __all__ = ["PERSISTENCE_ERRORS", "UserCode"]
 
