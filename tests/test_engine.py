@@ -264,7 +264,7 @@ def test_actions_are_checked_before_anything_is_written():
     with pytest.raises(StrategyError, match="priceTakeProfit is missing"):
         run(flat(60))
     assert kit.PersistStrategyAdapter.read_strategy_data(*CONTEXT) is None
-    with pytest.raises(OutsideRunError, match="close_pending.symbol='BTCUSDT'.: no such run"):
+    with pytest.raises(OutsideRunError, match=r"close_pending.symbol='BTCUSDT'.: no such run"):
         close_pending("BTCUSDT")
 
 
@@ -475,7 +475,7 @@ def test_runs_in_threads_never_see_each_others_rows():
 
     def get_signal(symbol, when):
         price = get_candles(symbol, "1m", 1)[-1]["close"]
-        return {"position": "long", "priceTakeProfit": price * 1.002, "priceStopLoss": price * 0.998, "minuteEstimatedTime": 60}
+        return {"position": "long", "priceTakeProfit": price * 1.02, "priceStopLoss": price * 0.98, "minuteEstimatedTime": 60}
 
     add_strategy("one", interval="5m", get_signal=get_signal)
     add_strategy("two", interval="15m", get_signal=get_signal)
