@@ -6,6 +6,7 @@ from test_runner_records import Recorder
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidTypeError, InvalidValueError, payloads
+from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.runner import add_risk, add_strategy, import_candles, list_risks, run_backtest
 from backtest_kit_mongo.runner.position import Costs, open_position, read_signal
 from backtest_kit_mongo.runner.risk import RiskBook
@@ -16,7 +17,7 @@ LONG = {"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 95.0, "mi
 
 def book(symbol="BTCUSDT", strategy="hand", *, exchange="binance", frame="", risk="all"):
     context = RunContext(symbol, strategy, exchange, frame, risk, START, START, Costs(), backtest=bool(frame))
-    return RiskBook(context, kit.default_registry)
+    return RiskBook(context, default_registry)
 
 
 def held(when_ms=START, **changes):

@@ -18,11 +18,12 @@ _SLOTS: Final[Mapping[str, CloseReason]] = {"closedSignal": "closed", "takeProfi
 
 
 class Closing(msgspec.Struct):
-    """A position that is to be closed, why, and the price (of the market, or of the target or stop) at which that was decided."""
+    """A position that is to be closed: why, and the price (of the market, or the target or stop) and time (ms) of that decision."""
 
     position: Position
     reason: CloseReason
     price: float
+    when_ms: int
 
 
 class Deferred(msgspec.Struct):
@@ -55,7 +56,12 @@ class Deferred(msgspec.Struct):
         slots: Row = dict.fromkeys(_SLOTS)
         if closing is not None:
             slot = next((slot for slot, reason in _SLOTS.items() if reason == closing.reason), "closedSignal")
-            slots[slot] = {**signal_row(context, closing.position), "_closeReason": closing.reason, "_closePrice": closing.price}
+            slots[slot] = {
+                **signal_row(context, closing.position),
+                "_closeReason": closing.reason,
+                "_closePrice": closing.price,
+                "_closeWhen": closing.when_ms,
+            }
 
         def row_of(position: Position | None) -> Row | None:
             return None if position is None else signal_row(context, position)
@@ -86,7 +92,7 @@ def deferred_of(row: Mapping[str, Any]) -> Deferred:
             prices = {"take_profit": position.signal.price_take_profit, "stop_loss": position.signal.price_stop_loss}
             decided = held.get("_closeReason") or reason
             price = held.get("_closePrice") or prices.get(decided) or position.price_open
-            closing = Closing(position, decided, float(price))
+            closing = Closing(position, decided, float(price), int(held.get("_closeWhen") or 0))
 
     def signal(name: str) -> Position | None:
         held = row.get(name)

@@ -140,12 +140,12 @@ class Engine:
             self._submit_open(self.deferred.opening, when)
 
     def drain(self, when: int) -> bool:
-        """Go on with what was decided; False if nothing of it concerns the position, or the signal, that is there."""
+        """Go on with what was decided; False if the minute goes on as if that had been done in the one before."""
         work = self.deferred
         if work.closing is not None:
-            mine = self.position is None or self.position.id == work.closing.position.id
+            before = work.closing.when_ms < when
             self._submit_close(work.closing, when)
-            return mine
+            return work.closing is not None or not before
         if work.opening is None and work.cancelled is not None:
             self._cancel(work.cancelled, "user", when)
         elif work.opening is None and work.activated is not None:
@@ -301,7 +301,7 @@ class Engine:
         with self._lock:
             work = self.deferred
             if work.closing is None:
-                work.closing = Closing(position, reason, price)
+                work.closing = Closing(position, reason, price, when)
             work.close_attempts = 1
             self.journal.deferred(work)
         self._submit_close(work.closing, when, first=True)
@@ -315,7 +315,7 @@ class Engine:
         quantity = position.quantity or self.context.costs.stake_usd / position.price_open
         fill = self._submit(self._order("close", position, quantity, price), position, when, first=first)
         if fill is not None:
-            self._closed(position, closing.reason, fill.price, self._moment(fill, when))
+            self._closed(position, closing.reason, fill.price, self._moment(fill, closing.when_ms or when))
 
     def _closed(self, position: Position, reason: CloseReason, price: float, when: int) -> None:
         context, work = self.context, self.deferred
@@ -429,7 +429,7 @@ class Engine:
         with self._lock:
             if self.position is None or self.deferred.closing is not None:
                 return False
-            self.deferred.closing, self.deferred.close_attempts = Closing(self.position, "closed", self._price), 1
+            self.deferred.closing, self.deferred.close_attempts = Closing(self.position, "closed", self._price, self.now), 1
             return self._note_work()
 
     def user_cancel(self) -> bool:
