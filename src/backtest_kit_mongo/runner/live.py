@@ -179,8 +179,8 @@ class _Ticks:
     def __init__(self, engine: Engine, registry: Registry, clock: Clock, fetch: Fetch) -> None:
         self._engine, self._registry, self._clock, self._fetch = engine, registry, clock, fetch
         self._restored = False
-        self._seen = self._asked = 0
         self.when = engine.context.start_ms
+        self._seen = self._asked = self.when - MINUTE_MS
 
     def restore(self, when: int) -> None:
         """Go on with what is in the database. The minutes since a position was opened are looked at again: none of them closed it."""
@@ -188,7 +188,6 @@ class _Ticks:
         engine.restore(when)
         held = engine.position or engine.waiting
         self._seen = when - MINUTE_MS if held is None else min(held.opened_ms, when - MINUTE_MS)
-        self._asked = max(self._asked, when - MINUTE_MS)
         self._restored = True
 
     def tick(self) -> bool:
