@@ -8,10 +8,16 @@ import pytest
 from backtest_kit_mongo.adapters import adapter_of
 from backtest_kit_mongo.candles import CANDLE_DTYPE
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.runner import clear_strategies
+from backtest_kit_mongo.runner import clear_brokers, clear_exchanges, clear_frames, clear_risks, clear_strategies
 
 MINUTE = 60_000
 START = 1677628800000  # 2023-03-01T00:00:00Z, a multiple of every interval
+
+
+def clear_registered():
+    """Forget everything that is registered under a name."""
+    for clear in (clear_strategies, clear_exchanges, clear_frames, clear_risks, clear_brokers):
+        clear()
 
 
 def use_memory():
@@ -22,11 +28,11 @@ def use_memory():
 
 @pytest.fixture(autouse=True)
 def memory():
-    """Empty stores and no strategy before a test, MongoDB and no strategy after it; takes effect where a test module imports it."""
+    """Empty stores and nothing registered before a test, MongoDB after it; takes effect where a test module imports it."""
     use_memory()
-    clear_strategies()
+    clear_registered()
     yield
-    clear_strategies()
+    clear_registered()
     for domain in DOMAINS.values():
         adapter_of(domain).use_mongo()
 

@@ -246,9 +246,12 @@ def test_a_limit_that_the_market_fulfils_is_a_market_entry(raw, limit):
 
 
 @pytest.mark.parametrize(("raw", "limit"), [(LONG, 99.99), (SHORT, 100.01)])
-def test_a_limit_that_would_have_to_wait_is_refused_and_never_opened_elsewhere(raw, limit):
-    with pytest.raises(InvalidValueError, match=rf"priceOpen {limit} would have to wait, as the price is 100.0(.|\n)*leave priceOpen out"):
-        read_signal({**raw, "priceOpen": limit}, 100.0)
+def test_a_limit_that_has_to_wait_is_kept(raw, limit):
+    assert read_signal({**raw, "priceOpen": limit}, 100.0).price_open == limit
+    # What is checked then is the limit, not the price: the market may be beyond the target while the signal waits.
+    assert read_signal({**LONG, "priceOpen": 100.0}, 120.0).price_open == 100.0
+    with pytest.raises(InvalidValueError, match="a short signal needs priceTakeProfit < priceOpen < priceStopLoss, got .* priceOpen 105.5"):
+        read_signal({**SHORT, "priceOpen": 105.5}, 100.0)
 
 
 def test_a_limit_of_none_is_no_limit_and_a_broken_one_is_an_error():

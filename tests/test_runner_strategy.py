@@ -109,7 +109,7 @@ def test_a_second_strategy_of_the_same_name_is_refused_and_both_places_are_named
 def test_find_strategy():
     add_strategy("x", get_signal=nothing)
     assert find_strategy(None) is find_strategy("x") is list_strategies()[0]
-    with pytest.raises(InvalidValueError, match=r"no strategy 'y' is registered(.|\n)*registered: 'x'"):
+    with pytest.raises(InvalidValueError, match=r"no strategy 'y' is registered(.|\n)*now: 'x'"):
         find_strategy("y")
 
 

@@ -8,17 +8,16 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from .. import PersistCandleAdapter, PersistMeasureAdapter
+from ..adapters import Registry
 from ..candles import CandleArray, closed_candles, interval_ms, to_columns
 from ..errors import InvalidValueError
 from .clock import check_ms, iso_time
 from .market import Gap, find_gaps
+from .stored_candles import Span, StoredCandles
 
 __all__ = ["ImportReport", "choose_window", "import_candles", "imported_spans"]
 
 _CHUNK = 5_000
-
-Span = tuple[int, int]
 
 
 class ImportReport(msgspec.Struct, frozen=True):
@@ -40,6 +39,8 @@ def import_candles(
     interval: str = "1m",
     exchange_name: str = "binance",
     progress: Callable[[int, int], None] | None = None,
+    *,
+    registry: Registry | None = None,
 ) -> ImportReport:
     """Store ``candles`` (an array of CANDLE_DTYPE in order of time) in the Candle contract, and note which spans are there.
 
@@ -56,13 +57,15 @@ def import_candles(
     closed = closed_candles(columns, interval)
     if not len(closed):
         raise InvalidValueError(f"there is no closed candle to import for {symbol} {interval}")
+    stored = StoredCandles(symbol, interval, exchange_name, registry)
     for first in range(0, len(closed), _CHUNK):
-        PersistCandleAdapter.write_candles_data(closed[first : first + _CHUNK], symbol, interval, exchange_name)
+        stored.write(closed[first : first + _CHUNK])
         if progress is not None:
             progress(min(first + _CHUNK, len(closed)), len(closed))
     since, until = int(closed["timestamp"][0]), int(closed["timestamp"][-1]) + step
     gaps = find_gaps(closed, interval)
-    _note_spans(_spans(since, until, gaps), symbol, interval, exchange_name)
+    edges = [since, *(edge for gap in gaps for edge in (gap.since_ms, gap.until_ms)), until]
+    stored.note(zip(edges[::2], edges[1::2], strict=True))
     return ImportReport(
         symbol=symbol,
         interval=interval,
@@ -75,19 +78,16 @@ def import_candles(
     )
 
 
-def imported_spans(symbol: str, interval: str = "1m", exchange_name: str = "binance") -> tuple[Span, ...]:
-    """The spans ``(since_ms, until_ms)`` without a hole that were imported, in order of time; empty where nothing was."""
-    merged: list[Span] = []
-    noted = PersistMeasureAdapter.list_measure_data(_bucket(symbol, interval, exchange_name))
-    for since, until in sorted((int(since), int(until)) for since, until in (key.split(":") for key in noted)):
-        if merged and since <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(until, merged[-1][1]))
-        else:
-            merged.append((since, until))
-    return tuple(merged)
+def imported_spans(
+    symbol: str, interval: str = "1m", exchange_name: str = "binance", *, registry: Registry | None = None
+) -> tuple[Span, ...]:
+    """The spans ``(since_ms, until_ms)`` without a hole that were imported or fetched, in order of time; empty where nothing was."""
+    return tuple(StoredCandles(symbol, interval, exchange_name, registry).spans())
 
 
-def choose_window(symbol: str, exchange_name: str, start_ms: int | None, end_ms: int | None) -> tuple[int, int, bool]:
+def choose_window(
+    symbol: str, exchange_name: str, start_ms: int | None, end_ms: int | None, *, registry: Registry | None = None
+) -> tuple[int, int, bool]:
     """The window ``[start, end)`` in ms of a run, and whether it is known to have no hole.
 
     What is not given comes from what was imported. InvalidValueError where that leaves a choice, or where the import has a hole
@@ -97,7 +97,7 @@ def choose_window(symbol: str, exchange_name: str, start_ms: int | None, end_ms:
         if value is not None:
             check_ms(name, value)
     what = f"{symbol} 1m on {exchange_name}"
-    spans = imported_spans(symbol, "1m", exchange_name)
+    spans = imported_spans(symbol, "1m", exchange_name, registry=registry)
     if start_ms is None or end_ms is None:
         if not spans:
             raise InvalidValueError(
@@ -119,27 +119,6 @@ def choose_window(symbol: str, exchange_name: str, start_ms: int | None, end_ms:
     if end_ms <= start_ms:
         raise InvalidValueError(f"the run's window is empty: it starts {iso_time(start_ms)} and ends {iso_time(end_ms)}")
     return start_ms, end_ms, any(since <= start_ms and end_ms <= until for since, until in spans)
-
-
-def _spans(since: int, until: int, gaps: Iterable[Gap]) -> list[Span]:
-    edges = [since, *(edge for gap in gaps for edge in (gap.since_ms, gap.until_ms)), until]
-    return list(zip(edges[::2], edges[1::2], strict=True))
-
-
-def _note_spans(spans: list[Span], symbol: str, interval: str, exchange_name: str) -> None:
-    """A record of its own for each span: imports that run side by side cannot undo each other's notes."""
-    bucket = _bucket(symbol, interval, exchange_name)
-    notes = []
-    for since, until in spans:
-        key = f"{since}:{until}"
-        data = {"symbol": symbol, "interval": interval, "exchangeName": exchange_name, "since": since, "until": until}
-        notes.append(({"id": key, "data": data, "removed": False}, bucket, key, until))
-    PersistMeasureAdapter.write_many(notes)
-
-
-def _bucket(symbol: str, interval: str, exchange_name: str) -> str:
-    # JSON, because names may hold any separator.
-    return f"candle_imports {msgspec.json.encode([exchange_name, symbol, interval]).decode()}"
 
 
 def _listed(spans: Iterable[Span]) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import os
 from datetime import UTC, datetime
 from typing import Final
 
-from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
+from ..errors import BacktestKitError, ConfigError, InvalidTypeError, InvalidValueError
 from ..simulation import NOW
 
-__all__ = ["MINUTE_MS", "OutsideRunError", "advance_to", "as_datetime", "check_ms", "current_time_ms", "iso_time"]
+__all__ = [
+    "MINUTE_MS", "OutsideRunError", "advance_to", "as_datetime", "check_ms", "current_time_ms", "iso_time", "schedule_minutes",
+    "tick_seconds",
+]  # fmt: skip
 
 MINUTE_MS: Final = 60_000
 """The step of the simulation in ms."""
@@ -54,4 +59,25 @@ def check_ms(name: str, value: object, *, step_ms: int = MINUTE_MS) -> int:
         raise InvalidTypeError(f"{name} must be an int, milliseconds since 1970 in UTC, got {type(value).__name__}")
     if value < 0 or value % step_ms:
         raise InvalidValueError(f"{name} is {value} ({iso_time(value)}), which is not a multiple of {step_ms} ms from 1970 on")
+    return value
+
+
+def tick_seconds() -> float:
+    """How often a live run looks at the market: ``CC_TICK_SECONDS`` of the environment, or once a minute."""
+    return _positive("CC_TICK_SECONDS", 60.0)
+
+
+def schedule_minutes() -> float:
+    """How long a signal waits for its price, in minutes: ``CC_SCHEDULE_AWAIT_MINUTES`` of the environment, or 120."""
+    return _positive("CC_SCHEDULE_AWAIT_MINUTES", 120.0)
+
+
+def _positive(name: str, default: float) -> float:
+    text = os.environ.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = math.nan
+    if not value > 0:
+        raise ConfigError(f"{name} is {text!r}; it must be a number above 0")
     return value

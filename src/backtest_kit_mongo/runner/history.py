@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any, Final
 
-from .. import PersistCandleAdapter, simulated_time
+from ..adapters import Registry, default_registry
 from ..candles import align, interval_ms
-from ..errors import InvalidTypeError, InvalidValueError
+from ..errors import InvalidTypeError, InvalidValueError, LookAheadError
+from ..simulation import milliseconds, simulated_time
 from .clock import MINUTE_MS, OutsideRunError, current_time_ms, iso_time
+from .running import current_run
 
-__all__ = ["BLOCK", "Candle", "CandleHistory", "current_history", "get_candles"]
+__all__ = ["BLOCK", "Candle", "CandleHistory", "Fill", "current_history", "get_candles", "get_raw_candles"]
 
 Candle = dict[str, Any]
 Load = Callable[[int, int], list[Candle] | None]
+Fill = Callable[[str, str, int, int], object]
+"""Stores what is missing of (symbol, interval) in ``[since_ms, until_ms)``."""
 
 BLOCK: Final = 1_000
 """Candles of one read through the contract."""
@@ -33,23 +38,86 @@ def get_candles(symbol: str, interval: str, limit: int) -> list[Candle]:
     InvalidValueError, as it means that nothing was imported for this symbol or time. An interval that is not stored is
     aggregated from 1m candles, on the same grid (UTC, counted from 1970) and only from complete ones.
     """
-    now = current_time_ms("get_candles")
+    history, now = _here("get_candles", symbol)
+    return [dict(candle) for candle in history.closed(symbol, interval, _check_limit("get_candles", limit), now)]
+
+
+def get_raw_candles(
+    symbol: str,
+    interval: str,
+    limit: int | None = None,
+    start: datetime | int | None = None,
+    end: datetime | int | None = None,
+) -> list[Candle]:
+    """Candles of a window that the caller chooses, oldest first, in the shape of ``get_candles``.
+
+    ``start`` and ``end`` are aware datetimes or ms, taken down to the grid of ``interval``; a window holds the candles that open in
+    ``[start, end)``. Five forms: ``limit`` (the last ones up to now), ``start`` and ``end``, ``end`` and ``limit`` (the last ones
+    before it), ``start`` and ``limit`` (the first ones from it), and all three (the same, if it ends by ``end``).
+
+    LookAheadError for a window that ends after the time of the run, or with all three after ``end``. Unlike ``get_candles`` it gives
+    the whole window, or InvalidValueError if a candle of it is not stored.
+    """
+    history, now = _here("get_raw_candles", symbol)
+    step = interval_ms(interval)
+    given = {"limit": limit, "start": start, "end": end}
+    call = ", ".join([repr(symbol), repr(interval), *(f"{name}={value}" for name, value in given.items() if value is not None)])
+    count = None if limit is None else _check_limit("get_raw_candles", limit)
+    first, last = (None if value is None else milliseconds(name, value) for name, value in (("start", start), ("end", end)))
+    if count is None and (first is None or last is None):
+        raise InvalidValueError(
+            f"get_raw_candles({call}) names no window", hint="give limit, start and end, end and limit, start and limit, or all three"
+        )
+    allowed = now if last is None else last
+    since, until = None if first is None else align(first, step), align(allowed, step)
+    if first is not None and last is not None and first >= last:
+        raise InvalidValueError(f"get_raw_candles({call}): start is not before end")
+    if count is not None:
+        if since is None:
+            since = until - count * step
+        else:
+            until, allowed = since + count * step, align(allowed, step)
+    assert since is not None
+    if max(until, 0 if last is None else last) > now or until > allowed:
+        raise LookAheadError(
+            f"{_caller()} asked for the future: get_raw_candles({call}) ends at {iso_time(max(until, last or 0))}, "
+            f"and it is {iso_time(now)}" + ("" if until <= allowed or last is None else f", and end is {iso_time(last)}")
+        )
+    return [dict(candle) for candle in history.window(symbol, interval, since, until)]
+
+
+def _here(caller: str, symbol: object) -> tuple[CandleHistory, int]:
+    now = current_time_ms(caller)
     history = current_history.get(None)
     if history is None:
-        raise OutsideRunError("get_candles was called outside a run, so there is no exchange to read candles of")
+        raise OutsideRunError(f"{caller} was called outside a run, so there is no exchange to read candles of")
     if not isinstance(symbol, str):
-        raise InvalidTypeError(f"get_candles: symbol must be a str, got {type(symbol).__name__}")
+        raise InvalidTypeError(f"{caller}: symbol must be a str, got {type(symbol).__name__}")
+    return history, now
+
+
+def _check_limit(caller: str, limit: object) -> int:
     if isinstance(limit, bool) or not isinstance(limit, int):
-        raise InvalidTypeError(f"get_candles: limit must be an int, got {type(limit).__name__}")
+        raise InvalidTypeError(f"{caller}: limit must be an int, got {type(limit).__name__}")
     if limit < 1:
-        raise InvalidValueError(f"get_candles: limit is {limit}; it must be at least 1")
-    return [dict(candle) for candle in history.closed(symbol, interval, limit, now)]
+        raise InvalidValueError(f"{caller}: limit is {limit}; it must be at least 1")
+    return limit
+
+
+def _caller() -> str:
+    run = current_run.get(None)
+    return "a caller" if run is None else f"strategy {run.strategy_name!r} on {run.symbol}"
 
 
 class CandleHistory:
-    """All series that one run reads, of one exchange. ``end_ms`` (ms) is where the run ends, so where reading ahead ends."""
+    """All series that one run reads, of one exchange. ``end_ms`` (ms) is where the run ends, so where reading ahead ends.
 
-    def __init__(self, exchange_name: str, end_ms: int) -> None:
+    ``fill``, in a live run, is asked for what is not stored.
+    """
+
+    def __init__(self, exchange_name: str, end_ms: int, registry: Registry | None = None, fill: Fill | None = None) -> None:
+        self._candles: Any = (default_registry if registry is None else registry).adapter("candle")
+        self._fill = fill
         self._exchange_name = exchange_name
         self._end_ms = end_ms
         self._series: dict[tuple[str, str], _Series] = {}
@@ -85,6 +153,18 @@ class CandleHistory:
                 )
         return candles
 
+    def window(self, symbol: str, interval: str, since_ms: int, until_ms: int) -> list[Candle]:
+        """All candles of ``[since_ms, until_ms)``, which lies on the grid and in the past; InvalidValueError if one is missing."""
+        step = interval_ms(interval)
+        candles = self._choose(symbol, interval, until_ms).window(since_ms, until_ms)
+        if len(candles) * step < until_ms - since_ms:
+            missing = until_ms - (len(candles) + 1) * step
+            raise InvalidValueError(
+                f"the {interval} candle of {symbol} on {self._exchange_name} at {iso_time(missing)} is not stored",
+                hint="import the candles of this symbol first, for the whole window that is asked for",
+            )
+        return candles
+
     def _choose(self, symbol: str, interval: str, until_ms: int) -> _Series:
         """The series of an interval: the stored one if its newest candle is there at the first question, else aggregated."""
         if interval == "1m":
@@ -113,11 +193,18 @@ class CandleHistory:
         step = interval_ms(interval)
         exchange_name = self._exchange_name
 
-        def load(since: int, count: int) -> list[Candle] | None:
+        def read(since: int, count: int) -> list[Candle] | None:
             with simulated_time(None):  # read in blocks, ahead of the time; what a strategy may see of them is decided here
-                candles: list[Candle] | None = PersistCandleAdapter.read_candles_data(
+                candles: list[Candle] | None = self._candles.read_candles_data(
                     symbol, interval, exchange_name, count, since, since + count * step
                 )
+            return candles
+
+        def load(since: int, count: int) -> list[Candle] | None:
+            candles = read(since, count)
+            if candles is None and self._fill is not None:
+                self._fill(symbol, interval, since, since + count * step)
+                candles = read(since, count)
             return candles
 
         return load

@@ -2,70 +2,99 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Final
 
-from .. import (
-    PersistBreakevenAdapter,
-    PersistLogAdapter,
-    PersistNotificationAdapter,
-    PersistPartialAdapter,
-    PersistRecentAdapter,
-    PersistRiskAdapter,
-    PersistSessionAdapter,
-    PersistSignalAdapter,
-    PersistStateAdapter,
-    PersistStorageAdapter,
-)
+from ..adapters import Registry
 from ..errors import InvalidValueError
 from . import rows
+from .deferred import Deferred, Mode, deferred_of
 from .position import CloseReason, Position, Progress
-from .rows import Row, RunContext
+from .risk import RiskBook
+from .rows import Row, RunContext, Status
 
 __all__ = ["BUCKET", "Journal"]
 
 BUCKET: Final = "position"
 """The bucket of the State contract in which a run notes how a position stands."""
 
-# A Risk record is one list for all symbols and strategies of its name: it is read, changed and written as a whole.
-_risk_lock = threading.Lock()
-
 
 class Journal:
-    """The records of one backtest. Times are simulation time in ms, prices those of the market."""
+    """The records of one run. Times are ms (of the simulation, in a backtest), prices those of the market."""
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: RunContext, registry: Registry, mode: Mode) -> None:
         self._context = context
+        self._mode: Mode = mode
+        self._contract: dict[str, Any] = {
+            name: registry.adapter(name)
+            for name in (
+                "signal", "schedule", "strategy", "partial", "breakeven", "storage", "recent", "state", "notification", "session", "log",
+            )
+        }  # fmt: skip
+        self._slot = context.symbol, context.strategy_name, context.exchange_name
+        self.risk = RiskBook(context, registry)
 
     def begin(self, when_ms: int) -> None:
-        """Make room: end what an earlier run over the same names left open.
+        """Make room for a backtest: end what an earlier run over the same names left open.
 
-        Signal and Risk have no mode in their keys, so a backtest would overwrite the open position of a live run. Live rows
-        have an empty ``frameName``; where one is found nothing is written and InvalidValueError says so.
+        Signal, Schedule, Strategy and Risk have no mode in their keys, so a backtest would overwrite the open position of a live
+        run. Live rows have an empty ``frameName``; where one is found nothing is written and InvalidValueError says so.
         """
         context = self._context
-        left = PersistSignalAdapter.read_signal_data(context.symbol, context.strategy_name, context.exchange_name)
-        if left is not None and not left.get("frameName"):
-            raise InvalidValueError(
-                f"strategy {context.strategy_name!r} has an open live position in {context.symbol} on {context.exchange_name} "
-                f"in this database (signal {left.get('id')}); a backtest of it would overwrite that record",
-                hint="run the backtest on another database",
-            )
-        self._write_risk(None, when_ms)
-        if left is not None:
+        left = {"signal": self._read_signal(), "schedule": self._read_schedule()}
+        work = self._read_strategy()
+        for what, row in (("position", left["signal"]), ("scheduled signal", left["schedule"])):
+            if row is not None and not row.get("frameName"):
+                self._refuse(f"an open live {what}", f" (signal {row.get('id')})")
+        if work is not None and work.get("_mode") != "backtest" and (deferred_of(work).due or work.get("isPaused")):
+            self._refuse("unfinished live work", "")
+        self.risk.release(when_ms)
+        if left["signal"] is not None:
             self._write_signal(None)
+        if left["schedule"] is not None:
+            self._write_schedule(None)
+        if work is not None and deferred_of(work).due:
+            self.deferred(Deferred())
         self._write_session(when_ms, status="running")
-        self._log("info", when_ms, "run.started", {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms})
+        self.log("info", when_ms, "run.started", {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms})
+
+    def deferred(self, deferred: Deferred) -> None:
+        """What is decided and not finished."""
+        self._contract["strategy"].write_strategy_data(deferred.row(self._context, self._mode), *self._slot)
+
+    def scheduled(self, position: Position, price: float, when_ms: int) -> None:
+        """A signal is about to wait for its price."""
+        self._write_schedule(rows.signal_row(self._context, position))
+        self._write_storage(position, price, when_ms, "scheduled")
+        self.notify(rows.notification_row(self._context, "signal.scheduled", position, price, when_ms))
+        self.log("info", when_ms, "signal.scheduled", {"signalId": position.id, "priceOpen": position.price_open})
+
+    def cancelling(self, position: Position, price: float, when_ms: int) -> None:
+        """A scheduled signal will not open; its record goes in ``cancelled``."""
+        self._write_storage(position, price, when_ms, "cancelled")
+
+    def cancelled(self, position: Position, price: float, when_ms: int, reason: str) -> None:
+        """A scheduled signal is gone."""
+        self._write_schedule(None)
+        duration = rows.minutes_between(position.scheduled_ms, when_ms)
+        self.notify(
+            rows.notification_row(self._context, "signal.cancelled", position, price, when_ms, cancelReason=reason, duration=duration)
+        )
+        self.log("info", when_ms, "signal.cancelled", {"signalId": position.id, "reason": reason})
+
+    def opening(self, position: Position, when_ms: int, *, waited: bool) -> None:
+        """A position is about to be opened: after this it is one, also for whoever reads the database."""
+        # The slot first: a position without its risk slot would let another one through, a slot without position does not.
+        self.risk.commit(position, when_ms)
+        self._write_signal(rows.signal_row(self._context, position))
+        if waited:
+            self._write_schedule(None)
 
     def opened(self, position: Position, when_ms: int) -> None:
-        """A position is about to be opened: after this it is one, also for whoever reads the database."""
-        context, price = self._context, position.price_open
-        # The slot first: a position without its risk slot would let another one through, a slot without position does not.
-        self._write_risk(position, when_ms)
-        self._write_signal(rows.signal_row(context, position))
+        """A position is open."""
+        price = position.price_open
         self._write_public(position, price, when_ms, None)
-        self._notify(rows.notification_row(context, "signal.opened", position, price, when_ms))
-        self._log("info", when_ms, "signal.opened", {"signalId": position.id, "position": position.signal.side, "priceOpen": price})
+        self.notify(rows.notification_row(self._context, "signal.opened", position, price, when_ms))
+        self.log("info", when_ms, "signal.opened", {"signalId": position.id, "position": position.signal.side, "priceOpen": price})
 
     def progressed(self, position: Position, price: float, when_ms: int, progress: Progress) -> None:
         """An open position has passed levels, or covered its costs."""
@@ -79,94 +108,170 @@ class Journal:
         news = [("partial_profit.available", {"level": level}) for level in progress.profit_levels]
         news += [("partial_loss.available", {"level": level}) for level in progress.loss_levels]
         news += [("breakeven.available", {})] if progress.breakeven else []
-        self._notify(*(rows.notification_row(context, kind, position, price, when_ms, **more) for kind, more in news))
+        self.notify(*(rows.notification_row(context, kind, position, price, when_ms, **more) for kind, more in news))
 
-    def closed(self, position: Position, price: float, when_ms: int, reason: CloseReason, session: Row) -> None:
-        """A position has met its exit. The outcome is stored first, the open record goes last."""
-        context = self._context
+    def watched(self, position: Position, price: float, when_ms: int, *, extreme: bool) -> None:
+        """A minute of a live position: its best or worst price, if it is a new one, and how it stands."""
+        if extreme:
+            self._write_signal(rows.signal_row(self._context, position))
+        self._write_public(position, price, when_ms, None)
+
+    def closing(self, position: Position, price: float, when_ms: int, reason: CloseReason) -> None:
+        """A position has met its exit. The outcome is stored first; the open record goes last, in ``closed``."""
         self._write_public(position, price, when_ms, reason)
         if position.profit_levels or position.loss_levels:
             self._write_partial({}, position, when_ms)
         if position.breakeven:
             self._write_breakeven({}, position, when_ms)
-        self._write_risk(None, when_ms)
-        self._write_signal(None)
+        self.risk.release(when_ms)
+
+    def closed(self, position: Position, price: float, when_ms: int, reason: CloseReason, session: Row, *, erase: bool = True) -> None:
+        """A position is closed. With ``erase`` False the open record is that of another one, and stays."""
+        if erase:
+            self._write_signal(None)
         duration = rows.minutes_between(position.opened_ms, when_ms)
-        self._notify(
+        self.notify(
             rows.notification_row(
-                context, "signal.closed", position, price, when_ms, priceClose=price, closeReason=reason, duration=duration
+                self._context, "signal.closed", position, price, when_ms, priceClose=price, closeReason=reason, duration=duration
             )
         )
         self._write_session(when_ms, status="running", **session)
-        self._log("info", when_ms, "signal.closed", {"signalId": position.id, "closeReason": reason, "priceClose": price})
+        self.log("info", when_ms, "signal.closed", {"signalId": position.id, "closeReason": reason, "priceClose": price})
 
-    def failed(self, when_ms: int, name: str, message: str) -> None:
-        """The strategy has failed, and the run ends here."""
-        self._log("warn", when_ms, "run.failed", {"error": name, "message": message})
-        self._notify(rows.error_row(self._context, when_ms, name, message))
-        self._write_session(when_ms, status="failed", message=message)
+    def failed(self, when_ms: int, name: str, message: str, *, fatal: bool) -> None:
+        """User code has failed; a ``fatal`` failure ends the run."""
+        self.log("warn", when_ms, "run.failed" if fatal else "run.error", {"error": name, "message": message})
+        self.notify(rows.error_row(self._context, when_ms, name, message, fatal=fatal))
+        if fatal:
+            self._write_session(when_ms, status="failed", message=message)
 
-    def finished(self, when_ms: int, session: Row) -> None:
-        """The window is over."""
-        self._write_session(when_ms, status="finished", **session)
-        self._log("info", when_ms, "run.finished", session)
+    def finished(self, when_ms: int, session: Row, status: str = "finished") -> None:
+        """The window is over, or the run was stopped."""
+        self._write_session(when_ms, status=status, **session)
+        self.log("info", when_ms, f"run.{status}", session)
+
+    def notify(self, *notifications: Row) -> None:
+        """Write notifications."""
+        self._contract["notification"].write_notification_data(list(notifications), self._context.backtest)
+
+    def log(self, kind: str, when_ms: int, topic: str, *args: Any) -> None:
+        """Write a line of the Log contract."""
+        self._contract["log"].write_log_data([rows.log_row(self._context, kind, when_ms, topic, *args)])
+
+    # --- a restart ---
+
+    def restore(self, when_ms: int) -> tuple[Deferred, Position | None, Position | None]:
+        """What an earlier live run left: its work, its open position, its scheduled signal.
+
+        Rows of another strategy, exchange or symbol, or of a backtest, are not ours, and stay as they are. What is finished but for
+        its last write (a position that is being closed, a signal that is being opened) is erased here and goes on as work.
+        InvalidValueError where the work belongs to a run of another mode.
+        """
+        row, signal, schedule = self._read_strategy(), self._read_signal(), self._read_schedule()
+        recent = self._contract["recent"].read_recent_data(*self._slot, "", False)
+        mode = None if row is None else row.get("_mode")
+        position = self._mine(signal)
+        waiting = self._mine(schedule)
+        work = Deferred() if row is None or mode == "backtest" else deferred_of(row)
+        if mode not in (None, "backtest", self._mode) and (position or waiting or work.due):
+            context = self._context
+            raise InvalidValueError(
+                f"strategy {context.strategy_name!r} on {context.symbol} of {context.exchange_name} has unfinished work of a {mode} run "
+                f"in this database; a {self._mode} run would take it over",
+                hint="give each mode a database of its own",
+            )
+        if work.last_id is None and recent is not None:
+            work.last_id = recent["id"]
+        if position is not None and work.closing is not None and work.closing.position.id == position.id:
+            work.closing.position = position  # it may have seen more since the decision
+            self._write_signal(None)
+            position = None
+        begun = [held.id for held in (position, work.cancelled, work.activated, work.opening) if held is not None]
+        if waiting is not None and waiting.id in begun:
+            self._write_schedule(None)
+            waiting = None
+        if position is not None:
+            work.pending_id = work.last_id = position.id
+            if work.opening is not None and work.opening.id == position.id:
+                work.opening, work.open_attempts = None, 0
+            self._read_levels(position, when_ms)
+        if work.created is not None and work.created.get("id") in (work.last_id, None if recent is None else recent["id"]):
+            work.created = None
+        self.risk.restore(position or (work.closing.position if work.closing else None), when_ms)
+        self.deferred(work)
+        self._write_session(when_ms, status="running")
+        self.log("info", when_ms, "run.started", {"signalId": None if position is None else position.id})
+        return work, position, waiting
+
+    def _mine(self, row: Row | None) -> Position | None:
+        if row is None or row.get("frameName"):
+            return None
+        own = (row.get("symbol"), row.get("strategyName"), row.get("exchangeName")) == self._slot
+        return rows.position_of(row) if own else None
+
+    def _read_levels(self, position: Position, when_ms: int) -> None:
+        symbol, strategy_name, exchange_name = self._slot
+        key = symbol, strategy_name, position.id, exchange_name, when_ms
+        levels = self._contract["partial"].read_partial_data(*key).get(position.id)
+        if levels is not None:
+            position.profit_levels, position.loss_levels = list(levels["profitLevels"]), list(levels["lossLevels"])
+        reached = self._contract["breakeven"].read_breakeven_data(*key).get(position.id)
+        position.breakeven = reached is not None and bool(reached["reached"])
+
+    def _refuse(self, what: str, more: str) -> None:
+        context = self._context
+        raise InvalidValueError(
+            f"strategy {context.strategy_name!r} has {what} in {context.symbol} on {context.exchange_name} "
+            f"in this database{more}; a backtest of it would overwrite that record",
+            hint="run the backtest on another database",
+        )
+
+    # --- single records ---
+
+    def _read_signal(self) -> Row | None:
+        row: Row | None = self._contract["signal"].read_signal_data(*self._slot)
+        return row
+
+    def _read_schedule(self) -> Row | None:
+        row: Row | None = self._contract["schedule"].read_schedule_data(*self._slot)
+        return row
+
+    def _read_strategy(self) -> Row | None:
+        row: Row | None = self._contract["strategy"].read_strategy_data(*self._slot)
+        return row
 
     def _write_signal(self, row: Row | None) -> None:
-        context = self._context
-        PersistSignalAdapter.write_signal_data(row, context.symbol, context.strategy_name, context.exchange_name)
+        self._contract["signal"].write_signal_data(row, *self._slot)
 
-    def _write_risk(self, position: Position | None, when_ms: int) -> None:
-        context = self._context
-        with _risk_lock:
-            stored = PersistRiskAdapter.read_position_data(context.risk_name, context.exchange_name, when_ms)
-            mine = [held for key, held in stored if key == context.risk_key]
-            if any(not held.get("frameName") for held in mine):
-                raise InvalidValueError(
-                    f"risk {context.risk_name!r} on {context.exchange_name} holds an open live position {context.risk_key!r} in this "
-                    "database; a backtest would overwrite it",
-                    hint="run the backtest on another database",
-                )
-            if position is None and not mine:
-                return
-            others = [(key, held) for key, held in stored if key != context.risk_key]
-            pairs = others if position is None else [*others, (context.risk_key, rows.risk_row(context, position))]
-            PersistRiskAdapter.write_position_data([list(pair) for pair in pairs], context.risk_name, context.exchange_name, when_ms)
+    def _write_schedule(self, row: Row | None) -> None:
+        self._contract["schedule"].write_schedule_data(row, *self._slot)
+
+    def _write_storage(self, position: Position, price: float, when_ms: int, status: Status, reason: CloseReason | None = None) -> None:
+        row = rows.storage_row(self._context, position, price, when_ms, status, reason)
+        self._contract["storage"].write_storage_data([row], self._context.backtest)
 
     def _write_public(self, position: Position, price: float, when_ms: int, reason: CloseReason | None) -> None:
         context = self._context
-        PersistStorageAdapter.write_storage_data([rows.storage_row(context, position, price, when_ms, reason)], True)
+        self._write_storage(position, price, when_ms, "opened" if reason is None else "closed", reason)
         # The time of a Recent row is that of its signal, as in the framework.
-        PersistRecentAdapter.write_recent_data(
-            rows.public_row(context, position, price),
-            context.symbol,
-            context.strategy_name,
-            context.exchange_name,
-            context.frame_name,
-            True,
-            position.opened_ms,
+        self._contract["recent"].write_recent_data(
+            rows.public_row(context, position, price), *self._slot, context.frame_name, context.backtest, position.opened_ms
         )
         state = rows.state_row(position, BUCKET, price, when_ms, "opened" if reason is None else "closed")
-        PersistStateAdapter.write_state_data(state, position.id, BUCKET, when_ms)
+        self._contract["state"].write_state_data(state, position.id, BUCKET, when_ms)
 
     def _write_partial(self, data: Row, position: Position, when_ms: int) -> None:
-        context = self._context
-        PersistPartialAdapter.write_partial_data(data, context.symbol, context.strategy_name, position.id, context.exchange_name, when_ms)
+        symbol, strategy_name, exchange_name = self._slot
+        self._contract["partial"].write_partial_data(data, symbol, strategy_name, position.id, exchange_name, when_ms)
 
     def _write_breakeven(self, data: Row, position: Position, when_ms: int) -> None:
-        context = self._context
-        PersistBreakevenAdapter.write_breakeven_data(
-            data, context.symbol, context.strategy_name, position.id, context.exchange_name, when_ms
-        )
+        symbol, strategy_name, exchange_name = self._slot
+        self._contract["breakeven"].write_breakeven_data(data, symbol, strategy_name, position.id, exchange_name, when_ms)
 
     def _write_session(self, when_ms: int, **data: Any) -> None:
         context = self._context
-        row = rows.session_row(context, when_ms, {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms, **data})
-        PersistSessionAdapter.write_session_data(
-            row, context.strategy_name, context.exchange_name, context.frame_name, when_ms, context.symbol, True
-        )
-
-    def _notify(self, *notifications: Row) -> None:
-        PersistNotificationAdapter.write_notification_data(list(notifications), True)
-
-    def _log(self, kind: str, when_ms: int, topic: str, *args: Any) -> None:
-        PersistLogAdapter.write_log_data([rows.log_row(self._context, kind, when_ms, topic, *args)])
+        window = {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms} if context.backtest else {}
+        self._contract["session"].write_session_data(
+            rows.session_row(context, when_ms, {**window, **data}),
+            context.strategy_name, context.exchange_name, context.frame_name, when_ms, context.symbol, context.backtest,
+        )  # fmt: skip

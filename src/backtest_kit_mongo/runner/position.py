@@ -21,6 +21,8 @@ __all__ = [
     "Position",
     "Side",
     "Signal",
+    "check_signal",
+    "find_entry",
     "find_exit",
     "open_position",
     "pnl_percentage",
@@ -29,7 +31,7 @@ __all__ = [
 ]
 
 Side = Literal["long", "short"]
-CloseReason = Literal["take_profit", "stop_loss", "time_expired"]
+CloseReason = Literal["take_profit", "stop_loss", "time_expired", "closed"]
 
 VWAP_CANDLES: Final = 5
 """Closed 1m candles that the current price is made of."""
@@ -50,13 +52,14 @@ class Costs(msgspec.Struct, frozen=True):
 
 
 class Signal(msgspec.Struct, frozen=True):
-    """A checked signal: prices, and minutes until the time exit (``inf``: none)."""
+    """A checked signal: prices, and minutes until the time exit (``inf``: none). ``price_open`` is a limit that it waits for."""
 
     side: Side
     price_take_profit: float
     price_stop_loss: float
     minute_estimated_time: float
     note: str | None
+    price_open: float | None = None
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -67,10 +70,11 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Position(msgspec.Struct):
-    """An open position: prices, times in ms, and what it has seen since it was opened.
+    """An open position, or a scheduled one: prices, times in ms, and what it has seen since it was opened.
 
     ``peak`` and ``fall`` are the best and the worst price for it so far; ``profit_levels`` and ``loss_levels`` the milestones
-    (percent) that it has passed; ``breakeven`` whether its price has covered the costs.
+    (percent) that it has passed; ``breakeven`` whether its price has covered the costs. ``quantity`` (base asset) is what a broker
+    has filled, 0 before that. While it ``waits`` for its price, ``opened_ms`` is the time of its signal, as ``scheduled_ms``.
     """
 
     id: str
@@ -82,6 +86,9 @@ class Position(msgspec.Struct):
     profit_levels: list[int]
     loss_levels: list[int]
     breakeven: bool
+    scheduled_ms: int = 0
+    waits: bool = False
+    quantity: float = 0.0
 
     @property
     def expires_ms(self) -> float:
@@ -107,8 +114,28 @@ def read_signal(raw: object, price: float) -> Signal:
     """Check what a strategy returned, at the market price ``price``; InvalidTypeError or InvalidValueError says what is wrong.
 
     A ``priceOpen`` is a limit: the highest price to buy, or the lowest to sell short at. Where the market fulfils it already,
-    the position opens at once, at the market price. One that would have to wait is refused, not opened somewhere else.
+    the position opens at once, at the market price; else the signal has it as its ``price_open`` and waits for it.
     """
+    signal = check_signal(raw)
+    side, limit = signal.side, signal.price_open
+    if limit is not None and ((limit >= price) if side == "long" else (limit <= price)):
+        signal = msgspec.structs.replace(signal, price_open=None)
+        limit = None
+    entry, what = (price, "price") if limit is None else (limit, "priceOpen")
+    stop, target = signal.price_stop_loss, signal.price_take_profit
+    ordered = stop < entry < target if side == "long" else target < entry < stop
+    if not ordered:
+        names = ("priceStopLoss", what, "priceTakeProfit")
+        order = " < ".join(names if side == "long" else reversed(names))
+        raise InvalidValueError(
+            f"a {side} signal needs {order}, got priceStopLoss {stop}, {what} {entry}, priceTakeProfit {target}",
+            hint="the price is the volume-weighted price of the last five closed 1m candles" if limit is None else None,
+        )
+    return signal
+
+
+def check_signal(raw: object) -> Signal:
+    """The part of ``read_signal`` that needs no price: names, types and ranges."""
     if not isinstance(raw, Mapping):
         raise InvalidTypeError(f"a signal must be None or a dict, got {type(raw).__name__}")
     for key in raw:
@@ -131,26 +158,14 @@ def read_signal(raw: object, price: float) -> Signal:
     note = raw.get("note")
     if note is not None and not isinstance(note, str):
         raise InvalidTypeError(f"the signal's note must be a str, got {type(note).__name__}")
-    ordered = stop < price < target if side == "long" else target < price < stop
-    if not ordered:
-        order = "priceStopLoss < price < priceTakeProfit" if side == "long" else "priceTakeProfit < price < priceStopLoss"
-        raise InvalidValueError(
-            f"a {side} signal needs {order}, got priceStopLoss {stop}, price {price}, priceTakeProfit {target}",
-            hint="the price is the volume-weighted price of the last five closed 1m candles",
-        )
-    if raw.get("priceOpen") is not None:
-        limit = _price(raw, "priceOpen")
-        if (limit < price) if side == "long" else (limit > price):
-            raise InvalidValueError(
-                f"a {side} signal with priceOpen {limit} would have to wait, as the price is {price}; "
-                "scheduled entries are not supported yet",
-                hint="leave priceOpen out for an entry at the market price",
-            )
-    return Signal(side=side, price_take_profit=target, price_stop_loss=stop, minute_estimated_time=minutes, note=note)
+    limit = None if raw.get("priceOpen") is None else _price(raw, "priceOpen")
+    return Signal(side=side, price_take_profit=target, price_stop_loss=stop, minute_estimated_time=minutes, note=note, price_open=limit)
 
 
-def open_position(signal_id: str, signal: Signal, price: float, when_ms: int) -> Position:
-    """The position that ``signal`` opens at ``price`` at ``when_ms`` (ms)."""
+def open_position(
+    signal_id: str, signal: Signal, price: float, when_ms: int, *, scheduled_ms: int | None = None, waits: bool = False
+) -> Position:
+    """The position that ``signal`` opens at ``price`` at ``when_ms`` (ms), or that ``waits`` for that price from then on."""
     here = Point(price, when_ms)
     return Position(
         id=signal_id,
@@ -162,7 +177,22 @@ def open_position(signal_id: str, signal: Signal, price: float, when_ms: int) ->
         profit_levels=[],
         loss_levels=[],
         breakeven=False,
+        scheduled_ms=when_ms if scheduled_ms is None else scheduled_ms,
+        waits=waits,
     )
+
+
+def find_entry(waiting: Position, candle: Mapping[str, Any]) -> Literal["touched", "passed"] | None:
+    """What a 1m candle means for a scheduled position: its price was touched, or its stop was passed before it could open.
+
+    A candle does not say what it touched first, so of both it is the stop, and the signal is not taken.
+    """
+    signal = waiting.signal
+    if signal.side == "long":
+        passed, touched = candle["low"] <= signal.price_stop_loss, candle["low"] <= waiting.price_open
+    else:
+        passed, touched = candle["high"] >= signal.price_stop_loss, candle["high"] >= waiting.price_open
+    return "passed" if passed else "touched" if touched else None
 
 
 def find_exit(position: Position, candle: Mapping[str, Any]) -> tuple[CloseReason, float] | None:

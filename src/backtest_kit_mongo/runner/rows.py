@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from .clock import MINUTE_MS, as_datetime, iso_time
-from .position import CloseReason, Costs, Point, Position, pnl_percentage
+from .position import CloseReason, Costs, Point, Position, Signal, open_position, pnl_percentage
 
-__all__ = ["RunContext", "derive_id"]
+__all__ = ["Row", "RunContext", "derive_id", "position_of"]
 
 Row = dict[str, Any]
+Status = Literal["opened", "scheduled", "closed", "cancelled"]
 
 _NAMESPACE: Final = uuid.UUID("6a1b0f6e-4c58-5d0e-9f6f-6d3b8f0c2a11")
 
@@ -29,6 +31,7 @@ class RunContext(msgspec.Struct, frozen=True):
     start_ms: int
     end_ms: int
     costs: Costs
+    backtest: bool = True
 
     @property
     def risk_key(self) -> str:
@@ -44,7 +47,7 @@ def derive_id(context: RunContext, *parts: object) -> str:
 
 
 def signal_row(context: RunContext, position: Position) -> Row:
-    """The row of the Signal contract for an open position (ISignalRow)."""
+    """The row of the Signal contract for an open position, or of the Schedule contract for one that waits (ISignalRow)."""
     signal, opened, stake = position.signal, position.opened_ms, context.costs.stake_usd
     row: Row = {
         "id": position.id,
@@ -58,10 +61,10 @@ def signal_row(context: RunContext, position: Position) -> Row:
         "priceStopLoss": signal.price_stop_loss,
         "minuteEstimatedTime": _minutes(signal.minute_estimated_time),
         "cost": stake,
-        "scheduledAt": opened,
+        "scheduledAt": position.scheduled_ms,
         "pendingAt": opened,
         "timestamp": opened,
-        "_isScheduled": False,
+        "_isScheduled": position.waits,
         "_peak": _extreme(context, position, position.peak),
         "_fall": _extreme(context, position, position.fall),
         "_partial": [],
@@ -69,7 +72,28 @@ def signal_row(context: RunContext, position: Position) -> Row:
     }
     if signal.note is not None:
         row["note"] = signal.note
+    if position.quantity:
+        row["_quantity"] = position.quantity  # as the broker filled it: cost / price gives it only nearly
     return row
+
+
+def position_of(row: Row) -> Position:
+    """The position of a stored row, ``signal_row`` backwards; also of rows that the TypeScript framework wrote."""
+    minutes = row.get("minuteEstimatedTime")
+    opened, price = int(row["pendingAt"]), float(row["priceOpen"])
+    signal = Signal(
+        side=row["position"],
+        price_take_profit=float(row["priceTakeProfit"]),
+        price_stop_loss=float(row["priceStopLoss"]),
+        minute_estimated_time=math.inf if minutes is None else float(minutes),
+        note=row.get("note"),
+    )
+    position = open_position(row["id"], signal, price, opened, scheduled_ms=int(row["scheduledAt"]), waits=bool(row.get("_isScheduled")))
+    position.quantity = float(row.get("_quantity") or 0.0)
+    for name, point in (("peak", row.get("_peak")), ("fall", row.get("_fall"))):
+        if point:
+            setattr(position, name, Point(float(point["price"]), int(point["timestamp"])))
+    return position
 
 
 def public_row(context: RunContext, position: Position, price: float) -> Row:
@@ -89,14 +113,14 @@ def public_row(context: RunContext, position: Position, price: float) -> Row:
     }
 
 
-def storage_row(context: RunContext, position: Position, price: float, when_ms: int, reason: CloseReason | None) -> Row:
-    """The row of the Storage contract at ``when_ms`` (ms); closed if there is a ``reason`` (IStorageSignalRow)."""
+def storage_row(context: RunContext, position: Position, price: float, when_ms: int, status: Status, reason: CloseReason | None) -> Row:
+    """The row of the Storage contract at ``when_ms`` (ms); ``reason`` is why it was closed (IStorageSignalRow)."""
     row = {
         **public_row(context, position, price),
-        "createdAt": position.opened_ms,
+        "createdAt": position.scheduled_ms,
         "updatedAt": when_ms,
         "priority": _wall_ms(),
-        "status": "opened" if reason is None else "closed",
+        "status": status,
         "currentPrice": price,
     }
     if reason is not None:
@@ -129,7 +153,7 @@ def notification_row(context: RunContext, kind: str, position: Position, price: 
         "id": derive_id(context, position.id, kind, *more.values()),
         "timestamp": when_ms,
         "createdAt": when_ms,
-        "backtest": True,
+        "backtest": context.backtest,
         "signalId": position.id,
         "currentPrice": price,
         **{key: row[key] for key in _NOTIFIED if key in row},
@@ -154,14 +178,57 @@ _NOTIFIED: Final = (
 )  # fmt: skip
 
 
-def error_row(context: RunContext, when_ms: int, name: str, message: str) -> Row:
-    """The notification of an error that ends the run."""
+def rejection_row(context: RunContext, position: Position, price: float, when_ms: int, note: str, active: int) -> Row:
+    """The notification of a signal that a risk profile refused while it had ``active`` positions."""
+    signal = position.signal
+    row: Row = {
+        "type": "risk.rejection",
+        "id": derive_id(context, position.id, "risk.rejection", when_ms),
+        "timestamp": when_ms,
+        "createdAt": when_ms,
+        "backtest": context.backtest,
+        "symbol": context.symbol,
+        "strategyName": context.strategy_name,
+        "exchangeName": context.exchange_name,
+        "rejectionNote": note,
+        "rejectionId": None,
+        "activePositionCount": active,
+        "currentPrice": price,
+        "signalId": position.id,
+        "position": signal.side,
+        "priceOpen": position.price_open,
+        "priceTakeProfit": signal.price_take_profit,
+        "priceStopLoss": signal.price_stop_loss,
+        "minuteEstimatedTime": _minutes(signal.minute_estimated_time),
+    }
+    return row if signal.note is None else {**row, "signalNote": signal.note}
+
+
+def pause_row(context: RunContext, when_ms: int, paused: bool) -> Row:
+    """The notification of a strategy that was paused or resumed."""
     return {
-        "type": "error.critical",
-        "id": derive_id(context, when_ms, "error.critical", message),
+        "type": "strategy.pause",
+        "id": derive_id(context, when_ms, "strategy.pause", paused),
+        "timestamp": when_ms,
+        "createdAt": when_ms,
+        "backtest": context.backtest,
+        "symbol": context.symbol,
+        "strategyName": context.strategy_name,
+        "exchangeName": context.exchange_name,
+        "frameName": context.frame_name,
+        "paused": paused,
+    }
+
+
+def error_row(context: RunContext, when_ms: int, name: str, message: str, *, fatal: bool = True) -> Row:
+    """The notification of an error; a ``fatal`` one ends the run."""
+    kind = "error.critical" if fatal else "error.info"
+    return {
+        "type": kind,
+        "id": derive_id(context, when_ms, kind, message),
         "error": {"name": name, "message": message},
         "message": message,
-        "backtest": True,
+        "backtest": context.backtest,
         "timestamp": when_ms,
         "createdAt": when_ms,
     }
@@ -180,7 +247,7 @@ def log_row(context: RunContext, kind: str, when_ms: int, topic: str, *args: Any
             "strategyName": context.strategy_name,
             "frameName": context.frame_name,
         },
-        "executionContext": {"symbol": context.symbol, "when": as_datetime(when_ms), "backtest": True},
+        "executionContext": {"symbol": context.symbol, "when": as_datetime(when_ms), "backtest": context.backtest},
         "topic": topic,
         "args": list(args),
     }
@@ -202,8 +269,9 @@ def state_row(position: Position, bucket: str, price: float, when_ms: int, statu
 
 def session_row(context: RunContext, when_ms: int, data: Row) -> Row:
     """The session of a run; its id is the one that the framework's reader asks for."""
-    names = (context.symbol, context.strategy_name, context.exchange_name, context.frame_name, "backtest")
-    return {"id": ":".join(names), "data": data, "when": when_ms}
+    mode = "backtest" if context.backtest else "live"
+    names = (context.symbol, context.strategy_name, context.exchange_name, context.frame_name, mode)
+    return {"id": ":".join(name for name in names if name), "data": data, "when": when_ms}
 
 
 def pnl_row(context: RunContext, position: Position, price: float) -> Row:

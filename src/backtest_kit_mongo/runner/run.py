@@ -1,46 +1,32 @@
-"""The replay: 1m candles, minute by minute, through one strategy, with everything persisted through the contracts.
-
-Execution. At the simulation time ``when`` the price is the volume-weighted typical price of the last five closed 1m candles. A
-strategy without a position is asked at every multiple of its interval; a signal opens at that price, at once. From the next 1m
-candle on, a touch of the stop closes at the stop, a touch of the target at the target, the stop first where one candle touches
-both; when the time of the position is over, it closes at the close of the candle in which that happens. Every exit is stamped
-with the close of its candle. There is one position at a time, and the strategy is asked again at the first multiple of its
-interval after the exit.
-"""
+"""Backtests: the stored 1m candles of a window, minute by minute, through the state machine of ``engine``."""
 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .. import discard_versions, get_config, simulated_time, stats
+from ..adapters import Registry, default_registry
 from ..domains import DOMAINS
-from ..errors import BacktestKitError, DatabaseError, InvalidTypeError, InvalidValueError, ServerUnavailableError
+from ..errors import InvalidTypeError, InvalidValueError
+from ..simulation import simulated_time
+from .actions import enlisted
+from .background import RunHandle, in_background
 from .candle_import import choose_window
-from .clock import MINUTE_MS, advance_to, as_datetime, iso_time
+from .clock import MINUTE_MS, iso_time, schedule_minutes
+from .engine import Engine
+from .exchange import find_exchange, list_exchanges
+from .frame import find_frame, list_frames
 from .history import BLOCK, Candle, CandleHistory, current_history
-from .journal import Journal
-from .position import (
-    VWAP_CANDLES,
-    CloseReason,
-    Costs,
-    Position,
-    find_exit,
-    note_price,
-    observe,
-    open_position,
-    pnl_percentage,
-    read_signal,
-    vwap,
-)
-from .result import BacktestResult, OpenTrade, Trade, add_up
-from .rows import Row, RunContext, derive_id
-from .strategy import BadSignalError, Strategy, StrategyError, check_name, find_strategy
-from .strategy_file import describe, where
+from .position import VWAP_CANDLES, Costs
+from .result import BacktestResult, add_up
+from .rows import RunContext, derive_id
+from .running import current_run
+from .strategy import check_name, find_strategy
 
-__all__ = ["run_backtest"]
+__all__ = ["Backtest", "default_exchange_name", "read_costs", "run_backtest"]
 
 
 def run_backtest(
@@ -55,29 +41,30 @@ def run_backtest(
     slippage_percent: float = 0.1,
     stake_usd: float = 100.0,
     progress: Callable[[int, int], None] | None = None,
+    registry: Registry | None = None,
+    stop: threading.Event | None = None,
 ) -> BacktestResult:
     """Replay the stored 1m candles of ``[start_ms, end_ms)`` (ms, whole minutes) through a registered strategy.
 
     Without ``strategy_name`` it is the only registered one; without a window, or half of one, that of the imported candles. A
     window with a hole is refused before anything is written. Fee and slippage are percent per side, the stake is USD.
-    ``progress`` is called with (minutes replayed, all minutes). How orders are executed is said at the top of this module.
+    ``progress`` is called with (minutes replayed, all minutes). How orders are executed is said at the top of ``engine``. Once
+    ``stop`` is set, the run ends after the block of candles that it is in, with what there is up to then.
 
-    Everything that happens is written through the contracts before the run acts on it. The same run over the same candles gives
-    the same trades, also in a database that holds the records of an earlier one. A strategy that raises, or returns no valid
-    signal, ends the run with a StrategyError (BadSignalError), after that was written to Log and Notification.
+    Everything that happens is written through the contracts of ``registry`` before the run acts on it. The same run over the same
+    candles gives the same trades, also in a database that holds the records of an earlier one. A strategy that raises, or returns no
+    valid signal, ends the run with a StrategyError (BadSignalError), after that was written to Log and Notification.
     """
     for what, name in (("symbol", symbol), ("exchange_name", exchange_name), ("frame_name", frame_name)):
         check_name(what, name)
+    registry = default_registry if registry is None else registry
     strategy = find_strategy(strategy_name)
-    costs = Costs(
-        fee_percent=_setting("fee_percent", fee_percent, below=100),
-        slippage_percent=_setting("slippage_percent", slippage_percent, below=100),
-        stake_usd=_setting("stake_usd", stake_usd, below=math.inf),
-    )
+    costs = read_costs(fee_percent, slippage_percent, stake_usd)
+    wait_minutes = schedule_minutes()
     begin = time.perf_counter()
-    start, end, unbroken = choose_window(symbol, exchange_name, start_ms, end_ms)
+    start, end, unbroken = choose_window(symbol, exchange_name, start_ms, end_ms, registry=registry)
     if not unbroken:
-        _check_unbroken(symbol, exchange_name, start, end)
+        _check_unbroken(registry, symbol, exchange_name, start, end)
     context = RunContext(
         symbol=symbol,
         strategy_name=strategy.name,
@@ -88,154 +75,118 @@ def run_backtest(
         end_ms=end,
         costs=costs,
     )
-    history = CandleHistory(exchange_name, end)
-    replay = _Replay(context, strategy)
-    with _simulating(history, start):
-        _discard_later(context, strategy.interval_ms)
-        replay.journal.begin(start)
+    history = CandleHistory(exchange_name, end, registry)
+    engine = Engine(context, strategy, registry, wait_minutes=wait_minutes)
+    reached = start
+    with simulating(engine, history, start):
+        _discard_later(registry, context, strategy.interval_ms)
+        engine.journal.begin(start)
         for since, candles, fresh in _blocks(history, symbol, exchange_name, start, end):
-            replay.block(candles, fresh)
+            _replay(engine, candles, fresh)
+            reached = since + fresh * MINUTE_MS
             if progress is not None:
-                progress((since - start) // MINUTE_MS + fresh, (end - start) // MINUTE_MS)
-        replay.journal.finished(end, replay.summary())
+                progress((reached - start) // MINUTE_MS, (end - start) // MINUTE_MS)
+            if stop is not None and stop.is_set():
+                break
+        engine.journal.finished(reached, engine.summary(), "finished" if reached == end else "stopped")
     return BacktestResult(
         symbol=symbol,
         strategy_name=strategy.name,
         exchange_name=exchange_name,
         frame_name=frame_name,
         start_ms=start,
-        end_ms=end,
-        trades=tuple(replay.trades),
-        open_trade=replay.open_trade(),
-        totals=add_up(replay.trades),
-        minutes=(end - start) // MINUTE_MS,
-        signals_asked=replay.asked,
+        end_ms=reached,
+        trades=tuple(engine.trades),
+        open_trade=engine.open_trade(),
+        totals=add_up(engine.trades),
+        minutes=(reached - start) // MINUTE_MS,
+        signals_asked=engine.asked,
         wall_seconds=time.perf_counter() - begin,
-        stats=stats(),
+        stats=registry.stats(),
     )
 
 
-class _Replay:
-    """The state of a run between two candles."""
+class Backtest:
+    """Backtests by the names of what is registered: strategy, exchange and frame."""
 
-    def __init__(self, context: RunContext, strategy: Strategy) -> None:
-        self.context = context
-        self.strategy = strategy
-        self.journal = Journal(context)
-        self.trades: list[Trade] = []
-        self.asked = 0
-        self.position: Position | None = None
-        self._price = math.nan
+    @staticmethod
+    def run(
+        symbol: str,
+        *,
+        strategy_name: str | None = None,
+        exchange_name: str | None = None,
+        frame_name: str | None = None,
+        fee_percent: float = 0.1,
+        slippage_percent: float = 0.1,
+        stake_usd: float = 100.0,
+        progress: Callable[[int, int], None] | None = None,
+        registry: Registry | None = None,
+        stop: threading.Event | None = None,
+    ) -> BacktestResult:
+        """``run_backtest`` over the window of a registered frame.
 
-    def block(self, candles: list[Candle], fresh: int) -> None:
-        """Replay the last ``fresh`` of ``candles``; those before are there for the price only."""
-        step, end = self.strategy.interval_ms, self.context.end_ms
-        for index in range(len(candles) - fresh, len(candles)):
-            candle = candles[index]
-            when = candle["timestamp"] + MINUTE_MS
-            if self.position is not None:
-                self._hold(self.position, candles, index, when)
-            # At the very end nothing could come of a signal any more.
-            elif when % step == 0 and when < end and index + 1 >= VWAP_CANDLES:
-                self._ask(vwap(candles[index + 1 - VWAP_CANDLES : index + 1]), when)
-
-    def _ask(self, price: float, when: int) -> None:
-        context, strategy = self.context, self.strategy
-        self.asked += 1
-        advance_to(when)
-        try:
-            raw = strategy.get_signal(context.symbol, as_datetime(when))
-            if raw is None:
-                return
-            try:
-                signal = read_signal(raw, price)
-            except (InvalidTypeError, InvalidValueError) as error:
-                raise BadSignalError(f"{self._named(when)} returned no valid signal: {error}") from error
-        except (ServerUnavailableError, DatabaseError):
-            raise  # not the fault of the strategy, and nothing could be written now
-        except (Exception, SystemExit) as error:  # a strategy that calls sys.exit() has failed as well
-            failure = error if isinstance(error, BadSignalError) else StrategyError(self._raised(error, when))
-            try:
-                self.journal.failed(when, type(error).__name__, str(failure))
-            except BacktestKitError as second:
-                failure.add_note(f"this could not be written to Log and Notification: {second}")
-            if failure is error:
-                raise
-            raise failure from error
-        position = open_position(derive_id(context, when), signal, price, when)
-        self.journal.opened(position, when)
-        self.position = position
-        self._price = price
-
-    def _hold(self, position: Position, candles: list[Candle], index: int, when: int) -> None:
-        closing = find_exit(position, candles[index])
-        if closing is not None:
-            self._close(position, *closing, when)
-            return
-        self._price = price = vwap(candles[index + 1 - VWAP_CANDLES : index + 1])
-        passed = observe(position, price, when, self.context.costs)
-        if passed is not None:
-            advance_to(when)
-            self.journal.progressed(position, price, when, passed)
-
-    def _close(self, position: Position, reason: CloseReason, price: float, when: int) -> None:
-        context = self.context
-        note_price(position, price, when)
-        trade = Trade(
-            id=position.id,
-            symbol=context.symbol,
-            strategy_name=context.strategy_name,
-            position=position.signal.side,
-            price_open=position.price_open,
-            price_close=price,
-            open_timestamp=position.opened_ms,
-            close_timestamp=when,
-            close_reason=reason,
-            pnl_percentage=pnl_percentage(position.signal.side, position.price_open, price, context.costs),
-        )
-        advance_to(when)
-        self.journal.closed(position, price, when, reason, _summary([*self.trades, trade]))
-        self.trades.append(trade)
-        self.position = None
-
-    def open_trade(self) -> OpenTrade | None:
-        """What is still open, valued at the last price."""
-        position, context = self.position, self.context
-        if position is None:
-            return None
-        return OpenTrade(
-            id=position.id,
-            symbol=context.symbol,
-            strategy_name=context.strategy_name,
-            position=position.signal.side,
-            price_open=position.price_open,
-            open_timestamp=position.opened_ms,
-            current_price=self._price,
-            pnl_percentage=pnl_percentage(position.signal.side, position.price_open, self._price, context.costs),
+        A name that is left out is that of the only one that is registered; where no exchange is, it is "binance", and where no frame
+        is, the window is that of the stored candles.
+        """
+        frame = find_frame(frame_name) if frame_name is not None or list_frames() else None
+        return run_backtest(
+            symbol,
+            strategy_name,
+            exchange_name=default_exchange_name(exchange_name),
+            frame_name="backtest" if frame is None else frame.name,
+            start_ms=None if frame is None else frame.start_ms,
+            end_ms=None if frame is None else frame.end_ms,
+            fee_percent=fee_percent,
+            slippage_percent=slippage_percent,
+            stake_usd=stake_usd,
+            progress=progress,
+            registry=registry,
+            stop=stop,
         )
 
-    def summary(self) -> Row:
-        """What the session says about the run so far."""
-        return _summary(self.trades)
+    @staticmethod
+    def background(
+        symbol: str,
+        *,
+        strategy_name: str | None = None,
+        exchange_name: str | None = None,
+        frame_name: str | None = None,
+        fee_percent: float = 0.1,
+        slippage_percent: float = 0.1,
+        stake_usd: float = 100.0,
+        progress: Callable[[int, int], None] | None = None,
+        registry: Registry | None = None,
+    ) -> RunHandle:
+        """``run`` in a thread of its own. Runs in the background do not stop each other: an error is that of ``result()``."""
+        return in_background(
+            f"backtest {symbol}",
+            lambda stop: Backtest.run(
+                symbol,
+                strategy_name=strategy_name,
+                exchange_name=exchange_name,
+                frame_name=frame_name,
+                fee_percent=fee_percent,
+                slippage_percent=slippage_percent,
+                stake_usd=stake_usd,
+                progress=progress,
+                registry=registry,
+                stop=stop,
+            ),
+        )
 
-    def _named(self, when: int) -> str:
-        return f"strategy {self.strategy.name!r} on {self.context.symbol} at {iso_time(when)}"
 
-    def _raised(self, error: BaseException, when: int) -> str:
-        return f"{self._named(when)} raised {describe(error)} ({where(error, self.strategy.file)})"
-
-
-def _summary(trades: list[Trade]) -> Row:
-    profits = [trade.pnl_percentage for trade in trades]
-    return {
-        "trades": len(trades),
-        "wins": sum(profit > 0 for profit in profits),
-        "pnlPercentage": sum(profits),
-        "lastCloseTimestamp": trades[-1].close_timestamp if trades else None,
-    }
+def _replay(engine: Engine, candles: list[Candle], fresh: int) -> None:
+    """Let the last ``fresh`` of ``candles`` happen; those before are there for the price only."""
+    step, end = engine.strategy.interval_ms, engine.context.end_ms
+    for index in range(len(candles) - fresh, len(candles)):
+        when = candles[index]["timestamp"] + MINUTE_MS
+        # At the very end nothing could come of a signal any more.
+        ask = when % step == 0 and when < end
+        if ask or not engine.idle:
+            engine.tick(candles, index, when, ask=ask)
 
 
-def _discard_later(context: RunContext, step_ms: int) -> None:
+def _discard_later(registry: Registry, context: RunContext, step_ms: int) -> None:
     """Where versions are kept: discard what an earlier run left of this run's own records, so that this one sees what that one saw."""
     own: dict[str, object] = {
         "symbol": context.symbol,
@@ -245,7 +196,7 @@ def _discard_later(context: RunContext, step_ms: int) -> None:
         "backtest": True,
     }
     ids: list[str] | None = None
-    for name in get_config().CC_HISTORY:
+    for name in registry.get_config().CC_HISTORY:
         fields = {field: value for field, value in own.items() if field in DOMAINS[name].key}
         if "strategyName" not in fields:
             if "signalId" not in DOMAINS[name].key:
@@ -254,17 +205,20 @@ def _discard_later(context: RunContext, step_ms: int) -> None:
                 first = -(-context.start_ms // step_ms) * step_ms
                 ids = [derive_id(context, when) for when in range(first, context.end_ms, step_ms)]
             fields = {"signalId": ids}
-        discard_versions(name, context.start_ms, **fields)
+        registry.discard_versions(name, context.start_ms, **fields)
 
 
 @contextmanager
-def _simulating(history: CandleHistory, start: int) -> Iterator[None]:
-    token = current_history.set(history)
+def simulating(engine: Engine, history: CandleHistory, start: int) -> Iterator[None]:
+    """Let the code inside the block be that of the run of ``engine``, at the time ``start`` (ms)."""
+    tokens = current_history.set(history), current_run.set(engine.running)
     try:
-        with simulated_time(start):
+        with simulated_time(start), enlisted(engine):
             yield
     finally:
-        current_history.reset(token)
+        current_history.reset(tokens[0])
+        current_run.reset(tokens[1])
+        engine.journal.risk.leave()
 
 
 def _blocks(history: CandleHistory, symbol: str, exchange_name: str, start: int, end: int) -> Iterator[tuple[int, list[Candle], int]]:
@@ -283,10 +237,26 @@ def _blocks(history: CandleHistory, symbol: str, exchange_name: str, start: int,
         yield since, candles, fresh
 
 
-def _check_unbroken(symbol: str, exchange_name: str, start: int, end: int) -> None:
+def _check_unbroken(registry: Registry, symbol: str, exchange_name: str, start: int, end: int) -> None:
     """Read the window once, so that a hole is found before anything is written; only where no import vouches for it."""
-    for _ in _blocks(CandleHistory(exchange_name, end), symbol, exchange_name, start, end):
+    for _ in _blocks(CandleHistory(exchange_name, end, registry), symbol, exchange_name, start, end):
         pass
+
+
+def read_costs(fee_percent: float, slippage_percent: float, stake_usd: float) -> Costs:
+    """Checked costs; InvalidTypeError or InvalidValueError names the one that is wrong."""
+    return Costs(
+        fee_percent=_setting("fee_percent", fee_percent, below=100),
+        slippage_percent=_setting("slippage_percent", slippage_percent, below=100),
+        stake_usd=_setting("stake_usd", stake_usd, below=math.inf),
+    )
+
+
+def default_exchange_name(name: str | None) -> str:
+    """``name``, or that of the only registered exchange, or "binance" where none is."""
+    if name is not None:
+        return name
+    return find_exchange(None).name if list_exchanges() else "binance"
 
 
 def _setting(name: str, value: object, *, below: float) -> float:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
-import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar, overload
+from difflib import get_close_matches
+from typing import Any, Final, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 
 from ..candles import interval_ms
 from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
+from .named import Named, calling_place, check_function
 
 __all__ = [
     "BadSignalError",
+    "Callback",
+    "Callbacks",
+    "Event",
     "GetSignal",
     "Strategy",
     "StrategyError",
@@ -29,6 +31,46 @@ GetSignal = Callable[[str, datetime], Mapping[str, Any] | None]
 """``get_signal(symbol, when)``: None, or the signal as a dict; ``when`` is the simulation time, an aware datetime in UTC."""
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Event(msgspec.Struct, frozen=True):
+    """What a callback is told. ``when`` is an aware datetime, ``signal`` the row of the position (as in the Recent contract).
+
+    ``reason`` is why a position was closed, or a scheduled signal cancelled (timeout, price_reject, risk_reject, order_reject, user).
+    """
+
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    when: datetime
+    price: float
+    signal: dict[str, Any] | None = None
+    reason: str | None = None
+
+
+Callback = Callable[[Event], object]
+
+
+class Callbacks(TypedDict, total=False):
+    """Functions that a strategy may bring, each called with an Event."""
+
+    on_schedule: Callback
+    """A signal waits for its price; also after a restart."""
+    on_cancel: Callback
+    """A scheduled signal will not open."""
+    on_open: Callback
+    """A position was opened."""
+    on_active: Callback
+    """A live position is watched again after a restart."""
+    on_active_ping: Callback
+    """A minute has passed with an open position; may call ``close_pending()``."""
+    on_close: Callback
+    """A position is closed; its record goes after this."""
+    on_tick: Callback
+    """A minute has passed."""
+
+
+CALLBACKS: Final = tuple(Callbacks.__annotations__)
 
 
 class StrategyError(BacktestKitError, RuntimeError):
@@ -49,34 +91,39 @@ class Strategy(msgspec.Struct, frozen=True):
     get_signal: GetSignal
     file: str
     place: str
+    callbacks: Callbacks
 
 
-_strategies: dict[str, Strategy] = {}
-_lock = threading.Lock()
+_strategies: Named[Strategy] = Named("strategy", "add_strategy")
 
 
 @overload
-def add_strategy(name: str, interval: str = "5m", *, risk_name: str | None = None) -> Callable[[F], F]: ...
+def add_strategy(name: str, interval: str = "5m", *, risk_name: str | None = None, **callbacks: Unpack[Callbacks]) -> Callable[[F], F]: ...
 @overload
-def add_strategy(name: str, interval: str = "5m", *, get_signal: F, risk_name: str | None = None) -> F: ...
-def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, risk_name: str | None = None) -> Any:
+def add_strategy(name: str, interval: str = "5m", *, get_signal: F, risk_name: str | None = None, **callbacks: Unpack[Callbacks]) -> F: ...
+def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, risk_name: str | None = None, **callbacks: Any) -> Any:
     """Register a strategy, as ``add_strategy("x", interval="5m", get_signal=f)`` or as decorator ``@add_strategy("x")`` over ``f``.
 
     ``f(symbol, when)`` is asked at every multiple of ``interval`` (UTC, counted from 1970) while no position is open. It returns
     None, or a dict: ``position`` ("long" or "short"), ``priceTakeProfit``, ``priceStopLoss`` (prices), ``minuteEstimatedTime``
     (minutes until the position is closed at any price, ``math.inf`` for never), and if it likes ``note`` (text) and
-    ``priceOpen``. Both forms give ``f`` back. ``risk_name`` is the record of the Risk contract that its positions are kept in,
-    by default one of its own name.
+    ``priceOpen``, a limit that it waits for. Both forms give ``f`` back. ``risk_name`` is the record of the Risk contract that its
+    positions are kept in, by default one of its own name, and the ``add_risk`` whose limits they keep to. ``callbacks`` (``on_open``
+    and so on, see ``Callbacks``) are functions that are called with an ``Event``.
     """
     check_name("the name of a strategy", name)
     step = interval_ms(interval)
     if risk_name is not None:
         check_name("risk_name", risk_name)
-    caller = sys._getframe(1)
-    file, line = caller.f_code.co_filename, caller.f_lineno
+    for callback, function in callbacks.items():
+        if callback not in CALLBACKS:
+            near = get_close_matches(callback, CALLBACKS, n=1, cutoff=0.0)[0]
+            raise InvalidTypeError(f"add_strategy has no {callback!r}", hint=f"did you mean {near!r}? Callbacks: {', '.join(CALLBACKS)}")
+        check_function(f"{callback} of strategy {name!r}", function, ("event",))
+    file, place = calling_place()
 
     def register(function: F) -> F:
-        _check_function(name, function)
+        check_function(f"get_signal of strategy {name!r}", function, ("symbol", "when"))
         strategy = Strategy(
             name=name,
             interval=interval,
@@ -84,14 +131,10 @@ def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, ris
             risk_name=name if risk_name is None else risk_name,
             get_signal=function,
             file=file,
-            place=f"{file}:{line}",
+            place=place,
+            callbacks=Callbacks(**callbacks),  # type: ignore[typeddict-item]
         )
-        with _lock:
-            other = _strategies.setdefault(name, strategy)
-        if other is not strategy:
-            raise InvalidValueError(
-                f"strategy {name!r} of {strategy.place} is already registered by {other.place}", hint="names must differ"
-            )
+        _strategies.add(strategy)
         return function
 
     return register if get_signal is None else register(get_signal)
@@ -99,26 +142,12 @@ def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, ris
 
 def list_strategies() -> tuple[Strategy, ...]:
     """All registered strategies, in the order of their registration."""
-    with _lock:
-        return tuple(_strategies.values())
+    return _strategies.list()
 
 
 def find_strategy(name: str | None) -> Strategy:
     """The strategy of that name, or the only one for None; InvalidValueError, with the names that there are, otherwise."""
-    known = list_strategies()
-    listed = ", ".join(repr(strategy.name) for strategy in known)
-    if name is None:
-        if len(known) == 1:
-            return known[0]
-        if not known:
-            raise InvalidValueError(
-                "no strategy is registered", hint="add_strategy registers one, load_strategy_file loads a file that does"
-            )
-        raise InvalidValueError(f"{len(known)} strategies are registered, so one must be named: {listed}")
-    for strategy in known:
-        if strategy.name == name:
-            return strategy
-    raise InvalidValueError(f"no strategy {name!r} is registered", hint=f"registered: {listed or 'none'}")
+    return _strategies.find(name)
 
 
 def clear_strategies() -> None:
@@ -128,9 +157,7 @@ def clear_strategies() -> None:
 
 def restore_strategies(strategies: tuple[Strategy, ...]) -> None:
     """Make ``strategies`` the registered ones."""
-    with _lock:
-        _strategies.clear()
-        _strategies.update((strategy.name, strategy) for strategy in strategies)
+    _strategies.restore(strategies)
 
 
 def check_name(what: str, name: object) -> None:
@@ -139,21 +166,3 @@ def check_name(what: str, name: object) -> None:
         raise InvalidTypeError(f"{what} must be a str, got {type(name).__name__}")
     if not name or name != name.strip() or not name.isprintable():
         raise InvalidValueError(f"{what} is {name!r}; it must be printable text without spaces at its ends")
-
-
-def _check_function(name: str, function: object) -> None:
-    if not callable(function):
-        raise InvalidTypeError(f"get_signal of strategy {name!r} must be a function, got {type(function).__name__}")
-    called = function if inspect.isroutine(function) else type(function).__call__
-    if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called):
-        raise InvalidTypeError(
-            f"get_signal of strategy {name!r} must be a plain function, not an async one or a generator", hint="def, and return the signal"
-        )
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some callables written in C have none to check
-        return
-    try:
-        signature.bind("", None)
-    except TypeError:
-        raise InvalidTypeError(f"get_signal of strategy {name!r} must take (symbol, when), but takes {signature}") from None

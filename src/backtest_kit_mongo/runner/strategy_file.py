@@ -5,14 +5,28 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-import traceback
+from collections.abc import Callable
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any, Final
 
 from ..errors import InvalidTypeError, InvalidValueError
+from .broker import list_brokers, restore_brokers
+from .exchange import list_exchanges, restore_exchanges
+from .failure import describe, where
+from .frame import list_frames, restore_frames
+from .risk import list_risks, restore_risks
 from .strategy import Strategy, StrategyError, list_strategies, restore_strategies
 
 __all__ = ["load_strategy_file"]
+
+_REGISTERED: Final[tuple[tuple[Callable[[], tuple[Any, ...]], Callable[[Any], None]], ...]] = (
+    (list_strategies, restore_strategies),
+    (list_exchanges, restore_exchanges),
+    (list_frames, restore_frames),
+    (list_risks, restore_risks),
+    (list_brokers, restore_brokers),
+)
 
 
 def load_strategy_file(path: str | PathLike[str]) -> tuple[Strategy, ...]:
@@ -30,8 +44,8 @@ def load_strategy_file(path: str | PathLike[str]) -> tuple[Strategy, ...]:
         raise InvalidValueError(
             f"the strategy file {fspath(path)} does not exist" if not file.exists() else f"{fspath(path)} is not a file"
         )
-    before = list_strategies()
-    kept = tuple(strategy for strategy in before if strategy.file != str(file))
+    before = [(known(), restore) for known, restore in _REGISTERED]
+    kept = [(tuple(item for item in items if item.file != str(file)), restore) for items, restore in before]
     # Named after its path: two files of one name, or one named like an installed module, do not replace each other.
     name = f"backtest_kit_strategy_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
@@ -44,10 +58,12 @@ def load_strategy_file(path: str | PathLike[str]) -> tuple[Strategy, ...]:
         sys.path.insert(0, folder)
     replaced = sys.modules.get(name)
     sys.modules[name] = module  # before it runs, as the import statement does: dataclasses and pickle look it up there
-    restore_strategies(kept)
+    for items, restore in kept:
+        restore(items)
 
     def undo() -> None:
-        restore_strategies(before)
+        for items, restore in before:
+            restore(items)
         if replaced is None:
             sys.modules.pop(name, None)
         else:
@@ -63,24 +79,10 @@ def load_strategy_file(path: str | PathLike[str]) -> tuple[Strategy, ...]:
         if isinstance(error, (Exception, SystemExit)):
             raise StrategyError(f"the strategy file failed at {where(error, str(file))}: {describe(error)}") from error
         raise
-    found = tuple(strategy for strategy in list_strategies() if strategy not in kept)
+    found = tuple(strategy for strategy in list_strategies() if strategy not in kept[0][0])
     if not found:
         undo()
         raise InvalidValueError(
             f"{file} registers no strategy", hint='from backtest_kit_mongo.runner import add_strategy; @add_strategy("name", interval="5m")'
         )
     return found
-
-
-def where(error: BaseException, file: str) -> str:
-    """``file:line`` of the innermost place in ``file`` that ``error`` passed; for a syntax error the place of the mistake."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f"{file}:{lines[-1]}" if lines else file
-
-
-def describe(error: BaseException) -> str:
-    """Type and message of an exception in one piece."""
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -1,0 +1,77 @@
+"""Calls into a user's functions: what they are told, and what becomes of their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..errors import BacktestKitError, DatabaseError, ServerUnavailableError, StorageError
+from ..logs import log
+from . import rows
+from .clock import as_datetime, iso_time
+from .failure import describe, where
+from .journal import Journal
+from .position import Position
+from .rows import RunContext
+from .strategy import BadSignalError, Callback, Event, Strategy, StrategyError
+
+__all__ = ["PERSISTENCE_ERRORS", "UserCode"]
+
+PERSISTENCE_ERRORS: Final = (ServerUnavailableError, DatabaseError, StorageError)
+"""Not the fault of a strategy, and nothing could be written about them."""
+
+
+class UserCode:
+    """The functions of a strategy in a run. An error of theirs is written down; it ends a backtest, a live run goes on."""
+
+    def __init__(self, context: RunContext, strategy: Strategy, journal: Journal) -> None:
+        self._context, self._strategy, self._journal = context, strategy, journal
+
+    def get_signal(self, when: int) -> Any:
+        """What the strategy says at ``when`` (ms)."""
+        symbol = self._context.symbol
+        return self.guarded(lambda: self._strategy.get_signal(symbol, as_datetime(when)), when)
+
+    def tell(self, name: str, when: int, price: float, position: Position | None = None, reason: str | None = None) -> None:
+        """Call the callback of that name, if there is one."""
+        function: Callback | None = self._strategy.callbacks.get(name)  # type: ignore[assignment]
+        if function is None:
+            return
+        context = self._context
+        event = Event(
+            symbol=context.symbol,
+            strategy_name=context.strategy_name,
+            exchange_name=context.exchange_name,
+            when=as_datetime(when),
+            price=price,
+            signal=None if position is None else rows.public_row(context, position, price),
+            reason=reason,
+        )
+        self.guarded(lambda: function(event), when)
+
+    def guarded(self, call: Callable[[], Any], when: int) -> Any:
+        """What ``call`` gives; None if it raises in a live run."""
+        try:
+            return call()
+        except PERSISTENCE_ERRORS:
+            raise
+        except (Exception, SystemExit) as error:  # a strategy that calls sys.exit() has failed as well
+            fatal = self._context.backtest
+            failure = error if isinstance(error, BadSignalError) else StrategyError(self._raised(error, when))
+            try:
+                self._journal.failed(when, type(error).__name__, str(failure), fatal=fatal)
+            except BacktestKitError as second:
+                failure.add_note(f"this could not be written to Log and Notification: {second}")
+            if not fatal:
+                log("error", str(failure))
+                return None
+            if failure is error:
+                raise
+            raise failure from error
+
+    def named(self, when: int) -> str:
+        """The strategy, its symbol and the time, for messages."""
+        return f"strategy {self._strategy.name!r} on {self._context.symbol} at {iso_time(when)}"
+
+    def _raised(self, error: BaseException, when: int) -> str:
+        return f"{self.named(when)} raised {describe(error)} ({where(error, self._strategy.file)})"

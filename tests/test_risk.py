@@ -1,0 +1,168 @@
+"""Risk limits: how many positions, which ones, and who sees whose."""
+
+import pytest
+from hand_market import MINUTE, START, flat, memory  # noqa: F401 - memory is a fixture
+from test_runner_records import Recorder
+
+import backtest_kit_mongo as kit
+from backtest_kit_mongo import InvalidTypeError, InvalidValueError, payloads
+from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.runner import add_risk, add_strategy, import_candles, list_risks, run_backtest
+from backtest_kit_mongo.runner.position import Costs, open_position, read_signal
+from backtest_kit_mongo.runner.risk import RiskBook
+from backtest_kit_mongo.runner.rows import RunContext
+
+LONG = {"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 95.0, "minuteEstimatedTime": 60}
+
+
+def book(symbol="BTCUSDT", strategy="hand", *, exchange="binance", frame="", risk="all"):
+    context = RunContext(symbol, strategy, exchange, frame, risk, START, START, Costs(), backtest=bool(frame))
+    return RiskBook(context, default_registry)
+
+
+def held(when_ms=START, **changes):
+    return open_position("id", read_signal({**LONG, **changes}, 100.0), 100.0, when_ms)
+
+
+def stored(risk="all"):
+    return [key for key, _ in kit.PersistRiskAdapter.read_position_data(risk, "binance", START)]
+
+
+def run(minutes=200, **signal):
+    add_strategy(
+        "hand",
+        interval="5m",
+        risk_name="all",
+        get_signal=lambda symbol, when: {**LONG, **signal} if when.timestamp() * 1000 == START + 10 * MINUTE else None,
+    )
+    import_candles(flat(minutes), "BTCUSDT")
+    return run_backtest("BTCUSDT")
+
+
+@pytest.mark.parametrize("frame", ["", "march"])
+def test_at_most_so_many_positions(frame):
+    add_risk("all", max_positions=2)
+    one, two, three = (book(symbol, frame=frame) for symbol in ("A", "B", "C"))
+    assert one.reserve(held(), 100.0, START) is None
+    assert two.reserve(held(), 100.0, START) is None  # a reservation counts as a position
+    one.commit(held(), START)
+    refusal = "risk 'all' allows 2 open positions, and 2 are open", 2
+    assert three.reserve(held(), 100.0, START) == refusal
+    two.commit(held(), START)
+    assert three.reserve(held(), 100.0, START) == refusal
+    assert one.reserve(held(), 100.0, START) is None  # its own slot is not in its way
+    two.release(START)
+    assert three.reserve(held(), 100.0, START) is None
+    three.cancel()
+    for each in (one, two, three):
+        each.leave()
+
+
+def test_x21_a_reservation_is_never_persisted(monkeypatch):
+    add_risk("all", max_positions=2)
+    recorder = Recorder(monkeypatch)
+    one, two = book("A"), book("B")
+    one.reserve(held(), 100.0, START)
+    two.reserve(held(), 100.0, START)
+    assert recorder.order == []
+    two.commit(held(), START)
+    ((positions, *_),) = recorder.of("risk")
+    assert [key for key, _ in positions] == ["hand_binance_B"]
+    one.cancel()
+    two.release(START)
+
+
+def test_exchanges_frames_and_names_have_their_own_limits():
+    add_risk("all", max_positions=1)
+    add_risk("other", max_positions=1)
+    books = [book("A"), book("A", exchange="kraken"), book("A", risk="other"), book("A", frame="march"), book("A", frame="april")]
+    assert [each.reserve(held(), 100.0, START) for each in books] == [None] * 5
+    assert book("B").reserve(held(), 100.0, START) is not None
+    for each in books:
+        each.cancel()
+
+
+def test_a_backtest_does_not_count_what_another_run_left():
+    """The second run of the same backtest sees what the first one saw."""
+    add_risk("all", max_positions=1)
+    kit.PersistRiskAdapter.write_position_data([["other_binance_X", {"frameName": "backtest"}]], "all", "binance", START)
+    assert len(run().trades) == 1
+    assert stored() == ["other_binance_X"]
+
+
+def test_validate_is_asked_with_the_position_and_those_that_are_open():
+    asked = []
+
+    @add_risk("all", max_positions=5)
+    def validate(request):
+        asked.append(request)
+        return "no more than one of a kind" if request.active else None
+
+    one, two = book("A"), book("B")
+    assert one.reserve(held(), 101.0, START) is None
+    one.commit(held(), START)
+    assert two.reserve(held(), 102.0, START) == ("no more than one of a kind", 1)
+    assert (asked[0].position["symbol"], asked[0].price, asked[0].active) == ("A", 101.0, ())
+    assert [row["symbol"] for row in asked[1].active] == ["A"]
+    one.release(START)
+
+
+@pytest.mark.parametrize(
+    ("validate", "note"),
+    [
+        (lambda request: False, "risk 'all' refused the position"),
+        (lambda request: 1 // 0, "risk 'all' raised ZeroDivisionError: integer division or modulo by zero"),
+        (lambda request: "too much", "too much"),
+    ],
+)
+def test_a_refused_signal_is_told_and_opens_nothing(monkeypatch, validate, note):
+    add_risk("all", validate=validate)
+    recorder = Recorder(monkeypatch)
+    result = run()
+    assert (result.trades, result.open_trade) == ((), None)
+    assert recorder.of("risk") == recorder.of("signal") == []
+    (told,) = kit.PersistNotificationAdapter.read_notification_data(True, type=payloads.NotificationModel)
+    assert (told.type, told.rejection_note, told.symbol, told.active_position_count) == ("risk.rejection", note, "BTCUSDT", 0)
+    assert (told.timestamp, told.position, told.price_take_profit, told.minute_estimated_time) == (START + 10 * MINUTE, "long", 110.0, 60)
+
+
+@pytest.mark.parametrize("answer", [None, True])
+def test_a_validated_signal_opens(answer):
+    add_risk("all", validate=lambda request: answer)
+    assert len(run().trades) == 1
+
+
+def test_a_scheduled_signal_is_asked_about_again_when_it_opens():
+    answers = [None, "not any more"]
+    add_risk("all", validate=lambda request: answers.pop(0))
+    add_strategy(
+        "hand", interval="5m", risk_name="all",
+        get_signal=lambda symbol, when: {**LONG, "priceOpen": 98.0} if when.timestamp() * 1000 == START + 10 * MINUTE else None,
+    )  # fmt: skip
+    market = flat(60)
+    market["low"][20] = 97.0
+    import_candles(market, "BTCUSDT")
+    assert run_backtest("BTCUSDT").trades == ()
+    told = kit.PersistNotificationAdapter.read_notification_data(True, type=payloads.NotificationModel)
+    assert [note.type for note in told] == ["signal.scheduled", "risk.rejection", "signal.cancelled"]
+    assert told[-1].cancel_reason == "risk_reject"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"max_positions": 0}, InvalidValueError, "max_positions is 0; it must be at least 1"),
+        ({"max_positions": True}, InvalidTypeError, "max_positions must be an int"),
+        ({"validate": lambda: None}, InvalidTypeError, r"validate of risk 'x' must take \(request\)"),
+    ],
+)
+def test_bad_limits_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        add_risk("x", **arguments)
+    assert list_risks() == ()
+
+
+def test_names_are_unique():
+    add_risk("x", max_positions=1)
+    with pytest.raises(InvalidValueError, match=r"risk 'x' of .*test_risk.py:\d+ is already registered by .*test_risk.py:\d+"):
+        add_risk("x", max_positions=2)
