@@ -1,0 +1,72 @@
+"""The run that a facade is called in, and what its records must be to concern it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
+from ..runner.clock import current_time_ms
+from ..runner.running import Running, running
+
+__all__ = ["NoSignalError", "changed", "derive_key", "here", "is_later", "is_own", "signal_of", "wall_ms"]
+
+Row = dict[str, Any]
+
+
+class NoSignalError(BacktestKitError, LookupError):
+    """A record of the current signal was asked for, and there is neither an open position nor a scheduled signal."""
+
+
+def here(caller: str) -> tuple[Running, int]:
+    """The run that this thread is in, and its simulation time (ms); OutsideRunError, which names ``caller``, where there is none."""
+    return running(caller), current_time_ms(caller)
+
+
+def signal_of(caller: str, run: Running, signal_id: str | None) -> str:
+    """``signal_id``, or that of the run; NoSignalError if it has none."""
+    found = run.signal_id if signal_id is None else signal_id
+    if found is None:
+        raise NoSignalError(
+            f"{caller}: {run.strategy_name!r} has no open position and no scheduled signal in {run.symbol}",
+            hint="Session keeps what belongs to no signal; signal_id= names one that is over, such as Recent.latest()['id']",
+        )
+    return found
+
+
+def is_later(row: Mapping[str, Any], field: str, now: int) -> bool:
+    """Whether a row says in ``field`` (ms) that it is of a later time. Without a guard in front of the store nobody else looks."""
+    said = row.get(field)
+    return isinstance(said, (int, float)) and said > now
+
+
+def is_own(row: Mapping[str, Any], run: Running) -> bool:
+    """Whether a row of a list, which all runs of a mode share, is of this run's names. Some kinds of rows have no ``frameName``."""
+    return (
+        row.get("symbol") == run.symbol
+        and row.get("strategyName") == run.strategy_name
+        and row.get("exchangeName") == run.exchange_name
+        and row.get("frameName", run.frame_name) == run.frame_name
+    )
+
+
+def derive_key(*parts: Any) -> str:
+    """32 hex digits that are the same in every process for the same parts (text, bytes, numbers, None, and tuples of them)."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def changed(caller: str, change: Callable[[Any], Any], value: Any) -> Any:
+    """What ``change`` makes of ``value``; InvalidValueError for None, which a function gives that changes its argument in place."""
+    if not callable(change):
+        raise InvalidTypeError(f"{caller} takes a function of the current value, got {type(change).__name__}")
+    result = change(value)
+    if result is None:
+        raise InvalidValueError(f"{caller}: the function returned None; nothing was written", hint="it must return the new value")
+    return result
+
+
+def wall_ms() -> int:
+    """The time of the wall clock in ms; the framework sorts some lists by it."""
+    return time.time_ns() // 1_000_000
