@@ -64,6 +64,8 @@ def _message_id(run: Running, now: int, *said: Any) -> str:
 
 def as_stored(value: Any) -> tuple[Any, bytes]:
     """``value`` and its BSON; for what cannot be stored (an exception, an object) its text, without addresses in memory."""
+    if isinstance(value, (set, frozenset)):
+        value = sorted(value, key=repr)  # each process has an order of its own
     try:
         return value, encode(DOMAINS["log"], (), {"": value})
     except (InvalidTypeError, InvalidValueError):
@@ -123,7 +125,9 @@ class Notification:
         """All notifications of this symbol, strategy and exchange up to the simulation time, oldest first."""
         run, now = here("Notification.list")
         rows = run.registry.PersistNotificationAdapter.read_notification_data(run.backtest, limit=None)
-        return sorted((row for row in rows if is_own(row, run) and not is_later(row, "timestamp", now)), key=lambda row: row["timestamp"])
+        return sorted(
+            (row for row in rows if is_own(row, run) and not is_later(row, "timestamp", now)), key=lambda row: row.get("timestamp", 0)
+        )
 
     @staticmethod
     def add(message: str) -> str:
