@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from contextlib import contextmanager
 from contextvars import copy_context
 
@@ -29,7 +30,15 @@ def set_up(kind, settings, folder, **more):
 
 
 def a_run(registry=default_registry, *, symbol="BTCUSDT", strategy="sma", exchange="binance", frame="march", backtest=True, signal="sig-1"):
-    return Running(registry, symbol, strategy, exchange, frame if backtest else "", backtest, signal)
+    """One and the same run, for the same arguments; ``again`` gives another one over the same names."""
+    return Running(registry, symbol, strategy, exchange, frame if backtest else "", backtest, signal, "first")
+
+
+def again(registry=default_registry, **names):
+    """A run after another one over the same names."""
+    run = a_run(registry, **names)
+    run.run_id = uuid.uuid4().hex
+    return run
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from facade_runs import HOUR, KINDS, MINUTE, T0, a_run, at, in_threads, set_up
+from facade_runs import HOUR, KINDS, MINUTE, T0, again, at, in_threads, set_up
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
@@ -42,12 +42,12 @@ def fired_at(run, minutes, once=None, **options):
 
 
 def test_once_in_an_interval(kind):
-    assert fired_at(a_run(), [5, 6, 59, 60, 61, 119, 180, 181]) == [5, 60, 180]
-    assert fired_at(a_run(backtest=False), [5, 6, 59, 60, 61, 119, 180, 181]) == [5, 60, 180]
+    assert fired_at(again(), [5, 6, 59, 60, 61, 119, 180, 181]) == [5, 60, 180]
+    assert fired_at(again(backtest=False), [5, 6, 59, 60, 61, 119, 180, 181]) == [5, 60, 180]
 
 
 def test_the_marker(kind):
-    run = a_run()
+    run = again()
     fired_at(run, [5, 6])
     [key] = kit.PersistIntervalAdapter.list_interval_data("test")
     assert key.startswith(f"BTCUSDT_{T0}_")
@@ -58,18 +58,18 @@ def test_the_marker(kind):
 
 def test_a_backtest_does_the_same_again(kind):
     """Markers of an earlier run at an earlier, the same and a later minute of the interval: none of them counts."""
-    assert fired_at(a_run(), [5, 6]) == [5]
-    assert fired_at(a_run(), [5, 6]) == [5]
-    assert fired_at(a_run(), [3, 4, 5, 6]) == [3]
-    assert fired_at(a_run(), [50, 51]) == [50]
+    assert fired_at(again(), [5, 6]) == [5]
+    assert fired_at(again(), [5, 6]) == [5]
+    assert fired_at(again(), [3, 4, 5, 6]) == [3]
+    assert fired_at(again(), [50, 51]) == [50]
 
 
 @pytest.mark.parametrize("options", [{"look_ahead": "raise"}, {"look_ahead": "hide", "history": ["interval"]}], ids=["raise", "history"])
 def test_a_backtest_does_the_same_again_under_any_guard(settings, options):
     kit.setup(settings, **options)
     for _ in range(2):
-        assert fired_at(a_run(), [5, 6, 60, 61]) == [5, 60]
-    assert fired_at(a_run(), [1, 2]) == [1]
+        assert fired_at(again(), [5, 6, 60, 61]) == [5, 60]
+    assert fired_at(again(), [1, 2]) == [1]
 
 
 def test_a_live_run_heeds_the_marker_of_the_one_before(settings):
@@ -78,16 +78,16 @@ def test_a_live_run_heeds_the_marker_of_the_one_before(settings):
     kit.setup(settings)
     other.setup(settings)
     try:
-        assert fired_at(a_run(backtest=False), [5]) == [5]
-        assert fired_at(a_run(other, backtest=False), [6, 59, 60]) == [60]
+        assert fired_at(again(backtest=False), [5]) == [5]
+        assert fired_at(again(other, backtest=False), [6, 59, 60]) == [60]
     finally:
         other.close()
 
 
 def test_runs_do_not_suppress_each_other(kind):
     runs = [
-        a_run(), a_run(symbol="ETHUSDT"), a_run(strategy="rsi"), a_run(exchange="kraken"), a_run(frame="april"), a_run(backtest=False),
-        a_run(symbol="a", strategy="b_c"), a_run(symbol="a_b", strategy="c"),
+        again(), again(symbol="ETHUSDT"), again(strategy="rsi"), again(exchange="kraken"), again(frame="april"), again(backtest=False),
+        again(symbol="a", strategy="b_c"), again(symbol="a_b", strategy="c"),
     ]  # fmt: skip
     for run in runs:
         assert fired_at(run, [5, 6]) == [5]
@@ -96,8 +96,8 @@ def test_runs_do_not_suppress_each_other(kind):
 
 
 def test_intervals_and_buckets_have_their_own(kind):
-    assert fired_at(a_run(), [60]) == [60]
-    run = a_run(backtest=False)
+    assert fired_at(again(), [60]) == [60]
+    run = again(backtest=False)
     assert fired_at(run, [60]) == [60]
     assert fired_at(run, [60], interval="5m") == [60]
     assert fired_at(run, [60], bucket="other") == [60]
@@ -107,7 +107,7 @@ def test_intervals_and_buckets_have_their_own(kind):
 def test_arguments_are_no_difference_unless_key_says_so(kind):
     once = Interval.once("1h", bucket="one")(lambda *args: args[0])
     each = Interval.once("1h", bucket="each", key=lambda level, client: level)(lambda level, client: level)
-    with at(a_run()):
+    with at(again()):
         assert [once(1), once(2)] == [1, None]
         assert [each(level, object()) for level in (10, 20, 10)] == [10, 20, None]
 
@@ -115,7 +115,7 @@ def test_arguments_are_no_difference_unless_key_says_so(kind):
 def test_a_function_that_returns_nothing_has_run(kind):
     calls = []
     once = Interval.once("1h", bucket="nothing")(lambda: calls.append(1))
-    with at(a_run()):
+    with at(again()):
         assert (once(), once(), calls) == (None, None, [1])
 
 
@@ -129,7 +129,7 @@ def test_a_function_that_raises_is_called_again(kind):
             raise ValueError("not yet")
         return "done"
 
-    with at(a_run(backtest=False)):
+    with at(again(backtest=False)):
         with pytest.raises(ValueError, match="not yet"):
             once()
         assert [once(), once(), len(calls)] == ["done", None, 2]
@@ -145,7 +145,7 @@ def test_a_process_that_dies_in_the_function_does_not_do_it_twice(kind):
     def once():
         raise Killed
 
-    with at(a_run(backtest=False)):
+    with at(again(backtest=False)):
         with pytest.raises(Killed):
             once()
         assert once() is None
@@ -155,7 +155,7 @@ def test_a_marker_that_cannot_be_written_stops_the_call(servers, settings):
     kit.setup(settings | {"CC_MONGO_CONNECTION_STRING": "mongodb://127.0.0.1:1/x?serverSelectionTimeoutMS=200"})
     calls = []
     once = Interval.once("1h", bucket="b")(lambda: calls.append(1))
-    with at(a_run()), pytest.raises(ServerUnavailableError):
+    with at(again()), pytest.raises(ServerUnavailableError):
         once()
     assert calls == []
 
@@ -163,7 +163,7 @@ def test_a_marker_that_cannot_be_written_stops_the_call(servers, settings):
 def test_what_cannot_be_stored_is_given_all_the_same(kind):
     value = object()
     once = Interval.once("1h", bucket="odd")(lambda: value)
-    with at(a_run()):
+    with at(again()):
         assert [once() is value, once()] == [True, None]
 
 
@@ -175,7 +175,7 @@ def test_threads_fire_once(kind):
         gate.wait(5)
         return "fired"
 
-    with at(a_run()):
+    with at(again()):
         threading.Timer(0.1, gate.set).start()
         assert sorted(map(str, in_threads(6, lambda number: once()))) == ["None"] * 5 + ["fired"]
 
@@ -189,7 +189,7 @@ def test_tasks_fire_once(kind):
     async def story():
         return await asyncio.gather(*(once() for _ in range(5)))
 
-    with at(a_run()):
+    with at(again()):
         assert sorted(map(str, asyncio.run(story()))) == ["None"] * 4 + ["fired"]
 
 
@@ -198,7 +198,7 @@ def test_a_function_that_calls_itself(mongo):
     def once():
         return once()
 
-    with at(a_run()), pytest.raises(NestedCallError):
+    with at(again()), pytest.raises(NestedCallError):
         once()
 
 
@@ -264,7 +264,7 @@ def test_a_backtest_run_again_trades_the_same(settings, tmp_path, stores):
         import_candles(candles, symbol, exchange_name="synthetic")
 
     def backtest(symbol, start_ms):
-        runs[symbol] = a_run(symbol=symbol, strategy="keeper", exchange="synthetic", frame="backtest", signal=None)
+        runs[symbol] = again(symbol=symbol, strategy="keeper", exchange="synthetic", frame="backtest", signal=None)
         return run_backtest(symbol, "keeper", exchange_name="synthetic", start_ms=start_ms).trades
 
     try:
@@ -299,7 +299,7 @@ def test_two_runs_at_once(settings, tmp_path):
         Session.update(lambda data: {"names": [*(data or {"names": []})["names"], name]})
 
     def story(registry, name):
-        run, fired[name] = a_run(registry), []
+        run, fired[name] = again(registry), []
         for minute in range(0, 300, 10):
             barrier.wait(10)
             with at(run, T0 + minute * MINUTE):

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from facade_runs import HOUR, KINDS, MINUTE, T0, a_run, at, in_threads, set_up
+from facade_runs import HOUR, KINDS, MINUTE, T0, a_run, again, at, in_threads, set_up
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,7 +131,7 @@ def test_a_second_run_and_a_second_registry_read_it(settings):
     function, calls = counted()
     ask = Measure.cached("1h", bucket="llm")(function)
     try:
-        for run in (a_run(), a_run(other), a_run(frame="april"), a_run(other, backtest=False)):
+        for run in (again(), again(other), a_run(frame="april"), a_run(other, backtest=False)):
             with at(run):
                 assert ask(1) == {"args": [1]}
     finally:
@@ -143,16 +143,15 @@ CHILD = """
 import json, sys
 sys.path[:0] = json.loads(sys.argv[2])
 import backtest_kit_mongo as kit
-from facade_runs import a_run, at, T0
-from backtest_kit_mongo.facades import Measure, State
+from facade_runs import again, at
+from backtest_kit_mongo.facades import Measure
 kit.setup(json.loads(sys.argv[1]))
 
 @Measure.cached("1h", bucket="llm")
 def ask(prompt, *, options):
     raise SystemExit("it was asked again")
 
-with at(a_run()):
-    State("n", 0).update(lambda n: n + 1)
+with at(again()):
     print(json.dumps(ask("why?", options={"b": 2, "a": {"x", "y", "z"}})))
 """
 
@@ -164,11 +163,8 @@ def test_another_process_reads_it(settings):
     def ask(prompt, *, options):
         return {"prompt": prompt, "n": 1.5}
 
-    from backtest_kit_mongo.facades import State
-
     with at(a_run()):
         answer = ask("why?", options={"a": {"z", "y", "x"}, "b": 2})
-        State("n", 0).set(1)
         for seed in "01":  # sets have another order in each process
             child = subprocess.run(
                 [sys.executable, "-c", CHILD, json.dumps(settings), json.dumps([str(Path(__file__).parent)])],
@@ -176,7 +172,6 @@ def test_another_process_reads_it(settings):
             )  # fmt: skip
             assert child.stderr == ""
             assert json.loads(child.stdout) == answer
-        assert State("n", 0).get() == 3
 
 
 def test_the_first_answer_is_like_all_others(kind):

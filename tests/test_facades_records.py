@@ -11,7 +11,7 @@ import threading
 
 import msgspec
 import pytest
-from facade_runs import HOUR, KINDS, MINUTE, T0, a_run, at, in_threads, set_up
+from facade_runs import HOUR, KINDS, MINUTE, T0, a_run, again, at, in_threads, set_up
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
@@ -169,22 +169,42 @@ def test_a_state_of_a_type(kind, initial, value):
         assert state.get() == value
 
 
-def test_what_a_later_time_wrote_is_not_there(kind):
-    """A second run over the same names, with the records of the first one in the database."""
-    state, memory, run = State("n", 0), Memory("m"), a_run()
-    with at(run, T0 + HOUR):
+@pytest.mark.parametrize("minute", [-60, 0, 60])
+def test_a_backtest_knows_nothing_of_an_earlier_one(kind, minute):
+    """What an earlier run over the same names left at an earlier, the same and a later minute."""
+    state, memory = State("n", 0), Memory("m")
+    with at(again(), T0 + minute * MINUTE):
         state.set(9)
         Session.set({"n": 9})
         memory.write("a", {"n": 9}, "the end of the story")
-    write_recent(run, public_row(when=T0 + HOUR))
-    with at(a_run()):
-        assert (state.get(), Session.get(), Recent.latest(), Recent.minutes_since()) == (0, None, None, None)
+    run = a_run()
+    with at(run):
+        assert (state.get(), Session.get()) == (0, None)
         assert (memory.read("a"), memory.has("a"), memory.list(), memory.search("story", min_score=0)) == (None, False, [], [])
         assert state.update(lambda value: value + 1) == 1
         assert Session.update(lambda data: {"n": 1 if data is None else 2}) == {"n": 1}
-    with at(a_run(), T0 + HOUR):
-        assert (state.get(), Session.get(), memory.read("a")) == (1, {"n": 1}, {"n": 9})
-        assert Recent.minutes_since() == 0
+        memory.write("a", {"n": 1}, "text")
+    with at(run, T0 + HOUR):
+        assert (state.get(), Session.get(), memory.read("a")) == (1, {"n": 1}, {"n": 1})
+
+
+def test_what_is_of_a_later_time_is_not_there(kind):
+    """Also for a live run, and without a guard: a clock that was set back."""
+    for run in (a_run(), a_run(backtest=False)):
+        with at(run, T0 + HOUR):
+            State("n", 0).set(9)
+            Session.set({"n": 9})
+            Memory("m").write("a", {"n": 9}, "the end of the story")
+        with at(run):
+            assert (State("n", 0).get(), Session.get(), Memory("m").list(), Memory("m").has("a")) == (0, None, [], False)
+
+
+def test_what_somebody_else_stored_is_known_from_its_time_on(kind):
+    """Such as a session that is prepared for a backtest: it belongs to no run."""
+    kit.PersistSessionAdapter.write_session_data({"id": "x", "data": {"n": 1}, "when": T0}, "sma", "binance", "march", T0, "BTCUSDT", True)
+    for when, expected in ((T0 - MINUTE, None), (T0, {"n": 1})):
+        with at(a_run(), when):
+            assert Session.get() == expected
 
 
 def test_raise_instead_of_hide(settings):
@@ -308,7 +328,7 @@ def test_the_id_of_a_session_is_the_frameworks(kind):
         with at(run):
             Session.set({})
             row = kit.PersistSessionAdapter.read_session_data("sma", "binance", run.frame_name, "BTCUSDT", run.backtest)
-        assert row == {"id": name, "data": {}, "when": T0}
+        assert row == {"id": name, "data": {}, "when": T0, **({"runId": "first"} if run.backtest else {})}
 
 
 def test_two_registries(settings, tmp_path):
@@ -334,14 +354,14 @@ def test_another_registry_over_the_same_database_sees_it(settings):
     kit.setup(settings)
     other.setup(settings)
     try:
-        with at(a_run()):
+        with at(again(backtest=False)):
             State("n", 0).set(1)
             Session.set({"n": 1})
             Memory("m").write("a", {"n": 1}, "text")
-        with at(a_run(other)):
+        with at(again(other, backtest=False)):
             assert (State("n", 0).get(), Session.get(), Memory("m").read("a")) == (1, {"n": 1}, {"n": 1})
             State("n", 0).set(2)
-        with at(a_run()):
+        with at(again(backtest=False)):
             assert State("n", 0).get() == 2
     finally:
         other.close()
@@ -358,6 +378,9 @@ def test_recent(kind):
     with at(run, T0 + 90_000):
         assert Recent.latest()["id"] == "sig-1"
         assert Recent.minutes_since() == 1.5
+    for when, signal, expected in ((T0 - MINUTE, "sig-1", None), (T0, None, None), (T0, "sig-1", "sig-1"), (T0 + MINUTE, None, "sig-1")):
+        with at(a_run(signal=signal), when):  # of this very minute is the current signal, or an earlier run's last one
+            assert expected == (Recent.latest() or {}).get("id")
     for other in (a_run(symbol="ETHUSDT"), a_run(frame="april"), a_run(backtest=False)):
         with at(other, T0 + HOUR):
             assert Recent.latest() is None
@@ -384,6 +407,11 @@ def test_storage_gives_the_runs_own_signals_of_the_past(kind):
         assert Storage.find("other-symbol") is None
     with at(a_run(), T0 + 9 * MINUTE):
         assert [row["id"] for row in Storage.list()] == ["a", "b", "c"]
+    with at(a_run(signal="new"), T0 + 9 * MINUTE):
+        kit.PersistStorageAdapter.write_storage_data([stored("new", T0 + 9 * MINUTE, T0 + 9 * MINUTE)], True)
+        assert Storage.find("new")["id"] == "new"
+    with at(again(signal=None), T0 + 9 * MINUTE):
+        assert Storage.find("new") is None
     with at(a_run(backtest=False), T0 + HOUR):
         assert Storage.list() == []
 
@@ -401,6 +429,8 @@ def test_notifications(kind):
         assert [row["id"] for row in Notification.list()] == [first, second]
     with at(run):
         assert [row["id"] for row in Notification.list()] == [first]
+    with at(again(), T0 + MINUTE):
+        assert Notification.list() == []
     for other in (a_run(symbol="ETHUSDT"), a_run(strategy="rsi"), a_run(frame="april"), a_run(backtest=False)):
         with at(other, T0 + HOUR):
             assert Notification.list() == []
@@ -428,7 +458,7 @@ def test_every_line_is_there_once_and_again_in_a_second_run(kind):
     """Equal lines of one minute are two; the lines of a backtest that is run again are the same ones."""
 
     def story():
-        run = a_run()
+        run = again()
         for minute in range(3):
             with at(run, T0 + minute * MINUTE):
                 for write in (Log.log, Log.debug, Log.info, Log.warn, Log.info):
@@ -453,7 +483,7 @@ def test_runs_do_not_share_lines(kind):
 
 def test_a_live_run_that_begins_again_within_a_minute_says_it_again(kind):
     for _ in range(2):
-        with at(a_run(backtest=False)):
+        with at(again(backtest=False)):
             Log.info("started")
             Notification.add("started")
     assert len(lines()) == 2

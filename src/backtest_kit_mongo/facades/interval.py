@@ -13,7 +13,7 @@ from ..runner.clock import as_datetime
 from ..runner.running import Running
 from ..simulation import simulated_time
 from .argument_key import bucket_of, key_function, name_of
-from .here import derive_key, here
+from .here import derive_key, here, stamp
 from .messages import as_stored
 from .single_flight import FLIGHTS
 
@@ -119,5 +119,5 @@ class _Marker(NamedTuple):
             self._write(as_stored(fired[0])[0])
 
     def _write(self, data: Any) -> None:
-        row = {"id": self.key, "data": data, "removed": False, "when": as_datetime(self.now), "runId": self.run.run_id}
+        row = {"id": self.key, "data": data, "removed": False, "when": as_datetime(self.now), **stamp(self.run)}
         self.run.registry.PersistIntervalAdapter.write_interval_data(row, self.bucket, self.key, self.now)

@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import InvalidTypeError, InvalidValueError
 from ..runner.strategy import check_name
-from .here import here, is_later, signal_of, wall_ms
+from .here import here, is_known, signal_of, stamp, wall_ms
 from .text_search import scores
 
 __all__ = ["Memory", "Remembered"]
@@ -31,7 +31,8 @@ Memories: TypeAlias = list[Remembered]
 class Memory:
     """The memories of the current signal in one bucket of the Memory contract; ``signal_id`` names another signal.
 
-    What an earlier run wrote at a later simulation time is not there, neither to be read nor in the statistics of a search.
+    What is of a later time, and in a backtest what is of an earlier run, is not there: not to be read, and not in the statistics of a
+    search.
     """
 
     def __init__(self, bucket: str, *, signal_id: str | None = None) -> None:
@@ -47,7 +48,7 @@ class Memory:
             raise InvalidTypeError(f"Memory.write: description must be a str, got {type(description).__name__}")
         run, now = here("Memory.write")
         signal_id = signal_of("Memory.write", run, self._signal_id)
-        row = {"priority": wall_ms(), "data": content, "removed": False, "index": description, "when": now}
+        row = {"priority": wall_ms(), "data": content, "removed": False, "index": description, "when": now, **stamp(run)}
         run.registry.PersistMemoryAdapter.write_memory_data(row, signal_id, self._bucket, memory_id, now)
 
     def read(self, memory_id: str) -> dict[str, Any] | None:
@@ -55,7 +56,7 @@ class Memory:
         run, now = here("Memory.read")
         signal_id = signal_of("Memory.read", run, self._signal_id)
         row = run.registry.PersistMemoryAdapter.read_memory_data(signal_id, self._bucket, memory_id)
-        return None if row is None or is_later(row, "when", now) else row["data"]
+        return row["data"] if row is not None and is_known(row, "when", run, now) else None
 
     def has(self, memory_id: str) -> bool:
         """Whether there is such a memory."""
@@ -74,7 +75,7 @@ class Memory:
         found = (
             Remembered(record["memoryId"], row["data"], row["index"], int(row["when"]))
             for record in run.registry.PersistMemoryAdapter.list_memory_data(signal_id, self._bucket)
-            if not is_later(row := record["data"], "when", now)
+            if is_known(row := record["data"], "when", run, now)
         )
         return sorted(found, key=lambda one: (one.when_ms, one.memory_id))
 

@@ -13,7 +13,7 @@ from ..runner.clock import as_datetime, iso_time
 from ..runner.running import Running
 from ..stores.base import encode
 from ..stores.forks import renew_after_fork
-from .here import derive_key, here, is_later, is_own, wall_ms
+from .here import derive_key, here, is_known, is_own, stamp, wall_ms
 from .signals import latest_row
 
 __all__ = ["Log", "Notification", "as_stored"]
@@ -125,9 +125,10 @@ class Notification:
         """All notifications of this symbol, strategy and exchange up to the simulation time, oldest first."""
         run, now = here("Notification.list")
         rows = run.registry.PersistNotificationAdapter.read_notification_data(run.backtest, limit=None)
-        return sorted(
-            (row for row in rows if is_own(row, run) and not is_later(row, "timestamp", now)), key=lambda row: row.get("timestamp", 0)
-        )
+        found = (row for row in rows if is_own(row, run) and is_known(row, "timestamp", run, now))
+        # Those of a backtest itself do not say of which run they are: of this minute they may be an earlier one's.
+        said = (row for row in found if not run.backtest or "runId" in row or row.get("timestamp", 0) < now)
+        return sorted(said, key=lambda row: row.get("timestamp", 0))
 
     @staticmethod
     def add(message: str) -> str:
@@ -150,6 +151,7 @@ class Notification:
             "strategyName": run.strategy_name,
             "exchangeName": run.exchange_name,
             "frameName": run.frame_name,
+            **stamp(run),
         }
         run.registry.PersistNotificationAdapter.write_notification_data([row], run.backtest)
         return str(row["id"])

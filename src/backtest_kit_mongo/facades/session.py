@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 
 from ..contracts import typed
 from ..runner.running import Running
-from .here import changed, here, is_later
+from .here import changed, here, is_known, stamp
 from .single_flight import FLIGHTS
 
 __all__ = ["Session"]
@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 
 class Session:
-    """One value per symbol, strategy, exchange, frame and mode, in the Session contract."""
+    """One value per symbol, strategy, exchange, frame and mode, in the Session contract.
+
+    A backtest knows nothing of what an earlier one stored; a live run goes on with it after a restart.
+    """
 
     @overload
     @staticmethod
@@ -57,11 +60,11 @@ def _read(run: Running, now: int) -> Any:
     row = run.registry.PersistSessionAdapter.read_session_data(
         run.strategy_name, run.exchange_name, run.frame_name, run.symbol, run.backtest
     )
-    return None if row is None or is_later(row, "when", now) else row.get("data")
+    return row.get("data") if row is not None and is_known(row, "when", run, now) else None
 
 
 def _write(run: Running, now: int, data: Any) -> None:
-    row = {"id": ":".join(_names(run)), "data": data, "when": now}
+    row = {"id": ":".join(_names(run)), "data": data, "when": now, **stamp(run)}
     run.registry.PersistSessionAdapter.write_session_data(
         row, run.strategy_name, run.exchange_name, run.frame_name, now, run.symbol, run.backtest
     )

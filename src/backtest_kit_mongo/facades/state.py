@@ -14,7 +14,7 @@ from ..errors import InvalidValueError
 from ..runner.journal import BUCKET
 from ..runner.running import Running
 from ..runner.strategy import check_name
-from .here import changed, here, is_later, signal_of
+from .here import changed, here, is_known, signal_of, stamp
 from .single_flight import FLIGHTS
 
 __all__ = ["State"]
@@ -25,8 +25,8 @@ T = TypeVar("T")
 class State(Generic[T]):
     """A value of the current signal, of the open position or the scheduled one, in the State contract: ``levels = State("levels", [])``.
 
-    ``initial`` is what ``get`` gives where nothing is stored, or only by a later time of an earlier run. If it is a Struct or a
-    dataclass, values come back as one. ``signal_id`` names another signal. Without a signal every call is a NoSignalError.
+    ``initial`` is what ``get`` gives where nothing is stored. If it is a Struct or a dataclass, values come back as one. ``signal_id``
+    names another signal. Without a signal every call is a NoSignalError. A backtest knows nothing of what an earlier one stored.
     """
 
     def __init__(self, bucket: str, initial: T, *, signal_id: str | None = None) -> None:
@@ -60,11 +60,11 @@ class State(Generic[T]):
 
     def _read(self, run: Running, signal_id: str, now: int) -> T:
         row = run.registry.PersistStateAdapter.read_state_data(signal_id, self._bucket)
-        if row is None or is_later(row, "when", now):
+        if row is None or not is_known(row, "when", run, now):
             return copy.deepcopy(self._initial)
         data = row["data"]
         return cast(T, data if self._type is None else typed("state", data, self._type))
 
     def _write(self, run: Running, signal_id: str, now: int, value: T) -> None:
-        row = {"id": f"{signal_id}_{self._bucket}", "data": value, "when": now}
+        row = {"id": f"{signal_id}_{self._bucket}", "data": value, "when": now, **stamp(run)}
         run.registry.PersistStateAdapter.write_state_data(row, signal_id, self._bucket, now)
