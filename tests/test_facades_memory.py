@@ -142,6 +142,7 @@ def test_the_future_is_not_in_the_statistics(kind):
         ("Cafe\u0301 closed", "café"),
         ("Straße gesperrt", "STRASSE"),
         ("ＦＴＸ halted", "ftx"),
+        ("100 ㎒", "mhz"),
         ("سوق العملات", "العملات"),
     ],
 )

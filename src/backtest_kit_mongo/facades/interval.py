@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
 from ..candles import align, interval_ms
 from ..runner.clock import as_datetime
@@ -23,13 +23,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class OnceDecorator(Protocol):
+    """Makes of a function one that gives what it gives, or None."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R | None]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R | None]: ...
+
+
 class Interval:
     """Functions that run once in an interval."""
 
     @staticmethod
-    def once(
-        interval: str, *, bucket: str | None = None, key: Callable[..., Any] | None = None
-    ) -> Callable[[Callable[P, R]], Callable[P, Any]]:
+    def once(interval: str, *, bucket: str | None = None, key: Callable[..., Any] | None = None) -> OnceDecorator:
         """Call a function, ``def`` or ``async def``, once in each multiple of ``interval`` (UTC, from 1970 on): ``@Interval.once("1h")``.
 
         The first call gives what the function returned, every later one in the same interval None, whatever the arguments are, unless
@@ -42,7 +49,7 @@ class Interval:
         """
         step = interval_ms(interval)
 
-        def decorate(function: Callable[P, R]) -> Callable[P, Any]:
+        def decorate(function: Callable[P, Any]) -> Callable[P, Any]:
             name = name_of("Interval.once", function)
             place = bucket_of("Interval.once", function, interval, bucket)
             identify = _nothing if key is None else key_function(name, function, key)
@@ -73,7 +80,7 @@ class Interval:
 
             return call
 
-        return decorate
+        return cast(OnceDecorator, decorate)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:

@@ -26,7 +26,7 @@ _WORD: Final = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
 
 def words(text: str) -> list[str]:
     """The words of a text, without regard to case, width and the way in which accents are written."""
-    return _WORD.findall(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()))
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def scores(query: str, texts: Sequence[str]) -> list[float]:
