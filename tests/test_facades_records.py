@@ -435,7 +435,7 @@ def test_notifications(kind):
     for when, expected in ((T0 + MINUTE, []), (T0 + 2 * MINUTE, ["x"])):  # of this very minute it may be an earlier run's
         with at(again(), when):
             assert [row["id"] for row in Notification.list()] == expected
-    for other in (a_run(symbol="ETHUSDT"), a_run(strategy="rsi"), a_run(frame="april"), a_run(backtest=False)):
+    for other in (a_run(symbol="ETHUSDT"), a_run(strategy="rsi"), a_run(exchange="kraken"), a_run(backtest=False)):
         with at(other, T0 + HOUR):
             assert Notification.list() == []
     plain, about, _ = kit.PersistNotificationAdapter.read_notification_data(True, type=payloads.NotificationModel)
