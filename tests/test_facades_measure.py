@@ -399,7 +399,6 @@ ALL_DIFFERENT = [
     {"a": 1}, {"a": 1, "b": 2}, {"a": {"b": 2}}, [("a", 1)], datetime(2023, 3, 1, tzinfo=UTC), datetime(2023, 3, 1),
     datetime(2023, 3, 1, tzinfo=timezone(timedelta(hours=1))), datetime(2023, 3, 1).date(), timedelta(1), uuid.UUID(int=1),
     datetime(2023, 3, 1, fold=1),
-
     np.float64(1), np.int64(1), np.float32(1), np.array([1]), np.array([[1]]), np.array([1.0]), Path("1"), "\ud800", "\\ud800", "a\0b",
     np.array([(1, 2.0)], dtype=[("a", "<i4"), ("b", "<f8")]), np.array([(1, 2.0)], dtype=[("b", "<i4"), ("a", "<f8")]),
 ]  # fmt: skip

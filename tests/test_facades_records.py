@@ -202,7 +202,7 @@ def test_what_is_of_a_later_time_is_not_there(kind):
 def test_what_somebody_else_stored_is_known_from_its_time_on(kind):
     """Such as a session that is prepared for a backtest: it belongs to no run."""
     kit.PersistSessionAdapter.write_session_data({"id": "x", "data": {"n": 1}, "when": T0}, "sma", "binance", "march", T0, "BTCUSDT", True)
-    for when, expected in ((T0 - MINUTE, None), (T0, {"n": 1})):
+    for when, expected in ((T0 - MINUTE, None), (T0 + MINUTE, {"n": 1})):
         with at(a_run(), when):
             assert Session.get() == expected
 
@@ -378,8 +378,16 @@ def test_recent(kind):
     with at(run, T0 + 90_000):
         assert Recent.latest()["id"] == "sig-1"
         assert Recent.minutes_since() == 1.5
-    for when, signal, expected in ((T0 - MINUTE, "sig-1", None), (T0, None, None), (T0, "sig-1", "sig-1"), (T0 + MINUTE, None, "sig-1")):
-        with at(a_run(signal=signal), when):  # of this very minute is the current signal, or an earlier run's last one
+    for row, when, expected in (
+        ({}, T0 - MINUTE, None),
+        ({}, T0, None),  # of this very minute it may be an earlier run's last one
+        ({}, T0 + MINUTE, "sig-1"),
+        ({"runId": "first"}, T0 - MINUTE, None),
+        ({"runId": "first"}, T0, "sig-1"),
+        ({"runId": "second"}, T0 + MINUTE, None),
+    ):
+        write_recent(run, public_row(**row))
+        with at(run, when):
             assert expected == (Recent.latest() or {}).get("id")
     for other in (a_run(symbol="ETHUSDT"), a_run(frame="april"), a_run(backtest=False)):
         with at(other, T0 + HOUR):
@@ -405,13 +413,12 @@ def test_storage_gives_the_runs_own_signals_of_the_past(kind):
         assert Storage.find("a")["status"] == "closed"
         assert Storage.find("c") is None
         assert Storage.find("other-symbol") is None
-    with at(a_run(), T0 + 9 * MINUTE):
+    with at(a_run(), T0 + 10 * MINUTE):
         assert [row["id"] for row in Storage.list()] == ["a", "b", "c"]
-    with at(a_run(signal="new"), T0 + 9 * MINUTE):
-        kit.PersistStorageAdapter.write_storage_data([stored("new", T0 + 9 * MINUTE, T0 + 9 * MINUTE)], True)
-        assert Storage.find("new")["id"] == "new"
-    with at(again(signal=None), T0 + 9 * MINUTE):
-        assert Storage.find("new") is None
+    kit.PersistStorageAdapter.write_storage_data([stored("new", T0 + 20 * MINUTE, T0 + 20 * MINUTE, runId="first")], True)
+    for run, when, expected in ((a_run(), T0 + 20 * MINUTE, True), (a_run(), T0 + 19 * MINUTE, False), (again(), T0 + HOUR, False)):
+        with at(run, when):
+            assert (Storage.find("new") is not None) == expected
     with at(a_run(backtest=False), T0 + HOUR):
         assert Storage.list() == []
 

@@ -42,14 +42,16 @@ def stamp(run: Running) -> Row:
 
 
 def is_known(row: Mapping[str, Any], field: str, run: Running, now: int) -> bool:
-    """Whether a row is nothing of a later time, as it says in ``field`` (ms), and in a backtest nothing of another run.
+    """Whether a row, of which ``field`` says the time (ms), is nothing of a later time, and in a backtest nothing of another run.
 
-    A guard in front of the store would not be enough: with ``>`` it lets through what an earlier run wrote at this very minute.
+    A guard in front of the store is not enough: it lets through what an earlier run wrote at this very minute. So of the rows that do
+    not say of which run they are, a backtest knows those of the minutes before.
     """
     said = row.get(field)
-    if isinstance(said, (int, float)) and said > now:
-        return False
-    return not run.backtest or row.get("runId", run.run_id) == run.run_id
+    time = said if isinstance(said, (int, float)) else 0
+    if not run.backtest:
+        return time <= now
+    return time <= now and row["runId"] == run.run_id if "runId" in row else time < now
 
 
 def is_own(row: Mapping[str, Any], run: Running) -> bool:

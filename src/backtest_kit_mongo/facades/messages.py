@@ -126,9 +126,7 @@ class Notification:
         run, now = here("Notification.list")
         rows = run.registry.PersistNotificationAdapter.read_notification_data(run.backtest, limit=None)
         found = (row for row in rows if is_own(row, run) and is_known(row, "timestamp", run, now))
-        # Those of a backtest itself do not say of which run they are: of this minute they may be an earlier one's.
-        said = (row for row in found if not run.backtest or "runId" in row or row.get("timestamp", 0) < now)
-        return sorted(said, key=lambda row: row.get("timestamp", 0))
+        return sorted(found, key=lambda row: row.get("timestamp", 0))
 
     @staticmethod
     def add(message: str) -> str:

@@ -16,7 +16,7 @@ Row = dict[str, Any]
 def latest_row(run: Running, now: int) -> Row | None:
     """The row of the Recent contract as of ``now`` (ms)."""
     row = run.registry.PersistRecentAdapter.read_recent_data(run.symbol, run.strategy_name, run.exchange_name, run.frame_name, run.backtest)
-    return row if row is not None and _is_there(row, "timestamp", run, now) else None
+    return row if row is not None and is_known(row, "timestamp", run, now) else None
 
 
 class Recent:
@@ -52,11 +52,5 @@ class Storage:
 def _own_signals(run: Running, now: int) -> list[Row]:
     rows = run.registry.PersistStorageAdapter.read_storage_data(run.backtest, limit=None)
     # What an earlier run knew of a signal at a later time says how it ends, so until then the signal is not there.
-    found = [row for row in rows if is_own(row, run) and is_known(row, "updatedAt", run, now) and _is_there(row, "createdAt", run, now)]
+    found = [row for row in rows if is_own(row, run) and is_known(row, "updatedAt", run, now)]
     return sorted(found, key=lambda row: (row.get("createdAt", 0), row["id"]))
-
-
-def _is_there(row: Row, field: str, run: Running, now: int) -> bool:
-    """Whether a signal that was made at ``field`` (ms) has been made: one of this minute is the current one, or an earlier run's."""
-    made = row.get(field, 0)
-    return bool(made < now) or (made == now and (not run.backtest or row["id"] == run.signal_id))
