@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from contextvars import ContextVar
 
 import msgspec
@@ -23,6 +24,8 @@ class Running(msgspec.Struct):
     backtest: bool
     signal_id: str | None = None
     """Of the position that is open, or of the scheduled signal; None: there is neither."""
+    run_id: str = msgspec.field(default_factory=lambda: uuid.uuid4().hex)
+    """Tells this run from an earlier one over the same names. Nothing that decides about a trade may depend on its value."""
 
 
 current_run: ContextVar[Running] = ContextVar("backtest_kit_mongo_run")

@@ -1,0 +1,154 @@
+"""Measure: answers that cost something (of a language model, of an API), kept in the Measure contract and asked for once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable
+from functools import wraps
+from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+
+from ..candles import align, interval_ms
+from ..contracts import typed
+from ..errors import InvalidTypeError, InvalidValueError
+from ..runner.running import Running
+from ..simulation import simulated_time
+from .argument_key import bucket_of, key_function, name_of
+from .here import derive_key, here
+from .single_flight import FLIGHTS
+
+__all__ = ["CachedFunction", "Measure"]
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+
+_MISSING: Final = object()
+
+
+class CachedFunction(Protocol[P, R]):
+    """A function of which the answers are kept."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The kept answer, or a new one."""
+
+    def clear(self) -> int:
+        """Forget all answers that this symbol, strategy and exchange have had, of all times; how many there were."""
+
+
+class Measure:
+    """Answers that are asked for once."""
+
+    @staticmethod
+    def cached(
+        interval: str | None = None, *, bucket: str | None = None, key: Callable[..., Any] | None = None, type: Any = None
+    ) -> Callable[[Callable[P, R]], CachedFunction[P, R]]:
+        """Keep the answers of a function, ``def`` or ``async def``: ``@Measure.cached("1h")``.
+
+        The second call with the same arguments reads what the first one stored, in another process, after a restart and in the next
+        run as well. With an ``interval`` there is one answer for each of its multiples (UTC, from 1970 on), and the function runs at
+        the simulation time at which the interval began: an answer that is kept knows nothing of a later minute, whichever run asked
+        for it first. Without one an answer is for ever, so it must not depend on time.
+
+        Symbol, strategy and exchange of the run, the interval and all arguments tell answers apart; ``key``, a function of the same
+        arguments, replaces the arguments. ``bucket`` is where they are, by default ``file.function_interval``: functions that are made
+        in a loop, and a function that will get another name, need one of their own. An answer comes back as it was stored (tuples as
+        lists, Structs as dicts), also the first time, or as ``type`` (a msgspec type).
+
+        An exception is not kept. In one process, calls with the same key wait for the first one. InvalidTypeError or InvalidValueError
+        for an answer that cannot be stored, and for arguments that have no lasting name.
+        """
+        step = None if interval is None else interval_ms(interval)
+
+        def decorate(function: Callable[P, R]) -> CachedFunction[P, R]:
+            name = name_of("Measure.cached", function)
+            answers = _Answers(name, bucket_of("Measure.cached", function, interval, bucket), step, type)
+            identify = key_function(name, function, key)
+            wrapper: Any
+            if inspect.iscoroutinefunction(function):
+
+                @wraps(function)
+                async def ask_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                    place = answers.place(identify(*args, **kwargs))
+                    if (found := answers.read(place)) is not _MISSING:
+                        return found
+                    async with FLIGHTS.one_async(answers.flight(place)):
+                        if (found := answers.read(place)) is not _MISSING:
+                            return found
+                        with simulated_time(place.when):
+                            answer = await function(*args, **kwargs)
+                        return answers.keep(place, answer)
+
+                wrapper = ask_async
+            else:
+
+                @wraps(function)
+                def ask(*args: P.args, **kwargs: P.kwargs) -> Any:
+                    place = answers.place(identify(*args, **kwargs))
+                    if (found := answers.read(place)) is not _MISSING:
+                        return found
+                    with FLIGHTS.one(answers.flight(place)):
+                        if (found := answers.read(place)) is not _MISSING:
+                            return found
+                        with simulated_time(place.when):
+                            answer = function(*args, **kwargs)
+                        return answers.keep(place, answer)
+
+                wrapper = ask
+            wrapper.clear = answers.clear
+            return cast(CachedFunction[P, R], wrapper)
+
+        return decorate
+
+
+class _Place(NamedTuple):
+    """Where the answer to a call is, and as of which simulation time (ms) it is given."""
+
+    run: Running
+    key: str
+    when: int
+
+
+class _Answers:
+    """The answers of one function in whatever registry the run of a call has."""
+
+    def __init__(self, name: str, bucket: str, step: int | None, type: Any) -> None:
+        self._name, self._bucket, self._step, self._type = name, bucket, step, type
+
+    def place(self, call: Any) -> _Place:
+        run, now = here(self._name)
+        when = now if self._step is None else align(now, self._step)
+        which = "always" if self._step is None else str(when)
+        return _Place(run, f"{_owner(run)}{which}_{derive_key(self._step, call)}", when)
+
+    def flight(self, place: _Place) -> Hashable:
+        return id(place.run.registry), self._bucket, place.key
+
+    def read(self, place: _Place) -> Any:
+        row = place.run.registry.PersistMeasureAdapter.read_measure_data(self._bucket, place.key)
+        if row is None:
+            return _MISSING
+        return row["data"] if self._type is None or row["data"] is None else typed("measure", row["data"], self._type)
+
+    def keep(self, place: _Place, answer: Any) -> Any:
+        """Store an answer, and give it as the next call will get it."""
+        row = {"id": place.key, "data": answer, "removed": False}
+        try:
+            place.run.registry.PersistMeasureAdapter.write_measure_data(row, self._bucket, place.key, place.when)
+        except (InvalidTypeError, InvalidValueError) as error:
+            raise error.__class__(
+                f"{self._name}: the answer of the function cannot be stored: {error}", hint="return text, numbers, lists and dicts of them"
+            ) from error
+        stored = self.read(place)
+        return answer if stored is _MISSING else stored  # a dummy store keeps nothing
+
+    def clear(self) -> int:
+        run, _ = here(f"{self._name}.clear")
+        adapter = run.registry.PersistMeasureAdapter
+        keys = [key for key in adapter.list_measure_data(self._bucket) if key.startswith(_owner(run))]
+        for key in keys:
+            adapter.remove_measure_data(self._bucket, key)
+        return len(keys)
+
+
+def _owner(run: Running) -> str:
+    """How all keys of a symbol, strategy and exchange begin."""
+    return f"{run.symbol}_{derive_key(run.symbol, run.strategy_name, run.exchange_name)}_"

@@ -1,0 +1,101 @@
+"""Memory: what a strategy learned while a signal was open, to be read and to be searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from ..errors import InvalidTypeError, InvalidValueError
+from ..runner.strategy import check_name
+from .here import here, is_known, signal_of, stamp, wall_ms
+from .text_search import scores
+
+__all__ = ["Memory", "Remembered"]
+
+
+class Remembered(msgspec.Struct, frozen=True):
+    """One memory: its content, the text by which it is found, when it was written (simulation ms), and how well a search found it."""
+
+    memory_id: str
+    content: dict[str, Any]
+    description: str
+    when_ms: int
+    score: float | None = None
+
+
+Memories: TypeAlias = list[Remembered]
+
+
+class Memory:
+    """The memories of the current signal in one bucket of the Memory contract; ``signal_id`` names another signal.
+
+    What is of a later time, and in a backtest what is of an earlier run, is not there: not to be read, and not in the statistics of a
+    search.
+    """
+
+    def __init__(self, bucket: str, *, signal_id: str | None = None) -> None:
+        check_name("bucket", bucket)
+        self._bucket = bucket
+        self._signal_id = signal_id
+
+    def write(self, memory_id: str, content: Mapping[str, Any], description: str) -> None:
+        """Store a memory, or store it anew; ``description`` is the text that ``search`` looks into."""
+        if not isinstance(content, Mapping):
+            raise InvalidTypeError(f"Memory.write: content must be a dict, got {type(content).__name__}")
+        if not isinstance(description, str):
+            raise InvalidTypeError(f"Memory.write: description must be a str, got {type(description).__name__}")
+        run, now = here("Memory.write")
+        signal_id = signal_of("Memory.write", run, self._signal_id)
+        row = {"priority": wall_ms(), "data": content, "removed": False, "index": description, "when": now, **stamp(run)}
+        run.registry.PersistMemoryAdapter.write_memory_data(row, signal_id, self._bucket, memory_id, now)
+
+    def read(self, memory_id: str) -> dict[str, Any] | None:
+        """The content of a memory; None where there is none."""
+        run, now = here("Memory.read")
+        signal_id = signal_of("Memory.read", run, self._signal_id)
+        row = run.registry.PersistMemoryAdapter.read_memory_data(signal_id, self._bucket, memory_id)
+        return row["data"] if row is not None and is_known(row, "when", run, now) else None
+
+    def has(self, memory_id: str) -> bool:
+        """Whether there is such a memory."""
+        return self.read(memory_id) is not None
+
+    def remove(self, memory_id: str) -> None:
+        """Remove a memory; one that is not there is passed over."""
+        run, _ = here("Memory.remove")
+        signal_id = signal_of("Memory.remove", run, self._signal_id)
+        run.registry.PersistMemoryAdapter.remove_memory_data(signal_id, self._bucket, memory_id)
+
+    def list(self) -> Memories:
+        """All memories, oldest first; those of one time by their ids."""
+        run, now = here("Memory.list")
+        signal_id = signal_of("Memory.list", run, self._signal_id)
+        found = (
+            Remembered(record["memoryId"], row["data"], row["index"], int(row["when"]))
+            for record in run.registry.PersistMemoryAdapter.list_memory_data(signal_id, self._bucket)
+            if is_known(row := record["data"], "when", run, now)
+        )
+        return sorted(found, key=lambda one: (one.when_ms, one.memory_id))
+
+    def search(self, query: str, *, limit: int | None = 10, min_score: float = 0.5) -> Memories:
+        """The memories that answer ``query`` best, best first, the newer of equal ones first; None as ``limit``: all.
+
+        The score is BM25 over the descriptions (k1 1.5, b 0.75). A word that many of a few memories have says little, so a hit of
+        one word among one or two memories may score below 0.5: ``min_score=0`` gives it as well.
+        """
+        if not isinstance(query, str):
+            raise InvalidTypeError(f"Memory.search: query must be a str, got {type(query).__name__}")
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            raise InvalidTypeError(f"Memory.search: limit must be an int or None, got {type(limit).__name__}")
+        if limit is not None and limit < 0:
+            raise InvalidValueError(f"Memory.search: limit is {limit}; it must be at least 0")
+        memories = self.list()
+        marks = scores(query, [one.description for one in memories])
+        found = [
+            msgspec.structs.replace(one, score=mark) for one, mark in zip(memories, marks, strict=True) if mark > 0 and mark >= min_score
+        ]
+        found.reverse()
+        found.sort(key=lambda one: -(one.score or 0.0))
+        return found[:limit]

@@ -1,0 +1,70 @@
+"""State: a value that a strategy keeps with its signal."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, cast
+
+import msgspec
+
+from ..contracts import typed
+from ..errors import InvalidValueError
+from ..runner.journal import BUCKET
+from ..runner.running import Running
+from ..runner.strategy import check_name
+from .here import changed, here, is_known, signal_of, stamp
+from .single_flight import FLIGHTS
+
+__all__ = ["State"]
+
+T = TypeVar("T")
+
+
+class State(Generic[T]):
+    """A value of the current signal, of the open position or the scheduled one, in the State contract: ``levels = State("levels", [])``.
+
+    ``initial`` is what ``get`` gives where nothing is stored. If it is a Struct or a dataclass, values come back as one. ``signal_id``
+    names another signal. Without a signal every call is a NoSignalError. A backtest knows nothing of what an earlier one stored.
+    """
+
+    def __init__(self, bucket: str, initial: T, *, signal_id: str | None = None) -> None:
+        check_name("bucket", bucket)
+        if bucket == BUCKET:
+            raise InvalidValueError(f"the run itself keeps how a position stands in the bucket {BUCKET!r}", hint="choose another name")
+        self._bucket = bucket
+        self._initial = initial
+        self._signal_id = signal_id
+        kind = type(initial)
+        self._type: Any = kind if isinstance(initial, msgspec.Struct) or dataclasses.is_dataclass(kind) else None
+
+    def get(self) -> T:
+        """The value as of the simulation time; the caller's own."""
+        run, now = here("State.get")
+        return self._read(run, signal_of("State.get", run, self._signal_id), now)
+
+    def set(self, value: T) -> None:
+        """Store a value. InvalidTypeError or InvalidValueError, and nothing is written, for one that cannot be stored."""
+        run, now = here("State.set")
+        self._write(run, signal_of("State.set", run, self._signal_id), now, value)
+
+    def update(self, change: Callable[[T], T]) -> T:
+        """Store what ``change`` makes of the value, and give it. No other ``update`` in this process comes between; one of another may."""
+        run, now = here("State.update")
+        signal_id = signal_of("State.update", run, self._signal_id)
+        with FLIGHTS.one((id(run.registry), "state", signal_id, self._bucket)):
+            value: T = changed("State.update", change, self._read(run, signal_id, now))
+            self._write(run, signal_id, now, value)
+        return value
+
+    def _read(self, run: Running, signal_id: str, now: int) -> T:
+        row = run.registry.PersistStateAdapter.read_state_data(signal_id, self._bucket)
+        if row is None or not is_known(row, "when", run, now):
+            return copy.deepcopy(self._initial)
+        data = row["data"]
+        return cast(T, data if self._type is None else typed("state", data, self._type))
+
+    def _write(self, run: Running, signal_id: str, now: int, value: T) -> None:
+        row = {"id": f"{signal_id}_{self._bucket}", "data": value, "when": now, **stamp(run)}
+        run.registry.PersistStateAdapter.write_state_data(row, signal_id, self._bucket, now)
