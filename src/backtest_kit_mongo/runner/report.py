@@ -172,7 +172,8 @@ def _place(trade: Trade) -> tuple[Any, ...]:
 
 
 def _totals(runs: Sequence[BacktestResult]) -> dict[str, Any]:
-    return msgspec.to_builtins(add_up(trades_of(runs))) | msgspec.to_builtins(measure(runs))
+    totals: dict[str, Any] = msgspec.to_builtins(add_up(trades_of(runs)))
+    return totals | msgspec.to_builtins(measure(runs))
 
 
 def _exposed_ms(run: BacktestResult) -> int:
