@@ -20,15 +20,23 @@ def check_target(path: str | os.PathLike[str]) -> Path:
     For use before the work whose outcome the file is to hold.
     """
     target = Path(path)
-    if not target.parent.is_dir():
-        raise InvalidValueError(f"{target} cannot be written: there is no folder {target.parent}")
-    if target.is_dir():
-        raise InvalidValueError(f"{target} cannot be written: it is a folder")
-    if target.exists() and not target.is_file():  # a device, which a rename would put a file in place of
-        raise InvalidValueError(f"{target} cannot be written: it is no regular file")
-    if not os.access(target.resolve().parent, os.W_OK | os.X_OK):
-        raise InvalidValueError(f"{target} cannot be written: no right to write in {target.resolve().parent}")
+    try:
+        if problem := _problem(target):
+            raise InvalidValueError(f"{target} cannot be written: {problem}")
+    except OSError as error:  # such as a name that is too long
+        raise InvalidValueError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
+
+
+def _problem(target: Path) -> str:
+    if not target.parent.is_dir():
+        return f"there is no folder {target.parent}"
+    if target.is_dir():
+        return "it is a folder"
+    if target.exists() and not target.is_file():  # a device, which a rename would put a file in place of
+        return "it is no regular file"
+    folder = target.resolve().parent
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"no right to write in {folder}"
 
 
 @contextmanager

@@ -35,19 +35,19 @@ def chart_step(start_ms: int, end_ms: int, most: int = MOST_CANDLES) -> int:
 def chart_candles(
     symbol: str, exchange_name: str, start_ms: int, end_ms: int, step_ms: int, *, registry: Registry | None = None
 ) -> CandleArray:
-    """The stored 1m candles of ``[start_ms, end_ms)`` joined to candles of ``step_ms``, in order of time.
+    """The stored 1m candles of ``[start_ms, end_ms)``, to the minute, joined to candles of ``step_ms``, in order of time.
 
-    The first and the last may be of fewer minutes. Beside a hole, so may those in which it begins and ends, and none is there
-    where nothing is stored.
+    The first and the last are of those of their minutes that are in the window. A candle of which a minute is not stored is left
+    out.
     """
     contract = (default_registry if registry is None else registry).adapter("candle")
+    start, end = align(start_ms, MINUTE_MS), align(end_ms, MINUTE_MS)  # a live run begins and ends at any time
     block = max(_BLOCK_MS // step_ms, 1) * step_ms
     joined = [np.empty(0, CANDLE_DTYPE)]
     with simulated_time(None):  # the run is over, nothing is in its future
-        for first in range(align(start_ms, step_ms), end_ms, block):
-            since, until = max(first, start_ms), min(first + block, end_ms)
-            stored = [part for part in _stored(contract, symbol, exchange_name, since, until, step_ms) if len(part)]
-            if stored:
+        for first in range(align(start, step_ms), end, block):
+            since, until = max(first, start), min(first + block, end)
+            if stored := _stored(contract, symbol, exchange_name, since, until, step_ms):
                 joined.append(_joined(np.concatenate(stored), step_ms))
     return np.concatenate(joined)
 
@@ -57,18 +57,16 @@ def _touching(start_ms: int, end_ms: int, step: int) -> int:
 
 
 def _stored(contract: Any, symbol: str, exchange_name: str, since: int, until: int, step: int) -> list[CandleArray]:
-    """What is stored of a window, except that less than one candle of the chart may be missing beside a hole."""
-    count = (until - since) // MINUTE_MS
-    found = contract.read_candles_array(symbol, "1m", exchange_name, count, since)
+    """What is stored of a window, in pieces that begin and end where candles of the chart do."""
+    found = contract.read_candles_array(symbol, "1m", exchange_name, (until - since) // MINUTE_MS, since)
     if found is not None:
         return [found]
-    if until - since <= step:
+    candles = _touching(since, until, step)
+    if candles == 1:
         return []
-    middle = since + count // 2 * MINUTE_MS
-    return [
-        *_stored(contract, symbol, exchange_name, since, middle, step),
-        *_stored(contract, symbol, exchange_name, middle, until, step),
-    ]
+    middle = align(since, step) + candles // 2 * step
+    halves = ((since, middle), (middle, until))
+    return [piece for half in halves for piece in _stored(contract, symbol, exchange_name, *half, step)]
 
 
 def _joined(minutes: CandleArray, step: int) -> CandleArray:

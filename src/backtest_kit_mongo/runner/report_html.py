@@ -26,6 +26,8 @@ __all__ = ["check_html", "html_report", "write_html"]
 
 MOST_ROWS: Final = 2_000
 """Trades that are listed of one run."""
+MOST_RUNS: Final = 50
+"""Runs that have charts and a list of trades, which is some 200 kB each."""
 
 
 class Cell(NamedTuple):
@@ -51,12 +53,14 @@ def write_html(path: str | os.PathLike[str], results: Results, *, profile: Repor
 def html_report(results: Results, *, profile: Report | None = None, registry: Registry | None = None) -> str:
     """One page about one result, or about several: 5 MB, as it holds the library that draws.
 
-    For each run the candles of its window, read through the Candle contract of ``registry`` (the default one), with its trades,
-    the sum of the profits and its falls, totals and the last trades. With ``profile`` also what the domains did. Without it,
-    equal runs give equal pages. MissingDependencyError without the extra ``report``.
+    For each run (of very many the best) the candles of its window, read through the Candle contract of ``registry`` (the default
+    one), with its trades, the sum of the profits and its falls, totals and the last trades. With ``profile`` also what the domains
+    did. Without it, equal runs give equal pages. MissingDependencyError without the extra ``report``.
     """
     jinja, plotly_js = _libraries()
     runs = ordered(results)
+    best = sorted(range(len(runs)), key=lambda number: -runs[number].totals.pnl_percentage)[:MOST_RUNS]
+    shown = sorted(best)
     candles = cache(lambda *window: chart_candles(*window, registry=registry))  # strategies often share a window
     environment = jinja.Environment(
         loader=jinja.PackageLoader("backtest_kit_mongo", "runner"),
@@ -68,8 +72,8 @@ def html_report(results: Results, *, profile: Report | None = None, registry: Re
     page: str = environment.get_template("report_html.jinja").render(
         title=_title(runs[0]) if len(runs) == 1 else f"{len(runs):,} runs",
         plotly_js=plotly_js(),
-        together=_together(runs) if len(runs) > 1 else None,
-        runs=[_run(run, candles) for run in runs],
+        together=_together(runs, shown) if len(runs) > 1 else None,
+        runs=[(number, _run(runs[number], candles)) for number in shown],
         profile=None if profile is None else _profile(profile.to_dict()),
     )
     return page
@@ -85,19 +89,8 @@ def _title(run: BacktestResult) -> str:
     return f"{run.strategy_name} on {run.symbol}"
 
 
-def _together(runs: Sequence[BacktestResult]) -> Mapping[str, Any]:
-    columns = (
-        "run",
-        "exchange",
-        "frame",
-        "from (UTC)",
-        "to (UTC)",
-        "trades",
-        "won",
-        "profit",
-        "max drawdown",
-        "profit factor",
-    )
+def _together(runs: Sequence[BacktestResult], shown: Sequence[int]) -> Mapping[str, Any]:
+    columns = ("run", "exchange", "frame", "from (UTC)", "to (UTC)", "trades", "won", "profit", "max drawdown", "profit factor")
     rows = []
     for run in runs:
         totals, factor = run.totals, measure(run).profit_factor
@@ -118,7 +111,8 @@ def _together(runs: Sequence[BacktestResult]) -> Mapping[str, Any]:
     return {
         "facts": _facts(runs),
         "chart": compare_chart(runs, [_title(run) for run in runs]),
-        "table": _table(columns, rows, left=columns[:5], links=[f"run-{number}" for number in range(1, len(runs) + 1)]),
+        "table": _table(columns, rows, left=columns[:5], links=[f"run-{number}" if number in shown else "" for number in range(len(runs))]),
+        "cut": f"The {len(shown):,} runs with the highest profit follow." if len(shown) < len(runs) else "",
     }
 
 
