@@ -172,8 +172,7 @@ def _place(trade: Trade) -> tuple[Any, ...]:
 
 
 def _totals(runs: Sequence[BacktestResult]) -> dict[str, Any]:
-    totals: dict[str, Any] = msgspec.to_builtins(add_up(trades_of(runs)))
-    return totals | msgspec.to_builtins(measure(runs))
+    return {**msgspec.to_builtins(add_up(trades_of(runs))), **msgspec.to_builtins(measure(runs))}
 
 
 def _exposed_ms(run: BacktestResult) -> int:

@@ -86,6 +86,9 @@ def compare_chart(runs: Sequence[BacktestResult], names: Sequence[str]) -> str:
 
 def _trades(graph: Any, run: BacktestResult) -> list[Any]:
     """By outcome the ways from entry to exit, the entries, and the exits, which a click on the legend hides together."""
+    # Thousands of marks would cover each other, so they are smaller, and let those below shine through.
+    size = min(12.0, max(5.0, 12 * (300 / max(len(run.trades), 1)) ** 0.5))
+    outline = {"color": "#ffffff", "width": 1 if size > 8 else 0}
     traces: list[Any] = []
     outcomes: list[tuple[str, str, Sequence[Trade | OpenTrade]]] = [
         ("won", _WON, [trade for trade in run.trades if trade.pnl_percentage > 0]),
@@ -100,7 +103,7 @@ def _trades(graph: Any, run: BacktestResult) -> list[Any]:
         entries, exits = np.array([trade.price_open for trade in trades]), np.array([price for _, price in ends])
         texts = [_hover(trade, when, price) for trade, (when, price) in zip(trades, ends, strict=True)]
         nowhere = np.full(len(trades), np.nan)  # parts one way from the next
-        marker = {"color": colour, "line": {"color": "#ffffff", "width": 1}}
+        marker = {"color": colour, "line": outline, "opacity": 1 if size > 8 else 0.6}
         marks = {"mode": "markers", "hovertext": texts, "hoverinfo": "text", "name": name, "legendgroup": name}
         arrows = ["triangle-up" if trade.position == "long" else "triangle-down" for trade in trades]
         traces += [
@@ -108,8 +111,8 @@ def _trades(graph: Any, run: BacktestResult) -> list[Any]:
                 x=np.column_stack((opened, closed, closed)).ravel(), y=np.column_stack((entries, exits, nowhere)).ravel(),
                 mode="lines", line={"color": colour, "width": 1.5}, hoverinfo="skip", name=name, legendgroup=name, showlegend=False,
             ),
-            graph.Scatter(x=closed, y=exits, marker={**marker, "symbol": "circle", "size": 8}, showlegend=False, **marks),
-            graph.Scatter(x=opened, y=entries, marker={**marker, "symbol": arrows, "size": 12}, showlegend=False, **marks),
+            graph.Scatter(x=closed, y=exits, marker={**marker, "symbol": "circle", "size": size * 2 / 3}, showlegend=False, **marks),
+            graph.Scatter(x=opened, y=entries, marker={**marker, "symbol": arrows, "size": size}, showlegend=False, **marks),
             # For the legend, which would else show the arrow of the first trade.
             graph.Scatter(
                 x=[None], y=[None], mode="markers", marker={"color": colour, "symbol": "square", "size": 10},
