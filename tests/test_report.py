@@ -33,7 +33,7 @@ from backtest_kit_mongo.runner import (
     run_backtest,
     synthetic_market,
 )
-from backtest_kit_mongo.runner.report import measure, profile_json, result_json, trades_frame, write_file
+from backtest_kit_mongo.runner.report import profile_json, result_json, statistics_of, trades_frame, write_file
 from backtest_kit_mongo.runner.report_candles import chart_candles, chart_step
 from backtest_kit_mongo.runner.report_html import MOST_ROWS, check_html, html_report, write_html
 from backtest_kit_mongo.runner.report_text import length_text, price_digits
@@ -131,7 +131,7 @@ def test_json_has_the_fields_of_the_contract():
         for trade in result.trades
     ]
     assert {trade["closeReason"] for trade in content["trades"]} == {"take_profit", "stop_loss", "time_expired"}
-    assert content["totals"] == msgspec.to_builtins(result.totals) | msgspec.to_builtins(measure(result))
+    assert content["totals"] == msgspec.to_builtins(result.totals) | msgspec.to_builtins(statistics_of(result))
     (run,) = content["runs"]
     assert run["totals"] == content["totals"]
     assert (run["startTimestamp"], run["endTimestamp"], run["minutes"]) == (START, START + 10 * DAY, 14_400)
@@ -176,13 +176,13 @@ def test_statistics(finished):
         id="left", symbol="BTCUSDT", strategy_name="hand", position="short", price_open=100.0, open_timestamp=START + 95 * MINUTE,
         current_price=100.0, pnl_percentage=-0.1,
     )  # fmt: skip
-    statistics = measure(finished(trades_with(profits), open_trade=left))
+    statistics = statistics_of(finished(trades_with(profits), open_trade=left))
     assert statistics.profit_factor == pytest.approx(5 / 2)
     assert statistics.sharpe_ratio == pytest.approx(0.6 / np.std(profits, ddof=1))
     assert statistics.longest_losing_streak == 2
     assert statistics.average_minutes_held == 10.0
     assert statistics.exposure_percentage == pytest.approx(55.0)  # five times ten minutes, and the last five, of a hundred
-    assert measure([finished([]), finished(trades_with(profits))]).exposure_percentage == pytest.approx(25.0)
+    assert statistics_of([finished([]), finished(trades_with(profits))]).exposure_percentage == pytest.approx(25.0)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_statistics(finished):
 )
 def test_statistics_that_do_not_exist_are_null(finished, profits, factor, sharpe, streak):
     result = finished(trades_with(profits))
-    statistics = measure(result)
+    statistics = statistics_of(result)
     assert (statistics.profit_factor, statistics.sharpe_ratio, statistics.longest_losing_streak) == (factor, sharpe, streak)
     totals = json.loads(result_json(result))["totals"]
     assert (totals["profitFactor"], totals["sharpeRatio"]) == (factor, sharpe)
@@ -204,7 +204,7 @@ def test_no_runs_at_all():
 
 
 def test_only_results_are_reported(quiet):
-    for function in (result_json, trades_frame, measure, html_report):
+    for function in (result_json, trades_frame, statistics_of, html_report):
         with pytest.raises(InvalidTypeError, match="BacktestResults, got str"):
             function([quiet, "result"])
 

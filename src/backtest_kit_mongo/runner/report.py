@@ -18,7 +18,7 @@ from ..whole_file import check_target, replacing
 from .clock import MINUTE_MS
 from .result import BacktestResult, Trade, add_up
 
-__all__ = ["Results", "Statistics", "measure", "ordered", "profile_json", "result_json", "trades_frame", "trades_of", "write_file"]
+__all__ = ["Results", "Statistics", "ordered", "profile_json", "result_json", "statistics_of", "trades_frame", "trades_of", "write_file"]
 
 Results = BacktestResult | Iterable[BacktestResult]
 
@@ -40,7 +40,7 @@ class Statistics(msgspec.Struct, frozen=True, rename="camel"):
     exposure_percentage: float
 
 
-def measure(results: Results) -> Statistics:
+def statistics_of(results: Results) -> Statistics:
     """The statistics over all trades of ``results``."""
     runs = ordered(results)
     trades = trades_of(runs)
@@ -172,7 +172,7 @@ def _place(trade: Trade) -> tuple[Any, ...]:
 
 
 def _totals(runs: Sequence[BacktestResult]) -> dict[str, Any]:
-    return {**msgspec.to_builtins(add_up(trades_of(runs))), **msgspec.to_builtins(measure(runs))}
+    return {**msgspec.to_builtins(add_up(trades_of(runs))), **msgspec.to_builtins(statistics_of(runs))}
 
 
 def _exposed_ms(run: BacktestResult) -> int:

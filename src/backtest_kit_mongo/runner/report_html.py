@@ -16,7 +16,7 @@ from ..profiling import Report
 from ..tables import LEGEND, Table, domain_tables, headline
 from ..whole_file import check_target
 from .clock import MINUTE_MS
-from .report import Results, measure, ordered, trades_of, write_file
+from .report import Results, ordered, statistics_of, trades_of, write_file
 from .report_candles import chart_candles, chart_step
 from .report_charts import compare_chart, run_chart
 from .report_text import length_text, percent_text, price_digits, ratio_text, reason_text, time_text
@@ -93,7 +93,7 @@ def _together(runs: Sequence[BacktestResult], shown: Sequence[int]) -> Mapping[s
     columns = ("run", "exchange", "frame", "from (UTC)", "to (UTC)", "trades", "won", "profit", "max drawdown", "profit factor")
     rows = []
     for run in runs:
-        totals, factor = run.totals, measure(run).profit_factor
+        totals, factor = run.totals, statistics_of(run).profit_factor
         rows.append(
             [
                 Cell(_title(run)),
@@ -135,7 +135,7 @@ def _run(run: BacktestResult, candles: Any) -> Mapping[str, Any]:
 def _facts(runs: Sequence[BacktestResult]) -> list[tuple[str, str, str]]:
     """Name, value and explanation of each total; all but the first few are nothing without trades."""
     trades = trades_of(runs)
-    totals, statistics = add_up(trades), measure(runs)
+    totals, statistics = add_up(trades), statistics_of(runs)
     left = [run.open_trade for run in runs if run.open_trade is not None]
     reasons = Counter(trade.close_reason for trade in trades)
     facts = [
