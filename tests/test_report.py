@@ -274,10 +274,9 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_an_error_of_ours(tmp_path):
-    with pytest.raises(InvalidValueError, match=r"cannot be written: File name too long"):
-        write_file(tmp_path / ("n" * 300), b"")
-    with pytest.raises(StorageError, match=r"cannot be written: File name too long"):  # of the temporary file
-        write_file(tmp_path / ("n" * 250), b"")
+    for length in (300, 250):  # the second one is a name for a file, but not for its temporary one
+        with pytest.raises(StorageError, match=r"cannot be written: File name too long"):
+            write_file(tmp_path / ("n" * length), b"")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,7 +15,7 @@ __all__ = ["check_target", "replacing"]
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:
-    """``path`` if a file can be written there, one that is there already included; InvalidValueError says why not.
+    """``path`` if a file can be written there, one that is there already included; InvalidValueError or StorageError says why not.
 
     For use before the work whose outcome the file is to hold.
     """
@@ -24,7 +24,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
         if problem := _problem(target):
             raise InvalidValueError(f"{target} cannot be written: {problem}")
     except OSError as error:  # such as a name that is too long
-        raise InvalidValueError(f"{target} cannot be written: {error.strerror or error}") from error
+        raise StorageError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
 
 
