@@ -164,7 +164,11 @@ def test_json_of_several_runs_does_not_depend_on_their_order(finished):
         ("a", "march"),
         ("b", "march"),
     ]
-    assert [trade["pnlPercentage"] for trade in content["trades"]] == [1.0, 1.0, 1.0, -2.0, 0.25, 0.5]
+    assert (
+        [trade["pnlPercentage"] for trade in content["trades"]]
+        == [1.0, 1.0, 1.0, -2.0, 0.25, 0.5]
+        == list(trades_frame(runs)["pnlPercentage"])
+    )
     assert content["totals"]["trades"] == 6
     assert content["totals"]["pnlPercentage"] == pytest.approx(1.75)
     assert content["totals"]["maxDrawdownPercentage"] == pytest.approx(2.0)
@@ -183,6 +187,8 @@ def test_statistics(finished):
     assert statistics.average_minutes_held == 10.0
     assert statistics.exposure_percentage == pytest.approx(55.0)  # five times ten minutes, and the last five, of a hundred
     assert statistics_of([finished([]), finished(trades_with(profits))]).exposure_percentage == pytest.approx(25.0)
+    outlasting = finished([trade(opened=-30, closed=20), trade(opened=90, closed=500)])  # only what is in the window counts
+    assert statistics_of(outlasting).exposure_percentage == pytest.approx(30.0)
 
 
 @pytest.mark.parametrize(
