@@ -25,7 +25,9 @@ def test_source_distribution_holds_the_sources_of_the_core(tmp_path):
     with tarfile.open(archive) as tar:
         packed = {name.partition("/")[2] for name in tar.getnames()}
     wanted = [
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "src").rglob("*") if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".typed")
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "src").rglob("*")
+        if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".typed", ".jinja")
     ]
     assert len(wanted) > 40
     assert set(wanted) <= packed
