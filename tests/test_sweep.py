@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -155,7 +154,7 @@ def test_results_are_those_of_single_runs_whatever_the_number_of_workers(market,
     one = sweep(file, GRID, symbols=["BTCUSDT", "ETHUSDT"], workers=1, progress=lambda *counts: drawn.append(counts))
     two = sweep(file, GRID, symbols=["BTCUSDT", "ETHUSDT"], workers=2)
     assert one.to_json() == two.to_json()
-    assert drawn == [(done, 8) for done in range(1, 9)]
+    assert drawn == [(done, 8) for done in range(9)]
     assert [(run.symbol, *run.parameters.values()) for run in one.runs] == [
         (symbol, every, side) for symbol in ("BTCUSDT", "ETHUSDT") for every in (3, 5) for side in ("long", "short")
     ]
@@ -184,6 +183,17 @@ def test_runs_have_records_of_their_own(market, file):
     before = database["session-items"].count_documents({})
     assert sweep(file, {"EVERY": [5, 3], "SIDE": ["short"]}, frame_name="march").runs[1].frame_name == result.runs[1].frame_name
     assert database["session-items"].count_documents({}) == before
+
+
+def test_a_sweep_with_the_stores_of_a_backtest(settings, file, tmp_path):
+    """Sessions in files that the processes share, rows in the memory of each."""
+    results = []
+    for mode in ("", "backtest"):
+        kit.setup(settings, mode=mode, CC_DUMP_DIR=tmp_path / "dump")
+        import_candles(synthetic_market(0, MINUTES, START), "BTCUSDT")
+        results.append(sweep(file, GRID, workers=2))
+    assert results[0] == results[1]
+    assert len({run.frame_name for run in results[1].runs if any(tmp_path.glob(f"dump/**/*{run.frame_name}*"))}) == 4
 
 
 def test_nothing_of_the_file_stays_behind(market, file):
@@ -225,6 +235,7 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(market, file):
         ({}, {"symbols": "BTCUSDT"}, "list of names"),
         ({}, {"symbols": ["BTCUSDT", "XRPUSDT"]}, "XRPUSDT"),
         ({}, {"workers": 0}, "from 1 on"),
+        ({}, {"frame_name": ""}, "frame_name"),
         ({}, {"strategy_name": "other"}, "no strategy 'other'"),
     ],
     ids=lambda value: str(value)[:30],
@@ -262,11 +273,11 @@ def test_resume_takes_what_is_finished(market, file):
     first = sweep(file, {"EVERY": [3, 5], "TROUBLE": ["none", "raise"]}, workers=2)
     counts = []
     again = sweep(file, {"EVERY": [3, 5, 7], "TROUBLE": ["none"]}, workers=1, resume=True, progress=lambda *each: counts.append(each))
-    assert counts == [(3, 3)]
+    assert counts == [(2, 3), (3, 3)]
     assert again.runs[:2] == (first.runs[0], first.runs[2])
     file.write_text(STRATEGY + "\n# changed")
     sweep(file, {"EVERY": [3]}, workers=1, resume=True, progress=lambda *each: counts.append(each))
-    assert counts == [(3, 3), (1, 1)]
+    assert counts == [(2, 3), (3, 3), (0, 1), (1, 1)]
 
 
 def session(path, *arguments):
@@ -321,15 +332,19 @@ def test_any_executor_of_processes_does(market, file):
         assert sweep(file, GRID, executor=pool) == sweep(file, GRID, workers=1)
 
 
-def test_a_dask_cluster_gives_the_same(market, file):
+def test_a_dask_cluster_gives_the_same(market, settings, file):
     """A scheduler and two workers, each with two threads: their runs must not meet either."""
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None, silence_logs=50) as cluster,
         cluster_executor(cluster.scheduler_address) as executor,
     ):
-        assert sweep(file, GRID, executor=executor) == sweep(file, GRID, workers=1)
-    assert threading.active_count() < 50
+        result = sweep(file, GRID, workers=1)
+        assert sweep(file, GRID, executor=executor) == result
+        servers = ("--mongo", settings["CC_MONGO_CONNECTION_STRING"], "--redis-host", settings["CC_REDIS_HOST"])
+        grid = [option for name, values in GRID.items() for option in ("--grid", f"{name}={','.join(map(str, values))}")]
+        command(str(file), *grid, *servers, "--cluster", cluster.scheduler_address, "--json", str(file.with_name("out.json")))
+        assert file.with_name("out.json").read_bytes() == result.to_json()
 
 
 def test_a_cluster_that_is_not_there():

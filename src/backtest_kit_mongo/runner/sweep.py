@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from os import PathLike
 from pathlib import Path
@@ -35,7 +35,7 @@ from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from .candle_import import choose_window
 from .parameters import Scalar, check_parameters, given_parameters
 from .run import run_backtest
-from .strategy import clear_strategies, find_strategy, list_strategies, restore_strategies
+from .strategy import check_name, clear_strategies, find_strategy, list_strategies, restore_strategies
 from .strategy_file import describe, load_strategy_file
 from .sweep_result import SweepResult, SweepRun
 
@@ -108,13 +108,15 @@ def sweep(
         raise InvalidValueError(f"workers must be an int from 1 on, got {workers!r}")
     if isinstance(symbols, str) or not symbols:
         raise InvalidTypeError('symbols must be a list of names, such as ["BTCUSDT"]')
+    for what, value in (("exchange_name", exchange_name), ("frame_name", frame_name)):
+        check_name(what, value)
     _check_grid(grid)
     with _loaded(strategy_file, {}) as known:
         name = find_strategy(strategy_name).name
         typed = {key: [check_parameters({key: value}, known)[key] for value in values] for key, values in grid.items()}
     settings = _Settings(
         home=_process(),
-        config=config,
+        config=msgspec.structs.replace(config, CC_EMBEDDED=False),  # this process owns the servers, the others only connect
         strategy_file=str(Path(strategy_file).resolve()),
         strategy_name=name,
         exchange_name=exchange_name,
@@ -130,6 +132,8 @@ def sweep(
     ]
     runs: dict[int, SweepRun] = _stored(tasks) if resume else {}
     left = {index: task for index, task in enumerate(tasks) if index not in runs}
+    if progress is not None:
+        progress(len(runs), len(tasks))
     finished = _in_processes(left, workers or _cores()) if executor is None else _on(executor, left)
     with closing(finished):
         for index, run in finished:
@@ -164,8 +168,12 @@ def _digest(value: object) -> str:
 
 def _stored(tasks: Sequence[_Task]) -> dict[int, SweepRun]:
     """What earlier sweeps have finished."""
-    rows = PersistMeasureAdapter.read_many([(_BUCKET, task.key) for task in tasks])
-    return {index: msgspec.convert(row["data"], SweepRun) for index, row in enumerate(rows) if row is not None}
+    runs = {}
+    for index, row in enumerate(PersistMeasureAdapter.read_many([(_BUCKET, task.key) for task in tasks])):
+        if row is not None:
+            with suppress(msgspec.ValidationError):  # of another version of this library: run it again
+                runs[index] = msgspec.convert(row["data"], SweepRun)
+    return runs
 
 
 def _process() -> tuple[str, int]:
@@ -266,8 +274,9 @@ def _run(task: _Task) -> SweepRun:
         try:
             default_registry.configure(settings.config)
             default_registry.install()
-            for name in SLOTS:
-                adapter_of(DOMAINS[name]).use_memory()
+            for name, kind in settings.config.CC_STORES.items():
+                if name in SLOTS or kind == "memory":  # new, so that what the last run left goes
+                    adapter_of(DOMAINS[name]).use_memory()
             with _loaded(settings.strategy_file, task.parameters):
                 result = run_backtest(
                     task.symbol,
