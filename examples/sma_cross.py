@@ -1,6 +1,7 @@
 """Moving-average crossover: long when the fast average crosses above the slow one, short when it crosses below.
 
     backtest-kit-mongo run examples/sma_cross.py --backtest --entry --csv BTCUSDT-1m.csv.gz
+    backtest-kit-mongo sweep examples/sma_cross.py --grid FAST=6,12,24 --grid SLOW=48,96
 
 An example of how a strategy is written, not of one that earns money.
 """
@@ -8,10 +9,10 @@ An example of how a strategy is written, not of one that earns money.
 from datetime import datetime
 from typing import Any
 
-from backtest_kit_mongo.runner import add_strategy, get_candles
+from backtest_kit_mongo.runner import add_strategy, get_candles, parameter
 
-FAST, SLOW = 12, 48  # 5m candles: one hour and four hours
-TAKE_PROFIT, STOP_LOSS = 1.2, 0.8  # percent of the price
+FAST, SLOW = parameter("FAST", 12), parameter("SLOW", 48)  # 5m candles: one hour and four hours
+TAKE_PROFIT, STOP_LOSS = parameter("TAKE_PROFIT", 1.2), parameter("STOP_LOSS", 0.8)  # percent of the price
 LIFETIME = 8 * 60  # minutes
 
 

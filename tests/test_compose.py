@@ -20,12 +20,14 @@ SERVICE = {
     "build": str,
     "command": list,
     "depends_on": dict,
+    "env_file": list,
     "environment": dict,
     "healthcheck": dict,
     "image": str,
     "init": bool,
     "ports": list,
     "restart": str,
+    "stop_grace_period": str,
     "volumes": list,
 }
 HEALTHCHECK = {"test": list, "interval": str, "timeout": str, "retries": int, "start_period": str}
@@ -107,8 +109,22 @@ def test_the_runner_gets_settings_that_the_library_takes(compose):
     assert config.CC_REDIS_HOST in compose["services"]
     assert f"//{config.CC_REDIS_HOST}" not in config.CC_MONGO_CONNECTION_STRING
     assert "//mongodb:27017/" in config.CC_MONGO_CONNECTION_STRING
-    assert {"MODE", "STRATEGY_FILE", "ENTRY", "SYMBOL"} <= set(environment)
     assert (ROOT / environment["STRATEGY_FILE"]).is_file()
+
+
+def test_the_runner_gets_what_the_entry_point_reads(compose):
+    read = set(re.findall(r"\$\{([A-Z_]+):-", ENTRYPOINT.read_text()))
+    assert read == {name for name in compose["services"]["runner"]["environment"] if not name.startswith("CC_")}
+    assert compose["services"]["runner"]["env_file"] == [{"path": ".env", "required": False}]
+
+
+def test_a_run_that_trades_is_restarted_and_may_finish_its_minute(compose):
+    runner = compose["services"]["runner"]
+    assert runner["restart"] == "no"
+    assert int(runner["stop_grace_period"].removesuffix("s")) > 60
+    assert runner["init"], "signals must reach the command, which is not made to be process 1"
+    again = interpolated(yaml.safe_load(TEXT), {"RESTART": "unless-stopped"})["services"]["runner"]
+    assert again["restart"] == again["environment"]["RESTART"] == "unless-stopped"
 
 
 # --- the image ---
@@ -143,21 +159,39 @@ def entry(tmp_path, *arguments, **environment):
         ({}, ["--symbol", "BTCUSDT"]),
         ({"MODE": "backtest", "ENTRY": "1"}, ["--symbol", "BTCUSDT", "--entry"]),
         ({"SYMBOL": "ETHUSDT", "CSV": "my candles.csv"}, ["--symbol", "ETHUSDT", "--csv", "my candles.csv"]),
-        ({"MODE": "", "ENTRY": "", "SYMBOL": "", "CSV": ""}, ["--symbol", "BTCUSDT"]),
+        (
+            {"STRATEGY": "my strategy", "FRAME": "2023-03-01:2023-03-21"},
+            ["--symbol", "BTCUSDT", "--strategy", "my strategy", "--frame", "2023-03-01:2023-03-21"],
+        ),
+        (
+            {"MODE": "paper", "EXCHANGE": "e", "EXCHANGE_URL": "http://e:1"},
+            ["--symbol", "BTCUSDT", "--exchange", "e", "--exchange-url", "http://e:1"],
+        ),
+        (
+            {"MODE": "live", "BROKER": "ccxt", "ENTRY": "1", "RESTART": "unless-stopped"},
+            ["--symbol", "BTCUSDT", "--broker", "ccxt", "--entry"],
+        ),
+        (dict.fromkeys(("MODE", "ENTRY", "SYMBOL", "CSV", "STRATEGY", "EXCHANGE", "FRAME", "BROKER"), ""), ["--symbol", "BTCUSDT"]),
     ],
-    ids=["default", "entry", "symbol and csv", "empty is unset"],
+    ids=["default", "entry", "symbol and csv", "strategy and frame", "paper", "live", "empty is unset"],
 )
 def test_the_environment_becomes_arguments(tmp_path, environment, arguments):
     found = entry(tmp_path, STRATEGY_FILE="my strategy.py", **environment)
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.splitlines() == ["run", "my strategy.py", "--backtest", *arguments]
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.splitlines() == ["run", "my strategy.py", f"--{environment.get('MODE') or 'backtest'}", *arguments]
+
+
+def test_a_run_that_trades_and_stays_down_after_a_crash_is_warned_about(tmp_path):
+    found = entry(tmp_path, STRATEGY_FILE="x.py", MODE="live", RESTART="no")
+    assert found.returncode == 0
+    assert found.stderr.startswith("warning: MODE=live")
 
 
 def test_arguments_of_the_container_replace_the_environment(tmp_path):
     assert entry(tmp_path, "doctor", "--json", MODE="backtest").stdout.splitlines() == ["doctor", "--json"]
 
 
-@pytest.mark.parametrize("environment", [{"MODE": "live", "STRATEGY_FILE": "x.py"}, {}], ids=["mode", "no strategy"])
+@pytest.mark.parametrize("environment", [{"MODE": "walker", "STRATEGY_FILE": "x.py"}, {}], ids=["mode", "no strategy"])
 def test_what_cannot_be_run_is_refused(tmp_path, environment):
     found = entry(tmp_path, **environment)
     assert (found.returncode, found.stdout) == (2, "")

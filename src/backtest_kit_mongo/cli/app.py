@@ -15,6 +15,7 @@ from .doctor import doctor
 from .export import export
 from .run import run
 from .stats import show_stats
+from .sweep import sweep_parameters
 
 __all__ = ["app"]
 
@@ -49,6 +50,7 @@ def _all(
 
 
 add(app, "run", run)
+add(app, "sweep", sweep_parameters)
 add(app, "doctor", doctor)
 add(app, "flush-cache", flush_cache)
 add(candles, "import", import_file)

@@ -12,11 +12,14 @@ from .history import get_candles, get_raw_candles
 from .klines import read_klines
 from .live import Live
 from .market import Gap, find_gaps, synthetic_market
+from .parameters import parameter
 from .result import BacktestResult, OpenTrade, Totals, Trade
 from .risk import Risk, RiskRequest, add_risk, clear_risks, list_risks
 from .run import Backtest, run_backtest
 from .strategy import BadSignalError, Callbacks, Event, Strategy, StrategyError, add_strategy, clear_strategies, list_strategies
 from .strategy_file import load_strategy_file
+from .sweep import sweep
+from .sweep_result import SweepResult, SweepRun
 
 __all__ = [
     "CANDLE_DTYPE",
@@ -42,6 +45,8 @@ __all__ = [
     "RunHandle",
     "Strategy",
     "StrategyError",
+    "SweepResult",
+    "SweepRun",
     "Totals",
     "Trade",
     "activate_scheduled",
@@ -73,10 +78,12 @@ __all__ = [
     "list_risks",
     "list_strategies",
     "load_strategy_file",
+    "parameter",
     "pause",
     "read_klines",
     "resume",
     "run_backtest",
     "stop",
+    "sweep",
     "synthetic_market",
 ]

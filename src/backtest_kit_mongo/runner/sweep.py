@@ -1,0 +1,329 @@
+"""Many backtests of one strategy file, one for each combination of parameters, side by side in processes.
+
+Each run has a frame name of its own, derived from its parameters, and with it records of its own: Session, Recent and all that
+is kept by signal id. The contracts whose keys hold no frame (``SLOTS``) can serve one run at a time; they are there to go on with
+a run after a crash, which no backtest does, so each run of a sweep keeps them in the memory of its process. Measure is shared on
+purpose: what one run has asked of a service, another need not ask again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager, suppress
+from multiprocessing.connection import Connection
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from .. import PersistMeasureAdapter
+from ..adapters import adapter_of, default_registry
+from ..config import Config
+from ..domains import DOMAINS
+from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
+from .candle_import import choose_window
+from .parameters import Scalar, check_parameters, given_parameters
+from .run import run_backtest
+from .strategy import check_name, clear_strategies, find_strategy, list_strategies, restore_strategies
+from .strategy_file import describe, load_strategy_file
+from .sweep_result import SweepResult, SweepRun
+
+__all__ = ["SLOTS", "sweep"]
+
+SLOTS: Final = ("signal", "schedule", "strategy", "risk", "interval")
+"""The contracts that each run of a sweep keeps in memory."""
+
+_BUCKET: Final = "sweep"
+_GRACE_SECONDS: Final = 10.0
+
+
+class _Settings(msgspec.Struct, frozen=True):
+    """What all runs of a sweep have in common. ``home`` is the process that ordered them."""
+
+    home: tuple[str, int]
+    config: Config
+    strategy_file: str
+    strategy_name: str
+    exchange_name: str
+    costs: dict[str, float]
+
+
+class _Task(msgspec.Struct, frozen=True):
+    settings: _Settings
+    symbol: str
+    parameters: dict[str, Scalar]
+    frame_name: str
+    start_ms: int
+    end_ms: int
+    key: str  # of the finished run in the Measure contract
+
+    def finished(self, **outcome: Any) -> SweepRun:
+        return SweepRun(self.symbol, self.parameters, self.frame_name, self.start_ms, self.end_ms, **outcome)
+
+
+def sweep(
+    strategy_file: str | PathLike[str],
+    grid: Mapping[str, Sequence[object]],
+    *,
+    symbols: Sequence[str] = ("BTCUSDT",),
+    strategy_name: str | None = None,
+    exchange_name: str = "binance",
+    frame_name: str = "backtest",
+    start_ms: int | None = None,
+    end_ms: int | None = None,
+    fee_percent: float = 0.1,
+    slippage_percent: float = 0.1,
+    stake_usd: float = 100.0,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> SweepResult:
+    """Backtest a strategy file with every combination of ``grid`` (the values of each ``parameter``) for every symbol.
+
+    ``workers`` processes (default: one for each core that this process may use) share the runs, or the processes of ``executor``
+    do (see ``cluster_executor``). The result does not depend on their number. They use the settings of this process, with which
+    ``setup`` must have been called, and the candles that are stored. A parameter that the file does not have, a value of another
+    type, a missing candle window are errors before the first run; a run that fails is a row with its error.
+
+    ``resume=True`` takes the runs that an earlier sweep over the same file, parameters, window and costs has finished in this
+    database from there. ``progress`` is called with (runs finished, all runs). Other arguments are those of ``run_backtest``.
+    A program that calls this does so below ``if __name__ == "__main__":``, since each process imports it first.
+    """
+    config = default_registry.mongo.config
+    if config.CC_STORES["candle"] in ("memory", "dummy"):
+        raise InvalidValueError("candles in the memory of this process are not seen by others", hint='setup(stores={"candle": "mongo"})')
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise InvalidValueError(f"workers must be an int from 1 on, got {workers!r}")
+    if isinstance(symbols, str) or not symbols:
+        raise InvalidTypeError('symbols must be a list of names, such as ["BTCUSDT"]')
+    for what, value in (("exchange_name", exchange_name), ("frame_name", frame_name)):
+        check_name(what, value)
+    _check_grid(grid)
+    with _loaded(strategy_file, {}) as known:
+        name = find_strategy(strategy_name).name
+        typed = {key: [check_parameters({key: value}, known)[key] for value in values] for key, values in grid.items()}
+    settings = _Settings(
+        home=_process(),
+        config=msgspec.structs.replace(config, CC_EMBEDDED=False),  # this process owns the servers, the others only connect
+        strategy_file=str(Path(strategy_file).resolve()),
+        strategy_name=name,
+        exchange_name=exchange_name,
+        costs={"fee_percent": fee_percent, "slippage_percent": slippage_percent, "stake_usd": stake_usd},
+    )
+    windows = {symbol: choose_window(symbol, exchange_name, start_ms, end_ms)[:2] for symbol in dict.fromkeys(symbols)}
+    combinations = [dict(zip(typed, values, strict=True)) for values in itertools.product(*typed.values())]
+    contents = Path(strategy_file).read_bytes()
+    tasks = [
+        _task(settings, symbol, parameters, frame_name, window, contents)
+        for symbol, window in windows.items()
+        for parameters in combinations
+    ]
+    runs: dict[int, SweepRun] = _stored(tasks) if resume else {}
+    left = {index: task for index, task in enumerate(tasks) if index not in runs}
+    if progress is not None:
+        progress(len(runs), len(tasks))
+    finished = _in_processes(left, workers or _cores()) if executor is None else _on(executor, left)
+    with closing(finished):
+        for index, run in finished:
+            runs[index] = run
+            if progress is not None:
+                progress(len(runs), len(tasks))
+    return SweepResult(name, exchange_name, tuple(runs[index] for index in range(len(tasks))))
+
+
+def _check_grid(grid: Mapping[str, Sequence[object]]) -> None:
+    if not isinstance(grid, Mapping):
+        raise InvalidTypeError(f'grid must be a dict such as {{"FAST": [6, 12]}}, got {type(grid).__name__}')
+    for name, values in grid.items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise InvalidTypeError(f"grid: the values of {name!r} must be a list with at least one, got {values!r}")
+        if any(value in values[:index] for index, value in enumerate(values)):
+            raise InvalidValueError(f"grid: {name!r} has a value twice")
+
+
+def _task(
+    settings: _Settings, symbol: str, parameters: dict[str, Scalar], frame_name: str, window: tuple[int, int], contents: bytes
+) -> _Task:
+    digest = _digest(sorted(parameters.items()))
+    order = (settings.strategy_name, settings.exchange_name, settings.costs, symbol, parameters, frame_name, window)
+    key = _digest([hashlib.sha256(contents).hexdigest(), *order])
+    return _Task(settings, symbol, parameters, f"{frame_name}.{digest[:12]}", *window, key)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
+
+
+def _stored(tasks: Sequence[_Task]) -> dict[int, SweepRun]:
+    """What earlier sweeps have finished."""
+    runs = {}
+    for index, row in enumerate(PersistMeasureAdapter.read_many([(_BUCKET, task.key) for task in tasks])):
+        if row is not None:
+            with suppress(msgspec.ValidationError):  # of another version of this library: run it again
+                runs[index] = msgspec.convert(row["data"], SweepRun)
+    return runs
+
+
+def _process() -> tuple[str, int]:
+    return socket.gethostname(), os.getpid()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# --- the side of the caller ---
+
+
+def _in_processes(tasks: Mapping[int, _Task], workers: int) -> Generator[tuple[int, SweepRun], None, None]:
+    left = dict(tasks)
+    while left:
+        try:
+            with _pool(min(workers, len(left))) as pool:
+                for index, run in _on(pool, left):
+                    del left[index]
+                    yield index, run
+        except BrokenProcessPool:
+            # A process died, and runs are begun in their order: one of these was it. Alone, it shows.
+            for index in list(left)[:workers]:
+                yield index, _alone(left.pop(index))
+
+
+def _on(executor: Executor, tasks: Mapping[int, _Task]) -> Generator[tuple[int, SweepRun], None, None]:
+    """Runs in the order in which they finish."""
+    # Ctrl+C goes to all processes of a terminal, but is meant for this one: those that are started here inherit the blocked signal.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        futures = {executor.submit(_run, task): index for index, task in tasks.items()}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _alone(task: _Task) -> SweepRun:
+    try:
+        with _pool(1) as pool:
+            [(_, run)] = _on(pool, {0: task})
+            return run
+    except BrokenProcessPool:
+        return task.finished(
+            error="the process of this run died; its last words are on stderr\n"
+            '  hint: a program that calls sweep() does so below if __name__ == "__main__":'
+        )
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that stop when this block is left by an error or Ctrl+C, and when this process dies."""
+    context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of threads that it does not have
+    reader, writer = context.Pipe(duplex=False)
+    with closing(reader), closing(writer):
+        pool = ProcessPoolExecutor(workers, context, _obey, (reader,))
+        try:
+            yield pool
+        except BaseException:
+            writer.close()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+# --- the side of the processes ---
+
+_stop = threading.Event()
+_one_at_a_time = threading.Lock()  # strategies, parameters and stores are those of the whole process
+
+
+class _Stopped(BaseException):
+    """The sweep was interrupted: no failure of this run."""
+
+
+def _obey(reader: Connection) -> None:
+    threading.Thread(target=_watch, args=(reader,), daemon=True).start()
+
+
+def _watch(reader: Connection) -> None:
+    reader.poll(None)  # nothing is ever sent; the pipe ends when the caller closes it, or dies
+    _stop.set()
+    _one_at_a_time.acquire(timeout=_GRACE_SECONDS)  # until the run looks up, or is stuck
+    os._exit(130)
+
+
+def _run(task: _Task) -> SweepRun:
+    settings = task.settings
+    if settings.home == _process():
+        raise InvalidTypeError("sweep() needs an executor of other processes", hint="ProcessPoolExecutor, or a cluster of Dask")
+    with _one_at_a_time:
+        try:
+            default_registry.configure(settings.config)
+            default_registry.install()
+            for name, kind in settings.config.CC_STORES.items():
+                if name in SLOTS or kind == "memory":  # new, so that what the last run left goes
+                    adapter_of(DOMAINS[name]).use_memory()
+            with _loaded(settings.strategy_file, task.parameters):
+                result = run_backtest(
+                    task.symbol,
+                    settings.strategy_name,
+                    exchange_name=settings.exchange_name,
+                    frame_name=task.frame_name,
+                    start_ms=task.start_ms,
+                    end_ms=task.end_ms,
+                    progress=_check_stop,
+                    **settings.costs,
+                )
+            run = task.finished(totals=result.totals)
+            note = {"id": task.key, "data": msgspec.to_builtins(run), "removed": False}
+            PersistMeasureAdapter.write_measure_data(note, _BUCKET, task.key, task.end_ms)
+        except BacktestKitError as error:
+            return task.finished(error="\n  ".join([str(error), *getattr(error, "__notes__", ())]))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other runs go on
+            return task.finished(error=f"unexpected {describe(error)}")
+        return run
+
+
+def _check_stop(done: int, total: int) -> None:
+    if _stop.is_set():
+        raise _Stopped
+
+
+@contextmanager
+def _loaded(strategy_file: str | PathLike[str], given: Mapping[str, object]) -> Iterator[Mapping[str, Scalar]]:
+    """A strategy file with these parameters, and nothing of it, or of modules beside it, afterwards."""
+    strategies, modules = list_strategies(), set(sys.modules)
+    clear_strategies()
+    try:
+        with given_parameters(given) as known:
+            load_strategy_file(strategy_file)
+            yield known
+    finally:
+        restore_strategies(strategies)
+        for name in set(sys.modules) - modules:
+            if _beside(name, Path(strategy_file).resolve().parent):
+                del sys.modules[name]
+
+
+def _beside(name: str, folder: Path) -> bool:
+    """Whether a module is the user's own source next to the strategy: it may have asked for parameters when it was imported."""
+    file = getattr(sys.modules[name], "__file__", None)
+    if not isinstance(file, str) or not file.endswith(".py") or name.partition(".")[0] == __name__.partition(".")[0]:
+        return False
+    path = Path(file).resolve()
+    installed = any(path.is_relative_to(prefix) for prefix in {sys.prefix, sys.base_prefix}) or "site-packages" in path.parts
+    return path.is_relative_to(folder) and not installed

@@ -1,0 +1,109 @@
+"""Signals to a real process: the first one asks, the second one stops."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from backtest_kit_mongo.errors import InvalidValueError
+from backtest_kit_mongo.runner.interrupts import stopping
+
+CHILD = """
+import logging, sys, threading, time
+from backtest_kit_mongo.runner.interrupts import stopping
+
+logging.basicConfig(level=logging.INFO)
+stop = threading.Event()
+try:
+    with stopping(stop):
+        print("ready", flush=True)
+        while not stop.wait(0.001):
+            pass
+        print("finishing", flush=True)
+        {finish}
+        print("finished", flush=True)
+    print("ended", flush=True)
+    {after}
+except KeyboardInterrupt:
+    print("at once", flush=True)
+"""
+
+
+@pytest.fixture
+def child():
+    processes = []
+
+    def start(finish="pass", after="pass"):
+        process = subprocess.Popen(
+            [sys.executable, "-c", CHILD.format(finish=finish, after=after)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        processes.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def ended(process):
+    output, errors = process.communicate(timeout=20)
+    return process.returncode, output.split(), errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_lets_it_finish(child, number):
+    process = child()
+    process.send_signal(number)
+    code, output, errors = ended(process)
+    assert (code, output) == (0, ["finishing", "finished", "ended"])
+    assert errors.count("finishing the minute; press Ctrl+C again to stop at once") == 1
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)])
+def test_the_second_signal_stops_at_once(child, numbers):
+    process = child(finish="time.sleep(60)")
+    process.send_signal(numbers[0])
+    assert process.stdout.readline() == "finishing\n"
+    begin = time.monotonic()
+    process.send_signal(numbers[1])
+    code, output, errors = ended(process)
+    assert (code, output) == (0, ["at", "once"])
+    assert time.monotonic() - begin < 10
+    assert "Traceback" not in errors
+
+
+def test_handlers_come_back(child):
+    process = child(after="print('after', flush=True); time.sleep(60)")
+    process.send_signal(signal.SIGINT)
+    while process.stdout.readline() != "after\n":
+        pass
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == -signal.SIGTERM
+
+
+def test_it_is_for_the_main_thread():
+    found = []
+
+    def work():
+        with pytest.raises(InvalidValueError, match="main thread"), stopping(threading.Event()):
+            found.append("inside")
+        found.append("refused")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == ["refused"]
+
+
+def test_without_a_signal_nothing_is_left():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), threading.active_count()
+    stop = threading.Event()
+    with stopping(stop):
+        assert signal.getsignal(signal.SIGINT) is not before[0]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), threading.active_count()) == before
+    assert not stop.is_set()
