@@ -37,8 +37,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="FROM:TO",
             show_default=False,
-            help="The window to replay: two UTC days, both included (2023-03-01:2023-03-21), two ISO times, or the name of a frame that the "
-            "file registers. Default: its only frame, or else what was imported.",
+            help="The window to replay: two UTC days, both included (2023-03-01:2023-03-21), two ISO times, or the name of a frame "
+            "that the file registers. Default: its only frame, or else what was imported.",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -53,7 +53,9 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     exchange_url: Annotated[
         str | None,
-        typer.Option(metavar="URL", show_default=False, help="Where the REST interface of that exchange is instead.", rich_help_panel=_PANEL),
+        typer.Option(
+            metavar="URL", show_default=False, help="Where the REST interface of the exchange is instead.", rich_help_panel=_PANEL
+        ),
     ] = None
     csv: Annotated[
         str | None,
@@ -67,7 +69,10 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     warm_up: Annotated[
         int,
         typer.Option(
-            metavar="MINUTES", min=0, help="How much before the window is fetched too, for indicators of a strategy.", rich_help_panel=_PANEL
+            metavar="MINUTES",
+            min=0,
+            help="How much before the window is fetched too, for indicators.",
+            rich_help_panel=_PANEL,
         ),
     ] = 1440
     synthetic_days: Annotated[
@@ -149,7 +154,7 @@ def prepare_exchange(market: Market, name: str) -> None:
         if market.exchange_url is not None:
             raise typer.BadParameter(f"{name} is registered by the strategy file, which says where it is", param_hint="--exchange-url")
         return
-    from ..runner.ccxt_exchange import add_ccxt_exchange  # noqa: PLC0415 - ccxt takes a second to import
+    from ..runner.ccxt_exchange import add_ccxt_exchange
 
     add_ccxt_exchange(name, exchange_id=name, url=market.exchange_url)
 

@@ -7,7 +7,8 @@ from itertools import chain
 from typing import Any
 
 from ..profiling import Report
-from ..runner import BacktestResult, OpenTrade, Totals, Trade, add_up
+from ..runner import BacktestResult, OpenTrade, Totals, Trade
+from ..runner.result import add_up
 from .output import facts, heading, output, say, table, time_text
 
 __all__ = ["show_results"]

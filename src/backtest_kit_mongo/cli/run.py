@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
 
 from .. import Report, profile, wait_for_init
 from ..config import Config
-from ..errors import InvalidValueError, StorageError
+from ..domains import DOMAINS
+from ..errors import BacktestKitError, InvalidValueError
+from ..prometheus import start_metrics
 from ..registry import default_registry
-from ..runner import (
-    BacktestResult,
-    StrategyError,
-    check_parameters,
-    given_parameters,
-    list_strategies,
-    load_config_files,
-    load_strategy_file,
-    run_backtest,
-    stopping,
-)
+from ..runner import BacktestResult, StrategyError, list_strategies, load_strategy_file, run_backtest
+from ..runner.config_files import load_config_files
+from ..runner.interrupts import stopping
+from ..runner.parameters import check_parameters, given_parameters
+from ..runner.report import profile_json, result_json, write_file
+from ..runner.report_html import check_html, write_html
 from ..runner.strategy import find_strategy
 from ..whole_file import check_target
 from .cache import drop_ids
 from .command import Link
-from .live import run_live
-from .market import Costs, Market, prepare_candles, prepare_exchange, read_market
+from .live import prepare_broker, run_live
+from .market import Costs, Market, Window, prepare_candles, prepare_exchange, read_market
 from .output import counted, errors, facts, places, progress, say, say_error
 from .records import recording, save_last_run
 from .results import show_results
@@ -47,7 +43,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Where results go."""
 
     trades: Annotated[
-        int, typer.Option(metavar="N", min=0, help="How many trades to print, the last ones; the totals count all.", rich_help_panel=_OUTPUT)
+        int,
+        typer.Option(metavar="N", min=0, help="How many trades to print, the last ones; the totals count all.", rich_help_panel=_OUTPUT),
     ] = 20
     json: Annotated[
         str | None,
@@ -84,21 +81,15 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
             if file is not None:
                 check_target(Path(file))
         if self.report is not None:
-            from ..runner.report_html import check_html  # noqa: PLC0415 - plotly takes its time
-
             check_html(self.report)
 
     def write(self, results: Sequence[BacktestResult], report: Report) -> None:
         """Write the files that were asked for."""
-        from ..runner.report import profile_json, result_json, write_file  # noqa: PLC0415
-
         if self.json is not None:
             write_file(self.json, result_json(results))
         if self.profile is not None:
             write_file(self.profile, profile_json(report, results))
         if self.report is not None:
-            from ..runner.report_html import write_html  # noqa: PLC0415
-
             with errors.status("Drawing the report"):
                 write_html(self.report, results, profile=report)
         for file in (self.json, self.profile, self.report):
@@ -149,10 +140,17 @@ def run(
             help="Where the contracts keep their records, other than the mode says: all on one store, or some. Default: CC_STORES.",
         ),
     ] = None,
+    metrics_address: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where the metrics are served; 0.0.0.0 is every network of this machine.")
+    ] = "127.0.0.1",
     metrics_port: Annotated[
         int | None,
         typer.Option(
-            metavar="PORT", min=1, max=65535, show_default=False, help="Serve Prometheus metrics on 127.0.0.1:PORT while it runs (extra: metrics)."
+            metavar="PORT",
+            min=1,
+            max=65535,
+            show_default=False,
+            help="Serve Prometheus metrics over HTTP while it runs (extra: metrics).",
         ),
     ] = None,
 ) -> None:
@@ -191,6 +189,7 @@ def run(
 
     files = load_config_files()
     parameters = _parameters(param or [])
+    stop = threading.Event()
     with ExitStack() as stack:
         known = stack.enter_context(given_parameters(parameters))
         load_strategy_file(strategy_file)
@@ -198,6 +197,7 @@ def run(
         names = [find_strategy(name).name for name in strategy or [found.name for found in list_strategies()]]
         exchange = market.exchange_name()
         prepare_exchange(market, exchange)
+        prepare_broker(broker, exchange, market.exchange_url)
         candles = read_market(market)
         facts_of_run = {"strategy": ", ".join(names), "symbol": ", ".join(market.symbols), "exchange": exchange}
         report = stack.enter_context(profile())
@@ -207,77 +207,103 @@ def run(
         with errors.status("Waiting for MongoDB and Redis"):
             wait_for_init(link.timeout)
         if metrics_port is not None:
-            from ..prometheus import start_metrics  # noqa: PLC0415 - an extra
-
-            stack.enter_context(start_metrics(metrics_port))
-        dropped = drop_ids()
-        effective = default_registry.config
+            stack.enter_context(closing(start_metrics(metrics_port, metrics_address)))
+        config = default_registry.config
         rows = {
-            "mode": mode,
-            "strategy": f"{', '.join(names)} of {strategy_file}" + ("" if files.setup is None else f", settings of {files.setup}"),
+            "mode": mode + ("" if files.setup is None else f", with the settings of {files.setup}"),
+            "strategy": f"{', '.join(names)} of {strategy_file}",
             "candles": market.text(exchange),
-            **places(effective),
-            "durability": effective.CC_DURABILITY,
-            "id cache": f"{counted(dropped, 'id')} dropped from Redis",
+            **places(config),
+            "stores": _stores_text(config),
+            "durability": config.CC_DURABILITY,
+            "id cache": f"{counted(drop_ids(), 'id')} dropped from Redis",
         }
         facts(rows)
-        stop = threading.Event()
         stack.enter_context(stopping(stop))
-        if mode != "backtest":
-            run_live(mode, market.symbols, names, exchange, market.exchange_url, broker, costs, stop)
-            return
-        window, lines = prepare_candles(market, exchange, candles)
-        for line in lines:
-            say(line)
-        results, failed = [], []
-        pairs = [(symbol, name) for symbol in market.symbols for name in names]
-        with progress("Replaying", "minutes") as drawn:
-            for number, (symbol, name) in enumerate(pairs):
-
-                def replayed(done: int, total: int, before: int = number) -> None:
-                    drawn(before * total + done, len(pairs) * total)
-                    moved(before * total + done, len(pairs) * total)
-
-                if stop.is_set():
-                    break
-                try:
-                    results.append(
-                        run_backtest(
-                            symbol,
-                            name,
-                            exchange_name=exchange,
-                            frame_name=window.frame_name,
-                            start_ms=window.start_ms,
-                            end_ms=window.end_ms,
-                            fee_percent=costs.fee,
-                            slippage_percent=costs.slippage,
-                            stake_usd=costs.stake,
-                            progress=replayed,
-                            stop=stop,
-                        )
-                    )
-                except StrategyError as error:
-                    if len(pairs) == 1:
-                        raise
-                    failed.append(error)
+        if mode == "backtest":
+            window, lines = prepare_candles(market, exchange, candles)
+            for line in lines:
+                say(line)
+            results, failed = _replay(names, market, exchange, window, costs, stop, moved)
+        else:
+            results, failed = run_live(market.symbols, names, exchange, broker, costs, stop)
     for error in failed:
         say_error(str(error))
     if results:
         show_results(results, report, shown=target.trades, fee=costs.fee, slippage=costs.slippage)
         target.write(results, report)
-        last = {
-            "startTimestamp": min(result.start_ms for result in results),
-            "endTimestamp": max(result.end_ms for result in results),
-            "minutes": sum(result.minutes for result in results),
-            "trades": sum(result.totals.trades for result in results),
-            "wallSeconds": round(sum(result.wall_seconds for result in results), 3),
-        }
-        save_last_run({**facts_of_run, **last}, report)
-    if stop.is_set():
-        say_error("interrupted; the results are those up to then")
-        raise typer.Exit(_INTERRUPTED)
+        save_last_run({**facts_of_run, **_summary(results)}, report)
     if failed:
         raise typer.Exit(1)
+    if stop.is_set() and mode == "backtest":
+        say_error("interrupted; these are the results up to then")
+        raise typer.Exit(_INTERRUPTED)
+
+
+def _replay(
+    names: Sequence[str],
+    market: Market,
+    exchange: str,
+    window: Window,
+    costs: Costs,
+    stop: threading.Event,
+    moved: Callable[[int, int], None],
+) -> tuple[list[BacktestResult], list[BacktestKitError]]:
+    """Every strategy on every symbol; their results, and the errors of those that failed, which do not stop the others."""
+    results: list[BacktestResult] = []
+    failed: list[BacktestKitError] = []
+    pairs = [(symbol, name) for symbol in market.symbols for name in names]
+    with progress("Replaying", "minutes") as drawn:
+        for number, (symbol, name) in enumerate(pairs):
+
+            def replayed(done: int, total: int, before: int = number) -> None:
+                drawn(before * total + done, len(pairs) * total)
+                moved(before * total + done, len(pairs) * total)
+
+            if stop.is_set():
+                break
+            try:
+                result = run_backtest(
+                    symbol,
+                    name,
+                    exchange_name=exchange,
+                    frame_name=window.frame_name,
+                    start_ms=window.start_ms,
+                    end_ms=window.end_ms,
+                    fee_percent=costs.fee,
+                    slippage_percent=costs.slippage,
+                    stake_usd=costs.stake,
+                    progress=replayed,
+                    stop=stop,
+                )
+            except StrategyError as error:
+                if len(pairs) == 1:
+                    raise
+                failed.append(error)
+            else:
+                results.append(result)
+    return results, failed
+
+
+def _summary(results: Sequence[BacktestResult]) -> dict[str, Any]:
+    """What ``stats`` says about the last run."""
+    return {
+        "startTimestamp": min(result.start_ms for result in results),
+        "endTimestamp": max(result.end_ms for result in results),
+        "minutes": sum(result.minutes for result in results),
+        "trades": sum(result.totals.trades for result in results),
+        "wallSeconds": round(sum(result.wall_seconds for result in results), 3),
+    }
+
+
+def _stores_text(config: Config) -> str:
+    """Which contracts are where, the most usual store last."""
+    by_store: dict[str, list[str]] = {}
+    for name, store in config.CC_STORES.items():
+        by_store.setdefault(store, []).append(name)
+    (usual, _), *others = sorted(by_store.items(), key=lambda item: -len(item[1]))
+    parts = [f"{', '.join(names)}: {store}" for store, names in others]
+    return "; ".join([*parts, f"{'all others' if parts else 'all'}: {usual}"])
 
 
 def _check(mode: str, market: Market, broker: str | None) -> None:
@@ -306,8 +332,6 @@ def _stores(text: str | None) -> str | None:
     """``CC_STORES`` as the option gives it; one store alone means it for all domains that it can hold."""
     if text is None or "=" in text:
         return text
-    from ..domains import DOMAINS  # noqa: PLC0415
-
     return ",".join(f"{name}={text.strip()}" for name in DOMAINS)
 
 
@@ -329,4 +353,12 @@ def _announce(config: Config, mode: str, strategy_file: str, strategies: Sequenc
     where = {"MongoDB": "embedded", "Redis": "embedded"} if config.CC_EMBEDDED else places(config)
     name = "all strategies" if strategies is None else f"the strategies {', '.join(strategies)}"
     exchange = market.exchange or ("binance, or the one that the file registers" if not market.offline else market.exchange_name())
-    facts({"strategy": f"{name} that {strategy_file} registers", "candles": market.text(exchange), **where, "durability": config.CC_DURABILITY})
+    facts(
+        {
+            "strategy": f"{name} that {strategy_file} registers",
+            "candles": market.text(exchange),
+            **where,
+            "stores": _stores_text(config),
+            "durability": config.CC_DURABILITY,
+        }
+    )

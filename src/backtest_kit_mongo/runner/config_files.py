@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from ..errors import InvalidValueError
+from .failure import describe, where
 from .strategy import StrategyError
-from .strategy_file import describe, where
 
 __all__ = ["ConfigFiles", "load_config_files"]
 

@@ -60,6 +60,7 @@ class Totals(msgspec.Struct, frozen=True, rename="camel"):
     take_profits: int
     stop_losses: int
     time_exits: int
+    user_closes: int
 
 
 class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
@@ -109,4 +110,5 @@ def add_up(trades: Sequence[Trade]) -> Totals:
         take_profits=reasons.count("take_profit"),
         stop_losses=reasons.count("stop_loss"),
         time_exits=reasons.count("time_expired"),
+        user_closes=reasons.count("closed"),
     )

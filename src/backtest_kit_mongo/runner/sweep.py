@@ -33,10 +33,12 @@ from ..config import Config
 from ..domains import DOMAINS
 from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from .candle_import import choose_window
+from .failure import describe
 from .parameters import Scalar, check_parameters, given_parameters
-from .run import run_backtest
+from .position import Costs
+from .run import read_costs, run_backtest
 from .strategy import check_name, clear_strategies, find_strategy, list_strategies, restore_strategies
-from .strategy_file import describe, load_strategy_file
+from .strategy_file import load_strategy_file
 from .sweep_result import SweepResult, SweepRun
 
 __all__ = ["SLOTS", "sweep"]
@@ -56,7 +58,7 @@ class _Settings(msgspec.Struct, frozen=True):
     strategy_file: str
     strategy_name: str
     exchange_name: str
-    costs: dict[str, float]
+    costs: Costs
 
 
 class _Task(msgspec.Struct, frozen=True):
@@ -120,7 +122,7 @@ def sweep(
         strategy_file=str(Path(strategy_file).resolve()),
         strategy_name=name,
         exchange_name=exchange_name,
-        costs={"fee_percent": fee_percent, "slippage_percent": slippage_percent, "stake_usd": stake_usd},
+        costs=read_costs(fee_percent, slippage_percent, stake_usd),
     )
     windows = {symbol: choose_window(symbol, exchange_name, start_ms, end_ms)[:2] for symbol in dict.fromkeys(symbols)}
     combinations = [dict(zip(typed, values, strict=True)) for values in itertools.product(*typed.values())]
@@ -286,7 +288,9 @@ def _run(task: _Task) -> SweepRun:
                     start_ms=task.start_ms,
                     end_ms=task.end_ms,
                     progress=_check_stop,
-                    **settings.costs,
+                    fee_percent=settings.costs.fee_percent,
+                    slippage_percent=settings.costs.slippage_percent,
+                    stake_usd=settings.costs.stake_usd,
                 )
             run = task.finished(totals=result.totals)
             note = {"id": task.key, "data": msgspec.to_builtins(run), "removed": False}
