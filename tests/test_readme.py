@@ -41,10 +41,11 @@ def test_tables_are_what_the_code_says():
     assert len(DOMAINS) == 17
 
 
-def test_python_samples_run(settings, monkeypatch):
+def test_python_samples_run(settings, monkeypatch, tmp_path):
     """All of them, one after the other, as a reader would paste them, with the servers given by the environment."""
     for name, value in settings.items():
         monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(tmp_path)
     samples = [block for kind, block in BLOCKS if kind == "python"]
     assert len(samples) >= 5
     scope: dict[str, object] = {"__name__": "readme"}

@@ -13,9 +13,8 @@ from __future__ import annotations
 import csv
 import importlib
 import io
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
@@ -30,10 +29,11 @@ from msgspec import inspect
 from ._core.hits import repair_lifetime
 from .candles import PRICES, library
 from .domains import Domain
-from .errors import BacktestKitError, InvalidTypeError, InvalidValueError, StorageError
+from .errors import InvalidTypeError, InvalidValueError
 from .simulation import milliseconds
 from .stores.base import Record, Store
 from .stores.json_text import json_of
+from .whole_file import check_target, replacing
 
 __all__ = ["Selection", "check_export", "export_domain"]
 
@@ -75,15 +75,9 @@ def check_export(domain: Domain, path: Path, selection: Selection, *, force: boo
         raise InvalidValueError(f"{path} must end in {' or '.join(_WRITERS)}")
     if path.suffix == ".parquet":
         library("pyarrow", "arrow")
-    try:
-        if not path.parent.is_dir():
-            raise InvalidValueError(f"{path} cannot be written: there is no folder {path.parent}")
-        if path.is_dir():
-            raise InvalidValueError(f"{path} cannot be written: it is a folder")
-        if path.exists() and not force:
-            raise InvalidValueError(f"{path} is there already", hint="--force writes over it")
-    except OSError as error:  # such as a name that is too long
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+    check_target(path)
+    if path.exists() and not force:
+        raise InvalidValueError(f"{path} is there already", hint="--force writes over it")
 
 
 def export_domain(
@@ -104,33 +98,13 @@ def export_domain(
     check_export(domain, path, selection, force=force)
     columns, batches = _candle_rows(store, domain, selection) if domain.body is None else _record_rows(store, domain, selection)
     count = 0
-    with _replacing(path) as file, closing(_WRITERS[path.suffix](file, columns)) as writer:
+    with replacing(path) as file, closing(_WRITERS[path.suffix](file, columns)) as writer:
         for read, batch in batches:
             if len(batch[0]):
                 writer.write(batch)
                 count += len(batch[0])
             moved(read)
     return count
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that becomes ``path`` at the end of the block, and vanishes if that fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            try:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(temporary, path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-    except BacktestKitError:
-        raise  # of the store that is read; some of them are OSErrors
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 # --- rows ---
