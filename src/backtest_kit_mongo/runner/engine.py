@@ -332,14 +332,14 @@ class Engine:
             close_reason=reason,
             pnl_percentage=pnl_percentage(position.signal.side, position.price_open, price, context.costs),
         )
-        other = self.position is not None and self.position.id != position.id
-        self.journal.closing(position, price, when, reason)
+        alone = self.position is None or self.position.id == position.id
+        self.journal.closing(position, price, when, reason, alone=alone)
         self._user.tell("on_close", when, price, position, reason)
-        self.journal.closed(position, price, when, reason, self._summary([*self.trades, trade]), erase=not other)
+        self.journal.closed(position, price, when, reason, self._summary([*self.trades, trade]), alone=alone)
         with self._lock:
             self._changed |= work.closing is not None
             work.closing, work.close_attempts = None, 0
-            if not other:
+            if alone:
                 self.position = work.pending_id = self.running.signal_id = None
             self.trades.append(trade)
             self._settle()

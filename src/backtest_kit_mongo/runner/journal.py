@@ -116,18 +116,22 @@ class Journal:
             self._write_signal(rows.signal_row(self._context, position))
         self._write_public(position, price, when_ms, None)
 
-    def closing(self, position: Position, price: float, when_ms: int, reason: CloseReason) -> None:
-        """A position has met its exit. The outcome is stored first; the open record goes last, in ``closed``."""
+    def closing(self, position: Position, price: float, when_ms: int, reason: CloseReason, *, alone: bool = True) -> None:
+        """A position has met its exit. The outcome is stored first; the open record goes last, in ``closed``.
+
+        ``alone`` is False where risk slot and open record are those of another position, which stay.
+        """
         self._write_public(position, price, when_ms, reason)
         if position.profit_levels or position.loss_levels:
             self._write_partial({}, position, when_ms)
         if position.breakeven:
             self._write_breakeven({}, position, when_ms)
-        self.risk.release(when_ms)
+        if alone:
+            self.risk.release(when_ms)
 
-    def closed(self, position: Position, price: float, when_ms: int, reason: CloseReason, session: Row, *, erase: bool = True) -> None:
-        """A position is closed. With ``erase`` False the open record is that of another one, and stays."""
-        if erase:
+    def closed(self, position: Position, price: float, when_ms: int, reason: CloseReason, session: Row, *, alone: bool = True) -> None:
+        """A position is closed."""
+        if alone:
             self._write_signal(None)
         duration = rows.minutes_between(position.opened_ms, when_ms)
         self.notify(
@@ -190,6 +194,8 @@ class Journal:
         if waiting is not None and waiting.id in begun:
             self._write_schedule(None)
             waiting = None
+        if waiting is not None:
+            work.last_id = waiting.id
         if position is not None:
             work.pending_id = work.last_id = position.id
             if work.opening is not None and work.opening.id == position.id:
