@@ -1,36 +1,36 @@
-"""Brokers: what sends the orders of a live run to where they are filled."""
+"""Orders: what a live run asks a broker for, and the broker of a paper run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
 from ..errors import BacktestKitError, InvalidTypeError
 from .named import Named, calling_place
+from .position import Side
 from .strategy import check_name
 
 __all__ = [
-    "Broker",
-    "Fill",
-    "Order",
-    "OrderRejected",
-    "RegisteredBroker",
-    "add_broker",
-    "clear_brokers",
-    "find_broker",
-    "list_brokers",
-    "restore_brokers",
-]
+    "Broker", "Fill", "Order", "OrderFailedError", "OrderRejected", "PaperBroker", "RegisteredBroker", "add_broker",
+    "clear_brokers", "find_broker", "list_brokers", "restore_brokers",
+]  # fmt: skip
 
 
 class OrderRejected(BacktestKitError, RuntimeError):
-    """The order was refused for good: none of its client id exists, and none will."""
+    """A broker refused an order for good: no such order exists."""
+
+
+class OrderFailedError(BacktestKitError, RuntimeError):
+    """An order was tried as often as allowed without a clear answer; the run ends, and a person has to look at the exchange."""
 
 
 class Order(msgspec.Struct, frozen=True):
-    """A market order. ``client_id`` names the step of the run it belongs to: the same step, also after a crash, has the same one."""
+    """What is asked of a broker. ``quantity`` is in the base asset, for a close what the open has filled; ``price`` is the reference.
+
+    ``client_id`` (32 hexadecimal digits) follows from the signal and the action: a repetition, also after a crash, has the same.
+    """
 
     client_id: str
     signal_id: str
@@ -38,16 +38,14 @@ class Order(msgspec.Struct, frozen=True):
     exchange_name: str
     symbol: str
     action: Literal["open", "close"]
-    position: Literal["long", "short"]
+    position: Side
     quantity: float
-    """In the base asset; of a close what the open has filled."""
     price: float
-    """For reference: what the market stood at when the run decided."""
     percent: float = 100.0
 
 
 class Fill(msgspec.Struct, frozen=True):
-    """What became of an order: the average ``price``, the ``quantity`` in the base asset, and the time (ms)."""
+    """How an order was filled: average price, quantity in the base asset, time in ms."""
 
     order_id: str
     price: float
@@ -56,13 +54,23 @@ class Fill(msgspec.Struct, frozen=True):
 
 
 class Broker(Protocol):
-    """Whoever fills orders."""
+    """What carries out the orders of a live run."""
 
     def submit(self, order: Order) -> Fill:
-        """Fill the order, once for each ``client_id``: where an order of that id exists already, its fill is the answer.
+        """Fill ``order``, once: an order that has its ``client_id`` already is looked up, not placed again.
 
-        OrderRejected is final. After any other exception the outcome is unknown, and the run asks again with the same ``client_id``.
+        OrderRejected says that no such order exists and none will. Any other exception leaves that open, and the same order is
+        submitted again at a later tick.
         """
+        ...
+
+
+class PaperBroker:
+    """Fills every order at its price, and never at another when it is asked again."""
+
+    def submit(self, order: Order) -> Fill:
+        """The order as it is."""
+        return Fill(order_id=order.client_id, price=order.price, quantity=order.quantity, when_ms=0)
 
 
 class RegisteredBroker(msgspec.Struct, frozen=True):
@@ -74,27 +82,28 @@ class RegisteredBroker(msgspec.Struct, frozen=True):
     place: str
 
 
+B = TypeVar("B", bound=Broker)
 _brokers: Named[RegisteredBroker] = Named("broker", "add_broker")
 
 
-def add_broker(name: str, broker: Broker) -> Broker:
-    """Register ``broker``, an object with ``submit(order) -> Fill``, and give it back."""
-    file, place = calling_place()
+def add_broker(name: str, broker: B) -> B:
+    """Register a broker, an object with ``submit(order) -> Fill`` (see ``Broker``), and give it back."""
     check_name("the name of a broker", name)
     if not callable(getattr(broker, "submit", None)):
-        raise InvalidTypeError(f"broker {name!r} must have a method submit(order), but {type(broker).__name__} has none")
+        raise InvalidTypeError(f"broker {name!r} must have a method submit(order), got {type(broker).__name__}")
+    file, place = calling_place()
     _brokers.add(RegisteredBroker(name=name, broker=broker, file=file, place=place))
     return broker
-
-
-def list_brokers() -> tuple[RegisteredBroker, ...]:
-    """All registered brokers, in the order of their registration."""
-    return _brokers.list()
 
 
 def find_broker(name: str | None = None) -> Broker:
     """The broker of that name, or the only one for None; InvalidValueError, with the names that there are, otherwise."""
     return _brokers.find(name).broker
+
+
+def list_brokers() -> tuple[RegisteredBroker, ...]:
+    """All registered brokers, in the order of their registration."""
+    return _brokers.list()
 
 
 def clear_brokers() -> None:

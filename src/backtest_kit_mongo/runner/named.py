@@ -60,7 +60,8 @@ class Named(Generic[T]):
         if not items:
             raise InvalidValueError(f"no {self._noun} is registered", hint=f"{self._adding} registers one")
         if len(items) > 1:
-            raise InvalidValueError(f"{len(items)} {self._noun}s are registered, so one must be named: {listed}")
+            plural = f"{self._noun[:-1]}ies" if self._noun.endswith("y") else f"{self._noun}s"
+            raise InvalidValueError(f"{len(items)} {plural} are registered, so one must be named: {listed}")
         return next(iter(items.values()))
 
     def restore(self, items: Iterable[T]) -> None:
