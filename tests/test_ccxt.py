@@ -299,6 +299,14 @@ def test_faults_of_the_look_before_the_order(server, fault):
     assert len(exchange.orders) == 1  # nothing is sent before it is known that it is not there
 
 
+def test_retries_that_ccxt_is_told_to_make_are_not_made_for_orders(server):
+    server.exchange.fail("lost", "/api/v3/order", method="POST", times=2)
+    trader = broker(server)
+    trader._connection.api.options["maxRetriesOnFailure"] = 3
+    trader.submit(order())
+    assert len(server.exchange.orders) == 1
+
+
 def test_an_order_that_is_seen_late_is_not_sent_again(server):
     """The answer is lost, and the exchange does not show the order for a while."""
     exchange = server.exchange
@@ -314,8 +322,9 @@ def test_an_order_that_travels_for_too_long_is_refused_by_the_exchange(server):
     exchange.fail("late", "/api/v3/order", method="POST", seconds=0.6)
     trader = broker(server)
     trader._connection.api.timeout = 100
-    with pytest.raises(ExchangeUnavailableError, match="did not arrive"):
+    with pytest.raises(ExchangeUnavailableError, match="did not arrive") as failed:
         trader.submit(order())
+    assert "signature" not in str(failed.value)
     trader._connection.api.timeout = 1000
     trader.submit(order())
     time.sleep(0.5)

@@ -83,7 +83,7 @@ class CcxtBroker:
     def _find(self, what: str, client_id: str, market: Any) -> Any:
         """The order of a client id, or None."""
         try:
-            return self._connection.ask(what, "fetch_order_with_client_order_id", client_id, market["symbol"])
+            return self._connection.ask(what, "fetch_order", "", market["symbol"], {"clientOrderId": client_id})
         except library("ccxt", "exchange").OrderNotFound:
             return None
 
@@ -104,7 +104,8 @@ class CcxtBroker:
         ccxt = library("ccxt", "exchange")
         amount = self._amount(what, order, market)
         side = _SIDES[order.action, order.position]
-        arguments = (market["symbol"], "market", side, amount, None, {"clientOrderId": client_id})
+        # Whatever the options say: a repetition by ccxt would be a second order.
+        arguments = (market["symbol"], "market", side, amount, None, {"clientOrderId": client_id, "maxRetriesOnFailure": 0})
         with self._lock:
             self._sent[client_id] = time.monotonic()
         try:
@@ -126,7 +127,7 @@ class CcxtBroker:
             error = unknown
         found = self._look_until_settled(what, client_id, market)
         if found is None:
-            raise ExchangeUnavailableError(f"{what} did not arrive: {type(error).__name__}: {error}") from error
+            raise self._connection.failure(f"{what}, did not arrive", error) from error
         return found
 
     def _forget(self, client_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -117,7 +118,8 @@ class CcxtConnection:
     def failure(self, what: str, error: Exception) -> ExchangeError:
         """An exception of ccxt as one of ours."""
         kind = ExchangeUnavailableError if isinstance(error, library("ccxt", "exchange").OperationFailed) else ExchangeError
-        return kind(f"{what}: {type(error).__name__}: {error}")
+        text = re.sub(r"\?\S+", "", str(error))  # what follows an address is long, and of orders it is signed
+        return kind(f"{what}: {type(error).__name__}: {text}")
 
     def _wanted_wait(self, error: BaseException) -> float:
         """How many seconds the exchange wants to be left alone after ``error``; 0 if it did not say."""
