@@ -12,6 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 from exchange_server import BODY_FAULTS, Exchange, ExchangeServer
 from hand_market import MINUTE, START
@@ -413,6 +414,49 @@ def test_client_ids_fit_and_stay_the_same():
     long = "strategy:BTCUSDT:2023-03-01T00:00:00Z:open"
     assert short_id(long) == short_id(long) != short_id(long + "x")
     assert len(short_id(long)) == 32
+
+
+ORDERS = 40
+CHILD = """
+import sys
+from test_ccxt import CcxtBroker, ExchangeUnavailableError, order
+trader = CcxtBroker(url=sys.argv[1], api_key="k", secret="s", recv_window=0.3, options={"rateLimit": 1})
+print("ready", flush=True)
+for number in range(int(sys.argv[2])):
+    fill = None
+    while fill is None:
+        try:
+            fill = trader.submit(order(f"step{number}"))
+        except ExchangeUnavailableError:
+            pass
+    print(number, fill.order_id, flush=True)
+"""
+
+
+def test_a_process_that_is_killed_anywhere_orders_each_step_once(server):
+    """It is started again and again, and begins with its first step each time, as if nothing of it had been noted."""
+    exchange, random = server.exchange, np.random.default_rng(1)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SERVER.parent), *sys.path])}
+    kills, done = 0, False
+    while not done:
+        for kind in ("lost", "drop"):
+            exchange.fail(kind, "/api/v3/order", method="POST", times=1)
+        command = [sys.executable, "-c", CHILD, server.url, str(ORDERS)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
+            assert child.stdout.readline() == "ready\n"
+            before = len(exchange.orders)
+            if kills < 5:
+                while child.poll() is None and len(exchange.orders) < before + int(random.integers(1, 4)):
+                    time.sleep(0.001)
+                time.sleep(float(random.uniform(0, 0.02)))
+                kills += child.poll() is None
+                child.kill()
+            output, errors = child.communicate(timeout=60)
+            done = child.returncode == 0
+            assert done or child.returncode == -signal.SIGKILL, errors
+    assert kills == 5
+    assert [name for name, _, _ in sent(exchange)] == [f"step{number}" for number in range(ORDERS)]
+    assert output.splitlines()[-1] == f"{ORDERS - 1} {ORDERS}"
 
 
 # ---------------------------------------------------------------- the server as a process
