@@ -335,16 +335,18 @@ def test_an_order_that_travels_for_too_long_is_refused_by_the_exchange(server):
 
 def test_a_broker_that_has_just_started_waits_for_what_the_one_before_may_have_sent(server):
     exchange = server.exchange
-    exchange.fail("late", "/api/v3/order", method="POST", seconds=0.3)
-    before = broker(server, recv_window=1.0)
-    before._began -= 1.0
+    exchange.fail("late", "/api/v3/order", method="POST", seconds=0.5)
+    before, after = broker(server, recv_window=1.5), broker(server, recv_window=1.5)
+    for trader in (before, after):
+        trader._connection.market("BTCUSDT")
+    before._began -= 1.5  # it has been there for long
     thread = threading.Thread(target=before.submit, args=(order(),))
-    before._connection.api.timeout = 50
     thread.start()
-    time.sleep(0.15)  # the order is on its way, as it is when a process is killed
-    fill = broker(server, recv_window=1.0).submit(order())
+    while not asked(exchange, "/api/v3/order", "POST"):
+        time.sleep(0.01)
+    after._began = time.monotonic()  # the order is on its way, as when a process is killed and started again
+    assert after.submit(order()).order_id == "1"
     thread.join()
-    assert fill.order_id == "1"
     assert len(exchange.orders) == 1
 
 
