@@ -56,7 +56,9 @@ class _Settings(msgspec.Struct, frozen=True):
     strategy_file: str
     strategy_name: str
     exchange_name: str
-    costs: dict[str, float]
+    fee_percent: float
+    slippage_percent: float
+    stake_usd: float
 
 
 class _Task(msgspec.Struct, frozen=True):
@@ -120,7 +122,9 @@ def sweep(
         strategy_file=str(Path(strategy_file).resolve()),
         strategy_name=name,
         exchange_name=exchange_name,
-        costs={"fee_percent": fee_percent, "slippage_percent": slippage_percent, "stake_usd": stake_usd},
+        fee_percent=fee_percent,
+        slippage_percent=slippage_percent,
+        stake_usd=stake_usd,
     )
     windows = {symbol: choose_window(symbol, exchange_name, start_ms, end_ms)[:2] for symbol in dict.fromkeys(symbols)}
     combinations = [dict(zip(typed, values, strict=True)) for values in itertools.product(*typed.values())]
@@ -157,7 +161,8 @@ def _task(
     settings: _Settings, symbol: str, parameters: dict[str, Scalar], frame_name: str, window: tuple[int, int], contents: bytes
 ) -> _Task:
     digest = _digest(sorted(parameters.items()))
-    order = (settings.strategy_name, settings.exchange_name, settings.costs, symbol, parameters, frame_name, window)
+    costs = (settings.fee_percent, settings.slippage_percent, settings.stake_usd)
+    order = (settings.strategy_name, settings.exchange_name, costs, symbol, parameters, frame_name, window)
     key = _digest([hashlib.sha256(contents).hexdigest(), *order])
     return _Task(settings, symbol, parameters, f"{frame_name}.{digest[:12]}", *window, key)
 
@@ -285,8 +290,10 @@ def _run(task: _Task) -> SweepRun:
                     frame_name=task.frame_name,
                     start_ms=task.start_ms,
                     end_ms=task.end_ms,
+                    fee_percent=settings.fee_percent,
+                    slippage_percent=settings.slippage_percent,
+                    stake_usd=settings.stake_usd,
                     progress=_check_stop,
-                    **settings.costs,
                 )
             run = task.finished(totals=result.totals)
             note = {"id": task.key, "data": msgspec.to_builtins(run), "removed": False}
