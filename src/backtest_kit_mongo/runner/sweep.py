@@ -35,7 +35,7 @@ from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from .candle_import import choose_window
 from .parameters import Scalar, check_parameters, given_parameters
 from .run import run_backtest
-from .strategy import check_name, clear_strategies, find_strategy, list_strategies, restore_strategies
+from .strategy import StrategyError, check_name, clear_strategies, find_strategy, list_strategies, restore_strategies
 from .strategy_file import describe, load_strategy_file
 from .sweep_result import SweepResult, SweepRun
 
@@ -110,12 +110,11 @@ def sweep(
         raise InvalidValueError(f"workers must be an int from 1 on, got {workers!r}")
     if isinstance(symbols, str) or not symbols:
         raise InvalidTypeError('symbols must be a list of names, such as ["BTCUSDT"]')
-    for what, value in (("exchange_name", exchange_name), ("frame_name", frame_name)):
+    for what, value in (("exchange_name", exchange_name), ("frame_name", frame_name), *(("symbol", symbol) for symbol in symbols)):
         check_name(what, value)
-    _check_grid(grid)
     with _loaded(strategy_file, {}) as known:
         name = find_strategy(strategy_name).name
-        typed = {key: [check_parameters({key: value}, known)[key] for value in values] for key, values in grid.items()}
+        typed = _typed(grid, known)
     settings = _Settings(
         home=_process(),
         config=msgspec.structs.replace(config, CC_EMBEDDED=False),  # this process owns the servers, the others only connect
@@ -147,14 +146,18 @@ def sweep(
     return SweepResult(name, exchange_name, tuple(runs[index] for index in range(len(tasks))))
 
 
-def _check_grid(grid: Mapping[str, Sequence[object]]) -> None:
+def _typed(grid: Mapping[str, Sequence[object]], known: Mapping[str, Scalar]) -> dict[str, list[Scalar]]:
+    """The values of the grid in the types of the parameters."""
     if not isinstance(grid, Mapping):
         raise InvalidTypeError(f'grid must be a dict such as {{"FAST": [6, 12]}}, got {type(grid).__name__}')
+    typed: dict[str, list[Scalar]] = {}
     for name, values in grid.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise InvalidTypeError(f"grid: the values of {name!r} must be a list with at least one, got {values!r}")
-        if any(value in values[:index] for index, value in enumerate(values)):
+        typed[name] = [check_parameters({name: value}, known)[name] for value in values]
+        if len(set(typed[name])) < len(values):
             raise InvalidValueError(f"grid: {name!r} has a value twice")
+    return typed
 
 
 def _task(
@@ -201,6 +204,7 @@ def _in_processes(tasks: Mapping[int, _Task], workers: int) -> Generator[tuple[i
                     del left[index]
                     yield index, run
         except BrokenProcessPool:
+            _check_start()
             # A process died, and runs are begun in their order: one of these was it. Alone, it shows.
             for index in list(left)[:workers]:
                 yield index, _alone(left.pop(index))
@@ -228,10 +232,19 @@ def _alone(task: _Task) -> SweepRun:
             [(_, run)] = _on(pool, {0: task})
             return run
     except BrokenProcessPool:
-        return task.finished(
-            error="the process of this run died; its last words are on stderr\n"
-            '  hint: a program that calls sweep() does so below if __name__ == "__main__":'
-        )
+        return task.finished(error="the process of this run died; its last words, if any, are on stderr")
+
+
+def _check_start() -> None:
+    """Tell a process that died of its run from one that cannot even start."""
+    try:
+        with _pool(1) as pool:
+            pool.submit(os.getpid).result()
+    except BrokenProcessPool:
+        raise StrategyError(
+            "the processes of the sweep cannot be started; what they say is on stderr",
+            hint='a program that calls sweep() does so below if __name__ == "__main__":',
+        ) from None
 
 
 @contextmanager
