@@ -231,6 +231,7 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(market, file):
         ({"EVERY": "35"}, {}, "must be a list"),
         ({"EVERY": []}, {}, "must be a list"),
         ({"EVERY": [3, 3]}, {}, "twice"),
+        ({"EVERY": [3, "03"]}, {}, "twice"),
         ([3], {}, "must be a dict"),
         ({}, {"symbols": "BTCUSDT"}, "list of names"),
         ({}, {"symbols": ["BTCUSDT", "XRPUSDT"]}, "XRPUSDT"),
@@ -264,6 +265,16 @@ def test_a_sweep_needs_settings_and_candles_that_others_can_see(file, settings):
 def test_an_executor_of_threads_is_refused(market, file):
     with ThreadPoolExecutor(1) as threads, pytest.raises(InvalidTypeError, match="executor of other processes"):
         sweep(file, {"EVERY": [3]}, executor=threads)
+
+
+def test_a_program_without_its_guard_is_told(market, settings, file):
+    program = file.with_name("program.py")
+    text = f"import backtest_kit_mongo as kit\nfrom backtest_kit_mongo.runner import sweep\nkit.setup({settings!r})\n"
+    program.write_text(text + f"sweep({str(file)!r}, {{'EVERY': [3, 5, 7]}})\n")
+    found = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 1
+    assert "the processes of the sweep cannot be started" in found.stderr
+    assert 'below if __name__ == "__main__":' in found.stderr
 
 
 # --- going on ---

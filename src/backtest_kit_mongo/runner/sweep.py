@@ -33,11 +33,10 @@ from ..config import Config
 from ..domains import DOMAINS
 from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from .candle_import import choose_window
-from .failure import describe
 from .parameters import Scalar, check_parameters, given_parameters
-from .position import Costs
-from .run import read_costs, run_backtest
-from .strategy import check_name, clear_strategies, find_strategy, list_strategies, restore_strategies
+from .run import run_backtest
+from .strategy import StrategyError, check_name, clear_strategies, find_strategy, list_strategies, restore_strategies
+from .failure import describe
 from .strategy_file import load_strategy_file
 from .sweep_result import SweepResult, SweepRun
 
@@ -58,7 +57,9 @@ class _Settings(msgspec.Struct, frozen=True):
     strategy_file: str
     strategy_name: str
     exchange_name: str
-    costs: Costs
+    fee_percent: float
+    slippage_percent: float
+    stake_usd: float
 
 
 class _Task(msgspec.Struct, frozen=True):
@@ -110,19 +111,20 @@ def sweep(
         raise InvalidValueError(f"workers must be an int from 1 on, got {workers!r}")
     if isinstance(symbols, str) or not symbols:
         raise InvalidTypeError('symbols must be a list of names, such as ["BTCUSDT"]')
-    for what, value in (("exchange_name", exchange_name), ("frame_name", frame_name)):
+    for what, value in (("exchange_name", exchange_name), ("frame_name", frame_name), *(("symbol", symbol) for symbol in symbols)):
         check_name(what, value)
-    _check_grid(grid)
     with _loaded(strategy_file, {}) as known:
         name = find_strategy(strategy_name).name
-        typed = {key: [check_parameters({key: value}, known)[key] for value in values] for key, values in grid.items()}
+        typed = _typed(grid, known)
     settings = _Settings(
         home=_process(),
         config=msgspec.structs.replace(config, CC_EMBEDDED=False),  # this process owns the servers, the others only connect
         strategy_file=str(Path(strategy_file).resolve()),
         strategy_name=name,
         exchange_name=exchange_name,
-        costs=read_costs(fee_percent, slippage_percent, stake_usd),
+        fee_percent=fee_percent,
+        slippage_percent=slippage_percent,
+        stake_usd=stake_usd,
     )
     windows = {symbol: choose_window(symbol, exchange_name, start_ms, end_ms)[:2] for symbol in dict.fromkeys(symbols)}
     combinations = [dict(zip(typed, values, strict=True)) for values in itertools.product(*typed.values())]
@@ -145,21 +147,26 @@ def sweep(
     return SweepResult(name, exchange_name, tuple(runs[index] for index in range(len(tasks))))
 
 
-def _check_grid(grid: Mapping[str, Sequence[object]]) -> None:
+def _typed(grid: Mapping[str, Sequence[object]], known: Mapping[str, Scalar]) -> dict[str, list[Scalar]]:
+    """The values of the grid in the types of the parameters."""
     if not isinstance(grid, Mapping):
         raise InvalidTypeError(f'grid must be a dict such as {{"FAST": [6, 12]}}, got {type(grid).__name__}')
+    typed: dict[str, list[Scalar]] = {}
     for name, values in grid.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise InvalidTypeError(f"grid: the values of {name!r} must be a list with at least one, got {values!r}")
-        if any(value in values[:index] for index, value in enumerate(values)):
+        typed[name] = [check_parameters({name: value}, known)[name] for value in values]
+        if len(set(typed[name])) < len(values):
             raise InvalidValueError(f"grid: {name!r} has a value twice")
+    return typed
 
 
 def _task(
     settings: _Settings, symbol: str, parameters: dict[str, Scalar], frame_name: str, window: tuple[int, int], contents: bytes
 ) -> _Task:
     digest = _digest(sorted(parameters.items()))
-    order = (settings.strategy_name, settings.exchange_name, settings.costs, symbol, parameters, frame_name, window)
+    costs = (settings.fee_percent, settings.slippage_percent, settings.stake_usd)
+    order = (settings.strategy_name, settings.exchange_name, costs, symbol, parameters, frame_name, window)
     key = _digest([hashlib.sha256(contents).hexdigest(), *order])
     return _Task(settings, symbol, parameters, f"{frame_name}.{digest[:12]}", *window, key)
 
@@ -198,6 +205,7 @@ def _in_processes(tasks: Mapping[int, _Task], workers: int) -> Generator[tuple[i
                     del left[index]
                     yield index, run
         except BrokenProcessPool:
+            _check_start()
             # A process died, and runs are begun in their order: one of these was it. Alone, it shows.
             for index in list(left)[:workers]:
                 yield index, _alone(left.pop(index))
@@ -225,10 +233,19 @@ def _alone(task: _Task) -> SweepRun:
             [(_, run)] = _on(pool, {0: task})
             return run
     except BrokenProcessPool:
-        return task.finished(
-            error="the process of this run died; its last words are on stderr\n"
-            '  hint: a program that calls sweep() does so below if __name__ == "__main__":'
-        )
+        return task.finished(error="the process of this run died; its last words, if any, are on stderr")
+
+
+def _check_start() -> None:
+    """Tell a process that died of its run from one that cannot even start."""
+    try:
+        with _pool(1) as pool:
+            pool.submit(os.getpid).result()
+    except BrokenProcessPool:
+        raise StrategyError(
+            "the processes of the sweep cannot be started; what they say is on stderr",
+            hint='a program that calls sweep() does so below if __name__ == "__main__":',
+        ) from None
 
 
 @contextmanager
@@ -287,10 +304,10 @@ def _run(task: _Task) -> SweepRun:
                     frame_name=task.frame_name,
                     start_ms=task.start_ms,
                     end_ms=task.end_ms,
+                    fee_percent=settings.fee_percent,
+                    slippage_percent=settings.slippage_percent,
+                    stake_usd=settings.stake_usd,
                     progress=_check_stop,
-                    fee_percent=settings.costs.fee_percent,
-                    slippage_percent=settings.costs.slippage_percent,
-                    stake_usd=settings.costs.stake_usd,
                 )
             run = task.finished(totals=result.totals)
             note = {"id": task.key, "data": msgspec.to_builtins(run), "removed": False}
