@@ -20,6 +20,16 @@ def book(symbol="BTCUSDT", strategy="hand", *, exchange="binance", frame="", ris
     return RiskBook(context, default_registry)
 
 
+def commit(taken):
+    taken.store(held(), START)
+    taken.hold(held())
+
+
+def release(taken):
+    taken.store(None, START)
+    taken.hold(None)
+
+
 def held(when_ms=START, **changes):
     return open_position("id", read_signal({**LONG, **changes}, 100.0), 100.0, when_ms)
 
@@ -45,13 +55,13 @@ def test_at_most_so_many_positions(frame):
     one, two, three = (book(symbol, frame=frame) for symbol in ("A", "B", "C"))
     assert one.reserve(held(), 100.0, START) is None
     assert two.reserve(held(), 100.0, START) is None  # a reservation counts as a position
-    one.commit(held(), START)
+    commit(one)
     refusal = "risk 'all' allows 2 open positions, and 2 are open", 2
     assert three.reserve(held(), 100.0, START) == refusal
-    two.commit(held(), START)
+    commit(two)
     assert three.reserve(held(), 100.0, START) == refusal
     assert one.reserve(held(), 100.0, START) is None  # its own slot is not in its way
-    two.release(START)
+    release(two)
     assert three.reserve(held(), 100.0, START) is None
     three.cancel()
     for each in (one, two, three):
@@ -65,11 +75,11 @@ def test_x21_a_reservation_is_never_persisted(monkeypatch):
     one.reserve(held(), 100.0, START)
     two.reserve(held(), 100.0, START)
     assert recorder.order == []
-    two.commit(held(), START)
+    commit(two)
     ((positions, *_),) = recorder.of("risk")
     assert [key for key, _ in positions] == ["hand_binance_B"]
     one.cancel()
-    two.release(START)
+    release(two)
 
 
 def test_exchanges_frames_and_names_have_their_own_limits():
@@ -100,11 +110,11 @@ def test_validate_is_asked_with_the_position_and_those_that_are_open():
 
     one, two = book("A"), book("B")
     assert one.reserve(held(), 101.0, START) is None
-    one.commit(held(), START)
+    commit(one)
     assert two.reserve(held(), 102.0, START) == ("no more than one of a kind", 1)
     assert (asked[0].position["symbol"], asked[0].price, asked[0].active) == ("A", 101.0, ())
     assert [row["symbol"] for row in asked[1].active] == ["A"]
-    one.release(START)
+    release(one)
 
 
 @pytest.mark.parametrize(

@@ -413,7 +413,7 @@ class Engine:
 
     def _forget_opening(self, position: Position, when: int) -> None:
         """A signal is not opened after all; it was taken up, so it is not asked of the broker again."""
-        self.journal.risk.release(when)
+        self.journal.write_risk(None, when)
         with self._lock:
             work = self.deferred
             work.opening, work.open_attempts = None, 0

@@ -11,6 +11,7 @@ from .deferred import Deferred, Mode, deferred_of
 from .position import CloseReason, Position, Progress
 from .risk import RiskBook
 from .rows import Row, RunContext, Status
+from .write_behind import WriteBehind, WriteThrough
 
 __all__ = ["BUCKET", "Journal"]
 
@@ -19,7 +20,11 @@ BUCKET: Final = "position"
 
 
 class Journal:
-    """The records of one run. Times are ms (of the simulation, in a backtest), prices those of the market."""
+    """The records of one run. Times are ms (of the simulation, in a backtest), prices those of the market.
+
+    Each is written at once, but in a backtest with CC_DURABILITY "memory": there before user code is called the next time, and at the
+    end of each block of candles.
+    """
 
     def __init__(self, context: RunContext, registry: Registry, mode: Mode) -> None:
         self._context = context
@@ -32,6 +37,10 @@ class Journal:
         }  # fmt: skip
         self._slot = context.symbol, context.strategy_name, context.exchange_name
         self.risk = RiskBook(context, registry)
+        config = registry.get_config()
+        # A backtest that is run again after a crash needs no record at every step; who reads them meanwhile is user code.
+        later = context.backtest and config.CC_DURABILITY == "memory"
+        self._out = WriteBehind(self._contract, config.CC_HISTORY) if later else WriteThrough(self._contract)
 
     def begin(self, when_ms: int) -> None:
         """Make room for a backtest: end what an earlier run over the same names left open.
@@ -47,11 +56,11 @@ class Journal:
                 self._refuse(f"an open live {what}", f" (signal {row.get('id')})")
         if work is not None and work.get("_mode") != "backtest" and (deferred_of(work).due or work.get("isPaused")):
             self._refuse("unfinished live work", "")
-        self.risk.release(when_ms)
+        self.risk.store(None, when_ms)
         if left["signal"] is not None:
-            self._write_signal(None)
+            self._contract["signal"].write_signal_data(None, *self._slot)
         if left["schedule"] is not None:
-            self._write_schedule(None)
+            self._contract["schedule"].write_schedule_data(None, *self._slot)
         if work is not None and deferred_of(work).due:
             self.deferred(Deferred())
         self._write_session(when_ms, status="running")
@@ -59,7 +68,7 @@ class Journal:
 
     def deferred(self, deferred: Deferred) -> None:
         """What is decided and not finished."""
-        self._contract["strategy"].write_strategy_data(deferred.row(self._context, self._mode), *self._slot)
+        self._out.put("strategy", "", deferred.row(self._context, self._mode), *self._slot)
 
     def scheduled(self, position: Position, price: float, when_ms: int) -> None:
         """A signal is about to wait for its price."""
@@ -84,7 +93,7 @@ class Journal:
     def opening(self, position: Position, when_ms: int, *, waited: bool) -> None:
         """A position is about to be opened: after this it is one, also for whoever reads the database."""
         # The slot first: a position without its risk slot would let another one through, a slot without position does not.
-        self.risk.commit(position, when_ms)
+        self.write_risk(position, when_ms)
         self._write_signal(rows.signal_row(self._context, position))
         if waited:
             self._write_schedule(None)
@@ -127,7 +136,7 @@ class Journal:
         if position.breakeven:
             self._write_breakeven({}, position, when_ms)
         if alone:
-            self.risk.release(when_ms)
+            self.write_risk(None, when_ms)
 
     def closed(self, position: Position, price: float, when_ms: int, reason: CloseReason, session: Row, *, alone: bool = True) -> None:
         """A position is closed."""
@@ -156,11 +165,20 @@ class Journal:
 
     def notify(self, *notifications: Row) -> None:
         """Write notifications."""
-        self._contract["notification"].write_notification_data(list(notifications), self._context.backtest)
+        self._out.put_rows("notification", list(notifications), self._context.backtest)
 
     def log(self, kind: str, when_ms: int, topic: str, *args: Any) -> None:
         """Write a line of the Log contract."""
-        self._contract["log"].write_log_data([rows.log_row(self._context, kind, when_ms, topic, *args)])
+        self._out.put_rows("log", [rows.log_row(self._context, kind, when_ms, topic, *args)])
+
+    def flush(self) -> None:
+        """Write what waits to be written."""
+        self._out.flush()
+
+    def write_risk(self, position: Position | None, when_ms: int) -> None:
+        """Hold the slot of ``position``, or none."""
+        self._out.call("risk", lambda: self.risk.store(position, when_ms), erases=position is None)
+        self.risk.hold(position)
 
     # --- a restart ---
 
@@ -247,37 +265,36 @@ class Journal:
         return row
 
     def _write_signal(self, row: Row | None) -> None:
-        self._contract["signal"].write_signal_data(row, *self._slot)
+        self._out.call("signal", lambda: self._contract["signal"].write_signal_data(row, *self._slot), erases=row is None)
 
     def _write_schedule(self, row: Row | None) -> None:
-        self._contract["schedule"].write_schedule_data(row, *self._slot)
+        self._out.call("schedule", lambda: self._contract["schedule"].write_schedule_data(row, *self._slot), erases=row is None)
 
     def _write_storage(self, position: Position, price: float, when_ms: int, status: Status, reason: CloseReason | None = None) -> None:
         row = rows.storage_row(self._context, position, price, when_ms, status, reason)
-        self._contract["storage"].write_storage_data([row], self._context.backtest)
+        self._out.put_rows("storage", [row], self._context.backtest)
 
     def _write_public(self, position: Position, price: float, when_ms: int, reason: CloseReason | None) -> None:
         context = self._context
         self._write_storage(position, price, when_ms, "opened" if reason is None else "closed", reason)
         # The time of a Recent row is that of its signal, as in the framework.
-        self._contract["recent"].write_recent_data(
-            rows.public_row(context, position, price), *self._slot, context.frame_name, context.backtest, position.opened_ms
-        )
+        public = rows.public_row(context, position, price)
+        self._out.put("recent", "", public, *self._slot, context.frame_name, context.backtest, position.opened_ms)
         state = rows.state_row(position, BUCKET, price, when_ms, "opened" if reason is None else "closed")
-        self._contract["state"].write_state_data(state, position.id, BUCKET, when_ms)
+        self._out.put("state", position.id, state, position.id, BUCKET, when_ms)
 
     def _write_partial(self, data: Row, position: Position, when_ms: int) -> None:
         symbol, strategy_name, exchange_name = self._slot
-        self._contract["partial"].write_partial_data(data, symbol, strategy_name, position.id, exchange_name, when_ms)
+        self._out.put("partial", position.id, data, symbol, strategy_name, position.id, exchange_name, when_ms)
 
     def _write_breakeven(self, data: Row, position: Position, when_ms: int) -> None:
         symbol, strategy_name, exchange_name = self._slot
-        self._contract["breakeven"].write_breakeven_data(data, symbol, strategy_name, position.id, exchange_name, when_ms)
+        self._out.put("breakeven", position.id, data, symbol, strategy_name, position.id, exchange_name, when_ms)
 
     def _write_session(self, when_ms: int, **data: Any) -> None:
         context = self._context
         window = {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms} if context.backtest else {}
-        self._contract["session"].write_session_data(
-            rows.session_row(context, when_ms, {**window, **data}),
-            context.strategy_name, context.exchange_name, context.frame_name, when_ms, context.symbol, context.backtest,
-        )  # fmt: skip
+        row = rows.session_row(context, when_ms, {**window, **data})
+        self._out.put(
+            "session", "", row, context.strategy_name, context.exchange_name, context.frame_name, when_ms, context.symbol, context.backtest
+        )

@@ -96,7 +96,7 @@ _books: weakref.WeakKeyDictionary[Registry, dict[tuple[str, str, str], tuple[_Sl
 
 
 class RiskBook:
-    """The part that one run has in a Risk record. Between ``reserve`` and ``commit`` its slot is taken in this process only.
+    """The part that one run has in a Risk record. Between ``reserve`` and ``hold`` its slot is taken in this process only.
 
     A backtest counts the positions of backtests that run in this process on the same frame: what another run left in the record is
     not part of its world. A live run counts what the record says.
@@ -130,31 +130,29 @@ class RiskBook:
         with _lock:
             self._reserved.pop(self._context.risk_key, None)
 
-    def commit(self, position: Position, when_ms: int) -> None:
-        """Write the slot of ``position``."""
-        key, row = self._context.risk_key, rows.risk_row(self._context, position)
+    def hold(self, position: Position | None) -> None:
+        """Be counted with ``position``, or without any; the record says so after ``store``."""
         with _lock:
-            self._write([*self._others(when_ms), (key, row)], when_ms)
-            self._held[key] = row
             self.cancel()
+            if position is None:
+                self._held.pop(self._context.risk_key, None)
+            else:
+                self._held[self._context.risk_key] = rows.risk_row(self._context, position)
 
-    def release(self, when_ms: int) -> None:
-        """Write that this run holds no slot."""
+    def store(self, position: Position | None, when_ms: int) -> None:
+        """Write the slot of ``position``, or that this run has none."""
         key = self._context.risk_key
         with _lock:
             stored = self._read(when_ms)
             others = [pair for pair in stored if pair[0] != key]
-            if len(others) < len(stored):
-                self._guard(stored)
-                self._write(others, when_ms)
-            self._held.pop(key, None)
-            self.cancel()
+            if position is None and len(others) == len(stored):
+                return
+            self._guard(stored)
+            self._write(others if position is None else [*others, (key, rows.risk_row(self._context, position))], when_ms)
 
     def leave(self) -> None:
         """Be counted no longer by other runs of this process."""
-        with _lock:
-            self._held.pop(self._context.risk_key, None)
-            self.cancel()
+        self.hold(None)
 
     def restore(self, mine: Position | None, when_ms: int) -> None:
         """After a restart: remove expired slots, and have the one of the restored position, or none."""
@@ -167,11 +165,6 @@ class RiskBook:
                 kept.append(known or (key, rows.risk_row(self._context, mine)))
             if sorted(pair[0] for pair in kept) != sorted(pair[0] for pair in stored):
                 self._write(kept, when_ms)
-
-    def _others(self, when_ms: int) -> list[tuple[str, Row]]:
-        stored = self._read(when_ms)
-        self._guard(stored)
-        return [pair for pair in stored if pair[0] != self._context.risk_key]
 
     def _guard(self, stored: Sequence[tuple[str, Row]]) -> None:
         context = self._context

@@ -83,12 +83,14 @@ def run_backtest(
         engine.journal.begin(start)
         for since, candles, fresh in _blocks(history, symbol, exchange_name, start, end):
             _replay(engine, candles, fresh)
+            engine.journal.flush()
             reached = since + fresh * MINUTE_MS
             if progress is not None:
                 progress((reached - start) // MINUTE_MS, (end - start) // MINUTE_MS)
             if stop is not None and stop.is_set():
                 break
         engine.journal.finished(reached, engine.summary(), "finished" if reached == end else "stopped")
+        engine.journal.flush()
     return BacktestResult(
         symbol=symbol,
         strategy_name=strategy.name,

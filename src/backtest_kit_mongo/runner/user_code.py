@@ -51,6 +51,7 @@ class UserCode:
 
     def guarded(self, call: Callable[[], Any], when: int) -> Any:
         """What ``call`` gives; None if it raises in a live run."""
+        self._journal.flush()
         try:
             return call()
         except PERSISTENCE_ERRORS:
@@ -60,6 +61,7 @@ class UserCode:
             failure = error if isinstance(error, BadSignalError) else StrategyError(self._raised(error, when))
             try:
                 self._journal.failed(when, type(error).__name__, str(failure), fatal=fatal)
+                self._journal.flush()
             except BacktestKitError as second:
                 failure.add_note(f"this could not be written to Log and Notification: {second}")
             if not fatal:

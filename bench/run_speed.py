@@ -1,0 +1,109 @@
+"""What persistence costs a backtest: the same run with every domain on MongoDB, with the backtest profile, and with none.
+
+    python bench/run_speed.py BTCUSDT.csv.gz [MINUTES]
+
+The file holds 1m klines as Binance has them. The runs take turns, and what is printed are medians. Time in persistence is what the
+calls of the contracts take, measured around them; the difference to the run without persistence is printed beside it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from backtest_kit_mongo.adapters import Registry
+from backtest_kit_mongo.domains import DOMAINS
+from backtest_kit_mongo.runner import add_strategy, get_candles, import_candles, load_strategy_file, read_klines, run_backtest
+from backtest_kit_mongo.servers import MongoServer, RedisServer
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
+ROUNDS = 5
+
+
+class Timed:
+    """Time spent in the calls of a registry's contracts, outermost calls only."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.seconds = 0.0
+        self.calls = 0
+        self._depth = 0
+        for name, domain in DOMAINS.items():
+            adapter = registry.adapter(name)
+            for call in domain.calls:
+                setattr(adapter, call.name, self._around(getattr(adapter, call.name)))
+
+    def _around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> Any:
+            self._depth += 1
+            begin = time.perf_counter()
+            try:
+                return call(*arguments)
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    self.seconds += time.perf_counter() - begin
+                    self.calls += 1
+
+        return timed
+
+
+@contextmanager
+def registries(folder: Path) -> Iterator[dict[str, Registry]]:
+    with MongoServer(folder / "mongo") as mongo, RedisServer(folder / "redis") as cache:
+        place = {"CC_MONGO_CONNECTION_STRING": mongo.uri("speed"), "CC_REDIS_HOST": cache.socket, "CC_DUMP_DIR": folder / "dump"}
+        made = {name: Registry() for name in ("mongo", "profile", "off")}
+        made["mongo"].setup(place, CC_DURABILITY="memory")
+        made["profile"].setup({**place, "CC_MONGO_CONNECTION_STRING": mongo.uri("speed-profile")}, mode="backtest")
+        # Candles have to be somewhere; in memory they are read in the same blocks.
+        made["off"].setup(place, stores={name: "memory" if name in ("candle", "measure") else "dummy" for name in DOMAINS})
+        yield made
+        for registry in made.values():
+            registry.close()
+
+
+def measure(registry: Registry, timed: Timed, strategy: str) -> tuple[float, float, int, Any]:
+    timed.seconds, timed.calls = 0.0, 0
+    begin = time.perf_counter()
+    result = run_backtest("BTCUSDT", strategy, registry=registry)
+    return time.perf_counter() - begin, timed.seconds, timed.calls, result
+
+
+def main(path: str, minutes: int) -> None:
+    candles = read_klines(path)[-minutes:]
+    load_strategy_file(EXAMPLE)
+    add_strategy("idle", interval="1m", get_signal=lambda symbol, when: None)
+
+    @add_strategy("looking", interval="1m")
+    def looking(symbol: str, when: Any) -> None:
+        get_candles(symbol, "1m", 20)
+
+    with tempfile.TemporaryDirectory() as folder, registries(Path(folder)) as made:
+        timers = {name: Timed(registry) for name, registry in made.items()}
+        for registry in made.values():
+            import_candles(candles, "BTCUSDT", registry=registry)
+        for strategy in ("idle", "looking", "sma_cross"):
+            figures: dict[str, list[tuple[float, float, int, Any]]] = {name: [] for name in made}
+            for _ in range(ROUNDS):
+                for name, registry in made.items():
+                    figures[name].append(measure(registry, timers[name], strategy))
+            base = statistics.median(wall for wall, *_ in figures["off"])
+            trades = {len(result.trades) for runs in figures.values() for *_, result in runs}
+            print(f"\n{strategy}: {len(candles):,} minutes, {trades} trades")
+            for name, runs in figures.items():
+                wall = statistics.median(wall for wall, *_ in runs)
+                inside = statistics.median(seconds for _, seconds, *_ in runs)
+                share = statistics.median(seconds / wall for wall, seconds, *_ in runs)
+                print(
+                    f"  {name:8} {len(candles) / wall:>9,.0f} minutes/s   in persistence {share:6.1%} = "
+                    f"{inside * 1e6 / len(candles):6.2f} us a minute, {runs[0][2]:,} calls   beside no persistence {wall / base:5.2f} x"
+                )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 30_240)
