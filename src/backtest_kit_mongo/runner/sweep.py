@@ -33,10 +33,10 @@ from ..config import Config
 from ..domains import DOMAINS
 from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from .candle_import import choose_window
+from .failure import describe
 from .parameters import Scalar, check_parameters, given_parameters
 from .run import run_backtest
 from .strategy import StrategyError, check_name, clear_strategies, find_strategy, list_strategies, restore_strategies
-from .failure import describe
 from .strategy_file import load_strategy_file
 from .sweep_result import SweepResult, SweepRun
 
