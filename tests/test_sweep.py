@@ -35,6 +35,7 @@ from backtest_kit_mongo.runner import (
 from backtest_kit_mongo.runner.cluster import cluster_executor
 from backtest_kit_mongo.runner.parameters import check_parameters, given_parameters
 from backtest_kit_mongo.runner.result import Totals, add_up
+from backtest_kit_mongo.runner.strategy_file import nothing_registered
 from backtest_kit_mongo.runner.sweep import SLOTS
 
 START = 1_677_628_800_000
@@ -67,11 +68,13 @@ def get_signal(symbol, when):
         return None
     price, way = get_candles(symbol, "1m", 1)[-1]["close"], 1 if SIDE == "long" else -1
     return {"position": SIDE, "priceTakeProfit": price * (1 + way * 0.004), "priceStopLoss": price * (1 - way * 0.003),
-            "minuteEstimatedTime": 120}
+            "minuteEstimatedTime": 60 * beside.HOURS}
 """
 BESIDE = """
-from backtest_kit_mongo.runner import parameter
+from backtest_kit_mongo.runner import add_risk, parameter
+add_risk("every", max_positions=1)
 EVERY = parameter("EVERY", 5)
+HOURS = parameter("HOURS", 2)
 """
 
 
@@ -159,10 +162,10 @@ def test_results_are_those_of_single_runs_whatever_the_number_of_workers(market,
         (symbol, every, side) for symbol in ("BTCUSDT", "ETHUSDT") for every in (3, 5) for side in ("long", "short")
     ]
     for run in one.runs:
-        with given_parameters(run.parameters):
+        with nothing_registered(), given_parameters(run.parameters):
             sys.modules.pop("beside", None)
             load_strategy_file(file)
-        assert run_backtest(run.symbol).totals == run.totals
+            assert run_backtest(run.symbol).totals == run.totals
         assert run.totals.trades > 3
     assert len({run.totals for run in one.runs}) == 8
 
@@ -429,6 +432,8 @@ def test_the_command_prints_and_writes_one_table(settings, file, tmp_path):
     for text in ("0 new, 1,440 stored before", "The best 1 of 4 runs by pnlPercentage", "2 runs failed", "TROUBLE=raise: strategy 'every'"):
         assert text in shown.stdout
     command(str(file), "--grid", "TROUBLE=raise", *servers, code=1)
+    shown = command(str(file), "--grid", "HOURS=1,2", *servers)  # a parameter of the module beside alone
+    assert {line.split()[1] for line in shown.stdout.splitlines() if line.startswith("BTCUSDT ")} == {"1", "2"}
 
 
 @pytest.mark.parametrize(
@@ -439,7 +444,7 @@ def test_the_command_prints_and_writes_one_table(settings, file, tmp_path):
         (("--grid", "A=1", "--synthetic-days", "1", "--exchange", "x"), 2, "made-up candles"),
         (("--grid", "A=1", "--csv", "x", "--symbol", "A", "--symbol", "B"), 2, "candles of one symbol"),
         (("--grid", "A=1", "--sort", "luck"), 1, "cannot be sorted by 'luck'"),
-        (("--grid", "A=1", "--json", "/nowhere/x.json"), 1, "its folder does not exist"),
+        (("--grid", "A=1", "--json", "/nowhere/x.json"), 1, "cannot be written"),
         ((), 2, "--grid"),
     ],
     ids=lambda value: " ".join(value)[-30:] if isinstance(value, tuple) else "",

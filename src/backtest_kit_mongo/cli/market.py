@@ -185,6 +185,7 @@ def prepare_candles(market: Market, exchange: str, candles: CandleArray | None) 
         for symbol in market.symbols:
             if any(since <= window.start_ms and window.end_ms <= until for since, until in imported_spans(symbol, "1m", exchange)):
                 continue
+            prepare_exchange(market, exchange)  # only now: what is stored needs neither ccxt nor a network
             since = max(window.start_ms - market.warm_up * MINUTE_MS, 0)
             with progress(f"Fetching {symbol}", "candles") as moved:
                 new = fetch_missing(symbol, "1m", exchange, since, window.end_ms, progress=moved)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .. import wait_for_init
-from ..errors import InvalidValueError
 from ..registry import default_registry
-from ..runner import SweepResult, SweepRun, Totals, sweep, synthetic_market
+from ..runner import SweepResult, SweepRun, Totals, load_strategy_file, sweep
 from ..runner.cluster import cluster_executor
-from .candles import read_file, report_text, store_candles
+from ..runner.config_files import load_config_files
+from ..runner.report import write_file
+from ..whole_file import check_target
 from .command import Link
+from .market import Costs, Market, prepare_candles, read_market
 from .output import counted, errors, facts, heading, places, progress, say, table
 
 __all__ = ["sweep_parameters"]
 
-_RUNS, _MARKET, _COSTS, _OUTPUT = "Runs", "Candles", "Execution", "Results"
-_SYNTHETIC_START_MS = 1_677_628_800_000  # 2023-03-01T00:00Z
-_MINUTES_PER_DAY = 1440
+_RUNS, _OUTPUT = "Runs", "Output"
 
 
 def sweep_parameters(
@@ -30,6 +29,8 @@ def sweep_parameters(
     strategy_file: Annotated[
         str, typer.Argument(metavar="STRATEGY.py", help="Python file that registers strategies with add_strategy.", show_default=False)
     ],
+    market: Market,
+    costs: Costs,
     grid: Annotated[
         list[str],
         typer.Option(
@@ -66,42 +67,6 @@ def sweep_parameters(
         bool,
         typer.Option("--resume", help="Take runs that an earlier sweep has finished in this database from there.", rich_help_panel=_RUNS),
     ] = False,
-    symbol: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", show_default="BTCUSDT", help="What is traded. May be repeated.", rich_help_panel=_MARKET),
-    ] = None,
-    csv: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            help="Binance kline file of 1m candles (CSV, plain or .gz) to import first and to replay. Default: replay what was "
-            "imported before.",
-            rich_help_panel=_MARKET,
-        ),
-    ] = None,
-    exchange: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", show_default=False, help="Exchange name of the candles. Default: binance.", rich_help_panel=_MARKET),
-    ] = None,
-    synthetic_days: Annotated[
-        int | None,
-        typer.Option(
-            metavar="DAYS",
-            show_default=False,
-            min=1,
-            max=3650,
-            help="Replay this many days of made-up 1m candles instead, stored under an exchange name of their own.",
-            rich_help_panel=_MARKET,
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Seed of the made-up candles.", rich_help_panel=_MARKET)
-    ] = 42,
-    fee: Annotated[float, typer.Option(metavar="PERCENT", min=0.0, max=99.0, help="Fee, percent per side.", rich_help_panel=_COSTS)] = 0.1,
-    slippage: Annotated[
-        float, typer.Option(metavar="PERCENT", min=0.0, max=99.0, help="Slippage, percent per side.", rich_help_panel=_COSTS)
-    ] = 0.1,
     sort: Annotated[
         str,
         typer.Option(metavar="METRIC", help="What table and CSV are sorted by, best first.", rich_help_panel=_OUTPUT),
@@ -126,53 +91,46 @@ def sweep_parameters(
         $ backtest-kit-mongo sweep examples/sma_cross.py \
             --grid FAST=6,12,24 --grid SLOW=48,96 --embedded --synthetic-days 7
     """
-    if synthetic_days is not None and (csv is not None or exchange is not None):
-        raise typer.BadParameter("made-up candles need neither --csv nor --exchange", param_hint="--synthetic-days")
-    symbols = symbol or ["BTCUSDT"]
-    if csv is not None and len(symbols) > 1:
-        raise typer.BadParameter("a file holds the candles of one symbol; `candles import` imports more files", param_hint="--csv")
+    market.check()
     SweepResult("", "", ()).sorted_by(sort)  # an unknown metric is said now, not after hours
     for file in (json, csv_out):
-        if file is not None and not Path(file).absolute().parent.is_dir():
-            raise InvalidValueError(f"{file} cannot be written: its folder does not exist")
+        if file is not None:
+            check_target(file)
     parameters = _parameters(grid)
-    exchange = exchange or ("binance" if synthetic_days is None else f"synthetic-{seed}-{synthetic_days}d")
-    candles = None if csv is None else read_file(csv, "1m")
-    if synthetic_days is not None:
-        candles = synthetic_market(seed, synthetic_days * _MINUTES_PER_DAY, _SYNTHETIC_START_MS)
-
-    link.connect(**({} if os.environ.get("CC_DURABILITY") else {"CC_DURABILITY": "memory"}))
+    files = load_config_files()
+    load_strategy_file(strategy_file)  # for its exchange and its frames; each run loads it anew
+    exchange = market.exchange_name()
+    candles = read_market(market)
+    if files.setup is None:
+        link.connect(**({} if os.environ.get("CC_DURABILITY") else {"CC_DURABILITY": "memory"}))
     with errors.status("Waiting for MongoDB and Redis"):
         wait_for_init(link.timeout)
-    imported: list[str] = []
-    start = end = None
-    if candles is not None:
-        for name in symbols:
-            stored, new = store_candles(candles, name, "1m", exchange)
-            imported += report_text(stored, new)
-            start, end = stored.since_ms, stored.until_ms
-    market = "\n".join(imported or [f"{', '.join(symbols)} 1m on {exchange}, as imported before"])
-    facts({"strategy": strategy_file, "candles": market, **places(default_registry.mongo.config)})
+    facts({"strategy": strategy_file, "candles": market.text(exchange), **places(default_registry.config)})
+    window, lines = prepare_candles(market, exchange, candles)
+    for line in lines:
+        say(line)
     with nullcontext() if cluster is None else cluster_executor(cluster) as executor, progress("Sweeping", "runs") as moved:
         result = sweep(
             strategy_file,
             parameters,
-            symbols=symbols,
+            symbols=market.symbols,
             strategy_name=strategy,
             exchange_name=exchange,
-            start_ms=start,
-            end_ms=end,
-            fee_percent=fee,
-            slippage_percent=slippage,
+            frame_name=window.frame_name,
+            start_ms=window.start_ms,
+            end_ms=window.end_ms,
+            fee_percent=costs.fee,
+            slippage_percent=costs.slippage,
+            stake_usd=costs.stake,
             workers=workers,
             executor=executor,
             resume=resume,
             progress=moved,
         )
     if json is not None:
-        _write(json, result.to_json())
+        write_file(json, result.to_json())
     if csv_out is not None:
-        _write(csv_out, result.to_csv(sort).encode())
+        write_file(csv_out, result.to_csv(sort).encode())
     _show(result, sort, top)
     if all(run.error is not None for run in result.runs):
         raise typer.Exit(1)
@@ -188,13 +146,6 @@ def _parameters(grid: list[str]) -> dict[str, list[str]]:
             raise typer.BadParameter(f"{text!r} {problem}", param_hint="--grid")
         parameters[name.strip()] = [value.strip() for value in values.split(",")]
     return parameters
-
-
-def _write(file: str, content: bytes) -> None:
-    try:
-        Path(file).write_bytes(content)
-    except OSError as error:
-        raise InvalidValueError(f"{file} cannot be written: {error.strerror}") from error
 
 
 def _show(result: SweepResult, sort: str, top: int) -> None:

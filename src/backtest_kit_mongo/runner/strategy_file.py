@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,7 @@ from .frame import list_frames, restore_frames
 from .risk import list_risks, restore_risks
 from .strategy import Strategy, StrategyError, list_strategies, restore_strategies
 
-__all__ = ["load_strategy_file"]
+__all__ = ["load_strategy_file", "nothing_registered"]
 
 _REGISTERED: Final[tuple[tuple[Callable[[], tuple[Any, ...]], Callable[[Any], None]], ...]] = (
     (list_strategies, restore_strategies),
@@ -27,6 +28,19 @@ _REGISTERED: Final[tuple[tuple[Callable[[], tuple[Any, ...]], Callable[[Any], No
     (list_risks, restore_risks),
     (list_brokers, restore_brokers),
 )
+
+
+@contextmanager
+def nothing_registered() -> Iterator[None]:
+    """Inside the block nothing is registered, until a file is loaded; afterwards it is what it was before."""
+    before = [(known(), restore) for known, restore in _REGISTERED]
+    try:
+        for _, restore in before:
+            restore(())
+        yield
+    finally:
+        for items, restore in before:
+            restore(items)
 
 
 def load_strategy_file(path: str | PathLike[str]) -> tuple[Strategy, ...]:

@@ -36,8 +36,8 @@ from .candle_import import choose_window
 from .failure import describe
 from .parameters import Scalar, check_parameters, given_parameters
 from .run import run_backtest
-from .strategy import StrategyError, check_name, clear_strategies, find_strategy, list_strategies, restore_strategies
-from .strategy_file import load_strategy_file
+from .strategy import StrategyError, check_name, find_strategy
+from .strategy_file import load_strategy_file, nothing_registered
 from .sweep_result import SweepResult, SweepRun
 
 __all__ = ["SLOTS", "sweep"]
@@ -47,6 +47,7 @@ SLOTS: Final = ("signal", "schedule", "strategy", "risk", "interval")
 
 _BUCKET: Final = "sweep"
 _GRACE_SECONDS: Final = 10.0
+_STAYING: Final = ("__main__", "__mp_main__", __name__.partition(".")[0])
 
 
 class _Settings(msgspec.Struct, frozen=True):
@@ -326,25 +327,29 @@ def _check_stop(done: int, total: int) -> None:
 
 @contextmanager
 def _loaded(strategy_file: str | PathLike[str], given: Mapping[str, object]) -> Iterator[Mapping[str, Scalar]]:
-    """A strategy file with these parameters, and nothing of it, or of modules beside it, afterwards."""
-    strategies, modules = list_strategies(), set(sys.modules)
-    clear_strategies()
+    """A strategy file with these parameters, and with modules beside it that are imported anew; nothing of them stays."""
+    folder = Path(strategy_file).resolve().parent
+    aside = {name: sys.modules.pop(name) for name in _beside(folder)}
     try:
-        with given_parameters(given) as known:
+        with nothing_registered(), given_parameters(given) as known:
             load_strategy_file(strategy_file)
             yield known
     finally:
-        restore_strategies(strategies)
-        for name in set(sys.modules) - modules:
-            if _beside(name, Path(strategy_file).resolve().parent):
-                del sys.modules[name]
+        for name in _beside(folder):
+            del sys.modules[name]
+        sys.modules.update(aside)
 
 
-def _beside(name: str, folder: Path) -> bool:
-    """Whether a module is the user's own source next to the strategy: it may have asked for parameters when it was imported."""
-    file = getattr(sys.modules[name], "__file__", None)
-    if not isinstance(file, str) or not file.endswith(".py") or name.partition(".")[0] == __name__.partition(".")[0]:
-        return False
-    path = Path(file).resolve()
-    installed = any(path.is_relative_to(prefix) for prefix in {sys.prefix, sys.base_prefix}) or "site-packages" in path.parts
-    return path.is_relative_to(folder) and not installed
+def _beside(folder: Path) -> list[str]:
+    """The modules that are the user's own source in ``folder``: they may have asked for parameters when they were imported."""
+    prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    found = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or not file.endswith(".py") or name.partition(".")[0] in _STAYING:
+            continue
+        path = Path(file).resolve()
+        installed = any(path.is_relative_to(prefix) for prefix in prefixes) or "site-packages" in path.parts
+        if path.is_relative_to(folder) and not installed:
+            found.append(name)
+    return found
