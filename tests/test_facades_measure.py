@@ -526,6 +526,7 @@ def test_a_decorated_function_is_still_itself():
     assert (ask.__name__, ask.__doc__, asyncio.iscoroutinefunction(ask)) == ("ask", "Ask somebody.", True)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_does_not_wait_for_a_call_of_its_parent(mongo):
     if not hasattr(os, "fork"):
         pytest.skip("no fork here")
