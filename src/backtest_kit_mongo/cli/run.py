@@ -126,7 +126,9 @@ def run(
     ] = None,
     strategy: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", show_default=False, help="Which strategy of the file; needed if it registers more than one. May be repeated."),
+        typer.Option(
+            metavar="NAME", show_default=False, help="Which strategy of the file; needed if it registers more than one. May be repeated."
+        ),
     ] = None,
     param: Annotated[
         list[str] | None,
