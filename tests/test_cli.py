@@ -365,7 +365,7 @@ def test_an_unreachable_server_is_an_error_in_words(lonely, command):
 def test_stats_shows_what_is_stored_and_the_last_run(cli, cache):
     before = cli.out("stats")
     assert "none is recorded" in before
-    cli(*BACKTEST, "--synthetic-days", "1")
+    cli(*BACKTEST, "--stores", "mongo", "--synthetic-days", "1")
     shown = json.loads(cli.out("stats", "--json"))
     stored = shown["stored"]["domains"]
     assert list(stored) == list(DOMAINS)

@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError
-from backtest_kit_mongo.facades import Measure, NestedCallError
-from backtest_kit_mongo.facades.argument_key import key_function
-from backtest_kit_mongo.facades.here import derive_key
 from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.runner.facades import Measure, NestedCallError
+from backtest_kit_mongo.runner.facades.argument_key import key_function
+from backtest_kit_mongo.runner.facades.here import derive_key
 from backtest_kit_mongo.simulation import NOW
 
 
@@ -149,7 +149,7 @@ import json, sys
 sys.path[:0] = json.loads(sys.argv[2])
 import backtest_kit_mongo as kit
 from facade_runs import again, at
-from backtest_kit_mongo.facades import Measure
+from backtest_kit_mongo.runner.facades import Measure
 kit.setup(json.loads(sys.argv[1]))
 
 @Measure.cached("1h", bucket="llm")

@@ -127,7 +127,7 @@ def run(
     strategy: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", show_default=False, help="Which strategy of the file; needed if it registers more than one. May be repeated."
+            metavar="NAME", show_default=False, help="Which strategy; needed if the file registers more than one. May be repeated."
         ),
     ] = None,
     param: Annotated[
@@ -197,7 +197,7 @@ def run(
         known = stack.enter_context(given_parameters(parameters))
         load_strategy_file(strategy_file)
         check_parameters(parameters, known)
-        names = [find_strategy(name).name for name in strategy or [None]]
+        names = [find_strategy(name).name for name in strategy or ()] or [find_strategy(None).name]
         exchange = market.exchange_name()
         if mode != "backtest":
             prepare_exchange(market, exchange)

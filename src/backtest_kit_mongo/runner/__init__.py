@@ -1,15 +1,6 @@
 """Backtests, paper and live runs on the contracts: what is registered, the runs, and their results."""
 
 from ..candles import CANDLE_DTYPE
-from ..facades.here import NoSignalError
-from ..facades.interval import Interval
-from ..facades.measure import Measure
-from ..facades.memory import Memory, Remembered
-from ..facades.messages import Log, Notification
-from ..facades.session import Session
-from ..facades.signals import Recent, Storage
-from ..facades.single_flight import NestedCallError
-from ..facades.state import State
 from .actions import activate_scheduled, cancel_scheduled, close_pending, create_signal, pause, resume, stop
 from .background import RunHandle
 from .broker import Broker, Fill, Order, OrderFailedError, OrderRejected, add_broker, clear_brokers, find_broker, list_brokers
@@ -27,6 +18,15 @@ from .exchange import (
     find_exchange,
     list_exchanges,
 )
+from .facades.here import NoSignalError
+from .facades.interval import Interval
+from .facades.measure import Measure
+from .facades.memory import Memory, Remembered
+from .facades.messages import Log, Notification
+from .facades.session import Session
+from .facades.signals import Recent, Storage
+from .facades.single_flight import NestedCallError
+from .facades.state import State
 from .file_exchange import add_file_exchange
 from .frame import Frame, add_frame, clear_frames, find_frame, list_frames
 from .history import get_candles, get_raw_candles
