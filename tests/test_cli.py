@@ -182,8 +182,9 @@ def test_wrong_usage_is_exit_code_2(lonely, arguments):
     assert "Usage" in lonely.err(*arguments, code=2)
 
 
-def test_without_a_mode_it_says_that_there_is_only_one(lonely):
-    assert "Add --backtest" in lonely.err("run", str(EXAMPLE), code=2)
+@pytest.mark.parametrize("modes", [(), ("--backtest", "--live"), ("--paper", "--live")])
+def test_one_mode_must_be_chosen(lonely, modes):
+    assert "choose one mode: --backtest, --paper or --live" in lonely.err("run", str(EXAMPLE), *modes, code=2)
 
 
 # --- run ---
@@ -208,7 +209,7 @@ def test_without_entry_no_server_is_needed(lonely):
 def test_a_run_persists_its_whole_state_and_says_what_happened(cli, database, cache):
     cache.set("foreign", "1")
     cache.set("signal_cache:left:by:another", "1")
-    first = cli(*BACKTEST, "--synthetic-days", "2")
+    first = cli(*BACKTEST, "--synthetic-days", "2", "--stores", "mongo")
     written = ("signal", "risk", "recent", "storage", "notification", "log", "state", "session", "partial", "breakeven", "candle")
     for name in written:
         assert database[f"{name}-items"].count_documents({}) > 0, name
@@ -223,7 +224,7 @@ def test_a_run_persists_its_whole_state_and_says_what_happened(cli, database, ca
     assert "Importing candles" in first.stderr_text
     assert "Replaying" in first.stderr_text
 
-    second = cli.out(*BACKTEST, "--synthetic-days", "2")
+    second = cli.out(*BACKTEST, "--synthetic-days", "2", "--stores", "mongo")
     assert "0 new, 2,880 stored before" in second
     assert trades(second) == trades(first.stdout_text)
     assert len(trades(second)) > 1
@@ -316,7 +317,8 @@ def test_a_strategy_that_raises_ends_the_run(cli, database):
     assert "error: strategy 'raises' on BTCUSDT" in found
     assert f"{file}:4" in found
     assert not cli.last_run.exists()
-    assert database["log-items"].count_documents({"payload.topic": "run.failed"}) == 1
+    [line] = [json.loads(line) for line in (cli.home / "dump/log/log.jsonl").read_text().splitlines() if "run.failed" in line]
+    assert line["args"][0]["error"] == "KeyError"
 
 
 @pytest.mark.parametrize("option", ["strategy", "csv"])
@@ -363,7 +365,7 @@ def test_an_unreachable_server_is_an_error_in_words(lonely, command):
 def test_stats_shows_what_is_stored_and_the_last_run(cli, cache):
     before = cli.out("stats")
     assert "none is recorded" in before
-    cli(*BACKTEST, "--synthetic-days", "1")
+    cli(*BACKTEST, "--stores", "mongo", "--synthetic-days", "1")
     shown = json.loads(cli.out("stats", "--json"))
     stored = shown["stored"]["domains"]
     assert list(stored) == list(DOMAINS)

@@ -82,12 +82,12 @@ def test_a_scheduled_signal_is_only_in_schedule_until_it_opens(monkeypatch):
     recorder = Recorder(monkeypatch)
     (trade,) = run(market).trades
     assert recorder.order == [
-        "session", "log",
+        "log",
         "schedule", "storage", "notification", "log",
         "risk", "signal", "schedule", "storage", "recent", "state", "notification", "log",
         "partial", "breakeven", "notification",
-        "storage", "recent", "state", "partial", "breakeven", "risk", "signal", "notification", "session", "log",
-        "session", "log",
+        "storage", "recent", "state", "partial", "breakeven", "risk", "signal", "notification", "log",
+        "log",
     ]  # fmt: skip
     (written, erased) = recorder.of("schedule")
     row = msgspec.convert(written[0], payloads.ScheduledSignalRow)
@@ -545,4 +545,4 @@ def test_a_background_run_can_be_stopped():
     go_on.set()
     result = handle.result(30)
     assert (result.minutes, result.end_ms, len(result.trades)) == (1000, START + 1000 * MINUTE, 1)
-    assert kit.PersistSessionAdapter.read_session_data("hand", "binance", "backtest", "BTCUSDT", True)["data"]["status"] == "stopped"
+    assert kit.PersistLogAdapter.read_log_data()[-1]["topic"] == "run.stopped"

@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError
-from backtest_kit_mongo.facades import Measure, NestedCallError
-from backtest_kit_mongo.facades.argument_key import key_function
-from backtest_kit_mongo.facades.here import derive_key
 from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.runner.facades import Measure, NestedCallError
+from backtest_kit_mongo.runner.facades.argument_key import key_function
+from backtest_kit_mongo.runner.facades.here import derive_key
 from backtest_kit_mongo.simulation import NOW
 
 
@@ -72,18 +72,23 @@ def test_one_answer_for_each_interval(kind):
 
 
 def test_what_is_kept_knows_nothing_of_later_minutes(kind):
-    """An answer that was first asked for at 23:40 may be read at 23:10 by another run, so it is given as of 23:00."""
-    seen = []
+    """Runs that first ask at other minutes of one interval: none reads what a later minute said, and each finds its own again."""
+    calls = []
 
     @Measure.cached("1h")
     def ask():
-        seen.append(NOW.get())
-        return 1
+        calls.append((NOW.get() - T0) // MINUTE)
+        return calls[-1]
 
-    with at(a_run(), T0 + 40 * MINUTE):
-        ask()
-        assert NOW.get() == T0 + 40 * MINUTE
-    assert seen == [T0]
+    found = []
+    for minute in (40, 10, 40, 10, 20, 59, 5, 40):
+        with at(again(), T0 + minute * MINUTE):
+            found.append(ask())
+    assert found == [40, 10, 40, 10, 10, 40, 5, 40]
+    assert calls == [40, 10, 5]
+    with at(a_run(), T0):
+        assert ask.clear() == 1
+        assert ask() == 0
 
 
 def test_symbols_strategies_and_exchanges_have_their_own(kind):
@@ -144,7 +149,7 @@ import json, sys
 sys.path[:0] = json.loads(sys.argv[2])
 import backtest_kit_mongo as kit
 from facade_runs import again, at
-from backtest_kit_mongo.facades import Measure
+from backtest_kit_mongo.runner.facades import Measure
 kit.setup(json.loads(sys.argv[1]))
 
 @Measure.cached("1h", bucket="llm")
@@ -313,7 +318,7 @@ def test_tasks_ask_once_and_do_not_stop_the_loop(kind):
     with at(a_run(), T0 + MINUTE):
         assert asyncio.run(all_at_once()) == [{"x": number % 2} for number in range(6)]
         assert asyncio.run(ask(0)) == {"x": 0}
-    assert sorted(calls) == [(0, T0), (1, T0)]
+    assert sorted(calls) == [(0, T0 + MINUTE), (1, T0 + MINUTE)]
 
 
 def test_loops_of_many_threads_ask_once(mongo):
@@ -521,6 +526,7 @@ def test_a_decorated_function_is_still_itself():
     assert (ask.__name__, ask.__doc__, asyncio.iscoroutinefunction(ask)) == ("ask", "Ask somebody.", True)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_does_not_wait_for_a_call_of_its_parent(mongo):
     if not hasattr(os, "fork"):
         pytest.skip("no fork here")

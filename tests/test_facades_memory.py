@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError
-from backtest_kit_mongo.facades import Memory, NoSignalError
-from backtest_kit_mongo.facades.text_search import scores, words
+from backtest_kit_mongo.runner.facades import Memory, NoSignalError
+from backtest_kit_mongo.runner.facades.text_search import scores, words
 
 TEXTS = {
     "crash": "btc crash after exchange hack",

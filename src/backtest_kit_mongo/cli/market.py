@@ -222,11 +222,11 @@ def _check_imported(symbol: str, exchange: str) -> None:
     if not spans:
         raise InvalidValueError(
             f"no 1m candles of {symbol} on {exchange} were imported into this database",
-            hint="--frame 2023-03-01:2023-03-21 fetches those days, --csv FILE imports a file, --synthetic-days 7 makes some up",
+            hint="--frame 2023-03-01:2023-03-21 fetches them, --csv FILE imports and replays them, --synthetic-days 7 makes some up",
         )
     if len(spans) > 1:
         listed = "; ".join(f"{time_text(since)} to {time_text(until)}" for since, until in spans)
         raise InvalidValueError(
             f"the imported 1m candles of {symbol} on {exchange} have holes between {listed} (UTC), and a run cannot step over one",
-            hint="--frame chooses a window",
+            hint="--frame FROM:TO chooses a window, and fetches what is missing in it; --csv FILE that of the file",
         )

@@ -17,7 +17,7 @@ from ..domains import DOMAINS
 from ..errors import BacktestKitError, InvalidValueError
 from ..prometheus import start_metrics
 from ..registry import default_registry
-from ..runner import BacktestResult, StrategyError, list_strategies, load_strategy_file, run_backtest
+from ..runner import BacktestResult, StrategyError, load_strategy_file, run_backtest
 from ..runner.config_files import load_config_files
 from ..runner.interrupts import stopping
 from ..runner.parameters import check_parameters, given_parameters
@@ -126,7 +126,9 @@ def run(
     ] = None,
     strategy: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", show_default=False, help="Which strategies of the file. May be repeated. Default: all of them."),
+        typer.Option(
+            metavar="NAME", show_default=False, help="Which strategy; needed if the file registers more than one. May be repeated."
+        ),
     ] = None,
     param: Annotated[
         list[str] | None,
@@ -183,8 +185,9 @@ def run(
         )
     target.check()
     settings = {"CC_MODE": mode, "CC_STORES": _stores(stores)}
+    announced = link.config(**settings)  # wrong settings are said before anything is loaded
     if not entry:
-        _announce(link.config(**settings), mode, strategy_file, strategy, market)
+        _announce(announced, mode, strategy_file, strategy, market)
         return
 
     files = load_config_files()
@@ -194,10 +197,11 @@ def run(
         known = stack.enter_context(given_parameters(parameters))
         load_strategy_file(strategy_file)
         check_parameters(parameters, known)
-        names = [find_strategy(name).name for name in strategy or [found.name for found in list_strategies()]]
+        names = [find_strategy(name).name for name in strategy or ()] or [find_strategy(None).name]
         exchange = market.exchange_name()
-        prepare_exchange(market, exchange)
-        prepare_broker(broker, exchange, market.exchange_url)
+        if mode != "backtest":
+            prepare_exchange(market, exchange)
+            prepare_broker(broker, exchange, market.exchange_url)
         candles = read_market(market)
         facts_of_run = {"strategy": ", ".join(names), "symbol": ", ".join(market.symbols), "exchange": exchange}
         report = stack.enter_context(profile())
@@ -219,11 +223,12 @@ def run(
             "id cache": f"{counted(drop_ids(), 'id')} dropped from Redis",
         }
         facts(rows)
-        stack.enter_context(stopping(stop))
         if mode == "backtest":
             window, lines = prepare_candles(market, exchange, candles)
             for line in lines:
                 say(line)
+        stack.enter_context(stopping(stop))  # only now: an import that is interrupted has no minute to finish
+        if mode == "backtest":
             results, failed = _replay(names, market, exchange, window, costs, stop, moved)
         else:
             results, failed = run_live(market.symbols, names, exchange, broker, costs, stop)
@@ -232,12 +237,12 @@ def run(
     if results:
         show_results(results, report, shown=target.trades, fee=costs.fee, slippage=costs.slippage)
         target.write(results, report)
-        save_last_run({**facts_of_run, **_summary(results)}, report)
     if failed:
         raise typer.Exit(1)
     if stop.is_set() and mode == "backtest":
-        say_error("interrupted; these are the results up to then")
+        say_error("interrupted; what is stored stays stored")
         raise typer.Exit(_INTERRUPTED)
+    save_last_run({**facts_of_run, **_summary(results)}, report)
 
 
 def _replay(
@@ -351,7 +356,7 @@ def _announce(config: Config, mode: str, strategy_file: str, strategies: Sequenc
     what = {"backtest": "a backtest of", "paper": "a paper run of", "live": "a live run of"}[mode]
     say(f"Nothing was run, because --entry is missing. With it, this would be {what}")
     where = {"MongoDB": "embedded", "Redis": "embedded"} if config.CC_EMBEDDED else places(config)
-    name = "all strategies" if strategies is None else f"the strategies {', '.join(strategies)}"
+    name = "the strategy" if strategies is None else f"the strategy {', '.join(strategies)}"
     exchange = market.exchange or ("binance, or the one that the file registers" if not market.offline else market.exchange_name())
     facts(
         {

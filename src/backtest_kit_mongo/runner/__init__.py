@@ -5,14 +5,37 @@ from .actions import activate_scheduled, cancel_scheduled, close_pending, create
 from .background import RunHandle
 from .broker import Broker, Fill, Order, OrderFailedError, OrderRejected, add_broker, clear_brokers, find_broker, list_brokers
 from .candle_import import ImportReport, import_candles, imported_spans
+from .ccxt_broker import CcxtBroker
+from .ccxt_exchange import add_ccxt_exchange
 from .clock import OutsideRunError
-from .exchange import Exchange, add_exchange, clear_exchanges, fetch_missing, find_exchange, list_exchanges
+from .exchange import (
+    Exchange,
+    ExchangeError,
+    ExchangeUnavailableError,
+    add_exchange,
+    clear_exchanges,
+    fetch_missing,
+    find_exchange,
+    list_exchanges,
+)
+from .facades.here import NoSignalError
+from .facades.interval import Interval
+from .facades.measure import Measure
+from .facades.memory import Memory, Remembered
+from .facades.messages import Log, Notification
+from .facades.session import Session
+from .facades.signals import Recent, Storage
+from .facades.single_flight import NestedCallError
+from .facades.state import State
+from .file_exchange import add_file_exchange
 from .frame import Frame, add_frame, clear_frames, find_frame, list_frames
 from .history import get_candles, get_raw_candles
 from .klines import read_klines
 from .live import Live
 from .market import Gap, find_gaps, synthetic_market
 from .parameters import parameter
+from .report import profile_json, result_json, trades_frame
+from .report_html import write_html
 from .result import BacktestResult, OpenTrade, Totals, Trade
 from .risk import Risk, RiskRequest, add_risk, clear_risks, list_risks
 from .run import Backtest, run_backtest
@@ -28,21 +51,36 @@ __all__ = [
     "BadSignalError",
     "Broker",
     "Callbacks",
+    "CcxtBroker",
     "Event",
     "Exchange",
+    "ExchangeError",
+    "ExchangeUnavailableError",
     "Fill",
     "Frame",
     "Gap",
     "ImportReport",
+    "Interval",
     "Live",
+    "Log",
+    "Measure",
+    "Memory",
+    "NestedCallError",
+    "NoSignalError",
+    "Notification",
     "OpenTrade",
     "Order",
     "OrderFailedError",
     "OrderRejected",
     "OutsideRunError",
+    "Recent",
+    "Remembered",
     "Risk",
     "RiskRequest",
     "RunHandle",
+    "Session",
+    "State",
+    "Storage",
     "Strategy",
     "StrategyError",
     "SweepResult",
@@ -51,7 +89,9 @@ __all__ = [
     "Trade",
     "activate_scheduled",
     "add_broker",
+    "add_ccxt_exchange",
     "add_exchange",
+    "add_file_exchange",
     "add_frame",
     "add_risk",
     "add_strategy",
@@ -80,10 +120,14 @@ __all__ = [
     "load_strategy_file",
     "parameter",
     "pause",
+    "profile_json",
     "read_klines",
+    "result_json",
     "resume",
     "run_backtest",
     "stop",
     "sweep",
     "synthetic_market",
+    "trades_frame",
+    "write_html",
 ]

@@ -83,6 +83,7 @@ class Engine:
             exchange_name=context.exchange_name,
             frame_name=context.frame_name,
             backtest=context.backtest,
+            run_id=self.journal.run_id,
         )
         self.trades: list[Trade] = []
         self.asked = 0
@@ -335,7 +336,7 @@ class Engine:
         alone = self.position is None or self.position.id == position.id
         self.journal.closing(position, price, when, reason, alone=alone)
         self._user.tell("on_close", when, price, position, reason)
-        self.journal.closed(position, price, when, reason, self._summary([*self.trades, trade]), alone=alone)
+        self.journal.closed(position, price, when, reason, alone=alone)
         with self._lock:
             self._changed |= work.closing is not None
             work.closing, work.close_attempts = None, 0
@@ -520,11 +521,8 @@ class Engine:
         )
 
     def summary(self) -> Row:
-        """What the session says about the run so far."""
-        return self._summary(self.trades)
-
-    @staticmethod
-    def _summary(trades: list[Trade]) -> Row:
+        """What the log says about the run at its end."""
+        trades = self.trades
         profits = [trade.pnl_percentage for trade in trades]
         return {
             "trades": len(trades),

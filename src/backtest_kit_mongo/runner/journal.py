@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, Final
 
 from ..adapters import Registry
@@ -29,10 +30,13 @@ class Journal:
     def __init__(self, context: RunContext, registry: Registry, mode: Mode) -> None:
         self._context = context
         self._mode: Mode = mode
+        self.run_id = uuid.uuid4().hex
+        # Rows of an earlier backtest over the same names stay where this one writes none: the facades tell them apart by this.
+        self._stamp: Row = {"runId": self.run_id} if context.backtest else {}
         self._contract: dict[str, Any] = {
             name: registry.adapter(name)
             for name in (
-                "signal", "schedule", "strategy", "partial", "breakeven", "storage", "recent", "state", "notification", "session", "log",
+                "signal", "schedule", "strategy", "partial", "breakeven", "storage", "recent", "state", "notification", "log",
             )
         }  # fmt: skip
         self._slot = context.symbol, context.strategy_name, context.exchange_name
@@ -63,7 +67,6 @@ class Journal:
             self._contract["schedule"].write_schedule_data(None, *self._slot)
         if work is not None and deferred_of(work).due:
             self.deferred(Deferred())
-        self._write_session(when_ms, status="running")
         self.log("info", when_ms, "run.started", {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms})
 
     def deferred(self, deferred: Deferred) -> None:
@@ -138,7 +141,7 @@ class Journal:
         if alone:
             self.write_risk(None, when_ms)
 
-    def closed(self, position: Position, price: float, when_ms: int, reason: CloseReason, session: Row, *, alone: bool = True) -> None:
+    def closed(self, position: Position, price: float, when_ms: int, reason: CloseReason, *, alone: bool = True) -> None:
         """A position is closed."""
         if alone:
             self._write_signal(None)
@@ -148,24 +151,20 @@ class Journal:
                 self._context, "signal.closed", position, price, when_ms, priceClose=price, closeReason=reason, duration=duration
             )
         )
-        self._write_session(when_ms, status="running", **session)
         self.log("info", when_ms, "signal.closed", {"signalId": position.id, "closeReason": reason, "priceClose": price})
 
     def failed(self, when_ms: int, name: str, message: str, *, fatal: bool) -> None:
         """User code has failed; a ``fatal`` failure ends the run."""
         self.log("warn", when_ms, "run.failed" if fatal else "run.error", {"error": name, "message": message})
         self.notify(rows.error_row(self._context, when_ms, name, message, fatal=fatal))
-        if fatal:
-            self._write_session(when_ms, status="failed", message=message)
 
-    def finished(self, when_ms: int, session: Row, status: str = "finished") -> None:
+    def finished(self, when_ms: int, summary: Row, status: str = "finished") -> None:
         """The window is over, or the run was stopped."""
-        self._write_session(when_ms, status=status, **session)
-        self.log("info", when_ms, f"run.{status}", session)
+        self.log("info", when_ms, f"run.{status}", summary)
 
     def notify(self, *notifications: Row) -> None:
         """Write notifications."""
-        self._out.put_rows("notification", list(notifications), self._context.backtest)
+        self._out.put_rows("notification", [row | self._stamp for row in notifications], self._context.backtest)
 
     def log(self, kind: str, when_ms: int, topic: str, *args: Any) -> None:
         """Write a line of the Log contract."""
@@ -223,7 +222,6 @@ class Journal:
             work.created = None
         self.risk.restore(position or (work.closing.position if work.closing else None), when_ms)
         self.deferred(work)
-        self._write_session(when_ms, status="running")
         self.log("info", when_ms, "run.started", {"signalId": None if position is None else position.id})
         return work, position, waiting
 
@@ -272,13 +270,13 @@ class Journal:
 
     def _write_storage(self, position: Position, price: float, when_ms: int, status: Status, reason: CloseReason | None = None) -> None:
         row = rows.storage_row(self._context, position, price, when_ms, status, reason)
-        self._out.put_rows("storage", [row], self._context.backtest)
+        self._out.put_rows("storage", [row | self._stamp], self._context.backtest)
 
     def _write_public(self, position: Position, price: float, when_ms: int, reason: CloseReason | None) -> None:
         context = self._context
         self._write_storage(position, price, when_ms, "opened" if reason is None else "closed", reason)
         # The time of a Recent row is that of its signal, as in the framework.
-        public = rows.public_row(context, position, price)
+        public = rows.public_row(context, position, price) | self._stamp
         self._out.put("recent", "", public, *self._slot, context.frame_name, context.backtest, position.opened_ms)
         state = rows.state_row(position, BUCKET, price, when_ms, "opened" if reason is None else "closed")
         self._out.put("state", position.id, state, position.id, BUCKET, when_ms)
@@ -290,11 +288,3 @@ class Journal:
     def _write_breakeven(self, data: Row, position: Position, when_ms: int) -> None:
         symbol, strategy_name, exchange_name = self._slot
         self._out.put("breakeven", position.id, data, symbol, strategy_name, position.id, exchange_name, when_ms)
-
-    def _write_session(self, when_ms: int, **data: Any) -> None:
-        context = self._context
-        window = {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms} if context.backtest else {}
-        row = rows.session_row(context, when_ms, {**window, **data})
-        self._out.put(
-            "session", "", row, context.strategy_name, context.exchange_name, context.frame_name, when_ms, context.symbol, context.backtest
-        )

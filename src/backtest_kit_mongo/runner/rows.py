@@ -267,13 +267,6 @@ def state_row(position: Position, bucket: str, price: float, when_ms: int, statu
     return {"id": f"{position.id}_{bucket}", "data": data, "when": when_ms}
 
 
-def session_row(context: RunContext, when_ms: int, data: Row) -> Row:
-    """The session of a run; its id is the one that the framework's reader asks for."""
-    mode = "backtest" if context.backtest else "live"
-    names = (context.symbol, context.strategy_name, context.exchange_name, context.frame_name, mode)
-    return {"id": ":".join(name for name in names if name), "data": data, "when": when_ms}
-
-
 def pnl_row(context: RunContext, position: Position, price: float) -> Row:
     """The profit of ``position`` at ``price`` (IStrategyPnL). Its prices are those of the market, as the framework writes them."""
     percentage = pnl_percentage(position.signal.side, position.price_open, price, context.costs)

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
-from ..candles import align, interval_ms
-from ..runner.clock import as_datetime
-from ..runner.running import Running
-from ..simulation import simulated_time
+from ...candles import align, interval_ms
+from ...simulation import simulated_time
+from ..clock import as_datetime
+from ..running import Running
 from .argument_key import bucket_of, key_function, name_of
 from .here import derive_key, here, stamp
 from .messages import as_stored

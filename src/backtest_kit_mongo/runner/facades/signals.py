@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..runner.clock import MINUTE_MS
-from ..runner.running import Running
+from ..clock import MINUTE_MS
+from ..running import Running
 from .here import here, is_known, is_own
 
 __all__ = ["Recent", "Storage", "latest_row"]

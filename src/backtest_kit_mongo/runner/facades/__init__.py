@@ -4,7 +4,6 @@ Every facade works in the registry of the run, at its simulation time, and keeps
 after a restart, see what is stored. A strategy imports them from ``backtest_kit_mongo.runner``.
 """
 
-from ..runner import running as _running  # noqa: F401  the runner first: it imports the modules below, and each of them needs it
 from .here import NoSignalError
 from .interval import Interval
 from .measure import CachedFunction, Measure

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
-from ..runner.clock import current_time_ms
-from ..runner.running import Running, running
+from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
+from ..clock import current_time_ms
+from ..running import Running, running
 
 __all__ = ["NoSignalError", "changed", "derive_key", "here", "is_known", "is_own", "signal_of", "stamp", "wall_ms"]
 

@@ -15,8 +15,8 @@ from uuid import UUID
 import msgspec
 import numpy as np
 
-from ..errors import InvalidTypeError, InvalidValueError
-from ..runner.strategy import check_name
+from ...errors import InvalidTypeError, InvalidValueError
+from ..strategy import check_name
 
 __all__ = ["bucket_of", "key_function", "name_of"]
 

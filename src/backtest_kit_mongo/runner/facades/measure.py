@@ -7,11 +7,10 @@ from collections.abc import Callable, Hashable
 from functools import wraps
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
-from ..candles import align, interval_ms
-from ..contracts import typed
-from ..errors import InvalidTypeError, InvalidValueError
-from ..runner.running import Running
-from ..simulation import simulated_time
+from ...candles import align, interval_ms
+from ...contracts import typed
+from ...errors import InvalidTypeError, InvalidValueError
+from ..running import Running
 from .argument_key import bucket_of, key_function, name_of
 from .here import derive_key, here
 from .single_flight import FLIGHTS
@@ -44,9 +43,9 @@ class Measure:
         """Keep the answers of a function, ``def`` or ``async def``: ``@Measure.cached("1h")``.
 
         The second call with the same arguments reads what the first one stored, in another process, after a restart and in the next
-        run as well. With an ``interval`` there is one answer for each of its multiples (UTC, from 1970 on), and the function runs at
-        the simulation time at which the interval began: an answer that is kept knows nothing of a later minute, whichever run asked
-        for it first. Without one an answer is for ever, so it must not depend on time.
+        run as well. With an ``interval`` there is one answer for each of its multiples (UTC, from 1970 on). What a run asked for at a
+        later minute of the interval is hidden from one that is not there yet: it asks for itself, and both answers are kept. Without an
+        ``interval`` an answer is for ever, so it must not depend on time.
 
         Symbol, strategy and exchange of the run, the interval and all arguments tell answers apart; ``key``, a function of the same
         arguments, replaces the arguments. ``bucket`` is where they are, by default ``file.function_interval``: functions that are made
@@ -73,9 +72,7 @@ class Measure:
                     async with FLIGHTS.one_async(answers.flight(place)):
                         if (found := answers.read(place)) is not _MISSING:
                             return found
-                        with simulated_time(place.when):
-                            answer = await function(*args, **kwargs)
-                        return answers.keep(place, answer)
+                        return answers.keep(place, await function(*args, **kwargs))
 
                 wrapper = ask_async
             else:
@@ -88,9 +85,7 @@ class Measure:
                     with FLIGHTS.one(answers.flight(place)):
                         if (found := answers.read(place)) is not _MISSING:
                             return found
-                        with simulated_time(place.when):
-                            answer = function(*args, **kwargs)
-                        return answers.keep(place, answer)
+                        return answers.keep(place, function(*args, **kwargs))
 
                 wrapper = ask
             wrapper.clear = answers.clear
@@ -100,11 +95,11 @@ class Measure:
 
 
 class _Place(NamedTuple):
-    """Where the answer to a call is, and as of which simulation time (ms) it is given."""
+    """Where the answer to a call at the simulation time ``now`` (ms) is."""
 
     run: Running
     key: str
-    when: int
+    now: int
 
 
 class _Answers:
@@ -115,30 +110,36 @@ class _Answers:
 
     def place(self, call: Any) -> _Place:
         run, now = here(self._name)
-        when = now if self._step is None else align(now, self._step)
-        which = "always" if self._step is None else str(when)
-        return _Place(run, f"{_owner(run)}{which}_{derive_key(self._step, call)}", when)
+        which = "always" if self._step is None else str(align(now, self._step))
+        return _Place(run, f"{_owner(run)}{which}_{derive_key(self._step, call)}", now)
 
     def flight(self, place: _Place) -> Hashable:
         return id(place.run.registry), self._bucket, place.key
 
     def read(self, place: _Place) -> Any:
-        row = place.run.registry.PersistMeasureAdapter.read_measure_data(self._bucket, place.key)
-        if row is None:
-            return _MISSING
-        return row["data"] if self._type is None or row["data"] is None else typed("measure", row["data"], self._type)
+        for one in self._versions(place):
+            if self._step is None or _time(one) <= place.now:
+                data = one["data"]
+                return data if self._type is None or data is None else typed("measure", data, self._type)
+        return _MISSING
 
     def keep(self, place: _Place, answer: Any) -> Any:
         """Store an answer, and give it as the next call will get it."""
-        row = {"id": place.key, "data": answer, "removed": False}
+        newest, *earlier = sorted([{"data": answer, "when": place.now}, *self._versions(place)], key=_time, reverse=True)
+        row = {"id": place.key, "removed": False, **newest, **({"earlier": earlier} if earlier else {})}
         try:
-            place.run.registry.PersistMeasureAdapter.write_measure_data(row, self._bucket, place.key, place.when)
+            place.run.registry.PersistMeasureAdapter.write_measure_data(row, self._bucket, place.key, place.now)
         except (InvalidTypeError, InvalidValueError) as error:
             raise error.__class__(
                 f"{self._name}: the answer of the function cannot be stored: {error}", hint="return text, numbers, lists and dicts of them"
             ) from error
         stored = self.read(place)
         return answer if stored is _MISSING else stored  # a dummy store keeps nothing
+
+    def _versions(self, place: _Place) -> list[dict[str, Any]]:
+        """The answers of one interval, each with the simulation time (ms) at which it was given, the latest first."""
+        row = place.run.registry.PersistMeasureAdapter.read_measure_data(self._bucket, place.key)
+        return [] if row is None else [{"data": row["data"], "when": row.get("when", 0)}, *row.get("earlier", ())]
 
     def clear(self) -> int:
         run, _ = here(f"{self._name}.clear")
@@ -152,3 +153,7 @@ class _Answers:
 def _owner(run: Running) -> str:
     """How all keys of a symbol, strategy and exchange begin."""
     return f"{run.symbol}_{derive_key(run.symbol, run.strategy_name, run.exchange_name)}_"
+
+
+def _time(version: dict[str, Any]) -> int:
+    return int(version["when"])

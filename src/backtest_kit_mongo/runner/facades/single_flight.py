@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-from ..errors import BacktestKitError
-from ..stores.forks import renew_after_fork
+from ...errors import BacktestKitError
+from ...stores.forks import renew_after_fork
 
 __all__ = ["FLIGHTS", "Flights", "NestedCallError"]
 
