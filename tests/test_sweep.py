@@ -99,9 +99,9 @@ def market(mongo):
         import_candles(synthetic_market(seed, MINUTES, START), symbol)
 
 
-def frames(name):
-    """The frame names of the records of a domain."""
-    return set(kit.get_mongo()[DOMAINS[name].collection].distinct("frameName"))
+def frames():
+    """The frame names of the runs that have left records."""
+    return set(kit.get_mongo()["recent-items"].distinct("frameName"))
 
 
 # --- parameters ---
@@ -175,28 +175,28 @@ def test_runs_have_records_of_their_own(market, file):
     names = {run.frame_name for run in result.runs}
     assert len(names) == 4
     assert all(name.startswith("march.") for name in names)
-    for domain in ("session", "recent"):
-        assert frames(domain) == names
+    assert frames() == names
     database = kit.get_mongo()
     for name in SLOTS:
         assert database[DOMAINS[name].collection].count_documents({}) == 0, name
     closed = database["storage-items"].count_documents({"payload.status": "closed"})
     assert closed == sum(run.totals.trades for run in result.runs)
-    assert set(database["session-items"].distinct("strategyName")) == {"every"}
-    before = database["session-items"].count_documents({})
+    assert set(database["recent-items"].distinct("strategyName")) == {"every"}
+    before = database["recent-items"].count_documents({})
     assert sweep(file, {"EVERY": [5, 3], "SIDE": ["short"]}, frame_name="march").runs[1].frame_name == result.runs[1].frame_name
-    assert database["session-items"].count_documents({}) == before
+    assert database["recent-items"].count_documents({}) == before
 
 
 def test_a_sweep_with_the_stores_of_a_backtest(settings, file, tmp_path):
-    """Sessions in files that the processes share, rows in the memory of each."""
+    """The log in a file that the processes share, rows in the memory of each."""
     results = []
     for mode in ("", "backtest"):
         kit.setup(settings, mode=mode, CC_DUMP_DIR=tmp_path / "dump")
         import_candles(synthetic_market(0, MINUTES, START), "BTCUSDT")
         results.append(sweep(file, GRID, workers=2))
     assert results[0] == results[1]
-    assert len({run.frame_name for run in results[1].runs if any(tmp_path.glob(f"dump/**/*{run.frame_name}*"))}) == 4
+    lines = [line for path in (tmp_path / "dump").rglob("*.jsonl") for line in path.read_text().splitlines()]
+    assert {json.loads(line)["methodContext"]["frameName"] for line in lines} == {run.frame_name for run in results[1].runs}
 
 
 def test_nothing_of_the_file_stays_behind(market, file):
@@ -247,7 +247,7 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(market, file):
 def test_what_cannot_be_swept_is_refused_before_the_first_run(market, file, grid, others, error):
     with pytest.raises((InvalidTypeError, InvalidValueError), match=error):
         sweep(file, grid, **others)
-    assert frames("session") == set()
+    assert frames() == set()
 
 
 def test_a_file_that_does_not_load_is_refused(market, file):

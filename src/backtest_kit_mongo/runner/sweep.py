@@ -1,9 +1,9 @@
 """Many backtests of one strategy file, one for each combination of parameters, side by side in processes.
 
-Each run has a frame name of its own, derived from its parameters, and with it records of its own: Session, Recent and all that
-is kept by signal id. The contracts whose keys hold no frame (``SLOTS``) can serve one run at a time; they are there to go on with
-a run after a crash, which no backtest does, so each run of a sweep keeps them in the memory of its process. Measure is shared on
-purpose: what one run has asked of a service, another need not ask again.
+Each run has a frame name of its own, derived from its parameters, and with it records of its own: Session, Recent, and what is
+kept by a signal id, which follows from it. The contracts whose keys hold no frame (``SLOTS``) can serve one run at a time; they
+are there to go on with a run after a crash, which no backtest does, so each run of a sweep keeps them in the memory of its
+process. Measure is shared on purpose: what one run has asked of a service, another need not ask again.
 """
 
 from __future__ import annotations
