@@ -60,10 +60,11 @@ class Totals(msgspec.Struct, frozen=True, rename="camel"):
     take_profits: int
     stop_losses: int
     time_exits: int
+    user_closes: int
 
 
 class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
-    """The outcome of ``run_backtest``.
+    """The outcome of a backtest, or of what a live run has done since it was started.
 
     ``trades``, ``totals`` and ``open_trade`` are the same in every run over the same candles and settings. ``minutes`` counts the
     replayed 1m candles of ``[start_ms, end_ms)`` (ms), ``signals_asked`` how often the strategy was asked. ``wall_seconds`` is
@@ -109,4 +110,5 @@ def add_up(trades: Sequence[Trade]) -> Totals:
         take_profits=reasons.count("take_profit"),
         stop_losses=reasons.count("stop_loss"),
         time_exits=reasons.count("time_expired"),
+        user_closes=reasons.count("closed"),
     )
