@@ -24,11 +24,11 @@ from .clock import MINUTE_MS, iso_time
 __all__ = ["read_klines"]
 
 _COLUMNS: Final = ("open_time", "open", "high", "low", "close", "volume")
-_TIME_NAMES: Final = ("open_time", "opentime", "timestamp", "time", "datetime", "date")
+TIME_NAMES: Final = ("open_time", "opentime", "timestamp", "time", "datetime", "date")
 
 # Whole numbers are told apart by size. 10**11 ms is March 1973, as seconds it is the year 5138; 10**14 us is March 1973 as well.
-_SMALLEST_MS: Final = 10**11
-_SMALLEST_US: Final = 10**14
+SMALLEST_MS: Final = 10**11
+SMALLEST_US: Final = 10**14
 _LARGEST_US: Final = 10**17
 _PROGRESS_ROWS: Final = 10_000
 
@@ -147,7 +147,7 @@ def _places(reader: _Located, header: Iterable[str]) -> tuple[int, ...]:
     names = [field.strip().lower().replace(" ", "_") for field in header]
     places = []
     for column in _COLUMNS:
-        wanted = _TIME_NAMES if column == "open_time" else (column,)
+        wanted = TIME_NAMES if column == "open_time" else (column,)
         # The first time name that is there wins, so open_time beats a "date" column that somebody added.
         found = next((name for name in wanted if name in names), None)
         if found is None:
@@ -163,15 +163,15 @@ def _open_time(reader: _Located, field: str) -> int:
     whole = text.removesuffix(".0")  # as pandas writes a column of whole numbers that once held a hole
     if whole.isascii() and whole.isdigit():
         number = int(whole[:20])  # more digits than any time has; beyond 4,300 Python refuses to look
-        if _SMALLEST_MS <= number < _SMALLEST_US:
+        if SMALLEST_MS <= number < SMALLEST_US:
             return number
-        if _SMALLEST_US <= number < _LARGEST_US:
+        if SMALLEST_US <= number < _LARGEST_US:
             if number % 1000:
                 raise reader.error(f"open_time {text} is in microseconds, but not a whole number of milliseconds")
             return number // 1000
         raise reader.error(
             f"open_time {text[:40]} is neither milliseconds nor microseconds since 1970",
-            hint="seconds are not guessed: multiply them by 1000" if number < _SMALLEST_MS else None,
+            hint="seconds are not guessed: multiply them by 1000" if number < SMALLEST_MS else None,
         )
     try:
         moment = datetime.fromisoformat(text)

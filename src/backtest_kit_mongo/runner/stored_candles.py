@@ -69,9 +69,7 @@ class StoredCandles:
 
     def spans(self) -> list[Span]:
         """The noted spans, and what follows each of them without a hole, in order of time."""
-        noted = joined(self._noted())
-        ends = [since for since, _ in noted[1:]]
-        return joined((since, self._reach(until, end)) for (since, until), end in zip_longest(noted, ends))
+        return self._extended(self._noted())
 
     def note(self, spans: Iterable[Span]) -> None:
         """Note that ``spans`` are stored without a hole.
@@ -79,7 +77,8 @@ class StoredCandles:
         A record of its own for each span: writers side by side cannot undo each other's notes. What a live run adds to the end of
         a noted span gets one only every so often, else there would be one for each minute.
         """
-        noted, known = self._noted(), self.spans()
+        noted = self._noted()
+        known = self._extended(noted)
         fresh: list[Span] = []
         for since, until in spans:
             around = next((span for span in known if span[0] <= since and until <= span[1]), None)
@@ -101,6 +100,11 @@ class StoredCandles:
         with simulated_time(None):
             keys = list(self._notes.list_measure_data(self._bucket))
         return sorted((int(since), int(until)) for since, until in (key.split(":") for key in keys))
+
+    def _extended(self, noted: list[Span]) -> list[Span]:
+        known = joined(noted)
+        ends = [since for since, _ in known[1:]]
+        return joined((since, self._reach(until, end)) for (since, until), end in zip_longest(known, ends))
 
     def _reach(self, since: int, end: int | None) -> int:
         """Where the unbroken stretch of stored candles ends that goes on from ``since``, or ``end`` (ms) if it gets there."""
