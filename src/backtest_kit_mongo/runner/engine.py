@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any
 
 import msgspec
 
@@ -54,6 +54,7 @@ from .strategy import BadSignalError, Strategy
 from .user_code import UserCode
 
 __all__ = ["Engine"]
+
 
 class Engine:
     """What a run holds between two candles. ``broker`` is None in a backtest."""

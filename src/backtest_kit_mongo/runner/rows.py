@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from .clock import MINUTE_MS, as_datetime, iso_time
-from .result import Trade
 from .position import CloseReason, Costs, Point, Position, Signal, open_position, pnl_percentage
+from .result import Trade
 
 __all__ = ["Row", "RunContext", "derive_id", "position_of"]
 
