@@ -333,6 +333,22 @@ def test_user_code_knows_its_run_and_signal():
     assert current_run.get(None) is None
 
 
+def test_what_a_strategy_keeps_in_its_session_is_not_overwritten():
+    key = ("hand", "binance", "backtest", "BTCUSDT", True)
+    mine = {"id": "BTCUSDT:hand:binance:backtest:backtest", "data": {"mood": "good"}, "when": START}
+
+    def keep(event):
+        kit.PersistSessionAdapter.write_session_data(mine, *key[:3], START, *key[3:])
+
+    once_at(10, LONG, on_open=keep)
+    run(flat(120))
+    assert kit.PersistSessionAdapter.read_session_data(*key) == mine
+    clear_registered()
+    once_at(-1, None)
+    run_backtest("BTCUSDT")  # the next run begins anew
+    assert kit.PersistSessionAdapter.read_session_data(*key)["data"]["status"] == "finished"
+
+
 # ---------------------------------------------------------------- frames
 
 

@@ -63,7 +63,7 @@ class Journal:
             self._contract["schedule"].write_schedule_data(None, *self._slot)
         if work is not None and deferred_of(work).due:
             self.deferred(Deferred())
-        self._write_session(when_ms, status="running")
+        self._write_session(when_ms, anew=True, status="running")
         self.log("info", when_ms, "run.started", {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms})
 
     def deferred(self, deferred: Deferred) -> None:
@@ -291,10 +291,16 @@ class Journal:
         symbol, strategy_name, exchange_name = self._slot
         self._out.put("breakeven", position.id, data, symbol, strategy_name, position.id, exchange_name, when_ms)
 
-    def _write_session(self, when_ms: int, **data: Any) -> None:
+    def _write_session(self, when_ms: int, *, anew: bool = False, **data: Any) -> None:
         context = self._context
         window = {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms} if context.backtest else {}
         row = rows.session_row(context, when_ms, {**window, **data})
-        self._out.put(
-            "session", "", row, context.strategy_name, context.exchange_name, context.frame_name, when_ms, context.symbol, context.backtest
-        )
+        key = context.strategy_name, context.exchange_name, context.frame_name
+
+        def write() -> None:
+            contract = self._contract["session"]
+            there = None if anew else contract.read_session_data(*key, context.symbol, context.backtest)
+            if there is None or there.get("_run"):  # else it is what the strategy keeps for itself
+                contract.write_session_data(row, *key, when_ms, context.symbol, context.backtest)
+
+        self._out.call("session", write, erases=False)

@@ -270,10 +270,10 @@ def state_row(position: Position, bucket: str, price: float, when_ms: int, statu
 
 
 def session_row(context: RunContext, when_ms: int, data: Row) -> Row:
-    """The session of a run; its id is the one that the framework's reader asks for."""
+    """The session of a run, marked as the run's own; its id is the one that the framework's reader asks for."""
     mode = "backtest" if context.backtest else "live"
     names = (context.symbol, context.strategy_name, context.exchange_name, context.frame_name, mode)
-    return {"id": ":".join(name for name in names if name), "data": data, "when": when_ms}
+    return {"id": ":".join(name for name in names if name), "data": data, "when": when_ms, "_run": True}
 
 
 def summary_row(trades: Sequence[Trade]) -> Row:
