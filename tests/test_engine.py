@@ -82,12 +82,12 @@ def test_a_scheduled_signal_is_only_in_schedule_until_it_opens(monkeypatch):
     recorder = Recorder(monkeypatch)
     (trade,) = run(market).trades
     assert recorder.order == [
-        "log",
+        "session", "log",
         "schedule", "storage", "notification", "log",
         "risk", "signal", "schedule", "storage", "recent", "state", "notification", "log",
         "partial", "breakeven", "notification",
-        "storage", "recent", "state", "partial", "breakeven", "risk", "signal", "notification", "log",
-        "log",
+        "storage", "recent", "state", "partial", "breakeven", "risk", "signal", "notification", "session", "log",
+        "session", "log",
     ]  # fmt: skip
     (written, erased) = recorder.of("schedule")
     row = msgspec.convert(written[0], payloads.ScheduledSignalRow)
@@ -333,6 +333,22 @@ def test_user_code_knows_its_run_and_signal():
     assert current_run.get(None) is None
 
 
+def test_what_a_strategy_keeps_in_its_session_is_not_overwritten():
+    key = ("hand", "binance", "backtest", "BTCUSDT", True)
+    mine = {"id": "BTCUSDT:hand:binance:backtest:backtest", "data": {"mood": "good"}, "when": START}
+
+    def keep(event):
+        kit.PersistSessionAdapter.write_session_data(mine, *key[:3], START, *key[3:])
+
+    once_at(10, LONG, on_open=keep)
+    run(flat(120))
+    assert kit.PersistSessionAdapter.read_session_data(*key) == mine
+    clear_registered()
+    once_at(-1, None)
+    run_backtest("BTCUSDT")  # the next run begins anew
+    assert kit.PersistSessionAdapter.read_session_data(*key)["data"]["status"] == "finished"
+
+
 # ---------------------------------------------------------------- frames
 
 
@@ -545,4 +561,4 @@ def test_a_background_run_can_be_stopped():
     go_on.set()
     result = handle.result(30)
     assert (result.minutes, result.end_ms, len(result.trades)) == (1000, START + 1000 * MINUTE, 1)
-    assert kit.PersistLogAdapter.read_log_data()[-1]["topic"] == "run.stopped"
+    assert kit.PersistSessionAdapter.read_session_data("hand", "binance", "backtest", "BTCUSDT", True)["data"]["status"] == "stopped"

@@ -1,5 +1,6 @@
 """Live and paper runs: the same trades as a backtest, orders once, errors that do not end the run."""
 
+import threading
 import time
 
 import msgspec
@@ -13,11 +14,14 @@ from backtest_kit_mongo import InvalidValueError, payloads
 from backtest_kit_mongo.runner import (
     Live,
     OrderFailedError,
+    add_exchange,
     add_risk,
     add_strategy,
     close_pending,
+    fetch_missing,
     get_candles,
     get_raw_candles,
+    imported_spans,
     run_backtest,
     stop,
     synthetic_market,
@@ -249,7 +253,7 @@ def test_a_candle_that_is_late_is_waited_for():
     naps = []
     fetch = market.fetch
     market.fetch = lambda *arguments, now_ms, **options: fetch(*arguments, now_ms=now_ms - (0 if len(naps) > 3 else MINUTE), **options)
-    stopping = __import__("threading").Event()
+    stopping = threading.Event()
 
     def sleep(seconds):
         naps.append(seconds)
@@ -290,6 +294,32 @@ def test_a_server_that_is_gone_for_one_write_changes_no_trade(monkeypatch, domai
         assert set(book.orders) == set(orders)
         stored = {row["id"]: row["status"] for row in kit.PersistStorageAdapter.read_storage_data(False)}
         assert all(stored[trade.id] == "closed" for trade in clean.trades)
+
+
+# ---------------------------------------------------------------- a registered exchange
+
+
+def test_candles_come_from_the_registered_exchange():
+    once_at(10, LONG)
+    market = Market().shape("high", 110.0, 20)
+
+    @add_exchange("local")
+    def get_candles(symbol, interval, since, limit):
+        return market.candles[market.candles["timestamp"] >= since][:limit] if interval == "1m" else []
+
+    market.fetch = fetch_missing
+    (trade,) = market.live(30, exchange_name=None).trades
+    assert (trade.close_reason, trade.close_timestamp) == ("take_profit", START + 21 * MINUTE)
+    # Only what had closed at the time of the run was asked for and stored.
+    assert imported_spans("BTCUSDT", "1m", "local")[-1][1] == START + 30 * MINUTE
+
+
+def test_an_unknown_exchange_or_broker_is_named_at_the_start():
+    once_at(10, LONG)
+    with pytest.raises(InvalidValueError, match="no exchange 'nowhere' is registered"):
+        Live.run("BTCUSDT", exchange_name="nowhere")
+    with pytest.raises(InvalidValueError, match=r"no broker 'mine' is registered(.|\n)*add_broker"):
+        Market().live(20, broker_name="mine")
 
 
 # ---------------------------------------------------------------- what a live run offers

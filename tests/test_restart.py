@@ -29,7 +29,17 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
 from backtest_kit_mongo.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.runner import activate_scheduled, add_strategy, cancel_scheduled, close_pending, create_signal, pause, stop
+from backtest_kit_mongo.runner import (
+    activate_scheduled,
+    add_broker,
+    add_risk,
+    add_strategy,
+    cancel_scheduled,
+    close_pending,
+    create_signal,
+    pause,
+    stop,
+)
 from backtest_kit_mongo.runner.position import Costs
 from backtest_kit_mongo.runner.rows import RunContext, derive_id
 
@@ -238,11 +248,7 @@ def test_x1_x2_x31_what_a_user_asked_for_survives_a_crash(act, signal):
     with pytest.raises(Killed):
         market.live(30, broker_name="book")
     clear_registered()
-    book = broker() if not book.orders else book
-    from backtest_kit_mongo.runner import add_broker, list_brokers
-
-    if not list_brokers():
-        add_broker("book", book)
+    add_broker("book", book)
     idle(**{name: lambda event, name=name: told.append((name, event.reason)) for name in ("on_open", "on_close", "on_cancel")})
     result = restart(minute=17, until=20, market=market, broker_name="book")
     if act is close_pending:
@@ -355,18 +361,13 @@ def test_x14_entries_peak_and_fall_survive():
     assert (stored.peak.price, stored.fall.price) == (103.0, 98.0)
     assert [(entry.price, entry.cost) for entry in stored.entry] == [(100.0, 100.0)]
     assert result.open_trade.price_open == 100.0
-    levels = [note["level"] for note in notifications() if note["type"].startswith("partial")]
-    assert len(levels) == len(set(notifications_ids())) - len([n for n in notifications() if not n["type"].startswith("partial")])
-    assert sorted(levels) == sorted([10, 20, 30, 10, 20, 30, 40])
-
-
-def notifications_ids():
-    return [note["id"] for note in notifications()]
+    # Levels that were told before the crash are not told again, though the minutes since the opening are looked at again.
+    levels = [(note["type"], note["level"]) for note in notifications() if note["type"].startswith("partial")]
+    up, down = "partial_profit.available", "partial_loss.available"
+    assert levels == [(up, 10), (up, 20), (up, 30), (down, 10), (down, 20), (down, 30), (down, 40)]
 
 
 def test_x15_a_consumed_signal_is_not_taken_again_after_a_refusal_and_a_crash():
-    from backtest_kit_mongo.runner import add_risk
-
     add_risk("hand", validate=lambda request: "no")
     asked = []
 
@@ -585,7 +586,7 @@ def test_a_kill_at_any_step_loses_no_position_doubles_no_order_and_repeats_no_si
             assert (trades, book.orders, signal_row(), schedule_row()) == ([], {}, None, None)
             continue
         assert [(item["id"], item["status"], item["closeReason"]) for item in stored] == [(clean.id, "closed", "take_profit")]
-        assert stored[0]["priceClose"] if "priceClose" in stored[0] else stored[0]["currentPrice"] == 110.0
+        assert stored[0]["currentPrice"] == 110.0
         assert {trade.id for trade in trades} <= {clean.id}
         assert opened | closed <= {clean.id}
         assert set(book.orders) == orders
@@ -601,3 +602,22 @@ def test_a_lifetime_without_end_survives_every_restart():
     for until in (20, 40, 60):
         assert market.live(until).open_trade.open_timestamp == START + 10 * MINUTE
     assert signal_row()["minuteEstimatedTime"] == math.inf
+
+
+@pytest.mark.parametrize("signal", [LONG, LIMIT])
+def test_on_real_servers_a_process_goes_on_where_another_was_cut_off(mongo, signal):
+    """Everything on MongoDB, and between two minutes nothing in this process."""
+    book = broker()
+    once_at(10, signal)
+    market = Market().shape("low", 97.9, 15).shape("high", 110.0, 20)
+    trades = []
+    while market.minute < 24:
+        trades += market.live(market.minute + 1, broker_name="book").trades
+        market.minute += 1
+        kit.close()
+        kit.setup(mongo)
+    (trade,) = trades
+    assert (trade.close_reason, trade.close_timestamp) == ("take_profit", START + 21 * MINUTE)
+    assert book.sides == ["open", "close"]
+    assert (signal_row(), schedule_row(), risk_keys()) == (None, None, [])
+    assert [row["status"] for row in kit.PersistStorageAdapter.read_storage_data(False)] == ["closed"]

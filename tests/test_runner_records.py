@@ -223,7 +223,7 @@ def test_notifications_tell_the_story_in_order():
     assert (closed.pending_at, closed.scheduled_at, closed.created_at) == (START + 10 * MINUTE, START + 10 * MINUTE, START + 41 * MINUTE)
 
 
-def test_log_and_state():
+def test_log_state_and_session():
     once_at(10, LONG)
     result = run(eventful())
     (trade,) = result.trades
@@ -246,9 +246,11 @@ def test_log_and_state():
     assert (state.data["status"], state.data["peakPrice"], state.data["fallPrice"]) == ("closed", 110.0, 98.0)
     assert (state.data["profitLevels"], state.data["lossLevels"], state.data["breakeven"]) == ([10, 20, 30], [10, 20, 30, 40], True)
 
-    (summary,) = log[-1].args
-    assert (summary["trades"], summary["wins"], summary["pnlPercentage"]) == (1, 1, trade.pnl_percentage)
-    assert kit.PersistSessionAdapter.read_session_data("hand", "binance", "backtest", "BTCUSDT", True) is None  # it is the strategy's
+    session = kit.PersistSessionAdapter.read_session_data("hand", "binance", "backtest", "BTCUSDT", True, type=payloads.SessionData)
+    assert (session.id, session.when) == ("BTCUSDT:hand:binance:backtest:backtest", START + 120 * MINUTE)
+    assert (session.data["status"], session.data["trades"], session.data["wins"]) == ("finished", 1, 1)
+    assert session.data["pnlPercentage"] == trade.pnl_percentage
+    assert (session.data["startTimestamp"], session.data["endTimestamp"]) == (START, START + 120 * MINUTE)
 
 
 def test_a_short_is_told_as_a_short():
@@ -272,17 +274,17 @@ def test_a_step_is_persisted_before_it_is_told_and_the_open_record_goes_last(mon
     market["high"][20] = 110.0
     run(market)
     assert recorder.order == [
-        "log",
+        "session", "log",
         "risk", "signal", "storage", "recent", "state", "notification", "log",
-        "storage", "recent", "state", "risk", "signal", "notification", "log",
-        "log",
+        "storage", "recent", "state", "risk", "signal", "notification", "session", "log",
+        "session", "log",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "fail_at",
     [("risk", 0), ("signal", 0), ("storage", 0), ("recent", 3), ("state", 2), ("partial", 1), ("breakeven", 0), ("storage", 5), ("risk", 3),
-     ("signal", 1), ("signal", 4), ("notification", 6), ("log", 7)],
+     ("signal", 1), ("signal", 4), ("notification", 6), ("session", 2), ("log", 7)],
 )  # fmt: skip
 def test_after_a_crash_at_any_write_the_same_run_gives_the_same_trades(monkeypatch, fail_at):
     load_strategy_file(EXAMPLE)
@@ -310,7 +312,7 @@ def test_nothing_is_open_if_it_could_not_be_persisted(monkeypatch):
     recorder = Recorder(monkeypatch, ("risk", 0))
     with pytest.raises(kit.ServerUnavailableError):
         run(eventful())
-    assert recorder.order == ["log"]
+    assert recorder.order == ["session", "log"]
 
 
 def test_rows_of_two_runs_of_the_same_are_the_same_rows():
@@ -378,7 +380,7 @@ def test_an_open_live_risk_slot_is_never_overwritten():
         ),
     ],
 )
-def test_a_failing_strategy_is_written_to_log_and_notification(get_signal, error, name, message):
+def test_a_failing_strategy_is_written_to_log_notification_and_session(get_signal, error, name, message):
     add_strategy("hand", interval="5m", get_signal=get_signal)
     with pytest.raises(error):
         run(flat(60))
@@ -390,6 +392,7 @@ def test_a_failing_strategy_is_written_to_log_and_notification(get_signal, error
     line = kit.PersistLogAdapter.read_log_data()[-1]
     assert (line["type"], line["topic"], line["timestamp"]) == ("warn", "run.failed", START + 5 * MINUTE)
     assert message in line["args"][0]["message"]
+    assert kit.PersistSessionAdapter.read_session_data("hand", "binance", "backtest", "BTCUSDT", True)["data"]["status"] == "failed"
     assert kit.PersistSignalAdapter.read_signal_data(*CONTEXT) is None
 
 
@@ -418,3 +421,5 @@ def test_contexts_do_not_mix():
     assert len(kit.PersistStorageAdapter.read_storage_data(True)) == 16
     for (symbol, name, exchange, frame), signal_id in trades.items():
         assert kit.PersistRecentAdapter.read_recent_data(symbol, name, exchange, frame, True)["id"] == signal_id
+        session = kit.PersistSessionAdapter.read_session_data(name, exchange, frame, symbol, True)
+        assert session["id"] == f"{symbol}:{name}:{exchange}:{frame}:backtest"

@@ -25,7 +25,7 @@ def close_pending(symbol: str | None = None, strategy_name: str | None = None, e
 
     Inside a callback the names may be left out: it is the run that called it. From elsewhere they choose a run that is going on in
     this process. What is asked for here is persisted before this returns, and is done in this minute or the next, also if the
-    process dies in between. This holds for all functions of this module.
+    process dies in between (but see ``Journal`` for backtests). This holds for all functions of this module.
     """
     return _find("close_pending", symbol, strategy_name, exchange_name).user_close()
 

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import math
 import threading
-import uuid
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any
 
 import msgspec
 
@@ -33,6 +32,7 @@ from .deferred import Closing, Deferred, Mode
 from .failure import describe
 from .history import Candle
 from .journal import Journal
+from .orders import make_order, submit
 from .position import (
     VWAP_CANDLES,
     CloseReason,
@@ -54,8 +54,6 @@ from .strategy import BadSignalError, Strategy
 from .user_code import UserCode
 
 __all__ = ["Engine"]
-
-_ORDERS: Final = uuid.UUID("0a4cf6a4-5d5b-5b0c-9d0b-0c8f1b4a7e52")
 
 
 class Engine:
@@ -248,9 +246,7 @@ class Engine:
         self._submit_open(position, when, first=True)
 
     def _submit_open(self, position: Position, when: int, *, first: bool = False) -> None:
-        price = position.price_open
-        quantity = position.quantity or self.context.costs.stake_usd / price
-        fill = self._submit(self._order("open", position, quantity, price), position, when, first=first)
+        fill = self._submit(make_order(self.context, "open", position, position.price_open), position, when, first=first)
         if fill is None:
             return
         opened = self._moment(fill, position.opened_ms)
@@ -313,8 +309,7 @@ class Engine:
         if self._broker is None:
             self._closed(position, closing.reason, price, when)
             return
-        quantity = position.quantity or self.context.costs.stake_usd / position.price_open
-        fill = self._submit(self._order("close", position, quantity, price), position, when, first=first)
+        fill = self._submit(make_order(self.context, "close", position, price), position, when, first=first)
         if fill is not None:
             self._closed(position, closing.reason, fill.price, self._moment(fill, closing.when_ms or when))
 
@@ -336,7 +331,7 @@ class Engine:
         alone = self.position is None or self.position.id == position.id
         self.journal.closing(position, price, when, reason, alone=alone)
         self._user.tell("on_close", when, price, position, reason)
-        self.journal.closed(position, price, when, reason, alone=alone)
+        self.journal.closed(position, price, when, reason, rows.summary_row([*self.trades, trade]), alone=alone)
         with self._lock:
             self._changed |= work.closing is not None
             work.closing, work.close_attempts = None, 0
@@ -346,20 +341,6 @@ class Engine:
             self._settle()
 
     # --- orders ---
-
-    def _order(self, action: Literal["open", "close"], position: Position, quantity: float, price: float) -> Order:
-        context = self.context
-        return Order(
-            client_id=uuid.uuid5(_ORDERS, f"{position.id} {action}").hex,
-            signal_id=position.id,
-            strategy_name=context.strategy_name,
-            exchange_name=context.exchange_name,
-            symbol=context.symbol,
-            action=action,
-            position=position.signal.side,
-            quantity=quantity,
-            price=price,
-        )
 
     def _moment(self, fill: Fill, earliest: int) -> int:
         """The minute of a fill, between that of its decision and now."""
@@ -376,30 +357,24 @@ class Engine:
                 else:
                     work.close_attempts += 1
                 self.journal.deferred(work)
-        attempt = work.open_attempts if opens else work.close_attempts
-        try:
-            fill = self._broker.submit(order)
-        except Exception as error:  # noqa: BLE001 - any exception but a rejection means that the outcome is not known
-            self._not_filled(order, position, when, attempt, error)
+        answer = submit(self._broker, order)
+        if isinstance(answer, Exception):
+            self._not_filled(order, position, when, work.open_attempts if opens else work.close_attempts, answer)
             return None
-        if not (math.isfinite(fill.price) and fill.price > 0 and math.isfinite(fill.quantity) and fill.quantity > 0):
-            self._not_filled(order, position, when, attempt, InvalidValueError(f"the broker filled {fill.quantity} at {fill.price}"))
-            return None
-        return fill
+        return answer
 
     def _not_filled(self, order: Order, position: Position, when: int, attempt: int, error: Exception) -> None:
-        opens, rejected = order.action == "open", isinstance(error, OrderRejected)
+        opens, rejected, exhausted = order.action == "open", isinstance(error, OrderRejected), attempt >= self._attempts
         text = f"{self._user.named(when)}: the order to {order.action} {position.id} failed (attempt {attempt}): {describe(error)}"
         log("warning", text)
-        exhausted = attempt >= self._attempts
         if rejected:
-            more: dict[str, Any] = {} if opens else {"closeReason": self._reason}
+            closing = self.deferred.closing
+            more = {} if opens or closing is None else {"closeReason": closing.reason}
             kind = f"order_reject.{order.action}"
-            self.journal.notify(
-                rows.notification_row(self.context, kind, position, order.price, when, attempt=attempt, message=str(error), **more)
-            )
+            row = rows.notification_row(self.context, kind, position, order.price, when, attempt=attempt, message=str(error), **more)
+            self.journal.notify(row)
         if opens and (rejected or exhausted):
-            self._forget_opening(position, when)
+            self._forget_opening(when)
         elif exhausted:  # the position is still there: the next start begins to count anew
             with self._lock:
                 self.deferred.close_attempts = 0
@@ -408,11 +383,7 @@ class Engine:
             self.journal.failed(when, type(error).__name__, text, fatal=True)
             raise OrderFailedError(text, hint="look at the exchange for this order, then start the run again") from error
 
-    @property
-    def _reason(self) -> str:
-        return "closed" if self.deferred.closing is None else self.deferred.closing.reason
-
-    def _forget_opening(self, position: Position, when: int) -> None:
+    def _forget_opening(self, when: int) -> None:
         """A signal is not opened after all; it was taken up, so it is not asked of the broker again."""
         self.journal.write_risk(None, when)
         with self._lock:
@@ -506,27 +477,20 @@ class Engine:
 
     def open_trade(self) -> OpenTrade | None:
         """What is still open, valued at the last price."""
-        position, context = self.position, self.context
+        position = self.position
         if position is None:
             return None
         return OpenTrade(
             id=position.id,
-            symbol=context.symbol,
-            strategy_name=context.strategy_name,
+            symbol=self.context.symbol,
+            strategy_name=self.context.strategy_name,
             position=position.signal.side,
             price_open=position.price_open,
             open_timestamp=position.opened_ms,
             current_price=self._price,
-            pnl_percentage=pnl_percentage(position.signal.side, position.price_open, self._price, context.costs),
+            pnl_percentage=pnl_percentage(position.signal.side, position.price_open, self._price, self.context.costs),
         )
 
     def summary(self) -> Row:
-        """What the log says about the run at its end."""
-        trades = self.trades
-        profits = [trade.pnl_percentage for trade in trades]
-        return {
-            "trades": len(trades),
-            "wins": sum(profit > 0 for profit in profits),
-            "pnlPercentage": sum(profits),
-            "lastCloseTimestamp": trades[-1].close_timestamp if trades else None,
-        }
+        """What the session says about the run so far."""
+        return rows.summary_row(self.trades)

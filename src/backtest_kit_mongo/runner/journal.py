@@ -36,7 +36,7 @@ class Journal:
         self._contract: dict[str, Any] = {
             name: registry.adapter(name)
             for name in (
-                "signal", "schedule", "strategy", "partial", "breakeven", "storage", "recent", "state", "notification", "log",
+                "signal", "schedule", "strategy", "partial", "breakeven", "storage", "recent", "state", "notification", "session", "log",
             )
         }  # fmt: skip
         self._slot = context.symbol, context.strategy_name, context.exchange_name
@@ -67,6 +67,7 @@ class Journal:
             self._contract["schedule"].write_schedule_data(None, *self._slot)
         if work is not None and deferred_of(work).due:
             self.deferred(Deferred())
+        self._write_session(when_ms, anew=True, status="running")
         self.log("info", when_ms, "run.started", {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms})
 
     def deferred(self, deferred: Deferred) -> None:
@@ -141,7 +142,7 @@ class Journal:
         if alone:
             self.write_risk(None, when_ms)
 
-    def closed(self, position: Position, price: float, when_ms: int, reason: CloseReason, *, alone: bool = True) -> None:
+    def closed(self, position: Position, price: float, when_ms: int, reason: CloseReason, session: Row, *, alone: bool = True) -> None:
         """A position is closed."""
         if alone:
             self._write_signal(None)
@@ -151,16 +152,20 @@ class Journal:
                 self._context, "signal.closed", position, price, when_ms, priceClose=price, closeReason=reason, duration=duration
             )
         )
+        self._write_session(when_ms, status="running", **session)
         self.log("info", when_ms, "signal.closed", {"signalId": position.id, "closeReason": reason, "priceClose": price})
 
     def failed(self, when_ms: int, name: str, message: str, *, fatal: bool) -> None:
         """User code has failed; a ``fatal`` failure ends the run."""
         self.log("warn", when_ms, "run.failed" if fatal else "run.error", {"error": name, "message": message})
         self.notify(rows.error_row(self._context, when_ms, name, message, fatal=fatal))
+        if fatal:
+            self._write_session(when_ms, status="failed", message=message)
 
-    def finished(self, when_ms: int, summary: Row, status: str = "finished") -> None:
+    def finished(self, when_ms: int, session: Row, status: str = "finished") -> None:
         """The window is over, or the run was stopped."""
-        self.log("info", when_ms, f"run.{status}", summary)
+        self._write_session(when_ms, status=status, **session)
+        self.log("info", when_ms, f"run.{status}", session)
 
     def notify(self, *notifications: Row) -> None:
         """Write notifications."""
@@ -220,8 +225,9 @@ class Journal:
             self._read_levels(position, when_ms)
         if work.created is not None and work.created.get("id") in (work.last_id, None if recent is None else recent["id"]):
             work.created = None
-        self.risk.restore(position or (work.closing.position if work.closing else None), when_ms)
+        self.risk.restore(position or (work.closing.position if work.closing else None), work.opening, when_ms)
         self.deferred(work)
+        self._write_session(when_ms, status="running")
         self.log("info", when_ms, "run.started", {"signalId": None if position is None else position.id})
         return work, position, waiting
 
@@ -288,3 +294,17 @@ class Journal:
     def _write_breakeven(self, data: Row, position: Position, when_ms: int) -> None:
         symbol, strategy_name, exchange_name = self._slot
         self._out.put("breakeven", position.id, data, symbol, strategy_name, position.id, exchange_name, when_ms)
+
+    def _write_session(self, when_ms: int, *, anew: bool = False, **data: Any) -> None:
+        context = self._context
+        window = {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms} if context.backtest else {}
+        row = rows.session_row(context, when_ms, {**window, **data})
+        key = context.strategy_name, context.exchange_name, context.frame_name
+
+        def write() -> None:
+            contract = self._contract["session"]
+            there = None if anew else contract.read_session_data(*key, context.symbol, context.backtest)
+            if there is None or there.get("_run"):  # else it is what the strategy keeps for itself
+                contract.write_session_data(row, *key, when_ms, context.symbol, context.backtest)
+
+        self._out.call("session", write, erases=False)

@@ -15,7 +15,7 @@ from .background import RunHandle, in_background
 from .broker import Broker, OrderFailedError, PaperBroker, find_broker
 from .clock import MINUTE_MS, advance_to, iso_time, schedule_minutes, tick_seconds
 from .engine import Engine
-from .exchange import fetch_missing
+from .exchange import fetch_missing, find_exchange
 from .failure import describe
 from .history import BLOCK, CandleHistory, current_history
 from .position import VWAP_CANDLES
@@ -80,6 +80,8 @@ class Live:
         exchange_name = default_exchange_name(exchange_name)
         for what, name in (("symbol", symbol), ("exchange_name", exchange_name)):
             check_name(what, name)
+        if fetch is fetch_missing:
+            find_exchange(exchange_name)  # else every minute would say that there is none
         strategy = find_strategy(strategy_name)
         broker: Broker = PaperBroker() if broker_name is None else find_broker(broker_name)
         seconds = tick_seconds()

@@ -64,7 +64,7 @@ class Totals(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
-    """The outcome of ``run_backtest``.
+    """The outcome of a backtest, or of what a live run has done since it was started.
 
     ``trades``, ``totals`` and ``open_trade`` are the same in every run over the same candles and settings. ``minutes`` counts the
     replayed 1m candles of ``[start_ms, end_ms)`` (ms), ``signals_asked`` how often the strategy was asked. ``wall_seconds`` is

@@ -154,10 +154,13 @@ class RiskBook:
         """Be counted no longer by other runs of this process."""
         self.hold(None)
 
-    def restore(self, mine: Position | None, when_ms: int) -> None:
-        """After a restart: remove expired slots, and have the one of the restored position, or none."""
+    def restore(self, mine: Position | None, opening: Position | None, when_ms: int) -> None:
+        """After a restart: remove expired slots, have the one of the restored position, or none, and reserve one for ``opening``."""
         key = self._context.risk_key
         with _lock:
+            self.hold(mine)
+            if opening is not None:
+                self._reserved[key] = rows.risk_row(self._context, opening)
             stored = self._read(when_ms)
             kept = [pair for pair in stored if pair[0] != key and (pair[1].get("frameName") or not _expired(pair[1], when_ms))]
             if mine is not None:

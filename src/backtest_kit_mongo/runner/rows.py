@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from .clock import MINUTE_MS, as_datetime, iso_time
 from .position import CloseReason, Costs, Point, Position, Signal, open_position, pnl_percentage
+from .result import Trade
 
 __all__ = ["Row", "RunContext", "derive_id", "position_of"]
 
@@ -265,6 +267,24 @@ def state_row(position: Position, bucket: str, price: float, when_ms: int, statu
         "breakeven": position.breakeven,
     }
     return {"id": f"{position.id}_{bucket}", "data": data, "when": when_ms}
+
+
+def session_row(context: RunContext, when_ms: int, data: Row) -> Row:
+    """The session of a run, marked as the run's own; its id is the one that the framework's reader asks for."""
+    mode = "backtest" if context.backtest else "live"
+    names = (context.symbol, context.strategy_name, context.exchange_name, context.frame_name, mode)
+    return {"id": ":".join(name for name in names if name), "data": data, "when": when_ms, "_run": True}
+
+
+def summary_row(trades: Sequence[Trade]) -> Row:
+    """What the session says about the closed trades of a run."""
+    profits = [trade.pnl_percentage for trade in trades]
+    return {
+        "trades": len(trades),
+        "wins": sum(profit > 0 for profit in profits),
+        "pnlPercentage": sum(profits),
+        "lastCloseTimestamp": trades[-1].close_timestamp if trades else None,
+    }
 
 
 def pnl_row(context: RunContext, position: Position, price: float) -> Row:

@@ -60,7 +60,8 @@ def _read(run: Running, now: int) -> Any:
     row = run.registry.PersistSessionAdapter.read_session_data(
         run.strategy_name, run.exchange_name, run.frame_name, run.symbol, run.backtest
     )
-    return row.get("data") if row is not None and is_known(row, "when", run, now) else None
+    # As long as a strategy keeps nothing here, the run notes how it stands: that is none of the strategy's.
+    return row.get("data") if row is not None and not row.get("_run") and is_known(row, "when", run, now) else None
 
 
 def _write(run: Running, now: int, data: Any) -> None:
