@@ -19,9 +19,12 @@ $(READY): pyproject.toml setup.py $(wildcard src/backtest_kit_mongo/_core/*.pyx 
 demo: $(READY)
 	$(BIN)/backtest-kit-mongo run examples/sma_cross.py --backtest --entry --embedded --embedded-dir $(DEMO_DIR) $(if $(CSV),--csv "$(CSV)",--synthetic-days 7 --seed 42)
 
-# Everything twice: over the wire lane, and through the drivers alone, but for what asks no MongoDB and what runs both ways by itself.
+# Everything twice: over the wire lane, and through the drivers alone, but for what asks no MongoDB, what runs both ways by itself, and the
+# runs, which only know the contracts.
 # Two workers, each with servers of its own.
-ONCE := $(wildcard tests/test_core_*.py tests/test_files*.py) $(addprefix tests/test_,history_mongo.py jsonl.py lane_connections.py wire_faults.py)
+ONCE := $(wildcard $(addprefix tests/test_,core_*.py files*.py runner*.py facades*.py)) $(addprefix tests/test_,$(addsuffix .py,history_mongo jsonl \
+	lane_connections wire_faults cli compose config_files crash engine exchange ccxt file_exchange interrupts live live_kills market packaging \
+	prometheus readme report restart risk sweep))
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 -p no:benchmark $(ARGS)

@@ -35,8 +35,8 @@ class Timed:
         self._depth = 0
         for name, domain in DOMAINS.items():
             adapter = registry.adapter(name)
-            for call in domain.calls:
-                setattr(adapter, call.name, self._around(getattr(adapter, call.name)))
+            for method in (*(call.name for call in domain.calls), *(("read_many", "write_many") if domain.keyed else ())):
+                setattr(adapter, method, self._around(getattr(adapter, method)))
 
     def _around(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any) -> Any:

@@ -343,6 +343,23 @@ def test_x12_two_crashes_in_a_row():
     assert (trade.id, trade.close_reason) == ("left", "closed")
 
 
+def test_x13_a_trailing_stop_survives_and_closes_at_the_tightened_level():
+    idle()
+    store(signal=row(minuteEstimatedTime=600, _trailingPriceStopLoss=99.0))
+    (trade,) = restart(market=Market().shape("low", 98.5, 80)).trades
+    assert (trade.close_reason, trade.price_close) == ("stop_loss", 99.0)
+
+
+@pytest.mark.parametrize("changes", [{"_partial": [{"percent": 50}]}, {"_entry": [{"price": 100.0}, {"price": 90.0}]}])
+def test_a_position_that_was_changed_in_size_is_not_traded_on(changes):
+    idle()
+    left = row(**changes)
+    store(signal=left)
+    with pytest.raises(kit.InvalidValueError, match=r"position left of 'hand' on BTCUSDT was averaged or partly closed"):
+        restart()
+    assert signal_row() == left
+
+
 def test_x14_entries_peak_and_fall_survive():
     once_at(10, LONG, on_tick=lambda event: None)
     market = Market()

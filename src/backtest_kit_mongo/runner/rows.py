@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from ..errors import InvalidValueError
 from .clock import MINUTE_MS, as_datetime, iso_time
 from .position import CloseReason, Costs, Point, Position, Signal, open_position, pnl_percentage
 from .result import Trade
@@ -80,13 +81,22 @@ def signal_row(context: RunContext, position: Position) -> Row:
 
 
 def position_of(row: Row) -> Position:
-    """The position of a stored row, ``signal_row`` backwards; also of rows that the TypeScript framework wrote."""
+    """The position of a stored row, ``signal_row`` backwards; also of rows that the TypeScript framework wrote.
+
+    Where it has trailed the stop or the target, that is the one. InvalidValueError for a position that it has averaged or partly
+    closed: what is left of it cannot be said here, so nothing must be traded on it.
+    """
+    if row.get("_partial") or len(row.get("_entry") or ()) > 1:
+        raise InvalidValueError(
+            f"position {row['id']} of {row.get('strategyName')!r} on {row.get('symbol')} was averaged or partly closed by the framework",
+            hint="let the framework close it, or close it on the exchange and delete its record, then start again",
+        )
     minutes = row.get("minuteEstimatedTime")
     opened, price = int(row["pendingAt"]), float(row["priceOpen"])
     signal = Signal(
         side=row["position"],
-        price_take_profit=float(row["priceTakeProfit"]),
-        price_stop_loss=float(row["priceStopLoss"]),
+        price_take_profit=float(row.get("_trailingPriceTakeProfit") or row["priceTakeProfit"]),
+        price_stop_loss=float(row.get("_trailingPriceStopLoss") or row["priceStopLoss"]),
         minute_estimated_time=math.inf if minutes is None else float(minutes),
         note=row.get("note"),
     )

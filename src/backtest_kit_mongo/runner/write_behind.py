@@ -57,7 +57,7 @@ class WriteBehind(WriteThrough):
         self._records: dict[tuple[str, str, int], tuple[Any, ...]] = {}
         self._rows: dict[str, tuple[list[Row], tuple[Any, ...]]] = {}
         self._calls: dict[str, tuple[Callable[[], object], bool]] = {}
-        self._there: set[str] = set()  # what calls have written and not erased
+        self._known: dict[str, bool] = {}  # what calls have written, and whether they have erased it
 
     def put(self, name: str, key: str, body: Any, *rest: Any) -> None:
         """Write one record later."""
@@ -70,8 +70,11 @@ class WriteBehind(WriteThrough):
         self._rows.setdefault(name, ([], rest))[0].extend(rows)
 
     def call(self, key: str, write: Callable[[], object], *, erases: bool) -> None:
-        """Call a function later; of one ``key`` only the last one, and not to erase what was never written."""
-        self._calls[key] = write, erases
+        """Call a function later; of one ``key`` only the last one, and not to erase what is erased. The first one is called at once."""
+        if key in self._known:
+            self._calls[key] = write, erases
+        else:
+            self._note(key, write, erases)
 
     def flush(self) -> None:
         """Write what waits."""
@@ -79,10 +82,8 @@ class WriteBehind(WriteThrough):
             return
         calls, self._calls = self._calls, {}
         for key, (write, erases) in calls.items():
-            if erases and key not in self._there:
-                continue
-            write()
-            (self._there.discard if erases else self._there.add)(key)
+            if not (erases and self._known[key]):
+                self._note(key, write, erases)
         records, self._records = self._records, {}
         for (name, _, _), arguments in records.items():
             _write_of(self._contracts[name], name)(*arguments)
@@ -90,3 +91,7 @@ class WriteBehind(WriteThrough):
         for name, (listed, rest) in rows.items():
             latest = {row["id"]: row for row in listed}
             _write_of(self._contracts[name], name)(list(latest.values()), *rest)
+
+    def _note(self, key: str, write: Callable[[], object], erases: bool) -> None:
+        write()
+        self._known[key] = erases
