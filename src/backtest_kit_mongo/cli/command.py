@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from ..config import Config, load_config
 from ..errors import BacktestKitError, ServerUnavailableError
 from .output import errors, say_error
 
-__all__ = ["Link", "add", "unwrapped"]
+__all__ = ["Link", "add", "pairs", "unwrapped"]
 
 _PANEL = "Servers"
 
@@ -129,6 +129,17 @@ def add(app: typer.Typer, name: str, function: Callable[..., None]) -> None:
 
 def _is_group(parameter: inspect.Parameter) -> bool:
     return isinstance(parameter.annotation, type) and issubclass(parameter.annotation, msgspec.Struct)
+
+
+def pairs(texts: Sequence[str], option: str, form: str) -> dict[str, str]:
+    """The values of an option that is repeated as ``NAME=VALUE``, by name; ``form`` is what it looks like."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not name or not equals or name in found:
+            raise typer.BadParameter(f"{text!r} {'is given twice' if name in found else f'is not {form}'}", param_hint=option)
+        found[name] = value
+    return found
 
 
 def unwrapped(text: str) -> str:

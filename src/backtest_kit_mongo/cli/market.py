@@ -118,8 +118,11 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         registered = list_exchanges()
         return self.exchange or (registered[0].name if len(registered) == 1 else "binance")
 
-    def text(self, exchange: str) -> str:
+    def text(self, exchange: str, *, live: bool) -> str:
         """What the candles are, for people."""
+        if live:
+            place = "" if self.exchange_url is None else f" at {self.exchange_url}"
+            return f"{', '.join(self.symbols)} 1m of {exchange}{place}, as they close"
         if self.synthetic_days is not None:
             return f"made up: {self.synthetic_days} days of a random walk with seed {self.seed}; they say nothing about a strategy"
         source = f"from {self.csv}" if self.csv is not None else "as imported before" if self.frame is None else f"of {self.frame}"

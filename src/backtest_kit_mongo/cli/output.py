@@ -90,8 +90,9 @@ def progress(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 def places(config: Config) -> dict[str, str]:
     """Where the two servers of ``config`` are, without secrets."""
     host = config.CC_REDIS_HOST
+    paper = f", database {config.CC_PAPER_DATABASE or 'of that name with -paper behind it'}" if config.CC_MODE == "paper" else ""
     return {
-        "MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING),
+        "MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING) + paper,
         "Redis": host if host.startswith("/") else f"{host}:{config.CC_REDIS_PORT}",
     }
 

@@ -9,14 +9,15 @@ from typing import Any
 from ..profiling import Report
 from ..runner import BacktestResult, OpenTrade, Totals, Trade
 from ..runner.result import add_up
-from .output import facts, heading, output, say, table, time_text
+from .market import Costs
+from .output import counted, facts, heading, output, say, table, time_text
 
 __all__ = ["show_results"]
 
 _MINUTES_PER_DAY = 1440
 
 
-def show_results(results: Sequence[BacktestResult], report: Report, *, shown: int, fee: float, slippage: float) -> None:
+def show_results(results: Sequence[BacktestResult], report: Report, *, shown: int, costs: Costs, live: bool) -> None:
     """The last ``shown`` trades, the totals of each run and of all, and what was read and written of each domain."""
     trades = sorted(chain.from_iterable(result.trades for result in results), key=lambda trade: (trade.close_timestamp, trade.id))
     many = len(results) > 1
@@ -28,7 +29,7 @@ def show_results(results: Sequence[BacktestResult], report: Report, *, shown: in
         heading("Runs")
         _show_runs(results)
     heading("Totals")
-    facts(_totals(results, add_up(trades), fee, slippage))
+    facts(_totals(results, add_up(trades), costs, live=live))
     heading("Domains")
     say(report.table(output.width))
 
@@ -68,7 +69,7 @@ def _show_runs(results: Sequence[BacktestResult]) -> None:
     table(("symbol", "strategy", "trades", "won", "profit", "drawdown", "still open"), rows, left=("symbol", "strategy"))
 
 
-def _totals(results: Sequence[BacktestResult], totals: Totals, fee: float, slippage: float) -> dict[str, str]:
+def _totals(results: Sequence[BacktestResult], totals: Totals, costs: Costs, *, live: bool) -> dict[str, str]:
     closed = [("take profit", totals.take_profits), ("stop loss", totals.stop_losses), ("time", totals.time_exits)]
     if totals.user_closes:
         closed.append(("strategy or user", totals.user_closes))
@@ -77,17 +78,19 @@ def _totals(results: Sequence[BacktestResult], totals: Totals, fee: float, slipp
     rows: dict[str, Any] = {
         "trades": f"{totals.trades:,}: {totals.wins:,} won, {totals.losses:,} lost ({totals.win_rate:.1f} % won)",
         "closed by": ", ".join(f"{count:,} {name}" for name, count in closed),
-        "profit": f"{_percent(totals.pnl_percentage)} of the stake, after {fee:g} % fee and {slippage:g} % slippage per side",
+        "profit": f"{_percent(totals.pnl_percentage)} of the stake, after {costs.fee:g} % fee and {costs.slippage:g} % slippage per side",
         "per trade": f"{_percent(totals.average_pnl_percentage)} on average, {_percent(totals.best_pnl_percentage)} at best, "
         f"{_percent(totals.worst_pnl_percentage)} at worst",
         "max drawdown": f"{totals.max_drawdown_percentage:.3f} % of the stake",
         "still open": "; ".join(_open_text(result.open_trade) for result in results if result.open_trade is not None) or "nothing",
-        "window": f"{time_text(start)} to {time_text(end)} UTC, {minutes:,} minutes",
+        "window": f"{time_text(start)} to {time_text(end)} UTC, {counted(minutes, 'minute')}",
         "took": f"{seconds:.2f} s, {minutes / max(seconds, 1e-9):,.0f} minutes a second; "
         f"strategies were asked {sum(result.signals_asked for result in results):,} times",
     }
+    if live:
+        del rows["took"]  # the clock decides about that
     if not totals.trades:
-        rows = {"trades": "none", **{name: rows[name] for name in ("still open", "window", "took")}}
+        rows = {"trades": "none", **{name: rows[name] for name in ("still open", "window", "took") if name in rows}}
     return rows
 
 

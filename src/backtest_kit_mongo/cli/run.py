@@ -26,7 +26,7 @@ from ..runner.report_html import check_html, write_html
 from ..runner.strategy import find_strategy
 from ..whole_file import check_target
 from .cache import drop_ids
-from .command import Link
+from .command import Link, pairs
 from .live import prepare_broker, run_live
 from .market import Costs, Market, Window, prepare_candles, prepare_exchange, read_market
 from .output import counted, errors, facts, places, progress, say, say_error
@@ -191,7 +191,7 @@ def run(
         return
 
     files = load_config_files()
-    parameters = _parameters(param or [])
+    parameters = pairs(param or [], "--param", "NAME=VALUE")
     stop = threading.Event()
     with ExitStack() as stack:
         known = stack.enter_context(given_parameters(parameters))
@@ -216,7 +216,7 @@ def run(
         rows = {
             "mode": mode + ("" if files.setup is None else f", with the settings of {files.setup}"),
             "strategy": f"{', '.join(names)} of {strategy_file}",
-            "candles": market.text(exchange),
+            "candles": market.text(exchange, live=mode != "backtest"),
             **places(config),
             "stores": _stores_text(config),
             "durability": config.CC_DURABILITY,
@@ -235,7 +235,7 @@ def run(
     for error in failed:
         say_error(str(error))
     if results:
-        show_results(results, report, shown=target.trades, fee=costs.fee, slippage=costs.slippage)
+        show_results(results, report, shown=target.trades, costs=costs, live=mode != "backtest")
         target.write(results, report)
     if failed:
         raise typer.Exit(1)
@@ -340,17 +340,6 @@ def _stores(text: str | None) -> str | None:
     return ",".join(f"{name}={text.strip()}" for name in DOMAINS)
 
 
-def _parameters(texts: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name.strip() or not equals or name.strip() in found:
-            problem = "is given twice" if name.strip() in found else "is not NAME=VALUE"
-            raise typer.BadParameter(f"{text!r} {problem}", param_hint="--param")
-        found[name.strip()] = value.strip()
-    return found
-
-
 def _announce(config: Config, mode: str, strategy_file: str, strategies: Sequence[str] | None, market: Market) -> None:
     """What would happen with --entry."""
     what = {"backtest": "a backtest of", "paper": "a paper run of", "live": "a live run of"}[mode]
@@ -361,7 +350,7 @@ def _announce(config: Config, mode: str, strategy_file: str, strategies: Sequenc
     facts(
         {
             "strategy": f"{name} that {strategy_file} registers",
-            "candles": market.text(exchange),
+            "candles": market.text(exchange, live=mode != "backtest"),
             **where,
             "stores": _stores_text(config),
             "durability": config.CC_DURABILITY,

@@ -15,7 +15,7 @@ from ..runner.cluster import cluster_executor
 from ..runner.config_files import load_config_files
 from ..runner.report import write_file
 from ..whole_file import check_target
-from .command import Link
+from .command import Link, pairs
 from .market import Costs, Market, prepare_candles, read_market
 from .output import counted, errors, facts, heading, places, progress, say, table
 
@@ -96,7 +96,7 @@ def sweep_parameters(
     for file in (json, csv_out):
         if file is not None:
             check_target(file)
-    parameters = _parameters(grid)
+    parameters = {name: values.split(",") for name, values in pairs(grid, "--grid", "NAME=A,B,...").items()}
     files = load_config_files()
     load_strategy_file(strategy_file)  # for its exchange and its frames; each run loads it anew
     exchange = market.exchange_name()
@@ -105,7 +105,7 @@ def sweep_parameters(
         link.connect(**({} if os.environ.get("CC_DURABILITY") else {"CC_DURABILITY": "memory"}))
     with errors.status("Waiting for MongoDB and Redis"):
         wait_for_init(link.timeout)
-    facts({"strategy": strategy_file, "candles": market.text(exchange), **places(default_registry.config)})
+    facts({"strategy": strategy_file, "candles": market.text(exchange, live=False), **places(default_registry.config)})
     window, lines = prepare_candles(market, exchange, candles)
     for line in lines:
         say(line)
@@ -134,18 +134,6 @@ def sweep_parameters(
     _show(result, sort, top)
     if all(run.error is not None for run in result.runs):
         raise typer.Exit(1)
-
-
-def _parameters(grid: list[str]) -> dict[str, list[str]]:
-    """``NAME=A,B`` as name and values; sweep() reads the values in the type of the parameter."""
-    parameters: dict[str, list[str]] = {}
-    for text in grid:
-        name, equals, values = text.partition("=")
-        if not name.strip() or not equals or name.strip() in parameters:
-            problem = "is given twice" if name.strip() in parameters else "is not NAME=A,B,..."
-            raise typer.BadParameter(f"{text!r} {problem}", param_hint="--grid")
-        parameters[name.strip()] = [value.strip() for value in values.split(",")]
-    return parameters
 
 
 def _show(result: SweepResult, sort: str, top: int) -> None:
