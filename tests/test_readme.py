@@ -88,7 +88,7 @@ def test_command_runs(command, folder):
 
 def test_commands_are_there_to_be_tested():
     verbs = {command.split()[1] for command in of_ours()}
-    assert verbs == {"run", "candles", "doctor", "stats", "flush-cache", "copy", "export"}
+    assert verbs == {"run", "candles", "doctor", "stats", "flush-cache", "copy", "export", "sweep"}
 
 
 def test_other_commands_are_make_targets_or_the_installation():
