@@ -17,6 +17,7 @@ from file_helpers import START, TRIPLE, Lines, all_keys, candles, files_in, get,
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
+from backtest_kit_mongo.stores import files
 from backtest_kit_mongo.stores.base import History, Record
 from backtest_kit_mongo.stores.files import FileStore
 
@@ -232,7 +233,7 @@ CORRUPT = [
     b"5",
     b'"text"',
     b'{"a":NaN}',
-    b"\xef\xbb\xbf{}",
+    b"\xef\xbb\xbf",
     b'{"a":' * 5000,
     b"[" * 10**6,
 ]
@@ -314,6 +315,96 @@ def test_good_record_that_replaces_a_corrupt_one_meanwhile_is_not_set_aside(stor
     monkeypatch.setattr(os, "rename", late)
     assert get(store, "state", KEY).body == {"n": "good"}
     assert json.loads(path.read_bytes()) == {"n": "good"}
+
+
+def test_good_record_that_gets_the_number_of_the_corrupt_file_is_not_set_aside(store, folder, warnings, monkeypatch):
+    """File systems use the numbers of deleted files again, as a rule at once."""
+    path = plant(folder, "state/s/b/b.json", b"{")
+    number, other = path.stat().st_ino, FileStore(folder)
+    real = files.set_aside
+
+    def late(*arguments):
+        for round in range(100):
+            put(other, "state", KEY, {"n": round})
+            if path.stat().st_ino == number:
+                break
+        return real(*arguments)
+
+    monkeypatch.setattr(files, "set_aside", late)
+    newest = get(store, "state", KEY).body
+    assert json.loads(path.read_bytes()) == newest == get(other, "state", KEY).body
+    assert warnings == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]"])
+def test_entry_on_top_of_a_corrupt_file_is_stored(store, folder, warnings, content):
+    """In a domain where what is stored never changes a file that is there is left alone, but for one in which nothing is stored."""
+    put(store, "log", ("a",), {"id": "a", "n": 1})
+    plant(folder, "data/log/log/b.json", content)
+    put(store, "log", ("b",), {"id": "b"})
+    put(store, "log", ("a",), {"id": "a", "n": 2})
+    assert get(store, "log", ("b",)).body == {"id": "b"}
+    assert get(store, "log", ("a",)).body["n"] == 1
+    assert (folder / "data/log/log/b.json.corrupt-1").read_bytes() == content
+
+
+def test_body_that_could_not_be_read_again_is_refused(store, folder):
+    with pytest.raises(kit.InvalidTypeError, match="a list is no state"):
+        put(store, "state", KEY, [1])
+    with pytest.raises(kit.InvalidTypeError, match="a dict is no risk"):
+        put(store, "risk", ("r", "e"), {})
+    assert not folder.exists()
+
+
+def fifo(path):
+    os.mkfifo(path)
+
+
+def loop(path):
+    path.symlink_to(path.name)
+
+
+def nowhere(path):
+    path.symlink_to("not there")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, fifo, loop, nowhere])
+@pytest.mark.parametrize("name", ["state", "memory", "log", "candle"])
+def test_what_is_no_file_is_said_and_does_not_break_a_list(store, folder, warnings, make, name):
+    domain = DOMAINS[name]
+    if name == "candle":
+        store.write_candles("B", "1m", "e", candles(3))
+        path = folder / f"data/candle/e/B/1m/{START + 3 * 60_000}.json"
+    else:
+        key = ("s", "n", "a")[: len(domain.key)]
+        put(store, name, key, {"id": "s"})
+        path = next(folder.rglob("*.json")).with_name("z.json")
+    make(path)
+    if name == "candle":
+        assert sum(map(len, store.stored_candles(("e", "B", "1m")))) == 3
+        if make is nowhere:
+            assert store.read_candles("B", "1m", "e", START, 4) is None
+        else:
+            with pytest.raises(kit.StorageError, match="move it away"):
+                store.read_candles("B", "1m", "e", START, 4)
+        with pytest.raises(kit.StorageError, match="move it away"):
+            store.write_candles("B", "1m", "e", candles(4))
+    elif name == "state":
+        assert all_keys(store, name) == [key]
+    else:
+        assert all_keys(store, name) == keys(store, name) == [key]
+        with pytest.raises(kit.StorageError, match="move it away"):
+            get(store, name, (*key[:-1], "z"))
+    if name != "state" and (name, make) != ("candle", nowhere):
+        assert any(str(path) in line for _, line in warnings)
+
+
+def test_name_that_is_no_utf8_does_not_break_a_list(store, folder, warnings):
+    put(store, "memory", ("s", "n", "a"), {"n": 1})
+    (folder / os.fsdecode(b"memory/s/n/\xff.json")).write_bytes(b"{}")
+    (folder / os.fsdecode(b"memory/\xfe/n")).mkdir(parents=True)
+    assert all_keys(store, "memory") == keys(store, "memory", ("s", "n")) == [("s", "n", "a")]
+    assert any("no UTF-8" in line for _, line in warnings)
 
 
 # --- temporaries -----------------------------------------------------------------------------------------------------

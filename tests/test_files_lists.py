@@ -160,6 +160,12 @@ def test_corrupt_candle_counts_as_missing_and_can_be_written_again(store, folder
     assert to_dicts(store.read_candles("BTC", "1m", "binance", START, 3)) == to_dicts(candles(3))
 
 
+def test_candle_on_top_of_a_corrupt_file_is_stored(store, folder, warnings):
+    plant(folder, f"data/candle/binance/BTC/1m/{START}.json", b"")
+    assert store.write_candles("BTC", "1m", "binance", candles(3)) == 3
+    assert len(store.read_candles("BTC", "1m", "binance", START, 3)) == 3
+
+
 # --- what is listed --------------------------------------------------------------------------------------------------
 
 _listings: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,20 @@ def test_child_of_a_fork_goes_on(store):
     thread.join()
     assert answer == "-"
     assert get(store, "memory", ("s", "n", "m")).removed
+
+
+def test_folder_that_was_deleted_may_be_another_keys_by_now(store, folder):
+    """Both keys have one joined name."""
+    mine, other = ("X", "a_b", "c"), ("X", "a", "b_c")
+    put(store, "signal", mine, {"id": "mine"})
+    assert get(store, "signal", mine).body == {"id": "mine"}
+    shutil.rmtree(folder / "data/signal")
+    put(FileStore(folder), "signal", other, {"id": "other"})
+    assert get(store, "signal", mine) is None
+    put(store, "signal", mine, {"id": "again"})
+    for one in (store, FileStore(folder)):
+        assert get(one, "signal", mine).body == {"id": "again"}
+        assert get(one, "signal", other).body == {"id": "other"}
 
 
 def test_no_file_stays_open(store, folder):

@@ -131,6 +131,20 @@ def test_reads_as_of_any_time_are_those_of_a_model(make, monkeypatch, most):
     check()
 
 
+@pytest.mark.parametrize("most", [1, 3, 32])
+def test_a_batch_notices_what_another_process_wrote_or_removed_since(make, monkeypatch, most):
+    monkeypatch.setattr(mongo_history, "LIST", most)
+    store, other = make(), make()
+    keys = [(f"{next(_keys)}", "k") for _ in range(4)]
+    store.write(STATE, [Record(key, {"v": "first"}, 0) for key in keys])
+    put(other, 1, "other", keys[0])  # later than what follows, which discards it
+    put(other, 3, "other", keys[1])
+    other.discard_versions(STATE, [keys[2]], 0)
+    store.write(STATE, [Record(key, {"v": [place, when]}, when) for place, key in enumerate(keys) for when in (0, 2)])
+    for place, key in enumerate(keys):
+        assert [at(other, moment, key) for moment in range(-1, 5)] == [None, *[(0, [place, 0])] * 2, *[(2, [place, 2])] * 3]
+
+
 def test_a_long_run_leaves_few_versions_in_the_document(make, database):
     store = make()
     for when in range(100):

@@ -18,6 +18,7 @@ from backtest_kit_mongo.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import DatabaseError, InvalidTypeError, InvalidValueError
 from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.stores import mongo as mongo_store
 
 KEYED = [domain for domain in DOMAINS.values() if domain.keyed]
 WHEN = 1_700_000_000_000
@@ -60,8 +61,9 @@ def commands():
 
 
 @pytest.fixture
-def listening(commands, settings):
+def listening(commands, settings, monkeypatch):
     """The library set up on a new database with the listener in place, its indexes made and its connections open."""
+    monkeypatch.setattr(mongo_store, "SEEN", 600)  # on a busy machine the indexes would be looked at again meanwhile
 
     def start(**others):
         kit.setup({**settings, **others})

@@ -291,6 +291,38 @@ def test_an_interrupted_copy_is_continued(places):
     assert outcome.good
 
 
+def test_what_the_source_cannot_hand_out_is_counted_and_stays_as_it_is(places, tmp_path):
+    """A copy only reads its source."""
+    folder = tmp_path / "broken"
+    store = FileStore(folder)
+    store.write(DOMAINS["memory"], [Record(("s", "b", name), {"n": name}, START) for name in ("a", "b")])
+    store.write_candles("BTC", "1m", "e", synthetic_market(3, 3, START))
+    (folder / "memory/s/b/a.json").write_bytes(b"{")
+    (folder / f"data/candle/e/BTC/1m/{START}.json").write_bytes(b"{")
+    (folder / "data/signal/X_a_b_c").mkdir(parents=True)
+    (folder / "data/signal/X_a_b_c/X.json").write_bytes(b"{}")
+    before = sorted(folder.rglob("*"))
+    with at(f"file:{folder}") as source, at(places("mongo")) as target:
+        for options in ({"dry_run": True}, {}, {}):
+            outcomes = copy_all(source, target, ("memory", "candle", "signal"), **options)
+            assert [outcomes[name].refused for name in ("memory", "candle", "signal")] == [1, 1, 1]
+            assert [outcomes[name].records for name in ("memory", "candle", "signal")] == [2, 3, 1]
+            assert not any(outcome.good for outcome in outcomes.values())
+        check_all(source, target, outcomes)
+        assert [outcome.missing for outcome in outcomes.values()] == [0, 0, 0]
+        assert target.store.read(DOMAINS["memory"], [("s", "b", "b")])[0].body == {"n": "b"}
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_lines_that_are_no_entries_are_counted(tmp_path):
+    path = tmp_path / "in/log/log.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"id":"a"}\nrubbish\n{"id":"b"}\n{"id":')
+    for _ in range(2):
+        outcome = copy_domain(DOMAINS["log"], JsonlStore(tmp_path / "in"), FileStore(tmp_path / "out"), same_records(as_json=True))
+        assert (outcome.records, outcome.refused, outcome.good) == (3, 1, False)
+
+
 def test_the_order_of_lists_is_kept(places):
     log = DOMAINS["log"]
     with at(places("jsonl")) as source, at(places("mongo")) as target:

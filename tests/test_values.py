@@ -21,6 +21,7 @@ from bson import Decimal128, Int64, ObjectId
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
+from backtest_kit_mongo.simulation import LATEST
 
 T0 = 1_700_000_000_000
 INF = math.inf
@@ -264,11 +265,17 @@ def test_empty_frame_name_is_a_legal_key(store):
 
 
 @pytest.mark.parametrize(
-    "when", [0, -1, T0, -(2**63), 2**63 - 1, np.int64(T0), datetime(1969, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)]
+    "when", [0, -1, T0, -LATEST, LATEST, np.int64(T0), datetime(1969, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)]
 )
 def test_times_of_a_write(store, when):
     kit.PersistStateAdapter.write_state_data({"value": 1}, "values", "k", when)
     assert read() == 1
+
+
+@pytest.mark.parametrize("when", [-(2**63), 2**63 - 1, LATEST + 1, -LATEST - 1])
+def test_times_that_a_date_cannot_hold(store, when):
+    with pytest.raises(kit.InvalidValueError, match="no time in ms"):
+        kit.PersistStateAdapter.write_state_data({"value": 1}, "values", "k", when)
 
 
 def test_nesting_up_to_ninety_levels(store):

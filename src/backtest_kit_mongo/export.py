@@ -17,13 +17,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
-from bson import json_util
+from bson import Decimal128, json_util
 from msgspec import inspect
 
 from ._core.hits import repair_lifetime
@@ -74,12 +75,15 @@ def check_export(domain: Domain, path: Path, selection: Selection, *, force: boo
         raise InvalidValueError(f"{path} must end in {' or '.join(_WRITERS)}")
     if path.suffix == ".parquet":
         library("pyarrow", "arrow")
-    if not path.parent.is_dir():
-        raise InvalidValueError(f"{path} cannot be written: there is no folder {path.parent}")
-    if path.is_dir():
-        raise InvalidValueError(f"{path} cannot be written: it is a folder")
-    if path.exists() and not force:
-        raise InvalidValueError(f"{path} is there already", hint="--force writes over it")
+    try:
+        if not path.parent.is_dir():
+            raise InvalidValueError(f"{path} cannot be written: there is no folder {path.parent}")
+        if path.is_dir():
+            raise InvalidValueError(f"{path} cannot be written: it is a folder")
+        if path.exists() and not force:
+            raise InvalidValueError(f"{path} is there already", hint="--force writes over it")
+    except OSError as error:  # such as a name that is too long
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def export_domain(
@@ -189,7 +193,14 @@ def _json(value: Any) -> str:
     try:
         return json_of(value).decode()
     except InvalidTypeError:  # a type that only BSON has: as MongoDB's own tools write it
-        return json_util.dumps(value)
+        try:
+            return json_util.dumps(value, default=_extended)
+        except RecursionError:
+            raise InvalidValueError("it is nested too deep to be JSON") from None
+
+
+def _extended(value: Any) -> Any:
+    return json_util.default(Decimal128(value) if isinstance(value, Decimal) else value)
 
 
 def _fitting(value: Any, kind: Kind) -> Any:

@@ -16,6 +16,7 @@ from .domains import DOMAINS, Domain
 from .errors import InvalidTypeError, InvalidValueError
 from .stores.base import Key, Record, Store, check_key
 from .stores.json_text import json_of, value_of
+from .stores.surveys import surveyed
 
 __all__ = ["BATCH", "Outcome", "check_domain", "copy_domain", "json_form", "same_records"]
 
@@ -43,7 +44,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     conflicts: int = 0
     """Are different on the target, in a domain where what is stored never changes: left as they are."""
     refused: int = 0
-    """Cannot be stored: a key that is none, a value that the target cannot hold."""
+    """Cannot be copied: what the source cannot hand out (a corrupt file, say), a key that is none, a value that the target cannot hold."""
     missing: int | None = None
     """Are not on the target. None, as the next two, without a check."""
     different: int | None = None
@@ -105,6 +106,8 @@ def same_records(*, as_json: bool) -> Same:
             return _equal(json_form(one.body), json_form(other.body)) if as_json else _equal(one.body, other.body)
         except InvalidTypeError:  # a type that only BSON has
             return False
+        except RecursionError:
+            return bool(one.body == other.body)  # goes deeper
 
     return same
 
@@ -148,7 +151,8 @@ def copy_domain(
     for history stay behind. ``dry_run`` only counts. ``batch`` records are compared and written at once; ``moved`` is told how many were.
     """
     outcome = Outcome()
-    for part in _batches(domain, source, target, same, batch):
+    left_out: list[str] = []
+    for part in _batches(domain, source, target, same, batch, left_out):
         refused = part.refused + ([] if dry_run else part.write())
         outcome.note("refused", (f"{_text(key)}: {reason}" for key, reason in refused))
         failed = {key for key, _ in refused[len(part.refused) :]}
@@ -160,6 +164,8 @@ def copy_domain(
         else:
             outcome.changed += sum(key not in failed for key in part.different)
         moved(part.size)
+    outcome.records += len(left_out)
+    outcome.note("refused", left_out)
     return outcome
 
 
@@ -176,7 +182,7 @@ def check_domain(
     """Read both sides, and note in ``outcome`` what is missing or different on the target, and what only the target has."""
     outcome.missing = outcome.different = outcome.extra = 0
     known: set[Key] = set()
-    for part in _batches(domain, source, target, same, batch):
+    for part in _batches(domain, source, target, same, batch, []):  # what the source cannot hand out is refused already
         outcome.note("missing", part.missing)
         outcome.note("missing", (key for key, _ in part.refused))
         outcome.note("different", part.different)
@@ -187,15 +193,17 @@ def check_domain(
         moved(size)
 
 
-def _batches(domain: Domain, source: Store, target: Store, same: Same, size: int) -> Iterator[_Batch]:
-    return _candle_batches(source, target) if domain.name == "candle" else _record_batches(domain, source, target, same, size)
+def _batches(domain: Domain, source: Store, target: Store, same: Same, size: int, left_out: list[str]) -> Iterator[_Batch]:
+    """All that the source hands out; what it cannot stays as it lies there, and is told to ``left_out``."""
+    if domain.name == "candle":
+        return _candle_batches(source, target, left_out)
+    return _record_batches(domain, surveyed(source.records(domain), left_out), target, same, size)
 
 
 # --- records ---
 
 
-def _record_batches(domain: Domain, source: Store, target: Store, same: Same, size: int) -> Iterator[_Batch]:
-    found = source.records(domain)
+def _record_batches(domain: Domain, found: Iterator[Record], target: Store, same: Same, size: int) -> Iterator[_Batch]:
     while some := list(islice(found, size)):
         refused = [(record.key, reason) for record in some if (reason := _refusal(domain, record.key))]
         records = [record for record in some if not _refusal(domain, record.key)] if refused else some
@@ -241,13 +249,13 @@ def _extra_records(domain: Domain, target: Store, known: set[Key]) -> Iterator[t
 # --- candles ---
 
 
-def _candle_batches(source: Store, target: Store) -> Iterator[_Batch]:
+def _candle_batches(source: Store, target: Store, left_out: list[str]) -> Iterator[_Batch]:
     for series in source.candle_series():
         if reason := _series_refusal(series):
             yield _Batch(1, [], [], [], [(series, reason)], list)
             continue
         exchange_name, symbol, interval = series
-        for candles in _in_batches(source.stored_candles(series)):
+        for candles in _in_batches(surveyed(source.stored_candles(series), left_out)):
             there, equal = _compare(series, candles, target)
             missing = candles[~there]
             different = candles[there & ~equal]

@@ -23,7 +23,7 @@ __all__ = ["copy", "domain_names", "settings_for", "steps"]
 
 _MEANING = {
     "conflicts": "differ on the target, where such a record never changes: left as they are",
-    "refused": "cannot be stored on the target",
+    "refused": "cannot be copied",
     "missing": "not on the target",
     "different": "different on the target",
     "extra": "on the target alone",

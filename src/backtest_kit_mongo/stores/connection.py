@@ -91,7 +91,10 @@ class MongoConnection:
         if client is None:
             with self._lock:
                 if self._closed:
-                    raise NotConfiguredError("close() has ended this connection while it was in use", hint="call setup() again")
+                    raise NotConfiguredError(
+                        "close(), or a setup() with other settings, has ended this connection while it was in use",
+                        hint="call setup() once, before the work begins",
+                    )
                 if self._client is None:
                     self._client = self._make_client()
                 client = self._client
@@ -307,14 +310,20 @@ class MongoConnection:
             start += size
         return there
 
-    def upsert_many(
-        self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool, upsert: bool = True
-    ) -> dict[int, bytes | None]:
+    def upsert_many(self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool) -> dict[int, bytes | None]:
         """Upsert (filter, update) pairs; the ids of those that were new, by position.
 
-        ``ordered``: each after the one before it, so that new documents get their ids in the order of ``changes``. Without ``upsert``
-        nothing is inserted.
+        ``ordered``: each after the one before it, so that new documents get their ids in the order of ``changes``.
         """
+        return self._update_many(domain, changes, ordered=ordered, upsert=True)[0]
+
+    def update_many(self, domain: Domain, changes: Sequence[tuple[Document, Document]]) -> int:
+        """Make (filter, update) changes to those documents that are there; how many were."""
+        return self._update_many(domain, changes, ordered=False, upsert=False)[1]
+
+    def _update_many(
+        self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool, upsert: bool
+    ) -> tuple[dict[int, bytes | None], int]:
         inserted: dict[int, bytes | None] = {}
         sent: deque[tuple[int, int]] = deque()  # how many changes and bytes each message has
 
@@ -323,9 +332,12 @@ class MongoConnection:
                 sent.append((size, sum(map(len, pieces))))
                 yield pieces
 
-        done = 0
+        done = matched = 0
         for reply in self._lane.pipeline(messages(), MongoLink.success, ahead=1 if ordered else 2):
-            inserted |= {done + index: value for index, value in upserted_ids(reply).items()}
+            if upsert:
+                inserted |= {done + index: value for index, value in upserted_ids(reply).items()}
+            else:
+                matched += int(decode(reply)["n"])
             size, length = sent.popleft()
             done += size
             self._count(domain, BYTES_WRITTEN, length)
@@ -336,7 +348,8 @@ class MongoConnection:
             raw = (part.raw for _, update in changes[done:] for part in update.values() if isinstance(part, RawBSONDocument))
             self._count(domain, BYTES_WRITTEN, sum(map(len, raw)))
             inserted |= {done + index: _id_bytes(value) for index, value in (result.upserted_ids or {}).items()}
-        return inserted
+            matched += result.matched_count
+        return inserted, matched
 
     def insert_new(self, domain: Domain, batches: Iterable[bytes]) -> Iterator[set[int]]:
         """Insert documents with their ids, given in batches of BSON; for each batch the positions of those whose key was there."""

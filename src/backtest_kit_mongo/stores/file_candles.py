@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from ..candles import CANDLE_DTYPE, CandleArray, to_dicts
-from .file_io import Pending, publish_new, read_bytes, set_aside
+from .file_io import NoRegularFile, Pending, pass_over, publish_new, read_bytes, set_aside
 
 __all__ = ["as_window", "read_rows", "read_window", "write_window"]
 
@@ -47,7 +47,7 @@ def read_rows(folder: str, times: Sequence[int], *, whole: bool) -> list[tuple[f
     rows: list[tuple[float, ...]] = []
     # One descriptor for the folder, so that the path is walked once; the rest is one open, read and close a candle.
     open_file, read, close = os.open, os.read, os.close
-    flags = os.O_RDONLY | os.O_CLOEXEC
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         descriptor = open_file(folder, flags | os.O_DIRECTORY)
     except FileNotFoundError:
@@ -57,21 +57,17 @@ def read_rows(folder: str, times: Sequence[int], *, whole: bool) -> list[tuple[f
             name = f"{time}.json"
             try:
                 file = open_file(name, flags, dir_fd=descriptor)
+                try:
+                    content = read(file, _MOST_BYTES)
+                finally:
+                    close(file)
+                candle = _checked(content, time)
             except FileNotFoundError:
                 if whole:
                     return None
                 continue
-            try:
-                content = read(file, _MOST_BYTES)
-            except OSError as error:
-                error.filename = f"{folder}/{name}"
-                raise
-            finally:
-                close(file)
-            try:
-                candle = _checked(content, time)
-            except (ValueError, RecursionError):
-                found = _second_look(f"{folder}/{name}", time)
+            except (ValueError, RecursionError, OSError):  # the second look says what of the file system is wrong
+                found = _second_look(f"{folder}/{name}", time, whole=whole)
                 if found is None:
                     if whole:
                         return None
@@ -94,21 +90,28 @@ def _checked(content: bytes, time: int) -> _Candle:
     return candle
 
 
-def _second_look(path: str, time: int) -> _Candle | None:
-    """The candle in a file that made no sense, if by now it does; else it is set aside."""
+def _second_look(path: str, time: int, *, whole: bool) -> _Candle | None:
+    """The candle in a file that made no sense, if by now it does; else it is set aside, or passed over if it is no file (not ``whole``)."""
     while True:
         try:
-            content, status = read_bytes(path)
+            content = read_bytes(path)
         except FileNotFoundError:
+            return None
+        except NoRegularFile as error:
+            if whole:
+                raise
+            pass_over(path, str(error.strerror))
             return None
         try:
             return _checked(content, time)
         except (ValueError, RecursionError) as error:
-            if set_aside(path, status.st_ino, str(error)):
+            if set_aside(path, content, str(error)):
                 return None
 
 
 def write_window(folder: str, candles: CandleArray) -> int:
     """Write those candles that are not there yet into an existing folder; how many were new."""
     rows = to_dicts(candles)
-    return publish_new([Pending(folder, f"{candle['timestamp']}.json", msgspec.json.encode(candle)) for candle in rows])
+    files = [Pending(folder, f"{candle['timestamp']}.json", msgspec.json.encode(candle)) for candle in rows]
+    times = {file.path: candle["timestamp"] for file, candle in zip(files, rows, strict=True)}
+    return publish_new(files, lambda path: _second_look(path, times[path], whole=True) is not None)

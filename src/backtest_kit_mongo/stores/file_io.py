@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,11 +13,14 @@ from typing import Final, NamedTuple
 
 from ..errors import StorageError
 from ..logs import log
+from .surveys import survey
 
 __all__ = [
+    "NoRegularFile",
     "Pending",
     "keep_link",
     "make_folder",
+    "pass_over",
     "publish",
     "put_new",
     "read_bytes",
@@ -41,17 +45,22 @@ _HINTS: Final = {
     errno.EROFS: "the file system is mounted read-only; choose another folder",
     errno.EACCES: "give this user the right to read and write there, or choose another folder",
     errno.EPERM: "give this user the right to read and write there, or choose another folder",
-    errno.ENOENT: "somebody deletes folders below it at this very time",
+    errno.ENOENT: "mend the symbolic link in its path if there is one; else somebody deletes folders below it at this very time",
     errno.ENOTDIR: "a part of the path is a file; move it away, or choose another folder",
     errno.EEXIST: "a part of the path is a file; move it away, or choose another folder",
     errno.EISDIR: "a folder stands where a file belongs; move it away",
     errno.ENAMETOOLONG: "choose a folder with a shorter path",
-    errno.ELOOP: "a symbolic link in the path leads to itself",
+    errno.ELOOP: "mend the symbolic link, or move it away",
+    errno.EINVAL: "move it away",
     errno.EMFILE: "too many open files in this process; raise ulimit -n",
 }
 
 # What a file system says that has no hard links.
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
+
+
+class NoRegularFile(OSError):
+    """What has the name of a file is a folder, a pipe or the like, or a link that leads nowhere but to itself."""
 
 
 @contextmanager
@@ -70,11 +79,23 @@ def storage_errors(what: str) -> Iterator[None]:
         raise ours from error
 
 
-def read_bytes(path: str, folder: int | None = None) -> tuple[bytes, os.stat_result]:
-    """A whole file and what it is; FileNotFoundError if it is not there (``folder``: a descriptor that ``path`` is relative to)."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+def read_bytes(path: str) -> bytes:
+    """A whole file; FileNotFoundError if it is not there, NoRegularFile if it is none."""
+    try:
+        # Or else opening a pipe would wait until somebody writes to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise NoRegularFile(error.errno, error.strerror, path) from None
+        if error.errno == errno.ENOENT and os.path.islink(path):
+            raise NoRegularFile(errno.ELOOP, "a symbolic link that leads nowhere", path) from None
+        raise
     try:
         status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise NoRegularFile(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(status.st_mode):
+            raise NoRegularFile(errno.EINVAL, "it is no regular file", path)
         content = os.read(descriptor, status.st_size)
         while len(content) < status.st_size and (more := os.read(descriptor, status.st_size)):
             content += more
@@ -83,7 +104,7 @@ def read_bytes(path: str, folder: int | None = None) -> tuple[bytes, os.stat_res
         raise
     finally:
         os.close(descriptor)
-    return content, status
+    return content
 
 
 def make_folder(path: str) -> None:
@@ -166,7 +187,7 @@ def keep_link(path: str, kept: str) -> None:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            content, _ = read_bytes(path)
+            content = read_bytes(path)
             make_folder(os.path.dirname(kept))
             os.rename(write_new(os.path.dirname(kept), os.path.basename(kept), content), kept)
             return
@@ -187,7 +208,7 @@ class Pending(NamedTuple):
     def is_there(self) -> bool:
         """Whether this very content is there already."""
         try:
-            return read_bytes(self.path)[0] == self.content
+            return read_bytes(self.path) == self.content
         except FileNotFoundError:
             return False
 
@@ -216,9 +237,12 @@ def publish(files: Sequence[Pending], put: Callable[[str, Pending], bool]) -> in
     return done
 
 
-def publish_new(files: Sequence[Pending]) -> int:
-    """Write those files that are not there yet, and leave the others as they are; how many were new."""
-    missing = [file for file in files if not os.path.lexists(file.path)]
+def publish_new(files: Sequence[Pending], makes_sense: Callable[[str], bool]) -> int:
+    """Write those files that are not there yet, and leave the others as they are; how many were new.
+
+    ``makes_sense`` is asked of a file that is there, and sets it aside if it does not: what is acknowledged can be read again.
+    """
+    missing = [file for file in files if not (os.path.lexists(file.path) and makes_sense(file.path))]
     return publish(missing, lambda temporary, file: put_new(temporary, file.path))
 
 
@@ -233,25 +257,27 @@ def sweep(folder: str) -> None:
                         os.unlink(entry.path)
 
 
-def set_aside(path: str, inode: int, reason: str) -> bool:
-    """Rename a file that makes no sense (the one that was read, ``inode``), and say so; False if there is another one by now.
+def set_aside(path: str, content: bytes, reason: str) -> bool:
+    """Rename a file that makes no sense, and say so; False if by now there is something else in it than the ``content`` that was read.
 
     What is in it stays for whoever can repair it, and so do those that were set aside before.
     """
+    if survey(f"{path}: {reason}"):
+        log("warning", f"{path} is corrupt and counts as missing ({reason})")
+        return True
     try:
-        for number in itertools.count(1):
-            target = f"{path}.corrupt-{number}"
-            with suppress(FileExistsError):
-                os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-                break
-        try:
-            os.rename(path, target)
-        except OSError:
+        target = _linked_aside(path)
+        # While it has this second name, no other file can get its inode.
+        if read_bytes(target) != content or not _is_same(path, target):
             os.unlink(target)
-            raise
-        if os.stat(target).st_ino != inode:
-            put_new(target, path)
             return False
+        moved = f"{target}-moved"  # no temporary, which might be swept: it may turn out to be good
+        os.rename(path, moved)
+        if not _is_same(moved, target):  # somebody has written it anew in this very moment
+            put_new(moved, path)
+            os.unlink(target)
+            return False
+        os.unlink(moved)
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -259,3 +285,35 @@ def set_aside(path: str, inode: int, reason: str) -> bool:
         return True
     log("warning", f"{path} is corrupt and counts as missing ({reason}); it is kept as {target}")
     return True
+
+
+def _linked_aside(path: str) -> str:
+    """A new name for a corrupt file, which keeps its old one."""
+    for number in itertools.count(1):
+        target = f"{path}.corrupt-{number}"
+        try:
+            os.link(path, target)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            put_new(write_new(os.path.dirname(target), os.path.basename(target), read_bytes(path)), target)
+        return target
+    raise AssertionError
+
+
+def _is_same(path: str, other: str) -> bool:
+    """Whether two names are of one file; where there are no links, of files of one content."""
+    try:
+        if os.path.samestat(os.stat(path), other_status := os.stat(other)):
+            return True
+        return other_status.st_nlink == 1 and read_bytes(path) == read_bytes(other)
+    except FileNotFoundError:
+        return False
+
+
+def pass_over(path: str, reason: str) -> None:
+    """Say that a list leaves something out."""
+    survey(f"{path}: {reason}")
+    log("warning", f"{path} is passed over in lists: {reason}")

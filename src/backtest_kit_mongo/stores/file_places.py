@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from ..domains import Domain
-from ..logs import log
 from .base import Key
-from .file_io import make_folder, put_new, read_bytes, set_aside, sweep, sync_folder, write_new
+from .file_io import NoRegularFile, make_folder, pass_over, put_new, read_bytes, set_aside, sweep, sync_folder, write_new
 from .file_layout import Fields, Layout, Part, agrees, layout_of
 from .file_names import encode_name, hash_of, is_hashed, natural, plain_name
 from .json_text import value_of
@@ -36,6 +35,13 @@ _MOST_LOOKED_AT: Final = 100  # records of a folder of the original's, to see wh
 _encoded = lru_cache(4096)(encode_name)
 
 
+class _Known(NamedTuple):
+    """A folder, and of a joined one what tells its note from another's: the folder may be deleted, and then be somebody else's."""
+
+    path: str
+    note: tuple[int, int] | None
+
+
 class Places:
     """Paths below one folder. What it remembers can be forgotten at any time."""
 
@@ -45,8 +51,8 @@ class Places:
 
     def forget(self) -> None:
         """Look at the file system again, which somebody may have changed."""
-        self._ready: dict[Key, str] = {}
-        self._found: dict[Key, str] = {}
+        self._ready: dict[Key, _Known] = {}
+        self._found: dict[Key, _Known] = {}
 
     # --- for one key ---
 
@@ -55,18 +61,22 @@ class Places:
         layout = layout_of(domain)
         fields = layout.fields(key)
         scope = _scope(layout, fields)
-        known = self._ready.get(scope) or self._found.get(scope)
+        known = _recall(self._ready, scope) or _recall(self._found, scope)
         if known is not None:
             return known, True
         path = self._plain(layout, fields)
         if layout.joined is None:
             return path, True
+        mine = layout.joined.values(fields)
+        other = _other(path, mine)
+        # Before they are read: should they be replaced meanwhile, what is remembered does not hold.
+        notes = {folder: _identity(folder) for folder in (path, other)}
         owner = _owner(path, layout.joined)
-        other = _other(path, layout.joined.values(fields))
         if owner is None and not os.path.isdir(other):
             return path, False
-        path = path if owner == layout.joined.values(fields) else other
-        _remember(self._found, scope, path)
+        path = path if owner == mine else other
+        if notes[path] is not None:  # else nothing would tell that another process gave the folder to somebody
+            _remember(self._found, scope, _Known(path, notes[path]))
         return path, True
 
     def prepare(self, domain: Domain, key: Key) -> str:
@@ -74,15 +84,18 @@ class Places:
         layout = layout_of(domain)
         fields = layout.fields(key)
         scope = _scope(layout, fields)
-        known = self._ready.get(scope)
+        known = _recall(self._ready, scope)
         if known is not None:
             return known
         path = self._plain(layout, fields, notes=True)
+        note = None
         if layout.joined is not None:
             path = _claimed(layout, layout.joined.values(fields), path)
+            note = _identity(path)
         make_folder(path)
         sweep(path)
-        _remember(self._ready, scope, path)
+        if layout.joined is None or (note is not None and _owner(path, layout.joined) == layout.joined.values(fields)):
+            _remember(self._ready, scope, _Known(path, note))
         return path
 
     def file(self, domain: Domain, key: Key, folder: str, *, note: bool = False) -> str:
@@ -147,10 +160,27 @@ def _scope(layout: Layout, fields: Fields) -> Key:
     return (layout.domain.name, *(fields[name] for part in layout.folders for name in part.fields))
 
 
-def _remember(memory: dict[Key, str], scope: Key, path: str) -> None:
+def _remember(memory: dict[Key, _Known], scope: Key, known: _Known) -> None:
     if len(memory) >= _MOST_FOLDERS:
         memory.clear()
-    memory[scope] = path
+    memory[scope] = known
+
+
+def _recall(memory: dict[Key, _Known], scope: Key) -> str | None:
+    known = memory.get(scope)
+    if known is None or (known.note is not None and _identity(known.path) != known.note):
+        memory.pop(scope, None)
+        return None
+    return known.path
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    """What tells the note of a joined folder from any other that stood or will stand there; None if there is none."""
+    try:
+        status = os.stat(f"{folder}/{_KEY}")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _matches(fields: Fields, known: Fields) -> bool:
@@ -190,9 +220,9 @@ def _text(parent: str, component: str, suffix: str) -> str | None:
     text = plain_name(name, folder=not suffix)
     if is_hashed(name):
         try:
-            text = read_bytes(f"{parent}/{_NAME}{name[2:]}")[0].decode()
-        except (FileNotFoundError, UnicodeDecodeError):
-            log("warning", f"{parent}/{component} is passed over in lists: {_NAME}{name[2:]}, which has its full name, is not there")
+            text = read_bytes(f"{parent}/{_NAME}{name[2:]}").decode()
+        except (FileNotFoundError, NoRegularFile, UnicodeDecodeError):
+            pass_over(f"{parent}/{component}", f"{_NAME}{name[2:]}, which has its full name, is not there")
             return None
     return text if _place(parent, text, suffix) == component else None
 
@@ -203,10 +233,20 @@ def _note_name(parent: str, component: str, text: str) -> None:
         put_new(write_new(parent, "name", text.encode()), path)
 
 
+def _is_text(folder: str, name: str) -> bool:
+    """Whether a name is one of ours or the original's, whose names are all UTF-8; the others must not keep these out of a list."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        pass_over(f"{folder}/{os.fsencode(name)!r}", "its name is no UTF-8")
+        return False
+    return True
+
+
 def record_files(folder: str) -> list[str]:
     """The names of the files of records in a folder, in no order; none if it is not there."""
     try:
-        return [name for name in os.listdir(folder) if name.endswith(SUFFIX) and not name.startswith(".")]
+        return [name for name in os.listdir(folder) if name.endswith(SUFFIX) and not name.startswith(".") and _is_text(folder, name)]
     except FileNotFoundError:
         return []
 
@@ -220,9 +260,10 @@ def holds_files(folder: str) -> bool:
 def _subfolders(path: str) -> list[str]:
     try:
         with os.scandir(path) as entries:
-            return sorted((entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()), key=natural)
+            folders = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
     except FileNotFoundError:
         return []
+    return sorted((name for name in folders if _is_text(path, name)), key=natural)
 
 
 # --- whose a joined folder is ---
@@ -232,14 +273,14 @@ def _owner(folder: str, part: Part) -> Fields | None:
     """The fields in the note of a joined folder, if there is one."""
     path = f"{folder}/{_KEY}"
     try:
-        content, status = read_bytes(path)
+        content = read_bytes(path)
     except FileNotFoundError:
         return None
     with suppress(ValueError):
         fields = value_of(content)
         if isinstance(fields, dict) and tuple(map(type, map(fields.get, part.fields))) == part.kinds and _is_named(folder, fields, part):
             return fields
-    set_aside(path, status.st_ino, "it is not the key of this folder")
+    set_aside(path, content, "it is not the key of this folder")
     return None
 
 
@@ -279,8 +320,8 @@ def _is_free(layout: Layout, mine: Fields, folder: str) -> bool:
     assert layout.joined is not None
     for name in islice(record_files(folder), _MOST_LOOKED_AT):
         body = None
-        with suppress(FileNotFoundError, ValueError):
-            body = value_of(read_bytes(f"{folder}/{name}")[0])
+        with suppress(FileNotFoundError, NoRegularFile, ValueError):
+            body = value_of(read_bytes(f"{folder}/{name}"))
         keys = fitting_keys(layout, folder, name, body)
         if keys and mine not in (layout.joined.values(layout.fields(key)) for key in keys):
             return False

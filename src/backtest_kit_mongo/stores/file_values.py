@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from .._core import bson
 from ..domains import Domain
+from ..errors import InvalidTypeError
 from ..simulation import milliseconds
 from .base import Key, Record, encode
 from .json_text import as_json, text_of, value_of
@@ -26,6 +27,8 @@ def pack_record(domain: Domain, record: Record) -> bytes:
     body = as_json(bson.decode(encode(domain, record.key, {"payload": record.body}))["payload"])
     if record.removed and domain.soft_delete and (body is None or body.get("removed") is not True):
         body = {**(body or {}), "removed": True}
+    if not _is_body(domain, body):
+        raise InvalidTypeError(f"{domain.name} {', '.join(map(repr, record.key))}: a {type(body).__name__} is no {domain.name}")
     content = text_of(body)
     if record.when is None or not domain.when or record.when == _time_of(domain, body):
         return content
@@ -36,7 +39,7 @@ def pack_record(domain: Domain, record: Record) -> bytes:
 def open_content(domain: Domain, key: Key, content: bytes) -> Record:
     """The record in the content of a file; ValueError if it holds no such thing."""
     body = value_of(content)
-    if body is not None and not isinstance(body, list if domain.empty is list else dict):
+    if not _is_body(domain, body):
         raise ValueError(f"a JSON {type(body).__name__} is no {domain.name}")
     when = None
     if domain.when:
@@ -47,6 +50,10 @@ def open_content(domain: Domain, key: Key, content: bytes) -> Record:
             when = int(bits[1].translate(_FROM_BLANKS), 2)
             when -= (when >> 63) << 64
     return Record(key, body, when, domain.soft_delete and isinstance(body, dict) and body.get("removed") is True)
+
+
+def _is_body(domain: Domain, body: Any) -> bool:
+    return body is None or isinstance(body, list if domain.empty is list else dict)
 
 
 def _time_of(domain: Domain, body: Any) -> int | None:

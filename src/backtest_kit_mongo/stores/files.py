@@ -18,11 +18,12 @@ from ..metrics import BYTES_READ, BYTES_WRITTEN, Metrics
 from .base import History, Key, Record
 from .file_candles import as_window, read_rows, read_window, write_window
 from .file_history import ALWAYS, Versions
-from .file_io import Pending, make_folder, publish, publish_new, read_bytes, set_aside, storage_errors, write_new
+from .file_io import NoRegularFile, Pending, make_folder, pass_over, publish, publish_new, read_bytes, set_aside, storage_errors, write_new
 from .file_layout import Fields, layout_of
 from .file_places import SUFFIX, Places, fitting_keys, holds_files, record_files
 from .file_values import open_content, pack_record
 from .forks import renew_after_fork
+from .surveys import survey
 
 __all__ = ["FileStore"]
 
@@ -35,6 +36,8 @@ _TELLING: Final = ("signal", "schedule", "recent", "storage")
 _CONTEXT: Final = ("symbol", "strategyName", "exchangeName")
 
 _ATTEMPTS: Final = 3  # of a write below whose feet folders are deleted
+
+_KNOWN_FILES: Final = 10_000  # that are remembered to hold a record
 
 _ROWS: Final = 10_000  # candles in a batch of ``stored_candles``
 
@@ -62,6 +65,7 @@ class FileStore:
     def renew(self) -> None:
         """Start with a free lock; see ``forks``."""
         self._lock = threading.RLock()
+        self._sound: set[str] = set()
 
     def wait_for_init(self, timeout: float) -> None:
         """See Store; the folder is made, and StorageError says why if it cannot be, or cannot be written to."""
@@ -90,13 +94,13 @@ class FileStore:
         """The record in a file; what makes no sense is set aside."""
         while True:
             try:
-                content, status = read_bytes(path)
+                content = read_bytes(path)
             except FileNotFoundError:
                 return None
             try:
                 record = open_content(domain, key, content)
             except ValueError as error:
-                if set_aside(path, status.st_ino, str(error)):
+                if set_aside(path, content, str(error)):
                     return None
                 continue
             self._count(domain, BYTES_READ, len(content))
@@ -115,7 +119,8 @@ class FileStore:
             folder = self._places.prepare(domain, record.key)
             files.append(Pending(folder, self._places.file(domain, record.key, folder, note=True), content))
         if domain.write == "insert_once":
-            publish_new(files)
+            keys = {file.path: record.key for file, record in zip(files, records, strict=True)}
+            publish_new(files, lambda path: self._makes_sense(domain, keys[path], path))
         elif domain.name in self._history.domains:
             times = iter([_time(record) for record in records])
             publish(files, lambda temporary, file: self._replace(domain, temporary, file.path, next(times)))
@@ -123,6 +128,16 @@ class FileStore:
             # Whole lists are written again for each row that is new: those that stay the same cost a look only.
             last = {file.path: file for file in files}.values()
             publish([file for file in last if domain.keyed or not file.is_there()], self._rename)
+
+    def _makes_sense(self, domain: Domain, key: Key, path: str) -> bool:
+        """Whether there is a record in a file. Looked at once: whole lists are written again for each row that is new."""
+        if path not in self._sound:
+            if self._load(domain, key, path) is None:
+                return False
+            if len(self._sound) >= _KNOWN_FILES:
+                self._sound.clear()
+            self._sound.add(path)
+        return True
 
     def _rename(self, temporary: str, file: Pending) -> bool:
         with self._lock:
@@ -196,15 +211,16 @@ class FileStore:
         for name, text in files:
             path = f"{folder}/{name}"
             for key in () if fields is None else layout.keys(fields, "", text):
-                if (record := self._load(domain, key, path)) is not None:
+                if (record := self._listed(domain, key, path)) is not None:
                     yield record
-            if fields is None and (record := self._load(domain, (), path)) is not None:
+            if fields is None and (record := self._listed(domain, (), path)) is not None:
                 keys = fitting_keys(layout, folder, name, record.body)
                 if len(keys) > 1:
                     keys = [key for key in keys if _is_said(layout.fields(key), contexts())]
                 if len(keys) == 1:
                     yield record._replace(key=keys[0])
                 else:
+                    survey(f"{path}: nothing says whose it is")
                     left_out += 1
         if left_out:
             names = ", ".join(layout.folders[-1].fields)
@@ -214,13 +230,21 @@ class FileStore:
                 "begins; each can be read by its key, and a write makes clear whose the folder is",
             )
 
+    def _listed(self, domain: Domain, key: Key, path: str) -> Record | None:
+        """The record in a file; what is no file must not keep the others out of a list."""
+        try:
+            return self._load(domain, key, path)
+        except NoRegularFile as error:
+            pass_over(path, str(error.strerror))
+            return None
+
     def _contexts(self) -> set[Key]:
         """The symbols, strategies and exchanges that records say of themselves."""
         found = set()
         for name in _TELLING:
             for folder, _ in self._places.folders(DOMAINS[name], {}):
                 for file, _ in self._places.files(folder):
-                    record = self._load(DOMAINS[name], (), f"{folder}/{file}")
+                    record = self._listed(DOMAINS[name], (), f"{folder}/{file}")
                     if record is not None and record.body is not None:
                         found.add(tuple(str(record.body.get(field)) for field in _CONTEXT))
         return found
@@ -303,6 +327,7 @@ class FileStore:
         """See Store; there is no shared cache."""
         self._places.forget()
         self._versions.forget()
+        self._sound.clear()
         return 0
 
     def close(self) -> None:

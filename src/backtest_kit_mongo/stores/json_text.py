@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 from bson import ObjectId
 
-from ..errors import InvalidTypeError
+from ..errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["as_json", "json_of", "text_of", "value_of"]
 
@@ -26,17 +28,19 @@ def json_of(body: Any) -> bytes:
 
 def text_of(value: Any) -> bytes:
     """What ``as_json`` gave as compact JSON: bytes become base64, decimals text, NaN and infinities null, as in JavaScript."""
-    return msgspec.json.encode(value, enc_hook=_only_bson)
+    with _depth():
+        return msgspec.json.encode(value, enc_hook=_only_bson)
 
 
 def value_of(content: bytes) -> Any:
     """The value of a JSON text, such that it can be stored again; ValueError if it is none."""
+    content = content.removeprefix(codecs.BOM_UTF8)  # some editors put it there
     try:
         try:
             value = msgspec.json.decode(content)
         except msgspec.DecodeError:
             # JavaScript writes half a surrogate pair, as it is left where a text was cut, as an escape.
-            return _mended(json.loads(content.decode(), parse_constant=_refuse))
+            return _mended(json.loads(content.decode(), parse_constant=_refuse, parse_int=_integer))
         return _mended(value) if _LONG_NUMBER.search(content) else value
     except RecursionError:
         raise ValueError("nested too deep") from None
@@ -44,14 +48,34 @@ def value_of(content: bytes) -> Any:
 
 def as_json(value: Any) -> Any:
     """A value out of BSON with its dates as ISO text (ms and ``Z``) and its ids as text."""
+    with _depth():
+        return _as_json(value)
+
+
+def _as_json(value: Any) -> Any:
+    # Loops, here and below: a comprehension would be a second frame for each level, and MongoDB takes hundreds of levels.
     kind = type(value)
     if kind is dict:
-        return {name: as_json(member) for name, member in value.items()}
+        members = {}
+        for name, member in value.items():
+            members[name] = _as_json(member)
+        return members
     if kind is list:
-        return [as_json(member) for member in value]
+        items = []
+        for member in value:
+            items.append(_as_json(member))
+        return items
     if kind is datetime:
         return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
     return str(value) if kind is ObjectId else value
+
+
+@contextmanager
+def _depth() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError:
+        raise InvalidValueError("it is nested too deep to be JSON") from None
 
 
 def _only_bson(value: Any) -> Any:
@@ -60,19 +84,28 @@ def _only_bson(value: Any) -> Any:
     raise InvalidTypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored as JSON")
 
 
+def _integer(digits: str) -> int | float:
+    """As JavaScript reads it where it is long; Python reads no integer of thousands of digits."""
+    return int(digits) if len(digits) < 20 else float(digits)
+
+
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
 def _mended(value: Any) -> Any:
     """The value without what cannot be stored again: integers beyond 64 bits (doubles, in JavaScript) and halves of characters."""
-    mend = _MENDERS.get(type(value))
-    return value if mend is None else mend(value)
-
-
-_MENDERS: Final[dict[type, Callable[[Any], Any]]] = {
-    dict: lambda value: {_mended(name): _mended(member) for name, member in value.items()},
-    list: lambda value: [_mended(member) for member in value],
-    int: lambda value: value if -(2**63) <= value < 2**63 else float(str(value)),
-    str: lambda value: value.encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
-}
+    kind = type(value)
+    if kind is dict:
+        members = {}
+        for name, member in value.items():
+            members[_mended(name)] = _mended(member)
+        return members
+    if kind is list:
+        items = []
+        for member in value:
+            items.append(_mended(member))
+        return items
+    if kind is int:
+        return value if -(2**63) <= value < 2**63 else float(str(value))
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if kind is str else value

@@ -30,10 +30,12 @@ from .base import Key, Record, encode
 from .file_io import make_folder, storage_errors, sync_folder
 from .forks import renew_after_fork
 from .json_text import json_of, value_of
+from .surveys import survey
 
 __all__ = ["JsonlStore"]
 
 _CHUNK: Final = 1 << 16
+_TAIL: Final = 128  # bytes, of lines that hold an id and a time each
 _LOCK_SECONDS: Final = 15  # the original's limit for a write
 _REMEMBERED: Final = 20_000
 _WARNINGS: Final = 20  # for one file; what is not a log at all would fill the program's own
@@ -100,6 +102,7 @@ class JsonlStore:
         self._ids = _Ids()
         self._file: os.stat_result | None = None  # the file that was read
         self._end = 0  # how far: behind its last line feed
+        self._tail = b""  # what stands before that: a file that was cut in place and has grown again has something else there
 
     def wait_for_init(self, timeout: float) -> None:
         """See Store; StorageError if the folder cannot be made or not be written to."""
@@ -116,8 +119,11 @@ class JsonlStore:
         if not records:
             return
         with self._lock, storage_errors(f"{self._path}: nothing was written"):
-            if not self._in_place(self._file):
+            if not os.path.exists(self._path):  # nothing is made before the entries are known to be good
                 self._forget()
+            elif not self._is_known():
+                with self._open_locked() as descriptor:
+                    self._catch_up(descriptor)
             lines: dict[str, bytes] = {}
             for record in records:
                 name = record.key[0]
@@ -129,6 +135,15 @@ class JsonlStore:
                 except BaseException:
                     self._forget()  # the file itself says what of this is there
                     raise
+
+    def _is_known(self) -> bool:
+        """Whether nobody has written to the file, or put another in its place, since it was read."""
+        known = self._file
+        try:
+            now = os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        return known is not None and os.path.samestat(known, now) and (known.st_size, known.st_mtime_ns) == (now.st_size, now.st_mtime_ns)
 
     def _in_place(self, status: os.stat_result | None) -> bool:
         """Whether the file, as it was seen, is still the newest one, and not shorter."""
@@ -150,7 +165,7 @@ class JsonlStore:
                     text = b"\n" + text
                 if not size or size + len(text) <= self._rotate_bytes:
                     _put(descriptor, text, size)
-                    self._end = size + len(text)
+                    self._seen(descriptor, size + len(text))
                     self._file = os.fstat(descriptor)
                     for name in fresh:
                         self._ids.add(name)
@@ -188,24 +203,35 @@ class JsonlStore:
         """Take in what others appended to the locked file, so that it counts as written; its size."""
         status = os.fstat(descriptor)
         size = status.st_size
-        if self._file is not None and os.path.samestat(status, self._file) and size == self._end:
+        start = self._end - len(self._tail)
+        same = (
+            self._file is not None and os.path.samestat(status, self._file) and os.pread(descriptor, len(self._tail), start) == self._tail
+        )
+        if same and size == self._end:
+            self._file = status
             return size
         with open(descriptor, "rb", closefd=False) as file:
-            if self._file is None or not os.path.samestat(status, self._file) or size < self._end:
+            if not same:
                 self._forget()
-                self._end, _ = next(_backward(file, size))
+                end, _ = next(_backward(file, size))
                 names = (_id_of(line) for one in self._files(file, backward=True) for _, line in _backward(one, _size(one)))
                 for name in islice((name for name in names if name is not None), _REMEMBERED):
                     self._ids.add(name)
                 sync_folder(self._folder)  # whoever made the file may have been killed before
             else:
+                end = self._end
                 for offset, line in _forward(file, self._end, size):
                     if (written := _id_of(line)) is not None:
                         self._ids.add(written)
-                    self._end = offset + len(line) if line.endswith(b"\n") else offset
+                    end = offset + len(line) if line.endswith(b"\n") else offset
         os.fsync(descriptor)  # the same; what counts as written here is acknowledged here
+        self._seen(descriptor, end)
         self._file = status
         return size
+
+    def _seen(self, descriptor: int, end: int) -> None:
+        self._end = end
+        self._tail = os.pread(descriptor, min(_TAIL, end), max(end - _TAIL, 0))
 
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
         """Refused: a log is only appended to."""
@@ -255,6 +281,7 @@ class JsonlStore:
         """Say once that a line is damaged; the rest of one that is being written, or was when its writer was killed, is none."""
         if not line.endswith(b"\n") or line.isspace():
             return
+        survey(f"{file.name}, byte {offset}: no log entry")
         status = os.fstat(file.fileno())
         warned = self._warned.setdefault((status.st_dev, status.st_ino), set())
         if offset in warned or len(warned) >= _WARNINGS:

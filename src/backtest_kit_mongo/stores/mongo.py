@@ -293,7 +293,9 @@ class MongoStore:
         for start in range(0, len(changes), CHUNK):
             chunk = changes[start : start + CHUNK]
             begun = self.history.begin(domain, chunk)
-            self._write_chunk(domain, [(change.key, change.update) for change in chunk])
+            rest = self.history.write_known(domain, chunk, begun)
+            if rest:
+                self._write_chunk(domain, [(change.key, change.update) for change in rest])
             self.history.end(domain, chunk, begun)
 
     def _write_chunk(self, domain: Domain, updates: Sequence[tuple[Key, Document]]) -> None:

@@ -180,6 +180,15 @@ class MongoHistory:
         self._move(domain, records)
         return begun
 
+    def write_known(self, domain: Domain, changes: Sequence[Change], begun: dict[Key, tuple[_Known | None, Span | None]]) -> list[Change]:
+        """Write those records that are still what this process wrote last; the others, for which ``begun`` is brought up to date."""
+        sure = [(change, last) for change in changes if (last := begun[change.key][0]) is not None]
+        wanted = [({**_fields(domain, change.key), "when": last.when}, change.update) for change, last in sure]
+        if wanted and self._connection.update_many(domain, wanted) < len(wanted):
+            # Another process has written, or removed, one of them. Which one is not said, so all are written as if nothing was known.
+            begun |= self.begin(domain, [change for change, _ in sure])
+        return [change for change in changes if begun[change.key][0] is None]
+
     def end(self, domain: Domain, changes: Sequence[Change], begun: Mapping[Key, tuple[_Known | None, Span | None]]) -> None:
         """After records were written: discard what ``begin`` said, and move and prune versions where it is time to."""
         spans = {key: discard for key, (_, discard) in begun.items() if discard is not None}
@@ -230,7 +239,7 @@ class MongoHistory:
         if there:
             self._connection.upsert_many(target, [rows[index] for index in there], ordered=False)
         if moved:
-            self._connection.upsert_many(domain, moved, ordered=False, upsert=False)
+            self._connection.update_many(domain, moved)
 
     def _prune(self, domain: Domain, keys: Mapping[Key, int]) -> None:
         """Delete the versions beyond the limit or the age of keys, given with their newest times."""
@@ -319,7 +328,7 @@ class MongoHistory:
         if moved:
             versions = self._versions[domain.name]
             retried(versions, lambda: self._connection.collection(versions).bulk_write(moved, ordered=False))
-            self._connection.upsert_many(domain, listed, ordered=False, upsert=False)
+            self._connection.update_many(domain, listed)
 
 
 def _fields(domain: Domain, key: Key) -> Document:
