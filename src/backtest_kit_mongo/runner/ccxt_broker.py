@@ -28,8 +28,8 @@ class CcxtBroker:
     """Market orders on the spot market of an exchange of ccxt. Key and secret are those of CC_EXCHANGE_KEY and CC_EXCHANGE_SECRET.
 
     Each order carries a client id, and is looked for by it before it is sent. A request that was on its way when its answer was lost
-    (or the process killed) arrives within ``recv_window`` seconds or is refused by the exchange as too late; so long nothing is sent
-    again, and nothing at all in the first ``recv_window`` seconds of this object. ``fill_timeout`` is how long (seconds) a fill is
+    (or the process killed) arrives within ``recv_window`` seconds or is refused by the exchange as too late; for so long nothing is
+    sent again, and nothing at all in the first ``recv_window`` seconds of this object. ``fill_timeout`` is how long (seconds) a fill is
     waited for. ``url`` and ``options`` are those of ``add_ccxt_exchange``.
     """
 
@@ -53,7 +53,7 @@ class CcxtBroker:
                 f"orders on {exchange_id} need a key and a secret", hint="set CC_EXCHANGE_KEY and CC_EXCHANGE_SECRET in the environment"
             )
         given = dict(options or {})
-        timing = {"adjustForTimeDifference": True, "recvWindow": int(recv_window * 1000)}
+        timing = {"adjustForTimeDifference": True, "recvWindow": int(recv_window * 800)}  # the rest is for clocks that differ
         given["options"] = {**timing, **given.get("options", {})}
         self._connection = CcxtConnection(exchange_id, url, {**given, "apiKey": keys[0], "secret": keys[1]})
         if not (self._connection.api.has["fetchOrder"] and self._connection.api.has["fetchOrderTrades"]):
