@@ -17,6 +17,7 @@ from backtest_kit_mongo.runner import (
     add_exchange,
     add_risk,
     add_strategy,
+    cancel_scheduled,
     close_pending,
     fetch_missing,
     get_candles,
@@ -340,6 +341,18 @@ def test_a_user_closes_from_a_ping_and_the_broker_is_asked():
     once_at(10, LONG, on_active_ping=lambda event: close_pending() if event.when.minute == 15 else None)
     (trade,) = Market().live(20, broker_name="book").trades
     assert (trade.close_reason, trade.close_timestamp, book.sides) == ("closed", START + 15 * MINUTE, ["open", "close"])
+
+
+def test_a_cancel_that_comes_while_the_order_is_on_its_way_is_too_late(monkeypatch):
+    book = broker()
+    once_at(10, LIMIT, risk_name="all")
+    # The risk check is user code that is called when it is decided already that the signal opens.
+    asked = []
+    add_risk("all", validate=lambda request: asked.append(len(asked) == 1 and cancel_scheduled()))
+    market = Market().shape("low", 97.0, 12).shape("high", 110.0, 20)
+    (trade,) = market.live(30, broker_name="book").trades
+    assert (asked, trade.close_reason, book.sides) == ([False, True], "take_profit", ["open", "close"])
+    assert notifications("signal.cancelled") == []
 
 
 def test_a_signal_is_only_asked_for_once_in_its_interval():

@@ -109,6 +109,23 @@ def test_a_downtime_of_days_is_caught_up_with():
     assert (trade.close_reason, trade.close_timestamp) == ("stop_loss", START + 3334 * MINUTE)
 
 
+def test_a_restart_in_the_minute_of_the_entry_does_not_look_at_the_candle_before_it():
+    once_at(10, LONG)
+    market = Market().shape("low", 94.0, 9)
+    assert market.live(10).open_trade is not None
+    market.minute = 10
+    result = market.live(12)
+    assert (result.trades, result.open_trade.open_timestamp) == ((), START + 10 * MINUTE)
+
+
+@pytest.mark.parametrize("slot_name", ["cancelledSignal", "activatedSignal", "retryOpenSignal"])
+def test_work_on_a_signal_that_is_open_already_is_done(slot_name):
+    idle()
+    store(signal=row("one", minuteEstimatedTime=600), strategy=snapshot(**{slot_name: scheduled("one")}))
+    assert restart().open_trade.id == "one"
+    assert strategy_row()[slot_name] is None
+
+
 def test_p5_the_open_position_is_read_once(monkeypatch):
     idle()
     store(signal=row(minuteEstimatedTime=600))

@@ -221,9 +221,9 @@ class Bindings:
             config, folder = self.config, Path(self.config.CC_DUMP_DIR).expanduser()
             match kind:
                 case "file":
-                    store = FileStore(folder, self.history)
+                    store = FileStore(folder, self.history, durable=config.CC_DURABILITY == "journal")
                 case "jsonl":
-                    store = JsonlStore(folder, config.CC_LOG_ROTATE_MB * 1024 * 1024)
+                    store = JsonlStore(folder, config.CC_LOG_ROTATE_MB * 1024 * 1024, durable=config.CC_DURABILITY == "journal")
                 case "memory":
                     store = MemoryStore(self.history)
                 case "dummy":

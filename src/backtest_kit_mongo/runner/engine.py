@@ -258,9 +258,10 @@ class Engine:
         work = self.deferred
         self.journal.opening(position, when, waited=self.waiting is not None)
         with self._lock:
-            self._changed |= work.activated is not None
+            self._changed |= work.activated is not None or work.cancelled is not None
             self.position, self.waiting = position, None
-            work.opening, work.activated, work.open_attempts = None, None, 0
+            work.opening, work.open_attempts = None, 0
+            work.activated = work.cancelled = None  # a cancel that came while it was being opened is too late
             work.pending_id = self.running.signal_id = position.id
             self._settle()
         self.journal.opened(position, when)
@@ -464,16 +465,15 @@ class Engine:
 
     def restore(self, when: int) -> None:
         """Go on where an earlier run was cut off, or where this one met a server that is gone."""
-        stopped_position = self.position
+        known = self.position or self.waiting
         self.deferred, self.position, self.waiting = self.journal.restore(when)
         held = self.position or self.waiting
         self.running.signal_id = None if held is None else held.id
         self._changed = False
-        if self.position is not None and stopped_position is None:
-            self._price = self.position.price_open
-            self._user.tell("on_active", when, self._price, self.position)
-        if self.waiting is not None:
-            self._user.tell("on_schedule", when, self._price, self.waiting)
+        if held is None or (known is not None and known.id == held.id):
+            return
+        self._price = held.price_open if math.isnan(self._price) else self._price
+        self._user.tell("on_schedule" if held is self.waiting else "on_active", when, self._price, held)
 
     def open_trade(self) -> OpenTrade | None:
         """What is still open, valued at the last price."""

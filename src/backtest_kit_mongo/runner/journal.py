@@ -222,6 +222,10 @@ class Journal:
             work.pending_id = work.last_id = position.id
             if work.opening is not None and work.opening.id == position.id:
                 work.opening, work.open_attempts = None, 0
+            if work.activated is not None and work.activated.id == position.id:
+                work.activated = None
+            if work.cancelled is not None and work.cancelled.id == position.id:
+                work.cancelled = None
             self._read_levels(position, when_ms)
         if work.created is not None and work.created.get("id") in (work.last_id, None if recent is None else recent["id"]):
             work.created = None

@@ -189,7 +189,7 @@ class _Ticks:
         engine = self._engine
         engine.restore(when)
         held = engine.position or engine.waiting
-        self._seen = when - MINUTE_MS if held is None else min(held.opened_ms, when - MINUTE_MS)
+        self._seen = when - MINUTE_MS if held is None else held.opened_ms
         self._restored = True
 
     def tick(self) -> bool:

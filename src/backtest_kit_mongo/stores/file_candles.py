@@ -109,9 +109,9 @@ def _second_look(path: str, time: int, *, whole: bool) -> _Candle | None:
                 return None
 
 
-def write_window(folder: str, candles: CandleArray) -> int:
+def write_window(folder: str, candles: CandleArray, *, durable: bool) -> int:
     """Write those candles that are not there yet into an existing folder; how many were new."""
     rows = to_dicts(candles)
     files = [Pending(folder, f"{candle['timestamp']}.json", msgspec.json.encode(candle)) for candle in rows]
     times = {file.path: candle["timestamp"] for file, candle in zip(files, rows, strict=True)}
-    return publish_new(files, lambda path: _second_look(path, times[path], whole=True) is not None)
+    return publish_new(files, lambda path: _second_look(path, times[path], whole=True) is not None, durable=durable)

@@ -132,8 +132,8 @@ def sync_folder(path: str) -> None:
         os.close(descriptor)
 
 
-def write_new(folder: str, name: str, content: bytes) -> str:
-    """The path of a new temporary that holds ``content``, on the disk, in an existing folder."""
+def write_new(folder: str, name: str, content: bytes, *, durable: bool = True) -> str:
+    """The path of a new temporary that holds ``content``, on the disk if ``durable``, in an existing folder."""
     path = f"{folder}/{TEMPORARY}{os.urandom(6).hex()}-{name}"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -141,7 +141,8 @@ def write_new(folder: str, name: str, content: bytes) -> str:
             rest = memoryview(content)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except BaseException as error:
@@ -213,11 +214,11 @@ class Pending(NamedTuple):
             return False
 
 
-def publish(files: Sequence[Pending], put: Callable[[str, Pending], bool]) -> int:
+def publish(files: Sequence[Pending], put: Callable[[str, Pending], bool], *, durable: bool) -> int:
     """Write files into existing folders, each whole or not at all; how many were put.
 
-    ``put`` moves a temporary to its place and says whether it did. Each content is on the disk before its name is, and each folder is
-    told once to keep its names.
+    ``put`` moves a temporary to its place and says whether it did. If ``durable``, each content is on the disk before its name is, and
+    each folder is told once to keep its names; else the system writes them when it likes, whatever becomes of this process.
     """
     done = 0
     for start in range(0, len(files), _BATCH):
@@ -225,25 +226,25 @@ def publish(files: Sequence[Pending], put: Callable[[str, Pending], bool]) -> in
         temporaries: list[str] = []
         try:
             for file in batch:
-                temporaries.append(write_new(*file))
+                temporaries.append(write_new(*file, durable=durable))
             done += sum(put(temporary, file) for temporary, file in zip(temporaries, batch, strict=True))
         except BaseException:
             for temporary in temporaries:
                 with suppress(OSError):  # most are gone already; what is wrong is in the error that is on its way
                     os.unlink(temporary)
             raise
-    for folder in {file.folder for file in files}:
+    for folder in {file.folder for file in files} if durable else ():
         sync_folder(folder)
     return done
 
 
-def publish_new(files: Sequence[Pending], makes_sense: Callable[[str], bool]) -> int:
+def publish_new(files: Sequence[Pending], makes_sense: Callable[[str], bool], *, durable: bool) -> int:
     """Write those files that are not there yet, and leave the others as they are; how many were new.
 
     ``makes_sense`` is asked of a file that is there, and sets it aside if it does not: what is acknowledged can be read again.
     """
     missing = [file for file in files if not (os.path.lexists(file.path) and makes_sense(file.path))]
-    return publish(missing, lambda temporary, file: put_new(temporary, file.path))
+    return publish(missing, lambda temporary, file: put_new(temporary, file.path), durable=durable)
 
 
 def sweep(folder: str) -> None:

@@ -45,17 +45,21 @@ _ROWS: Final = 10_000  # candles in a batch of ``stored_candles``
 class FileStore:
     """Records below one folder, a file each. Several processes may share it; what one has written, the others read.
 
-    A file is replaced as a whole, and is on the disk when a write returns. Lists come in natural order of their ids. Nothing is listed
-    but what a list asks for, and the folders that are written to, once, for what a killed process left there.
+    A file is replaced as a whole, and if ``durable`` it is on the disk when a write returns. Lists come in natural order of their ids.
+    Nothing is listed but what a list asks for, and the folders that are written to, once, for what a killed process left there.
     """
 
     blocks = None
     hits = None
 
-    def __init__(self, folder: Path, history: History = History(), metrics: Metrics | None = None) -> None:  # noqa: B008 - immutable
-        """``folder`` need not be there yet; a relative one is taken from the working directory as it is now."""
+    def __init__(self, folder: Path, history: History = History(), metrics: Metrics | None = None, *, durable: bool = True) -> None:  # noqa: B008 - immutable
+        """``folder`` need not be there yet; a relative one is taken from the working directory as it is now.
+
+        Not ``durable``: what was written survives the death of this process, but not that of the machine.
+        """
         self.folder = Path(os.path.abspath(folder))
         self._history = history
+        self._durable = durable
         self._metrics = metrics
         self._places = Places(str(self.folder))
         self._versions = Versions(history)
@@ -120,14 +124,14 @@ class FileStore:
             files.append(Pending(folder, self._places.file(domain, record.key, folder, note=True), content))
         if domain.write == "insert_once":
             keys = {file.path: record.key for file, record in zip(files, records, strict=True)}
-            publish_new(files, lambda path: self._makes_sense(domain, keys[path], path))
+            publish_new(files, lambda path: self._makes_sense(domain, keys[path], path), durable=self._durable)
         elif domain.name in self._history.domains:
             times = iter([_time(record) for record in records])
-            publish(files, lambda temporary, file: self._replace(domain, temporary, file.path, next(times)))
+            publish(files, lambda temporary, file: self._replace(domain, temporary, file.path, next(times)), durable=self._durable)
         else:
             # Whole lists are written again for each row that is new: those that stay the same cost a look only.
             last = {file.path: file for file in files}.values()
-            publish([file for file in last if domain.keyed or not file.is_there()], self._rename)
+            publish([file for file in last if domain.keyed or not file.is_there()], self._rename, durable=self._durable)
 
     def _makes_sense(self, domain: Domain, key: Key, path: str) -> bool:
         """Whether there is a record in a file. Looked at once: whole lists are written again for each row that is new."""
@@ -262,7 +266,7 @@ class FileStore:
         """See Store."""
         series = (exchange_name, symbol, interval)
         with storage_errors(f"candles of {exchange_name} {symbol} {interval} cannot be written"):
-            return self._in_folders(lambda: write_window(self._places.prepare(_CANDLE, series), candles))
+            return self._in_folders(lambda: write_window(self._places.prepare(_CANDLE, series), candles, durable=self._durable))
 
     def candle_series(self) -> list[Key]:
         """See Store."""

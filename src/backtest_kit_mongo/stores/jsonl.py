@@ -78,13 +78,17 @@ class JsonlStore:
     blocks = None
     hits = None
 
-    def __init__(self, folder: Path, rotate_bytes: int = 64 * 1024 * 1024) -> None:
-        """Nothing is read or made before the first use; ``rotate_bytes``: how long a file may become, unless one batch is longer."""
+    def __init__(self, folder: Path, rotate_bytes: int = 64 * 1024 * 1024, *, durable: bool = True) -> None:
+        """Nothing is read or made before the first use; ``rotate_bytes``: how long a file may become, unless one batch is longer.
+
+        ``durable`` as in FileStore.
+        """
         if rotate_bytes < 1:
             raise InvalidValueError(f"rotate_bytes must be at least 1, got {rotate_bytes}")
         self._folder = os.path.join(os.path.abspath(folder), "log")
         self._path = os.path.join(self._folder, "log.jsonl")
         self._rotate_bytes = rotate_bytes
+        self._durable = durable
         self._warned: dict[tuple[int, int], set[int]] = {}  # offsets, by device and inode
         self._locked: int | None = None
         self.renew()
@@ -164,7 +168,7 @@ class JsonlStore:
                 if self._end < size:  # the beginning of a line, which stays as it is
                     text = b"\n" + text
                 if not size or size + len(text) <= self._rotate_bytes:
-                    _put(descriptor, text, size)
+                    _put(descriptor, text, size, durable=self._durable)
                     self._seen(descriptor, size + len(text))
                     self._file = os.fstat(descriptor)
                     for name in fresh:
@@ -224,7 +228,8 @@ class JsonlStore:
                     if (written := _id_of(line)) is not None:
                         self._ids.add(written)
                     end = offset + len(line) if line.endswith(b"\n") else offset
-        os.fsync(descriptor)  # the same; what counts as written here is acknowledged here
+        if self._durable:
+            os.fsync(descriptor)  # the same; what counts as written here is acknowledged here
         self._seen(descriptor, end)
         self._file = status
         return size
@@ -397,13 +402,14 @@ def _id_of(line: bytes) -> str | None:
         return None if body is None else body["id"]
 
 
-def _put(descriptor: int, text: bytes, size: int) -> None:
-    """Append ``text`` to a locked file of ``size`` bytes and see it on the disk, or leave the file as it was."""
+def _put(descriptor: int, text: bytes, size: int, *, durable: bool) -> None:
+    """Append ``text`` to a locked file of ``size`` bytes, and see it on the disk if ``durable``, or leave the file as it was."""
     written = 0
     try:
         while written < len(text):  # once, unless the disk is almost full
             written += os.write(descriptor, memoryview(text)[written:])
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     except OSError:
         with suppress(OSError):  # a rest that stays counts as torn
             if os.fstat(descriptor).st_size == size + written:  # nobody else appended without asking for the lock
