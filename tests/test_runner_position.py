@@ -250,11 +250,7 @@ def test_a_limit_that_has_to_wait_is_kept(raw, limit):
     assert read_signal({**raw, "priceOpen": limit}, 100.0).price_open == limit
     # What is checked then is the limit, not the price: the market may be beyond the target while the signal waits.
     assert read_signal({**LONG, "priceOpen": 100.0}, 120.0).price_open == 100.0
-<<<<<<< HEAD
-    with pytest.raises(InvalidValueError, match=r"a short signal needs .* < priceStopLoss, got .* priceOpen 105.5"):
-=======
     with pytest.raises(InvalidValueError, match=r"a short signal needs priceTakeProfit < priceOpen < priceStopLoss, got .*105.5"):
->>>>>>> 1f161bd918cee1528109c337c6e4dcac807ddf79
         read_signal({**SHORT, "priceOpen": 105.5}, 100.0)
 
 
