@@ -219,7 +219,7 @@ def test_a_run_persists_its_whole_state_and_says_what_happened(cli, database, ca
     assert cache.get("foreign") == b"1"
     assert cache.get("signal_cache:left:by:another") is None
     assert cache.keys("signal_cache:*")
-    for text in ("made up", "seed 42", "2,880 new", "2 ids dropped", "Trades", "Totals", "hit ratio", "p99 us", "take profit", "memory"):
+    for text in ("made up", "seed 42", "2,880 new", "1 id dropped", "Trades", "Totals", "hit ratio", "p99 us", "take profit", "memory"):
         assert text in first.stdout_text
     assert "Importing candles" in first.stderr_text
     assert "Replaying" in first.stderr_text

@@ -52,7 +52,7 @@ class InvalidValueError(BacktestKitError, ValueError):
 
 
 class LookAheadError(BacktestKitError, ValueError):
-    """A read at a simulation time met what was written at a later one, and ``look_ahead`` is "raise"."""
+    """What a read asked for lies in the future: written at a later simulation time (``look_ahead`` is "raise"), or candles of later."""
 
 
 class StorageError(BacktestKitError, OSError):
