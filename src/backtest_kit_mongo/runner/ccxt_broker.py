@@ -21,6 +21,7 @@ __all__ = ["CcxtBroker"]
 _CLIENT_ID: Final = re.compile(r"[A-Za-z0-9]{1,32}")
 """What every exchange takes; Binance takes 36 characters."""
 _SIDES: Final = {("open", "long"): "buy", ("open", "short"): "sell", ("close", "long"): "sell", ("close", "short"): "buy"}
+_OVER: Final = ("closed", "canceled", "expired", "rejected")
 _POLL: Final = 0.2
 
 
@@ -153,7 +154,8 @@ class CcxtBroker:
     def _wait(self, what: str, placed: Any, client_id: str, market: Any) -> Any:
         """The order when nothing more will happen to it."""
         deadline = time.monotonic() + self._fill_timeout
-        while placed["status"] == "open" or (placed["status"] == "closed" and placed["average"] is None):
+        # Most exchanges answer with an id alone: without a status, what became of the order is still to be asked for.
+        while placed["status"] not in _OVER or (placed["status"] == "closed" and placed["average"] is None):
             if time.monotonic() >= deadline:
                 raise ExchangeUnavailableError(f"{what} is not filled yet: {placed['filled']} of {placed['amount']}")
             time.sleep(_POLL)

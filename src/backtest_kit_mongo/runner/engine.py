@@ -149,8 +149,14 @@ class Engine:
             self._cancel(work.cancelled, "user", when)
         elif work.opening is None and work.activated is not None:
             self._activate(work.activated, when)
-        elif work.created is not None and not (self.stopped or work.paused or math.isnan(self._price)):
-            self._take_created(work.created, when)
+        elif work.created is not None and work.opening is None:
+            if self.position is not None or self.waiting is not None:  # the strategy gave a signal in the same minute, and was first
+                with self._lock:
+                    work.created, self._changed = None, True
+                    self._settle()
+                return False
+            if not (self.stopped or work.paused or math.isnan(self._price)):
+                self._take_created(work.created, when)
         return True
 
     # --- entries ---
@@ -338,8 +344,8 @@ class Engine:
             work.closing, work.close_attempts = None, 0
             if alone:
                 self.position = work.pending_id = self.running.signal_id = None
-            self.trades.append(trade)
             self._settle()
+            self.trades.append(trade)  # last: where that write fails, all of this is done again
 
     # --- orders ---
 
@@ -466,10 +472,11 @@ class Engine:
     def restore(self, when: int) -> None:
         """Go on where an earlier run was cut off, or where this one met a server that is gone."""
         known = self.position or self.waiting
-        self.deferred, self.position, self.waiting = self.journal.restore(when)
-        held = self.position or self.waiting
-        self.running.signal_id = None if held is None else held.id
-        self._changed = False
+        with self._lock:  # what a user asks for meanwhile must not be overwritten with what was read before
+            self.deferred, self.position, self.waiting = self.journal.restore(when)
+            held = self.position or self.waiting
+            self.running.signal_id = None if held is None else held.id
+            self._changed = False
         if held is None or (known is not None and known.id == held.id):
             return
         self._price = held.price_open if math.isnan(self._price) else self._price

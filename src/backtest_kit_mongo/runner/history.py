@@ -126,6 +126,15 @@ class CandleHistory:
         """The 1m candles of ``[since_ms, until_ms)``, or only the last of them, back to the first hole. Not to be changed."""
         return self._stored(symbol, "1m").window(since_ms, until_ms)
 
+    def across_holes(self, symbol: str, since_ms: int, until_ms: int) -> list[Candle]:
+        """The 1m candles of ``[since_ms, until_ms)`` that there are: a minute without a trade has none on many exchanges."""
+        found: list[Candle] = []
+        while until_ms > since_ms:
+            candles = self.minutes(symbol, since_ms, until_ms)
+            found[:0] = candles
+            until_ms = candles[0]["timestamp"] if candles else until_ms - MINUTE_MS
+        return found
+
     def first_missing(self, symbol: str, since_ms: int, until_ms: int) -> int:
         """The open time (ms) of the first 1m candle of ``[since_ms, until_ms)`` that is not stored, knowing that one is not."""
         load = self._load(symbol, "1m")

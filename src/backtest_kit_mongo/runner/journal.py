@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 from ..adapters import Registry
@@ -72,6 +73,7 @@ class Journal:
 
     def deferred(self, deferred: Deferred) -> None:
         """What is decided and not finished."""
+        self._check_not_live("strategy", self._read_strategy)
         self._out.put("strategy", "", deferred.row(self._context, self._mode), *self._slot)
 
     def scheduled(self, position: Position, price: float, when_ms: int) -> None:
@@ -199,11 +201,11 @@ class Journal:
         position = self._mine(signal)
         waiting = self._mine(schedule)
         work = Deferred() if row is None or mode == "backtest" else deferred_of(row)
-        if mode not in (None, "backtest", self._mode) and (position or waiting or work.due):
+        if mode not in (None, "backtest", self._mode):  # also one that is flat: it may be running now, and open a position later
             context = self._context
             raise InvalidValueError(
-                f"strategy {context.strategy_name!r} on {context.symbol} of {context.exchange_name} has unfinished work of a {mode} run "
-                f"in this database; a {self._mode} run would take it over",
+                f"strategy {context.strategy_name!r} on {context.symbol} of {context.exchange_name} has the records of a {mode} run "
+                f"in this database; a {self._mode} run would take them over",
                 hint="give each mode a database of its own",
             )
         if work.last_id is None and recent is not None:
@@ -273,10 +275,26 @@ class Journal:
         return row
 
     def _write_signal(self, row: Row | None) -> None:
-        self._out.call("signal", lambda: self._contract["signal"].write_signal_data(row, *self._slot), erases=row is None)
+        def write() -> None:
+            self._check_not_live("signal", self._read_signal)
+            self._contract["signal"].write_signal_data(row, *self._slot)
+
+        self._out.call("signal", write, erases=row is None)
 
     def _write_schedule(self, row: Row | None) -> None:
-        self._out.call("schedule", lambda: self._contract["schedule"].write_schedule_data(row, *self._slot), erases=row is None)
+        def write() -> None:
+            self._check_not_live("schedule", self._read_schedule)
+            self._contract["schedule"].write_schedule_data(row, *self._slot)
+
+        self._out.call("schedule", write, erases=row is None)
+
+    def _check_not_live(self, name: str, read: Callable[[], Row | None]) -> None:
+        """A live run may have begun beside this backtest; its records are not overwritten."""
+        row = read() if self._context.backtest else None
+        if row is None:
+            return
+        if (row.get("_mode") != "backtest" and deferred_of(row).due) if name == "strategy" else not row.get("frameName"):
+            self._refuse(f"a live record in {name}", "")
 
     def _write_storage(self, position: Position, price: float, when_ms: int, status: Status, reason: CloseReason | None = None) -> None:
         row = rows.storage_row(self._context, position, price, when_ms, status, reason)

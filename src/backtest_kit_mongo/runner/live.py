@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..adapters import Registry, default_registry
 from ..candles import align
@@ -28,6 +28,9 @@ from .user_code import PERSISTENCE_ERRORS
 __all__ = ["Clock", "Fetch", "Live", "wall_clock_ms"]
 
 Clock = Callable[[], int]
+
+_PATIENCE_MS: Final = 20_000
+"""How long the candle of a minute is waited for."""
 
 
 class Fetch(Protocol):
@@ -182,7 +185,7 @@ class _Ticks:
         self._engine, self._registry, self._clock, self._fetch = engine, registry, clock, fetch
         self._restored = False
         self.when = engine.context.start_ms
-        self._seen = self._asked = self.when - MINUTE_MS
+        self._seen = self._asked = self._reopened = self.when - MINUTE_MS
 
     def restore(self, when: int) -> None:
         """Go on with what is in the database. The minutes since a position was opened are looked at again: none of them closed it."""
@@ -195,12 +198,15 @@ class _Ticks:
     def tick(self) -> bool:
         """The minute that it is, and those that were missed before it; False if its candle is not there yet."""
         engine = self._engine
-        self.when = when = max(align(self._clock(), MINUTE_MS), self.when)
+        # Not before the last minute that was done; one that a clock gone astray has only announced may be taken back.
+        self.when = when = max(align(self._clock(), MINUTE_MS), self._asked)
         advance_to(when)
         if not self._restored:  # a write may have failed half-way: what is stored decides, as after a crash
             self.restore(when)
         flat = engine.position is None
-        engine.reopen(when)
+        if when != self._reopened:  # not again each second in which the candle is waited for
+            self._reopened = when
+            engine.reopen(when)
         if flat and engine.position is not None:
             self._seen = min(self._seen, engine.position.opened_ms)
         if self._seen >= when:
@@ -210,10 +216,13 @@ class _Ticks:
         current_history.set(history)
         symbol, before = engine.context.symbol, (VWAP_CANDLES - 1) * MINUTE_MS
         if not history.minutes(symbol, when - VWAP_CANDLES * MINUTE_MS, when):
-            return False
+            if self._clock() < when + _PATIENCE_MS:
+                return False
+            engine.drain(when)  # a minute without a trade has no candle; what a user has asked for does not wait for one
+            return True
         ask = when // engine.strategy.interval_ms > self._asked // engine.strategy.interval_ms
         for since in range(self._seen, when, BLOCK * MINUTE_MS):
-            candles = history.minutes(symbol, since - before, min(since + BLOCK * MINUTE_MS, when))
+            candles = history.across_holes(symbol, since - before, min(since + BLOCK * MINUTE_MS, when))
             for index, candle in enumerate(candles):
                 closed = candle["timestamp"] + MINUTE_MS
                 if closed > self._seen:

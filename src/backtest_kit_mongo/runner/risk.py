@@ -11,6 +11,7 @@ import msgspec
 
 from ..adapters import Registry
 from ..errors import InvalidTypeError, InvalidValueError
+from ..simulation import LATEST
 from . import rows
 from .clock import MINUTE_MS
 from .failure import describe
@@ -108,7 +109,8 @@ class RiskBook:
         self._limit = next((risk for risk in list_risks() if risk.name == context.risk_name), None)
         place = context.risk_name, context.exchange_name, context.frame_name
         with _lock:
-            self._reserved, self._held = _books.setdefault(registry, {}).setdefault(place, ({}, {}))
+            # Backtests side by side are each at another time: what one holds now says nothing about the minute of the other.
+            self._reserved, self._held = ({}, {}) if context.backtest else _books.setdefault(registry, {}).setdefault(place, ({}, {}))
 
     def reserve(self, position: Position, price: float, when_ms: int) -> tuple[str, int] | None:
         """Take a slot for ``position``, or say why not, and how many are open."""
@@ -182,7 +184,8 @@ class RiskBook:
         return {key: held for key, held in self._read(when_ms) if not held.get("frameName")}
 
     def _read(self, when_ms: int) -> list[tuple[str, Row]]:
-        stored = self._adapter.read_position_data(self._context.risk_name, self._context.exchange_name, when_ms)
+        # Of all times: a backtest that did not see what a live run wrote "later" would erase it.
+        stored = self._adapter.read_position_data(self._context.risk_name, self._context.exchange_name, LATEST)
         return [(key, held) for key, held in stored]
 
     def _write(self, pairs: Sequence[tuple[str, Row]], when_ms: int) -> None:

@@ -9,6 +9,7 @@ from ..errors import BacktestKitError, DatabaseError, ServerUnavailableError, St
 from ..logs import log
 from . import rows
 from .clock import as_datetime, iso_time
+from .exchange import ExchangeError
 from .failure import describe, where
 from .journal import Journal
 from .position import Position
@@ -30,7 +31,8 @@ class UserCode:
     def get_signal(self, when: int) -> Any:
         """What the strategy says at ``when`` (ms)."""
         symbol = self._context.symbol
-        return self.guarded(lambda: self._strategy.get_signal(symbol, as_datetime(when)), when)
+        again = () if self._context.backtest else (ExchangeError,)
+        return self.guarded(lambda: self._strategy.get_signal(symbol, as_datetime(when)), when, again=again)
 
     def tell(self, name: str, when: int, price: float, position: Position | None = None, reason: str | None = None) -> None:
         """Call the callback of that name, if there is one."""
@@ -49,12 +51,12 @@ class UserCode:
         )
         self.guarded(lambda: function(event), when)
 
-    def guarded(self, call: Callable[[], Any], when: int) -> Any:
-        """What ``call`` gives; None if it raises in a live run."""
+    def guarded(self, call: Callable[[], Any], when: int, again: tuple[type[Exception], ...] = ()) -> Any:
+        """What ``call`` gives; None if it raises in a live run. Errors of ``again`` go through: the whole minute is tried again."""
         self._journal.flush()
         try:
             return call()
-        except PERSISTENCE_ERRORS:
+        except (*PERSISTENCE_ERRORS, *again):
             raise
         except (Exception, SystemExit) as error:  # a strategy that calls sys.exit() has failed as well
             fatal = self._context.backtest
