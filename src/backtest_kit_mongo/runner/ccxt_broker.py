@@ -137,7 +137,7 @@ class CcxtBroker:
     def _amount(self, what: str, order: Order, market: Any) -> float:
         """The quantity in steps of the market, rounded down; OrderRejected if the market does not take so little or so much."""
         ccxt = library("ccxt", "exchange")
-        quantity = order.quantity * order.percent / 100
+        quantity = order.quantity * (order.percent / 100)  # in this order 100 percent of 0.39941 are not 0.3994099
         try:
             amount = float(self._connection.api.amount_to_precision(market["symbol"], quantity))
         except ccxt.InvalidOrder as error:
