@@ -12,6 +12,7 @@ from live_market import (
     Killed,
     Market,
     broker,
+    down,
     lost,
     notifications,
     once_at,
@@ -446,6 +447,32 @@ def test_a_slot_of_ours_without_a_position_is_released():
     kit.PersistRiskAdapter.write_position_data([slot(("BTCUSDT", "hand"), minutes=None)], "hand", "binance", START)
     restart()
     assert risk_keys() == []
+
+def test_an_expired_slot_of_a_position_that_its_run_has_not_closed_yet_is_kept():
+    idle(risk_name="all")
+    slots = [slot((symbol, "x")) for symbol in "ABCD"]
+    kit.PersistRiskAdapter.write_position_data(slots, "all", "binance", START)
+    kit.PersistSignalAdapter.write_signal_data(row(), "A", "x", "binance")
+    kit.PersistStrategyAdapter.write_strategy_data(snapshot(retryOpenSignal=row()), "B", "x", "binance")
+    kit.PersistStrategyAdapter.write_strategy_data(snapshot(closedSignal=row()), "C", "x", "binance")
+    restart()
+    assert risk_keys("all") == ["x_binance_A", "x_binance_B", "x_binance_C"]
+
+
+def test_the_slot_of_an_order_that_was_sent_is_held(monkeypatch):
+    """Also over a restart, so that no other run takes it before the order is found again."""
+    book = broker(down(), down(), down())
+    once_at(10, LONG)
+    Market().live(11, broker_name="book")
+    assert (len(book.asked), signal_row(), risk_keys()) == (2, None, ["hand_binance_BTCUSDT"])
+    seen = []
+    submit = book.submit
+    monkeypatch.setattr(book, "submit", lambda order: seen.append(risk_keys()) or submit(order))
+    market = Market()
+    market.minute = 12
+    market.live(14, broker_name="book")
+    assert (seen, risk_keys()) == ([["hand_binance_BTCUSDT"]] * 2, ["hand_binance_BTCUSDT"])
+
 
 
 def test_x22_the_slot_is_released_before_the_flag_is_cleared(monkeypatch):

@@ -112,3 +112,8 @@ def deferred_of(row: Mapping[str, Any]) -> Deferred:
         close_attempts=0 if closing is None else max(1, int(row.get("retryCloseCount") or 0) if counted else 0),
         paused=bool(row.get("isPaused")),
     )
+
+
+def has_order(row: Mapping[str, Any]) -> bool:
+    """Whether a row says that an order is under way. Its positions are not read: they may be such as only another run understands."""
+    return any(row.get(slot) is not None for slot in ("retryOpenSignal", *_SLOTS))

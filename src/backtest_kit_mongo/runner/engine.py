@@ -245,6 +245,7 @@ class Engine:
             self.journal.deferred(work)
         self._submit_open(position, when, first=True)
 
+        self.journal.write_risk(position, when)  # before its order: who restarts first after a crash must not take the place
     def _submit_open(self, position: Position, when: int, *, first: bool = False) -> None:
         fill = self._submit(make_order(self.context, "open", position, position.price_open), position, when, first=first)
         if fill is None:

@@ -229,7 +229,7 @@ class Journal:
             self._read_levels(position, when_ms)
         if work.created is not None and work.created.get("id") in (work.last_id, None if recent is None else recent["id"]):
             work.created = None
-        self.risk.restore(position or (work.closing.position if work.closing else None), work.opening, when_ms)
+        self.risk.restore(position or (work.closing.position if work.closing else work.opening), when_ms)
         self.deferred(work)
         self._write_session(when_ms, status="running")
         self.log("info", when_ms, "run.started", {"signalId": None if position is None else position.id})
