@@ -41,6 +41,7 @@ from backtest_kit_mongo.runner import (
     pause,
     stop,
 )
+from backtest_kit_mongo.runner.clock import OutsideRunError
 from backtest_kit_mongo.runner.position import Costs
 from backtest_kit_mongo.runner.rows import RunContext, derive_id
 
@@ -682,3 +683,47 @@ def test_on_real_servers_a_process_goes_on_where_another_was_cut_off(mongo, sign
     assert book.sides == ["open", "close"]
     assert (signal_row(), schedule_row(), risk_keys()) == (None, None, [])
     assert [row["status"] for row in kit.PersistStorageAdapter.read_storage_data(False)] == ["closed"]
+@pytest.mark.parametrize("downtime", [1, 7])
+def test_a_kill_at_any_step_of_a_cancellation_tells_it_once(monkeypatch, downtime):
+    def play(at):
+        clear_registered()
+        use_memory()
+        book, cancelled = broker(), []
+        once_at(10, LIMIT, on_cancel=lambda event: cancelled.append(event.reason))
+        market = Market().shape("low", 94.0, 20)
+        with monkeypatch.context() as patch:
+            crashing = Crashing(patch, book, at)
+            while True:
+                try:
+                    market.live(60, broker_name="book")
+                    return crashing.steps, cancelled
+                except Killed:
+                    market.minute += downtime
+
+    steps, cancelled = play(None)
+    assert (cancelled, sorted(told())) == (["price_reject"], ["signal.cancelled", "signal.scheduled"])
+    for at in range(steps):
+        _, cancelled = play(at)
+        stored = kit.PersistStorageAdapter.read_storage_data(False)
+        assert set(cancelled) == ({"price_reject"} if stored else set())
+        assert [item["status"] for item in stored] == ["cancelled"] * len(stored)
+        assert sorted(told()) == (["signal.cancelled", "signal.scheduled"] if stored else [])
+        assert (signal_row(), schedule_row(), risk_keys(), strategy_row()["cancelledSignal"]) == (None, None, [], None)
+
+
+def test_nothing_can_be_asked_of_a_run_that_has_not_read_yet_what_was_left(monkeypatch):
+    """It would overwrite that."""
+    once_at(10, LONG)
+    store(signal=row(), strategy=snapshot(closedSignal=row(), pendingSignalId="left"))
+    read, early = kit.PersistStrategyAdapter.read_strategy_data, []
+
+    def reading(*context):
+        with pytest.raises(OutsideRunError, match=r"stop\(symbol='BTCUSDT'\): no such run"):
+            early.append(stop("BTCUSDT"))
+        return read(*context)
+
+    monkeypatch.setattr(kit.PersistStrategyAdapter, "read_strategy_data", reading)
+    (trade,) = Market().live(15, broker_name=None).trades
+    assert (trade.id, trade.close_reason, early) == ("left", "closed", [])
+
+

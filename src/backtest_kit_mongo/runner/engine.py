@@ -89,6 +89,8 @@ class Engine:
         self.waiting: Position | None = None
         self.deferred = Deferred()
         self.stopped = False
+        self.ready = broker is None
+        """Whether functions of users may change the work: before a restart has read it, they would overwrite it."""
         self.now = 0
         """The time (ms) of the tick; ``when`` of a candle that was missed while the run was down is earlier."""
         self._broker = broker
@@ -467,7 +469,9 @@ class Engine:
     def restore(self, when: int) -> None:
         """Go on where an earlier run was cut off, or where this one met a server that is gone."""
         known = self.position or self.waiting
-        self.deferred, self.position, self.waiting = self.journal.restore(when)
+        with self._lock:
+            self.deferred, self.position, self.waiting = self.journal.restore(when)
+            self.ready = True
         held = self.position or self.waiting
         self.running.signal_id = None if held is None else held.id
         self._changed = False
