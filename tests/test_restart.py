@@ -60,6 +60,11 @@ def restart(until=90, minute=70, market=None, **options):
     return market.live(until, **options)
 
 
+def told():
+    """What notifications say of signals."""
+    return [note["type"] for note in notifications() if note["type"].startswith("signal.")]
+
+
 def risk_keys(name="hand"):
     return [key for key, _ in kit.PersistRiskAdapter.read_position_data(name, "binance", START)]
 
@@ -443,12 +448,6 @@ def test_x20_an_expired_slot_is_pruned_and_a_live_one_kept():
     assert risk_keys("all") == ["x_binance_B", "x_binance_C", "x_binance_D"]
 
 
-def test_a_slot_of_ours_without_a_position_is_released():
-    idle()
-    kit.PersistRiskAdapter.write_position_data([slot(("BTCUSDT", "hand"), minutes=None)], "hand", "binance", START)
-    restart()
-    assert risk_keys() == []
-
 def test_an_expired_slot_of_a_position_that_its_run_has_not_closed_yet_is_kept():
     idle(risk_name="all")
     slots = [slot((symbol, "x")) for symbol in "ABCD"]
@@ -474,6 +473,12 @@ def test_the_slot_of_an_order_that_was_sent_is_held(monkeypatch):
     market.live(14, broker_name="book")
     assert (seen, risk_keys()) == ([["hand_binance_BTCUSDT"]] * 2, ["hand_binance_BTCUSDT"])
 
+
+def test_a_slot_of_ours_without_a_position_is_released():
+    idle()
+    kit.PersistRiskAdapter.write_position_data([slot(("BTCUSDT", "hand"), minutes=None)], "hand", "binance", START)
+    restart()
+    assert risk_keys() == []
 
 
 def test_x22_the_slot_is_released_before_the_flag_is_cleared(monkeypatch):
@@ -649,6 +654,7 @@ def test_a_kill_at_any_step_loses_no_position_doubles_no_order_and_repeats_no_si
             continue
         assert [(item["id"], item["status"], item["closeReason"]) for item in stored] == [(clean.id, "closed", "take_profit")]
         assert stored[0]["currentPrice"] == 110.0
+        assert sorted(told()) == ["signal.closed", "signal.opened", *(["signal.scheduled"] if signal is LIMIT else [])]
         assert {trade.id for trade in trades} <= {clean.id}
         assert opened | closed <= {clean.id}
         assert set(book.orders) == orders
@@ -683,6 +689,8 @@ def test_on_real_servers_a_process_goes_on_where_another_was_cut_off(mongo, sign
     assert book.sides == ["open", "close"]
     assert (signal_row(), schedule_row(), risk_keys()) == (None, None, [])
     assert [row["status"] for row in kit.PersistStorageAdapter.read_storage_data(False)] == ["closed"]
+
+
 @pytest.mark.parametrize("downtime", [1, 7])
 def test_a_kill_at_any_step_of_a_cancellation_tells_it_once(monkeypatch, downtime):
     def play(at):
@@ -727,3 +735,9 @@ def test_nothing_can_be_asked_of_a_run_that_has_not_read_yet_what_was_left(monke
     assert (trade.id, trade.close_reason, early) == ("left", "closed", [])
 
 
+def test_a_lifetime_without_end_survives_every_restart():
+    once_at(10, {**LONG, "minuteEstimatedTime": math.inf})
+    market = Market()
+    for until in (20, 40, 60):
+        assert market.live(until).open_trade.open_timestamp == START + 10 * MINUTE
+    assert signal_row()["minuteEstimatedTime"] == math.inf

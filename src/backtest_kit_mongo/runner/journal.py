@@ -77,6 +77,9 @@ class Journal:
     def scheduled(self, position: Position, price: float, when_ms: int) -> None:
         """A signal is about to wait for its price."""
         self._write_schedule(rows.signal_row(self._context, position))
+        self._tell_scheduled(position, price, when_ms)
+
+    def _tell_scheduled(self, position: Position, price: float, when_ms: int) -> None:
         self._write_storage(position, price, when_ms, "scheduled")
         self.notify(rows.notification_row(self._context, "signal.scheduled", position, price, when_ms))
         self.log("info", when_ms, "signal.scheduled", {"signalId": position.id, "priceOpen": position.price_open})
@@ -217,11 +220,14 @@ class Journal:
             self._write_schedule(None)
             waiting = None
         if waiting is not None:
+            if work.last_id != waiting.id:  # cut off before the work was written, so what comes between may be missing
+                self._tell_scheduled(waiting, waiting.price_open, when_ms)
             work.last_id = waiting.id
         if position is not None:
             work.pending_id = work.last_id = position.id
             if work.opening is not None and work.opening.id == position.id:
                 work.opening, work.open_attempts = None, 0
+                self.opened(position, when_ms)  # cut off before the work was written, so what comes between may be missing
             if work.activated is not None and work.activated.id == position.id:
                 work.activated = None
             if work.cancelled is not None and work.cancelled.id == position.id:
