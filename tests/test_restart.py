@@ -733,11 +733,3 @@ def test_nothing_can_be_asked_of_a_run_that_has_not_read_yet_what_was_left(monke
     monkeypatch.setattr(kit.PersistStrategyAdapter, "read_strategy_data", reading)
     (trade,) = Market().live(15, broker_name=None).trades
     assert (trade.id, trade.close_reason, early) == ("left", "closed", [])
-
-
-def test_a_lifetime_without_end_survives_every_restart():
-    once_at(10, {**LONG, "minuteEstimatedTime": math.inf})
-    market = Market()
-    for until in (20, 40, 60):
-        assert market.live(until).open_trade.open_timestamp == START + 10 * MINUTE
-    assert signal_row()["minuteEstimatedTime"] == math.inf
