@@ -96,3 +96,4 @@ def serving(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How often the crash tests kill a writer; what README promises was seen with 300."""
     parser.addoption("--crashes", type=int, default=60, help="kills of a writer on each store")
+    parser.addoption("--kills", type=int, default=25, help="kills of a live run that trades; what README promises was seen with 200")

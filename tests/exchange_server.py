@@ -287,7 +287,10 @@ class Handler(BaseHTTPRequestHandler):
         exchange = self.server.exchange
         self.date_ms = exchange.now_ms  # before the answer is made, so that market time which runs fast does not falsify it
         url = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length).decode()
+        if len(body) < length:  # a client that was killed; the signature of what has come would be wrong
+            return self._hang_up()
         if url.path == "/control":
             return self._send(200, exchange.control(json.loads(body or "{}")))
         query = dict(parse_qsl(url.query) + parse_qsl(body))

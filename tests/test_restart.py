@@ -12,6 +12,7 @@ from live_market import (
     Killed,
     Market,
     broker,
+    down,
     lost,
     notifications,
     once_at,
@@ -40,6 +41,7 @@ from backtest_kit_mongo.runner import (
     pause,
     stop,
 )
+from backtest_kit_mongo.runner.clock import OutsideRunError
 from backtest_kit_mongo.runner.position import Costs
 from backtest_kit_mongo.runner.rows import RunContext, derive_id
 
@@ -56,6 +58,11 @@ def restart(until=90, minute=70, market=None, **options):
     market = market or Market()
     market.minute = minute
     return market.live(until, **options)
+
+
+def told():
+    """What notifications say of signals."""
+    return [note["type"] for note in notifications() if note["type"].startswith("signal.")]
 
 
 def risk_keys(name="hand"):
@@ -441,6 +448,32 @@ def test_x20_an_expired_slot_is_pruned_and_a_live_one_kept():
     assert risk_keys("all") == ["x_binance_B", "x_binance_C", "x_binance_D"]
 
 
+def test_an_expired_slot_of_a_position_that_its_run_has_not_closed_yet_is_kept():
+    idle(risk_name="all")
+    slots = [slot((symbol, "x")) for symbol in "ABCD"]
+    kit.PersistRiskAdapter.write_position_data(slots, "all", "binance", START)
+    kit.PersistSignalAdapter.write_signal_data(row(), "A", "x", "binance")
+    kit.PersistStrategyAdapter.write_strategy_data(snapshot(retryOpenSignal=row()), "B", "x", "binance")
+    kit.PersistStrategyAdapter.write_strategy_data(snapshot(closedSignal=row()), "C", "x", "binance")
+    restart()
+    assert risk_keys("all") == ["x_binance_A", "x_binance_B", "x_binance_C"]
+
+
+def test_the_slot_of_an_order_that_was_sent_is_held(monkeypatch):
+    """Also over a restart, so that no other run takes it before the order is found again."""
+    book = broker(down(), down(), down())
+    once_at(10, LONG)
+    Market().live(11, broker_name="book")
+    assert (len(book.asked), signal_row(), risk_keys()) == (2, None, ["hand_binance_BTCUSDT"])
+    seen = []
+    submit = book.submit
+    monkeypatch.setattr(book, "submit", lambda order: seen.append(risk_keys()) or submit(order))
+    market = Market()
+    market.minute = 12
+    market.live(14, broker_name="book")
+    assert (seen, risk_keys()) == ([["hand_binance_BTCUSDT"]] * 2, ["hand_binance_BTCUSDT"])
+
+
 def test_a_slot_of_ours_without_a_position_is_released():
     idle()
     kit.PersistRiskAdapter.write_position_data([slot(("BTCUSDT", "hand"), minutes=None)], "hand", "binance", START)
@@ -621,6 +654,7 @@ def test_a_kill_at_any_step_loses_no_position_doubles_no_order_and_repeats_no_si
             continue
         assert [(item["id"], item["status"], item["closeReason"]) for item in stored] == [(clean.id, "closed", "take_profit")]
         assert stored[0]["currentPrice"] == 110.0
+        assert sorted(told()) == ["signal.closed", "signal.opened", *(["signal.scheduled"] if signal is LIMIT else [])]
         assert {trade.id for trade in trades} <= {clean.id}
         assert opened | closed <= {clean.id}
         assert set(book.orders) == orders
@@ -655,3 +689,47 @@ def test_on_real_servers_a_process_goes_on_where_another_was_cut_off(mongo, sign
     assert book.sides == ["open", "close"]
     assert (signal_row(), schedule_row(), risk_keys()) == (None, None, [])
     assert [row["status"] for row in kit.PersistStorageAdapter.read_storage_data(False)] == ["closed"]
+
+
+@pytest.mark.parametrize("downtime", [1, 7])
+def test_a_kill_at_any_step_of_a_cancellation_tells_it_once(monkeypatch, downtime):
+    def play(at):
+        clear_registered()
+        use_memory()
+        book, cancelled = broker(), []
+        once_at(10, LIMIT, on_cancel=lambda event: cancelled.append(event.reason))
+        market = Market().shape("low", 94.0, 20)
+        with monkeypatch.context() as patch:
+            crashing = Crashing(patch, book, at)
+            while True:
+                try:
+                    market.live(60, broker_name="book")
+                    return crashing.steps, cancelled
+                except Killed:
+                    market.minute += downtime
+
+    steps, cancelled = play(None)
+    assert (cancelled, sorted(told())) == (["price_reject"], ["signal.cancelled", "signal.scheduled"])
+    for at in range(steps):
+        _, cancelled = play(at)
+        stored = kit.PersistStorageAdapter.read_storage_data(False)
+        assert set(cancelled) == ({"price_reject"} if stored else set())
+        assert [item["status"] for item in stored] == ["cancelled"] * len(stored)
+        assert sorted(told()) == (["signal.cancelled", "signal.scheduled"] if stored else [])
+        assert (signal_row(), schedule_row(), risk_keys(), strategy_row()["cancelledSignal"]) == (None, None, [], None)
+
+
+def test_nothing_can_be_asked_of_a_run_that_has_not_read_yet_what_was_left(monkeypatch):
+    """It would overwrite that."""
+    once_at(10, LONG)
+    store(signal=row(), strategy=snapshot(closedSignal=row(), pendingSignalId="left"))
+    read, early = kit.PersistStrategyAdapter.read_strategy_data, []
+
+    def reading(*context):
+        with pytest.raises(OutsideRunError, match=r"stop\(symbol='BTCUSDT'\): no such run"):
+            early.append(stop("BTCUSDT"))
+        return read(*context)
+
+    monkeypatch.setattr(kit.PersistStrategyAdapter, "read_strategy_data", reading)
+    (trade,) = Market().live(15, broker_name=None).trades
+    assert (trade.id, trade.close_reason, early) == ("left", "closed", [])

@@ -92,7 +92,9 @@ def _find(caller: str, symbol: str | None, strategy_name: str | None, exchange_n
     wanted = {"symbol": symbol, "strategy_name": strategy_name, "exchange_name": exchange_name}
     given = {name: value for name, value in wanted.items() if value is not None}
     with _lock:
-        found = [engine for engine in _engines if all(getattr(engine.context, name) == value for name, value in given.items())]
+        found = [
+            engine for engine in _engines if engine.ready and all(getattr(engine.context, name) == value for name, value in given.items())
+        ]
     own = [engine for engine in found if engine.running is here]
     if own or len(found) == 1:
         return (own or found)[0]

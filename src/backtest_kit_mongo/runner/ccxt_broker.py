@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import threading
@@ -68,16 +69,35 @@ class CcxtBroker:
         return f"CcxtBroker({self._connection.exchange_id!r})"
 
     def submit(self, order: Order) -> Fill:
-        """Fill ``order``, once; see ``Broker``. Of a buy whose fee is taken in the base asset, ``quantity`` is what is left to sell."""
+        """Fill ``order``, once; see ``Broker``. Of a buy whose fee is taken in the base asset, ``quantity`` is what is left to sell.
+
+        What an exchange leaves of a close is sent again, each time under a client id of its own that follows from the first.
+        """
         market = self._connection.market(order.symbol)
         if not market["spot"]:
             raise OrderRejected(f"{order.symbol} is no spot market of {self._connection.exchange_id}")
-        client_id = short_id(order.client_id)
-        what = f"{self._connection.exchange_id}, {order.action} {order.position} {order.symbol}, order {client_id}"
-        placed = self._look_until_settled(what, client_id, market)
-        if placed is None:
-            placed = self._place(what, order, client_id, market)
-        return self._fill(what, self._wait(what, placed, client_id, market), market)
+        left = order.quantity * (order.percent / 100)  # in this order 100 percent of 0.39941 are not 0.3994099
+        fills: list[Fill] = []
+        for number in itertools.count():
+            client_id = short_id(f"{order.client_id} {number}" if number else order.client_id)
+            what = f"{self._connection.exchange_id}, {order.action} {order.position} {order.symbol}, order {client_id}"
+            placed = self._look_until_settled(what, client_id, market)
+            fresh = placed is None
+            if fresh:
+                placed = self._place(what, order, self._amount(what, order, market, left), client_id, market)
+            placed = self._wait(what, placed, client_id, market)
+            if placed["filled"]:
+                fills.append(self._fill(what, placed, market))
+                left -= placed["filled"]
+            if order.action == "open" or (fills and not self._is_sellable(what, order, market, left)):
+                break
+            if fresh and not placed["filled"]:
+                raise ExchangeUnavailableError(f"{what} is {placed['status']}, and nothing of it was filled; what is left is sent again")
+        if not fills:
+            raise OrderRejected(f"{what} is {placed['status']}, and nothing of it was filled")
+        quantity = sum(fill.quantity for fill in fills)
+        price = sum(fill.quantity * fill.price for fill in fills) / quantity
+        return Fill(order_id=fills[-1].order_id, price=price, quantity=quantity, when_ms=max(fill.when_ms for fill in fills))
 
     # --- one order ---
 
@@ -100,10 +120,9 @@ class CcxtBroker:
                 return found
             time.sleep(min(_POLL, max(0.0, settled - time.monotonic())))
 
-    def _place(self, what: str, order: Order, client_id: str, market: Any) -> Any:
+    def _place(self, what: str, order: Order, amount: float, client_id: str, market: Any) -> Any:
         """Send the order. Where the answer does not say what became of it, it is looked for."""
         ccxt = library("ccxt", "exchange")
-        amount = self._amount(what, order, market)
         side = _SIDES[order.action, order.position]
         # Whatever the options say: a repetition by ccxt would be a second order.
         arguments = (market["symbol"], "market", side, amount, None, {"clientOrderId": client_id, "maxRetriesOnFailure": 0})
@@ -135,10 +154,17 @@ class CcxtBroker:
         with self._lock:
             self._sent.pop(client_id, None)
 
-    def _amount(self, what: str, order: Order, market: Any) -> float:
-        """The quantity in steps of the market, rounded down; OrderRejected if the market does not take so little or so much."""
+    def _is_sellable(self, what: str, order: Order, market: Any, quantity: float) -> bool:
+        """Whether the market takes so little."""
+        try:
+            self._amount(what, order, market, quantity)
+        except OrderRejected:
+            return False
+        return True
+
+    def _amount(self, what: str, order: Order, market: Any, quantity: float) -> float:
+        """``quantity`` in steps of the market, rounded down; OrderRejected if the market does not take so little or so much."""
         ccxt = library("ccxt", "exchange")
-        quantity = order.quantity * order.percent / 100
         try:
             amount = float(self._connection.api.amount_to_precision(market["symbol"], quantity))
         except ccxt.InvalidOrder as error:
@@ -163,9 +189,7 @@ class CcxtBroker:
         return placed
 
     def _fill(self, what: str, placed: Any, market: Any) -> Fill:
-        """What an order that is over has become; OrderRejected if nothing of it was filled."""
-        if not placed["filled"]:
-            raise OrderRejected(f"{what} is {placed['status']}, and nothing of it was filled")
+        """What an order that is over has become, some of it at least."""
         quantity = placed["filled"]
         if placed["side"] == "buy":
             quantity -= self._fee(what, placed, market)

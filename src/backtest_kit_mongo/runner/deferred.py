@@ -38,6 +38,7 @@ class Deferred(msgspec.Struct):
     created: Row | None = None
     closing: Closing | None = None
     cancelled: Position | None = None
+    cancel_reason: str = "user"
     activated: Position | None = None
     opening: Position | None = None
     open_attempts: int = 0
@@ -72,7 +73,9 @@ class Deferred(msgspec.Struct):
             "createdSignal": self.created,
             "commitQueue": [],
             **slots,
-            "cancelledSignal": row_of(self.cancelled),
+            "cancelledSignal": None
+            if self.cancelled is None
+            else {**signal_row(context, self.cancelled), "_cancelReason": self.cancel_reason},
             "activatedSignal": row_of(self.activated),
             "retryOpenSignal": row_of(self.opening),
             "retryOpenCount": self.open_attempts,
@@ -106,9 +109,15 @@ def deferred_of(row: Mapping[str, Any]) -> Deferred:
         created=row.get("createdSignal"),
         closing=closing,
         cancelled=signal("cancelledSignal"),
+        cancel_reason=(row.get("cancelledSignal") or {}).get("_cancelReason") or "user",
         activated=signal("activatedSignal"),
         opening=opening,
         open_attempts=0 if opening is None else max(1, int(row.get("retryOpenCount") or 0)),
         close_attempts=0 if closing is None else max(1, int(row.get("retryCloseCount") or 0) if counted else 0),
         paused=bool(row.get("isPaused")),
     )
+
+
+def has_order(row: Mapping[str, Any]) -> bool:
+    """Whether a row says that an order is under way. Its positions are not read: they may be such as only another run understands."""
+    return any(row.get(slot) is not None for slot in ("retryOpenSignal", *_SLOTS))

@@ -89,6 +89,8 @@ class Engine:
         self.waiting: Position | None = None
         self.deferred = Deferred()
         self.stopped = False
+        self.ready = broker is None
+        """Whether functions of users may change the work: before a restart has read it, they would overwrite it."""
         self.now = 0
         """The time (ms) of the tick; ``when`` of a candle that was missed while the run was down is earlier."""
         self._broker = broker
@@ -146,7 +148,7 @@ class Engine:
             self._submit_close(work.closing, when)
             return work.closing is not None or not before
         if work.opening is None and work.cancelled is not None:
-            self._cancel(work.cancelled, "user", when)
+            self._cancel(work.cancelled, work.cancel_reason, when)
         elif work.opening is None and work.activated is not None:
             self._activate(work.activated, when)
         elif work.created is not None and work.opening is None:
@@ -231,11 +233,15 @@ class Engine:
             self._cancel(waiting, "risk_reject", when)
 
     def _cancel(self, waiting: Position, reason: str, when: int) -> None:
+        with self._lock:
+            work = self.deferred
+            if self._broker is not None and work.cancelled is None:
+                work.cancelled, work.cancel_reason = waiting, reason
+                self.journal.deferred(work)
         self.journal.cancelling(waiting, self._price, when)
         self._user.tell("on_cancel", when, self._price, waiting, reason)
         self.journal.cancelled(waiting, self._price, when, reason)
         with self._lock:
-            work = self.deferred
             self._changed |= work.cancelled is not None or work.activated is not None
             self.waiting = work.cancelled = work.activated = None
             self.running.signal_id = None
@@ -245,6 +251,7 @@ class Engine:
         if self._broker is None:
             self._opened(position, when)
             return
+        self.journal.write_risk(position, when)  # before its order: who restarts first after a crash must not take the place
         with self._lock:
             work = self.deferred
             work.opening, work.open_attempts, work.activated = position, 1, None
@@ -263,6 +270,7 @@ class Engine:
     def _opened(self, position: Position, when: int) -> None:
         work = self.deferred
         self.journal.opening(position, when, waited=self.waiting is not None)
+        self.journal.opened(position, when)
         with self._lock:
             self._changed |= work.activated is not None or work.cancelled is not None
             self.position, self.waiting = position, None
@@ -270,7 +278,6 @@ class Engine:
             work.activated = work.cancelled = None  # a cancel that came while it was being opened is too late
             work.pending_id = self.running.signal_id = position.id
             self._settle()
-        self.journal.opened(position, when)
         self._price = position.price_open if math.isnan(self._price) else self._price
         self._user.tell("on_open", when, self._price, position)
 
@@ -416,7 +423,7 @@ class Engine:
         with self._lock:
             if self.waiting is None or self.deferred.activated is not None or self.deferred.opening is not None:
                 return False
-            self.deferred.cancelled = self.waiting
+            self.deferred.cancelled, self.deferred.cancel_reason = self.waiting, "user"
             return self._note_work()
 
     def user_activate(self) -> bool:
@@ -477,6 +484,7 @@ class Engine:
             held = self.position or self.waiting
             self.running.signal_id = None if held is None else held.id
             self._changed = False
+            self.ready = True
         if held is None or (known is not None and known.id == held.id):
             return
         self._price = held.price_open if math.isnan(self._price) else self._price

@@ -79,6 +79,9 @@ class Journal:
     def scheduled(self, position: Position, price: float, when_ms: int) -> None:
         """A signal is about to wait for its price."""
         self._write_schedule(rows.signal_row(self._context, position))
+        self._tell_scheduled(position, price, when_ms)
+
+    def _tell_scheduled(self, position: Position, price: float, when_ms: int) -> None:
         self._write_storage(position, price, when_ms, "scheduled")
         self.notify(rows.notification_row(self._context, "signal.scheduled", position, price, when_ms))
         self.log("info", when_ms, "signal.scheduled", {"signalId": position.id, "priceOpen": position.price_open})
@@ -219,11 +222,14 @@ class Journal:
             self._write_schedule(None)
             waiting = None
         if waiting is not None:
+            if work.last_id != waiting.id:  # cut off before the work was written, so what comes between may be missing
+                self._tell_scheduled(waiting, waiting.price_open, when_ms)
             work.last_id = waiting.id
         if position is not None:
             work.pending_id = work.last_id = position.id
             if work.opening is not None and work.opening.id == position.id:
                 work.opening, work.open_attempts = None, 0
+                self.opened(position, when_ms)  # cut off before the work was written, so what comes between may be missing
             if work.activated is not None and work.activated.id == position.id:
                 work.activated = None
             if work.cancelled is not None and work.cancelled.id == position.id:
@@ -231,7 +237,7 @@ class Journal:
             self._read_levels(position, when_ms)
         if work.created is not None and work.created.get("id") in (work.last_id, None if recent is None else recent["id"]):
             work.created = None
-        self.risk.restore(position or (work.closing.position if work.closing else None), work.opening, when_ms)
+        self.risk.restore(position or (work.closing.position if work.closing else work.opening), when_ms)
         self.deferred(work)
         self._write_session(when_ms, status="running")
         self.log("info", when_ms, "run.started", {"signalId": None if position is None else position.id})

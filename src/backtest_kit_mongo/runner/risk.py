@@ -14,6 +14,7 @@ from ..errors import InvalidTypeError, InvalidValueError
 from ..simulation import LATEST
 from . import rows
 from .clock import MINUTE_MS
+from .deferred import has_order
 from .failure import describe
 from .named import Named, calling_place, check_function
 from .position import Position
@@ -106,6 +107,7 @@ class RiskBook:
     def __init__(self, context: RunContext, registry: Registry) -> None:
         self._context = context
         self._adapter: Any = registry.adapter("risk")
+        self._registry = registry
         self._limit = next((risk for risk in list_risks() if risk.name == context.risk_name), None)
         place = context.risk_name, context.exchange_name, context.frame_name
         with _lock:
@@ -156,20 +158,29 @@ class RiskBook:
         """Be counted no longer by other runs of this process."""
         self.hold(None)
 
-    def restore(self, mine: Position | None, opening: Position | None, when_ms: int) -> None:
-        """After a restart: remove expired slots, have the one of the restored position, or none, and reserve one for ``opening``."""
+    def restore(self, mine: Position | None, when_ms: int) -> None:
+        """After a restart: remove expired slots that no run needs, and have the one of the restored position, or none."""
         key = self._context.risk_key
         with _lock:
             self.hold(mine)
-            if opening is not None:
-                self._reserved[key] = rows.risk_row(self._context, opening)
             stored = self._read(when_ms)
-            kept = [pair for pair in stored if pair[0] != key and (pair[1].get("frameName") or not _expired(pair[1], when_ms))]
+            kept = [pair for pair in stored if pair[0] != key and (pair[1].get("frameName") or not self._abandoned(pair[1], when_ms))]
             if mine is not None:
                 known = next((pair for pair in stored if pair[0] == key and not pair[1].get("frameName")), None)
                 kept.append(known or (key, rows.risk_row(self._context, mine)))
             if sorted(pair[0] for pair in kept) != sorted(pair[0] for pair in stored):
                 self._write(kept, when_ms)
+
+    def _abandoned(self, held: Row, when_ms: int) -> bool:
+        """Whether a slot has expired, and is not that of a position which its run, down or slow, is still to open or close."""
+        if not _expired(held, when_ms):
+            return False
+        place = held.get("symbol"), held.get("strategyName"), held.get("exchangeName")
+        if None in place:
+            return True
+        signal: Any = self._registry.adapter("signal")
+        strategy: Any = self._registry.adapter("strategy")
+        return signal.read_signal_data(*place) is None and not has_order(strategy.read_strategy_data(*place) or {})
 
     def _guard(self, stored: Sequence[tuple[str, Row]]) -> None:
         context = self._context

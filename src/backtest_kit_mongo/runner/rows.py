@@ -159,10 +159,12 @@ def risk_row(context: RunContext, position: Position) -> Row:
 
 def notification_row(context: RunContext, kind: str, position: Position, price: float, when_ms: int, **more: object) -> Row:
     """A notification about a position: ``kind`` is its type, such as ``signal.opened``, ``more`` what that type adds."""
+    # What happens to a signal once is one notification, also if it is written again after a crash and a later price or time.
+    parts = () if kind.startswith("signal.") else more.values()
     row = public_row(context, position, price)
     result: Row = {
         "type": kind,
-        "id": derive_id(context, position.id, kind, *more.values()),
+        "id": derive_id(context, position.id, kind, *parts),
         "timestamp": when_ms,
         "createdAt": when_ms,
         "backtest": context.backtest,

@@ -31,7 +31,7 @@ class UserCode:
     def get_signal(self, when: int) -> Any:
         """What the strategy says at ``when`` (ms)."""
         symbol = self._context.symbol
-        again = () if self._context.backtest else (ExchangeError,)
+        again = PERSISTENCE_ERRORS if self._context.backtest else (*PERSISTENCE_ERRORS, ExchangeError)
         return self.guarded(lambda: self._strategy.get_signal(symbol, as_datetime(when)), when, again=again)
 
     def tell(self, name: str, when: int, price: float, position: Position | None = None, reason: str | None = None) -> None:
@@ -51,12 +51,12 @@ class UserCode:
         )
         self.guarded(lambda: function(event), when)
 
-    def guarded(self, call: Callable[[], Any], when: int, again: tuple[type[Exception], ...] = ()) -> Any:
+    def guarded(self, call: Callable[[], Any], when: int, again: tuple[type[Exception], ...] = PERSISTENCE_ERRORS) -> Any:
         """What ``call`` gives; None if it raises in a live run. Errors of ``again`` go through: the whole minute is tried again."""
         self._journal.flush()
         try:
             return call()
-        except (*PERSISTENCE_ERRORS, *again):
+        except again:
             raise
         except (Exception, SystemExit) as error:  # a strategy that calls sys.exit() has failed as well
             fatal = self._context.backtest
