@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 from ..errors import BacktestKitError
-from ..runner import BacktestResult, Live, RunHandle, add_broker, list_brokers
+from ..runner import BacktestResult, ExchangeUnavailableError, Live, RunHandle, StrategyError, add_broker, fetch_missing, list_brokers
+from ..runner.clock import MINUTE_MS
+from ..runner.failure import USER_ERRORS, describe
 from .market import Costs
 from .output import errors, say, say_error, time_text
 
@@ -28,6 +31,8 @@ def run_live(
     symbols: Sequence[str], strategies: Sequence[str], exchange: str, broker: str | None, costs: Costs, stop: threading.Event
 ) -> tuple[list[BacktestResult], list[BacktestKitError]]:
     """Every strategy on every symbol until ``stop`` is set, or all have ended; their results, and the errors that ended some."""
+    for symbol in symbols:
+        _check_listed(symbol, exchange)
     handles: dict[str, RunHandle] = {}
     for symbol in symbols:
         for name in strategies:
@@ -51,16 +56,27 @@ def run_live(
         for handle in handles.values():
             handle.stop()
         results, failed = [], []
-        for handle in handles.values():
+        for name, handle in handles.items():
             try:
                 results.append(handle.result())
             except BacktestKitError as error:
                 failed.append(error)
+            except USER_ERRORS as error:  # code of the user's, which must not take the other runs along
+                failed.append(StrategyError(f"{name} has ended: {describe(error)}"))
     return results, failed
+
+
+def _check_listed(symbol: str, exchange: str) -> None:
+    """Ask once for what the first tick needs: an exchange that is away is waited for, but a symbol that it does not know is an error."""
+    now = time.time_ns() // 60_000_000_000 * MINUTE_MS
+    try:
+        fetch_missing(symbol, "1m", exchange, now - 5 * MINUTE_MS, now)
+    except ExchangeUnavailableError as error:
+        say_error(f"{error}; it is asked again each minute")
 
 
 def _say_end(name: str, handle: RunHandle) -> None:
     try:
         say(f"{name} has ended at {time_text(handle.result().end_ms)}")
-    except BacktestKitError as error:
+    except USER_ERRORS as error:
         say_error(f"{name} has ended: {error}")

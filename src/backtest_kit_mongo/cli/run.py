@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -37,6 +38,7 @@ __all__ = ["run"]
 
 _MODE, _OUTPUT = "Mode", "Output"
 _INTERRUPTED: Final = 130
+_SERVERS: Final = ("mongo", "redis_host", "redis_port", "embedded", "embedded_dir")
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,13 +77,23 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
 
-    def check(self) -> None:
-        """Before anything is run: refuse files that cannot be written, and a report without its packages."""
-        for file in (self.json, self.profile):
-            if file is not None:
-                check_target(Path(file))
-        if self.report is not None:
-            check_html(self.report)
+    def checked(self, *inputs: str | None) -> Target:
+        """Before anything is run: refuse files that cannot be written, or would replace each other or one of ``inputs``.
+
+        The paths of the result do not depend on the working directory, which a strategy may change.
+        """
+        taken = {Path(file).resolve() for file in inputs if file is not None}
+        resolved: dict[str, str] = {}
+        for name in ("json", "profile", "report"):
+            file = getattr(self, name)
+            if file is None:
+                continue
+            path = (check_html if name == "report" else check_target)(file).resolve()
+            if path in taken:
+                raise InvalidValueError(f"--{name} {file} would replace another file of this command")
+            taken.add(path)
+            resolved[name] = str(path)
+        return msgspec.structs.replace(self, **resolved)
 
     def write(self, results: Sequence[BacktestResult], report: Report) -> None:
         """Write the files that were asked for."""
@@ -183,21 +195,25 @@ def run(
         raise InvalidValueError(
             f"the file {strategy_file} does not exist" if not Path(strategy_file).exists() else f"{strategy_file} is not a file"
         )
-    target.check()
+    target = target.checked(strategy_file, market.csv)
     settings = {"CC_MODE": mode, "CC_STORES": _stores(stores)}
     announced = link.config(**settings)  # wrong settings are said before anything is loaded
     if not entry:
         _announce(announced, mode, strategy_file, strategy, market)
         return
 
+    if mode == "paper":
+        os.environ.setdefault("CC_MODE", mode)  # a config/setup.py decides the rest, but paper must not meet the records of live runs
     files = load_config_files()
+    if files.setup is not None and (given := [f"--{name.replace('_', '-')}" for name in _SERVERS if getattr(link, name)]):
+        raise typer.BadParameter(f"{files.setup} decides about servers and stores", param_hint=given[0])
     parameters = pairs(param or [], "--param", "NAME=VALUE")
     stop = threading.Event()
     with ExitStack() as stack:
         known = stack.enter_context(given_parameters(parameters))
         load_strategy_file(strategy_file)
         check_parameters(parameters, known)
-        names = [find_strategy(name).name for name in strategy or ()] or [find_strategy(None).name]
+        names = [find_strategy(name).name for name in dict.fromkeys(strategy or ())] or [find_strategy(None).name]
         exchange = market.exchange_name()
         if mode != "backtest":
             prepare_exchange(market, exchange)

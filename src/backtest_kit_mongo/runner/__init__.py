@@ -30,6 +30,7 @@ from .facades.state import State
 from .file_exchange import add_file_exchange
 from .frame import Frame, add_frame, clear_frames, find_frame, list_frames
 from .history import get_candles, get_raw_candles
+from .journal import TakenOverError
 from .klines import read_klines
 from .live import Live
 from .market import Gap, find_gaps, synthetic_market
@@ -85,6 +86,7 @@ __all__ = [
     "StrategyError",
     "SweepResult",
     "SweepRun",
+    "TakenOverError",
     "Totals",
     "Trade",
     "activate_scheduled",

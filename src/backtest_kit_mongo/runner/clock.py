@@ -64,20 +64,20 @@ def check_ms(name: str, value: object, *, step_ms: int = MINUTE_MS) -> int:
 
 def tick_seconds() -> float:
     """How often a live run looks at the market: ``CC_TICK_SECONDS`` of the environment, or once a minute."""
-    return _positive("CC_TICK_SECONDS", 60.0)
+    return _positive("CC_TICK_SECONDS", 60.0, most=60.0)
 
 
 def schedule_minutes() -> float:
     """How long a signal waits for its price, in minutes: ``CC_SCHEDULE_AWAIT_MINUTES`` of the environment, or 120."""
-    return _positive("CC_SCHEDULE_AWAIT_MINUTES", 120.0)
+    return _positive("CC_SCHEDULE_AWAIT_MINUTES", 120.0, most=math.inf)
 
 
-def _positive(name: str, default: float) -> float:
+def _positive(name: str, default: float, *, most: float) -> float:
     text = os.environ.get(name, "").strip()
     try:
         value = float(text) if text else default
     except ValueError:
         value = math.nan
-    if not value > 0:
-        raise ConfigError(f"{name} is {text!r}; it must be a number above 0")
+    if not 0 < value <= most:
+        raise ConfigError(f"{name} is {text!r}; it must be a number above 0{'' if most == math.inf else f', up to {most:g}'}")
     return value

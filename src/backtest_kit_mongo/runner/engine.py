@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -69,6 +69,7 @@ class Engine:
         broker: Broker | None = None,
         attempts: int = 10,
         wait_minutes: float = 120,
+        clock: Callable[[], int] = lambda: 0,
     ) -> None:
         self.context = context
         self.strategy = strategy
@@ -94,6 +95,7 @@ class Engine:
         self.now = 0
         """The time (ms) of the tick; ``when`` of a candle that was missed while the run was down is earlier."""
         self._broker = broker
+        self._clock = clock
         self._attempts = attempts
         self._wait_ms = wait_minutes * MINUTE_MS
         self._price = math.nan
@@ -166,7 +168,8 @@ class Engine:
     def _ask(self, when: int) -> None:
         self.asked += 1
         raw = self._user.get_signal(when)
-        if raw is not None:
+        work = self.deferred
+        if raw is not None and not (self.stopped or work.paused or work.created is not None):  # it may have been asked for meanwhile
             # The start of the interval, so that it is the same signal when a restarted run asks again.
             self._take(derive_id(self.context, align(when, self.strategy.interval_ms)), raw, when)
 
@@ -254,8 +257,14 @@ class Engine:
         self.journal.write_risk(position, when)  # before its order: who restarts first after a crash must not take the place
         with self._lock:
             work = self.deferred
-            work.opening, work.open_attempts, work.activated = position, 1, None
-            self.journal.deferred(work)
+            cancelled = work.cancelled is not None and self.waiting is not None
+            if not cancelled:
+                work.opening, work.open_attempts, work.activated = position, 1, None
+                self.journal.deferred(work)
+        if cancelled and self.waiting is not None:  # by a user, since its price was touched
+            self.journal.write_risk(None, when)
+            self._cancel(self.waiting, work.cancel_reason, when)
+            return
         self._submit_open(position, when, first=True)
 
     def _submit_open(self, position: Position, when: int, *, first: bool = False) -> None:
@@ -284,6 +293,8 @@ class Engine:
     # --- an open position ---
 
     def _leave(self, position: Position, candle: Candle, when: int, before: float) -> bool:
+        if candle["timestamp"] < position.opened_ms and self._broker is not None:
+            return False  # the order took its time: what was before its fill does not concern the position
         found = find_exit(position, candle)
         if found is None:
             return False
@@ -357,8 +368,8 @@ class Engine:
     # --- orders ---
 
     def _moment(self, fill: Fill, earliest: int) -> int:
-        """The minute of a fill, between that of its decision and now."""
-        return min(max(align(fill.when_ms, MINUTE_MS), earliest), max(self.now, earliest))
+        """The minute of a fill, between that of its decision and the one that it is by the clock."""
+        return min(max(align(fill.when_ms, MINUTE_MS), earliest), max(align(self._clock(), MINUTE_MS), self.now, earliest))
 
     def _submit(self, order: Order, position: Position, when: int, *, first: bool) -> Fill | None:
         """Send an order, having counted the attempt; None: it was not filled, and what follows from that is done."""
@@ -372,14 +383,15 @@ class Engine:
                     work.close_attempts += 1
                 self.journal.deferred(work)
         answer = submit(self._broker, order)
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             self._not_filled(order, position, when, work.open_attempts if opens else work.close_attempts, answer)
             return None
         return answer
 
-    def _not_filled(self, order: Order, position: Position, when: int, attempt: int, error: Exception) -> None:
+    def _not_filled(self, order: Order, position: Position, when: int, attempt: int, error: BaseException) -> None:
         opens, rejected, exhausted = order.action == "open", isinstance(error, OrderRejected), attempt >= self._attempts
-        text = f"{self._user.named(when)}: the order to {order.action} {position.id} failed (attempt {attempt}): {describe(error)}"
+        what = f"the order to {order.action} {position.id} (client id {order.client_id})"
+        text = f"{self._user.named(when)}: {what} failed (attempt {attempt}): {describe(error)}"
         log("warning", text)
         if rejected:
             closing = self.deferred.closing
@@ -387,11 +399,11 @@ class Engine:
             kind = f"order_reject.{order.action}"
             row = rows.notification_row(self.context, kind, position, order.price, when, attempt=attempt, message=str(error), **more)
             self.journal.notify(row)
-        if opens and (rejected or exhausted):
+        if opens and rejected:
             self._forget_opening(when)
-        elif exhausted:  # the position is still there: the next start begins to count anew
+        elif exhausted:  # the order may be there, and the position that is to be closed is: the next start begins to count anew
             with self._lock:
-                self.deferred.close_attempts = 0
+                self.deferred.open_attempts = self.deferred.close_attempts = 0
                 self.journal.deferred(self.deferred)
         if exhausted and not (opens and rejected):
             self.journal.failed(when, type(error).__name__, text, fatal=True)
@@ -479,6 +491,8 @@ class Engine:
     def restore(self, when: int) -> None:
         """Go on where an earlier run was cut off, or where this one met a server that is gone."""
         known = self.position or self.waiting
+        if self.ready:
+            self.journal.check_owner()
         with self._lock:  # what a user asks for meanwhile must not be overwritten with what was read before
             self.deferred, self.position, self.waiting = self.journal.restore(when)
             held = self.position or self.waiting

@@ -13,6 +13,7 @@ from ..adapters import Registry
 from ..candles import CANDLE_DTYPE, PRICES, CandleArray, align, interval_ms, to_columns
 from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from .clock import MINUTE_MS, check_ms, iso_time
+from .failure import USER_ERRORS
 from .named import Named, calling_place, check_function
 from .stored_candles import Span, StoredCandles, joined, runs
 from .strategy import check_name
@@ -197,7 +198,7 @@ class _Fetch:
             answer = self._exchange.get_candles(self._symbol, self._interval, since, count)
         except BacktestKitError:
             raise
-        except Exception as error:
+        except USER_ERRORS as error:
             raise ExchangeError(f"{self._what(since, count)}: {type(error).__name__}: {error}") from error
         try:
             columns = to_columns(_rows(answer), self._interval)

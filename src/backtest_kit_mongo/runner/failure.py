@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import traceback
+from asyncio import CancelledError
+from typing import Final
 
-__all__ = ["describe", "where"]
+__all__ = ["USER_ERRORS", "describe", "where"]
+
+USER_ERRORS: Final = (Exception, SystemExit, CancelledError)
+"""What code of a user may raise without ending more than its own call: some of it is no Exception."""
 
 
 def where(error: BaseException, file: str) -> str:

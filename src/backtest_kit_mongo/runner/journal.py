@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..adapters import Registry
-from ..errors import InvalidValueError
+from ..errors import BacktestKitError, InvalidValueError
+from ..logs import log
 from . import rows
 from .deferred import Deferred, Mode, deferred_of
 from .position import CloseReason, Position, Progress
@@ -15,7 +16,12 @@ from .risk import RiskBook
 from .rows import Row, RunContext, Status
 from .write_behind import WriteBehind, WriteThrough
 
-__all__ = ["BUCKET", "Journal"]
+__all__ = ["BUCKET", "Journal", "TakenOverError"]
+
+
+class TakenOverError(BacktestKitError, RuntimeError):
+    """Another live run of the same strategy on the same symbol and exchange has begun, on the same records: this one ends."""
+
 
 BUCKET: Final = "position"
 """The bucket of the State contract in which a run notes how a position stands."""
@@ -32,6 +38,7 @@ class Journal:
         self._context = context
         self._mode: Mode = mode
         self.run_id = uuid.uuid4().hex
+        self._owns = False  # whether the Strategy record says so
         # Rows of an earlier backtest over the same names stay where this one writes none: the facades tell them apart by this.
         self._stamp: Row = {"runId": self.run_id} if context.backtest else {}
         self._contract: dict[str, Any] = {
@@ -73,8 +80,22 @@ class Journal:
 
     def deferred(self, deferred: Deferred) -> None:
         """What is decided and not finished."""
-        self._check_not_live("strategy", self._read_strategy)
-        self._out.put("strategy", "", deferred.row(self._context, self._mode), *self._slot)
+        if self._context.backtest:
+            self._check_not_live("strategy", self._read_strategy)
+        elif self._owns:
+            self.check_owner()
+        self._owns = True
+        self._out.put("strategy", "", {**deferred.row(self._context, self._mode), "_owner": self.run_id}, *self._slot)
+
+    def check_owner(self) -> None:
+        """TakenOverError if another live run goes on with these records since this one began: each would undo what the other writes."""
+        row = self._read_strategy()
+        if row is not None and row.get("_owner") not in (None, self.run_id):
+            context = self._context
+            raise TakenOverError(
+                f"another run of {context.strategy_name!r} on {context.symbol} of {context.exchange_name} has taken over",
+                hint="run a strategy on a symbol in one process only",
+            )
 
     def scheduled(self, position: Position, price: float, when_ms: int) -> None:
         """A signal is about to wait for its price."""
@@ -174,11 +195,20 @@ class Journal:
 
     def notify(self, *notifications: Row) -> None:
         """Write notifications."""
-        self._out.put_rows("notification", [row | self._stamp for row in notifications], self._context.backtest)
+        self._tell("notification", [row | self._stamp for row in notifications], self._context.backtest)
 
     def log(self, kind: str, when_ms: int, topic: str, *args: Any) -> None:
         """Write a line of the Log contract."""
-        self._out.put_rows("log", [rows.log_row(self._context, kind, when_ms, topic, *args)])
+        self._tell("log", [rows.log_row(self._context, kind, when_ms, topic, *args)])
+
+    def _tell(self, name: str, told: list[Row], *rest: Any) -> None:
+        """Write what people read. In a live run a failure of that (a disk that is full) does not keep a position from being watched."""
+        try:
+            self._out.put_rows(name, told, *rest)
+        except BacktestKitError as error:
+            if self._context.backtest:
+                raise
+            log("error", f"{name}: {told[-1].get('topic') or told[-1].get('type')} could not be written: {error}")
 
     def flush(self) -> None:
         """Write what waits to be written."""

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from ..adapters import Registry, default_registry
 from ..candles import align
-from ..errors import BacktestKitError
+from ..errors import BacktestKitError, InvalidValueError
 from ..logs import log
 from .background import RunHandle, in_background
 from .broker import Broker, OrderFailedError, PaperBroker, find_broker
@@ -18,6 +18,7 @@ from .engine import Engine
 from .exchange import fetch_missing, find_exchange
 from .failure import describe
 from .history import BLOCK, CandleHistory, current_history
+from .journal import TakenOverError
 from .position import VWAP_CANDLES
 from .result import BacktestResult, add_up
 from .rows import RunContext
@@ -72,7 +73,8 @@ class Live:
         Names that are left out are as in ``Backtest.run``; without ``broker_name`` orders are filled on paper, at their price. It goes
         on with what an earlier run of the same symbol, strategy and exchange left in the database, however that one ended. An error of
         the strategy, the exchange or a server is logged, noted in Notification where possible, and tried again at the next tick.
-        OrderFailedError ends the run: an order had no clear answer ``order_attempts`` times.
+        OrderFailedError ends the run: an order had no clear answer ``order_attempts`` times. So does TakenOverError: another process has
+        begun the same run.
 
         The result has the trades that this run closed. ``CC_TICK_SECONDS`` is how often it looks, 60 unless set; ``clock`` (ms),
         ``sleep`` (seconds) and ``fetch`` are there for tests.
@@ -86,6 +88,8 @@ class Live:
         if fetch is fetch_missing:
             find_exchange(exchange_name)  # else every minute would say that there is none
         strategy = find_strategy(strategy_name)
+        if isinstance(order_attempts, bool) or not isinstance(order_attempts, int) or order_attempts < 1:
+            raise InvalidValueError(f"order_attempts is {order_attempts!r}; it must be an int of at least 1")
         broker: Broker = PaperBroker() if broker_name is None else find_broker(broker_name)
         seconds = tick_seconds()
         start = align(clock(), MINUTE_MS)
@@ -108,6 +112,7 @@ class Live:
             broker=broker,
             attempts=order_attempts,
             wait_minutes=schedule_minutes(),
+            clock=clock,
         )
         begin = time.perf_counter()
         ticks = _Ticks(engine, registry, clock, fetch)
@@ -116,7 +121,7 @@ class Live:
             while not stop.is_set():
                 try:
                     seen = ticks.tick()
-                except OrderFailedError:
+                except (OrderFailedError, TakenOverError):
                     raise
                 except Exception as error:  # noqa: BLE001 - whatever it is, positions must go on being watched
                     ticks.failed(error)
@@ -201,7 +206,9 @@ class _Ticks:
         # Not before the last minute that was done; one that a clock gone astray has only announced may be taken back.
         self.when = when = max(align(self._clock(), MINUTE_MS), self._asked)
         advance_to(when)
-        if not self._restored:  # a write may have failed half-way: what is stored decides, as after a crash
+        if self._restored:
+            engine.journal.check_owner()
+        else:  # a write may have failed half-way: what is stored decides, as after a crash
             self.restore(when)
         flat = engine.position is None
         if when != self._reopened:  # not again each second in which the candle is waited for

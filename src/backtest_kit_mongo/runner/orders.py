@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from ..errors import InvalidValueError
 from .broker import Broker, Fill, Order
+from .failure import USER_ERRORS
 from .position import Position
 from .rows import RunContext
 
@@ -31,12 +32,14 @@ def make_order(context: RunContext, action: Literal["open", "close"], position: 
     )
 
 
-def submit(broker: Broker, order: Order) -> Fill | Exception:
+def submit(broker: Broker, order: Order) -> Fill | BaseException:
     """The fill of ``order``, or why there is none; OrderRejected is final, after anything else the order may exist."""
     try:
         fill = broker.submit(order)
+        # Numbers of other kinds (Decimal, NumPy) could not be stored, and after the order it is too late to say so.
+        fill = Fill(order_id=str(fill.order_id), price=float(fill.price), quantity=float(fill.quantity), when_ms=int(fill.when_ms))
         if not all(math.isfinite(number) and number > 0 for number in (fill.price, fill.quantity)):
             return InvalidValueError(f"the broker filled {fill.quantity} at {fill.price}")
-    except Exception as error:  # noqa: BLE001 - whatever a broker raises, the order has to be asked for again
+    except USER_ERRORS as error:  # whatever a broker raises, the order has to be asked for again
         return error
     return fill

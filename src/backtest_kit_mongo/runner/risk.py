@@ -15,7 +15,7 @@ from ..simulation import LATEST
 from . import rows
 from .clock import MINUTE_MS
 from .deferred import has_order
-from .failure import describe
+from .failure import USER_ERRORS, describe
 from .named import Named, calling_place, check_function
 from .position import Position
 from .rows import Row, RunContext
@@ -211,7 +211,7 @@ def _refusal(limit: Risk, request: RiskRequest) -> str | None:
         return None
     try:
         answer = limit.validate(request)
-    except Exception as error:  # noqa: BLE001 - it is the user's; a check that fails must not let a position through
+    except USER_ERRORS as error:  # a check that fails must not let a position through
         return f"risk {limit.name!r} raised {describe(error)}"
     if isinstance(answer, str):
         return answer

@@ -49,7 +49,7 @@ def run_backtest(
     Without ``strategy_name`` it is the only registered one; without a window, or half of one, that of the imported candles. A
     window with a hole is refused before anything is written. Fee and slippage are percent per side, the stake is USD.
     ``progress`` is called with (minutes replayed, all minutes). How orders are executed is said at the top of ``engine``. Once
-    ``stop`` is set, the run ends after the block of candles that it is in, with what there is up to then.
+    ``stop`` is set, the run ends after the minute that it is in, with what there is up to then.
 
     Everything that happens is written through the contracts of ``registry`` before the run acts on it. The same run over the same
     candles gives the same trades, also in a database that holds the records of an earlier one. A strategy that raises, or returns no
@@ -81,10 +81,9 @@ def run_backtest(
     with simulating(engine, history, start):
         _discard_later(registry, context, strategy.interval_ms)
         engine.journal.begin(start)
-        for since, candles, fresh in _blocks(history, symbol, exchange_name, start, end):
-            _replay(engine, candles, fresh)
+        for _, candles, fresh in _blocks(history, symbol, exchange_name, start, end):
+            reached = _replay(engine, candles, fresh, stop)
             engine.journal.flush()
-            reached = since + fresh * MINUTE_MS
             if progress is not None:
                 progress((reached - start) // MINUTE_MS, (end - start) // MINUTE_MS)
             if stop is not None and stop.is_set():
@@ -177,8 +176,8 @@ class Backtest:
         )
 
 
-def _replay(engine: Engine, candles: list[Candle], fresh: int) -> None:
-    """Let the last ``fresh`` of ``candles`` happen; those before are there for the price only."""
+def _replay(engine: Engine, candles: list[Candle], fresh: int, stop: threading.Event | None) -> int:
+    """Let the last ``fresh`` of ``candles`` happen; those before are there for the price only. The time (ms) that was reached."""
     step, end = engine.strategy.interval_ms, engine.context.end_ms
     for index in range(len(candles) - fresh, len(candles)):
         when = candles[index]["timestamp"] + MINUTE_MS
@@ -186,6 +185,9 @@ def _replay(engine: Engine, candles: list[Candle], fresh: int) -> None:
         ask = when % step == 0 and when < end
         if ask or not engine.idle:
             engine.tick(candles, index, when, ask=ask)
+            if stop is not None and stop.is_set():
+                return int(when)
+    return int(candles[-1]["timestamp"]) + MINUTE_MS
 
 
 def _discard_later(registry: Registry, context: RunContext, step_ms: int) -> None:

@@ -10,7 +10,7 @@ from ..logs import log
 from . import rows
 from .clock import as_datetime, iso_time
 from .exchange import ExchangeError
-from .failure import describe, where
+from .failure import USER_ERRORS, describe, where
 from .journal import Journal
 from .position import Position
 from .rows import RunContext
@@ -58,7 +58,7 @@ class UserCode:
             return call()
         except again:
             raise
-        except (Exception, SystemExit) as error:  # a strategy that calls sys.exit() has failed as well
+        except USER_ERRORS as error:  # a strategy that calls sys.exit() has failed as well
             fatal = self._context.backtest
             failure = error if isinstance(error, BadSignalError) else StrategyError(self._raised(error, when))
             try:
