@@ -185,6 +185,8 @@ class Exchange:
             }  # fmt: skip
             self.orders.append(order)
             shown = self._look(order)
+            if query.get("newOrderRespType") == "ACK":  # all that many other exchanges say
+                return {name: shown[name] for name in ("symbol", "orderId", "clientOrderId")} | {"transactTime": shown["time"]}
             return shown | {"fills": self._trades(order)} if shown["status"] == "FILLED" else shown
 
     def find(self, query):

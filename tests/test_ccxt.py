@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exchange_server import BODY_FAULTS, Exchange, ExchangeServer
+from exchange_server import BODY_FAULTS, OPEN, Exchange, ExchangeServer
 from hand_market import MINUTE, START
 
 import backtest_kit_mongo as kit
@@ -386,6 +386,95 @@ def test_an_order_that_somebody_canceled_is_rejected(server):
     exchange.orders[0] |= {"executedQty": "0.00000000", "status": "CANCELED"}
     with pytest.raises(OrderRejected, match="is canceled, and nothing of it was filled"):
         broker(server).submit(order(quantity=0.0003))
+
+
+def test_an_answer_that_only_says_that_the_order_has_arrived(server):
+    """As those of OKX, Bybit, Kraken and KuCoin: what became of it is asked for."""
+    options = {"rateLimit": 1, "options": {"newOrderRespType": {"market": "ACK"}}}
+    trader = CcxtBroker("binance", server.url, api_key="k", secret="s", recv_window=0.3, options=options)
+    bought = trader.submit(order(quantity=0.01))
+    assert (bought.quantity, bought.price) == (pytest.approx(0.00999), pytest.approx(server.exchange.price("BTCUSDT")))
+    assert sent(server.exchange) == [("a1", "BUY", 0.01)]
+    assert asked(server.exchange, "/api/v3/order", "POST")[0]["newOrderRespType"] == "ACK"
+
+
+@pytest.mark.parametrize(
+    ("exchange_id", "answer"),
+    [
+        ("okx", {"ordId": "1", "clOrdId": "a1", "sCode": "0", "sMsg": "", "tag": ""}),
+        ("bybit", {"orderId": "1", "orderLinkId": "a1"}),
+        ("kucoin", {"orderId": "1", "clientOid": "a1"}),
+        ("kraken", {"descr": {"order": "buy 0.01 XBTUSDT @ market"}, "txid": ["1"]}),
+    ],
+)
+def test_answers_of_other_exchanges_have_no_status_either(server, monkeypatch, exchange_id, answer):
+    """Their own words, read by ccxt; the order itself is then the one of the local exchange."""
+    trader = broker(server)
+    other = ccxt_exchange.CcxtConnection(exchange_id, server.url, None).api
+    spot = other.safe_market_structure(
+        {"symbol": "BTC/USDT", "id": "BTCUSDT", "spot": True, "base": "BTC", "quote": "USDT", "type": "spot"}
+    )
+    once = trader._connection.once
+
+    def translated(method, *arguments):
+        found = once(method, *arguments)
+        return other.parse_order(answer, spot) if method == "create_order" else found
+
+    monkeypatch.setattr(trader._connection, "once", translated)
+    assert other.parse_order(answer, spot)["status"] is None
+    assert trader.submit(order()).quantity == pytest.approx(0.00999)
+    assert len(server.exchange.orders) == 1
+
+
+class ThinBook(Exchange):
+    """Of each order a share is filled, in turn, and the rest expires, as on Binance where nobody buys more."""
+
+    shares = ()
+
+    def _look(self, order):
+        if order["status"] in OPEN and self.shares:
+            share, *self.shares = self.shares
+            filled = round(float(order["origQty"]) * share, 5)
+            cost = filled * order["fillPrice"]
+            order |= {"status": "EXPIRED", "executedQty": f"{filled:.8f}", "cummulativeQuoteQty": f"{cost:.8f}"}
+            return self._shown(order)
+        return super()._look(order)
+
+
+@pytest.mark.parametrize(
+    ("shares", "amounts"),
+    [
+        ([0.5], [0.01, 0.005]),
+        ([0.5, 0.5], [0.01, 0.005, 0.0025]),
+        ([0.0], [0.01, 0.01]),
+        ([0.5, 0.0, 0.0], [0.01, 0.005, 0.005, 0.005]),
+        ([0.99], [0.01]),  # what is left is less than the market takes
+    ],
+)
+def test_what_an_exchange_leaves_of_a_close_is_sent_again_under_another_id(server, shares, amounts):
+    exchange = ThinBook({"BTCUSDT": MARKET}, NOW)
+    exchange.shares = shares
+    server.exchange = exchange
+    for _ in range(shares.count(0.0)):  # each time in a new process
+        with pytest.raises(ExchangeUnavailableError, match="nothing of it was filled; what is left is sent again"):
+            broker(server).submit(order(action="close"))
+    fill = broker(server).submit(order(action="close"))
+    assert [amount for _, _, amount in sent(exchange)] == pytest.approx(amounts)
+    assert len({name for name, _, _ in sent(exchange)}) == len(amounts)
+    filled = sum(float(placed["executedQty"]) for placed in exchange.orders)
+    assert fill.quantity == pytest.approx(filled)
+    assert broker(server).submit(order(action="close")) == fill  # asked again after a restart, nothing more is sold
+    assert len(exchange.orders) == len(amounts)
+
+
+def test_what_an_exchange_leaves_of_an_open_is_not_bought(server):
+    exchange = ThinBook({"BTCUSDT": MARKET}, NOW)
+    exchange.shares = [0.5, 0.0]
+    server.exchange = exchange
+    assert broker(server).submit(order()).quantity == pytest.approx(0.005 * 0.999)
+    with pytest.raises(OrderRejected, match="is expired, and nothing of it was filled"):
+        broker(server).submit(order("a2"))
+    assert len(exchange.orders) == 2
 
 
 def test_clocks_that_differ(server):

@@ -31,6 +31,26 @@ def get_signal(symbol, when):
     return {"position": "long", "priceTakeProfit": price * 1.5, "priceStopLoss": price * 0.5, "minuteEstimatedTime": 600}
 """
 
+SLOW = """
+import time
+from pathlib import Path
+from backtest_kit_mongo.runner import add_strategy
+
+@add_strategy("slow", interval="1m")
+def get_signal(symbol, when):
+    Path("asked").touch()
+    time.sleep(0.5)
+"""
+
+WANDERER = """
+import os, tempfile
+from backtest_kit_mongo.runner import add_strategy
+
+@add_strategy("wanderer", interval="1h")
+def get_signal(symbol, when):
+    os.chdir(tempfile.gettempdir())
+"""
+
 BOTH = """
 from backtest_kit_mongo.runner import add_strategy
 
@@ -177,7 +197,79 @@ def test_what_cannot_be_run_is_said_before_anything_is_written(cli, arguments, s
     assert not (cli.home / "dump/log/log.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--json", "out.json", "--profile", "out.json"),
+        ("--json", "out.json", "--profile", "./folder/../out.json"),
+        ("--profile", "linked.json", "--json", "out.json"),
+        ("--json", "both.py"),
+        ("--profile", "./folder/../both.py"),
+        ("--json", "candles.csv", "--csv", "candles.csv"),
+    ],
+    ids=" ".join,
+)
+def test_a_result_never_replaces_another_file_of_the_command(cli, arguments):
+    files = {"both.py": BOTH, "candles.csv": "timestamp,open,high,low,close,volume\n"}
+    for name, text in files.items():
+        (cli.home / name).write_text(text)
+    (cli.home / "folder").mkdir()
+    (cli.home / "linked.json").symlink_to("out.json")
+    window = () if "--csv" in arguments else ("--synthetic-days", "1")
+    said = cli.err("run", "both.py", "--backtest", "--entry", "--strategy", "good", *window, *arguments, code=1)
+    assert "would replace another file of this command" in said
+    assert {name: (cli.home / name).read_text() for name in files} == files
+    assert not (cli.home / "out.json").exists()
+
+
+def test_results_are_where_they_were_asked_for_though_the_strategy_wanders(cli):
+    (cli.home / "wanderer.py").write_text(WANDERER)
+    arguments = ("--json", "out.json", "--profile", "profile.json")
+    cli("run", "wanderer.py", "--backtest", "--entry", "--synthetic-days", "1", *arguments)
+    assert json.loads((cli.home / "out.json").read_bytes())["trades"] == []
+    assert (cli.home / "profile.json").exists()
+
+
+def test_an_interrupted_backtest_ends_with_its_minute(cli):
+    (cli.home / "slow.py").write_text(SLOW)
+    process = cli.start("run", "slow.py", "--backtest", "--entry", "--synthetic-days", "1")  # twelve minutes long
+    try:
+        until((cli.home / "asked").exists)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert err.rstrip().endswith("error: interrupted; what is stored stays stored")
+    assert "Traceback" not in out + err
+
+
 # --- paper and live ---
+
+
+def test_a_symbol_that_the_exchange_does_not_know_ends_a_paper_run_at_once(cli, market):
+    (cli.home / "opener.py").write_text(OPENER)
+    arguments = ("--symbol", "BTCUSDT", "--symbol", "BTCUSD", "--exchange-url", market.url)
+    assert "binance has no symbol 'BTCUSD'" in cli.err("run", "opener.py", "--paper", "--entry", *arguments, code=1)
+
+
+def test_a_paper_run_beside_a_setup_file_has_a_database_of_its_own(cli, market, settings):
+    (cli.home / "opener.py").write_text(OPENER)
+    (cli.home / "config").mkdir()
+    (cli.home / "config/setup.py").write_text("from backtest_kit_mongo import setup\nsetup(stores={'log': 'memory'})\n")
+    with pymongo.MongoClient(settings["CC_MONGO_CONNECTION_STRING"]) as client:
+        live = client.get_default_database()
+        paper = client[f"{live.name}-paper"]
+        process = cli.start("run", "opener.py", "--paper", "--entry", "--exchange-url", market.url, CC_TICK_SECONDS="1")
+        try:
+            until(lambda: paper["signal-items"].find_one({"strategyName": "opener"}) is not None)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=90)
+        finally:
+            process.kill()
+        assert process.returncode == 0, err
+        assert {row["payload"]["_mode"] for row in paper["strategy-items"].find()} == {"paper"}
+        assert live.list_collection_names() == []
 
 
 @pytest.mark.parametrize("mode", ["paper", "live"])
