@@ -107,11 +107,12 @@ def test_a_candle_that_is_not_closed_by_the_exchanges_clock_is_left_out(binance)
 
 def test_prices_that_are_older_than_the_answer_that_brings_them(binance):
     """The minute ends while the answer is on its way: its date is of the next minute, its prices are not the last ones."""
+    fetch_missing("BTCUSDT", "1m", "binance", *minutes(0, 1), now_ms=NOW)  # what is asked for first takes its time
     binance.now_ms, binance.speed = START + 2001 * MINUTE - 300, 1.0
     binance.fail("slow", KLINES, seconds=0.45)
     assert fetch_missing("BTCUSDT", "1m", "binance", *minutes(1990, 2001), now_ms=NOW + MINUTE) == 11
     assert (stored(1990, 2001) == MARKET[1990:2001]).all()
-    assert len(asked(binance)) >= 2
+    assert len(asked(binance)) >= 3
 
 
 def test_never_anything_unclosed_while_time_goes_on(server, mongo):

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from decimal import Decimal
 
 import numpy as np
@@ -459,7 +460,8 @@ def test_a_close_that_a_user_asks_for_around_a_restore_is_not_lost(monkeypatch, 
 
     market.fetch = failing
     monkeypatch.setattr(kit.PersistStrategyAdapter, "read_strategy_data", reading)
-    (trade,) = market.live(30, broker_name="book").trades
+    # A thread that waits for its turn gets it: minutes without any time in them would not let it.
+    (trade,) = market.live(30, broker_name="book", kill=lambda minute: minute == 16 and time.sleep(0.2)).trades
     assert (trade.close_reason, book.sides) == ("closed", ["open", "close"])
     assert asked == [[True]]
 
