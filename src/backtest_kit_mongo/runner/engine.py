@@ -138,7 +138,7 @@ class Engine:
 
     def reopen(self, when: int) -> None:
         """Ask again for the order of a signal that was being opened; before the candles, as it may be open since earlier ones."""
-        self.now = max(self.now, when)
+        self.now = when  # earlier than before where the clock was ahead
         if self.deferred.opening is not None:
             self._submit_open(self.deferred.opening, when)
 

@@ -17,7 +17,7 @@ from .clock import MINUTE_MS, advance_to, iso_time, schedule_minutes, tick_secon
 from .engine import Engine
 from .exchange import fetch_missing, find_exchange
 from .failure import describe
-from .history import BLOCK, CandleHistory, current_history
+from .history import BLOCK, Candle, CandleHistory, current_history
 from .journal import TakenOverError
 from .position import VWAP_CANDLES
 from .result import BacktestResult, add_up
@@ -191,6 +191,7 @@ class _Ticks:
         self._restored = False
         self.when = engine.context.start_ms
         self._seen = self._asked = self._reopened = self.when - MINUTE_MS
+        self._before: list[Candle] = []  # the last candles that were seen: where minutes have none, those that make a price are older
 
     def restore(self, when: int) -> None:
         """Go on with what is in the database. The minutes since a position was opened are looked at again: none of them closed it."""
@@ -229,7 +230,9 @@ class _Ticks:
             return True
         ask = when // engine.strategy.interval_ms > self._asked // engine.strategy.interval_ms
         for since in range(self._seen, when, BLOCK * MINUTE_MS):
-            candles = history.across_holes(symbol, since - before, min(since + BLOCK * MINUTE_MS, when))
+            found = history.across_holes(symbol, since - before, min(since + BLOCK * MINUTE_MS, when))
+            candles = [*(candle for candle in self._before if candle["timestamp"] < since - before), *found]
+            self._before = candles[1 - VWAP_CANDLES :]
             for index, candle in enumerate(candles):
                 closed = candle["timestamp"] + MINUTE_MS
                 if closed > self._seen:
