@@ -11,9 +11,16 @@ from test_runner_records import Recorder
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidValueError, payloads
+from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import (
+    Interval,
     Live,
+    Measure,
+    Memory,
     OrderFailedError,
+    Session,
+    State,
+    TakenOverError,
     add_exchange,
     add_risk,
     add_strategy,
@@ -27,7 +34,6 @@ from backtest_kit_mongo.runner import (
     stop,
     synthetic_market,
 )
-from backtest_kit_mongo.runner.journal import TakenOverError
 
 LIMIT = {**LONG, "priceOpen": 98.0}
 
@@ -105,6 +111,35 @@ def test_p7_p11_p12_the_writes_of_a_life(monkeypatch):
     assert set(recorder.order) == {
         "signal", "schedule", "strategy", "risk", "partial", "breakeven", "storage", "recent", "state", "notification", "session", "log",
     }  # fmt: skip
+
+
+def test_p12_one_life_with_the_facades_touches_every_contract(monkeypatch):
+    """But Dictionary, which is not one of the sixteen, and has no facade in the framework either."""
+    pings, notes = State("pings", 0), Memory("notes")
+
+    @Measure.cached("1h", bucket="opinions")
+    def opinion(symbol):
+        return {"up": True}
+
+    @Interval.once("1h")
+    def hourly(symbol):
+        return opinion(symbol)
+
+    def ping(event):
+        pings.update(lambda count: count + 1)
+        notes.write("ping", {"price": event.price}, "a quiet minute")
+        Session.update(lambda data: {"pings": (data or {"pings": 0})["pings"] + 1})
+
+    def get_signal(symbol, when):
+        return LIMIT if when.minute == 10 and hourly(symbol) else None
+
+    add_strategy("hand", interval="5m", get_signal=get_signal, on_active_ping=ping)
+    recorder = Recorder(monkeypatch)
+    (trade,) = Market().shape("low", 97.0, 12).shape("high", 110.0, 20).live(30).trades
+    assert trade.close_reason == "take_profit"
+    assert set(recorder.order) | {"candle", "measure"} == set(DOMAINS) - {"dictionary"}
+    assert len(list(kit.PersistMeasureAdapter.list_measure_data("opinions"))) == 1
+    assert kit.PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", 5, START + 5 * MINUTE, START + 10 * MINUTE)
 
 
 def test_a_decision_is_written_before_its_order_and_the_position_after_it(monkeypatch):
