@@ -1,5 +1,6 @@
 """Live and paper runs: the same trades as a backtest, orders once, errors that do not end the run."""
 
+import itertools
 import threading
 import time
 
@@ -551,3 +552,23 @@ def test_two_symbols_strategies_and_exchanges_live_side_by_side():
         assert kit.PersistSignalAdapter.read_signal_data(symbol, name, exchange) is None
         ids.add(trade.id)
     assert len(ids) == 8
+
+
+def test_a_position_whose_time_is_over_is_closed_though_no_candle_comes():
+    book = broker()
+    once_at(10, {**LONG, "minuteEstimatedTime": 20})
+    market = Market()
+    market.candles = market.candles[:15]  # nothing is traded from then on
+    looks = itertools.count()
+    (trade,) = Live.run(
+        "BTCUSDT",
+        exchange_name="binance",
+        broker_name="book",
+        fee_percent=0,
+        slippage_percent=0,
+        clock=lambda: START + 10 * MINUTE + next(looks) * 5_000,
+        sleep=lambda seconds: stop("BTCUSDT") if book.sides == ["open", "close"] else None,
+        fetch=market.fetch,
+    ).trades
+    assert (trade.close_reason, book.sides) == ("time_expired", ["open", "close"])
+    assert trade.close_timestamp == START + 30 * MINUTE

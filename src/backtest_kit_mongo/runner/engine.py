@@ -142,6 +142,14 @@ class Engine:
         if self.deferred.opening is not None:
             self._submit_open(self.deferred.opening, when)
 
+    def pass_without_candle(self, when: int) -> None:
+        """A minute in which nothing was traded, or of which the exchange says nothing: what is decided and what is over goes on."""
+        self.now = max(self.now, when)
+        self.drain(when)
+        position = self.position
+        if position is not None and self.deferred.closing is None and when >= position.expires_ms:
+            self._close(position, "time_expired", self._price, when)
+
     def drain(self, when: int) -> bool:
         """Go on with what was decided; False if the minute goes on as if that had been done in the one before."""
         work = self.deferred
