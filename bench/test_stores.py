@@ -15,7 +15,8 @@ BODY = {"id": "signal_indicators", "data": {"fast": 101.25, "slow": 99.5, "cross
 SIDES = {
     "ours": ("mongo", "memory"),
     "MongoDB, in its journal": ("mongo", "journal"),
-    "files": ("file", "memory"),
+    "files": ("file", "journal"),
+    "files, in the system's cache": ("file", "memory"),
     "this process": ("memory", "memory"),
 }
 

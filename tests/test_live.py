@@ -1,5 +1,6 @@
 """Live and paper runs: the same trades as a backtest, orders once, errors that do not end the run."""
 
+import itertools
 import threading
 import time
 
@@ -11,9 +12,16 @@ from test_runner_records import Recorder
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidValueError, payloads
+from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import (
+    Interval,
     Live,
+    Measure,
+    Memory,
     OrderFailedError,
+    Session,
+    State,
+    TakenOverError,
     add_exchange,
     add_risk,
     add_strategy,
@@ -27,7 +35,6 @@ from backtest_kit_mongo.runner import (
     stop,
     synthetic_market,
 )
-from backtest_kit_mongo.runner.journal import TakenOverError
 
 LIMIT = {**LONG, "priceOpen": 98.0}
 
@@ -105,6 +112,35 @@ def test_p7_p11_p12_the_writes_of_a_life(monkeypatch):
     assert set(recorder.order) == {
         "signal", "schedule", "strategy", "risk", "partial", "breakeven", "storage", "recent", "state", "notification", "session", "log",
     }  # fmt: skip
+
+
+def test_p12_one_life_with_the_facades_touches_every_contract(monkeypatch):
+    """But Dictionary, which is not one of the sixteen, and has no facade in the framework either."""
+    pings, notes = State("pings", 0), Memory("notes")
+
+    @Measure.cached("1h", bucket="opinions")
+    def opinion(symbol):
+        return {"up": True}
+
+    @Interval.once("1h")
+    def hourly(symbol):
+        return opinion(symbol)
+
+    def ping(event):
+        pings.update(lambda count: count + 1)
+        notes.write("ping", {"price": event.price}, "a quiet minute")
+        Session.update(lambda data: {"pings": (data or {"pings": 0})["pings"] + 1})
+
+    def get_signal(symbol, when):
+        return LIMIT if when.minute == 10 and hourly(symbol) else None
+
+    add_strategy("hand", interval="5m", get_signal=get_signal, on_active_ping=ping)
+    recorder = Recorder(monkeypatch)
+    (trade,) = Market().shape("low", 97.0, 12).shape("high", 110.0, 20).live(30).trades
+    assert trade.close_reason == "take_profit"
+    assert set(recorder.order) | {"candle", "measure"} == set(DOMAINS) - {"dictionary"}
+    assert len(list(kit.PersistMeasureAdapter.list_measure_data("opinions"))) == 1
+    assert kit.PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", 5, START + 5 * MINUTE, START + 10 * MINUTE)
 
 
 def test_a_decision_is_written_before_its_order_and_the_position_after_it(monkeypatch):
@@ -516,3 +552,23 @@ def test_two_symbols_strategies_and_exchanges_live_side_by_side():
         assert kit.PersistSignalAdapter.read_signal_data(symbol, name, exchange) is None
         ids.add(trade.id)
     assert len(ids) == 8
+
+
+def test_a_position_whose_time_is_over_is_closed_though_no_candle_comes():
+    book = broker()
+    once_at(10, {**LONG, "minuteEstimatedTime": 20})
+    market = Market()
+    market.candles = market.candles[:15]  # nothing is traded from then on
+    looks = itertools.count()
+    (trade,) = Live.run(
+        "BTCUSDT",
+        exchange_name="binance",
+        broker_name="book",
+        fee_percent=0,
+        slippage_percent=0,
+        clock=lambda: START + 10 * MINUTE + next(looks) * 5_000,
+        sleep=lambda seconds: stop("BTCUSDT") if book.sides == ["open", "close"] else None,
+        fetch=market.fetch,
+    ).trades
+    assert (trade.close_reason, book.sides) == ("time_expired", ["open", "close"])
+    assert trade.close_timestamp == START + 30 * MINUTE

@@ -488,9 +488,9 @@ def test_x22_the_slot_is_released_before_the_flag_is_cleared(monkeypatch):
     recorder = Recorder(monkeypatch)
     restart()
     released = next(index for index, (name, _) in enumerate(recorder.writes) if name == "risk")
-    cleared = max(index for index, (name, _) in enumerate(recorder.writes) if name == "strategy")
+    places = [index for index, (name, _) in enumerate(recorder.writes) if name == "strategy"]
+    cleared = next(index for index, arguments in zip(places, recorder.of("strategy"), strict=True) if arguments[0]["closedSignal"] is None)
     assert recorder.of("risk")[0][0] == []
-    assert recorder.of("strategy")[-1][0]["closedSignal"] is None
     assert released < cleared
 
 

@@ -297,7 +297,7 @@ def _replay(
                     progress=replayed,
                     stop=stop,
                 )
-            except StrategyError as error:
+            except (StrategyError, InvalidValueError) as error:  # such as a hole in the candles of one symbol
                 if len(pairs) == 1:
                     raise
                 failed.append(error)

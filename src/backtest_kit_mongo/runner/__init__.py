@@ -8,6 +8,7 @@ from .candle_import import ImportReport, import_candles, imported_spans
 from .ccxt_broker import CcxtBroker
 from .ccxt_exchange import add_ccxt_exchange
 from .clock import OutsideRunError
+from .cluster import cluster_executor
 from .exchange import (
     Exchange,
     ExchangeError,
@@ -40,7 +41,17 @@ from .report_html import write_html
 from .result import BacktestResult, OpenTrade, Totals, Trade
 from .risk import Risk, RiskRequest, add_risk, clear_risks, list_risks
 from .run import Backtest, run_backtest
-from .strategy import BadSignalError, Callbacks, Event, Strategy, StrategyError, add_strategy, clear_strategies, list_strategies
+from .strategy import (
+    BadSignalError,
+    Callbacks,
+    Event,
+    Strategy,
+    StrategyError,
+    add_strategy,
+    clear_strategies,
+    find_strategy,
+    list_strategies,
+)
 from .strategy_file import load_strategy_file
 from .sweep import sweep
 from .sweep_result import SweepResult, SweepRun
@@ -104,12 +115,14 @@ __all__ = [
     "clear_risks",
     "clear_strategies",
     "close_pending",
+    "cluster_executor",
     "create_signal",
     "fetch_missing",
     "find_broker",
     "find_exchange",
     "find_frame",
     "find_gaps",
+    "find_strategy",
     "get_candles",
     "get_raw_candles",
     "import_candles",

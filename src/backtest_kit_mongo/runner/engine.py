@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -37,7 +37,6 @@ from .position import (
     VWAP_CANDLES,
     CloseReason,
     Position,
-    check_signal,
     find_entry,
     find_exit,
     note_price,
@@ -52,11 +51,12 @@ from .rows import Row, RunContext, derive_id
 from .running import Running
 from .strategy import BadSignalError, Strategy
 from .user_code import UserCode
+from .user_requests import UserRequests
 
 __all__ = ["Engine"]
 
 
-class Engine:
+class Engine(UserRequests):
     """What a run holds between two candles. ``broker`` is None in a backtest."""
 
     def __init__(
@@ -141,6 +141,14 @@ class Engine:
         self.now = when  # earlier than before where the clock was ahead
         if self.deferred.opening is not None:
             self._submit_open(self.deferred.opening, when)
+
+    def pass_without_candle(self, when: int) -> None:
+        """A minute in which nothing was traded, or of which the exchange says nothing: what is decided and what is over goes on."""
+        self.now = max(self.now, when)
+        self.drain(when)
+        position = self.position
+        if position is not None and self.deferred.closing is None and when >= position.expires_ms:
+            self._close(position, "time_expired", self._price, when)
 
     def drain(self, when: int) -> bool:
         """Go on with what was decided; False if the minute goes on as if that had been done in the one before."""
@@ -419,72 +427,6 @@ class Engine:
                 self.journal.deferred(work)
         if self.waiting is not None:
             self._cancel(self.waiting, "order_reject", when)
-
-    # --- what users ask for, from any thread ---
-
-    def user_close(self) -> bool:
-        """Close the open position, at the price of the market; False if there is none."""
-        with self._lock:
-            if self.position is None or self.deferred.closing is not None:
-                return False
-            self.deferred.closing, self.deferred.close_attempts = Closing(self.position, "closed", self._price, self.now), 1
-            return self._note_work()
-
-    def user_cancel(self) -> bool:
-        """Cancel the scheduled signal; False if there is none."""
-        with self._lock:
-            if self.waiting is None or self.deferred.activated is not None or self.deferred.opening is not None:
-                return False
-            self.deferred.cancelled, self.deferred.cancel_reason = self.waiting, "user"
-            return self._note_work()
-
-    def user_activate(self) -> bool:
-        """Open the scheduled signal at its price without waiting; False if there is none."""
-        with self._lock:
-            if self.waiting is None or self.deferred.cancelled is not None or self.deferred.opening is not None:
-                return False
-            self.deferred.activated = self.waiting
-            return self._note_work()
-
-    def user_create(self, raw: Mapping[str, Any]) -> bool:
-        """Take up a signal at the next minute; False if there is a position, a scheduled signal, or one that was created before."""
-        check_signal(raw)
-        with self._lock:
-            work = self.deferred
-            if self.position is not None or self.waiting is not None or work.due or self.stopped:
-                return False
-            work.created = {**raw, "id": derive_id(self.context, "created", self.now, work.last_id)}
-            return self._note_work()
-
-    def user_pause(self, paused: bool) -> bool:
-        """Ask the strategy for no more signals, or again; also after a restart. False if it is so already."""
-        with self._lock:
-            if self.deferred.paused is paused:
-                return False
-            self.deferred.paused = paused
-            self._note_work()
-        self.journal.notify(rows.pause_row(self.context, self.now, paused))
-        return True
-
-    def user_stop(self) -> bool:
-        """Open nothing more in this run: an open position goes on to its exit, a scheduled signal is cancelled."""
-        with self._lock:
-            self.stopped = True
-            self.deferred.created = None
-            if not self.user_cancel():
-                self._note_work()
-        return True
-
-    def _note_work(self) -> bool:
-        self.journal.deferred(self.deferred)
-        self._changed = False
-        return True
-
-    def _settle(self) -> None:
-        """Write what is left to do: in a live run after each step, in a backtest only after what a user has asked for."""
-        with self._lock:
-            if self._broker is not None or self._changed:
-                self._note_work()
 
     # --- a restart, and what is told at the end ---
 

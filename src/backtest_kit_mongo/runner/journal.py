@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..adapters import Registry
 from ..errors import BacktestKitError, InvalidValueError
 from ..logs import log
 from . import rows
 from .deferred import Deferred, Mode, deferred_of
+from .failure import describe
 from .position import CloseReason, Position, Progress
 from .risk import RiskBook
 from .rows import Row, RunContext, Status
 from .write_behind import WriteBehind, WriteThrough
 
 __all__ = ["BUCKET", "Journal", "TakenOverError"]
+
+T = TypeVar("T")
 
 
 class TakenOverError(BacktestKitError, RuntimeError):
@@ -233,7 +236,7 @@ class Journal:
         mode = None if row is None else row.get("_mode")
         position = self._mine(signal)
         waiting = self._mine(schedule)
-        work = Deferred() if row is None or mode == "backtest" else deferred_of(row)
+        work = Deferred() if row is None or mode == "backtest" else _understood(deferred_of, row)
         if mode not in (None, "backtest", self._mode):  # also one that is flat: it may be running now, and open a position later
             context = self._context
             raise InvalidValueError(
@@ -277,7 +280,7 @@ class Journal:
         if row is None or row.get("frameName"):
             return None
         own = (row.get("symbol"), row.get("strategyName"), row.get("exchangeName")) == self._slot
-        return rows.position_of(row) if own else None
+        return _understood(rows.position_of, row) if own else None
 
     def _read_levels(self, position: Position, when_ms: int) -> None:
         symbol, strategy_name, exchange_name = self._slot
@@ -366,3 +369,16 @@ class Journal:
                 contract.write_session_data(row, *key, when_ms, context.symbol, context.backtest)
 
         self._out.call("session", write, erases=False)
+
+
+def _understood(read: Callable[[Row], T], row: Row) -> T:
+    """What ``read`` makes of a stored row; InvalidValueError for a row that is none of ours or of the framework's."""
+    try:
+        return read(row)
+    except (KeyError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
+        if isinstance(error, BacktestKitError):
+            raise
+        raise InvalidValueError(
+            f"a stored record of {row.get('strategyName') or 'the strategy'} cannot be read ({describe(error)}): {str(row)[:200]}",
+            hint="look at it in the database, and mend or delete it",
+        ) from error

@@ -226,7 +226,7 @@ class _Ticks:
         if not history.minutes(symbol, when - VWAP_CANDLES * MINUTE_MS, when):
             if self._clock() < when + _PATIENCE_MS:
                 return False
-            engine.drain(when)  # a minute without a trade has no candle; what a user has asked for does not wait for one
+            engine.pass_without_candle(when)
             return True
         ask = when // engine.strategy.interval_ms > self._asked // engine.strategy.interval_ms
         for since in range(self._seen, when, BLOCK * MINUTE_MS):

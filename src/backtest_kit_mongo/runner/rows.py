@@ -318,7 +318,7 @@ def _extreme(context: RunContext, position: Position, point: Point) -> Row:
 
 def _minutes(minutes: float) -> float | int:
     # The TypeScript side stores whole numbers as integers, and Infinity as a double.
-    return int(minutes) if minutes.is_integer() else minutes
+    return int(minutes) if minutes.is_integer() and minutes < 2**53 else minutes
 
 
 def _wall_ms() -> int:

@@ -40,7 +40,7 @@ class Storage:
 
     @staticmethod
     def list() -> list[Row]:
-        """All signals, oldest first (``payloads.StorageSignalRow`` as dicts), as they stand at the simulation time."""
+        """All signals, newest first (``payloads.StorageSignalRow`` as dicts), as they stand at the simulation time."""
         return _own_signals(*here("Storage.list"))
 
     @staticmethod
@@ -53,4 +53,4 @@ def _own_signals(run: Running, now: int) -> list[Row]:
     rows = run.registry.PersistStorageAdapter.read_storage_data(run.backtest, limit=None)
     # What an earlier run knew of a signal at a later time says how it ends, so until then the signal is not there.
     found = [row for row in rows if is_own(row, run) and is_known(row, "updatedAt", run, now)]
-    return sorted(found, key=lambda row: (row.get("createdAt", 0), row["id"]))
+    return sorted(found, key=lambda row: (row.get("createdAt", 0), row["id"]), reverse=True)
