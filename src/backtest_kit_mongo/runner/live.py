@@ -190,7 +190,7 @@ class _Ticks:
         self._engine, self._registry, self._clock, self._fetch = engine, registry, clock, fetch
         self._restored = False
         self.when = engine.context.start_ms
-        self._seen = self._asked = self._reopened = self.when - MINUTE_MS
+        self._seen = self._asked = self._reopened = self._passed = self._passed_at = self.when - MINUTE_MS
         self._before: list[Candle] = []  # the last candles that were seen: where minutes have none, those that make a price are older
 
     def restore(self, when: int) -> None:
@@ -226,7 +226,9 @@ class _Ticks:
         if not history.minutes(symbol, when - VWAP_CANDLES * MINUTE_MS, when):
             if self._clock() < when + _PATIENCE_MS:
                 return False
-            engine.pass_without_candle(when)
+            if when != self._passed_at:  # a clock that jumps is not believed before a candle bears it out: it counts as one minute
+                self._passed_at, self._passed = when, min(when, max(self._passed, self._seen) + MINUTE_MS)
+            engine.pass_without_candle(self._passed)
             return True
         ask = when // engine.strategy.interval_ms > self._asked // engine.strategy.interval_ms
         for since in range(self._seen, when, BLOCK * MINUTE_MS):
