@@ -180,7 +180,9 @@ class Filling(Book):
         return self.make(super().submit(order))
 
 
-@pytest.mark.parametrize("number", [lambda value: Decimal(str(value)), np.float32, np.float64, int, str], ids=repr)
+@pytest.mark.parametrize(
+    "number", [lambda value: Decimal(str(value)), np.float32, np.float64, int, str], ids=["Decimal", "float32", "float64", "int", "str"]
+)
 def test_numbers_of_a_fill_may_be_of_any_kind(number):
     book = Filling(lambda fill: Fill(order_id=7, price=number(fill.price), quantity=number(fill.quantity), when_ms=number(START + MINUTE)))
     once_at(10, LONG_FOR_HOURS)
@@ -286,11 +288,12 @@ def test_an_exchange_that_exits_is_asked_again(error):
 # ---------------------------------------------------------------- clocks and candles
 
 
-def test_a_clock_that_jumps_ahead_and_comes_back_misses_no_exit():
+@pytest.mark.parametrize("length", [1, 5])
+def test_a_clock_that_jumps_ahead_and_comes_back_misses_no_exit(length):
     book = broker()
     once_at(10, LONG)
     market = SlowMarket().shape("low", 94.0, 30)
-    result = market.watch(40, off=lambda minute: 1440 if minute == 15 else 0, broker_name="book")
+    result = market.watch(40, off=lambda minute: 1440 if 15 <= minute < 15 + length else 0, broker_name="book")
     assert [(trade.close_reason, trade.close_timestamp) for trade in result.trades] == [("stop_loss", START + 31 * MINUTE)]
     assert (book.sides, result.open_trade) == (["open", "close"], None)
 
