@@ -23,7 +23,7 @@ demo: $(READY)
 # runs, which only know the contracts.
 # Two workers, each with servers of its own.
 ONCE := $(wildcard $(addprefix tests/test_,core_*.py files*.py runner*.py facades*.py)) $(addprefix tests/test_,$(addsuffix .py,history_mongo jsonl \
-	lane_connections wire_faults cli cli_runs compose config_files crash engine exchange ccxt file_exchange interrupts live live_kills market packaging \
+	lane_connections wire_faults cli cli_runs compose config_files crash engine exchange ccxt file_exchange interrupts live live_faults live_kills market packaging \
 	prometheus readme report restart risk sweep))
 
 test: $(READY)

@@ -59,6 +59,8 @@ class Broker(Protocol):
     def submit(self, order: Order) -> Fill:
         """Fill ``order``, once: an order that has its ``client_id`` already is looked up, not placed again.
 
+        Of a close everything has to be filled before this returns; what is left is for the broker to send again, as CcxtBroker does.
+
         OrderRejected says that no such order exists and none will. Any other exception leaves that open, and the same order is
         submitted again at a later tick.
         """
