@@ -405,7 +405,7 @@ def test_a_run_cut_into_blocks_is_the_same_as_a_run_in_one(monkeypatch):
     whole = replay(market)
     for block in (1, 7, 333):
         use_memory()
-        monkeypatch.setattr("backtest_kit_mongo.runner.run.BLOCK", block)
+        monkeypatch.setattr("backtest_kit_mongo.runner.replay.BLOCK", block)
         monkeypatch.setattr("backtest_kit_mongo.runner.history.BLOCK", block)
         assert trades_json(replay(market)) == trades_json(whole)
 

@@ -74,7 +74,11 @@ class AdapterBase(Contract):
         self._metrics = registry.metrics
 
     def _store(self) -> Store:
-        return self._binding.store or self._registry.mongo
+        binding = self._binding
+        settle = binding.settle
+        if settle is not None:
+            settle()
+        return binding.store or self._registry.mongo
 
     def __repr__(self) -> str:
         bound = self._binding.custom or (MongoStore if self._binding.store is None else type(self._binding.store))
@@ -153,6 +157,9 @@ class AdapterBase(Contract):
         self, operation: Operation, context: tuple[Any, ...], name: str, arguments: tuple[Any, ...], type: Any = None, **options: Any
     ) -> Any:
         """Call the instance of the context; ``options`` are passed on where the caller gave them, ``type`` is applied here."""
+        settle = self._binding.settle
+        if settle is not None:
+            settle()
         self._check_context(context)
         if options.get("limit") is DEFAULT_LIMIT:
             del options["limit"]

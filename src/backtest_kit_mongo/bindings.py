@@ -7,7 +7,7 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -40,7 +40,7 @@ __all__ = ["Binding", "Bindings"]
 class Binding:
     """What serves one domain: a store, and in front of it, if somebody asked for it, a class of their own."""
 
-    __slots__ = ("_bindings", "_name", "blocks", "custom", "history", "hits", "instances", "look_ahead", "store", "watches")
+    __slots__ = ("_bindings", "_name", "blocks", "custom", "history", "hits", "instances", "look_ahead", "settle", "store", "watches")
 
     def __init__(self, bindings: Bindings, name: str) -> None:
         self._bindings, self._name = bindings, name
@@ -53,6 +53,8 @@ class Binding:
         self.blocks: CandleBlocks | None = None
         self.custom: type[Any] | None = None
         self.instances: dict[tuple[Any, ...], Any] = {}
+        self.settle: Callable[[], None] | None = None
+        """Writes what is waiting to be written; called before every use of the store."""
 
     def use(self, store: Store | None, custom: type[Any] | None = None) -> None:
         """Serve the domain from ``store`` (None: the MongoDB of the settings), through ``custom`` if given."""
@@ -93,6 +95,7 @@ class Bindings:
         self._config: Config | None = None  # the same, with the places of embedded servers
         self._mongo: MongoStore | None = None
         self._made: dict[tuple[Kind, str], Store] = {}  # the other stores that the settings ask for
+        self._late: tuple[Callable[[], None], ...] = ()
         self.history = NO_HISTORY
         self.look_ahead: LookAhead = "off"
         self.renew()
@@ -102,6 +105,7 @@ class Bindings:
     def renew(self) -> None:
         """Start with a free lock; see ``stores.forks``."""
         self._lock = threading.RLock()
+        self._late_guard = threading.Lock()
         self._servers: EmbeddedServers | None = None
 
     @property
@@ -125,8 +129,24 @@ class Bindings:
 
     def store(self, domain: Domain) -> Store:
         """The store that serves ``domain``."""
-        chosen = self.bindings[domain.name].store
-        return self.mongo if chosen is None else chosen
+        binding = self.bindings[domain.name]
+        settle = binding.settle
+        if settle is not None:
+            settle()
+        return self.mongo if binding.store is None else binding.store
+
+    def write_late(self, flush: Callable[[], None], *, late: bool) -> None:
+        """Have ``flush`` called before the next use of any contract but that of the candles, until it is ``late`` no more."""
+        with self._late_guard:
+            others = tuple(other for other in self._late if other != flush)
+            self._late = (*others, flush) if late else others
+            for name, binding in self.bindings.items():
+                if name != "candle":  # read in every run, and never written late
+                    binding.settle = self._settle if self._late else None
+
+    def _settle(self) -> None:
+        for flush in self._late:
+            flush()
 
     def configure(self, config: Config) -> None:
         """Take settings; connections of other settings are closed. No server is contacted, but for starting embedded ones."""

@@ -58,6 +58,7 @@ class Bound(Protocol):
     look_ahead: LookAhead
     history: bool
     watches: bool
+    settle: Callable[[], None] | None
 
 
 class Contract:
@@ -179,6 +180,9 @@ class Contract:
 
     def _read(self, key: Key, when: Any, type: Any = None) -> Any:
         binding = self._binding
+        settle = binding.settle
+        if settle is not None:
+            settle()
         moment = None if when is NO_TIME else milliseconds("when", when)
         if not binding.watches:
             moment = None

@@ -18,7 +18,7 @@ from ..domains import DOMAINS
 from ..errors import BacktestKitError, InvalidValueError
 from ..prometheus import start_metrics
 from ..registry import default_registry
-from ..runner import BacktestResult, StrategyError, load_strategy_file, run_backtest
+from ..runner import BacktestResult, load_strategy_file, run_backtests
 from ..runner.config_files import load_config_files
 from ..runner.interrupts import stopping
 from ..runner.parameters import check_parameters, given_parameters
@@ -271,39 +271,25 @@ def _replay(
     moved: Callable[[int, int], None],
 ) -> tuple[list[BacktestResult], list[BacktestKitError]]:
     """Every strategy on every symbol; their results, and the errors of those that failed, which do not stop the others."""
-    results: list[BacktestResult] = []
-    failed: list[BacktestKitError] = []
-    pairs = [(symbol, name) for symbol in market.symbols for name in names]
     with progress("Replaying", "minutes") as drawn:
-        for number, (symbol, name) in enumerate(pairs):
 
-            def replayed(done: int, total: int, before: int = number) -> None:
-                drawn(before * total + done, len(pairs) * total)
-                moved(before * total + done, len(pairs) * total)
+        def replayed(done: int, total: int) -> None:
+            drawn(done, total)
+            moved(done, total)
 
-            if stop.is_set():
-                break
-            try:
-                result = run_backtest(
-                    symbol,
-                    name,
-                    exchange_name=exchange,
-                    frame_name=window.frame_name,
-                    start_ms=window.start_ms,
-                    end_ms=window.end_ms,
-                    fee_percent=costs.fee,
-                    slippage_percent=costs.slippage,
-                    stake_usd=costs.stake,
-                    progress=replayed,
-                    stop=stop,
-                )
-            except (StrategyError, InvalidValueError) as error:  # such as a hole in the candles of one symbol
-                if len(pairs) == 1:
-                    raise
-                failed.append(error)
-            else:
-                results.append(result)
-    return results, failed
+        return run_backtests(
+            market.symbols,
+            names,
+            exchange_name=exchange,
+            frame_name=window.frame_name,
+            start_ms=window.start_ms,
+            end_ms=window.end_ms,
+            fee_percent=costs.fee,
+            slippage_percent=costs.slippage,
+            stake_usd=costs.stake,
+            progress=replayed,
+            stop=stop,
+        )
 
 
 def _summary(results: Sequence[BacktestResult]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from .report import profile_json, result_json, trades_frame
 from .report_html import write_html
 from .result import BacktestResult, OpenTrade, Totals, Trade
 from .risk import Risk, RiskRequest, add_risk, clear_risks, list_risks
-from .run import Backtest, run_backtest
+from .run import Backtest, run_backtest, run_backtests
 from .strategy import (
     BadSignalError,
     Callbacks,
@@ -140,6 +140,7 @@ __all__ = [
     "result_json",
     "resume",
     "run_backtest",
+    "run_backtests",
     "stop",
     "sweep",
     "synthetic_market",

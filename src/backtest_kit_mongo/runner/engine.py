@@ -47,6 +47,7 @@ from .position import (
     vwap,
 )
 from .result import OpenTrade, Trade
+from .risk import Books
 from .rows import Row, RunContext, derive_id
 from .running import Running
 from .strategy import BadSignalError, Strategy
@@ -70,10 +71,11 @@ class Engine(UserRequests):
         attempts: int = 10,
         wait_minutes: float = 120,
         clock: Callable[[], int] = lambda: 0,
+        books: Books | None = None,
     ) -> None:
         self.context = context
         self.strategy = strategy
-        self.journal = Journal(context, registry, mode)
+        self.journal = Journal(context, registry, mode, books)
         self._user = UserCode(context, strategy, self.journal)
         self.running = Running(
             registry=registry,

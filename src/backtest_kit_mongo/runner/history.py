@@ -126,6 +126,18 @@ class CandleHistory:
         """The 1m candles of ``[since_ms, until_ms)``, or only the last of them, back to the first hole. Not to be changed."""
         return self._stored(symbol, "1m").window(since_ms, until_ms)
 
+    def unbroken(self, symbol: str, since_ms: int, until_ms: int, *, before: int = 0) -> list[Candle]:
+        """All 1m candles of ``[since_ms, until_ms)``, after up to ``before`` older ones; InvalidValueError, which names the hole."""
+        candles = self.minutes(symbol, since_ms - before * MINUTE_MS, until_ms)
+        if len(candles) < (until_ms - since_ms) // MINUTE_MS:
+            missing = self.first_missing(symbol, since_ms, until_ms)
+            raise InvalidValueError(
+                f"the 1m candle of {symbol} on {self._exchange_name} at {iso_time(missing)} is not stored, "
+                "and a run cannot step over a hole",
+                hint="import candles for the whole window, or choose start_ms and end_ms beside the hole",
+            )
+        return candles
+
     def across_holes(self, symbol: str, since_ms: int, until_ms: int) -> list[Candle]:
         """The 1m candles of ``[since_ms, until_ms)`` that there are: a minute without a trade has none on many exchanges."""
         found: list[Candle] = []
@@ -134,6 +146,11 @@ class CandleHistory:
             found[:0] = candles
             until_ms = candles[0]["timestamp"] if candles else until_ms - MINUTE_MS
         return found
+
+    def check_unbroken(self, symbol: str, since_ms: int, until_ms: int) -> None:
+        """Read all 1m candles of ``[since_ms, until_ms)`` once, so that a hole is found before anything is written."""
+        for since in range(since_ms, until_ms, BLOCK * MINUTE_MS):
+            self.unbroken(symbol, since, min(since + BLOCK * MINUTE_MS, until_ms))
 
     def first_missing(self, symbol: str, since_ms: int, until_ms: int) -> int:
         """The open time (ms) of the first 1m candle of ``[since_ms, until_ms)`` that is not stored, knowing that one is not."""

@@ -13,7 +13,7 @@ from . import rows
 from .deferred import Deferred, Mode, deferred_of
 from .failure import describe
 from .position import CloseReason, Position, Progress
-from .risk import RiskBook
+from .risk import Books, RiskBook
 from .rows import Row, RunContext, Status
 from .write_behind import WriteBehind, WriteThrough
 
@@ -33,11 +33,10 @@ BUCKET: Final = "position"
 class Journal:
     """The records of one run. Times are ms (of the simulation, in a backtest), prices those of the market.
 
-    Each is written at once, but in a backtest with CC_DURABILITY "memory": there before user code is called the next time, and at the
-    end of each block of candles.
+    Each is written at once, but in a backtest with CC_DURABILITY "memory" before somebody looks, and soon (see ``WriteBehind``).
     """
 
-    def __init__(self, context: RunContext, registry: Registry, mode: Mode) -> None:
+    def __init__(self, context: RunContext, registry: Registry, mode: Mode, books: Books | None = None) -> None:
         self._context = context
         self._mode: Mode = mode
         self.run_id = uuid.uuid4().hex
@@ -51,11 +50,11 @@ class Journal:
             )
         }  # fmt: skip
         self._slot = context.symbol, context.strategy_name, context.exchange_name
-        self.risk = RiskBook(context, registry)
+        self.risk = RiskBook(context, registry, books)
         config = registry.get_config()
         # A backtest that is run again after a crash needs no record at every step; who reads them meanwhile is user code.
         later = context.backtest and config.CC_DURABILITY == "memory"
-        self._out = WriteBehind(self._contract, config.CC_HISTORY) if later else WriteThrough(self._contract)
+        self._out = WriteBehind(registry, self._contract, config.CC_HISTORY) if later else WriteThrough(self._contract)
 
     def begin(self, when_ms: int) -> None:
         """Make room for a backtest: end what an earlier run over the same names left open.
@@ -216,6 +215,28 @@ class Journal:
     def flush(self) -> None:
         """Write what waits to be written."""
         self._out.flush()
+
+    def flush_when_due(self) -> None:
+        """Write what has waited for long."""
+        self._out.flush_when_due()
+
+    def save(self, error: Exception) -> None:
+        """Write what waits when ``error`` ends the run, or add to it that this failed as well."""
+        if self.raised(error):
+            return
+        try:
+            self.flush()
+        except BacktestKitError as second:
+            error.add_note(f"the last records before this could not be written: {second}")
+
+    def leave(self) -> None:
+        """The run is over, or was cut off: be counted no more, and write nothing more."""
+        self.risk.leave()
+        self._out.forget()
+
+    def raised(self, error: BaseException) -> bool:
+        """Whether an error is one of what had to be written before user code could look, so none of that code."""
+        return error is self._out.failure
 
     def write_risk(self, position: Position | None, when_ms: int) -> None:
         """Hold the slot of ``position``, or none."""

@@ -20,9 +20,10 @@ from .failure import describe
 from .history import BLOCK, Candle, CandleHistory, current_history
 from .journal import TakenOverError
 from .position import VWAP_CANDLES
+from .replay import simulating
 from .result import BacktestResult, add_up
 from .rows import RunContext
-from .run import default_exchange_name, read_costs, simulating
+from .run import default_exchange_name, read_costs
 from .strategy import check_name, find_strategy
 from .user_code import PERSISTENCE_ERRORS
 

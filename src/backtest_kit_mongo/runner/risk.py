@@ -20,8 +20,9 @@ from .named import Named, calling_place, check_function
 from .position import Position
 from .rows import Row, RunContext
 from .strategy import check_name
+from .write_behind import as_it_is
 
-__all__ = ["Risk", "RiskBook", "RiskRequest", "add_risk", "clear_risks", "list_risks", "restore_risks"]
+__all__ = ["Books", "Risk", "RiskBook", "RiskRequest", "add_risk", "clear_risks", "list_risks", "restore_risks"]
 
 
 class RiskRequest(msgspec.Struct, frozen=True):
@@ -91,28 +92,34 @@ def restore_risks(risks: Iterable[Risk]) -> None:
     _risks.restore(risks)
 
 
-# A Risk record is one list for all symbols and strategies of its name: it is read, changed and written as a whole.
 _lock = threading.RLock()
+# A Risk record is one list for all symbols and strategies of its name: it is read, changed and written as a whole.
+_record_lock = threading.Lock()
 _Slots = dict[str, Row]
-_books: weakref.WeakKeyDictionary[Registry, dict[tuple[str, str, str], tuple[_Slots, _Slots]]] = weakref.WeakKeyDictionary()
+Books = dict[tuple[str, str, str], tuple[_Slots, _Slots]]
+"""By risk name, exchange and frame: the slots that are reserved, and those that are held."""
+
+_live: weakref.WeakKeyDictionary[Registry, Books] = weakref.WeakKeyDictionary()
 
 
 class RiskBook:
     """The part that one run has in a Risk record. Between ``reserve`` and ``hold`` its slot is taken in this process only.
 
-    A backtest counts the positions of backtests that run in this process on the same frame: what another run left in the record is
-    not part of its world. A live run counts what the record says.
+    A backtest counts the positions of those that share its ``books``, which are at the same minute: what another run left in the
+    record is not part of its world. A live run counts what the record says.
     """
 
-    def __init__(self, context: RunContext, registry: Registry) -> None:
+    def __init__(self, context: RunContext, registry: Registry, books: Books | None = None) -> None:
         self._context = context
         self._adapter: Any = registry.adapter("risk")
         self._registry = registry
         self._limit = next((risk for risk in list_risks() if risk.name == context.risk_name), None)
         place = context.risk_name, context.exchange_name, context.frame_name
+        self._lock = threading.RLock() if context.backtest else _lock
         with _lock:
-            # Backtests side by side are each at another time: what one holds now says nothing about the minute of the other.
-            self._reserved, self._held = ({}, {}) if context.backtest else _books.setdefault(registry, {}).setdefault(place, ({}, {}))
+            if not context.backtest:
+                books = _live.setdefault(registry, {})
+            self._reserved, self._held = ({} if books is None else books).setdefault(place, ({}, {}))
 
     def reserve(self, position: Position, price: float, when_ms: int) -> tuple[str, int] | None:
         """Take a slot for ``position``, or say why not, and how many are open."""
@@ -120,7 +127,7 @@ class RiskBook:
         if limit is None:
             return None
         wanted = rows.risk_row(self._context, position)
-        with _lock:
+        with self._lock:
             open_now = self._held if self._context.backtest else self._stored_live(when_ms)
             active = [row for other, row in (open_now | self._reserved).items() if other != key]
             note = _refusal(limit, RiskRequest(position=wanted, active=tuple(active), price=price, when_ms=when_ms))
@@ -131,12 +138,12 @@ class RiskBook:
 
     def cancel(self) -> None:
         """Give a reserved slot back."""
-        with _lock:
+        with self._lock:
             self._reserved.pop(self._context.risk_key, None)
 
     def hold(self, position: Position | None) -> None:
         """Be counted with ``position``, or without any; the record says so after ``store``."""
-        with _lock:
+        with self._lock:
             self.cancel()
             if position is None:
                 self._held.pop(self._context.risk_key, None)
@@ -146,7 +153,7 @@ class RiskBook:
     def store(self, position: Position | None, when_ms: int) -> None:
         """Write the slot of ``position``, or that this run has none."""
         key = self._context.risk_key
-        with _lock:
+        with as_it_is(), _record_lock:
             stored = self._read(when_ms)
             others = [pair for pair in stored if pair[0] != key]
             if position is None and len(others) == len(stored):
@@ -161,8 +168,8 @@ class RiskBook:
     def restore(self, mine: Position | None, when_ms: int) -> None:
         """After a restart: remove expired slots that no run needs, and have the one of the restored position, or none."""
         key = self._context.risk_key
-        with _lock:
-            self.hold(mine)
+        self.hold(mine)
+        with as_it_is(), _record_lock:
             stored = self._read(when_ms)
             kept = [pair for pair in stored if pair[0] != key and (pair[1].get("frameName") or not self._abandoned(pair[1], when_ms))]
             if mine is not None:

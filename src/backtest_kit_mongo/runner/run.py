@@ -5,28 +5,26 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from ..adapters import Registry, default_registry
 from ..domains import DOMAINS
-from ..errors import InvalidTypeError, InvalidValueError
-from ..simulation import simulated_time
-from .actions import enlisted
+from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from .background import RunHandle, in_background
 from .candle_import import choose_window
-from .clock import MINUTE_MS, iso_time, schedule_minutes
+from .clock import MINUTE_MS, schedule_minutes
 from .engine import Engine
 from .exchange import find_exchange, list_exchanges
 from .frame import find_frame, list_frames
-from .history import BLOCK, Candle, CandleHistory, current_history
-from .position import VWAP_CANDLES, Costs
+from .history import CandleHistory
+from .position import Costs
+from .replay import Replay, replay
 from .result import BacktestResult, add_up
+from .risk import Books
 from .rows import RunContext, derive_id
-from .running import current_run
-from .strategy import check_name, find_strategy
+from .strategy import Strategy, check_name, find_strategy
 
-__all__ = ["Backtest", "default_exchange_name", "read_costs", "run_backtest"]
+__all__ = ["Backtest", "default_exchange_name", "read_costs", "run_backtest", "run_backtests"]
 
 
 def run_backtest(
@@ -55,56 +53,98 @@ def run_backtest(
     candles gives the same trades, also in a database that holds the records of an earlier one. A strategy that raises, or returns no
     valid signal, ends the run with a StrategyError (BadSignalError), after that was written to Log and Notification.
     """
-    for what, name in (("symbol", symbol), ("exchange_name", exchange_name), ("frame_name", frame_name)):
+    results, failed = run_backtests(
+        [symbol],
+        [strategy_name],
+        exchange_name=exchange_name,
+        frame_name=frame_name,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        fee_percent=fee_percent,
+        slippage_percent=slippage_percent,
+        stake_usd=stake_usd,
+        progress=progress,
+        registry=registry,
+        stop=stop,
+    )
+    if failed:
+        raise failed[0]
+    return results[0]
+
+
+def run_backtests(
+    symbols: Sequence[str],
+    strategy_names: Sequence[str | None] = (None,),
+    *,
+    exchange_name: str = "binance",
+    frame_name: str = "backtest",
+    start_ms: int | None = None,
+    end_ms: int | None = None,
+    fee_percent: float = 0.1,
+    slippage_percent: float = 0.1,
+    stake_usd: float = 100.0,
+    progress: Callable[[int, int], None] | None = None,
+    registry: Registry | None = None,
+    stop: threading.Event | None = None,
+) -> tuple[list[BacktestResult], list[BacktestKitError]]:
+    """``run_backtest`` of every strategy on every symbol, side by side: each minute happens in all of them before the next one.
+
+    So a risk limit counts the positions of all, as it does live, and a candle that several strategies look at is read once. Within a
+    minute the order is that of ``symbols``, and for each that of ``strategy_names``. What a run does and gives is otherwise the same as
+    alone; ``wall_seconds`` is its part of the time. A strategy that raises, or a window with a hole, ends one run: its error is in the
+    second list, and the others go on.
+    """
+    for symbol in symbols:
+        check_name("symbol", symbol)
+    for what, name in (("exchange_name", exchange_name), ("frame_name", frame_name)):
         check_name(what, name)
     registry = default_registry if registry is None else registry
-    strategy = find_strategy(strategy_name)
+    strategies = [find_strategy(name) for name in strategy_names]
     costs = read_costs(fee_percent, slippage_percent, stake_usd)
     wait_minutes = schedule_minutes()
+    pairs = list(dict.fromkeys((symbol, strategy.name) for symbol in symbols for strategy in strategies))
+    if not pairs:
+        raise InvalidValueError("there is nothing to run", hint="name at least one symbol and one strategy")
     begin = time.perf_counter()
-    start, end, unbroken = choose_window(symbol, exchange_name, start_ms, end_ms, registry=registry)
-    if not unbroken:
-        _check_unbroken(registry, symbol, exchange_name, start, end)
-    context = RunContext(
-        symbol=symbol,
-        strategy_name=strategy.name,
-        exchange_name=exchange_name,
-        frame_name=frame_name,
-        risk_name=strategy.risk_name,
-        start_ms=start,
-        end_ms=end,
-        costs=costs,
-    )
-    history = CandleHistory(exchange_name, end, registry)
-    engine = Engine(context, strategy, registry, wait_minutes=wait_minutes)
-    reached = start
-    with simulating(engine, history, start):
-        _discard_later(registry, context, strategy.interval_ms)
-        engine.journal.begin(start)
-        for _, candles, fresh in _blocks(history, symbol, exchange_name, start, end):
-            reached = _replay(engine, candles, fresh, stop)
-            engine.journal.flush()
-            if progress is not None:
-                progress((reached - start) // MINUTE_MS, (end - start) // MINUTE_MS)
-            if stop is not None and stop.is_set():
-                break
-        engine.journal.finished(reached, engine.summary(), "finished" if reached == end else "stopped")
-        engine.journal.flush()
-    return BacktestResult(
-        symbol=symbol,
-        strategy_name=strategy.name,
-        exchange_name=exchange_name,
-        frame_name=frame_name,
-        start_ms=start,
-        end_ms=reached,
-        trades=tuple(engine.trades),
-        open_trade=engine.open_trade(),
-        totals=add_up(engine.trades),
-        minutes=(reached - start) // MINUTE_MS,
-        signals_asked=engine.asked,
-        wall_seconds=time.perf_counter() - begin,
-        stats=registry.stats(),
-    )
+    windows: dict[str, tuple[int, int] | BacktestKitError] = {}
+    for symbol, _ in pairs:
+        if symbol not in windows:
+            windows[symbol] = _window(symbol, exchange_name, start_ms, end_ms, registry)
+    books: Books = {}
+    by_name = {strategy.name: strategy for strategy in strategies}
+
+    def prepare(symbol: str, strategy: Strategy, start: int, end: int) -> Replay:
+        context = RunContext(
+            symbol=symbol,
+            strategy_name=strategy.name,
+            exchange_name=exchange_name,
+            frame_name=frame_name,
+            risk_name=strategy.risk_name,
+            start_ms=start,
+            end_ms=end,
+            costs=costs,
+        )
+        return Replay(Engine(context, strategy, registry, wait_minutes=wait_minutes, books=books))
+
+    runs: dict[tuple[str, str], Replay | BacktestKitError] = {}
+    for symbol, name in pairs:
+        window = windows[symbol]
+        runs[symbol, name] = window if isinstance(window, BacktestKitError) else prepare(symbol, by_name[name], *window)
+    going = [run for run in runs.values() if isinstance(run, Replay)]
+    if going:
+        history = CandleHistory(exchange_name, max(run.end for run in going), registry)
+        replay(going, history, before=lambda engine: _discard_later(registry, engine), progress=progress, stop=stop)
+    wall_seconds = (time.perf_counter() - begin) / len(pairs)
+    results: list[BacktestResult] = []
+    failed: list[BacktestKitError] = []
+    for run in runs.values():
+        if isinstance(run, BacktestKitError):
+            failed.append(run)
+        elif run.failure is not None:
+            failed.append(run.failure)
+        else:
+            results.append(_result(run, wall_seconds, registry))
+    return results, failed
 
 
 class Backtest:
@@ -176,22 +216,41 @@ class Backtest:
         )
 
 
-def _replay(engine: Engine, candles: list[Candle], fresh: int, stop: threading.Event | None) -> int:
-    """Let the last ``fresh`` of ``candles`` happen; those before are there for the price only. The time (ms) that was reached."""
-    step, end = engine.strategy.interval_ms, engine.context.end_ms
-    for index in range(len(candles) - fresh, len(candles)):
-        when = candles[index]["timestamp"] + MINUTE_MS
-        # At the very end nothing could come of a signal any more.
-        ask = when % step == 0 and when < end
-        if ask or not engine.idle:
-            engine.tick(candles, index, when, ask=ask)
-            if stop is not None and stop.is_set():
-                return int(when)
-    return int(candles[-1]["timestamp"]) + MINUTE_MS
+def _window(
+    symbol: str, exchange_name: str, start_ms: int | None, end_ms: int | None, registry: Registry
+) -> tuple[int, int] | InvalidValueError:
+    """The window of a symbol, or why it cannot be replayed."""
+    try:
+        start, end, unbroken = choose_window(symbol, exchange_name, start_ms, end_ms, registry=registry)
+        if not unbroken:  # else an import vouches for it
+            CandleHistory(exchange_name, end, registry).check_unbroken(symbol, start, end)
+    except InvalidValueError as error:
+        return error
+    return start, end
 
 
-def _discard_later(registry: Registry, context: RunContext, step_ms: int) -> None:
+def _result(run: Replay, wall_seconds: float, registry: Registry) -> BacktestResult:
+    engine, context = run.engine, run.engine.context
+    return BacktestResult(
+        symbol=context.symbol,
+        strategy_name=context.strategy_name,
+        exchange_name=context.exchange_name,
+        frame_name=context.frame_name,
+        start_ms=run.start,
+        end_ms=run.reached,
+        trades=tuple(engine.trades),
+        open_trade=engine.open_trade(),
+        totals=add_up(engine.trades),
+        minutes=(run.reached - run.start) // MINUTE_MS,
+        signals_asked=engine.asked,
+        wall_seconds=wall_seconds,
+        stats=registry.stats(),
+    )
+
+
+def _discard_later(registry: Registry, engine: Engine) -> None:
     """Where versions are kept: discard what an earlier run left of this run's own records, so that this one sees what that one saw."""
+    context, step_ms = engine.context, engine.strategy.interval_ms
     own: dict[str, object] = {
         "symbol": context.symbol,
         "strategyName": context.strategy_name,
@@ -210,41 +269,6 @@ def _discard_later(registry: Registry, context: RunContext, step_ms: int) -> Non
                 ids = [derive_id(context, when) for when in range(first, context.end_ms, step_ms)]
             fields = {"signalId": ids}
         registry.discard_versions(name, context.start_ms, **fields)
-
-
-@contextmanager
-def simulating(engine: Engine, history: CandleHistory, start: int) -> Iterator[None]:
-    """Let the code inside the block be that of the run of ``engine``, at the time ``start`` (ms)."""
-    tokens = current_history.set(history), current_run.set(engine.running)
-    try:
-        with simulated_time(start), enlisted(engine):
-            yield
-    finally:
-        current_history.reset(tokens[0])
-        current_run.reset(tokens[1])
-        engine.journal.risk.leave()
-
-
-def _blocks(history: CandleHistory, symbol: str, exchange_name: str, start: int, end: int) -> Iterator[tuple[int, list[Candle], int]]:
-    """``(since, candles, fresh)`` for each block of the window: ``fresh`` new candles, after up to four older ones for the price."""
-    before = (VWAP_CANDLES - 1) * MINUTE_MS
-    for since in range(start, end, BLOCK * MINUTE_MS):
-        until = min(since + BLOCK * MINUTE_MS, end)
-        candles = history.minutes(symbol, since - before, until)
-        fresh = (until - since) // MINUTE_MS
-        if len(candles) < fresh:
-            missing = history.first_missing(symbol, since, until)
-            raise InvalidValueError(
-                f"the 1m candle of {symbol} on {exchange_name} at {iso_time(missing)} is not stored, and a run cannot step over a hole",
-                hint="import candles for the whole window, or choose start_ms and end_ms beside the hole",
-            )
-        yield since, candles, fresh
-
-
-def _check_unbroken(registry: Registry, symbol: str, exchange_name: str, start: int, end: int) -> None:
-    """Read the window once, so that a hole is found before anything is written; only where no import vouches for it."""
-    for _ in _blocks(CandleHistory(exchange_name, end, registry), symbol, exchange_name, start, end):
-        pass
 
 
 def read_costs(fee_percent: float, slippage_percent: float, stake_usd: float) -> Costs:

@@ -53,12 +53,14 @@ class UserCode:
 
     def guarded(self, call: Callable[[], Any], when: int, again: tuple[type[Exception], ...] = PERSISTENCE_ERRORS) -> Any:
         """What ``call`` gives; None if it raises in a live run. Errors of ``again`` go through: the whole minute is tried again."""
-        self._journal.flush()
+        self._journal.flush_when_due()
         try:
             return call()
         except again:
             raise
         except USER_ERRORS as error:  # a strategy that calls sys.exit() has failed as well
+            if self._journal.raised(error):
+                raise
             fatal = self._context.backtest
             failure = error if isinstance(error, BadSignalError) else StrategyError(self._raised(error, when))
             try:
