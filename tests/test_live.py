@@ -530,14 +530,14 @@ def test_two_symbols_strategies_and_exchanges_live_side_by_side():
     add_strategy("two", interval="5m", get_signal=get_signal)
     markets, handles = {}, {}
     contexts = [(s, n, e) for s in ("BTCUSDT", "ETHUSDT") for n in ("one", "two") for e in ("binance", "kraken")]
-    for number, context in enumerate(contexts):
-        market = markets[context] = Market(flat(100)).shape("high", 110.0, 20 + number)
+    for context in contexts:
         symbol, name, exchange = context
+        # Of one symbol and exchange both strategies see the same candles: whoever stores one first.
+        market = markets[context] = Market(flat(100)).shape("high", 110.0, 20 + 2 * (symbol == "ETHUSDT") + (exchange == "kraken"))
         handles[context] = Live.background(
             symbol, strategy_name=name, exchange_name=exchange, clock=lambda market=market: market.now, fetch=market.fetch,
             sleep=lambda seconds, market=market: setattr(market, "minute", min(market.minute + 1, 60)),
         )  # fmt: skip
-    # The candles of one symbol and exchange are shared by both strategies, and the first that is stored stays.
     deadline = time.monotonic() + 60
     while any(market.minute < 60 for market in markets.values()) and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ..adapters import Registry, default_registry
-from ..candles import align, interval_ms
+from ..candles import CandleArray, align, interval_ms, to_dicts
 from ..errors import InvalidTypeError, InvalidValueError, LookAheadError
 from ..simulation import milliseconds, simulated_time
 from .clock import MINUTE_MS, OutsideRunError, current_time_ms, iso_time
@@ -18,11 +18,15 @@ __all__ = ["BLOCK", "Candle", "CandleHistory", "Fill", "current_history", "get_c
 
 Candle = dict[str, Any]
 Load = Callable[[int, int], list[Candle] | None]
+LoadStretch = Callable[[int, int], CandleArray | None]
 Fill = Callable[[str, str, int, int], object]
 """Stores what is missing of (symbol, interval) in ``[since_ms, until_ms)``."""
 
 BLOCK: Final = 1_000
-"""Candles of one read through the contract."""
+"""Candles that are taken at a time."""
+
+STRETCH: Final = 32_000
+"""Candles of one read through the contract where a run goes forward: one long read takes half of the time of many short ones."""
 
 current_history: ContextVar[CandleHistory] = ContextVar("backtest_kit_mongo_candle_history")
 
@@ -199,7 +203,7 @@ class CandleHistory:
         if known is not None:
             return known
         step = interval_ms(interval)
-        stored = _Series(self._load(symbol, interval), step, self._end_ms)
+        stored = self._of_store(symbol, interval)
         if stored.window(until_ms - step, until_ms):
             self._series[symbol, interval] = stored
             return stored
@@ -212,8 +216,21 @@ class CandleHistory:
     def _stored(self, symbol: str, interval: str) -> _Series:
         series = self._series.get((symbol, interval))
         if series is None:
-            series = self._series[symbol, interval] = _Series(self._load(symbol, interval), interval_ms(interval), self._end_ms)
+            series = self._series[symbol, interval] = self._of_store(symbol, interval)
         return series
+
+    def _of_store(self, symbol: str, interval: str) -> _Series:
+        return _Series(self._load(symbol, interval), interval_ms(interval), self._end_ms, self._load_stretch(symbol, interval))
+
+    def _load_stretch(self, symbol: str, interval: str) -> LoadStretch:
+        exchange_name = self._exchange_name
+
+        def load(since: int, count: int) -> CandleArray | None:
+            with simulated_time(None):
+                candles: CandleArray | None = self._candles.read_candles_array(symbol, interval, exchange_name, count, since)
+            return candles
+
+        return load
 
     def _load(self, symbol: str, interval: str) -> Load:
         step = interval_ms(interval)
@@ -265,11 +282,14 @@ class _Series:
     """An unbroken stretch ``[lo, hi)`` of one series, grown in blocks in both directions as it is asked for.
 
     ``load(since, count)`` gives all of ``count`` candles or None, as the Candle contract does. ``ahead`` (ms) is how far it may
-    be read before it is asked for; None: not at all.
+    be read before it is asked for; None: not at all. ``load_stretch`` is for reading far ahead.
     """
 
-    def __init__(self, load: Load, step: int, ahead: int | None) -> None:
+    def __init__(self, load: Load, step: int, ahead: int | None, load_stretch: LoadStretch | None = None) -> None:
         self._load = load
+        self._load_stretch = load_stretch
+        self._stretch: CandleArray | None = None
+        self._stretch_since = 0
         self._step = step
         self._ahead = ahead
         self._rows: list[Candle] = []
@@ -293,7 +313,7 @@ class _Series:
         while self._hi < until:
             needed = min((until - self._hi) // self._step, BLOCK)
             wanted = needed if self._ahead is None else max(needed, min((self._ahead - self._hi) // self._step, BLOCK))
-            rows = self._load(self._hi, wanted)
+            rows = self._from_stretch(wanted) or self._load(self._hi, wanted)
             if rows is None and wanted > needed:
                 # The stored candles end (or have a hole) before the run does: from here on only what is needed is read.
                 self._ahead = None
@@ -308,6 +328,22 @@ class _Series:
             self._lo = self._hi - len(self._rows) * self._step
             self._begins = False
         return True
+
+    def _from_stretch(self, wanted: int) -> list[Candle] | None:
+        """The ``wanted`` candles from ``hi`` on, of a longer stretch that is kept; None if they are to be loaded by themselves."""
+        if self._load_stretch is None or self._ahead is None:
+            return None
+        first = (self._hi - self._stretch_since) // self._step
+        if self._stretch is None or not 0 <= first <= len(self._stretch) - wanted:
+            count = min((self._ahead - self._hi) // self._step, STRETCH)
+            if count <= wanted:
+                return None
+            self._stretch = self._load_stretch(self._hi, count)
+            if self._stretch is None:
+                self._load_stretch = None  # there is a hole, or the end of what is stored, on the way
+                return None
+            self._stretch_since, first = self._hi, 0
+        return to_dicts(self._stretch[first : first + wanted])
 
     def _grow_back(self, since: int) -> None:
         """Load the block before ``lo``; where it has a hole, what lies after the hole."""

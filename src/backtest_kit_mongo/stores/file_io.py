@@ -107,8 +107,8 @@ def read_bytes(path: str) -> bytes:
     return content
 
 
-def make_folder(path: str) -> None:
-    """Make a folder, and those above it, so that they survive a loss of power too."""
+def make_folder(path: str, *, durable: bool = True) -> None:
+    """Make a folder, and those above it; if ``durable`` they survive a loss of power too."""
     missing = []
     while not os.path.isdir(path):
         missing.append(path)
@@ -116,7 +116,8 @@ def make_folder(path: str) -> None:
     for folder in reversed(missing):
         with suppress(FileExistsError):  # another process was faster; were it a file, the next step says so
             os.mkdir(folder)
-        sync_folder(os.path.dirname(folder))
+        if durable:
+            sync_folder(os.path.dirname(folder))
 
 
 def sync_folder(path: str) -> None:

@@ -45,8 +45,9 @@ class _Known(NamedTuple):
 class Places:
     """Paths below one folder. What it remembers can be forgotten at any time."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, durable: bool) -> None:
         self._root = root
+        self._durable = durable
         self.forget()
 
     def forget(self) -> None:
@@ -92,7 +93,7 @@ class Places:
         if layout.joined is not None:
             path = _claimed(layout, layout.joined.values(fields), path)
             note = _identity(path)
-        make_folder(path)
+        make_folder(path, durable=self._durable)
         sweep(path)
         if layout.joined is None or (note is not None and _owner(path, layout.joined) == layout.joined.values(fields)):
             _remember(self._ready, scope, _Known(path, note))

@@ -61,7 +61,7 @@ class FileStore:
         self._history = history
         self._durable = durable
         self._metrics = metrics
-        self._places = Places(str(self.folder))
+        self._places = Places(str(self.folder), durable=durable)
         self._versions = Versions(history)
         self.renew()
         renew_after_fork(self)
