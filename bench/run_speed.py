@@ -3,7 +3,8 @@
     python bench/run_speed.py BTCUSDT.csv.gz [MINUTES]
 
 The file holds 1m klines as Binance has them. The runs take turns, and what is printed are medians. Time in persistence is what the
-calls of the contracts take, measured around them; the difference to the run without persistence is printed beside it.
+calls of the contracts take, measured around them, and what makes candles of an array; the difference to the run without persistence is
+printed beside it. "cold" is a run whose candles this process has not read before.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from backtest_kit_mongo.adapters import Registry
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.runner import add_strategy, get_candles, import_candles, load_strategy_file, read_klines, run_backtest
+from backtest_kit_mongo.runner import add_strategy, get_candles, history, import_candles, load_strategy_file, read_klines, run_backtest
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
@@ -27,16 +28,18 @@ ROUNDS = 5
 
 
 class Timed:
-    """Time spent in the calls of a registry's contracts, outermost calls only."""
+    """Time spent in the calls of the contracts of some registries, outermost calls only."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registries: Iterable[Registry]) -> None:
         self.seconds = 0.0
         self.calls = 0
         self._depth = 0
-        for name, domain in DOMAINS.items():
-            adapter = registry.adapter(name)
-            for method in (*(call.name for call in domain.calls), *(("read_many", "write_many") if domain.keyed else ())):
-                setattr(adapter, method, self._around(getattr(adapter, method)))
+        history.to_dicts = self._around(history.to_dicts)
+        for registry in registries:
+            for name, domain in DOMAINS.items():
+                adapter = registry.adapter(name)
+                for method in (*(call.name for call in domain.calls), *(("read_many", "write_many") if domain.keyed else ())):
+                    setattr(adapter, method, self._around(getattr(adapter, method)))
 
     def _around(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any) -> Any:
@@ -84,14 +87,17 @@ def main(path: str, minutes: int) -> None:
         get_candles(symbol, "1m", 20)
 
     with tempfile.TemporaryDirectory() as folder, registries(Path(folder)) as made:
-        timers = {name: Timed(registry) for name, registry in made.items()}
+        timed = Timed(made.values())
         for registry in made.values():
             import_candles(candles, "BTCUSDT", registry=registry)
         for strategy in ("idle", "looking", "sma_cross"):
-            figures: dict[str, list[tuple[float, float, int, Any]]] = {name: [] for name in made}
+            rivals = {**made, "cold": made["profile"]}
+            figures: dict[str, list[tuple[float, float, int, Any]]] = {name: [] for name in rivals}
             for _ in range(ROUNDS):
-                for name, registry in made.items():
-                    figures[name].append(measure(registry, timers[name], strategy))
+                for name, registry in rivals.items():
+                    if name == "cold":
+                        registry.PersistCandleAdapter.clear()
+                    figures[name].append(measure(registry, timed, strategy))
             base = statistics.median(wall for wall, *_ in figures["off"])
             trades = {len(result.trades) for runs in figures.values() for *_, result in runs}
             print(f"\n{strategy}: {len(candles):,} minutes, {trades} trades")

@@ -48,8 +48,7 @@ class Deferred(msgspec.Struct):
     @property
     def due(self) -> bool:
         """Whether the next tick has something to do."""
-        work = (self.closing, self.opening, self.cancelled, self.activated, self.created)
-        return any(item is not None for item in work)
+        return not (self.closing is self.opening is self.cancelled is self.activated is self.created is None)
 
     def row(self, context: RunContext, mode: Mode) -> Row:
         """The row of the Strategy contract (IStrategyData). ``_mode`` is ours: whose work it is, as the key does not say it."""
