@@ -48,7 +48,9 @@ class Deferred(msgspec.Struct):
     @property
     def due(self) -> bool:
         """Whether the next tick has something to do."""
-        return not (self.closing is self.opening is self.cancelled is self.activated is self.created is None)
+        # Asked in each minute of a backtest, so without a loop.
+        nothing = self.closing is None and self.opening is None and self.cancelled is None and self.activated is None
+        return not (nothing and self.created is None)
 
     def row(self, context: RunContext, mode: Mode) -> Row:
         """The row of the Strategy contract (IStrategyData). ``_mode`` is ours: whose work it is, as the key does not say it."""
