@@ -588,7 +588,11 @@ class Commands(pymongo.monitoring.CommandListener):
 def commands():
     listener = Commands()
     pymongo.monitoring.register(listener)
-    return listener
+    yield listener
+    # There is no public way back, and with a listener no later test of this process would go over the wire lane.
+    for kind in pymongo.monitoring._LISTENERS:
+        if listener in kind:
+            kind.remove(listener)
 
 
 @pytest.mark.parametrize(

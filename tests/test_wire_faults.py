@@ -307,7 +307,7 @@ def test_a_refused_batch_leaves_nothing_under_way(begin, mongod, lane):
         return None
 
     refused = [({"bad": 1}, "k0", "s", "e"), *(({"n": -index}, f"k{index}", "s", "e") for index in range(1, 500))]
-    for _ in range(50):  # on a busy machine a call may find no link, and go through pymongo
+    for _ in range(5):  # on a busy machine a call may find no link, and go through pymongo
         sent.clear()
         mongod.choose = choose
         with pytest.raises(DatabaseError):
@@ -315,7 +315,6 @@ def test_a_refused_batch_leaves_nothing_under_way(begin, mongod, lane):
         mongod.calm()
         if len(sent) > 1 or not lane:
             break
-        time.sleep(0.1)
     if lane:
         assert len(sent) >= 3
         assert sent[2] - sent[1] > 0.5

@@ -158,6 +158,9 @@ class Server:
     def pause(self) -> None:
         """Freeze the server: connections stay open and nothing is answered, until ``resume`` or ``stop``."""
         self._signal(signal.SIGSTOP)
+        if self._process is not None and self._process.returncode is None and hasattr(os, "waitid"):
+            # Its threads stop one after the other, and one of them may answer yet. WNOWAIT: the end of a process is Popen's to see.
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let a paused server go on."""
