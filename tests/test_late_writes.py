@@ -1,7 +1,9 @@
 """A backtest whose writes may be late: nobody in this process sees that, and others not for long."""
 
+import os
 import threading
 import time
+from contextvars import copy_context
 from datetime import UTC, datetime
 
 import pytest
@@ -12,7 +14,7 @@ from backtest_kit_mongo import InvalidValueError, Registry, ServerUnavailableErr
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.runner import add_risk, add_strategy, import_candles, run_backtest, run_backtests
-from backtest_kit_mongo.runner.write_behind import WriteBehind
+from backtest_kit_mongo.runner.write_behind import LateWrites, WriteBehind
 
 LONG = {"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 95.0, "minuteEstimatedTime": 20}
 SLOT = "BTCUSDT", "hand", "binance"
@@ -79,7 +81,8 @@ def test_whoever_reads_finds_what_was_written(read, where):
         if where == "here":
             seen.append(READS[read]())
             return
-        reader = threading.Thread(target=lambda: seen.append(READS[read]()))
+        context = copy_context()
+        reader = threading.Thread(target=lambda: seen.append(context.run(READS[read])))
         reader.start()
         reader.join(30)
 
@@ -168,10 +171,134 @@ def test_what_nobody_reads_is_there_soon(monkeypatch, tmp_path):
         registry.close()
 
 
+def test_other_threads_do_not_write_for_the_run():
+    """Else they would get its errors, and wait for its locks."""
+    seen = []
+
+    def look(event):
+        reader = threading.Thread(target=lambda: seen.append(kit.PersistSignalAdapter.read_signal_data(*SLOT)))
+        reader.start()
+        reader.join(30)
+
+    add_strategy("hand", interval="5m", get_signal=lambda symbol, when: LONG if when in (at(10), at(100)) else None, on_active_ping=look)
+    import_candles(flat(200), "BTCUSDT")
+    run_backtest("BTCUSDT")
+    assert len({row["id"] for row in seen}) == 1  # the first one, which is never late
+
+
+def files(folder):
+    """A registry on files of its own."""
+    registry = Registry()
+    registry.setup(stores=dict.fromkeys(DOMAINS, "file"), CC_DUMP_DIR=folder)
+    return registry
+
+
+def test_a_forked_child_writes_nothing_of_the_run(tmp_path):
+    one, two = files(tmp_path), files(tmp_path)
+    children = []
+
+    def fork(event):
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.read(read, 1)  # until the run is over
+            one.PersistMeasureAdapter.read_measure_data("b", "k")
+            os._exit(0)
+        children.append((child, write))
+
+    add_strategy("hand", interval="5m", get_signal=lambda symbol, when: LONG if when in (at(10), at(100)) else None, on_open=fork)
+    import_candles(flat(200), "BTCUSDT", registry=one)
+    run_backtest("BTCUSDT", registry=one)
+    for child, write in children:
+        os.write(write, b"x")
+        assert os.waitpid(child, 0)[1] == 0
+        os.close(write)
+    assert two.PersistSignalAdapter.read_signal_data(*SLOT) is None
+    assert [row["status"] for row in two.PersistStorageAdapter.read_storage_data(True)] == ["closed", "closed"]
+    for registry in (one, two):
+        registry.close()
+
+
+def test_what_waits_goes_to_the_store_in_which_the_run_was(tmp_path):
+    """A callback that puts Storage on another store: what happened before is in the first one."""
+    one, two = files(tmp_path), files(tmp_path)
+    add_strategy(
+        "hand", interval="5m", get_signal=lambda symbol, when: LONG if when == at(10) else None,
+        on_close=lambda event: one.PersistStorageAdapter.use_memory(),
+    )  # fmt: skip
+    import_candles(flat(200), "BTCUSDT", registry=one)
+    run_backtest("BTCUSDT", registry=one)
+    assert [row["status"] for row in two.PersistStorageAdapter.read_storage_data(True)] == ["closed"]
+    for registry in (one, two):
+        registry.close()
+
+
+def test_domains_with_history_get_every_version():
+    def versions(durability):
+        registry = Registry()
+        registry.setup(stores=dict.fromkeys(DOMAINS, "memory"), history=["risk", "session"], CC_DURABILITY=durability)
+        import_candles(flat(400), "BTCUSDT", registry=registry)
+        trades = run_backtest("BTCUSDT", registry=registry).trades
+        found = []
+        for minute in range(0, 400, 5):
+            with kit.simulated_time(START + minute * MINUTE):
+                risk = registry.PersistRiskAdapter.read_position_data("hand", "binance", START + minute * MINUTE)
+                session = registry.PersistSessionAdapter.read_session_data("hand", "binance", "backtest", "BTCUSDT", True)
+            found.append(([key for key, _ in risk], None if session is None else session["data"]))
+        registry.close()
+        return len(trades), found
+
+    add_strategy("hand", interval="5m", get_signal=lambda symbol, when: LONG)
+    journal, late_ones = versions("journal"), versions("memory")
+    assert late_ones == journal
+    assert journal[0] > 10
+    assert len({str(session) for _, session in journal[1]}) > 10
+
+
+def test_rows_stand_in_the_order_in_which_they_came():
+    """Of runs side by side, however late they are written."""
+    seen = {}
+    for lateness in (3600.0, 0.0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("backtest_kit_mongo.runner.write_behind.LATENESS", lateness)
+            registry = Registry()
+            registry.setup(stores=dict.fromkeys(DOMAINS, "memory"), CC_DURABILITY="memory")
+            for symbol in ("AAA", "BBB"):
+                import_candles(flat(400), symbol, registry=registry)
+            add_strategy(f"hand{lateness}", interval="5m", get_signal=lambda symbol, when: LONG)
+            run_backtests(["AAA", "BBB"], [f"hand{lateness}"], registry=registry)
+            rows = registry.PersistNotificationAdapter.read_notification_data(True, limit=20)
+            seen[lateness] = [(row["type"], row["symbol"], row["timestamp"]) for row in rows]
+            registry.close()
+    first, second = seen.values()
+    assert first == second
+    assert len({symbol for _, symbol, _ in first[:4]}) == 2
+
+
+def test_a_run_beside_a_slow_one_does_not_wait_for_it(monkeypatch, tmp_path):
+    """A position whose end nothing of its own run follows: a minute of the other one writes it."""
+    monkeypatch.setattr("backtest_kit_mongo.runner.write_behind.LATENESS", 0.1)
+    one, two = files(tmp_path), files(tmp_path)
+    seen = []
+
+    @add_strategy("slow", interval="1m")
+    def slow(symbol, when):
+        time.sleep(0.01)
+        seen.append(two.PersistSignalAdapter.read_signal_data(*SLOT) is not None)
+
+    add_strategy("hand", interval="1h", get_signal=lambda symbol, when: LONG if when == at(60) else None)
+    import_candles(flat(119), "BTCUSDT", registry=one)
+    run_backtests(["BTCUSDT"], ["hand", "slow"], registry=one)
+    assert True in seen[60:80]
+    assert seen[-10:] == [False] * 10  # it ended at minute 80, 0.4 seconds ago
+    for registry in (one, two):
+        registry.close()
+
+
 def test_a_registry_without_a_run_has_nothing_to_write_first():
     hand(lambda when: kit.PersistSignalAdapter.read_signal_data(*SLOT) and None)
     run_backtest("BTCUSDT")
-    assert default_registry._late == ()
+    assert default_registry._late == 0
     assert [binding.settle for binding in default_registry.bindings.values()] == [None] * len(DOMAINS)
 
 
@@ -183,7 +310,7 @@ def test_a_run_that_is_cut_off_leaves_nothing_to_write():
     hand(look)
     with pytest.raises(KeyboardInterrupt):
         run_backtest("BTCUSDT")
-    assert default_registry._late == ()
+    assert default_registry._late == 0
 
 
 def broken(monkeypatch, error):
@@ -208,7 +335,7 @@ def test_what_cannot_be_written_is_not_blamed_on_the_strategy(monkeypatch, error
     with pytest.raises(type(error)) as caught:
         run_backtest("BTCUSDT")
     assert caught.value is error
-    assert default_registry._late == ()
+    assert default_registry._late == 0
 
 
 def test_a_strategy_that_catches_that_error_does_not_hide_it(monkeypatch):
@@ -223,6 +350,42 @@ def test_a_strategy_that_catches_that_error_does_not_hide_it(monkeypatch):
     hand(look)
     with pytest.raises(ServerUnavailableError):
         run_backtest("BTCUSDT")
+
+
+def test_a_failed_write_is_not_the_error_of_a_risk_check(monkeypatch):
+    error = ServerUnavailableError("storage: gone")
+
+    def check(request):
+        if request.when_ms >= START + 60 * MINUTE:
+            broken(monkeypatch, error)
+            kit.PersistSignalAdapter.read_signal_data(*SLOT)
+
+    add_risk("all", validate=check)
+    add_strategy("hand", interval="5m", risk_name="all", get_signal=lambda symbol, when: LONG)
+    import_candles(flat(200), "BTCUSDT")
+    with pytest.raises(ServerUnavailableError) as caught:
+        run_backtest("BTCUSDT")
+    assert caught.value is error
+
+
+def test_a_failed_write_is_no_error_of_the_run_beside(monkeypatch):
+    """Whose record it is cannot be said: it ends them all."""
+    error = InvalidValueError("storage: a live record")
+
+    @add_strategy("reader", interval="5m")
+    def reader(symbol, when):
+        if when == at(60):
+            broken(monkeypatch, error)
+            try:
+                kit.PersistMeasureAdapter.read_measure_data("b", "k")
+            except InvalidValueError as first:
+                raise RuntimeError("no measure") from first
+
+    hand()
+    with pytest.raises(InvalidValueError) as caught:
+        run_backtests(["BTCUSDT"], ["reader", "hand"])
+    assert caught.value is error
+    assert default_registry._late == 0
 
 
 def test_a_check_of_a_risk_may_read_while_another_run_writes():
@@ -251,7 +414,7 @@ def test_the_time_that_a_write_waits(monkeypatch):
     monkeypatch.setattr("backtest_kit_mongo.runner.write_behind.LATENESS", 0.2)
     registry = Registry()
     registry.setup(stores=dict.fromkeys(DOMAINS, "memory"))
-    out = WriteBehind(registry, {"state": registry.adapter("state")}, ())
+    out = WriteBehind({"state": registry.adapter("state")}, LateWrites(registry), "run")
     out.put("state", "s", {"id": "s_b", "data": 1, "when": START}, "s", "b", START)
     store = registry.bindings["state"].store
 

@@ -193,7 +193,7 @@ def test_memory_stays_bounded():
     store(MARKET)
     for minute in range(5, 4001):
         history.closed("BTCUSDT", "1m", 5, START + minute * MINUTE)
-    kept = sum(len(series._rows) for series in history._series.values())
+    kept = sum(len(series._rows) for series in history._stored.values())
     assert kept <= 2000 + 5 + 1000
 
 

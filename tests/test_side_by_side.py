@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from hand_market import MINUTE, START, flat, memory  # noqa: F401 - memory is a fixture
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo import InvalidValueError, payloads
+from backtest_kit_mongo import InvalidTypeError, InvalidValueError, payloads
 from backtest_kit_mongo.runner import (
     Session,
     StrategyError,
@@ -23,6 +24,9 @@ from backtest_kit_mongo.runner import (
     synthetic_market,
 )
 from backtest_kit_mongo.runner.clock import current_time_ms
+from backtest_kit_mongo.runner.history import current_history
+from backtest_kit_mongo.runner.running import current_run
+from backtest_kit_mongo.simulation import NOW
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
 SYMBOLS = ["AAA", "BBB", "CCC"]
@@ -218,3 +222,126 @@ def test_candles_that_several_strategies_look_at_are_read_once():
     kit.reset_stats()
     run_backtests(["AAA"], ["one", "two", "three"])
     assert kit.stats()["candle"]["operations"]["read"]["count"] == alone
+
+
+def unset():
+    """Whether nothing of a run is left in this context."""
+    return NOW.get() is None and current_run.get(None) is None and current_history.get(None) is None
+
+
+@pytest.mark.parametrize("faulty", SYMBOLS)
+def test_a_failed_run_leaves_nothing_to_the_others(faulty):
+    """Whichever it is: the others read candles and the time as before, and so does the caller afterwards."""
+
+    @add_strategy("reading", interval="5m")
+    def reading(symbol, when):
+        last = get_candles(symbol, "1m", 1)[0]
+        assert last["timestamp"] + MINUTE == current_time_ms("test") == when.timestamp() * 1000
+        if symbol == faulty and when == at(40):
+            raise KeyError("price")
+
+    flat_markets(*SYMBOLS, minutes=2500)
+    results, failed = run_backtests(SYMBOLS)
+    assert [result.symbol for result in results] == [symbol for symbol in SYMBOLS if symbol != faulty]
+    assert ["KeyError" in str(error) for error in failed] == [True]
+    assert unset()
+
+
+def test_a_run_that_has_failed_is_over():
+    """Long before the end of its window."""
+    asked = []
+
+    @add_strategy("faulty", interval="5m")
+    def faulty(symbol, when):
+        asked.append(when)
+        if when == at(40):
+            raise KeyError("price")
+
+    flat_markets("AAA", minutes=5000)
+    with pytest.raises(StrategyError, match="KeyError"):
+        run_backtest("AAA")
+    assert asked == [at(minute) for minute in range(5, 45, 5)]
+    assert unset()
+    asked.clear()
+    flat_markets("BBB", minutes=5000)
+    assert [len(found) for found in run_backtests(["AAA", "BBB"])] == [0, 2]
+    assert len(asked) == 16
+
+
+def test_a_run_whose_window_has_ended_holds_no_slot():
+    add_risk("all", max_positions=1)
+    add_strategy(
+        "hand", interval="5m", risk_name="all",
+        get_signal=lambda symbol, when: {**LONG, "minuteEstimatedTime": 6000} if when >= at(10) else None,
+    )  # fmt: skip
+    import_candles(flat(61), "AAA")
+    import_candles(flat(2000), "BBB")
+    results, _ = run_backtests(["AAA", "BBB"])
+    assert [result.open_trade.open_timestamp for result in results] == [START + 10 * MINUTE, START + 65 * MINUTE]
+    assert kit.PersistSessionAdapter.read_session_data("hand", "binance", "backtest", "AAA", True)["data"]["status"] == "finished"
+
+
+def test_windows_that_do_not_meet():
+    add_strategy("hand", interval="5m", get_signal=lambda symbol, when: LONG if when.minute == 10 else None)
+    import_candles(flat(200), "AAA")
+    later = flat(200)
+    later["timestamp"] += 5003 * MINUTE
+    import_candles(later, "BBB")
+    together, _ = run_backtests(["AAA", "BBB"])
+    assert [result.trades for result in together] == [run_backtest(symbol).trades for symbol in ("AAA", "BBB")]
+    assert [result.minutes for result in together] == [200, 200]
+
+
+def test_each_run_finds_for_itself_whether_an_interval_is_stored():
+    """The hours from the third on are stored, and are others than the minutes make: who asks before makes them of minutes."""
+    seen = {}
+    for name, first in (("early", 60), ("late", 240)):
+        add_strategy(
+            name, interval="1h",
+            get_signal=lambda symbol, when, name=name, first=first: (when >= at(first)
+            and seen.setdefault(name, []).append(get_candles("AAA", "1h", 1)[0]["close"]))
+            or None,
+        )  # fmt: skip
+    flat_markets("AAA", minutes=600)
+    hours = flat(8, 123.0)
+    hours["timestamp"] = START + np.arange(2, 10) * 60 * MINUTE
+    import_candles(hours, "AAA", "1h")
+    alone = {}
+    for name in ("early", "late"):
+        run_backtest("AAA", name)
+        alone[name] = seen.pop(name)
+    run_backtests(["AAA"], ["early", "late"])
+    assert seen == alone
+    assert set(alone["late"]) == {123.0}
+
+
+@pytest.mark.parametrize("arguments", [("AAA",), (["AAA"], "hand")])
+def test_a_name_is_no_list_of_names(arguments):
+    with pytest.raises(InvalidTypeError, match="must be a list of names"):
+        run_backtests(*arguments)
+
+
+def test_a_class_of_the_users_gives_candles_as_they_are():
+    """Also what only it knows of a candle, over more than one block."""
+    seen = []
+
+    class Candles:
+        """Candles with one more field."""
+
+        def __init__(self, *context):
+            pass
+
+        def read_candles_data(self, limit, since_timestamp, until_timestamp):
+            if since_timestamp < START or since_timestamp + limit * MINUTE > START + 3000 * MINUTE:
+                return None
+            assert limit <= 1000
+            row = {"open": 1.0, "high": 1.0, "low": 1.0, "close": 1.0, "volume": 1.0, "trades": 7}
+            return [{"timestamp": since_timestamp + index * MINUTE, **row} for index in range(limit)]
+
+        def write_candles_data(self, candles):
+            raise AssertionError
+
+    kit.PersistCandleAdapter.use_persist_candle_adapter(Candles)
+    add_strategy("looking", interval="5m", get_signal=lambda symbol, when: seen.append(get_candles(symbol, "1m", 1)[0].get("trades")))
+    run_backtest("AAA", start_ms=START, end_ms=START + 3000 * MINUTE)
+    assert set(seen) == {7}

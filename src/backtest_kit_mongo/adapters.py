@@ -141,6 +141,11 @@ class AdapterBase(Contract):
 
     # --- a custom class ---
 
+    @property
+    def gives_arrays(self) -> bool:
+        """Whether arrays of candles are read as such, and not made of the dicts that a class of the user's gives."""
+        return self._binding.custom is None or _has_own_array(self._binding.custom)
+
     def _instance(self, context: tuple[Any, ...]) -> Any:
         instances = self._binding.instances
         instance = instances.get(context)

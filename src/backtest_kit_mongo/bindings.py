@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,17 @@ from .stores.mongo import MongoStore
 __all__ = ["Binding", "Bindings"]
 
 
+LATE: Final[ContextVar[Callable[[], None] | None]] = ContextVar("backtest_kit_mongo_late_writes", default=None)
+"""Writes what the runs of this context have still to write."""
+
+
+def settle() -> None:
+    """Write what the runs of this context have still to write."""
+    flush = LATE.get()
+    if flush is not None:
+        flush()
+
+
 class Binding:
     """What serves one domain: a store, and in front of it, if somebody asked for it, a class of their own."""
 
@@ -54,10 +66,11 @@ class Binding:
         self.custom: type[Any] | None = None
         self.instances: dict[tuple[Any, ...], Any] = {}
         self.settle: Callable[[], None] | None = None
-        """Writes what is waiting to be written; called before every use of the store."""
+        """Writes what waits to be written; called before every use of the store while there may be something."""
 
     def use(self, store: Store | None, custom: type[Any] | None = None) -> None:
         """Serve the domain from ``store`` (None: the MongoDB of the settings), through ``custom`` if given."""
+        settle()
         self.store, self.custom, self.instances = store, custom, {}
         self.refresh()
 
@@ -95,7 +108,7 @@ class Bindings:
         self._config: Config | None = None  # the same, with the places of embedded servers
         self._mongo: MongoStore | None = None
         self._made: dict[tuple[Kind, str], Store] = {}  # the other stores that the settings ask for
-        self._late: tuple[Callable[[], None], ...] = ()
+        self._late = 0  # how many runs write late
         self.history = NO_HISTORY
         self.look_ahead: LookAhead = "off"
         self.renew()
@@ -135,21 +148,17 @@ class Bindings:
             settle()
         return self.mongo if binding.store is None else binding.store
 
-    def write_late(self, flush: Callable[[], None], *, late: bool) -> None:
-        """Have ``flush`` called before the next use of any contract but that of the candles, until it is ``late`` no more."""
+    def write_late(self, late: bool) -> None:
+        """Begin, or end again, to have written first what waits (``LATE``) before any contract but that of the candles is used."""
         with self._late_guard:
-            others = tuple(other for other in self._late if other != flush)
-            self._late = (*others, flush) if late else others
+            self._late += 1 if late else -1
             for name, binding in self.bindings.items():
                 if name != "candle":  # read in every run, and never written late
-                    binding.settle = self._settle if self._late else None
-
-    def _settle(self) -> None:
-        for flush in self._late:
-            flush()
+                    binding.settle = settle if self._late else None
 
     def configure(self, config: Config) -> None:
         """Take settings; connections of other settings are closed. No server is contacted, but for starting embedded ones."""
+        settle()
         with self._lock:
             if config in (self._given, self._config):
                 if self._servers is None:
@@ -301,15 +310,21 @@ class Bindings:
         return self.config
 
     def get_mongo(self) -> Database[dict[str, Any]]:
-        """The pymongo database that the records are in (its ``client`` is the MongoClient)."""
+        """The pymongo database that the records are in (its ``client`` is the MongoClient).
+
+        In a backtest it is asked for anew before each look: that is when late writes (``runner.write_behind``) are written.
+        """
+        settle()
         return self.mongo.connection.database
 
     def get_redis(self) -> redis.Redis:
         """The redis-py client of the id cache."""
+        settle()
         return self.mongo.redis_ids.client
 
     def close(self) -> None:
         """Close connections and stop embedded servers that this process started; idempotent. A later call needs ``setup()`` again."""
+        settle()
         with self._lock:
             mongo, self._mongo = self._mongo, None
             servers, self._servers = self._servers, None

@@ -277,7 +277,7 @@ def _replay(
             drawn(done, total)
             moved(done, total)
 
-        return run_backtests(
+        results, failed = run_backtests(
             market.symbols,
             names,
             exchange_name=exchange,
@@ -290,6 +290,9 @@ def _replay(
             progress=replayed,
             stop=stop,
         )
+    if failed and len(market.symbols) * len(names) == 1:
+        raise failed[0]
+    return results, failed
 
 
 def _summary(results: Sequence[BacktestResult]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ from .running import Running
 from .strategy import BadSignalError, Strategy
 from .user_code import UserCode
 from .user_requests import UserRequests
+from .write_behind import LateWrites
 
 __all__ = ["Engine"]
 
@@ -72,10 +73,11 @@ class Engine(UserRequests):
         wait_minutes: float = 120,
         clock: Callable[[], int] = lambda: 0,
         books: Books | None = None,
+        late: LateWrites | None = None,
     ) -> None:
         self.context = context
         self.strategy = strategy
-        self.journal = Journal(context, registry, mode, books)
+        self.journal = Journal(context, registry, mode, books, late)
         self._user = UserCode(context, strategy, self.journal)
         self.running = Running(
             registry=registry,

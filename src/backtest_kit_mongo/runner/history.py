@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import datetime
@@ -124,11 +125,18 @@ class CandleHistory:
         self._fill = fill
         self._exchange_name = exchange_name
         self._end_ms = end_ms
-        self._series: dict[tuple[str, str], _Series] = {}
+        self._stored: dict[tuple[str, str], _Series] = {}
+        self._chosen: dict[tuple[str, str], _Series] = {}
+
+    def beside(self) -> CandleHistory:
+        """The history of another run on the same clock: what is read is shared, but not whether an interval is aggregated."""
+        other = copy.copy(self)
+        other._chosen = {}
+        return other
 
     def minutes(self, symbol: str, since_ms: int, until_ms: int) -> list[Candle]:
         """The 1m candles of ``[since_ms, until_ms)``, or only the last of them, back to the first hole. Not to be changed."""
-        return self._stored(symbol, "1m").window(since_ms, until_ms)
+        return self._of_store(symbol, "1m").window(since_ms, until_ms)
 
     def unbroken(self, symbol: str, since_ms: int, until_ms: int, *, before: int = 0) -> list[Candle]:
         """All 1m candles of ``[since_ms, until_ms)``, after up to ``before`` older ones; InvalidValueError, which names the hole."""
@@ -198,29 +206,28 @@ class CandleHistory:
     def _choose(self, symbol: str, interval: str, until_ms: int) -> _Series:
         """The series of an interval: the stored one if its newest candle is there at the first question, else aggregated."""
         if interval == "1m":
-            return self._stored(symbol, interval)
-        known = self._series.get((symbol, interval))
+            return self._of_store(symbol, interval)
+        known = self._chosen.get((symbol, interval))
         if known is not None:
             return known
         step = interval_ms(interval)
         stored = self._of_store(symbol, interval)
         if stored.window(until_ms - step, until_ms):
-            self._series[symbol, interval] = stored
+            self._chosen[symbol, interval] = stored
             return stored
         # Aggregation never looks ahead of what is asked for: it reads minutes that the run keeps in memory anyway.
-        aggregated = _Series(_aggregate(self._stored(symbol, "1m"), step), step, None)
+        aggregated = _Series(_aggregate(self._of_store(symbol, "1m"), step), step, None)
         if aggregated.window(until_ms - step, until_ms):
-            self._series[symbol, interval] = aggregated
+            self._chosen[symbol, interval] = aggregated
         return aggregated
 
-    def _stored(self, symbol: str, interval: str) -> _Series:
-        series = self._series.get((symbol, interval))
-        if series is None:
-            series = self._series[symbol, interval] = self._of_store(symbol, interval)
-        return series
-
     def _of_store(self, symbol: str, interval: str) -> _Series:
-        return _Series(self._load(symbol, interval), interval_ms(interval), self._end_ms, self._load_stretch(symbol, interval))
+        series = self._stored.get((symbol, interval))
+        if series is None:
+            stretch = self._load_stretch(symbol, interval) if self._candles.gives_arrays else None
+            series = _Series(self._load(symbol, interval), interval_ms(interval), self._end_ms, stretch)
+            self._stored[symbol, interval] = series
+        return series
 
     def _load_stretch(self, symbol: str, interval: str) -> LoadStretch:
         exchange_name = self._exchange_name

@@ -15,7 +15,7 @@ from .failure import describe
 from .position import CloseReason, Position, Progress
 from .risk import Books, RiskBook
 from .rows import Row, RunContext, Status
-from .write_behind import WriteBehind, WriteThrough
+from .write_behind import LateWrites, WriteBehind, WriteThrough, late_failure
 
 __all__ = ["BUCKET", "Journal", "TakenOverError"]
 
@@ -33,10 +33,12 @@ BUCKET: Final = "position"
 class Journal:
     """The records of one run. Times are ms (of the simulation, in a backtest), prices those of the market.
 
-    Each is written at once, but in a backtest with CC_DURABILITY "memory" before somebody looks, and soon (see ``WriteBehind``).
+    Each is written at once, or, if there are ``LateWrites``, before code of the run looks, and soon.
     """
 
-    def __init__(self, context: RunContext, registry: Registry, mode: Mode, books: Books | None = None) -> None:
+    def __init__(
+        self, context: RunContext, registry: Registry, mode: Mode, books: Books | None = None, late: LateWrites | None = None
+    ) -> None:
         self._context = context
         self._mode: Mode = mode
         self.run_id = uuid.uuid4().hex
@@ -51,10 +53,7 @@ class Journal:
         }  # fmt: skip
         self._slot = context.symbol, context.strategy_name, context.exchange_name
         self.risk = RiskBook(context, registry, books)
-        config = registry.get_config()
-        # A backtest that is run again after a crash needs no record at every step; who reads them meanwhile is user code.
-        later = context.backtest and config.CC_DURABILITY == "memory"
-        self._out = WriteBehind(registry, self._contract, config.CC_HISTORY) if later else WriteThrough(self._contract)
+        self._out = WriteThrough(self._contract) if late is None else WriteBehind(self._contract, late, self.run_id)
 
     def begin(self, when_ms: int) -> None:
         """Make room for a backtest: end what an earlier run over the same names left open.
@@ -222,7 +221,7 @@ class Journal:
 
     def save(self, error: Exception) -> None:
         """Write what waits when ``error`` ends the run, or add to it that this failed as well."""
-        if self.raised(error):
+        if late_failure(error) is not None:
             return
         try:
             self.flush()
@@ -233,10 +232,6 @@ class Journal:
         """The run is over, or was cut off: be counted no more, and write nothing more."""
         self.risk.leave()
         self._out.forget()
-
-    def raised(self, error: BaseException) -> bool:
-        """Whether an error is one of what had to be written before user code could look, so none of that code."""
-        return error is self._out.failure
 
     def write_risk(self, position: Position | None, when_ms: int) -> None:
         """Hold the slot of ``position``, or none."""

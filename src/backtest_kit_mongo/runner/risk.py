@@ -20,7 +20,7 @@ from .named import Named, calling_place, check_function
 from .position import Position
 from .rows import Row, RunContext
 from .strategy import check_name
-from .write_behind import as_it_is
+from .write_behind import as_it_is, late_failure
 
 __all__ = ["Books", "Risk", "RiskBook", "RiskRequest", "add_risk", "clear_risks", "list_risks", "restore_risks"]
 
@@ -219,6 +219,9 @@ def _refusal(limit: Risk, request: RiskRequest) -> str | None:
     try:
         answer = limit.validate(request)
     except USER_ERRORS as error:  # a check that fails must not let a position through
+        late = late_failure(error)
+        if late is not None:
+            raise late from None
         return f"risk {limit.name!r} raised {describe(error)}"
     if isinstance(answer, str):
         return answer

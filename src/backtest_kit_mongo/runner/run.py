@@ -23,6 +23,7 @@ from .result import BacktestResult, add_up
 from .risk import Books
 from .rows import RunContext, derive_id
 from .strategy import Strategy, check_name, find_strategy
+from .write_behind import LateWrites
 
 __all__ = ["Backtest", "default_exchange_name", "read_costs", "run_backtest", "run_backtests"]
 
@@ -94,6 +95,9 @@ def run_backtests(
     alone; ``wall_seconds`` is its part of the time. A strategy that raises, or a window with a hole, ends one run: its error is in the
     second list, and the others go on.
     """
+    for what, given in (("symbols", symbols), ("strategy_names", strategy_names)):
+        if isinstance(given, str):
+            raise InvalidTypeError(f"{what} must be a list of names, got {given!r}", hint=f"[{given!r}]")
     for symbol in symbols:
         check_name("symbol", symbol)
     for what, name in (("exchange_name", exchange_name), ("frame_name", frame_name)):
@@ -111,7 +115,12 @@ def run_backtests(
         if symbol not in windows:
             windows[symbol] = _window(symbol, exchange_name, start_ms, end_ms, registry)
     books: Books = {}
+    # A backtest that is run again after a crash needs no record at every step.
+    late = LateWrites(registry) if registry.get_config().CC_DURABILITY == "memory" else None
     by_name = {strategy.name: strategy for strategy in strategies}
+
+    valid = [window for window in windows.values() if not isinstance(window, BacktestKitError)]
+    history = CandleHistory(exchange_name, max((end for _, end in valid), default=0), registry)
 
     def prepare(symbol: str, strategy: Strategy, start: int, end: int) -> Replay:
         context = RunContext(
@@ -124,7 +133,8 @@ def run_backtests(
             end_ms=end,
             costs=costs,
         )
-        return Replay(Engine(context, strategy, registry, wait_minutes=wait_minutes, books=books))
+        engine = Engine(context, strategy, registry, wait_minutes=wait_minutes, books=books, late=late)
+        return Replay(engine, history.beside())
 
     runs: dict[tuple[str, str], Replay | BacktestKitError] = {}
     for symbol, name in pairs:
@@ -132,8 +142,7 @@ def run_backtests(
         runs[symbol, name] = window if isinstance(window, BacktestKitError) else prepare(symbol, by_name[name], *window)
     going = [run for run in runs.values() if isinstance(run, Replay)]
     if going:
-        history = CandleHistory(exchange_name, max(run.end for run in going), registry)
-        replay(going, history, before=lambda engine: _discard_later(registry, engine), progress=progress, stop=stop)
+        replay(going, late=late, before=lambda engine: _discard_later(registry, engine), progress=progress, stop=stop)
     wall_seconds = (time.perf_counter() - begin) / len(pairs)
     results: list[BacktestResult] = []
     failed: list[BacktestKitError] = []

@@ -15,6 +15,7 @@ from .journal import Journal
 from .position import Position
 from .rows import RunContext
 from .strategy import BadSignalError, Callback, Event, Strategy, StrategyError
+from .write_behind import late_failure
 
 __all__ = ["PERSISTENCE_ERRORS", "UserCode"]
 
@@ -59,8 +60,9 @@ class UserCode:
         except again:
             raise
         except USER_ERRORS as error:  # a strategy that calls sys.exit() has failed as well
-            if self._journal.raised(error):
-                raise
+            late = late_failure(error)
+            if late is not None:  # not that of the code, which only wanted to read
+                raise late from None
             fatal = self._context.backtest
             failure = error if isinstance(error, BadSignalError) else StrategyError(self._raised(error, when))
             try:
