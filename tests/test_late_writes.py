@@ -131,6 +131,29 @@ def test_a_class_of_the_users_finds_it_too():
     assert all(stored == told for stored, told in seen)
 
 
+def test_what_a_class_of_the_users_keeps_is_written_at_once():
+    """A class of the user's may look, or lock, in ways that nobody else knows."""
+    written = []
+
+    class Kept:
+        """A store of the user's."""
+
+        def __init__(self, *context):
+            pass
+
+        def read_recent_data(self):
+            return None
+
+        def write_recent_data(self, data, when):
+            written.append(when)
+
+    default_registry.PersistRecentAdapter.use_persist_recent_adapter(Kept)
+    seen = []
+    hand(on_open=lambda event: seen.append(len(written)), on_close=lambda event: seen.append(len(written)))
+    run_backtest("BTCUSDT")
+    assert seen == [1, 2]
+
+
 def test_runs_side_by_side_find_what_the_others_wrote():
     found = {}
 
@@ -313,13 +336,13 @@ def test_a_run_that_is_cut_off_leaves_nothing_to_write():
     assert default_registry._late == 0
 
 
-def broken(monkeypatch, error):
-    """Let the Storage contract refuse every write from now on."""
+def broken(monkeypatch, error, name="storage"):
+    """Let a contract refuse every write from now on."""
 
     def refuse(*arguments):
         raise error
 
-    monkeypatch.setattr(default_registry.PersistStorageAdapter, "write_storage_data", refuse, raising=False)
+    monkeypatch.setattr(default_registry.adapter(name), f"write_{name}_data", refuse, raising=False)
 
 
 @pytest.mark.parametrize("error", [ServerUnavailableError("storage: gone"), InvalidValueError("storage: a live record")])
@@ -352,13 +375,14 @@ def test_a_strategy_that_catches_that_error_does_not_hide_it(monkeypatch):
         run_backtest("BTCUSDT")
 
 
-def test_a_failed_write_is_not_the_error_of_a_risk_check(monkeypatch):
+def test_a_failed_write_is_not_the_error_of_a_risk_check():
     error = ServerUnavailableError("storage: gone")
 
     def check(request):
         if request.when_ms >= START + 60 * MINUTE:
-            broken(monkeypatch, error)
-            kit.PersistSignalAdapter.read_signal_data(*SLOT)
+            with pytest.MonkeyPatch.context() as patch:  # for a moment
+                broken(patch, error)
+                kit.PersistSignalAdapter.read_signal_data(*SLOT)
 
     add_risk("all", validate=check)
     add_strategy("hand", interval="5m", risk_name="all", get_signal=lambda symbol, when: LONG)
@@ -386,6 +410,29 @@ def test_a_failed_write_is_no_error_of_the_run_beside(monkeypatch):
         run_backtests(["BTCUSDT"], ["reader", "hand"])
     assert caught.value is error
     assert default_registry._late == 0
+
+
+@pytest.mark.parametrize("name", ["signal", "state", "storage"])
+def test_what_could_not_be_written_is_written_later(name):
+    """The strategy looks while the server is gone for a moment, and does not mind."""
+    error = ServerUnavailableError("storage: gone")
+    missed = []
+
+    def look(when):
+        if when == at(60):
+            with pytest.MonkeyPatch.context() as patch:
+                broken(patch, error, name)
+                with pytest.raises(ServerUnavailableError):
+                    kit.PersistSignalAdapter.read_signal_data(*SLOT)
+            missed.append([row["status"] for row in kit.PersistStorageAdapter.read_storage_data(True)])
+
+    hand(look)
+    run_backtest("BTCUSDT")
+    assert missed == [["closed"]]
+    assert len(list(kit.records("state"))) == 1
+    types = [row["type"] for row in kit.PersistNotificationAdapter.read_notification_data(True)]
+    assert sorted(types) == sorted(set(types))
+    assert {"signal.opened", "signal.closed"} <= set(types)
 
 
 def test_a_check_of_a_risk_may_read_while_another_run_writes():

@@ -94,3 +94,27 @@ def test_a_second_run_sees_what_the_first_saw(settings, tmp_path, stores):
     assert runs[1] == runs[0]
     assert runs[2] == runs[0]
     assert seen[-1][3] is not None
+
+
+def test_a_strategy_finds_at_once_what_its_run_wrote(mongo, monkeypatch):
+    """Though it is written late, and though the id of an older record is known, so that a read goes straight to MongoDB."""
+    monkeypatch.setattr("backtest_kit_mongo.runner.write_behind.LATENESS", 3600.0)
+    slot = "BTCUSDT", "looking", "synthetic"
+    seen = []
+
+    def look(event):
+        if len(seen) % 2:
+            found = kit.get_mongo()["signal-items"].find_one({"strategyName": "looking"})["payload"]
+        else:
+            found = kit.PersistSignalAdapter.read_signal_data(*slot)
+        seen.append((found["id"], event.signal["id"]))
+
+    @add_strategy("looking", interval="5m", on_open=look)
+    def looking(symbol, when):
+        price = get_candles(symbol, "1m", 1)[0]["close"]
+        return {"position": "long", "priceTakeProfit": price * 1.5, "priceStopLoss": price / 1.5, "minuteEstimatedTime": 20}
+
+    import_candles(synthetic_market(7, 300, START), "BTCUSDT", exchange_name="synthetic")
+    run_backtest("BTCUSDT", "looking", exchange_name="synthetic")
+    assert len({told for _, told in seen}) > 5
+    assert all(stored == told for stored, told in seen)

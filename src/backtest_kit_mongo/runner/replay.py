@@ -158,8 +158,6 @@ def replay(
                         run.minute(when)
                         if run.reached == run.end:
                             run.guarded(run.finish)
-                    if late is not None:
-                        late.flush_when_due()
                     if stopped():
                         break
             if late is not None:
