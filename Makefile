@@ -21,14 +21,15 @@ demo: $(READY)
 
 # Everything twice: over the wire lane, and through the drivers alone, but for what asks no MongoDB, what runs both ways by itself, and the
 # runs, which only know the contracts.
-# Two workers, each with servers of its own.
+# Each worker has servers of its own; there are more of them than cores, as tests wait much.
+WORKERS ?= 3
 ONCE := $(wildcard $(addprefix tests/test_,core_*.py files*.py runner*.py facades*.py)) $(addprefix tests/test_,$(addsuffix .py,history_mongo jsonl \
-	lane_connections wire_faults cli cli_runs compose config_files crash engine exchange ccxt file_exchange interrupts live live_faults live_kills market packaging \
-	prometheus readme report restart risk sweep))
+	lane_connections wire_faults cli cli_runs compose config_files crash engine exchange ccxt file_exchange interrupts late_writes live live_faults live_kills \
+	market packaging prometheus readme report restart risk servers side_by_side sweep transfer))
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 -p no:benchmark $(ARGS)
-	CC_WIRE_LANE=0 $(BIN)/python -m pytest -n 2 -p no:benchmark $(addprefix --ignore=,$(ONCE)) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark $(ARGS)
+	CC_WIRE_LANE=0 $(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark $(addprefix --ignore=,$(ONCE)) $(ARGS)
 
 # The rivals are no dependency of the library or of its tests, so they come with the first benchmark.
 $(BENCH_READY): $(READY)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from proxy import LOST, STALL, Proxy, cut
+from pymongo import common
 
 from backtest_kit_mongo.config import load_config
 from backtest_kit_mongo.domains import DOMAINS
@@ -286,6 +287,7 @@ def test_discarding_keeps_the_id_and_the_first_date(make, database):
 def test_whatever_breaks_nothing_acknowledged_is_lost(make, servers, tmp_path, monkeypatch, command, fault):
     """Each write forward or back may fail; earlier versions stay, and a repeat mends it."""
     monkeypatch.setattr(mongo_history, "LIST", 2)
+    monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.01)  # after an error pymongo waits so long before it looks at the server again
     place = str(tmp_path / "mongo.sock")
     reader = make()
     name = reader.connection.database.name
