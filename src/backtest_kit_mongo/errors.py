@@ -92,3 +92,8 @@ class DatabaseError(BacktestKitError, RuntimeError):
 
 class MissingDependencyError(BacktestKitError, ImportError):
     """An optional package is needed; the message says how to install it."""
+
+
+def with_notes(error: BaseException) -> str:
+    """The message of an exception and its notes, a line each."""
+    return "\n  ".join([str(error), *getattr(error, "__notes__", ())])

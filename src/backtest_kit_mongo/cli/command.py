@@ -15,7 +15,7 @@ from rich.logging import RichHandler
 
 from .. import close, setup
 from ..config import Config, load_config
-from ..errors import BacktestKitError, ServerUnavailableError
+from ..errors import BacktestKitError, ServerUnavailableError, with_notes
 from .output import errors, say_error
 
 __all__ = ["Link", "add", "pairs", "unwrapped"]
@@ -179,7 +179,7 @@ def _ending(debug: bool) -> Iterator[None]:
 def _words(error: Exception, debug: bool) -> str:
     if not isinstance(error, BacktestKitError):
         return f"unexpected {type(error).__name__}: {error}" + ("" if debug else "\n  hint: --debug shows where it comes from")
-    text = "\n  ".join([str(error), *getattr(error, "__notes__", ())])
+    text = with_notes(error)
     if isinstance(error, ServerUnavailableError) and error.hint is None and "hint:" not in text:
         text += "\n  hint: `backtest-kit-mongo doctor` says which server answers, and where each was looked for"
     return text

@@ -15,7 +15,7 @@ import typer
 from .. import Report, profile, wait_for_init
 from ..config import Config
 from ..domains import DOMAINS
-from ..errors import BacktestKitError, InvalidValueError
+from ..errors import BacktestKitError, InvalidValueError, with_notes
 from ..prometheus import start_metrics
 from ..registry import default_registry
 from ..runner import BacktestResult, load_strategy_file, run_backtests
@@ -249,7 +249,7 @@ def run(
         else:
             results, failed = run_live(market.symbols, names, exchange, broker, costs, stop)
     for error in failed:
-        say_error(str(error))
+        say_error(with_notes(error))
     if results:
         show_results(results, report, shown=target.trades, costs=costs, live=mode != "backtest")
         target.write(results, report)

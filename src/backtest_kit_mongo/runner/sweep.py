@@ -31,7 +31,7 @@ from .. import PersistMeasureAdapter
 from ..adapters import adapter_of, default_registry
 from ..config import Config
 from ..domains import DOMAINS
-from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
+from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError, with_notes
 from .candle_import import choose_window
 from .failure import describe
 from .parameters import Scalar, check_parameters, given_parameters
@@ -314,7 +314,7 @@ def _run(task: _Task) -> SweepRun:
             note = {"id": task.key, "data": msgspec.to_builtins(run), "removed": False}
             PersistMeasureAdapter.write_measure_data(note, _BUCKET, task.key, task.end_ms)
         except BacktestKitError as error:
-            return task.finished(error="\n  ".join([str(error), *getattr(error, "__notes__", ())]))
+            return task.finished(error=with_notes(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, the other runs go on
             return task.finished(error=f"unexpected {describe(error)}")
         return run
