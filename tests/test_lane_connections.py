@@ -21,6 +21,7 @@ import pymongo.monitoring
 import pytest
 from pymongo.errors import AutoReconnect
 from test_concurrency import run
+from waiting import wait_for
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.errors import BacktestKitError, DatabaseError, NotConfiguredError, ServerUnavailableError
@@ -111,15 +112,6 @@ def stepping(number, stop):
         count += 1
         step(f"t{number}", count)
     assert count > 0
-
-
-def wait_for(condition, seconds=8.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 # --- authentication, TLS, compression, replica set ---

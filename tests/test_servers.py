@@ -22,6 +22,7 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from waiting import wait_for
 
 from backtest_kit_mongo import servers
 from backtest_kit_mongo.embedded import EmbeddedServers, default_data_dir
@@ -51,16 +52,6 @@ def running(pid):
     """True when the process exists and is not merely unreaped."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
     return bool(state.strip()) and not state.startswith("Z")
-
-
-def wait_for(condition, seconds=15.0):
-    """Poll until the condition holds, and say whether it ever did."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def session(pid):
