@@ -20,7 +20,7 @@ demo: $(READY)
 	CC_DUMP_DIR=$(DEMO_DIR)/dump $(BIN)/backtest-kit-mongo run examples/sma_cross.py --backtest --entry --embedded --embedded-dir $(DEMO_DIR) $(if $(CSV),--csv "$(CSV)",--synthetic-days 7 --seed 42)
 
 # Everything twice: over the wire lane, and through the drivers alone, but for what asks no MongoDB, what runs both ways by itself, and the
-# runs, which only know the contracts.
+# runs, which only know the contracts. Files and memory are asked in the first run only (conftest.py).
 # Each worker has servers of its own; there are more of them than cores, as tests wait much.
 WORKERS ?= 3
 ONCE := $(wildcard $(addprefix tests/test_,core_*.py files*.py runner*.py facades*.py)) $(addprefix tests/test_,$(addsuffix .py,history_mongo jsonl \

@@ -6,6 +6,7 @@ No server is ever adopted from a default port: it could be somebody's live book.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,15 @@ def serving(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
     for domain in DOMAINS.values():
         adapter_of(domain).use_mongo()
     kit.reset_stats()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without the wire lane, only what asks a server is worth a second run."""
+    if os.environ.get("CC_WIRE_LANE") != "0":
+        return
+    again = [item for item in items if getattr(item, "callspec", None) is None or item.callspec.params.get("store", "mongo") == "mongo"]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(again)])
+    items[:] = again
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -449,6 +449,31 @@ def test_each_content_is_on_the_disk_before_its_name_and_each_folder_once(store,
     assert [step if step in ("rename", "n") else step[:5] for step in steps] == [".tmp-"] * 3 + ["rename"] * 3 + ["n"]
 
 
+def test_what_need_not_be_on_the_disk_waits_for_no_disk(folder, monkeypatch):
+    """Not for contents, and not for new folders; and what is there already is not written again."""
+    store = FileStore(folder, durable=False)
+    syncs = []
+    monkeypatch.setattr(os, "fsync", syncs.append)
+    file = folder / "state/s/b/b.json"
+    put(store, "state", KEY, {"n": 1})
+    first = file.stat()
+    put(store, "state", KEY, {"n": 1})
+    assert file.stat() == first
+    put(store, "state", KEY, {"n": 2})
+    assert file.stat().st_ino != first.st_ino
+    assert store.read(STATE, [KEY])[0].body == {"n": 2}
+    assert syncs == []
+
+
+def test_what_has_to_be_on_the_disk_is_written_again(store, folder):
+    """Nothing says that what is there has ever got so far."""
+    file = folder / "state/s/b/b.json"
+    put(store, "state", KEY, {"n": 1})
+    first = file.stat()
+    put(store, "state", KEY, {"n": 1})
+    assert file.stat().st_ino != first.st_ino
+
+
 def test_error_in_the_middle_of_a_batch_leaves_no_temporary(store, folder, monkeypatch):
     for name in "abc":
         put(store, "memory", ("s", "n", name), {"n": 0})

@@ -211,7 +211,7 @@ class Pending(NamedTuple):
         """Whether this very content is there already."""
         try:
             return read_bytes(self.path) == self.content
-        except FileNotFoundError:
+        except (FileNotFoundError, NoRegularFile):
             return False
 
 

@@ -129,9 +129,11 @@ class FileStore:
             times = iter([_time(record) for record in records])
             publish(files, lambda temporary, file: self._replace(domain, temporary, file.path, next(times)), durable=self._durable)
         else:
-            # Whole lists are written again for each row that is new: those that stay the same cost a look only.
+            # Whole lists are written again for each row that is new, and backtests again and again: what stays the same costs a look only.
+            # A single record that has to be on the disk is written all the same: the one that is there need not be.
+            look = not (domain.keyed and self._durable)
             last = {file.path: file for file in files}.values()
-            publish([file for file in last if domain.keyed or not file.is_there()], self._rename, durable=self._durable)
+            publish([file for file in last if not (look and file.is_there())], self._rename, durable=self._durable)
 
     def _makes_sense(self, domain: Domain, key: Key, path: str) -> bool:
         """Whether there is a record in a file. Looked at once: whole lists are written again for each row that is new."""
