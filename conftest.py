@@ -98,9 +98,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Without the wire lane, only what asks a server is worth a second run."""
     if os.environ.get("CC_WIRE_LANE") != "0":
         return
-    again = [item for item in items if getattr(item, "callspec", None) is None or item.callspec.params.get("store", "mongo") == "mongo"]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(again)])
-    items[:] = again
+
+    def asks_a_server(item: Any) -> bool:
+        return not hasattr(item, "callspec") or item.callspec.params.get("store", "mongo") == "mongo"
+
+    config.hook.pytest_deselected(items=[item for item in items if not asks_a_server(item)])
+    items[:] = filter(asks_a_server, items)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

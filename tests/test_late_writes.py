@@ -194,6 +194,24 @@ def test_what_nobody_reads_is_there_soon(monkeypatch, tmp_path):
         registry.close()
 
 
+def test_a_run_inside_of_a_run_finds_what_the_outer_one_wrote():
+    """A strategy that tries something out before it decides."""
+    seen = []
+
+    @add_strategy("inner", interval="5m")
+    def inner(symbol, when):
+        seen.append(kit.PersistSignalAdapter.read_signal_data(*SLOT)["id"])
+
+    def look(event):
+        run_backtest("BTCUSDT", "inner", end_ms=START + 10 * MINUTE)
+        assert set(seen) == {event.signal["id"]}
+        seen.clear()
+
+    add_strategy("hand", interval="5m", get_signal=lambda symbol, when: LONG if when in (at(10), at(100)) else None, on_open=look)
+    import_candles(flat(200), "BTCUSDT")
+    assert len(run_backtest("BTCUSDT", "hand").trades) == 2
+
+
 def test_other_threads_do_not_write_for_the_run():
     """Else they would get its errors, and wait for its locks."""
     seen = []
