@@ -19,7 +19,7 @@ from ._core import candles as core
 from .errors import InvalidTypeError, InvalidValueError, MissingDependencyError
 
 __all__ = [
-    "CANDLE_DTYPE", "INTERVAL_MS", "CandleArray", "align", "closed_candles", "interval_ms", "to_arrow", "to_columns", "to_dicts",
+    "CANDLE_DTYPE", "INTERVAL_MS", "CandleArray", "align", "closed_candles", "interval_ms", "matches", "to_arrow", "to_columns", "to_dicts",
     "to_pandas", "to_polars",
 ]  # fmt: skip
 
@@ -134,6 +134,18 @@ def closed_candles(columns: CandleArray, interval: str, now: int | None = None) 
     now = time.time_ns() // 1_000_000 if now is None else now
     open_until = now - interval_ms(interval)
     return columns if (columns["timestamp"] <= open_until).all() else columns[columns["timestamp"] <= open_until]
+
+
+def matches(candles: CandleArray, stored: Iterable[CandleArray]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which of ``candles`` (ascending) are among ``stored`` (batches of the same series), and which of them with the same values."""
+    stamps = candles["timestamp"]
+    present, equal = np.zeros(len(stamps), bool), np.zeros(len(stamps), bool)
+    for batch in stored:
+        places = np.minimum(np.searchsorted(stamps, batch["timestamp"]), len(stamps) - 1)
+        found = stamps[places] == batch["timestamp"]
+        present[places[found]] = True
+        equal[places[found]] = candles[places[found]] == batch[found]
+    return present, equal
 
 
 def to_dicts(columns: CandleArray) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 __all__ = [
     "BacktestKitError",
@@ -29,6 +30,9 @@ class BacktestKitError(Exception):
     """
 
     hint: str | None
+
+    results: Sequence[Any] = ()
+    """What the backtests that this error ended had reached: each a ``BacktestResult`` that is not ``complete``. Else empty."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message if hint is None else f"{message}\n  hint: {hint}")

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from .candles import CandleArray, interval_ms
+from .candles import CandleArray, interval_ms, matches
 from .domains import DOMAINS, Domain
 from .errors import InvalidTypeError, InvalidValueError
 from .stores.base import Key, Record, Store, check_key
@@ -301,13 +301,7 @@ def _in_batches(parts: Iterable[CandleArray]) -> Iterator[CandleArray]:
 def _compare(series: Key, candles: CandleArray, store: Store) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which of ``candles`` (ascending) are in ``store``, and which of them with the same values."""
     stamps = candles["timestamp"]
-    there, equal = np.zeros(len(stamps), bool), np.zeros(len(stamps), bool)
-    for others in store.stored_candles(series, int(stamps[0]), int(stamps[-1]) + interval_ms(series[2])):
-        places = np.minimum(np.searchsorted(stamps, others["timestamp"]), len(stamps) - 1)
-        found = stamps[places] == others["timestamp"]
-        there[places[found]] = True
-        equal[places[found]] = candles[places[found]] == others[found]
-    return there, equal
+    return matches(candles, store.stored_candles(series, int(stamps[0]), int(stamps[-1]) + interval_ms(series[2])))
 
 
 def _extra_candles(source: Store, target: Store) -> Iterator[tuple[list[Key], int]]:

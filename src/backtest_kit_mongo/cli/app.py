@@ -8,7 +8,7 @@ import typer
 
 from .. import __version__
 from .cache import flush_cache
-from .candles import import_file
+from .candles import import_file, remove_series, show_series
 from .command import add, unwrapped
 from .copy import copy
 from .doctor import doctor
@@ -21,7 +21,7 @@ __all__ = ["app"]
 
 # No tracebacks with local variables, which could hold a password; no option to install shell completion in every help text.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-candles = typer.Typer(no_args_is_help=True, help="Candles in the Candle contract: import them from files.")
+candles = typer.Typer(no_args_is_help=True, help="Stored candles: import files, list what is there, remove what is wrong.")
 
 _HELP = """Backtests whose whole state is kept in MongoDB, with Redis as a cache of ids: run them, and look after the two servers.
 
@@ -54,6 +54,8 @@ add(app, "sweep", sweep_parameters)
 add(app, "doctor", doctor)
 add(app, "flush-cache", flush_cache)
 add(candles, "import", import_file)
+add(candles, "list", show_series)
+add(candles, "remove", remove_series)
 app.add_typer(candles, name="candles")
 add(app, "copy", copy)
 add(app, "export", export)

@@ -7,6 +7,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -16,9 +17,10 @@ from rich.logging import RichHandler
 from .. import close, setup
 from ..config import Config, load_config
 from ..errors import BacktestKitError, ServerUnavailableError, with_notes
+from ..simulation import milliseconds
 from .output import errors, say_error
 
-__all__ = ["Link", "add", "pairs", "unwrapped"]
+__all__ = ["Link", "add", "pairs", "parse_time", "unwrapped"]
 
 _PANEL = "Servers"
 
@@ -140,6 +142,17 @@ def pairs(texts: Sequence[str], option: str, form: str) -> dict[str, str]:
             raise typer.BadParameter(f"{text!r} {'is given twice' if name in found else f'is not {form}'}", param_hint=option)
         found[name] = value
     return found
+
+
+def parse_time(text: str) -> int:
+    """A point in time in ms, from ISO text (UTC if it names no zone) or ms."""
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text} is neither a time in ISO format nor whole milliseconds") from None
+    return milliseconds("time", moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def unwrapped(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,23 +10,11 @@ import typer
 from ..addresses import CONFIGURED, FORMS, opened
 from ..domains import DOMAINS
 from ..export import Selection, check_export, export_domain
-from ..simulation import milliseconds
-from .command import Link
+from .command import Link, parse_time
 from .copy import domain_names, settings_for, steps
 from .output import counted, progress, say
 
 __all__ = ["export"]
-
-
-def _time(text: str) -> int:
-    """A point in time in ms, from ISO text (UTC if it names no zone) or ms."""
-    if text.lstrip("-").isdecimal():
-        return int(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text} is neither a time in ISO format nor whole milliseconds") from None
-    return milliseconds("time", moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def export(
@@ -41,10 +28,10 @@ def export(
     since: Annotated[
         int | None,
         typer.Option(
-            parser=_time, metavar="TIME", show_default=False, help="Only from here on: open times of candles, of other domains `when`."
+            parser=parse_time, metavar="TIME", show_default=False, help="Only from here on: open times of candles, of other domains `when`."
         ),
     ] = None,
-    until: Annotated[int | None, typer.Option(parser=_time, metavar="TIME", show_default=False, help="Only before that.")] = None,
+    until: Annotated[int | None, typer.Option(parser=parse_time, metavar="TIME", show_default=False, help="Only before that.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Export a domain to a Parquet or CSV file.

@@ -14,6 +14,7 @@ from ..errors import InvalidValueError
 from ..runner import find_frame, imported_spans, list_exchanges, list_frames, synthetic_market
 from ..runner.clock import MINUTE_MS
 from ..runner.exchange import fetch_missing
+from ..runner.file_exchange import series_of
 from ..runner.frame import moment_ms
 from .candles import read_file, report_text, store_candles
 from .output import counted, progress, time_text
@@ -22,6 +23,8 @@ __all__ = ["Costs", "Market", "Window", "prepare_candles", "prepare_exchange", "
 
 _PANEL: Final = "Candles"
 _DAY_MS: Final = 1440 * MINUTE_MS
+CSV_EXCHANGE: Final = "csv"
+"""The exchange name of candles that `run --csv` imports."""
 _SYNTHETIC_START_MS: Final = 1_677_628_800_000  # 2023-03-01T00:00Z
 
 
@@ -30,7 +33,12 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
 
     symbol: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", show_default="BTCUSDT", help="What is traded. May be repeated.", rich_help_panel=_PANEL),
+        typer.Option(
+            metavar="NAME",
+            show_default="BTCUSDT, or that of the file's name",
+            help="What is traded. May be repeated.",
+            rich_help_panel=_PANEL,
+        ),
     ] = None
     frame: Annotated[
         str | None,
@@ -47,7 +55,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="NAME",
             show_default=False,
-            help="The exchange: one that the file registers, or any that ccxt knows. Default: the only registered one, or else binance.",
+            help="The exchange: one that the file registers, or any that ccxt knows. Default: the only registered one, or else binance; "
+            "for --csv it is the name under which the file's candles are stored, by default csv.",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -62,7 +71,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Binance kline file of 1m candles (CSV, plain or .gz) to import first and to replay; no exchange is asked.",
+            help="Binance kline file of 1m candles (CSV, plain or .gz) to import first and to replay; no exchange is asked. Its name says "
+            "the symbol (BTCUSDT.csv, BTCUSDT-1m.csv.gz), or --symbol does.",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -91,8 +101,17 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def symbols(self) -> list[str]:
-        """What is traded, each once."""
-        return list(dict.fromkeys(self.symbol or ["BTCUSDT"]))
+        """What is traded, each once; that of a file is given, or part of its name."""
+        if self.symbol:
+            return list(dict.fromkeys(self.symbol))
+        if self.csv is None:
+            return ["BTCUSDT"]
+        named = series_of(Path(self.csv))
+        if named is None:
+            raise InvalidValueError(
+                f"whose candles {self.csv} holds is not known", hint="give --symbol NAME, or name the file like BTCUSDT-1m.csv.gz"
+            )
+        return [named[0]]
 
     @property
     def offline(self) -> bool:
@@ -107,6 +126,12 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
             raise typer.BadParameter("a file holds the candles of one symbol; `candles import` imports more files", param_hint="--csv")
         if self.csv is not None and self.exchange_url is not None:
             raise typer.BadParameter("candles of a file need no exchange", param_hint="--exchange-url")
+        if self.csv is not None:
+            named = series_of(Path(self.csv))
+            if named is not None and named[1] not in (None, "1m"):
+                raise InvalidValueError(
+                    f"a run replays 1m candles, and the name of {self.csv} says {named[1]}", hint="`candles import` stores other intervals"
+                )
         if self.csv is not None and not Path(self.csv).is_file():
             raise InvalidValueError(f"the file {self.csv} does not exist" if not Path(self.csv).exists() else f"{self.csv} is not a file")
 
@@ -115,8 +140,25 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         if self.synthetic_days is not None:
             # Made-up candles of other seeds and lengths differ, and a stored candle never changes: each market has its own name.
             return f"synthetic-{self.seed}-{self.synthetic_days}d"
+        if self.csv is not None:  # a file and an exchange never share a series by accident
+            return self.exchange or CSV_EXCHANGE
         registered = list_exchanges()
         return self.exchange or (registered[0].name if len(registered) == 1 else "binance")
+
+    def remarks(self, exchange: str) -> list[str]:
+        """What a user should know about the candles of a file before they are stored under ``exchange``."""
+        if self.csv is None:
+            return []
+        found = []
+        (symbol,), named = self.symbols, series_of(Path(self.csv))
+        if named is not None and named[0] != symbol:
+            found.append(f"the file is named after {named[0]}; its candles are stored as {symbol}, as --symbol says")
+        if self.exchange is None and not imported_spans(symbol, "1m", exchange) and imported_spans(symbol, "1m", "binance"):
+            found.append(
+                f"candles of {symbol} that were imported under the exchange name binance stay there; this file is stored under "
+                f"{exchange!r} (--exchange binance compares it with them, and replays them)"
+            )
+        return found
 
     def text(self, exchange: str, *, live: bool) -> str:
         """What the candles are, for people."""
@@ -225,7 +267,8 @@ def _check_imported(symbol: str, exchange: str) -> None:
     if not spans:
         raise InvalidValueError(
             f"no 1m candles of {symbol} on {exchange} were imported into this database",
-            hint="--frame 2023-03-01:2023-03-21 fetches them, --csv FILE imports and replays them, --synthetic-days 7 makes some up",
+            hint=("--exchange csv replays those that were imported with --csv; " if imported_spans(symbol, "1m", CSV_EXCHANGE) else "")
+            + "--frame 2023-03-01:2023-03-21 fetches them, --csv FILE imports and replays them, --synthetic-days 7 makes some up",
         )
     if len(spans) > 1:
         listed = "; ".join(f"{time_text(since)} to {time_text(until)}" for since, until in spans)

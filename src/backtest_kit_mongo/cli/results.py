@@ -8,17 +8,21 @@ from typing import Any
 
 from ..profiling import Report
 from ..runner import BacktestResult, OpenTrade, Totals, Trade
+from ..runner.report import statistics_of
+from ..runner.report_text import ignored_text, incomplete_text, ratio_text
 from ..runner.result import add_up
 from .market import Costs
 from .output import counted, facts, heading, output, say, table, time_text
 
-__all__ = ["show_results"]
+__all__ = ["show_results", "traffic_text"]
 
 _MINUTES_PER_DAY = 1440
 
 
-def show_results(results: Sequence[BacktestResult], report: Report, *, shown: int, costs: Costs, live: bool) -> None:
-    """The last ``shown`` trades, the totals of each run and of all, and what was read and written of each domain."""
+def show_results(
+    results: Sequence[BacktestResult], report: Report | None, *, shown: int, costs: Costs, live: bool, tables: bool = False
+) -> None:
+    """Print the last ``shown`` trades, the totals of each run and of all, and a line on reads and writes, or (``tables``) all of it."""
     trades = sorted(chain.from_iterable(result.trades for result in results), key=lambda trade: (trade.close_timestamp, trade.id))
     many = len(results) > 1
     if trades and shown:
@@ -27,11 +31,21 @@ def show_results(results: Sequence[BacktestResult], report: Report, *, shown: in
         _show_trades(trades[-shown:], named=many)
     if many:
         heading("Runs")
-        _show_runs(results)
+        _show_runs(results, live=live)
     heading("Totals")
-    facts(_totals(results, add_up(trades), costs, live=live))
-    heading("Domains")
-    say(report.table(output.width))
+    facts(_totals(results, add_up(trades), costs, live=live) | ({} if report is None else {"reads, writes": traffic_text(report)}))
+    if report is not None and tables:
+        heading("Domains")
+        say(report.table(output.width))
+
+
+def traffic_text(report: Report) -> str:
+    """What was read and written, in a line."""
+    rows = report.domains.values()
+    reads, writes = (sum(row[name] for row in rows) for name in ("reads", "writes"))
+    hits = {name: sum(row[f"hits_{name}"] for row in rows) for name in ("process", "redis", "block")}
+    known = f"{hits['process']:,} by ids of this process, {hits['redis']:,} by ids in Redis, {hits['block']:,} from candles in memory"
+    return f"{reads:,} reads ({known}), {writes:,} writes"
 
 
 def _show_trades(trades: Sequence[Trade], *, named: bool) -> None:
@@ -53,7 +67,7 @@ def _show_trades(trades: Sequence[Trade], *, named: bool) -> None:
     table((*names, *columns), rows, left=(*names, "opened (UTC)", "side", "by"))
 
 
-def _show_runs(results: Sequence[BacktestResult]) -> None:
+def _show_runs(results: Sequence[BacktestResult], *, live: bool) -> None:
     rows = [
         (
             result.symbol,
@@ -63,10 +77,14 @@ def _show_runs(results: Sequence[BacktestResult]) -> None:
             _percent(result.totals.pnl_percentage),
             f"{result.totals.max_drawdown_percentage:.3f} %",
             "yes" if result.open_trade is not None else "",
+            "" if result.complete or live else "no",
         )
         for result in results
     ]
-    table(("symbol", "strategy", "trades", "won", "profit", "drawdown", "still open"), rows, left=("symbol", "strategy"))
+    columns = ("symbol", "strategy", "trades", "won", "profit", "drawdown", "still open", "complete")
+    incomplete = not live and any(not result.complete for result in results)
+    keep = len(columns) if incomplete else len(columns) - 1
+    table(columns[:keep], [row[:keep] for row in rows], left=("symbol", "strategy"))
 
 
 def _totals(results: Sequence[BacktestResult], totals: Totals, costs: Costs, *, live: bool) -> dict[str, str]:
@@ -74,6 +92,7 @@ def _totals(results: Sequence[BacktestResult], totals: Totals, costs: Costs, *, 
     if totals.user_closes:
         closed.append(("strategy or user", totals.user_closes))
     minutes, seconds = sum(result.minutes for result in results), sum(result.wall_seconds for result in results)
+    statistics = statistics_of(results)
     start, end = min(result.start_ms for result in results), max(result.end_ms for result in results)
     rows: dict[str, Any] = {
         "trades": f"{totals.trades:,}: {totals.wins:,} won, {totals.losses:,} lost ({totals.win_rate:.1f} % won)",
@@ -81,16 +100,25 @@ def _totals(results: Sequence[BacktestResult], totals: Totals, costs: Costs, *, 
         "profit": f"{_percent(totals.pnl_percentage)} of the stake, after {costs.fee:g} % fee and {costs.slippage:g} % slippage per side",
         "per trade": f"{_percent(totals.average_pnl_percentage)} on average, {_percent(totals.best_pnl_percentage)} at best, "
         f"{_percent(totals.worst_pnl_percentage)} at worst",
+        "profit factor": f"{ratio_text(statistics.profit_factor)}, Sharpe ratio {ratio_text(statistics.sharpe_ratio)} (per trade)",
         "max drawdown": f"{totals.max_drawdown_percentage:.3f} % of the stake",
         "still open": "; ".join(_open_text(result.open_trade) for result in results if result.open_trade is not None) or "nothing",
+        "signals ignored": ignored_text(results),
+        "incomplete": "\n".join(f"{run.strategy_name} on {run.symbol}: {incomplete_text(run)}" for run in results if not run.complete),
         "window": f"{time_text(start)} to {time_text(end)} UTC, {counted(minutes, 'minute')}",
         "took": f"{seconds:.2f} s, {minutes / max(seconds, 1e-9):,.0f} minutes a second; "
         f"strategies were asked {sum(result.signals_asked for result in results):,} times",
     }
+    first = [result.seconds_to_first_trade for result in results if result.seconds_to_first_trade is not None]
+    if first:
+        rows["took"] += f"; the first trade was closed after {min(first):.2f} s"
     if live:
         del rows["took"]  # the clock decides about that
+    if not any(not result.complete for result in results) or live:
+        del rows["incomplete"]
     if not totals.trades:
-        rows = {"trades": "none", **{name: rows[name] for name in ("still open", "window", "took") if name in rows}}
+        kept = ("still open", "signals ignored", "incomplete", "window", "took")
+        rows = {"trades": "none", **{name: rows[name] for name in kept if name in rows}}
     return rows
 
 

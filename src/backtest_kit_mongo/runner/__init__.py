@@ -4,7 +4,8 @@ from ..candles import CANDLE_DTYPE
 from .actions import activate_scheduled, cancel_scheduled, close_pending, create_signal, pause, resume, stop
 from .background import RunHandle
 from .broker import Broker, Fill, Order, OrderFailedError, OrderRejected, add_broker, clear_brokers, find_broker, list_brokers
-from .candle_import import ImportReport, import_candles, imported_spans
+from .candle_import import CandleConflict, CandleConflictError, ImportReport, import_candles, imported_spans
+from .candle_series import CandleSeries, list_candles, remove_candles
 from .ccxt_broker import CcxtBroker
 from .ccxt_exchange import add_ccxt_exchange
 from .clock import OutsideRunError
@@ -30,7 +31,7 @@ from .facades.single_flight import NestedCallError
 from .facades.state import State
 from .file_exchange import add_file_exchange
 from .frame import Frame, add_frame, clear_frames, find_frame, list_frames
-from .history import get_candles, get_raw_candles
+from .history import get_average_price, get_candles, get_raw_candles
 from .journal import TakenOverError
 from .klines import read_klines
 from .live import Live
@@ -63,6 +64,9 @@ __all__ = [
     "BadSignalError",
     "Broker",
     "Callbacks",
+    "CandleConflict",
+    "CandleConflictError",
+    "CandleSeries",
     "CcxtBroker",
     "Event",
     "Exchange",
@@ -123,11 +127,13 @@ __all__ = [
     "find_frame",
     "find_gaps",
     "find_strategy",
+    "get_average_price",
     "get_candles",
     "get_raw_candles",
     "import_candles",
     "imported_spans",
     "list_brokers",
+    "list_candles",
     "list_exchanges",
     "list_frames",
     "list_risks",
@@ -137,6 +143,7 @@ __all__ = [
     "pause",
     "profile_json",
     "read_klines",
+    "remove_candles",
     "result_json",
     "resume",
     "run_backtest",

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
 from ..adapters import Registry
-from ..candles import CandleArray, closed_candles, interval_ms, to_columns
+from ..candles import PRICES, CandleArray, closed_candles, interval_ms, matches, to_columns
 from ..errors import InvalidValueError
 from .clock import check_ms, iso_time
 from .market import Gap, find_gaps
 from .stored_candles import Span, StoredCandles
 
-__all__ = ["ImportReport", "choose_window", "import_candles", "imported_spans"]
+__all__ = ["CandleConflict", "CandleConflictError", "ImportReport", "choose_window", "import_candles", "imported_spans"]
 
-_CHUNK = 5_000
+_CHUNK: Final = 5_000
+_SHOWN_CONFLICTS: Final = 3
 
 
 class ImportReport(msgspec.Struct, frozen=True):
@@ -33,6 +35,56 @@ class ImportReport(msgspec.Struct, frozen=True):
     gaps: tuple[Gap, ...]
 
 
+class CandleConflict(NamedTuple):
+    """A candle that is stored with other values than those to be imported; the prices by name, only those that differ."""
+
+    timestamp: int
+    stored: dict[str, float]
+    given: dict[str, float]
+
+
+class CandleConflictError(InvalidValueError):
+    """Candles are stored with other values than those to be imported; nothing was written. ``conflicts`` are the first of them."""
+
+    conflicts: tuple[CandleConflict, ...] = ()
+
+
+def _check_equal(stored: StoredCandles, candles: CandleArray) -> None:
+    """CandleConflictError if one of ``candles`` (ascending, not empty) is stored with other values."""
+    first, last = int(candles["timestamp"][0]), int(candles["timestamp"][-1])
+    count = 0
+    conflicts: list[CandleConflict] = []
+    for batch in stored.batches(first, last + stored.step):
+        present, equal = matches(batch, [candles])
+        for row in batch[present & ~equal][: _SHOWN_CONFLICTS - len(conflicts)]:
+            conflicts.append(_conflict(row, candles[np.searchsorted(candles["timestamp"], row["timestamp"])]))
+        count += int((present & ~equal).sum())
+    if not count:
+        return
+    lines = [f"{iso_time(conflict.timestamp)}: {_differences(conflict)}" for conflict in conflicts]
+    lines += [f"and {count - len(conflicts):,} more"] if count > len(conflicts) else []
+    symbol, interval, exchange_name = stored.context
+    error = CandleConflictError(
+        f"{count:,} of {len(candles):,} candles of {symbol} {interval} are stored on {exchange_name!r} with other values:\n  "
+        + "\n  ".join(lines),
+        hint="nothing was imported, as a stored candle never changes. Keep these candles under another exchange name (--exchange NAME), or "
+        f"remove the stored ones first: backtest-kit-mongo candles remove {symbol} --interval {interval} --exchange {exchange_name}",
+    )
+    error.conflicts = tuple(conflicts)
+    raise error
+
+
+def _conflict(stored: Any, given: Any) -> CandleConflict:
+    names = [name for name in PRICES if stored[name] != given[name]]
+    return CandleConflict(
+        int(stored["timestamp"]), {name: float(stored[name]) for name in names}, {name: float(given[name]) for name in names}
+    )
+
+
+def _differences(conflict: CandleConflict) -> str:
+    return ", ".join(f"{name} is {value:.10g} stored, {conflict.given[name]:.10g} here" for name, value in conflict.stored.items())
+
+
 def import_candles(
     candles: CandleArray,
     symbol: str,
@@ -44,7 +96,8 @@ def import_candles(
 ) -> ImportReport:
     """Store ``candles`` (an array of CANDLE_DTYPE in order of time) in the Candle contract, and note which spans are there.
 
-    Candles that are stored already stay as they are; unclosed ones are left out. A hole is stored as a hole and named in the
+    A stored candle never changes: one with other values is a CandleConflictError before anything is written, an equal one stays as it
+    is. Unclosed candles are left out. A hole is stored as a hole and named in the
     report. The spans are noted in the Measure contract, so that a later run, in this or another process, finds its window.
     ``progress`` is called with (candles written, all candles).
     """
@@ -58,6 +111,7 @@ def import_candles(
     if not len(closed):
         raise InvalidValueError(f"there is no closed candle to import for {symbol} {interval}")
     stored = StoredCandles(symbol, interval, exchange_name, registry)
+    _check_equal(stored, closed)
     for first in range(0, len(closed), _CHUNK):
         stored.write(closed[first : first + _CHUNK])
         if progress is not None:

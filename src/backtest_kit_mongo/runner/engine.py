@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import math
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +39,7 @@ from .position import (
     VWAP_CANDLES,
     CloseReason,
     Position,
+    SignalPriceError,
     find_entry,
     find_exit,
     note_price,
@@ -51,7 +54,7 @@ from .risk import Books
 from .rows import Row, RunContext, derive_id
 from .running import Running
 from .strategy import BadSignalError, Strategy
-from .user_code import UserCode
+from .user_code import PERSISTENCE_ERRORS, OnError, UserCode
 from .user_requests import UserRequests
 from .write_behind import LateWrites
 
@@ -74,11 +77,12 @@ class Engine(UserRequests):
         clock: Callable[[], int] = lambda: 0,
         books: Books | None = None,
         late: LateWrites | None = None,
+        on_error: OnError = "skip",
     ) -> None:
         self.context = context
         self.strategy = strategy
         self.journal = Journal(context, registry, mode, books, late)
-        self._user = UserCode(context, strategy, self.journal)
+        self._user = UserCode(context, strategy, self.journal, on_error)
         self.running = Running(
             registry=registry,
             symbol=context.symbol,
@@ -90,6 +94,10 @@ class Engine(UserRequests):
         )
         self.trades: list[Trade] = []
         self.asked = 0
+        self.ignored: Counter[str] = Counter()
+        """Signals that did not fit the price, by kind."""
+        self.first_trade: float | None = None
+        """When the first trade was closed, on the clock of time.perf_counter."""
         self.position: Position | None = None
         self.waiting: Position | None = None
         self.deferred = Deferred()
@@ -200,10 +208,16 @@ class Engine(UserRequests):
         def read() -> Any:
             try:
                 return read_signal(raw, price)
+            except SignalPriceError:
+                raise
             except (InvalidTypeError, InvalidValueError) as error:
                 raise BadSignalError(f"{self._user.named(when)} returned no valid signal: {error}") from error
 
-        signal = self._user.guarded(read, when)
+        try:
+            signal = self._user.guarded(read, when, again=(SignalPriceError, *PERSISTENCE_ERRORS))
+        except SignalPriceError as error:
+            self._ignore(error, when)
+            return
         if signal is None:
             return
         waits = signal.price_open is not None
@@ -220,6 +234,14 @@ class Engine(UserRequests):
             self._user.tell("on_schedule", when, self._price, position)
         else:
             self._enter(position, when)
+
+    def _ignore(self, error: SignalPriceError, when: int) -> None:
+        """A signal that does not fit the price is no reason to end a run: the market may have moved on while it was made."""
+        first = error.kind not in self.ignored
+        self.ignored[error.kind] += 1
+        self.journal.ignored(when, error, first=first)
+        if first:
+            log("warning", f"{self._user.named(when)}: signal ignored: {error}")
 
     def _reserve(self, position: Position, when: int) -> bool:
         refusal = self.journal.risk.reserve(position, self._price, when)
@@ -375,6 +397,7 @@ class Engine(UserRequests):
             if alone:
                 self.position = work.pending_id = self.running.signal_id = None
             self._settle()
+            self.first_trade = self.first_trade or time.perf_counter()
             self.trades.append(trade)  # last: where that write fails, all of this is done again
 
     # --- orders ---
@@ -449,6 +472,11 @@ class Engine(UserRequests):
             return
         self._price = held.price_open if math.isnan(self._price) else self._price
         self._user.tell("on_schedule" if held is self.waiting else "on_active", when, self._price, held)
+
+    @property
+    def errors_skipped(self) -> int:
+        """How many errors of the strategy's functions were skipped."""
+        return self._user.skipped
 
     def open_trade(self) -> OpenTrade | None:
         """What is still open, valued at the last price."""

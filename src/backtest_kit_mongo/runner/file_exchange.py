@@ -24,7 +24,17 @@ __all__ = ["add_file_exchange"]
 _NAME: Final = re.compile(rf"(.+?)-({'|'.join(INTERVAL_MS)})(?:-.*)?(?i:\.csv|\.csv\.gz|\.parquet)")
 """``BTCUSDT-1m.csv.gz``, also ``BTCUSDT-1m-2023-03.csv`` as Binance publishes them."""
 
+_TICKER: Final = re.compile(r"(?=[A-Z0-9]*[A-Z])([A-Z0-9]{5,20})(?i:\.csv|\.csv\.gz|\.parquet)")
+"""``BTCUSDT.csv.gz``: capitals and digits alone."""
+
 Series = tuple[str, str]
+
+
+def series_of(file: Path) -> tuple[str, str | None] | None:
+    """The symbol and the interval that a file's name says, the interval None if it says only a symbol; None if it says neither."""
+    if (match := _NAME.fullmatch(file.name)) is not None:
+        return match.group(1), match.group(2)
+    return (match.group(1), None) if (match := _TICKER.fullmatch(file.name)) is not None else None
 
 
 def add_file_exchange(name: str, path: str | PathLike[str], symbol: str | None = None, interval: str | None = None) -> None:

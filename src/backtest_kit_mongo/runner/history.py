@@ -13,9 +13,10 @@ from ..candles import CandleArray, align, interval_ms, to_dicts
 from ..errors import InvalidTypeError, InvalidValueError, LookAheadError
 from ..simulation import milliseconds, simulated_time
 from .clock import MINUTE_MS, OutsideRunError, current_time_ms, iso_time
+from .position import VWAP_CANDLES, vwap
 from .running import current_run
 
-__all__ = ["BLOCK", "Candle", "CandleHistory", "Fill", "current_history", "get_candles", "get_raw_candles"]
+__all__ = ["BLOCK", "Candle", "CandleHistory", "Fill", "current_history", "get_average_price", "get_candles", "get_raw_candles"]
 
 Candle = dict[str, Any]
 Load = Callable[[int, int], list[Candle] | None]
@@ -45,6 +46,21 @@ def get_candles(symbol: str, interval: str, limit: int) -> list[Candle]:
     """
     history, now = _here("get_candles", symbol)
     return [dict(candle) for candle in history.closed(symbol, interval, _check_limit("get_candles", limit), now)]
+
+
+def get_average_price(symbol: str) -> float:
+    """The price of ``symbol`` at the run's simulation time, the one at which a signal without ``priceOpen`` opens.
+
+    It is the volume-weighted mean of the typical prices of the last five closed 1m candles, as ``getAveragePrice`` of backtest-kit. A
+    target and a stop on the right sides of it are valid. InvalidValueError where fewer than five candles are stored.
+    """
+    history, now = _here("get_average_price", symbol)
+    candles = history.closed(symbol, "1m", VWAP_CANDLES, now)
+    if len(candles) < VWAP_CANDLES:
+        raise InvalidValueError(
+            f"get_average_price({symbol!r}) needs {VWAP_CANDLES} closed 1m candles, and {len(candles)} are stored at {iso_time(now)}"
+        )
+    return vwap(candles)
 
 
 def get_raw_candles(

@@ -185,9 +185,16 @@ class Journal:
     def failed(self, when_ms: int, name: str, message: str, *, fatal: bool) -> None:
         """User code has failed; a ``fatal`` failure ends the run."""
         self.log("warn", when_ms, "run.failed" if fatal else "run.error", {"error": name, "message": message})
-        self.notify(rows.error_row(self._context, when_ms, name, message, fatal=fatal))
+        self.notify(rows.error_row(self._context, when_ms, name, message, "error.critical" if fatal else "error.info"))
         if fatal:
             self._write_session(when_ms, status="failed", message=message)
+
+    def ignored(self, when_ms: int, error: BacktestKitError, *, first: bool) -> None:
+        """A signal is not taken; the ``first`` of its kind is logged."""
+        message, name = str(error), type(error).__name__
+        if first:
+            self.log("warn", when_ms, "signal.ignored", {"error": name, "message": message})
+        self.notify(rows.error_row(self._context, when_ms, name, message, "error.validation"))
 
     def finished(self, when_ms: int, session: Row, status: str = "finished") -> None:
         """The window is over, or the run was stopped."""

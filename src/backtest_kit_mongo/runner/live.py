@@ -145,6 +145,8 @@ class Live:
             signals_asked=engine.asked,
             wall_seconds=time.perf_counter() - begin,
             stats=registry.stats(),
+            signals_ignored=dict(engine.ignored),
+            errors_skipped=engine.errors_skipped,
         )
 
     @staticmethod

@@ -6,12 +6,13 @@ import math
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from ..candles import CANDLE_DTYPE, CandleArray, interval_ms
 from ..errors import InvalidTypeError, InvalidValueError
 from .clock import MINUTE_MS, check_ms, iso_time
 
-__all__ = ["Gap", "find_gaps", "synthetic_market"]
+__all__ = ["Gap", "find_gaps", "find_gaps_between", "synthetic_market"]
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -28,8 +29,12 @@ class Gap(msgspec.Struct, frozen=True):
 
 def find_gaps(candles: CandleArray, interval: str = "1m") -> tuple[Gap, ...]:
     """The holes between ordered ``candles`` of ``interval``, first to last."""
+    return find_gaps_between(candles["timestamp"], interval)
+
+
+def find_gaps_between(stamps: npt.NDArray[np.int64], interval: str) -> tuple[Gap, ...]:
+    """The holes between candles of ``interval`` that open at ``stamps`` (ms, ascending), first to last."""
     step = interval_ms(interval)
-    stamps = candles["timestamp"]
     before = np.flatnonzero(np.diff(stamps) != step)
     return tuple(
         Gap(since_ms=int(stamps[i]) + step, until_ms=int(stamps[i + 1]), missing=(int(stamps[i + 1]) - int(stamps[i])) // step - 1)

@@ -21,6 +21,7 @@ __all__ = [
     "Position",
     "Side",
     "Signal",
+    "SignalPriceError",
     "check_signal",
     "find_entry",
     "find_exit",
@@ -41,6 +42,12 @@ LEVELS: Final = tuple(range(10, 101, 10))
 
 _REQUIRED: Final = ("position", "priceTakeProfit", "priceStopLoss", "minuteEstimatedTime")
 _KNOWN: Final = (*_REQUIRED, "priceOpen", "note")
+
+
+class SignalPriceError(InvalidValueError):
+    """A signal is well formed, but its stop and target do not fit the price; ``kind`` says how, in the same words for each case."""
+
+    kind = ""
 
 
 class Costs(msgspec.Struct, frozen=True):
@@ -127,10 +134,23 @@ def read_signal(raw: object, price: float) -> Signal:
     if not ordered:
         names = ("priceStopLoss", what, "priceTakeProfit")
         order = " < ".join(names if side == "long" else reversed(names))
-        raise InvalidValueError(
+        error = SignalPriceError(
             f"a {side} signal needs {order}, got priceStopLoss {stop}, {what} {entry}, priceTakeProfit {target}",
-            hint="the price is the volume-weighted price of the last five closed 1m candles" if limit is None else None,
+            hint="the price is that of get_average_price(symbol): volume-weighted, of the last five closed 1m candles"
+            if limit is None
+            else None,
         )
+        sign = 1 if side == "long" else -1
+        wrong = [
+            f"{name} {'below' if below else 'above'} {what}"
+            for name, right, below in (
+                ("priceStopLoss", (entry - stop) * sign > 0, side == "short"),
+                ("priceTakeProfit", (target - entry) * sign > 0, side == "long"),
+            )
+            if not right
+        ]
+        error.kind = f"{side}, {' and '.join(wrong)}"
+        raise error
     return signal
 
 

@@ -49,8 +49,8 @@ class Replay:
 
     @property
     def done(self) -> int:
-        """How many minutes are dealt with; of a run that has failed, all."""
-        return ((self.end if self.failure else self.reached) - self.start) // MINUTE_MS
+        """How many minutes have been replayed."""
+        return (self.reached - self.start) // MINUTE_MS
 
     def enter(self) -> None:
         """Let what follows be code of this run."""
@@ -95,7 +95,11 @@ class Replay:
             # At the very end nothing could come of a signal any more.
             ask = when % step == 0 and when < end
             if ask or not engine.idle:
-                engine.tick(candles, index, when, ask=ask)
+                try:
+                    engine.tick(candles, index, when, ask=ask)
+                except BaseException:
+                    self.reached = int(candles[index]["timestamp"])  # this minute was not finished
+                    raise
                 if stop is not None and stop.is_set():
                     self.reached = int(when)
                     return
@@ -111,7 +115,8 @@ class Replay:
         if ask or not engine.idle:
             self.enter()
             self.guarded(engine.tick, self._candles, (when - self._first) // MINUTE_MS, when, ask=ask)
-        self.reached = when
+        if self.failure is None:
+            self.reached = when
 
     def finish(self) -> None:
         """Write how it has ended. What is still open counts for no other run any more."""

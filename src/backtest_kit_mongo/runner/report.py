@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from ..candles import library
-from ..errors import InvalidTypeError
+from ..errors import BacktestKitError, InvalidTypeError
 from ..profiling import Report
 from ..whole_file import check_target, replacing
 from .clock import MINUTE_MS
@@ -59,12 +59,14 @@ def statistics_of(results: Results) -> Statistics:
     )
 
 
-def result_json(results: Results) -> bytes:
+def result_json(results: Results, failed: Iterable[BacktestKitError] = ()) -> bytes:
     """``trades``, ``totals`` and ``runs`` of one result, or of several together, as indented JSON.
 
     ``trades`` has every closed trade as ``Trade`` encodes it, in order of closing. ``totals`` has the fields of ``Totals`` and of
-    ``Statistics`` over all of them, ``runs`` for each result its window (ms), its totals, and ``openTrade``. Nothing depends on the
-    wall clock, nor on the order of ``results``: equal runs give equal bytes.
+    ``Statistics`` over all of them, ``runs`` for each result its window (ms), its totals, and ``openTrade``. ``signalsIgnored`` counts
+    signals that did not fit the price: in the totals all, in a run by kind. A run that did not reach the end of its window is not
+    ``complete``, and has the text of its ``error`` (null if it was interrupted). ``failed`` lists the texts of the errors in ``failed``.
+    Nothing depends on the wall clock, nor on the order of ``results``: equal runs give equal bytes.
     """
     runs = ordered(results)
     content = {
@@ -80,11 +82,15 @@ def result_json(results: Results) -> bytes:
                 "endTimestamp": run.end_ms,
                 "minutes": run.minutes,
                 "signalsAsked": run.signals_asked,
+                "signalsIgnored": dict(sorted(run.signals_ignored.items())),
+                "complete": run.complete,
+                "error": run.error,
                 "totals": _totals([run]),
                 "openTrade": run.open_trade,
             }
             for run in runs
         ],
+        "failed": sorted(map(str, failed)),
     }
     return _indented(content)
 
@@ -113,6 +119,7 @@ def profile_json(profile: Report, results: Results = ()) -> bytes:
             "minutes": run.minutes,
             "wall_seconds": round(run.wall_seconds, 6),
             "minutes_per_second": round(run.minutes / max(run.wall_seconds, 1e-9), 3),
+            "seconds_to_first_trade": None if run.seconds_to_first_trade is None else round(run.seconds_to_first_trade, 6),
         }
         for run in ordered(results)
     ]
@@ -172,7 +179,11 @@ def _place(trade: Trade) -> tuple[Any, ...]:
 
 
 def _totals(runs: Sequence[BacktestResult]) -> dict[str, Any]:
-    return {**msgspec.to_builtins(add_up(trades_of(runs))), **msgspec.to_builtins(statistics_of(runs))}
+    counts = {
+        "signalsIgnored": sum(sum(run.signals_ignored.values()) for run in runs),
+        "errorsSkipped": sum(run.errors_skipped for run in runs),
+    }
+    return {**msgspec.to_builtins(add_up(trades_of(runs))), **msgspec.to_builtins(statistics_of(runs)), **counts}
 
 
 def _exposed_ms(run: BacktestResult) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from ..adapters import Registry
 from ..candles import library
+from ..errors import BacktestKitError, with_notes
 from ..profiling import Report
 from ..tables import LEGEND, Table, domain_tables, headline
 from ..whole_file import check_target
@@ -19,7 +20,7 @@ from .clock import MINUTE_MS
 from .report import Results, ordered, statistics_of, trades_of, write_file
 from .report_candles import chart_candles, chart_step
 from .report_charts import compare_chart, run_chart
-from .report_text import length_text, percent_text, price_digits, ratio_text, reason_text, time_text
+from .report_text import ignored_text, incomplete_text, length_text, percent_text, price_digits, ratio_text, reason_text, time_text
 from .result import BacktestResult, OpenTrade, Trade, add_up
 
 __all__ = ["check_html", "html_report", "write_html"]
@@ -44,21 +45,36 @@ def check_html(path: str | os.PathLike[str]) -> Path:
     return check_target(path)
 
 
-def write_html(path: str | os.PathLike[str], results: Results, *, profile: Report | None = None, registry: Registry | None = None) -> None:
+def write_html(
+    path: str | os.PathLike[str],
+    results: Results,
+    *,
+    profile: Report | None = None,
+    registry: Registry | None = None,
+    failed: Iterable[BacktestKitError] = (),
+) -> None:
     """Write ``html_report`` to ``path``, in place of what is there. Raises as ``check_html``, StorageError if it cannot be written."""
     check_html(path)
-    write_file(path, html_report(results, profile=profile, registry=registry).encode())
+    write_file(path, html_report(results, profile=profile, registry=registry, failed=failed).encode())
 
 
-def html_report(results: Results, *, profile: Report | None = None, registry: Registry | None = None) -> str:
+def html_report(
+    results: Results,
+    *,
+    profile: Report | None = None,
+    registry: Registry | None = None,
+    failed: Iterable[BacktestKitError] = (),
+) -> str:
     """One page about one result, or about several: 5 MB, as it holds the library that draws.
 
     For each run (of very many the best) the candles of its window, read through the Candle contract of ``registry`` (the default
     one), with its trades, the sum of the profits and its falls, totals and the last trades. With ``profile`` also what the domains
-    did. Without it, equal runs give equal pages. MissingDependencyError without the extra ``report``.
+    did. Without it, equal runs give equal pages. ``failed`` are the errors of runs that ended early or never began: what those reached
+    (``results`` of the error) is shown only if it is among ``results``, marked as incomplete. MissingDependencyError without the extra ``report``.
     """
     jinja, plotly_js = _libraries()
     runs = ordered(results)
+    errors = list(dict.fromkeys(map(with_notes, failed)))
     best = sorted(range(len(runs)), key=lambda number: -runs[number].totals.pnl_percentage)[:MOST_RUNS]
     shown = sorted(best)
     candles = cache(lambda *window: chart_candles(*window, registry=registry))  # strategies often share a window
@@ -70,7 +86,8 @@ def html_report(results: Results, *, profile: Report | None = None, registry: Re
         lstrip_blocks=True,
     )
     page: str = environment.get_template("report_html.jinja").render(
-        title=_title(runs[0]) if len(runs) == 1 else f"{len(runs):,} runs",
+        title=(_title(runs[0]) if len(runs) == 1 else f"{len(runs):,} runs") + (f", {len(errors):,} failed" if errors else ""),
+        errors=errors,
         plotly_js=plotly_js(),
         together=_together(runs, shown) if len(runs) > 1 else None,
         runs=[(number, _run(runs[number], candles)) for number in shown],
@@ -122,6 +139,7 @@ def _run(run: BacktestResult, candles: Any) -> Mapping[str, Any]:
     frame = f", frame {run.frame_name}" if run.frame_name else ""
     return {
         "title": _title(run),
+        "incomplete": incomplete_text(run),
         "about": f"{run.exchange_name}{frame}, {time_text(run.start_ms)} to {time_text(run.end_ms)} UTC, {run.minutes:,} minutes",
         "summary": f"{run.totals.trades:,} trades, {percent_text(run.totals.pnl_percentage)}",
         "facts": _facts([run]),
@@ -163,7 +181,8 @@ def _facts(runs: Sequence[BacktestResult]) -> list[tuple[str, str, str]]:
             ("Closed by", "; ".join(f"{reason_text(reason)} {count:,}" for reason, count in sorted(reasons.items())), ""),
         ]
     exposure = ("Exposure", f"{statistics.exposure_percentage:.1f} %", "share of the time with an open position")
-    return [*facts, exposure, ("Still open", _still_open(left), "valued at the last price")]
+    ignored = ("Signals ignored", ignored_text(runs), "their stop and target did not fit the price")
+    return [*facts, exposure, *([ignored] if ignored[1] != "none" else []), ("Still open", _still_open(left), "valued at the last price")]
 
 
 def _still_open(trades: Sequence[OpenTrade]) -> str:

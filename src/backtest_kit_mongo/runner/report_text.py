@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
 from .clock import MINUTE_MS, as_datetime
+from .result import BacktestResult
 
-__all__ = ["length_text", "percent_text", "price_digits", "ratio_text", "reason_text", "time_text"]
+__all__ = ["ignored_text", "incomplete_text", "length_text", "percent_text", "price_digits", "ratio_text", "reason_text", "time_text"]
 
 
 def percent_text(percent: float) -> str:
@@ -32,6 +35,25 @@ def reason_text(reason: str) -> str:
 def time_text(ms: int) -> str:
     """A time in ms as ``2023-03-01 00:05`` (UTC)."""
     return f"{as_datetime(ms):%Y-%m-%d %H:%M}"
+
+
+def ignored_text(runs: Sequence[BacktestResult]) -> str:
+    """Which signals of ``runs`` were ignored, and how many errors were skipped: ``3: 2 long, priceTakeProfit below price; 1 short, ...``."""
+    kinds: Counter[str] = Counter()
+    for run in runs:
+        kinds.update(run.signals_ignored)
+    listed = "; ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+    skipped = sum(run.errors_skipped for run in runs)
+    parts = [f"{kinds.total():,}: {listed}"] if listed else []
+    parts += [f"{skipped:,} error{'' if skipped == 1 else 's'} of the strategy skipped"] if skipped else []
+    return "; ".join(parts) or "none"
+
+
+def incomplete_text(run: BacktestResult) -> str:
+    """Why a run is incomplete; empty for a complete one."""
+    if run.complete:
+        return ""
+    return f"Incomplete, it ended at {time_text(run.end_ms)} UTC: {run.error or 'it was interrupted'}"
 
 
 def length_text(ms: float) -> str:

@@ -66,6 +66,11 @@ class Totals(msgspec.Struct, frozen=True, rename="camel"):
 class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
     """The outcome of a backtest, or of what a live run has done since it was started.
 
+    ``complete`` is False for a backtest that did not reach the end of its window; ``end_ms`` is then how far it came, and ``error`` the
+    text of the error that ended it (None: it was interrupted). ``signals_ignored`` counts by kind the signals whose stop and target did
+    not fit the price; ``errors_skipped`` the errors of the strategy's functions that did not end the run. ``seconds_to_first_trade`` is
+    the wall-clock time from the start of the run to its first closed trade.
+
     ``trades``, ``totals`` and ``open_trade`` are the same in every run over the same candles and settings. ``minutes`` counts the
     replayed 1m candles of ``[start_ms, end_ms)`` (ms), ``signals_asked`` how often the strategy was asked. ``wall_seconds`` is
     how long that took, and ``stats`` is ``backtest_kit_mongo.stats()`` at the end: per domain, counted since the process began or
@@ -85,6 +90,11 @@ class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
     signals_asked: int
     wall_seconds: float
     stats: dict[str, Any]
+    signals_ignored: dict[str, int] = {}
+    errors_skipped: int = 0
+    complete: bool = True
+    error: str | None = None
+    seconds_to_first_trade: float | None = None
 
 
 def add_up(trades: Sequence[Trade]) -> Totals:

@@ -19,6 +19,7 @@ __all__ = ["Row", "RunContext", "derive_id", "position_of"]
 
 Row = dict[str, Any]
 Status = Literal["opened", "scheduled", "closed", "cancelled"]
+ErrorKind = Literal["error.critical", "error.info", "error.validation"]
 
 _NAMESPACE: Final = uuid.UUID("6a1b0f6e-4c58-5d0e-9f6f-6d3b8f0c2a11")
 
@@ -234,9 +235,8 @@ def pause_row(context: RunContext, when_ms: int, paused: bool) -> Row:
     }
 
 
-def error_row(context: RunContext, when_ms: int, name: str, message: str, *, fatal: bool = True) -> Row:
-    """The notification of an error; a ``fatal`` one ends the run."""
-    kind = "error.critical" if fatal else "error.info"
+def error_row(context: RunContext, when_ms: int, name: str, message: str, kind: ErrorKind) -> Row:
+    """The notification of an error: one that ends the run is critical; validation is that of a signal."""
     return {
         "type": kind,
         "id": derive_id(context, when_ms, kind, message),

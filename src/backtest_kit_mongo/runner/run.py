@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 from ..adapters import Registry, default_registry
 from ..domains import DOMAINS
@@ -23,6 +24,7 @@ from .result import BacktestResult, add_up
 from .risk import Books
 from .rows import RunContext, derive_id
 from .strategy import Strategy, check_name, find_strategy
+from .user_code import OnError
 from .write_behind import LateWrites
 
 __all__ = ["Backtest", "default_exchange_name", "read_costs", "run_backtest", "run_backtests"]
@@ -42,6 +44,7 @@ def run_backtest(
     progress: Callable[[int, int], None] | None = None,
     registry: Registry | None = None,
     stop: threading.Event | None = None,
+    on_error: OnError = "stop",
 ) -> BacktestResult:
     """Replay the stored 1m candles of ``[start_ms, end_ms)`` (ms, whole minutes) through a registered strategy.
 
@@ -51,8 +54,10 @@ def run_backtest(
     ``stop`` is set, the run ends after the minute that it is in, with what there is up to then.
 
     Everything that happens is written through the contracts of ``registry`` before the run acts on it. The same run over the same
-    candles gives the same trades, also in a database that holds the records of an earlier one. A strategy that raises, or returns no
-    valid signal, ends the run with a StrategyError (BadSignalError), after that was written to Log and Notification.
+    candles gives the same trades, also in a database that holds the records of an earlier one. A signal whose stop and target do not
+    fit the price is ignored and counted. A strategy that raises, or returns what is not a signal, ends the run with a StrategyError
+    (BadSignalError), which holds what the run had reached as ``results``; with ``on_error="skip"`` the run goes on with the next minute.
+    Either is written to Log and Notification first.
     """
     results, failed = run_backtests(
         [symbol],
@@ -67,6 +72,7 @@ def run_backtest(
         progress=progress,
         registry=registry,
         stop=stop,
+        on_error=on_error,
     )
     if failed:
         raise failed[0]
@@ -87,14 +93,17 @@ def run_backtests(
     progress: Callable[[int, int], None] | None = None,
     registry: Registry | None = None,
     stop: threading.Event | None = None,
+    on_error: OnError = "stop",
 ) -> tuple[list[BacktestResult], list[BacktestKitError]]:
     """``run_backtest`` of every strategy on every symbol, side by side: each minute happens in all of them before the next one.
 
     So a risk limit counts the positions of all, as it does live, and a candle that several strategies look at is read once. Within a
     minute the order is that of ``symbols``, and for each that of ``strategy_names``. What a run does and gives is otherwise the same as
     alone; ``wall_seconds`` is its part of the time. A strategy that raises, or a window with a hole, ends one run: its error is in the
-    second list, and the others go on.
+    second list, which holds what the run had reached as ``results``, and the others go on.
     """
+    if on_error not in get_args(OnError):
+        raise InvalidValueError(f"on_error is {on_error!r}; it must be 'stop' or 'skip'")
     for what, given in (("symbols", symbols), ("strategy_names", strategy_names)):
         if isinstance(given, str):
             raise InvalidTypeError(f"{what} must be a list of names, got {given!r}", hint=f"[{given!r}]")
@@ -133,7 +142,7 @@ def run_backtests(
             end_ms=end,
             costs=costs,
         )
-        engine = Engine(context, strategy, registry, wait_minutes=wait_minutes, books=books, late=late)
+        engine = Engine(context, strategy, registry, wait_minutes=wait_minutes, books=books, late=late, on_error=on_error)
         return Replay(engine, history.beside())
 
     runs: dict[tuple[str, str], Replay | BacktestKitError] = {}
@@ -142,17 +151,21 @@ def run_backtests(
         runs[symbol, name] = window if isinstance(window, BacktestKitError) else prepare(symbol, by_name[name], *window)
     going = [run for run in runs.values() if isinstance(run, Replay)]
     if going:
-        replay(going, late=late, before=lambda engine: _discard_later(registry, engine), progress=progress, stop=stop)
-    wall_seconds = (time.perf_counter() - begin) / len(pairs)
+        try:
+            replay(going, late=late, before=lambda engine: _discard_later(registry, engine), progress=progress, stop=stop)
+        except BacktestKitError as error:  # a server that is gone, say: what was reached is still worth looking at
+            error.results = tuple(_result(run, begin, len(pairs), registry, run.failure or error) for run in going)
+            raise
     results: list[BacktestResult] = []
     failed: list[BacktestKitError] = []
     for run in runs.values():
         if isinstance(run, BacktestKitError):
             failed.append(run)
         elif run.failure is not None:
+            run.failure.results = (_result(run, begin, len(pairs), registry, run.failure),)
             failed.append(run.failure)
         else:
-            results.append(_result(run, wall_seconds, registry))
+            results.append(_result(run, begin, len(pairs), registry))
     return results, failed
 
 
@@ -172,6 +185,7 @@ class Backtest:
         progress: Callable[[int, int], None] | None = None,
         registry: Registry | None = None,
         stop: threading.Event | None = None,
+        on_error: OnError = "stop",
     ) -> BacktestResult:
         """``run_backtest`` over the window of a registered frame.
 
@@ -192,6 +206,7 @@ class Backtest:
             progress=progress,
             registry=registry,
             stop=stop,
+            on_error=on_error,
         )
 
     @staticmethod
@@ -206,6 +221,7 @@ class Backtest:
         stake_usd: float = 100.0,
         progress: Callable[[int, int], None] | None = None,
         registry: Registry | None = None,
+        on_error: OnError = "stop",
     ) -> RunHandle:
         """``run`` in a thread of its own. Runs in the background do not stop each other: an error is that of ``result()``."""
         return in_background(
@@ -221,6 +237,7 @@ class Backtest:
                 progress=progress,
                 registry=registry,
                 stop=stop,
+                on_error=on_error,
             ),
         )
 
@@ -238,7 +255,8 @@ def _window(
     return start, end
 
 
-def _result(run: Replay, wall_seconds: float, registry: Registry) -> BacktestResult:
+def _result(run: Replay, begin: float, shares: int, registry: Registry, error: BacktestKitError | None = None) -> BacktestResult:
+    """The result of a run that began at ``begin`` (perf_counter) with ``shares`` runs on its clock; ``error`` is what ended it early."""
     engine, context = run.engine, run.engine.context
     return BacktestResult(
         symbol=context.symbol,
@@ -252,8 +270,13 @@ def _result(run: Replay, wall_seconds: float, registry: Registry) -> BacktestRes
         totals=add_up(engine.trades),
         minutes=(run.reached - run.start) // MINUTE_MS,
         signals_asked=engine.asked,
-        wall_seconds=wall_seconds,
+        wall_seconds=(time.perf_counter() - begin) / shares,
         stats=registry.stats(),
+        signals_ignored=dict(engine.ignored),
+        errors_skipped=engine.errors_skipped,
+        complete=error is None and run.reached == run.end,
+        error=None if error is None else str(error),
+        seconds_to_first_trade=None if engine.first_trade is None else engine.first_trade - begin,
     )
 
 

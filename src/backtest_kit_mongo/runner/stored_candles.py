@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise, zip_longest
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..adapters import Registry, default_registry
 from ..candles import CandleArray, interval_ms
 from ..domains import DOMAINS
+from ..errors import InvalidValueError
 from ..simulation import simulated_time
 
 __all__ = ["Span", "StoredCandles", "joined", "runs"]
@@ -30,7 +31,7 @@ class StoredCandles:
 
     def __init__(self, symbol: str, interval: str, exchange_name: str, registry: Registry | None = None) -> None:
         self._registry = default_registry if registry is None else registry
-        self._context = symbol, interval, exchange_name
+        self.context = symbol, interval, exchange_name
         self.step = interval_ms(interval)
         # JSON, because names may hold any separator.
         self._bucket = f"candle_imports {msgspec.json.encode([exchange_name, symbol, interval]).decode()}"
@@ -45,12 +46,12 @@ class StoredCandles:
 
     def write(self, candles: CandleArray) -> None:
         """Store candles that have closed and are not there yet."""
-        self._candles.write_candles_data(candles, *self._context)
+        self._candles.write_candles_data(candles, *self.context)
 
     def all_there(self, since: int, until: int) -> bool:
         """Whether every candle of ``[since, until)`` is stored."""
         with simulated_time(None):
-            return self._candles.read_candles_array(*self._context, (until - since) // self.step, since) is not None
+            return self._candles.read_candles_array(*self.context, (until - since) // self.step, since) is not None
 
     def missing(self, since: int, until: int) -> npt.NDArray[np.int64]:
         """The open times of the candles of ``[since, until)`` that are not stored, ascending."""
@@ -58,7 +59,7 @@ class StoredCandles:
         if self.all_there(since, until):
             return wanted[:0]
         if self._registry.bindings["candle"].custom is None:
-            symbol, interval, exchange_name = self._context
+            symbol, interval, exchange_name = self.context
             batches = self._registry.store(_CANDLE).stored_candles((exchange_name, symbol, interval), since, until)
             there = np.concatenate([wanted[:0], *(batch["timestamp"] for batch in batches)])
             return np.setdiff1d(wanted, there, assume_unique=True)
@@ -66,6 +67,35 @@ class StoredCandles:
             return wanted
         middle = int(wanted[len(wanted) // 2])
         return np.concatenate([self.missing(since, middle), self.missing(middle, until)])
+
+    def batches(self, since: int, until: int) -> Iterator[CandleArray]:
+        """The stored candles of ``[since, until)`` in batches, ascending, without the holes."""
+        if self._registry.bindings["candle"].custom is None:
+            symbol, interval, exchange_name = self.context
+            yield from self._registry.store(_CANDLE).stored_candles((exchange_name, symbol, interval), since, until)
+            return
+        count = (until - since) // self.step
+        with simulated_time(None):  # a class of the user's answers with a whole window or with nothing
+            candles = self._candles.read_candles_array(*self.context, count, since)
+        if candles is not None:
+            yield candles
+        elif count > 1:
+            middle = since + count // 2 * self.step
+            yield from self.batches(since, middle)
+            yield from self.batches(middle, until)
+
+    def remove(self, since: int, until: int) -> int:
+        """Delete the candles of ``[since, until)``, and the notes that they are stored; how many there were."""
+        if self._registry.bindings["candle"].custom is not None:
+            raise InvalidValueError("a class of your own serves the Candle contract; remove candles where it keeps them")
+        symbol, interval, exchange_name = self.context
+        rests: list[Span] = []
+        for start, end in self._noted():  # the notes first: one without its candles would promise a window that is not there
+            if start < until and since < end:
+                self._notes.remove_measure_data(self._bucket, f"{start}:{end}")
+                rests += [span for span in ((start, min(since, end)), (max(until, start), end)) if span[0] < span[1]]
+        self._write_notes(rests)
+        return self._registry.store(_CANDLE).remove_candles((exchange_name, symbol, interval), since, until)
 
     def spans(self) -> list[Span]:
         """The noted spans, and what follows each of them without a hole, in order of time."""
@@ -88,9 +118,12 @@ class StoredCandles:
             last = max(end for start, end in noted if around[0] <= start and end <= around[1])
             if around[1] - last >= _BLOCK * self.step:
                 fresh.append((last, around[1]))
-        symbol, interval, exchange_name = self._context
+        self._write_notes(fresh)
+
+    def _write_notes(self, spans: Iterable[Span]) -> None:
+        symbol, interval, exchange_name = self.context
         notes = []
-        for since, until in dict.fromkeys(fresh):
+        for since, until in dict.fromkeys(spans):
             key = f"{since}:{until}"
             data = {"symbol": symbol, "interval": interval, "exchangeName": exchange_name, "since": since, "until": until}
             notes.append(({"id": key, "data": data, "removed": False}, self._bucket, key, until))

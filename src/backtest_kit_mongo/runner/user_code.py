@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ..errors import BacktestKitError, DatabaseError, ServerUnavailableError, StorageError
 from ..logs import log
@@ -17,17 +17,23 @@ from .rows import RunContext
 from .strategy import BadSignalError, Callback, Event, Strategy, StrategyError
 from .write_behind import late_failure
 
-__all__ = ["PERSISTENCE_ERRORS", "UserCode"]
+__all__ = ["PERSISTENCE_ERRORS", "OnError", "UserCode"]
 
 PERSISTENCE_ERRORS: Final = (ServerUnavailableError, DatabaseError, StorageError)
 """Not the fault of a strategy, and nothing could be written about them."""
 
 
-class UserCode:
-    """The functions of a strategy in a run. An error of theirs is written down; it ends a backtest, a live run goes on."""
+OnError = Literal["stop", "skip"]
 
-    def __init__(self, context: RunContext, strategy: Strategy, journal: Journal) -> None:
-        self._context, self._strategy, self._journal = context, strategy, journal
+
+class UserCode:
+    """The functions of a strategy in a run. An error of theirs is recorded; it ends the run, or (``on_error="skip"``) the call alone."""
+
+    def __init__(self, context: RunContext, strategy: Strategy, journal: Journal, on_error: OnError = "stop") -> None:
+        self._context, self._strategy, self._journal, self._on_error = context, strategy, journal, on_error
+        self._known: set[tuple[type[BaseException], str]] = set()
+        self.skipped = 0
+        """How many errors were skipped."""
 
     def get_signal(self, when: int) -> Any:
         """What the strategy says at ``when`` (ms)."""
@@ -53,7 +59,7 @@ class UserCode:
         self.guarded(lambda: function(event), when)
 
     def guarded(self, call: Callable[[], Any], when: int, again: tuple[type[Exception], ...] = PERSISTENCE_ERRORS) -> Any:
-        """What ``call`` gives; None if it raises in a live run. Errors of ``again`` go through: the whole minute is tried again."""
+        """Return what ``call`` returns, None for an error that is skipped. Errors of ``again`` go through to the caller."""
         self._journal.flush_when_due()
         try:
             return call()
@@ -63,7 +69,7 @@ class UserCode:
             late = late_failure(error)
             if late is not None:  # not that of the code, which only wanted to read
                 raise late from None
-            fatal = self._context.backtest
+            fatal = self._on_error == "stop"
             failure = error if isinstance(error, BadSignalError) else StrategyError(self._raised(error, when))
             try:
                 self._journal.failed(when, type(error).__name__, str(failure), fatal=fatal)
@@ -71,7 +77,11 @@ class UserCode:
             except BacktestKitError as second:
                 failure.add_note(f"this could not be written to Log and Notification: {second}")
             if not fatal:
-                log("error", str(failure))
+                self.skipped += 1
+                kind = type(error), where(error, self._strategy.file)
+                if kind not in self._known or not self._context.backtest:  # a backtest would repeat it thousands of times
+                    self._known.add(kind)
+                    log("error", str(failure))
                 return None
             if failure is error:
                 raise

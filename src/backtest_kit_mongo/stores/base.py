@@ -97,6 +97,12 @@ class Store(Protocol):
         Holes are left out, and no simulation time is looked at.
         """
 
+    def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
+        """Delete the candles of a series that open in [since, until) (ms; None: from the first, to the last); how many there were.
+
+        Other processes may keep candles in memory that they have read before.
+        """
+
     # For the domains of which the store keeps history. A version is what a write stored; one of equal time replaces it, and a
     # write discards the versions of its key that are of a later time.
 

@@ -290,6 +290,18 @@ class FileStore:
                 if rows:
                     yield as_window(rows)
 
+    def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
+        """See Store."""
+        removed = 0
+        with storage_errors(f"candles of {' '.join(series)} cannot be removed"):
+            folder, _ = self._places.find(_CANDLE, series)
+            for time in self._times(folder):
+                if (since is None or since <= time) and (until is None or time < until):
+                    with suppress(FileNotFoundError):  # another process was faster
+                        os.unlink(f"{folder}/{time}{SUFFIX}")
+                        removed += 1
+        return removed
+
     def _times(self, folder: str) -> list[int]:
         """The open times (ms) of the candles in a folder, ascending."""
         file = layout_of(_CANDLE).file

@@ -344,6 +344,10 @@ class JsonlStore:
         """Refused."""
         _refuse("candle")
 
+    def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
+        """Refused."""
+        _refuse("candle")
+
     def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
         """Refused: an entry has no versions."""
         _refuse(f"the history of {domain.name}")

@@ -188,6 +188,17 @@ class MemoryStore:
                 series.setdefault(candle[0], candle)
             return len(series) - before
 
+    def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
+        """See Store."""
+        with self._lock:
+            candles = self._candles.get(series, {})
+            gone = [stamp for stamp in candles if (since is None or stamp >= since) and (until is None or stamp < until)]
+            for stamp in gone:
+                del candles[stamp]
+            if not candles:
+                self._candles.pop(series, None)
+            return len(gone)
+
     def drop_cache(self) -> int:
         """See Store; there is no cache."""
         return 0
@@ -246,6 +257,10 @@ class DummyStore:
 
     def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
         """See Store; what is written vanishes."""
+        return 0
+
+    def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
+        """See Store; nothing is ever there."""
         return 0
 
     def drop_cache(self) -> int:

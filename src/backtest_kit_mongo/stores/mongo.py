@@ -398,6 +398,11 @@ class MongoStore:
             yield batch
 
     @translates
+    def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
+        """See Store."""
+        return self.candles.remove(series, since, until)
+
+    @translates
     def _next_candles(self, batches: Iterator[CandleArray]) -> CandleArray | None:
         return next(batches, None)
 
