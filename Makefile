@@ -17,7 +17,7 @@ $(READY): pyproject.toml setup.py $(wildcard src/backtest_kit_mongo/_core/*.pyx 
 
 # A seeded synthetic market, or real candles: make demo CSV=path/to/BTCUSDT.csv.gz
 demo: $(READY)
-	CC_DUMP_DIR=$(DEMO_DIR)/dump $(BIN)/backtest-kit-mongo run examples/sma_cross.py --backtest --entry --embedded --embedded-dir $(DEMO_DIR) $(if $(CSV),--csv "$(CSV)",--synthetic-days 7 --seed 42)
+	$(BIN)/backtest-kit-mongo demo --embedded-dir $(DEMO_DIR) $(if $(CSV),--csv "$(CSV)")
 
 # Everything twice: over the wire lane, and through the drivers alone, but for what asks no MongoDB, what runs both ways by itself, and the
 # runs, which only know the contracts. Files and memory are asked in the first run only (conftest.py).

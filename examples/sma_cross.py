@@ -9,7 +9,7 @@ An example of how a strategy is written, not of one that earns money.
 from datetime import datetime
 from typing import Any
 
-from backtest_kit_mongo.runner import add_strategy, get_candles, parameter
+from backtest_kit_mongo.runner import add_strategy, get_average_price, get_candles, parameter
 
 FAST, SLOW = parameter("FAST", 12), parameter("SLOW", 48)  # 5m candles: one hour and four hours
 TAKE_PROFIT, STOP_LOSS = parameter("TAKE_PROFIT", 1.2), parameter("STOP_LOSS", 0.8)  # percent of the price
@@ -29,7 +29,7 @@ def get_signal(symbol: str, when: datetime) -> dict[str, Any] | None:
     is_above = sma(closes, FAST) > sma(closes, SLOW)
     if was_above == is_above:
         return None
-    price, side = closes[-1], 1 if is_above else -1
+    price, side = get_average_price(symbol), 1 if is_above else -1  # the price at which the signal opens
     return {
         "position": "long" if is_above else "short",
         "priceTakeProfit": price * (1 + side * TAKE_PROFIT / 100),

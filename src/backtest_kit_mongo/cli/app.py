@@ -11,9 +11,11 @@ from .cache import flush_cache
 from .candles import import_file, remove_series, show_series
 from .command import add, unwrapped
 from .copy import copy
+from .demo import show_demo
 from .doctor import doctor
 from .export import export
 from .run import run
+from .runs import show_run, show_runs
 from .stats import show_stats
 from .sweep import sweep_parameters
 
@@ -22,6 +24,7 @@ __all__ = ["app"]
 # No tracebacks with local variables, which could hold a password; no option to install shell completion in every help text.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 candles = typer.Typer(no_args_is_help=True, help="Stored candles: import files, list what is there, remove what is wrong.")
+runs = typer.Typer(no_args_is_help=True, help="Results of earlier backtests: list them, show one again.")
 
 _HELP = """Backtests whose whole state is kept in MongoDB, with Redis as a cache of ids: run them, and look after the two servers.
 
@@ -49,8 +52,12 @@ def _all(
     pass
 
 
+add(app, "demo", show_demo)
 add(app, "run", run)
 add(app, "sweep", sweep_parameters)
+add(runs, "list", show_runs)
+add(runs, "show", show_run)
+app.add_typer(runs, name="runs")
 add(app, "doctor", doctor)
 add(app, "flush-cache", flush_cache)
 add(candles, "import", import_file)

@@ -20,7 +20,7 @@ from ..errors import BacktestKitError, ServerUnavailableError, with_notes
 from ..simulation import milliseconds
 from .output import errors, say_error
 
-__all__ = ["Link", "add", "pairs", "parse_time", "unwrapped"]
+__all__ = ["Link", "add", "error_text", "pairs", "parse_time", "unwrapped"]
 
 _PANEL = "Servers"
 
@@ -182,14 +182,15 @@ def _ending(debug: bool) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 - nobody behind us could say it better
         if debug:
             errors.print("".join(traceback.format_exception(error)), soft_wrap=True, markup=False)
-        say_error(_words(error, debug))
+        say_error(error_text(error, debug))
         raise typer.Exit(1) from None
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
 
 
-def _words(error: Exception, debug: bool) -> str:
+def error_text(error: Exception, debug: bool = False) -> str:
+    """What to print of an error: its text, its notes, and what to do next."""
     if not isinstance(error, BacktestKitError):
         return f"unexpected {type(error).__name__}: {error}" + ("" if debug else "\n  hint: --debug shows where it comes from")
     text = with_notes(error)

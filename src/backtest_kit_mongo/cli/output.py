@@ -24,6 +24,7 @@ __all__ = [
     "progress",
     "say",
     "say_error",
+    "say_note",
     "table",
     "time_text",
 ]
@@ -45,6 +46,11 @@ def say(text: str) -> None:
 def say_error(text: str) -> None:
     """An error on stderr."""
     errors.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
+
+
+def say_note(text: str) -> None:
+    """A remark on stderr that a user should read before going on."""
+    errors.print(Text.assemble(("note: ", "bold yellow"), text), soft_wrap=True)
 
 
 def heading(text: str) -> None:

@@ -14,7 +14,7 @@ from ..runner.result import add_up
 from .market import Costs
 from .output import counted, facts, heading, output, say, table, time_text
 
-__all__ = ["show_results", "traffic_text"]
+__all__ = ["percent", "show_results", "traffic_text"]
 
 _MINUTES_PER_DAY = 1440
 
@@ -60,7 +60,7 @@ def _show_trades(trades: Sequence[Trade], *, named: bool) -> None:
             f"{trade.price_open:.8g}",
             f"{trade.price_close:.8g}",
             trade.close_reason.replace("_", " "),
-            _percent(trade.pnl_percentage),
+            percent(trade.pnl_percentage),
         )
         for trade in trades
     ]
@@ -74,7 +74,7 @@ def _show_runs(results: Sequence[BacktestResult], *, live: bool) -> None:
             result.strategy_name,
             f"{result.totals.trades:,}",
             f"{result.totals.win_rate:.1f} %" if result.totals.trades else "",
-            _percent(result.totals.pnl_percentage),
+            percent(result.totals.pnl_percentage),
             f"{result.totals.max_drawdown_percentage:.3f} %",
             "yes" if result.open_trade is not None else "",
             "" if result.complete or live else "no",
@@ -97,14 +97,14 @@ def _totals(results: Sequence[BacktestResult], totals: Totals, costs: Costs, *, 
     rows: dict[str, Any] = {
         "trades": f"{totals.trades:,}: {totals.wins:,} won, {totals.losses:,} lost ({totals.win_rate:.1f} % won)",
         "closed by": ", ".join(f"{count:,} {name}" for name, count in closed),
-        "profit": f"{_percent(totals.pnl_percentage)} of the stake, after {costs.fee:g} % fee and {costs.slippage:g} % slippage per side",
-        "per trade": f"{_percent(totals.average_pnl_percentage)} on average, {_percent(totals.best_pnl_percentage)} at best, "
-        f"{_percent(totals.worst_pnl_percentage)} at worst",
+        "profit": f"{percent(totals.pnl_percentage)} of the stake, after {costs.fee:g} % fee and {costs.slippage:g} % slippage per side",
+        "per trade": f"{percent(totals.average_pnl_percentage)} on average, {percent(totals.best_pnl_percentage)} at best, "
+        f"{percent(totals.worst_pnl_percentage)} at worst",
         "profit factor": f"{ratio_text(statistics.profit_factor)}, Sharpe ratio {ratio_text(statistics.sharpe_ratio)} (per trade)",
         "max drawdown": f"{totals.max_drawdown_percentage:.3f} % of the stake",
         "still open": "; ".join(_open_text(result.open_trade) for result in results if result.open_trade is not None) or "nothing",
         "signals ignored": ignored_text(results),
-        "incomplete": "\n".join(f"{run.strategy_name} on {run.symbol}: {incomplete_text(run)}" for run in results if not run.complete),
+        "incomplete": "\n".join(f"{run.strategy_name} on {run.symbol} {incomplete_text(run)}" for run in results if not run.complete),
         "window": f"{time_text(start)} to {time_text(end)} UTC, {counted(minutes, 'minute')}",
         "took": f"{seconds:.2f} s, {minutes / max(seconds, 1e-9):,.0f} minutes a second; "
         f"strategies were asked {sum(result.signals_asked for result in results):,} times",
@@ -123,11 +123,12 @@ def _totals(results: Sequence[BacktestResult], totals: Totals, costs: Costs, *, 
 
 
 def _open_text(trade: OpenTrade) -> str:
-    return f"{trade.position} from {trade.price_open:.8g}, now {trade.current_price:.8g}: {_percent(trade.pnl_percentage)}"
+    return f"{trade.position} from {trade.price_open:.8g}, now {trade.current_price:.8g}: {percent(trade.pnl_percentage)}"
 
 
-def _percent(percent: float) -> str:
-    return f"{percent:+.3f} %"
+def percent(value: float) -> str:
+    """A gain or a loss, with its sign."""
+    return f"{value:+.3f} %"
 
 
 def _duration(minutes: int) -> str:

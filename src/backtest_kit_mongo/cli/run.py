@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -15,22 +16,24 @@ import typer
 from .. import Report, profile, wait_for_init
 from ..config import Config
 from ..domains import DOMAINS
-from ..errors import BacktestKitError, InvalidValueError, with_notes
+from ..embedded import default_data_dir
+from ..errors import BacktestKitError, InvalidValueError, StorageError
 from ..prometheus import start_metrics
 from ..registry import default_registry
 from ..runner import BacktestResult, load_strategy_file, run_backtests
 from ..runner.config_files import load_config_files
 from ..runner.interrupts import stopping
-from ..runner.parameters import check_parameters, given_parameters
+from ..runner.kept_runs import keep_run
+from ..runner.parameters import Scalar, check_parameters, given_parameters
 from ..runner.report import profile_json, result_json, write_file
 from ..runner.report_html import check_html, write_html
 from ..runner.strategy import find_strategy
+from ..runner.user_code import OnError
 from ..whole_file import check_target
-from .cache import drop_ids
-from .command import Link, pairs
+from .command import Link, error_text, pairs
 from .live import prepare_broker, run_live
 from .market import Costs, Market, Window, prepare_candles, prepare_exchange, read_market
-from .output import counted, errors, facts, places, progress, say, say_error
+from .output import errors, facts, places, progress, say, say_error, say_note
 from .records import recording, save_last_run
 from .results import show_results
 
@@ -63,7 +66,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Write as JSON what was read and written of each domain, hit ratios and times.",
+            help="Print what was read and written of each domain, hit ratios and times, and write it as JSON; - only prints it.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None
@@ -86,7 +89,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         resolved: dict[str, str] = {}
         for name in ("json", "profile", "report"):
             file = getattr(self, name)
-            if file is None:
+            if file is None or (name == "profile" and file == "-"):
                 continue
             path = (check_html if name == "report" else check_target)(file).resolve()
             if path in taken:
@@ -95,18 +98,18 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
             resolved[name] = str(path)
         return msgspec.structs.replace(self, **resolved)
 
-    def write(self, results: Sequence[BacktestResult], report: Report) -> None:
-        """Write the files that were asked for."""
+    def write(self, results: Sequence[BacktestResult], failed: Sequence[BacktestKitError], report: Report) -> None:
+        """Write the files that were asked for, also of runs that ended early."""
         if self.json is not None:
-            write_file(self.json, result_json(results))
-        if self.profile is not None:
+            write_file(self.json, result_json(results, failed))
+            say(f"written: {self.json}")
+        if self.profile not in (None, "-"):
             write_file(self.profile, profile_json(report, results))
+            say(f"written: {self.profile}")
         if self.report is not None:
             with errors.status("Drawing the report"):
-                write_html(self.report, results, profile=report)
-        for file in (self.json, self.profile, self.report):
-            if file is not None:
-                say(f"written: {file}")
+                write_html(self.report, results, profile=report, failed=failed)
+            say(f"written: {self.report}")
 
 
 def run(
@@ -146,6 +149,15 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", show_default=False, help='A value for a parameter("NAME", ...) of the file. May be repeated.'),
     ] = None,
+    on_error: Annotated[
+        OnError | None,
+        typer.Option(
+            metavar="stop|skip",
+            show_default="stop",
+            help="What an error of the strategy's functions does to a backtest: end it, or be noted while the run goes on. Paper and "
+            "live runs always go on.",
+        ),
+    ] = None,
     stores: Annotated[
         str | None,
         typer.Option(
@@ -171,7 +183,8 @@ def run(
     r"""Run a strategy file: over candles of the past, on live candles without orders, or live.
 
     Everything that happens is written through the contracts before the run acts on it. A paper or live run that was killed goes on
-    where it was when it is started again. Ctrl-C lets it finish the minute; a second one stops it at once.
+    where it was when it is started again. Ctrl-C lets it finish the minute; a second one stops it at once. A run that ends early
+    still prints and writes what it had. The results of a backtest are kept: `runs list` and `runs show` find them.
 
     Where contracts keep their records follows from the mode (setup(mode=...), README), unless CC_STORES, --stores, or a
     config/setup.py beside the working directory says otherwise.
@@ -186,17 +199,18 @@ def run(
 
         $ backtest-kit-mongo run examples/sma_cross.py --paper --entry
     """
+    started = time.perf_counter()
     modes = [name for name, chosen in (("backtest", backtest), ("paper", paper), ("live", live)) if chosen]
     if len(modes) != 1:
         raise typer.BadParameter("choose one mode: --backtest, --paper or --live", param_hint="--backtest")
     (mode,) = modes
-    _check(mode, market, broker)
+    _check(mode, market, broker, on_error)
     if not Path(strategy_file).is_file():
         raise InvalidValueError(
             f"the file {strategy_file} does not exist" if not Path(strategy_file).exists() else f"{strategy_file} is not a file"
         )
     target = target.checked(strategy_file, market.csv)
-    settings = {"CC_MODE": mode, "CC_STORES": _stores(stores)}
+    settings = {"CC_MODE": mode, "CC_STORES": _stores(stores), "CC_DUMP_DIR": _dump_dir(mode)}
     announced = link.config(**settings)  # wrong settings are said before anything is loaded
     if not entry:
         _announce(announced, mode, strategy_file, strategy, market)
@@ -212,7 +226,8 @@ def run(
     with ExitStack() as stack:
         known = stack.enter_context(given_parameters(parameters))
         load_strategy_file(strategy_file)
-        check_parameters(parameters, known)
+        chosen = check_parameters(parameters, known)
+        in_force = {**known, **chosen}
         names = [find_strategy(name).name for name in dict.fromkeys(strategy or ())] or [find_strategy(None).name]
         exchange = market.exchange_name()
         if mode != "backtest":
@@ -236,23 +251,32 @@ def run(
             **places(config),
             "stores": _stores_text(config),
             "durability": config.CC_DURABILITY,
-            "id cache": f"{counted(drop_ids(), 'id')} dropped from Redis",
         }
+        if not {"file", "jsonl"}.isdisjoint(config.CC_STORES.values()):
+            rows["files"] = config.CC_DUMP_DIR
         facts(rows)
         if mode == "backtest":
+            for remark in market.remarks(exchange):
+                say_note(remark)
             window, lines = prepare_candles(market, exchange, candles)
             for line in lines:
                 say(line)
         stack.enter_context(stopping(stop))  # only now: an import that is interrupted has no minute to finish
         if mode == "backtest":
-            results, failed = _replay(names, market, exchange, window, costs, stop, moved)
+            results, failed = _replay(names, market, exchange, window, costs, stop, moved, on_error or "stop", started)
         else:
             results, failed = run_live(market.symbols, names, exchange, broker, costs, stop)
     for error in failed:
-        say_error(with_notes(error))
+        say_error(error_text(error))
     if results:
-        show_results(results, report, shown=target.trades, costs=costs, live=mode != "backtest")
-        target.write(results, report)
+        show_results(results, report, shown=target.trades, costs=costs, live=mode != "backtest", tables=target.profile is not None)
+    if mode == "backtest":
+        frame = {"frame": window.frame_name} if window.start_ms is not None else {}
+        options = {"symbol": ", ".join(market.symbols), "exchange": exchange, **frame, **msgspec.structs.asdict(costs)}
+        options |= {"onError": on_error or "stop", "stores": _stores_text(config)}
+        _keep(results, failed, report, strategy_file, in_force, options)
+    if results or failed:
+        target.write(results, failed, report)
     if failed:
         raise typer.Exit(1)
     if stop.is_set() and mode == "backtest":
@@ -269,30 +293,83 @@ def _replay(
     costs: Costs,
     stop: threading.Event,
     moved: Callable[[int, int], None],
+    on_error: OnError,
+    started: float,
 ) -> tuple[list[BacktestResult], list[BacktestKitError]]:
-    """Every strategy on every symbol; their results, and the errors of those that failed, which do not stop the others."""
+    """Every strategy on every symbol; their results, also those of runs that an error ended early, and the errors.
+
+    The time to the first trade is counted from ``started`` (perf_counter), the start of the command.
+    """
+    before = time.perf_counter() - started
     with progress("Replaying", "minutes") as drawn:
 
         def replayed(done: int, total: int) -> None:
             drawn(done, total)
             moved(done, total)
 
-        results, failed = run_backtests(
-            market.symbols,
-            names,
-            exchange_name=exchange,
-            frame_name=window.frame_name,
-            start_ms=window.start_ms,
-            end_ms=window.end_ms,
-            fee_percent=costs.fee,
-            slippage_percent=costs.slippage,
-            stake_usd=costs.stake,
-            progress=replayed,
-            stop=stop,
+        try:
+            results, failed = run_backtests(
+                market.symbols,
+                names,
+                exchange_name=exchange,
+                frame_name=window.frame_name,
+                start_ms=window.start_ms,
+                end_ms=window.end_ms,
+                fee_percent=costs.fee,
+                slippage_percent=costs.slippage,
+                stake_usd=costs.stake,
+                progress=replayed,
+                stop=stop,
+                on_error=on_error,
+            )
+        except BacktestKitError as error:
+            if not error.results:
+                raise
+            results, failed = [], [error]
+    every = [*results, *(result for error in failed for result in error.results)]
+    return [
+        msgspec.structs.replace(result, seconds_to_first_trade=result.seconds_to_first_trade + before)
+        if result.seconds_to_first_trade is not None
+        else result
+        for result in every
+    ], failed
+
+
+def _keep(
+    results: Sequence[BacktestResult],
+    failed: Sequence[BacktestKitError],
+    report: Report,
+    strategy_file: str,
+    parameters: Mapping[str, Scalar],
+    settings: Mapping[str, Any],
+) -> None:
+    """Keep the results. A folder that cannot be written to is said on stderr, and is no failure of the run."""
+    if not results:
+        return
+    try:
+        run = keep_run(
+            results,
+            strategy_file=str(Path(strategy_file).resolve()),
+            parameters=parameters,
+            settings=settings,
+            failed=failed,
+            profile=report,
         )
-    if failed and len(market.symbols) * len(names) == 1:
-        raise failed[0]
-    return results, failed
+    except StorageError as error:
+        say_error(f"the results of this run are not kept: {error}")
+    else:
+        say(f"kept as run {run.id}: backtest-kit-mongo runs show {run.id}")
+
+
+def _dump_dir(mode: str) -> str | None:
+    """Where files of a run go that nobody has chosen a folder for: not into the working directory, unless earlier runs did."""
+    name = "dump-paper" if mode == "paper" else "dump"
+    if os.environ.get("CC_DUMP_DIR") or Path(name).is_dir():
+        return None
+    try:
+        return str(default_data_dir() / name)
+    except RuntimeError:  # no home folder
+        return None
 
 
 def _summary(results: Sequence[BacktestResult]) -> dict[str, Any]:
@@ -316,9 +393,11 @@ def _stores_text(config: Config) -> str:
     return "; ".join([*parts, f"{'all others' if parts else 'all'}: {usual}"])
 
 
-def _check(mode: str, market: Market, broker: str | None) -> None:
+def _check(mode: str, market: Market, broker: str | None, on_error: OnError | None) -> None:
     """Refuse options that do not go with the mode."""
     market.check()
+    if mode != "backtest" and on_error == "stop":
+        raise typer.BadParameter(f"a {mode} run goes on after an error of the strategy", param_hint="--on-error")
     if mode == "backtest":
         if broker is not None:
             raise typer.BadParameter("a backtest sends no orders", param_hint="--broker")

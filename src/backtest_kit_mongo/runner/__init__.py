@@ -33,6 +33,7 @@ from .file_exchange import add_file_exchange
 from .frame import Frame, add_frame, clear_frames, find_frame, list_frames
 from .history import get_average_price, get_candles, get_raw_candles
 from .journal import TakenOverError
+from .kept_runs import KeptRun, keep_run, list_runs, load_run
 from .klines import read_klines
 from .live import Live
 from .market import Gap, find_gaps, synthetic_market
@@ -77,6 +78,7 @@ __all__ = [
     "Gap",
     "ImportReport",
     "Interval",
+    "KeptRun",
     "Live",
     "Log",
     "Measure",
@@ -132,12 +134,15 @@ __all__ = [
     "get_raw_candles",
     "import_candles",
     "imported_spans",
+    "keep_run",
     "list_brokers",
     "list_candles",
     "list_exchanges",
     "list_frames",
     "list_risks",
+    "list_runs",
     "list_strategies",
+    "load_run",
     "load_strategy_file",
     "parameter",
     "pause",

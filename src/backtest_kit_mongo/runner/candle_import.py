@@ -61,7 +61,7 @@ def _check_equal(stored: StoredCandles, candles: CandleArray) -> None:
         count += int((present & ~equal).sum())
     if not count:
         return
-    lines = [f"{iso_time(conflict.timestamp)}: {_differences(conflict)}" for conflict in conflicts]
+    lines = [f"{iso_time(conflict.timestamp)} stored: {_values(conflict.stored)}; new: {_values(conflict.given)}" for conflict in conflicts]
     lines += [f"and {count - len(conflicts):,} more"] if count > len(conflicts) else []
     symbol, interval, exchange_name = stored.context
     error = CandleConflictError(
@@ -81,8 +81,8 @@ def _conflict(stored: Any, given: Any) -> CandleConflict:
     )
 
 
-def _differences(conflict: CandleConflict) -> str:
-    return ", ".join(f"{name} is {value:.10g} stored, {conflict.given[name]:.10g} here" for name, value in conflict.stored.items())
+def _values(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.10g}" for name, value in values.items())
 
 
 def import_candles(

@@ -12,13 +12,24 @@ import msgspec
 import numpy as np
 
 from ..candles import library
-from ..errors import BacktestKitError, InvalidTypeError
+from ..errors import BacktestKitError, InvalidTypeError, with_notes
 from ..profiling import Report
 from ..whole_file import check_target, replacing
 from .clock import MINUTE_MS
 from .result import BacktestResult, Trade, add_up
 
-__all__ = ["Results", "Statistics", "ordered", "profile_json", "result_json", "statistics_of", "trades_frame", "trades_of", "write_file"]
+__all__ = [
+    "Results",
+    "Statistics",
+    "error_text",
+    "ordered",
+    "profile_json",
+    "result_json",
+    "statistics_of",
+    "trades_frame",
+    "trades_of",
+    "write_file",
+]
 
 Results = BacktestResult | Iterable[BacktestResult]
 
@@ -59,7 +70,7 @@ def statistics_of(results: Results) -> Statistics:
     )
 
 
-def result_json(results: Results, failed: Iterable[BacktestKitError] = ()) -> bytes:
+def result_json(results: Results, failed: Iterable[BacktestKitError | str] = ()) -> bytes:
     """``trades``, ``totals`` and ``runs`` of one result, or of several together, as indented JSON.
 
     ``trades`` has every closed trade as ``Trade`` encodes it, in order of closing. ``totals`` has the fields of ``Totals`` and of
@@ -90,7 +101,7 @@ def result_json(results: Results, failed: Iterable[BacktestKitError] = ()) -> by
             }
             for run in runs
         ],
-        "failed": sorted(map(str, failed)),
+        "failed": sorted(dict.fromkeys(map(error_text, failed))),
     }
     return _indented(content)
 
@@ -146,6 +157,11 @@ def trades_frame(results: Results) -> Any:
     columns["exchangeName"] = pandas.Series([run.exchange_name for run, _ in rows], dtype="str")
     columns["frameName"] = pandas.Series([run.frame_name for run, _ in rows], dtype="str")
     return pandas.DataFrame(columns)
+
+
+def error_text(error: BacktestKitError | str) -> str:
+    """The text of an error, its notes included; text as it is."""
+    return error if isinstance(error, str) else with_notes(error)
 
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:

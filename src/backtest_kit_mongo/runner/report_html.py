@@ -12,12 +12,12 @@ from typing import Any, Final, NamedTuple
 
 from ..adapters import Registry
 from ..candles import library
-from ..errors import BacktestKitError, with_notes
+from ..errors import BacktestKitError
 from ..profiling import Report
 from ..tables import LEGEND, Table, domain_tables, headline
 from ..whole_file import check_target
 from .clock import MINUTE_MS
-from .report import Results, ordered, statistics_of, trades_of, write_file
+from .report import Results, error_text, ordered, statistics_of, trades_of, write_file
 from .report_candles import chart_candles, chart_step
 from .report_charts import compare_chart, run_chart
 from .report_text import ignored_text, incomplete_text, length_text, percent_text, price_digits, ratio_text, reason_text, time_text
@@ -51,7 +51,7 @@ def write_html(
     *,
     profile: Report | None = None,
     registry: Registry | None = None,
-    failed: Iterable[BacktestKitError] = (),
+    failed: Iterable[BacktestKitError | str] = (),
 ) -> None:
     """Write ``html_report`` to ``path``, in place of what is there. Raises as ``check_html``, StorageError if it cannot be written."""
     check_html(path)
@@ -63,18 +63,18 @@ def html_report(
     *,
     profile: Report | None = None,
     registry: Registry | None = None,
-    failed: Iterable[BacktestKitError] = (),
+    failed: Iterable[BacktestKitError | str] = (),
 ) -> str:
     """One page about one result, or about several: 5 MB, as it holds the library that draws.
 
     For each run (of very many the best) the candles of its window, read through the Candle contract of ``registry`` (the default
     one), with its trades, the sum of the profits and its falls, totals and the last trades. With ``profile`` also what the domains
-    did. Without it, equal runs give equal pages. ``failed`` are the errors of runs that ended early or never began: what those reached
-    (``results`` of the error) is shown only if it is among ``results``, marked as incomplete. MissingDependencyError without the extra ``report``.
+    did. Without it, equal runs give equal pages. ``failed`` are the errors of runs that ended early or never began, shown at the top.
+    MissingDependencyError without the extra ``report``.
     """
     jinja, plotly_js = _libraries()
     runs = ordered(results)
-    errors = list(dict.fromkeys(map(with_notes, failed)))
+    errors = list(dict.fromkeys(map(error_text, failed)))
     best = sorted(range(len(runs)), key=lambda number: -runs[number].totals.pnl_percentage)[:MOST_RUNS]
     shown = sorted(best)
     candles = cache(lambda *window: chart_candles(*window, registry=registry))  # strategies often share a window

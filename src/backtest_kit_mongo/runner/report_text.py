@@ -38,13 +38,13 @@ def time_text(ms: int) -> str:
 
 
 def ignored_text(runs: Sequence[BacktestResult]) -> str:
-    """Which signals of ``runs`` were ignored, and how many errors were skipped: ``3: 2 long, priceTakeProfit below price; 1 short, ...``."""
+    """How many signals of ``runs`` were ignored, by kind, and how many errors were skipped; ``none`` without any."""
     kinds: Counter[str] = Counter()
     for run in runs:
         kinds.update(run.signals_ignored)
     listed = "; ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
     skipped = sum(run.errors_skipped for run in runs)
-    parts = [f"{kinds.total():,}: {listed}"] if listed else []
+    parts = [f"{kinds.total():,} ({listed})"] if listed else []
     parts += [f"{skipped:,} error{'' if skipped == 1 else 's'} of the strategy skipped"] if skipped else []
     return "; ".join(parts) or "none"
 
@@ -53,7 +53,7 @@ def incomplete_text(run: BacktestResult) -> str:
     """Why a run is incomplete; empty for a complete one."""
     if run.complete:
         return ""
-    return f"Incomplete, it ended at {time_text(run.end_ms)} UTC: {run.error or 'it was interrupted'}"
+    return f"ended early, at {time_text(run.end_ms)} UTC: {run.error or 'it was interrupted'}"
 
 
 def length_text(ms: float) -> str:

@@ -1,0 +1,166 @@
+"""``demo``: one backtest in two processes on one database, and what the second one no longer had to do."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple
+
+import pymongo
+import typer
+
+from .. import close, setup
+from ..domains import DOMAINS
+from ..embedded import EmbeddedServers, default_data_dir
+from ..errors import BacktestKitError, MissingDependencyError, StorageError
+from ..runner import BacktestResult
+from ..runner.kept_runs import KeptRun, load_run
+from ..runner.report_html import check_html, write_html
+from .command import Link
+from .output import errors, facts, heading, say, say_note, table
+from .results import percent
+
+__all__ = ["show_demo"]
+
+_DATABASE: Final = "demo"
+_STRATEGY: Final = Path(__file__).parents[1] / "examples" / "cached_trend.py"
+_DAYS: Final = 14
+
+
+class DemoError(BacktestKitError, RuntimeError):
+    """A process of the demo failed; the message holds what it said."""
+
+
+class _Process(NamedTuple):
+    """What one process did, and how long it took from its start to its end."""
+
+    run: KeptRun
+    seconds: float
+
+    @property
+    def result(self) -> BacktestResult:
+        """Its only result."""
+        return self.run.results[0]
+
+    def domain(self, name: str) -> dict[str, Any]:
+        """The counters of a domain."""
+        found: dict[str, Any] = (self.run.profile or {})["domains"][name]
+        return found
+
+    def sum(self, counter: str) -> int:
+        """A counter, over all domains that are read by key."""
+        domains: dict[str, dict[str, Any]] = (self.run.profile or {})["domains"]
+        return sum(int(row[counter]) for name, row in domains.items() if name != "candle")
+
+
+def show_demo(
+    link: Link,
+    csv: Annotated[
+        str | None, typer.Option(metavar="FILE", show_default=False, help="Real 1m candles instead of made-up ones, as for `run`.")
+    ] = None,
+    symbol: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Whose candles the file holds.")] = None,
+) -> None:
+    """Show what persistence is for: run a backtest twice, in two processes, with every contract in MongoDB.
+
+    The first process imports the candles and works out what the strategy wants to know. The second one finds the candles and the
+    answers in MongoDB, by ids that it reads from Redis, and gives the same trades. Both servers are embedded ones on a folder of the
+    demo, which is emptied before each demo; nothing is written into the working directory.
+    """
+    folder = Path(link.embedded_dir).expanduser().absolute() if link.embedded_dir else default_data_dir() / "demo"
+    page: Path | None = folder / "report.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_html(folder / "report.html")
+    except OSError as error:
+        raise StorageError(f"the folder of the demo cannot be made: {error}") from error
+    except MissingDependencyError as error:
+        say_note(f"there will be no report: {error}")
+        page = None
+    market = ["--csv", str(Path(csv).absolute())] if csv is not None else ["--synthetic-days", str(_DAYS)]
+    market += ["--symbol", symbol] if symbol is not None else []
+    with errors.status("Starting MongoDB and Redis") as status, EmbeddedServers(folder) as servers:
+        uri = servers.mongo_uri.replace("/backtest-kit", f"/{_DATABASE}")
+        with pymongo.MongoClient[dict[str, Any]](uri) as client:
+            client.drop_database(_DATABASE)
+        market += ["--mongo", uri, "--redis-host", servers.redis_socket]
+        processes = []
+        for name in ("first", "second"):
+            status.update(f"Running the {name} process")
+            processes.append(_run(name, folder, market))
+        if page is not None:
+            status.update("Drawing the report")
+            last = processes[-1].run
+            setup({"CC_MONGO_CONNECTION_STRING": uri, "CC_REDIS_HOST": servers.redis_socket, "CC_EMBEDDED": False})
+            write_html(page, last.results, profile=last.report)
+            close()
+    _show(processes, "made-up" if csv is None else "real", page)
+
+
+def _run(name: str, folder: Path, arguments: list[str]) -> _Process:
+    """The backtest in a process of its own, which keeps its results."""
+    command = [sys.executable, "-m", "backtest_kit_mongo", "run", str(_STRATEGY), "--backtest", "--entry", "--stores", "mongo", *arguments]
+    environment = {variable: value for variable, value in os.environ.items() if not variable.startswith("CC_")}
+    started = time.perf_counter()
+    done = subprocess.run(command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
+    kept = re.search(r"kept as run (\S+):", done.stdout)
+    if done.returncode or kept is None:
+        said = f"{done.stdout[-2000:]}{done.stderr[-2000:]}".strip()
+        raise DemoError(f"the {name} process of the demo ended with exit code {done.returncode}:\n{said}")
+    return _Process(load_run(kept[1]), seconds)
+
+
+def _show(processes: list[_Process], kind: str, page: Path | None) -> None:
+    one, other = processes
+    run = one.result
+    say(f"{run.minutes:,} {kind} minutes of {run.symbol}, strategy {run.strategy_name}, all {len(DOMAINS)} contracts in MongoDB:\n")
+
+    def row(name: str, text: Callable[[_Process], str]) -> tuple[str, ...]:
+        return (name, text(one), text(other))
+
+    table(
+        ("", "first process", "second process"),
+        [
+            row("candles imported", lambda process: f"{process.domain('candle')['writes']:,}"),
+            row("trends worked out", lambda process: f"{_count(process.domain('measure'), 'write'):,}"),
+            row("ids from Redis", _ids_text),
+            row("first trade after", lambda process: _seconds(process.result.seconds_to_first_trade)),
+            row("whole process", lambda process: _seconds(process.seconds)),
+            row("trades", lambda process: f"{len(process.result.trades):,}"),
+            row("profit", lambda process: percent(process.result.totals.pnl_percentage)),
+        ],
+        left=("",),
+    )
+    same = (one.result.trades, one.result.open_trade) == (other.result.trades, other.result.open_trade)
+    say("The same trades in both." if same else "The trades differ, which must not happen: please report it.")
+    if page is not None:
+        say(f"Report: {page}")
+    heading("What to try next")
+    facts(
+        {
+            "your candles": "backtest-kit-mongo demo --csv BTCUSDT-1m.csv.gz",
+            "your strategy": "backtest-kit-mongo new-strategy mine.py\n"
+            "backtest-kit-mongo run mine.py --backtest --entry --embedded --synthetic-days 7",
+            "earlier runs": "backtest-kit-mongo runs list",
+        }
+    )
+
+
+def _count(row: dict[str, Any], operation: str) -> int:
+    """How many calls of an operation there were."""
+    return int(row["operations"].get(operation, {}).get("count", 0))
+
+
+def _seconds(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds:.2f} s"
+
+
+def _ids_text(process: _Process) -> str:
+    """Of the stored records that were read and whose ids the process did not know, how many ids came from Redis."""
+    found, looked_up = process.sum("hits_redis"), process.sum("backfills")
+    return f"{found:,} of {found + looked_up:,}" + (f" ({found / (found + looked_up):.0%})" if found + looked_up else "")
