@@ -95,7 +95,7 @@ def cache(settings):
 def klines(path, minutes, *, without=()):
     """A kline file with ISO times, gzipped if its name says so."""
     lines = ["open_time,open,high,low,close,volume"]
-    for number, (stamp, *values) in enumerate(synthetic_market(3, minutes, 1_677_628_800_000).tolist()):
+    for number, (stamp, *values) in enumerate(synthetic_market(3, 2_000, 1_677_628_800_000)[:minutes].tolist()):
         if number not in without:
             lines.append(f"{datetime.fromtimestamp(stamp / 1000, UTC).isoformat()},{','.join(map(str, values))}")
     text = "\n".join(lines).encode()
@@ -122,8 +122,9 @@ COMMANDS = {
 
 
 def test_the_commands_are_those_of_the_issue():
-    names = ("run", "sweep", "doctor", "flush-cache", "candles", "stats", "copy", "export")
-    assert set(COMMANDS) == {*((name,) for name in names), ("candles", "import")}
+    names = ("demo", "run", "sweep", "doctor", "flush-cache", "candles", "runs", "stats", "copy", "export")
+    below = (*(("candles", name) for name in ("import", "list", "remove")), ("runs", "list"), ("runs", "show"))
+    assert set(COMMANDS) == {*((name,) for name in names), *below}
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -138,7 +139,7 @@ def test_help_says_what_a_command_does_and_names_every_option(path, columns):
             if name.startswith("--"):
                 assert name in shown.output
                 assert getattr(parameter, "help", None), f"{name} has no help"
-    if path != ("candles",):
+    if not hasattr(command, "commands") or not path:
         assert "$ backtest-kit-mongo" in shown.output, "no example"
     assert max(map(len, shown.output.splitlines())) <= columns
 
@@ -209,17 +210,16 @@ def test_without_entry_no_server_is_needed(lonely):
 def test_a_run_persists_its_whole_state_and_says_what_happened(cli, database, cache):
     cache.set("foreign", "1")
     cache.set("signal_cache:left:by:another", "1")
-    first = cli(*BACKTEST, "--synthetic-days", "2", "--stores", "mongo")
+    first = cli(*BACKTEST, "--synthetic-days", "2", "--stores", "mongo", "--profile", "-")
     written = ("signal", "risk", "recent", "storage", "notification", "log", "state", "session", "partial", "breakeven", "candle")
     for name in written:
         assert database[f"{name}-items"].count_documents({}) > 0, name
-        assert re.search(rf"^{name} .*\d", first.stdout_text, re.MULTILINE), f"{name} is not in the table"
     assert database["candle-items"].count_documents({}) == 2 * 1440
     assert database["candle-items"].distinct("exchangeName") == ["synthetic-42-2d"]
     assert cache.get("foreign") == b"1"
-    assert cache.get("signal_cache:left:by:another") is None
+    assert cache.get("signal_cache:left:by:another") == b"1"  # ids are verified, so nothing has to be dropped at a start
     assert cache.keys("signal_cache:*")
-    for text in ("made up", "seed 42", "2,880 new", "1 id dropped", "Trades", "Totals", "hit ratio", "p99 us", "take profit", "memory"):
+    for text in ("made up", "seed 42", "2,880 new", "Trades", "Totals", "hit ratio", "p99 us", "take profit", "memory"):
         assert text in first.stdout_text
     assert "Importing candles" in first.stderr_text
     assert "Replaying" in first.stderr_text
@@ -251,7 +251,122 @@ def test_a_run_on_a_file(cli, database):
 
 def test_the_file_chooses_the_window(cli):
     cli("candles", "import", klines(cli.home / "long.csv", 800), "--symbol", "BTCUSDT")
-    assert "300 minutes" in cli.out(*BACKTEST, "--csv", klines(cli.home / "short.csv", 300))
+    assert "300 minutes" in cli.out(*BACKTEST, "--csv", klines(cli.home / "BTCUSDT.csv", 300), "--exchange", "binance")
+
+
+def test_a_file_needs_a_symbol_and_says_it_in_its_name(cli, database):
+    found = cli.err(*BACKTEST, "--csv", klines(cli.home / "prices.csv", 60), code=1)
+    assert "whose candles" in found
+    assert "--symbol" in found
+    cli(*BACKTEST, "--csv", klines(cli.home / "ETHUSDT-1m-2023-03.csv", 60))
+    cli(*BACKTEST, "--csv", klines(cli.home / "SOLUSDT.csv.gz", 60))
+    assert database["candle-items"].distinct("symbol") == ["ETHUSDT", "SOLUSDT"]
+    assert database["candle-items"].distinct("exchangeName") == ["csv"]
+    named = cli.err(*BACKTEST, "--csv", str(cli.home / "SOLUSDT.csv.gz"), "--symbol", "ADAUSDT", code=0)
+    assert "note: the file is named after SOLUSDT; its candles are stored as ADAUSDT, as --symbol says" in named
+    assert "says 5m" in cli.err(*BACKTEST, "--csv", klines(cli.home / "ETHUSDT-5m.csv", 60), code=1)
+
+
+def test_a_file_that_contradicts_what_is_stored_does_not_run(cli, database):
+    file = cli.home / "BTCUSDT.csv"
+    cli(*BACKTEST, "--csv", klines(file, 60))
+    before = database["candle-items"].count_documents({})
+    file.write_text(file.read_text().replace("00:59:00+00:00,", "00:59:00+00:00,2"))  # as of another market
+    lines = file.read_text().splitlines()
+    opened, _, low, close, volume = lines[-1].split(",")[1:]
+    file.write_text("\n".join([*lines[:-1], ",".join([lines[-1].split(",")[0], opened, opened, low, close, volume])]))
+    found = cli.err(*BACKTEST, "--csv", str(file), code=1)
+    assert "1 of 60 candles of BTCUSDT 1m are stored on 'csv' with other values" in found
+    assert "2023-03-01T00:59:00Z stored: open" in found
+    assert "candles remove BTCUSDT --interval 1m --exchange csv" in found
+    assert database["candle-items"].count_documents({}) == before
+    assert "60 candles of BTCUSDT 1m on csv would be removed" in cli.out("candles", "remove", "BTCUSDT", "--exchange", "csv")
+    assert database["candle-items"].count_documents({}) == before
+    assert "60 candles of BTCUSDT 1m on csv removed" in cli.out("candles", "remove", "BTCUSDT", "--exchange", "csv", "--yes")
+    assert "60 new" in cli.out(*BACKTEST, "--csv", str(file))
+    assert re.search(r"^csv +BTCUSDT +1m .* 60 +0 +0$", cli.out("candles", "list"), re.MULTILINE)
+    assert json.loads(cli.out("candles", "list", "--json", "--symbol", "BTCUSDT"))[0]["candles"] == 60
+    assert "stored are BTCUSDT 1m on csv" in cli.err("candles", "remove", "X", "--exchange", "csv", code=1)
+
+
+def test_candles_of_a_file_that_were_stored_as_binance_are_mentioned(cli):
+    file = klines(cli.home / "BTCUSDT.csv", 60)
+    cli("candles", "import", file, "--symbol", "BTCUSDT")
+    found = cli.err(*BACKTEST, "--csv", file)
+    assert "imported under the exchange name binance stay there" in found
+    assert "note:" not in cli.err(*BACKTEST, "--csv", file)
+    assert "0 new, 60 stored before" in cli.out(*BACKTEST, "--csv", file, "--exchange", "binance")
+    assert "--exchange csv replays those" in cli.err(*BACKTEST, "--symbol", "NOPE", "--csv", file, code=0) + cli.err(
+        *BACKTEST, "--symbol", "NOPE", code=1
+    )
+
+
+BREAKS = """
+from backtest_kit_mongo.runner import add_strategy
+
+@add_strategy("breaks", interval="5m")
+def get_signal(symbol, when):
+    if when.hour >= 1:
+        raise KeyError("price")
+    return {"position": "long", "priceTakeProfit": 1e9, "priceStopLoss": 1.0 if when.minute % 10 else 2e9, "minuteEstimatedTime": 2}
+"""
+
+
+def test_a_run_that_ends_early_prints_writes_and_keeps_what_it_had(cli):
+    (cli.home / "breaks.py").write_text(BREAKS)
+    run = ("run", "breaks.py", "--backtest", "--entry", "--synthetic-days", "1", "--json", "out.json", "--report", "out.html")
+    found = cli(*run, code=1)
+    assert "raised KeyError: 'price'" in found.stderr_text
+    assert "breaks on BTCUSDT ended early, at 2023-03-01 00:59 UTC" in " ".join(found.stdout_text.split())
+    assert "(5 long, priceStopLoss above price)" in found.stdout_text
+    content = json.loads((cli.home / "out.json").read_text())
+    assert len(content["trades"]) == 6
+    assert content["totals"]["signalsIgnored"] == 5
+    assert (content["runs"][0]["complete"], len(content["failed"])) == (False, 1)
+    assert "Incomplete: this run ended early" in (cli.home / "out.html").read_text()
+    assert re.search(r"breaks .* no$", cli.out("runs", "list"), re.MULTILINE)
+
+    skipped = cli.out(*run, "--on-error", "skip")
+    assert "276 errors of the strategy skipped" in skipped
+    assert "ended early" not in skipped
+    assert "--on-error" in cli.err("run", "breaks.py", "--paper", "--on-error", "stop", code=2)
+
+
+def test_results_are_kept_and_shown_again(cli):
+    first = cli.out(*BACKTEST, "--synthetic-days", "2", "--param", "FAST=6")
+    run_id = re.search(r"kept as run (\S+):", first)[1]
+    assert sorted(path.name for path in cli.home.iterdir()) == [".local"]  # nothing in the working directory
+    assert run_id in cli.out("runs", "list")
+    assert json.loads(cli.out("runs", "list", "--json"))[0]["parameters"]["FAST"] == 6
+    shown = cli.out("runs", "show", run_id, "--report", "page.html", "--json", "again.json")
+    assert trades(shown) == trades(first)
+    assert "FAST=6" in shown
+    assert "profit factor" in shown
+    assert (cli.home / "page.html").read_text().startswith("<!DOCTYPE html>")
+    cli(*BACKTEST, "--synthetic-days", "2", "--param", "FAST=6", "--json", "first.json")
+    assert (cli.home / "again.json").read_bytes() == (cli.home / "first.json").read_bytes()
+    assert "no run 'nope'" in cli.err("runs", "show", "nope", code=1)
+
+
+def test_a_data_folder_that_cannot_be_written_to_is_no_failure(cli):
+    (cli.home / ".local").mkdir()
+    (cli.home / ".local/share").write_text("a file")
+    found = cli(*BACKTEST, "--synthetic-days", "1", "--stores", "mongo")
+    assert "the results of this run are not kept" in found.stderr_text
+
+
+def test_the_demo_shows_what_the_second_process_need_not_do(cli):
+    """Its servers are its own: those of the environment are somebody's data."""
+    shown = cli.out("demo", CC_MONGO_CONNECTION_STRING="mongodb://127.0.0.1:1/x", CC_MODE="nonsense")
+    assert re.search(r"^candles imported +20,160 +0$", shown, re.MULTILINE)
+    assert re.search(r"^trends worked out +\d+ +0$", shown, re.MULTILINE)
+    assert re.search(r"^ids from Redis +0 of 0 +(\d+) of \1 \(100%\)$", shown, re.MULTILINE)
+    assert "The same trades in both." in shown
+    page = Path(re.search(r"^Report: (.*)$", shown, re.MULTILINE)[1])
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert page.is_relative_to(cli.home / ".local/share/backtest-kit-mongo/demo")
+    assert sorted(path.name for path in cli.home.iterdir()) == [".local"]
+    assert "does not exist" in cli.err("demo", "--csv", "nowhere.csv", code=1)
 
 
 @pytest.mark.parametrize(("given", "used"), [(None, "memory"), ("", "memory"), ("journal", "journal")])
@@ -260,7 +375,7 @@ def test_a_backtest_uses_memory_unless_told_otherwise(cli, given, used):
     environment = {} if given is None else {"CC_DURABILITY": given}
     shown = cli.out("run", str(EXAMPLE), "--backtest", **environment)
     assert re.search(rf"durability +{used}", shown)
-    assert re.search(rf"durability +{used}", cli.out(*BACKTEST, "--csv", klines(cli.home / "x.csv", 60), **environment))
+    assert re.search(rf"durability +{used}", cli.out(*BACKTEST, "--csv", klines(cli.home / "BTCUSDT.csv", 60), **environment))
 
 
 def test_one_of_two_strategies_must_be_chosen(cli):
@@ -270,7 +385,7 @@ def test_one_of_two_strategies_must_be_chosen(cli):
         "for name in ('one', 'two'):\n"
         "    add_strategy(name, interval='5m', get_signal=lambda symbol, when: None)\n"
     )
-    run = ("run", str(file), "--backtest", "--entry", "--csv", klines(cli.home / "x.csv", 60))
+    run = ("run", str(file), "--backtest", "--entry", "--csv", klines(cli.home / "BTCUSDT.csv", 60))
     assert "'one', 'two'" in cli.err(*run, code=1)
     shown = cli.out(*run, "--strategy", "two")
     assert "two of" in shown
@@ -317,7 +432,11 @@ def test_a_strategy_that_raises_ends_the_run(cli, database):
     assert "error: strategy 'raises' on BTCUSDT" in found
     assert f"{file}:4" in found
     assert not cli.last_run.exists()
-    [line] = [json.loads(line) for line in (cli.home / "dump/log/log.jsonl").read_text().splitlines() if "run.failed" in line]
+    [line] = [
+        json.loads(line)
+        for line in (cli.home / ".local/share/backtest-kit-mongo/dump/log/log.jsonl").read_text().splitlines()
+        if "run.failed" in line
+    ]
     assert line["args"][0]["error"] == "KeyError"
 
 
@@ -330,7 +449,9 @@ def test_a_file_that_is_none(lonely, option, kind):
     assert found == f"error: {f'{path} is not a file' if kind == 'folder' else f'the file {path} does not exist'}\n"
 
 
-@pytest.mark.parametrize("command", [(*BACKTEST, "--csv"), ("candles", "import", "--symbol", "BTCUSDT")], ids=["run", "import"])
+@pytest.mark.parametrize(
+    "command", [(*BACKTEST, "--symbol", "BTCUSDT", "--csv"), ("candles", "import", "--symbol", "BTCUSDT")], ids=["run", "import"]
+)
 def test_a_bad_csv_is_named_with_its_line(lonely, command):
     file = lonely.home / "bad.csv"
     file.write_text("open_time,open,high,low,close,volume\n2023-03-01T00:00Z,1,2,0.5,x,1\n")
@@ -536,7 +657,7 @@ def test_watch_goes_on_without_servers(lonely, tmp_path):
 
 def test_the_state_folder_is_that_of_the_user(cli):
     elsewhere = cli.home / "elsewhere"
-    file = klines(cli.home / "x.csv", 60)
+    file = klines(cli.home / "BTCUSDT.csv", 60)
     cli(*BACKTEST, "--csv", file, XDG_STATE_HOME=str(elsewhere))
     assert [path.name for path in (elsewhere / "backtest-kit-mongo").iterdir()] == ["last-run.json"]
     found = cli.err(*BACKTEST, "--csv", file, XDG_STATE_HOME=file)  # no folder at all
@@ -599,7 +720,7 @@ def test_doctor_changes_nothing(cli, database, cache):
 
 
 def test_doctor_is_content_after_a_run(cli):
-    cli(*BACKTEST, "--csv", klines(cli.home / "x.csv", 60))
+    cli(*BACKTEST, "--csv", klines(cli.home / "BTCUSDT.csv", 60))
     assert json.loads(cli.out("doctor", "--json"))["missingIndexes"] == {}
 
 

@@ -114,7 +114,7 @@ def test_json_has_the_fields_of_the_contract():
     text = result_json(result)
     content = json.loads(text)
     assert text.endswith(b"}\n")
-    assert list(content) == ["trades", "totals", "runs"]
+    assert list(content) == ["trades", "totals", "runs", "failed"]
     assert content["trades"] == [
         {
             "id": trade.id,
@@ -131,7 +131,8 @@ def test_json_has_the_fields_of_the_contract():
         for trade in result.trades
     ]
     assert {trade["closeReason"] for trade in content["trades"]} == {"take_profit", "stop_loss", "time_expired"}
-    assert content["totals"] == msgspec.to_builtins(result.totals) | msgspec.to_builtins(statistics_of(result))
+    counts = {"signalsIgnored": 0, "errorsSkipped": 0}
+    assert content["totals"] == msgspec.to_builtins(result.totals) | msgspec.to_builtins(statistics_of(result)) | counts
     (run,) = content["runs"]
     assert run["totals"] == content["totals"]
     assert (run["startTimestamp"], run["endTimestamp"], run["minutes"]) == (START, START + 10 * DAY, 14_400)
@@ -234,7 +235,7 @@ def test_profile_json_is_a_saved_report_with_sums():
 
 
 def test_trades_as_a_dataframe(finished):
-    result = crossing()
+    result = crossing(symbol="ETHUSDT")
     frame = trades_frame(result)
     assert list(frame["pnlPercentage"]) == [trade.pnl_percentage for trade in result.trades]
     assert list(frame["openTimestamp"].astype("int64")) == [trade.open_timestamp for trade in result.trades]

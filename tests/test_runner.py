@@ -24,9 +24,11 @@ from backtest_kit_mongo.runner import (
     StrategyError,
     add_strategy,
     clear_strategies,
+    get_average_price,
     get_candles,
     import_candles,
     load_strategy_file,
+    result_json,
     run_backtest,
     synthetic_market,
 )
@@ -505,12 +507,110 @@ def test_a_strategy_that_raises_is_named_with_symbol_time_and_line():
 
 
 def test_a_bad_signal_is_named_with_strategy_symbol_and_time():
-    once_at(10, {**LONG, "priceTakeProfit": 90})
+    once_at(10, {**LONG, "priceTakeProfit": "90"})
     with pytest.raises(
-        BadSignalError, match=r"strategy 'hand' on BTCUSDT at 2023-03-01T00:10:00Z returned no valid signal: a long signal needs"
+        BadSignalError, match=r"strategy 'hand' on BTCUSDT at 2023-03-01T00:10:00Z returned no valid signal: the signal's priceTakeProfit"
     ):
         replay(flat(60))
     assert issubclass(BadSignalError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("signal", "kind"),
+    [
+        ({**LONG, "priceTakeProfit": 90}, "long, priceTakeProfit below price"),
+        ({**LONG, "priceTakeProfit": 100}, "long, priceTakeProfit below price"),
+        ({**LONG, "priceStopLoss": 101}, "long, priceStopLoss above price"),
+        ({**LONG, "priceStopLoss": 120, "priceTakeProfit": 90}, "long, priceStopLoss above price and priceTakeProfit below price"),
+        ({**SHORT, "priceTakeProfit": 101}, "short, priceTakeProfit above price"),
+        ({**SHORT, "priceStopLoss": 99}, "short, priceStopLoss below price"),
+        ({**LONG, "priceOpen": 94}, "long, priceStopLoss above priceOpen"),
+    ],
+)
+def test_a_signal_that_does_not_fit_the_price_is_ignored_and_counted(signal, kind, caplog):
+    """As the TypeScript framework does: it is logged once, and the run goes on."""
+    add_strategy("hand", interval="5m", get_signal=lambda symbol, when: signal if when < at(20) else LONG)
+    result = replay(flat(60))
+    assert result.signals_ignored == {kind: 3}  # at minutes 5, 10 and 15
+    assert result.complete
+    assert result.open_trade.open_timestamp == START + 20 * MINUTE
+    told = [row for row in kit.PersistNotificationAdapter.read_notification_data(True) if row["type"] == "error.validation"]
+    assert len(told) == 3
+    logged = [row for row in kit.PersistLogAdapter.read_log_data() if row["topic"] == "signal.ignored"]
+    assert [row["timestamp"] for row in logged] == [START + 5 * MINUTE]
+    assert len([record for record in caplog.records if "signal ignored" in record.getMessage()]) == 1
+
+
+def test_the_average_price_is_the_one_at_which_a_signal_opens():
+    seen = []
+
+    def get_signal(symbol, when):
+        seen.append(get_average_price(symbol))
+        return {**LONG, "priceTakeProfit": seen[-1] * 1.5, "priceStopLoss": seen[-1] * 0.5}
+
+    add_strategy("hand", interval="5m", get_signal=get_signal)
+    result = replay(synthetic_market(3, 60, START))
+    assert result.open_trade.price_open == seen[0]
+    with pytest.raises(OutsideRunError):
+        get_average_price("BTCUSDT")
+
+
+def test_an_average_price_needs_five_candles():
+    def get_signal(symbol, when):
+        get_average_price("OTHER")
+
+    add_strategy("hand", interval="5m", get_signal=get_signal)
+    import_candles(flat(60)[7:], "OTHER")
+    with pytest.raises(StrategyError, match=r"get_average_price\('OTHER'\) needs 5 closed 1m candles, and 3 are stored"):
+        replay(flat(60), start_ms=START + 5 * MINUTE)
+
+
+def raises_from(minute):
+    def get_signal(symbol, when):
+        if when >= at(minute):
+            raise KeyError("price")
+        return {**LONG, "minuteEstimatedTime": 3}
+
+    add_strategy("hand", interval="5m", get_signal=get_signal)
+
+
+def test_errors_of_the_strategy_can_be_skipped(caplog):
+    raises_from(20)
+    result = replay(flat(60), on_error="skip")
+    assert (result.complete, result.error, result.errors_skipped) == (True, None, 8)  # at 20, 25, ..., 55
+    assert len(result.trades) == 3
+    assert len([record for record in caplog.records if "KeyError" in record.getMessage()]) == 1  # each is in Notification
+    assert len([row for row in kit.PersistNotificationAdapter.read_notification_data(True) if row["type"] == "error.info"]) == 8
+    with pytest.raises(InvalidValueError, match="'stop' or 'skip'"):
+        run_backtest("BTCUSDT", on_error="never")
+
+
+def test_an_error_that_ends_a_run_holds_what_the_run_had_reached():
+    raises_from(20)
+    with pytest.raises(StrategyError) as caught:
+        replay(flat(60))
+    (result,) = caught.value.results
+    assert not result.complete
+    assert result.error == str(caught.value)
+    assert (result.end_ms, result.minutes) == (START + 19 * MINUTE, 19)
+    assert len(result.trades) == 3
+    assert result.totals.trades == 3
+    content = msgspec.json.decode(result_json(result, [caught.value]))
+    assert content["runs"][0]["complete"] is False
+    assert content["failed"] == [str(caught.value)]
+
+
+def test_a_run_whose_server_goes_away_holds_what_it_had_reached():
+    def get_signal(symbol, when):
+        if when >= at(20):
+            raise kit.ServerUnavailableError("gone")
+        return {**LONG, "minuteEstimatedTime": 3}
+
+    add_strategy("hand", interval="5m", get_signal=get_signal)
+    with pytest.raises(kit.ServerUnavailableError) as caught:
+        replay(flat(60))
+    (result,) = caught.value.results
+    assert (result.complete, result.minutes, len(result.trades), result.error) == (False, 19, 3, "gone")
 
 
 def test_a_dead_server_is_not_the_fault_of_the_strategy():

@@ -196,7 +196,7 @@ def test_progress_counts_the_minutes_of_all_runs():
     import_candles(flat(1200), "BBB")
     moved = []
     run_backtests(["AAA", "BBB"], progress=lambda done, total: moved.append((done, total)))
-    assert moved == [(2200, 3700), (3200, 3700), (3700, 3700)]
+    assert moved == [(1004, 3700), (2004, 3700), (2504, 3700)]  # the one that fails gets as far as minute 4
 
 
 @pytest.mark.parametrize(("symbols", "names"), [([], [None]), (["AAA"], [])])

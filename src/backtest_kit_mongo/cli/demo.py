@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 import pymongo
 import typer
 
-from .. import close, setup
+from ..adapters import Registry
+from ..config import load_config
 from ..domains import DOMAINS
 from ..embedded import EmbeddedServers, default_data_dir
 from ..errors import BacktestKitError, MissingDependencyError, StorageError
@@ -70,6 +72,10 @@ def show_demo(
     The first process imports the candles and works out what the strategy wants to know. The second one finds the candles and the
     answers in MongoDB, by ids that it reads from Redis, and gives the same trades. Both servers are embedded ones on a folder of the
     demo, which is emptied before each demo; nothing is written into the working directory.
+
+    Example:
+
+        $ backtest-kit-mongo demo
     """
     folder = Path(link.embedded_dir).expanduser().absolute() if link.embedded_dir else default_data_dir() / "demo"
     page: Path | None = folder / "report.html"
@@ -95,9 +101,10 @@ def show_demo(
         if page is not None:
             status.update("Drawing the report")
             last = processes[-1].run
-            setup({"CC_MONGO_CONNECTION_STRING": uri, "CC_REDIS_HOST": servers.redis_socket, "CC_EMBEDDED": False})
-            write_html(page, last.results, profile=last.report)
-            close()
+            registry = Registry()  # of these servers, whatever the environment says
+            with closing(registry):
+                registry.configure(load_config({"CC_MONGO_CONNECTION_STRING": uri, "CC_REDIS_HOST": servers.redis_socket}, {}))
+                write_html(page, last.results, profile=last.report, registry=registry)
     _show(processes, "made-up" if csv is None else "real", page)
 
 

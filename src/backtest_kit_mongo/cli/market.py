@@ -122,6 +122,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse options that contradict each other, and a file that is not there."""
         if self.synthetic_days is not None and (self.csv or self.exchange or self.exchange_url):
             raise typer.BadParameter("made-up candles need neither --csv nor --exchange", param_hint="--synthetic-days")
+        if self.csv is not None and not Path(self.csv).is_file():
+            raise InvalidValueError(f"the file {self.csv} does not exist" if not Path(self.csv).exists() else f"{self.csv} is not a file")
         if self.csv is not None and len(self.symbols) > 1:
             raise typer.BadParameter("a file holds the candles of one symbol; `candles import` imports more files", param_hint="--csv")
         if self.csv is not None and self.exchange_url is not None:
@@ -132,8 +134,6 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidValueError(
                     f"a run replays 1m candles, and the name of {self.csv} says {named[1]}", hint="`candles import` stores other intervals"
                 )
-        if self.csv is not None and not Path(self.csv).is_file():
-            raise InvalidValueError(f"the file {self.csv} does not exist" if not Path(self.csv).exists() else f"{self.csv} is not a file")
 
     def exchange_name(self) -> str:
         """The name under which the candles are stored; call it when the strategy file is loaded."""

@@ -29,6 +29,10 @@ def show_runs(
     """List the backtests that were kept, the newest first.
 
     Each backtest of `backtest-kit-mongo run` is kept in the folder backtest-kit-mongo/runs of the user's data folder.
+
+    Example:
+
+        $ backtest-kit-mongo runs list --limit 5
     """
     runs = [run for run, _ in zip(list_runs(), range(limit), strict=False)]
     if as_json:
