@@ -47,15 +47,15 @@ if [ -z "$base" ]; then
     fi
 fi
 
-root=
+mkdir -p build/bare
+root=$(mktemp -d "$PWD/build/bare/run.XXXXXX")
+# shellcheck disable=SC2317 # called by the trap
 finish() {
-    [ -z "$root" ] || { [ -n "$keep" ] && echo "kept: $root"; } || rm -rf --one-file-system "$root"
+    if [ -z "$keep" ]; then rm -rf --one-file-system "$root"; else echo "kept: $root"; fi
 }
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-mkdir -p build/bare
-root=$(mktemp -d "$PWD/build/bare/run.XXXXXX")
 chmod 755 "$root"
 cp -a "$base/." "$root"
 
@@ -65,6 +65,9 @@ for file in /etc/resolv.conf /etc/hosts /etc/pip.conf /etc/ssl/certs/ca-certific
         mkdir -p "$root${file%/*}" && cp -L "$file" "$root$file"
     fi
 done
+# Certificates of this machine's own; the package ca-certificates, which comes with Python's venv, adds its to them.
+mkdir -p "$root/usr/local/share/ca-certificates"
+find /usr/local/share/ca-certificates -name '*.crt' -exec cp -L {} "$root/usr/local/share/ca-certificates" \; 2>/dev/null || :
 if command -v apt-config >/dev/null; then
     apt-config dump | grep -E '^Acquire::(https?|Check-|Retries)' >"$root/etc/apt/apt.conf.d/99machine" || :
 fi
