@@ -16,26 +16,25 @@ prerequisites:
 
 # Where an installation is cut short, .unfinished stays, and prerequisites.sh makes a new .venv.
 define install
-	@echo "Installing the extras $(1) into $(VENV); this takes a minute or two"
+	@echo "Installing the extras [$(1)]"
 	@trap 'exit 1' HUP INT TERM; touch $(VENV)/.unfinished; \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(1)]"; code=$$?; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(2); code=$$?; \
 		test $$code -gt 2 || rm $(VENV)/.unfinished; exit $$code
 endef
-comma := ,
+EXTRAS := embedded,cli,report
 
-# The environment and the compiled core; made again when the sources of the core or the metadata change.
-SOURCES := pyproject.toml setup.py $(wildcard src/backtest_kit_mongo/_core/*.pyx src/backtest_kit_mongo/_core/*.pxd)
-$(READY): $(SOURCES)
-	$(call install,dev)
-	touch $(DEMO_READY) $@
+# The compiled core and what the demo needs; made again when the sources of the core or the metadata change.
+$(DEMO_READY): pyproject.toml setup.py $(wildcard src/backtest_kit_mongo/_core/*.pyx src/backtest_kit_mongo/_core/*.pxd)
+	$(call install,$(EXTRAS),--editable ".[$(EXTRAS)]")
+	touch $@
 
-# The demo needs less; where the tools of developers are there, it runs among them.
-$(DEMO_READY): $(SOURCES)
-	$(call install,embedded$(comma)cli$(comma)report)
+# The tools of developers come on top; the package is there, so it is not built again.
+$(READY): $(DEMO_READY)
+	$(call install,dev,"backtest-kit-mongo[dev]")
 	touch $@
 
 # A seeded synthetic market, or real candles: make demo CSV=path/to/BTCUSDT.csv.gz
-demo: prerequisites $(if $(wildcard $(READY)),$(READY),$(DEMO_READY))
+demo: prerequisites $(DEMO_READY)
 	CC_DUMP_DIR=$(DEMO_DIR)/dump $(BIN)/backtest-kit-mongo run examples/sma_cross.py --backtest --entry --embedded --embedded-dir $(DEMO_DIR) $(if $(CSV),--csv "$(CSV)",--synthetic-days 7 --seed 42)
 
 # Everything twice: over the wire lane, and through the drivers alone, but for what asks no MongoDB, what runs both ways by itself, and the
@@ -52,7 +51,7 @@ test: prerequisites $(READY)
 
 # The rivals are no dependency of the library or of its tests, so they come with the first benchmark.
 $(BENCH_READY): $(READY)
-	$(call install,bench)
+	$(call install,bench,"backtest-kit-mongo[bench]")
 	touch $@
 
 # The table of ratios against their targets, as JSON and as a plot too.
@@ -91,5 +90,5 @@ stubs: prerequisites $(READY)
 	$(BIN)/python tools/make_stubs.py
 
 clean:
-	rm -rf build dist $(DEMO_DIR) .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	rm -rf build dist $(DEMO_DIR) .pytest_cache .mypy_cache .ruff_cache .benchmarks $(DEMO_READY)
 	find src -name '*.so' -delete

@@ -48,10 +48,13 @@ if [ -z "$base" ]; then
 fi
 
 mkdir -p build/bare
+child=''
 root=$(mktemp -d "$PWD/build/bare/run.XXXXXX")
 # shellcheck disable=SC2317 # called by the trap
 finish() {
-    if [ -z "$keep" ]; then rm -rf --one-file-system "$root"; else echo "kept: $root"; fi
+    # With unshare its child ends, and with that everything inside.
+    [ -z "$child" ] || { kill -KILL "$child" && wait "$child"; } 2>/dev/null || :
+    if [ -z "$keep" ]; then rm -rf --one-file-system "$root" || { sleep 1 && rm -rf --one-file-system "$root"; }; else echo "kept: $root"; fi
 }
 trap finish EXIT
 trap 'exit 130' INT
@@ -78,7 +81,7 @@ done < <(env -0 | grep -zE '^(PIP_[A-Z_]+|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE
 
 git clone --quiet --no-hardlinks --depth 1 "file://$PWD" "$root/root/checkout"
 
-# Runs its arguments inside, with the file systems that a machine has.
+# Runs its arguments inside, with the file systems that a machine has; in the background, so that a signal is heard at once.
 inside() {
     # shellcheck disable=SC2016 # for the inner shell
     unshare --mount --pid --fork --kill-child bash -c '
@@ -90,7 +93,12 @@ inside() {
         ln -s /proc/self/fd "$1/dev/fd"; ln -s fd/0 "$1/dev/stdin"; ln -s fd/1 "$1/dev/stdout"; ln -s fd/2 "$1/dev/stderr"
         root=$1 && shift
         chroot "$root" "$@"
-    ' bash "$root" env -i "${environment[@]}" "$@"
+    ' bash "$root" env -i "${environment[@]}" "$@" &
+    child=$!
+    local code=0
+    wait "$child" || code=$?
+    child=''
+    return "$code"
 }
 
 echo "== $suite: git and make"
