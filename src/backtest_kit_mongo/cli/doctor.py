@@ -143,10 +143,13 @@ def _redis(timeout: float, samples: int) -> Report:
     except BacktestKitError as error:
         return {"ok": False, "error": str(error)}
     try:
-        version = str(ids.client.info("server")["redis_version"])
+        found = ids.client.info("server")
+        # Valkey calls itself a Redis of the version that it began from, for the sake of clients.
+        server = "Valkey" if found.get("server_name") == "valkey" else "Redis"
+        version = str(found["valkey_version" if server == "Valkey" else "redis_version"])
     except Exception:  # noqa: BLE001 - a user that may not ask for it is no fault
-        version = "unknown"
-    return {"ok": True, "version": version, "roundTripUs": median}
+        server, version = "Redis", "unknown"
+    return {"ok": True, "server": server, "version": version, "roundTripUs": median}
 
 
 def _median_us(call: Callable[[], object], samples: int) -> float:
@@ -219,4 +222,5 @@ def _server(found: Report) -> str:
     if not found["ok"]:
         return f"FAILED: {found['error']}"
     kind = f" ({found['topology']}), database {found['database']}" if "topology" in found else ""
-    return f"ok: version {found['version']}{kind}, round trip {found['roundTripUs'] / 1000:.3f} ms"
+    server = "Valkey " if found.get("server") == "Valkey" else ""
+    return f"ok: {server}version {found['version']}{kind}, round trip {found['roundTripUs'] / 1000:.3f} ms"
