@@ -122,7 +122,7 @@ COMMANDS = {
 
 
 def test_the_commands_are_those_of_the_issue():
-    names = ("run", "sweep", "doctor", "flush-cache", "candles", "stats", "copy", "export")
+    names = ("run", "sweep", "new-strategy", "doctor", "flush-cache", "candles", "stats", "copy", "export")
     assert set(COMMANDS) == {*((name,) for name in names), ("candles", "import")}
 
 

@@ -13,6 +13,7 @@ from .command import add, unwrapped
 from .copy import copy
 from .doctor import doctor
 from .export import export
+from .new_strategy import new_strategy
 from .run import run
 from .stats import show_stats
 from .sweep import sweep_parameters
@@ -51,6 +52,7 @@ def _all(
 
 add(app, "run", run)
 add(app, "sweep", sweep_parameters)
+add(app, "new-strategy", new_strategy)
 add(app, "doctor", doctor)
 add(app, "flush-cache", flush_cache)
 add(candles, "import", import_file)
