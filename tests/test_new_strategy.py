@@ -38,7 +38,7 @@ def test_the_printed_commands_run(cli):
     run, sweep = commands(cli.out("new-strategy", "my strategy.py"))
     folder = ("--embedded-dir", "servers")
     shown = cli.out(*run[:-1], "1", *folder)
-    assert "sma_cross on" in shown
+    assert "sma_cross of my strategy.py" in shown
     assert "FAST" in cli.out(*sweep[:-1], "1", *folder)
 
 
