@@ -13,7 +13,7 @@ import msgspec
 from pymongo.errors import InvalidURI, PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from .domains import DOMAINS
+from .domains import DOMAINS, DomainName
 from .errors import ConfigError
 from .logs import log
 from .profiles import KINDS, PROFILES, Kind, LookAhead
@@ -52,7 +52,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """When a write counts as done: on the disk, or in the memory of MongoDB (whose crash loses up to 100 ms) and of the system (files)."""
     CC_LOOK_AHEAD: LookAhead = "off"
     """What a read at a simulation time does with what was written at a later one: give it, hide it, or raise LookAheadError."""
-    CC_HISTORY: tuple[str, ...] = ()
+    CC_HISTORY: tuple[DomainName, ...] = ()
     """Domains that keep versions, so that a read at a simulation time gives the value as of then. As text: ``state,session``."""
     CC_HISTORY_LIMIT: int = 1000
     """How many versions of a record are kept, the current one among them; 0: all."""
@@ -126,13 +126,13 @@ def _choice(value: Any, sources: _Sources) -> dict[str, Kind]:
     return dict(value)
 
 
-def _with_history(value: Any, sources: _Sources) -> tuple[str, ...]:
+def _with_history(value: Any, sources: _Sources) -> tuple[DomainName, ...]:
     """``CC_HISTORY``: names of domains, from a collection or from text."""
     if isinstance(value, str):
         value = [item.strip() for item in value.split(",") if item.strip()]
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
         raise ConfigError(f"CC_HISTORY must be a list of domains, or text as state,session; got {type(value).__name__}")
-    names = []
+    names: list[DomainName] = []
     for name in value:
         _known_domain("CC_HISTORY", name, sources)
         names += [] if name in names else [name]
