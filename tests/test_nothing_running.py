@@ -123,7 +123,8 @@ def test_a_long_wait_says_what_it_waits_for_and_goes_on(tmp_path, monkeypatch):
     assert all(name in line for name in NAMED)
 
 
-def test_a_quick_answer_says_nothing(settings):
+def test_a_quick_answer_says_nothing(settings, monkeypatch):
+    monkeypatch.setattr(mongo, "PATIENCE", 20.0)
     lines = Lines()
     kit.set_logger(lines)
     kit.setup(settings)
