@@ -14,14 +14,10 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from . import payloads
+from .names import DomainName
 
 __all__ = ["DOMAINS", "Call", "Domain", "DomainName", "ListRule", "field_name"]
 
-DomainName = Literal[
-    "candle", "signal", "schedule", "strategy", "risk", "partial", "breakeven", "storage", "notification", "log", "measure", "interval",
-    "memory", "recent", "state", "session", "dictionary",
-]  # fmt: skip
-"""The names of the table below, for type checkers."""
 Operation = Literal["read", "write", "remove", "has", "keys", "records", "rows", "put_rows", "candles", "array", "put_candles"]
 Index = tuple[tuple[str, int], ...]
 
