@@ -5,6 +5,7 @@ BTKM_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer (run Python wit
 """
 
 import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -13,16 +14,21 @@ from setuptools import Extension, setup
 DEBUG = os.environ.get("BTKM_DEBUG") == "1"
 SANITIZE = os.environ.get("BTKM_SANITIZE") == "1"
 
-flags = ["-O0", "-g"] if DEBUG else ["-O3"]
+compiling, linking = (["-O0", "-g"], []) if DEBUG else (["-O3"], [])
 if SANITIZE:
-    flags += ["-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+    sanitizers = "-fsanitize=address,undefined"
+    compiling += ["-g", sanitizers, "-fno-omit-frame-pointer"]
+    linking.append(sanitizers)
+elif not DEBUG:  # without debug information and symbols, which are three quarters of the size; the flags of CPython ask for -g
+    compiling.append("-g0")
+    linking += ["-Wl,-s"] if sys.platform == "linux" else []
 
 extensions = [
     Extension(
         f"backtest_kit_mongo._core.{source.stem}",
         [str(source)],
-        extra_compile_args=flags,
-        extra_link_args=["-fsanitize=address,undefined"] if SANITIZE else [],
+        extra_compile_args=compiling,
+        extra_link_args=linking,
         define_macros=[("CYTHON_TRACE", "1")] if DEBUG else [],
     )
     for source in sorted(Path("src/backtest_kit_mongo/_core").glob("*.pyx"))

@@ -122,7 +122,7 @@ COMMANDS = {
 
 
 def test_the_commands_are_those_of_the_issue():
-    names = ("demo", "run", "sweep", "doctor", "flush-cache", "candles", "runs", "stats", "copy", "export")
+    names = ("demo", "run", "sweep", "new-strategy", "doctor", "flush-cache", "candles", "runs", "stats", "copy", "export")
     below = (*(("candles", name) for name in ("import", "list", "remove")), ("runs", "list"), ("runs", "show"))
     assert set(COMMANDS) == {*((name,) for name in names), *below}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import clear_strategies, list_strategies, synthetic_market
 
@@ -41,10 +42,10 @@ def test_tables_are_what_the_code_says():
     assert len(DOMAINS) == 17
 
 
-def test_python_samples_run(settings, monkeypatch, tmp_path):
-    """All of them, one after the other, as a reader would paste them, with the servers given by the environment."""
-    for name, value in settings.items():
-        monkeypatch.setenv(name, str(value))
+def test_python_samples_run(monkeypatch, tmp_path):
+    """All of them, one after the other, as a reader would paste them where no server runs."""
+    monkeypatch.setenv("CC_EMBEDDED", "1")  # also for the samples that say setup() alone
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     samples = [block for kind, block in BLOCKS if kind == "python"]
     assert len(samples) >= 5
@@ -55,6 +56,18 @@ def test_python_samples_run(settings, monkeypatch, tmp_path):
         assert [strategy.name for strategy in list_strategies()] == ["three_up"]
     finally:
         clear_strategies()
+        kit.close()
+        kit.reset_stats()
+
+
+def test_the_first_sample_runs_where_nothing_runs(tmp_path):
+    """By itself, in a process without any setting."""
+    first = next(block for kind, block in BLOCKS if kind == "python")
+    assert "setup(embedded=True)" in first
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CC_")}
+    environment["XDG_DATA_HOME"] = str(tmp_path / "data")
+    subprocess.run([sys.executable, "-c", first], cwd=tmp_path, env=environment, check=True, timeout=120)
+    assert (tmp_path / "data" / "backtest-kit-mongo" / "mongo").is_dir()
 
 
 @pytest.fixture(scope="module")

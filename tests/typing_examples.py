@@ -42,6 +42,7 @@ from backtest_kit_mongo import (
     wait_for_init,
 )
 from backtest_kit_mongo.candles import CANDLE_DTYPE
+from backtest_kit_mongo.domains import DomainName
 from backtest_kit_mongo.payloads import (
     Candle,
     LogEntry,
@@ -74,6 +75,10 @@ def settings() -> None:
     setup({"CC_REDIS_HOST": "redis", "CC_REDIS_PORT": 6380})
     setup(CC_REDIS_HOST="redis", CC_DURABILITY="memory")
     setup(embedded=True)
+    setup(mode="backtest", stores={"session": "mongo", "log": "memory"}, look_ahead="hide", history=["state"])
+    setup(mode="bactest")  # type: ignore[arg-type]
+    setup(stores={"sesion": "mongo"})  # type: ignore[dict-item]
+    setup(history=["sesion"])  # type: ignore[list-item]
     kit.set_config({"CC_REDIS_HOST": "redis"})
     kit.install()
     wait_for_init()
@@ -82,6 +87,9 @@ def settings() -> None:
     assert_type(config.CC_REDIS_HOST, str)
     assert_type(config.CC_REDIS_PORT, int)
     assert_type(config.CC_EMBEDDED, bool)
+    assert_type(config.CC_HISTORY, tuple[DomainName, ...])
+    kit.discard_versions("state", WHEN)
+    kit.records("sesion")  # type: ignore[call-overload]
     assert_type(kit.get_mongo(), Database[Row])
     assert_type(kit.get_redis(), redis.Redis)
     assert_type(kit.stats(), dict[str, Row])

@@ -1,35 +1,41 @@
-"""MongoDB and Redis persistence for trading strategies: the contracts of backtest-kit with a compiled core."""
+"""MongoDB and Redis persistence for trading strategies: the contracts of backtest-kit with a compiled core.
 
-from importlib.metadata import version as _version
+Importing the package alone is cheap: the first name that needs them loads NumPy, the drivers and the compiled core.
+"""
 
-from .adapters import *
-from .adapters import Registry
-from .adapters import __all__ as _adapters
-from .candles import to_arrow, to_pandas, to_polars
+import sys
+from typing import TYPE_CHECKING
+
 from .errors import *
 from .errors import __all__ as _errors
-from .logs import set_logger
-from .profiling import Report, profile
-from .query import records
-from .registry import (
-    close,
-    discard_versions,
-    get_config,
-    get_mongo,
-    get_redis,
-    install,
-    reset_stats,
-    set_config,
-    setup,
-    stats,
-    wait_for_init,
-)
-from .simulation import simulated_time
+from .names import PUBLIC as _contracts
 
-__version__ = _version("backtest-kit-mongo")
+if TYPE_CHECKING:
+    from .adapters import *
+    from .adapters import Registry
+    from .candles import to_arrow, to_pandas, to_polars
+    from .logs import set_logger
+    from .profiling import Report, profile
+    from .query import records
+    from .registry import (
+        close,
+        discard_versions,
+        get_config,
+        get_mongo,
+        get_redis,
+        install,
+        reset_stats,
+        set_config,
+        setup,
+        stats,
+        wait_for_init,
+    )
+    from .simulation import simulated_time
+
+    __version__: str
 
 __all__ = [
-    *_adapters,
+    *_contracts,
     *_errors,
     "Registry",
     "Report",
@@ -52,3 +58,32 @@ __all__ = [
     "to_polars",
     "wait_for_init",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take __getattr__ for leave to use any name
+    _HOMES = {
+        **dict.fromkeys((*_contracts, "Registry"), "adapters"),
+        **dict.fromkeys(("to_arrow", "to_pandas", "to_polars"), "candles"),
+        **dict.fromkeys(("Report", "profile"), "profiling"),
+        "records": "query",
+        "set_logger": "logs",
+        "simulated_time": "simulation",
+    }
+    _HOMES |= {name: "registry" for name in __all__ if name not in _HOMES and name not in _errors}
+
+    def __getattr__(name: str) -> object:
+        """A name at its first use; from then on it is a plain global."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("backtest-kit-mongo")
+        elif name in _HOMES:
+            from importlib import import_module
+
+            value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, "__version__"})

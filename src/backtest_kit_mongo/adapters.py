@@ -16,6 +16,7 @@ from .candles import interval_ms, to_columns
 from .contracts import DEFAULT_LIMIT, NO_TIME, Contract, typed
 from .domains import DOMAINS, Call, Domain, Operation, field_name
 from .errors import InvalidTypeError
+from .names import PUBLIC
 from .profiles import Kind
 from .simulation import NOW
 from .stores.base import Key, Store
@@ -377,7 +378,7 @@ class Registry(Bindings):
 
 default_registry = Registry()
 
-__all__ = sorted(f"Persist{domain.name.capitalize()}{kind}" for domain in DOMAINS.values() for kind in ("Adapter", "Instance"))
+__all__ = PUBLIC
 globals().update({name: getattr(default_registry, name) for name in __all__})
 globals().update({adapter.__name__: adapter for _, adapter in _CLASSES.values()})
 

@@ -22,11 +22,11 @@ from pymongo.uri_parser import parse_uri
 from ._core.blocks import CandleBlocks
 from ._core.hits import Hits
 from .config import DEFAULT_DATABASE, Config, load_config
-from .domains import DOMAINS, Domain
+from .domains import DOMAINS, Domain, DomainName
 from .embedded import EmbeddedServers, default_data_dir
 from .errors import ConfigError, InvalidTypeError, InvalidValueError, NotConfiguredError
 from .metrics import Metrics, Stats
-from .profiles import Kind, LookAhead
+from .profiles import Kind, LookAhead, Mode
 from .simulation import milliseconds
 from .stores.base import NO_HISTORY, History, Store
 from .stores.files import FileStore
@@ -190,10 +190,10 @@ class Bindings:
         config: Mapping[str, Any] | None = None,
         /,
         *,
-        mode: str | None = None,
-        stores: Mapping[str, Kind] | None = None,
+        mode: Mode | None = None,
+        stores: Mapping[DomainName, Kind] | None = None,
         look_ahead: LookAhead | None = None,
-        history: Iterable[str] | None = None,
+        history: Iterable[DomainName] | None = None,
         embedded: bool | None = None,
         **settings: Any,
     ) -> None:
@@ -275,7 +275,7 @@ class Bindings:
         for store in {id(store): store for store in (binding.store or self.mongo for binding in self.bindings.values())}.values():
             store.wait_for_init(max(0.0, deadline - time.monotonic()))
 
-    def discard_versions(self, name: str, since: datetime | int, **fields: Any) -> int:
+    def discard_versions(self, name: DomainName, since: datetime | int, **fields: Any) -> int:
         """Let a run begin anew: discard what was written at ``since`` (an aware datetime or ms) or later in a domain with ``history``.
 
         ``fields`` choose the records: key fields by their stored names (``strategyName="sma"``), each with a value or a collection of

@@ -6,17 +6,19 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
+from urllib.parse import unquote
 
 import msgspec
 from pymongo.errors import InvalidURI, PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from .domains import DOMAINS
+from .domains import DOMAINS, DomainName
 from .errors import ConfigError
+from .logs import log
 from .profiles import KINDS, PROFILES, Kind, LookAhead
 
-__all__ = ["DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "Config", "load_config", "redacted"]
+__all__ = ["DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "Config", "load_config", "redacted", "unknown_settings"]
 
 DEFAULT_DATABASE = "backtest-kit"
 DEFAULT_TIMEOUT_MS = 15_000
@@ -50,7 +52,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """When a write counts as done: on the disk, or in the memory of MongoDB (whose crash loses up to 100 ms) and of the system (files)."""
     CC_LOOK_AHEAD: LookAhead = "off"
     """What a read at a simulation time does with what was written at a later one: give it, hide it, or raise LookAheadError."""
-    CC_HISTORY: tuple[str, ...] = ()
+    CC_HISTORY: tuple[DomainName, ...] = ()
     """Domains that keep versions, so that a read at a simulation time gives the value as of then. As text: ``state,session``."""
     CC_HISTORY_LIMIT: int = 1000
     """How many versions of a record are kept, the current one among them; 0: all."""
@@ -107,7 +109,7 @@ def redacted(uri: str) -> str:
     return f"{scheme}://{f'{user}:***' if at else ''}{at}{place}{question}{'&'.join(kept)}"
 
 
-def _choice(value: Any) -> dict[str, Kind]:
+def _choice(value: Any, sources: _Sources) -> dict[str, Kind]:
     """``CC_STORES``: domain -> kind of store, from a mapping or from text."""
     if isinstance(value, str):
         pairs = [item.partition("=") for item in value.split(",") if item.strip()]
@@ -115,23 +117,24 @@ def _choice(value: Any) -> dict[str, Kind]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"CC_STORES must be a mapping of domains to stores, or text as log=jsonl,memory=file; got {type(value).__name__}")
     for name, kind in value.items():
-        _known_domain("CC_STORES", name)
+        _known_domain("CC_STORES", name, sources)
         if not isinstance(kind, str) or kind not in KINDS:
-            raise ConfigError(f"CC_STORES: {name} must be on one of {', '.join(KINDS)}, not {kind!r}")
+            shown = _UNSHOWN if _secret(kind, sources) else f"not {kind!r}"
+            raise ConfigError(f"CC_STORES: {name} must be on one of {', '.join(KINDS)}, {shown}", hint=_did_you_mean(kind, KINDS))
         if kind == "jsonl" and name != "log":
             raise ConfigError(f"CC_STORES: only log can be on jsonl, {name} cannot", hint=f"{name}=file keeps it in files")
     return dict(value)
 
 
-def _with_history(value: Any) -> tuple[str, ...]:
+def _with_history(value: Any, sources: _Sources) -> tuple[DomainName, ...]:
     """``CC_HISTORY``: names of domains, from a collection or from text."""
     if isinstance(value, str):
         value = [item.strip() for item in value.split(",") if item.strip()]
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
         raise ConfigError(f"CC_HISTORY must be a list of domains, or text as state,session; got {type(value).__name__}")
-    names = []
+    names: list[DomainName] = []
     for name in value:
-        _known_domain("CC_HISTORY", name)
+        _known_domain("CC_HISTORY", name, sources)
         names += [] if name in names else [name]
         if not DOMAINS[name].when:
             timed = ", ".join(domain.name for domain in DOMAINS.values() if domain.when)
@@ -139,34 +142,77 @@ def _with_history(value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _known_domain(setting: str, name: Any) -> None:
+def _known_domain(setting: str, name: Any, sources: _Sources) -> None:
     if not isinstance(name, str) or name not in DOMAINS:
         near = difflib.get_close_matches(str(name).lower(), DOMAINS, n=1, cutoff=0.0)
-        raise ConfigError(f"{setting}: unknown domain {name!r}", hint=f"did you mean {near[0]}? Known: {', '.join(DOMAINS)}")
+        shown = f"; {_UNSHOWN}" if _secret(name, sources) else f" {name!r}"
+        raise ConfigError(f"{setting}: unknown domain{shown}", hint=f"did you mean {near[0]}? Known: {', '.join(DOMAINS)}")
 
 
-def _convert(name: str, value: Any, kind: Any) -> Any:
-    """One raw setting as its type; text (as the environment gives it) is understood for every type."""
+def _convert(name: str, value: Any, kind: Any, sources: _Sources) -> Any:
+    """One raw setting as its type; text (as the environment gives it) is understood for every type.
+
+    ``sources`` is where settings come from; a secret among them is in no error.
+    """
     if name == "CC_STORES":
-        return _choice(value)
+        return _choice(value, sources)
     if name == "CC_HISTORY":
-        return _with_history(value)
+        return _with_history(value, sources)
     try:
         if kind is bool and isinstance(value, str):
             if value.strip().lower() in _TRUE:
                 return True
             if value.strip().lower() in _FALSE:
                 return False
-            raise ConfigError(f"{name} must be 0 or 1")
         if kind is bool and type(value) is int and value in (0, 1):  # as in the environment
             return bool(value)
         if kind is str and isinstance(value, os.PathLike):
             value = os.fspath(value)
         return msgspec.convert(value, kind, strict=False) if kind is int and isinstance(value, str) else msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        # The value stays out of the text: it may be a secret given under the wrong name.
-        wanted = " or ".join(map(repr, get_args(kind))) or f"of type {kind.__name__}"
-        raise ConfigError(f"{name} must be {wanted}; it is of type {type(value).__name__}") from None
+        raise _wrong(name, value, kind, sources) from None
+
+
+# --- errors that show what is wrong, and no secret ---
+
+_Sources = tuple[Mapping[str, Any], ...]
+_SECRETS: Final = ("CC_MONGO_CONNECTION_STRING", "CC_REDIS_USER", "CC_REDIS_PASSWORD")
+_UNSHOWN: Final = "the value is not shown, as it may be a secret"
+_WANTED: Final = {int: "a whole number", bool: "0 or 1", str: "text"}
+
+
+def _wrong(name: str, value: Any, kind: Any, sources: _Sources) -> ConfigError:
+    """The refusal of a value that a setting cannot have: with the value, unless it may be a secret, and with the nearest right one."""
+    choices = [choice for choice in get_args(kind) if choice]
+    wanted = _WANTED.get(kind) or f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
+    if not isinstance(value, (str, int, float)):
+        return ConfigError(f"{name} must be {wanted}; it is of type {type(value).__name__}")
+    near = _did_you_mean(value, choices)
+    # A password that was given under the wrong name is mostly neither a word nor a number.
+    plain = near or re.fullmatch(r"[A-Za-z][A-Za-z _-]{0,19}|[-+]?[\d., ]{1,12}[A-Za-z]{0,2}", str(value))
+    if name in _SECRETS or not plain or _secret(value, sources):
+        return ConfigError(f"{name} must be {wanted}; {_UNSHOWN}")
+    return ConfigError(f"{name} is {value!r}; it must be {wanted}", hint=near)
+
+
+def _did_you_mean(value: Any, choices: Iterable[str]) -> str | None:
+    near = difflib.get_close_matches(str(value).strip().lower(), choices, n=1)
+    return f"did you mean {near[0]!r}?" if near else None
+
+
+def _secret(value: Any, sources: _Sources) -> bool:
+    """Whether a value must not be shown: it looks like a connection string, or is a secret, or part of one, of another setting."""
+    text = str(value)
+    if "@" in text or "://" in text:
+        return True
+    named = [
+        str(other)
+        for source in sources
+        for name, other in source.items()
+        if name in _SECRETS or re.search("PASSW|SECRET|TOKEN|KEY", str(name).upper())
+    ]
+    parts = {part for secret in named for part in (secret, *re.split("[:@/?]+", secret))}
+    return text in parts or text in map(unquote, parts)
 
 
 def _is_text(name: str) -> bool:
@@ -226,19 +272,48 @@ def _checked(config: Config) -> Config:
     return config
 
 
+# Variables of the environment that other parts of the library read.
+_ELSEWHERE: Final = ("CC_EXCHANGE_KEY", "CC_EXCHANGE_SECRET", "CC_SCHEDULE_AWAIT_MINUTES", "CC_TICK_SECONDS")
+_reported: set[str] = set()
+
+
+def unknown_settings(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """CC_* variables of ``environ`` (default: the process's) that are probably settings misspelt, each with the nearest known name.
+
+    The TypeScript framework and other tools of the same stack read CC_* variables of their own (CC_TELEGRAM_TOKEN, CC_WWWROOT_PORT),
+    and nobody has a list of all of them. So a name counts as misspelt only where it is much like one of ours, or says MONGO or REDIS.
+    """
+    known = {name.removeprefix("CC_"): name for name in (*(field.name for field in msgspec.structs.fields(Config)), *_ELSEWHERE)}
+    found = {}
+    for name in os.environ if environ is None else environ:
+        word = name.upper().removeprefix("CC_")
+        if word == name.upper() or name in known.values():
+            continue
+        cutoff = 0.0 if word.startswith(("MONGO", "REDIS")) else 0.65
+        near = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
+        if near:
+            found[name] = known[near[0]]
+    return found
+
+
 def load_config(given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """The settings: defaults, then what the mode decides, then ``environ`` (default: the process's), then ``given``.
 
     Empty text and a zero port count as not given, as in the original. Raises ConfigError for an unknown name (with the nearest
-    known one) and for a value of the wrong type or range.
+    known one) and for a value of the wrong type or range. A name of ``environ`` that is unknown is warned of, once.
     """
     kinds = {field.name: field.type for field in msgspec.structs.fields(Config)}
     environ = os.environ if environ is None else environ
+    sources = ({} if given is None else given, environ)
+    for name, nearest in unknown_settings(environ).items():
+        if name not in _reported:
+            _reported.add(name)
+            log("warning", f"unknown setting {name} in the environment has no effect; did you mean {nearest}?")
     values: dict[str, Any] = {}
     for name in kinds:
         text = environ.get(name)
         if text:
-            values[name] = _convert(name, text, kinds[name])
+            values[name] = _convert(name, text, kinds[name], sources)
     stores = values.get("CC_STORES", {})
     for name, value in (given or {}).items():
         if name not in kinds:
@@ -246,7 +321,7 @@ def load_config(given: Mapping[str, Any] | None = None, environ: Mapping[str, st
             raise ConfigError(f"unknown setting {name!r}", hint=f"did you mean {near[0]}? Known: {', '.join(kinds)}")
         if value is None or value == "" or (name == "CC_REDIS_PORT" and value == 0):
             continue
-        values[name] = _convert(name, value, kinds[name])
+        values[name] = _convert(name, value, kinds[name], sources)
     values["CC_STORES"] = stores | values.get("CC_STORES", {})
     return _checked(_resolved(values))
 

@@ -14,8 +14,9 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from . import payloads
+from .names import DomainName
 
-__all__ = ["DOMAINS", "Call", "Domain", "ListRule", "field_name"]
+__all__ = ["DOMAINS", "Call", "Domain", "DomainName", "ListRule", "field_name"]
 
 Operation = Literal["read", "write", "remove", "has", "keys", "records", "rows", "put_rows", "candles", "array", "put_candles"]
 Index = tuple[tuple[str, int], ...]
@@ -59,7 +60,7 @@ class ListRule:
 class Domain:
     """What one contract stores, and where."""
 
-    name: str
+    name: str  # one of DomainName
     key: tuple[str, ...]  # the unique index, in its order
     cache: tuple[str, ...]  # the same fields in the order of the Redis key
     context: tuple[str, ...]  # the constructor arguments of the instance

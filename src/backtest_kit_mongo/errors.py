@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 __all__ = [
     "BacktestKitError",
@@ -71,6 +71,10 @@ class StorageError(BacktestKitError, OSError):
 
 class ServerUnavailableError(BacktestKitError, ConnectionError):
     """A server cannot be reached, or broke the connection; the same call may succeed later."""
+
+
+OWN_SERVERS: Final = "no server of your own? setup(embedded=True) starts both (CC_EMBEDDED=1, or --embedded on the command line)"
+"""For the hint of every error that says that a server does not answer."""
 
 
 class ServerTimeoutError(ServerUnavailableError, TimeoutError):

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
 
-__all__ = ["KINDS", "PROFILES", "Kind", "LookAhead", "Profile"]
+__all__ = ["KINDS", "PROFILES", "Kind", "LookAhead", "Mode", "Profile"]
 
 Kind = Literal["mongo", "file", "memory", "jsonl", "dummy"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 LookAhead = Literal["off", "hide", "raise"]
+Mode = Literal["backtest", "paper", "live"]
 
 
 class Profile(NamedTuple):

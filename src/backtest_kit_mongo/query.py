@@ -24,7 +24,7 @@ from ._core import bson
 from ._core.hits import repair_lifetime
 from .bindings import Bindings
 from .candles import INTERVAL_MS, PRICES, library, to_dicts
-from .domains import DOMAINS, Domain
+from .domains import DOMAINS, Domain, DomainName
 from .errors import InvalidTypeError, InvalidValueError, LookAheadError
 from .registry import default_registry
 from .simulation import NOW
@@ -47,7 +47,7 @@ _SERVER_BATCH: Final = 10_000
 
 @overload
 def records(
-    domain: str,
+    domain: DomainName,
     filter: Mapping[str, Any] | None = None,
     sort: Mapping[str, int] | None = None,
     limit: int | None = None,
@@ -59,7 +59,7 @@ def records(
 ) -> list[Row]: ...
 @overload
 def records(
-    domain: str,
+    domain: DomainName,
     filter: Mapping[str, Any] | None = None,
     sort: Mapping[str, int] | None = None,
     limit: int | None = None,
@@ -70,7 +70,7 @@ def records(
     registry: Bindings | None = None,
 ) -> Any: ...
 def records(
-    domain: str,
+    domain: DomainName,
     filter: Mapping[str, Any] | None = None,
     sort: Mapping[str, int] | None = None,
     limit: int | None = None,

@@ -14,6 +14,7 @@ from .copy import copy
 from .demo import show_demo
 from .doctor import doctor
 from .export import export
+from .new_strategy import new_strategy
 from .run import run
 from .runs import show_run, show_runs
 from .stats import show_stats
@@ -58,6 +59,7 @@ add(app, "sweep", sweep_parameters)
 add(runs, "list", show_runs)
 add(runs, "show", show_run)
 app.add_typer(runs, name="runs")
+add(app, "new-strategy", new_strategy)
 add(app, "doctor", doctor)
 add(app, "flush-cache", flush_cache)
 add(candles, "import", import_file)

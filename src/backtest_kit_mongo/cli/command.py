@@ -109,18 +109,21 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 def add(app: typer.Typer, name: str, function: Callable[..., None]) -> None:
     """Make ``function(link, ...)`` the command ``name``: with the options of Link, errors in one line, connections closed at the end.
 
-    Another parameter whose type is a Struct brings the options that are its fields, so that commands can share them.
+    A function without a Link asks no server: of those options its command has --debug alone. Another parameter whose type is a Struct
+    brings the options that are its fields, so that commands can share them.
     """
-    _, *own = inspect.signature(function, eval_str=True).parameters.values()
+    own = list(inspect.signature(function, eval_str=True).parameters.values())
+    links = [parameter.name for parameter in own if parameter.annotation is Link]
+    own = [parameter for parameter in own if parameter.name not in links]
     groups: dict[str, type[msgspec.Struct]] = {parameter.name: parameter.annotation for parameter in own if _is_group(parameter)}
     fields = {name: list(inspect.signature(group, eval_str=True).parameters.values()) for name, group in groups.items()}
-    shared = inspect.signature(Link, eval_str=True).parameters.values()
+    shared = [parameter for parameter in inspect.signature(Link, eval_str=True).parameters.values() if links or parameter.name == "debug"]
 
     def command(**values: Any) -> None:
         link = Link(**{parameter.name: values.pop(parameter.name) for parameter in shared})
         chosen = {name: group(**{field.name: values.pop(field.name) for field in fields[name]}) for name, group in groups.items()}
         with _ending(link.debug):
-            function(link, **chosen, **values)
+            function(**dict.fromkeys(links, link), **chosen, **values)
 
     expanded = [field for parameter in own for field in fields.get(parameter.name, [parameter])]
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*expanded, *shared)]

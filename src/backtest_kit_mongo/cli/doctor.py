@@ -17,7 +17,7 @@ import typer
 from pymongo.errors import PyMongoError
 
 from .. import get_mongo
-from ..config import Config
+from ..config import Config, unknown_settings
 from ..domains import DOMAINS
 from ..embedded import default_data_dir
 from ..errors import BacktestKitError
@@ -41,9 +41,10 @@ def doctor(
     """Check the servers and the database, without changing anything.
 
     Shows whether MongoDB and Redis answer, their versions and how long a round trip takes; when a write counts as done; which
-    store serves which domain in the mode of CC_MODE, and whether the folder of files can be written to; which indexes are missing
-    (the first run creates them); and what contradicts the library's unique keys: indexes of older versions and duplicate documents,
-    each with the mongosh command that mends it. The exit code is 1 if something is wrong, else 0.
+    store serves which domain in the mode of CC_MODE, and whether the folder of files can be written to; misspelt CC_* variables,
+    which have no effect; which indexes are missing (the first run creates them); and what contradicts the library's unique keys:
+    indexes of older versions and duplicate documents, each with the mongosh command that mends it. The exit code is 1 if something
+    is wrong, else 0.
 
     With --embedded the two servers are started for the check, and stopped after it.
 
@@ -91,9 +92,10 @@ def _examine(timeout: float, samples: int) -> Report:
         except PyMongoError as error:
             mongo |= {"ok": False, "error": str(translated(error))}
     folder = _folder(config)
+    unknown = [{"name": name, "didYouMean": near} for name, near in unknown_settings().items()]
     source = "CC_DURABILITY" if os.environ.get("CC_DURABILITY") else f"mode {config.CC_MODE}" if config.CC_MODE else "default"
     return {
-        "ok": mongo["ok"] and cache["ok"] and folder["ok"] and not problems,
+        "ok": mongo["ok"] and cache["ok"] and folder["ok"] and not problems and not unknown,
         "mongodb": {"address": where["MongoDB"], **mongo},
         "redis": {"address": where["Redis"], **cache},
         "embedded": config.CC_EMBEDDED,
@@ -103,6 +105,7 @@ def _examine(timeout: float, samples: int) -> Report:
         "lookAhead": config.CC_LOOK_AHEAD,
         "history": list(config.CC_HISTORY),
         "durability": {"setting": config.CC_DURABILITY, "source": source},
+        "unknownSettings": unknown,
         "missingIndexes": missing,
         "problems": problems,
     }
@@ -201,6 +204,10 @@ def _show(report: Report) -> None:
         rows["look-ahead"] = f"{report['lookAhead']}: what was written at a later simulation time is not read"
     if report["history"]:
         rows["history"] = ", ".join(report["history"])
+    if report["unknownSettings"]:
+        rows["settings"] = "\n".join(
+            f"FAILED: {unknown['name']} is unknown; did you mean {unknown['didYouMean']}?" for unknown in report["unknownSettings"]
+        )
     if mongo["ok"]:
         missing = report["missingIndexes"]
         rows["indexes"] = f"complete in {len(DOMAINS) - len(missing)} of {len(DOMAINS)} collections"

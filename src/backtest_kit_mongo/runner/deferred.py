@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
+from ..profiles import Mode
 from .position import CloseReason, Position
 from .rows import Row, RunContext, position_of, signal_row
 
 __all__ = ["Closing", "Deferred", "Mode"]
-
-Mode = Literal["backtest", "paper", "live"]
 
 _SLOTS: Final[Mapping[str, CloseReason]] = {"closedSignal": "closed", "takeProfitSignal": "take_profit", "stopLossSignal": "stop_loss"}
 

@@ -40,6 +40,7 @@ from .base import Key
 from .failures import lost_races, retried
 from .forks import renew_after_fork
 from .lane import Lane
+from .listening import check_listening
 from .messages import WHOLE, Messages, concern, joined
 
 __all__ = ["Document", "MongoConnection"]
@@ -132,6 +133,8 @@ class MongoConnection:
         found = self._collections.get(domain.collection)
         if found is None:
             client = self.client
+            if not self._collections:
+                check_listening(self.config.CC_MONGO_CONNECTION_STRING)
             found = self.database.get_collection(
                 domain.collection, read_preference=ReadPreference.PRIMARY, write_concern=self._write_concern(client)
             )

@@ -23,7 +23,7 @@ from pymongo.errors import (
 )
 
 from ..domains import Domain
-from ..errors import BacktestKitError, DatabaseError, InvalidValueError, ServerTimeoutError, ServerUnavailableError
+from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, InvalidValueError, ServerTimeoutError, ServerUnavailableError
 
 __all__ = ["lost_races", "reading", "retried", "translated", "translates"]
 
@@ -82,7 +82,8 @@ def translated(error: PyMongoError) -> BacktestKitError:
         return _refused(f"{len(failures)} of the writes failed, the first with: {failures[0].get('errmsg')}", failures[0].get("code"))
     if isinstance(error, (ServerSelectionTimeoutError, NetworkTimeout, ExecutionTimeout, WTimeoutError)) or error.timeout:
         return ServerTimeoutError(
-            f"MongoDB did not answer in time: {_first_line(error)}", hint="is it running? CC_MONGO_CONNECTION_STRING says where"
+            f"MongoDB did not answer in time: {_first_line(error)}",
+            hint=f"is it running? CC_MONGO_CONNECTION_STRING says where; {OWN_SERVERS}",
         )
     if isinstance(error, AutoReconnect):
         return ServerUnavailableError(f"the connection to MongoDB broke: {_first_line(error)}")

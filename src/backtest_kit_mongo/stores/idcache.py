@@ -24,7 +24,7 @@ from .._core import keys as core
 from .._core.ids import IdTable
 from ..config import Config
 from ..domains import DOMAINS, Domain
-from ..errors import BacktestKitError, DatabaseError, InvalidTypeError, ServerTimeoutError, ServerUnavailableError
+from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, InvalidTypeError, ServerTimeoutError, ServerUnavailableError
 from ..metrics import REDIS_ERRORS, Metrics
 from .base import Key, check_key
 from .forks import renew_after_fork
@@ -36,7 +36,7 @@ GARBAGE: Final = b""
 """Stands for a Redis value that is no id (wrong type or form): the entry must be repaired."""
 
 SCAN_COUNT: Final = 1000
-_WHERE: Final = "is it running? CC_REDIS_HOST and CC_REDIS_PORT say where"
+_WHERE: Final = f"is it running? CC_REDIS_HOST and CC_REDIS_PORT say where; {OWN_SERVERS}"
 
 
 # The keys and commands of each domain.

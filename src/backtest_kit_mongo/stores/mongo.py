@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -20,9 +21,10 @@ from pymongo.errors import PyMongoError
 from .._core import bson
 from .._core.hits import Hits, parse_id
 from ..candles import CandleArray
-from ..config import Config
+from ..config import Config, redacted
 from ..domains import DOMAINS, Domain
-from ..errors import BacktestKitError, DatabaseError, IndexConflictError, ServerTimeoutError
+from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, IndexConflictError, ServerTimeoutError
+from ..logs import log
 from ..metrics import BACKFILLS, BYTES_READ, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, READ, READS, STALE, Metrics
 from .base import History, Key, Record, encode
 from .connection import Document, MongoConnection
@@ -42,6 +44,35 @@ SEEN = 1.0
 
 
 NO_HISTORY = History()
+
+PATIENCE = 2.0
+"""After how many seconds a wait for the servers says what it waits for."""
+
+
+@contextmanager
+def _saying_what_is_waited_for(config: Config, timeout: float) -> Iterator[dict[str, str]]:
+    """Log a warning if the block takes long: servers may be starting, or nobody may have started any.
+
+    Gives the places that are waited for, by server; the block takes out those that have answered.
+    """
+    host = config.CC_REDIS_HOST
+    places = {
+        "MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING),
+        "Redis": host if host.startswith("/") else f"{host}:{config.CC_REDIS_PORT}",
+    }
+
+    def say() -> None:
+        silent = " and ".join(f"{name} at {place}" for name, place in list(places.items()))
+        log("warning", f"waiting up to {timeout:.0f} s for {silent}" + ("" if config.CC_EMBEDDED else f"; {OWN_SERVERS}"))
+
+    timer = threading.Timer(PATIENCE, say)
+    timer.daemon = True
+    if timeout > PATIENCE:
+        timer.start()
+    try:
+        yield places
+    finally:
+        timer.cancel()
 
 
 class MongoStore:
@@ -90,12 +121,14 @@ class MongoStore:
         timeout = max(timeout, 0.001)  # to pymongo, 0 means for ever
         deadline = time.monotonic() + timeout
         given_up = threading.Event()
-        with ThreadPoolExecutor(1, "wait_for_init") as other:
+        with ThreadPoolExecutor(1, "wait_for_init") as other, _saying_what_is_waited_for(self.config, timeout) as places:
             redis_answer = other.submit(self.redis_ids.ping, deadline, given_up)
+            redis_answer.add_done_callback(lambda _: places.pop("Redis"))
             problems: list[BacktestKitError] = []
             try:
                 with pymongo.timeout(timeout):
                     self.connection.client.admin.command("ping")
+                places.pop("MongoDB")
             except PyMongoError as error:
                 problems.append(translated(error))
                 if not isinstance(problems[0], ServerTimeoutError):
@@ -105,7 +138,10 @@ class MongoStore:
             except (ServerTimeoutError, DatabaseError) as error:
                 problems.append(error)
         if len(problems) > 1 and all(isinstance(problem, ServerTimeoutError) for problem in problems):
-            raise ServerTimeoutError("\n".join(map(str, problems)))
+            said = "\n".join(str(problem).partition("\n  hint: ")[0] for problem in problems)
+            raise ServerTimeoutError(
+                said, hint=f"are they running? CC_MONGO_CONNECTION_STRING, CC_REDIS_HOST and CC_REDIS_PORT say where; {OWN_SERVERS}"
+            )
         if problems:
             raise problems[0]
         try:

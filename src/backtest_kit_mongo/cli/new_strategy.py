@@ -1,0 +1,43 @@
+"""``new-strategy``: write a strategy file to start from."""
+
+from __future__ import annotations
+
+import shlex
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InvalidValueError
+from ..whole_file import check_target, replacing
+from .output import say
+
+__all__ = ["new_strategy"]
+
+_EXAMPLE = files("backtest_kit_mongo") / "examples" / "sma_cross.py"
+
+
+def new_strategy(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to write, with a name that ends in .py.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a strategy file to start from: a moving-average crossover that runs as it is.
+
+    Needs no server. It prints two commands to try next; both run the strategy on made-up candles and start their own servers.
+
+    Example:
+
+        $ backtest-kit-mongo new-strategy my_strategy.py
+    """
+    if Path(file).suffix != ".py":
+        raise InvalidValueError(f"the name of a strategy file ends in .py, not {file}")
+    target = check_target(file)
+    if target.exists() and not force:
+        raise InvalidValueError(f"{file} already exists", hint="--force replaces it")
+    with replacing(target) as written:
+        written.write(_EXAMPLE.read_bytes())
+    shown = shlex.quote(file)
+    say(f"{file} is written. Try it on made-up candles:")
+    say(f"  backtest-kit-mongo run {shown} --backtest --entry --embedded --synthetic-days 7")
+    say(f"  backtest-kit-mongo sweep {shown} --grid FAST=6,12 --grid SLOW=48,96 --embedded --synthetic-days 3")

@@ -1,0 +1,1 @@
+"""Strategies to start from. ``backtest-kit-mongo new-strategy`` copies one; the library imports none."""
