@@ -16,7 +16,7 @@ from hand_market import MINUTE, START
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.candles import to_arrow
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError, MissingDependencyError
-from backtest_kit_mongo.runner import imported_spans, synthetic_market
+from backtest_kit_mongo.runner import CandleConflictError, add_strategy, clear_strategies, imported_spans, run_backtest, synthetic_market
 from backtest_kit_mongo.runner.exchange import clear_exchanges, fetch_missing, find_exchange
 from backtest_kit_mongo.runner.file_exchange import add_file_exchange
 
@@ -189,3 +189,23 @@ def test_without_pyarrow_the_error_says_what_to_install(mongo, tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "backtest-kit-mongo\[arrow\]"'):
         fetch_missing("BTCUSDT", "1m", "x", START, END)
+
+
+def test_a_backtest_does_not_run_on_other_candles_than_those_of_the_file(mongo, tmp_path):
+    """The file was exchanged for another one after its candles had been stored."""
+    write_csv(tmp_path / "BTCUSDT-1m.csv")
+    add_file_exchange("files", tmp_path / "BTCUSDT-1m.csv")
+    fetch_missing("BTCUSDT", "1m", "files", START, END)
+    add_strategy("quiet", interval="5m", get_signal=lambda symbol, when: None)
+    try:
+        assert run_backtest("BTCUSDT", exchange_name="files").minutes == 1500
+        clear_exchanges()
+        other = MARKET.copy()
+        other["volume"][700] += 1
+        write_csv(tmp_path / "BTCUSDT-1m.csv", other)
+        add_file_exchange("files", tmp_path / "BTCUSDT-1m.csv")
+        with pytest.raises(CandleConflictError, match="1 of 1,500 candles of BTCUSDT 1m are stored on 'files' with other values"):
+            run_backtest("BTCUSDT", exchange_name="files")
+        assert run_backtest("BTCUSDT", exchange_name="files", start_ms=START, end_ms=START + 700 * MINUTE).minutes == 700
+    finally:
+        clear_strategies()

@@ -530,3 +530,11 @@ def test_lengths_of_time(minutes, text):
 @pytest.mark.parametrize(("price", "digits"), [(0.0, 2), (25_000.0, 2), (100.0, 4), (1.0, 6), (0.00012, 10), (1e9, 2)])
 def test_prices_show_seven_digits(price, digits):
     assert price_digits(price) == digits
+
+
+def test_a_run_that_ended_before_its_first_minute_is_shown_with_its_error(finished):
+    run = finished([], end_ms=START, minutes=0, complete=False, error="<b>no</b>")
+    page = html_report([run], failed=[InvalidValueError("another one never began")])
+    assert "another one never began" in page
+    assert "Incomplete: this run ended early, at 2023-03-01 00:00 UTC: &lt;b&gt;no&lt;/b&gt;" in page
+    assert "<title>hand on BTCUSDT, 1 failed</title>" in page

@@ -13,10 +13,11 @@ from ..adapters import Registry
 from ..candles import PRICES, CandleArray, closed_candles, interval_ms, matches, to_columns
 from ..errors import InvalidValueError
 from .clock import check_ms, iso_time
+from .exchange import list_exchanges
 from .market import Gap, find_gaps
 from .stored_candles import Span, StoredCandles
 
-__all__ = ["CandleConflict", "CandleConflictError", "ImportReport", "choose_window", "import_candles", "imported_spans"]
+__all__ = ["CandleConflict", "CandleConflictError", "ImportReport", "check_source", "choose_window", "import_candles", "imported_spans"]
 
 _CHUNK: Final = 5_000
 _SHOWN_CONFLICTS: Final = 3
@@ -137,6 +138,17 @@ def imported_spans(
 ) -> tuple[Span, ...]:
     """The spans ``(since_ms, until_ms)`` without a hole that were imported or fetched, in order of time; empty where nothing was."""
     return tuple(StoredCandles(symbol, interval, exchange_name, registry).spans())
+
+
+def check_source(symbol: str, exchange_name: str, start_ms: int, end_ms: int, *, registry: Registry | None = None) -> None:
+    """CandleConflictError if ``exchange_name`` is one of files, and stored 1m candles of ``[start_ms, end_ms)`` differ from them."""
+    exchange = next((known for known in list_exchanges() if known.name == exchange_name), None)
+    candles = None if exchange is None or exchange.all_candles is None else exchange.all_candles(symbol, "1m")
+    if candles is None:
+        return
+    first, last = np.searchsorted(candles["timestamp"], [start_ms, end_ms])
+    if last > first:
+        _check_equal(StoredCandles(symbol, "1m", exchange_name, registry), candles[first:last])
 
 
 def choose_window(

@@ -34,6 +34,8 @@ __all__ = [
 GetCandles = Callable[[str, str, int, int], Any]
 """``get_candles(symbol, interval, since, limit)``: at most ``limit`` candles from ``since`` (ms) on, oldest first; see ``add_exchange``."""
 
+AllCandles = Callable[[str, str], CandleArray | None]
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 REQUEST_LIMIT: Final = 1_000
@@ -56,12 +58,17 @@ class ExchangeUnavailableError(ExchangeError, ConnectionError):
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """A registered exchange; ``place`` is ``file:line`` of its registration."""
+    """A registered exchange; ``place`` is ``file:line`` of its registration.
+
+    ``all_candles(symbol, interval)`` gives a whole series, or None for one that it does not have. Only an exchange of files has it: what
+    is stored under its name is compared with it before a backtest.
+    """
 
     name: str
     get_candles: GetCandles
     file: str
     place: str
+    all_candles: AllCandles | None = None
 
 
 _exchanges: Named[Exchange] = Named("exchange", "add_exchange")
@@ -89,11 +96,11 @@ def add_exchange(name: str, *, get_candles: Any = None) -> Any:
     return register if get_candles is None else register(get_candles)
 
 
-def register_exchange(name: str, get_candles: GetCandles, place: tuple[str, str]) -> None:
+def register_exchange(name: str, get_candles: GetCandles, place: tuple[str, str], all_candles: AllCandles | None = None) -> None:
     """What ``add_exchange`` does, for a caller that stands at ``place`` (file, and file:line)."""
     check_name("the name of an exchange", name)
     check_function(f"get_candles of exchange {name!r}", get_candles, ("symbol", "interval", "since", "limit"))
-    _exchanges.add(Exchange(name=name, get_candles=get_candles, file=place[0], place=place[1]))
+    _exchanges.add(Exchange(name=name, get_candles=get_candles, file=place[0], place=place[1], all_candles=all_candles))
 
 
 def list_exchanges() -> tuple[Exchange, ...]:

@@ -43,7 +43,8 @@ def add_file_exchange(name: str, path: str | PathLike[str], symbol: str | None =
     CSV is what ``read_klines`` takes, Binance's files or a header ``timestamp,open,high,low,close,volume``; Parquet has columns of these
     names (extra ``arrow``). More may follow the interval in a file's name: the files of a series, one a month for example, are put
     together. ``symbol`` and ``interval`` (1m, unless its name says another) are those of a file whose name does not say them. A file
-    is read once, at the first question for it; a candle at its end that had not closed when it was written is left out.
+    is read once, at the first question for it; a candle at its end that had not closed when it was written is left out. A backtest compares
+    the file with what is stored under the name of the exchange, and refuses to run on other candles than those of the file.
     """
     if not isinstance(path, (str, PathLike)):
         raise InvalidTypeError(f"path must be a str or a path, got {type(path).__name__}")
@@ -69,7 +70,8 @@ def add_file_exchange(name: str, path: str | PathLike[str], symbol: str | None =
     files: dict[Series, list[Path]] = {}
     for one, frame, file in found:
         files.setdefault((one, frame), []).append(file)
-    register_exchange(name, _Files(name, files).get_candles, calling_place())
+    source = _Files(name, files)
+    register_exchange(name, source.get_candles, calling_place(), source.all_candles)
 
 
 class _Files:
@@ -82,16 +84,23 @@ class _Files:
 
     def get_candles(self, symbol: str, interval: str, since: int, limit: int) -> CandleArray:
         """The first ``limit`` candles from ``since`` (ms) on."""
-        series = symbol, interval
-        if series not in self._files:
+        candles = self.all_candles(symbol, interval)
+        if candles is None:
             known = ", ".join(f"{one} {frame}" for one, frame in self._files)
             raise InvalidValueError(f"exchange {self._name!r} has no {interval} candles of {symbol}", hint=f"its files hold {known}")
+        first = int(np.searchsorted(candles["timestamp"], since))
+        return candles[first : first + limit]
+
+    def all_candles(self, symbol: str, interval: str) -> CandleArray | None:
+        """The whole series, or None if no file holds it."""
+        series = symbol, interval
+        if series not in self._files:
+            return None
         with self._lock:
             candles = self._read.get(series)
             if candles is None:
                 candles = self._read[series] = _read_all(self._files[series], interval)
-        first = int(np.searchsorted(candles["timestamp"], since))
-        return candles[first : first + limit]
+        return candles
 
 
 def _read_all(files: list[Path], interval: str) -> CandleArray:

@@ -12,7 +12,7 @@ from ..adapters import Registry, default_registry
 from ..domains import DOMAINS
 from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from .background import RunHandle, in_background
-from .candle_import import choose_window
+from .candle_import import check_source, choose_window
 from .clock import MINUTE_MS, schedule_minutes
 from .engine import Engine
 from .exchange import find_exchange, list_exchanges
@@ -250,6 +250,7 @@ def _window(
         start, end, unbroken = choose_window(symbol, exchange_name, start_ms, end_ms, registry=registry)
         if not unbroken:  # else an import vouches for it
             CandleHistory(exchange_name, end, registry).check_unbroken(symbol, start, end)
+        check_source(symbol, exchange_name, start, end, registry=registry)
     except InvalidValueError as error:
         return error
     return start, end
