@@ -23,7 +23,6 @@ from ..errors import BacktestKitError, MissingDependencyError, StorageError
 from ..runner import BacktestResult
 from ..runner.kept_runs import KeptRun, load_run
 from ..runner.report_html import check_html, write_html
-from .command import Link
 from .output import errors, facts, heading, say, say_note, table
 from .results import percent
 
@@ -61,23 +60,30 @@ class _Process(NamedTuple):
 
 
 def show_demo(
-    link: Link,
     csv: Annotated[
         str | None, typer.Option(metavar="FILE", show_default=False, help="Real 1m candles instead of made-up ones, as for `run`.")
     ] = None,
     symbol: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Whose candles the file holds.")] = None,
+    embedded_dir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default=False,
+            help="Where the servers of the demo keep their data. Default: backtest-kit-mongo/demo in the user's data folder.",
+        ),
+    ] = None,
 ) -> None:
     """Show what persistence is for: run a backtest twice, in two processes, with every contract in MongoDB.
 
     The first process imports the candles and works out what the strategy wants to know. The second one finds the candles and the
     answers in MongoDB, by ids that it reads from Redis, and gives the same trades. Both servers are embedded ones on a folder of the
-    demo, which is emptied before each demo; nothing is written into the working directory.
+    demo; its database there is dropped before each demo. Nothing is written into the working directory.
 
     Example:
 
         $ backtest-kit-mongo demo
     """
-    folder = Path(link.embedded_dir).expanduser().absolute() if link.embedded_dir else default_data_dir() / "demo"
+    folder = Path(embedded_dir).expanduser().absolute() if embedded_dir else default_data_dir() / "demo"
     page: Path | None = folder / "report.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)

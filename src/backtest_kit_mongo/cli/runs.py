@@ -22,7 +22,6 @@ __all__ = ["show_run", "show_runs"]
 
 
 def show_runs(
-    link: Link,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many runs to list, the newest ones.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
