@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 DEMO_DIR := .demo
 
-.PHONY: demo test bench bench-smoke bench-compare bench-scale lint stubs sanitize clean
+.PHONY: demo test bench bench-smoke bench-compare bench-scale lint stubs sanitize sdist wheel dist clean
 
 # The environment and the compiled core; made again when the sources of the core or the metadata change.
 $(READY): pyproject.toml setup.py $(wildcard src/backtest_kit_mongo/_core/*.pyx src/backtest_kit_mongo/_core/*.pxd)
@@ -70,6 +70,12 @@ sanitize: $(READY)
 
 stubs: $(READY)
 	$(BIN)/python tools/make_stubs.py
+
+# Into dist/: the source distribution, a wheel without debug information that is built from it, or both.
+dist: $(READY)
+	$(BIN)/python tools/make_dist.py all
+sdist wheel: $(READY)
+	$(BIN)/python tools/make_dist.py $@
 
 clean:
 	rm -rf build dist $(DEMO_DIR) .pytest_cache .mypy_cache .ruff_cache .benchmarks
