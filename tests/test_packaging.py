@@ -112,7 +112,7 @@ def test_wheel_works_in_an_environment_of_its_own(wheel, tmp_path):
     python = environment / "bin" / "python"
     subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel], check=True)
     (packages,) = environment.glob("lib/python*/site-packages")
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    (packages / "dependencies.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
 
     def run(*command):
         cleared = {name: value for name, value in os.environ.items() if not name.startswith(("CC_", "XDG_", "PYTHON"))}
