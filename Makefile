@@ -7,7 +7,7 @@ DEMO_READY := $(VENV)/.demo-ready
 BENCH_READY := $(VENV)/.bench-ready
 DEMO_DIR := .demo
 
-.PHONY: prerequisites demo test bench bench-smoke bench-compare bench-scale lint stubs sanitize clean
+.PHONY: prerequisites demo test quicktest bench bench-smoke bench-compare bench-scale lint stubs sanitize sdist wheel dist clean
 
 # The first of every target: what the system must have, and a .venv. In order, since it may make .venv anew, and with it what is ready.
 .NOTPARALLEL:
@@ -88,6 +88,12 @@ sanitize: prerequisites $(READY)
 
 stubs: prerequisites $(READY)
 	$(BIN)/python tools/make_stubs.py
+
+# Into dist/: the source distribution, a wheel without debug information that is built from it, or both.
+dist: prerequisites $(READY)
+	$(BIN)/python tools/make_dist.py all
+sdist wheel: prerequisites $(READY)
+	$(BIN)/python tools/make_dist.py $@
 
 clean:
 	rm -rf build dist $(DEMO_DIR) .pytest_cache .mypy_cache .ruff_cache .benchmarks $(DEMO_READY)

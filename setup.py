@@ -37,4 +37,7 @@ if not extensions:
     raise SystemExit("the sources of the compiled core (src/backtest_kit_mongo/_core/*.pyx) are missing; there is no build without them")
 # A build folder per variant: a shared one would keep the C of the other variant.
 directives = {"language_level": 3, "boundscheck": False, "wraparound": False, "linetrace": DEBUG, "embedsignature": True}
-setup(ext_modules=cythonize(extensions, build_dir=f"build/cython{'-debug' if DEBUG else ''}", compiler_directives=directives))
+setup(
+    ext_modules=cythonize(extensions, build_dir=f"build/cython{'-debug' if DEBUG else ''}", compiler_directives=directives),
+    options={"build_ext": {"parallel": os.cpu_count()}},
+)
