@@ -58,7 +58,7 @@ class Machine:
         done = subprocess.run(
             [self.path / "sh", "tools/prerequisites.sh", *arguments],
             cwd=self.checkout,
-            env={"PATH": str(self.path), "CC": "gcc", **environment},
+            env={**os.environ, "PATH": str(self.path), "CC": "gcc", "PYTHON": "", **environment},
             capture_output=True,
             text=True,
             check=False,

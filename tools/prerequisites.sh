@@ -139,4 +139,8 @@ if [ -z "$made$check" ]; then
     rm -rf .venv
     # Whatever cuts this short leaves a .venv without a pip that runs.
     "$python" -m venv .venv || fail "$python -m venv failed"
+    # To these, the 3.11.0rc1 of Ubuntu 22.04 is neither older nor newer than 3.11.3, and what packages need there is left out.
+    case $(.venv/bin/python -m pip --version 2>/dev/null) in
+    'pip 2'[0-2]*) .venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip || fail "pip could not be upgraded" ;;
+    esac
 fi
