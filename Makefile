@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 DEMO_DIR := .demo
 
-.PHONY: demo test bench bench-smoke bench-compare bench-scale lint stubs sanitize clean
+.PHONY: demo test quicktest bench bench-smoke bench-compare bench-scale lint stubs sanitize clean
 
 # The environment and the compiled core; made again when the sources of the core or the metadata change.
 $(READY): pyproject.toml setup.py $(wildcard src/backtest_kit_mongo/_core/*.pyx src/backtest_kit_mongo/_core/*.pxd)
@@ -19,17 +19,20 @@ $(READY): pyproject.toml setup.py $(wildcard src/backtest_kit_mongo/_core/*.pyx 
 demo: $(READY)
 	CC_DUMP_DIR=$(DEMO_DIR)/dump $(BIN)/backtest-kit-mongo run examples/sma_cross.py --backtest --entry --embedded --embedded-dir $(DEMO_DIR) $(if $(CSV),--csv "$(CSV)",--synthetic-days 7 --seed 42)
 
-# Everything twice: over the wire lane, and through the drivers alone, but for what asks no MongoDB, what runs both ways by itself, and the
-# runs, which only know the contracts. Files and memory are asked in the first run only (conftest.py).
+# Everything twice: over the wire lane, and through the drivers alone, but for what is marked as `once` (conftest.py).
 # Each worker has servers of its own; there are more of them than cores, as tests wait much.
 WORKERS ?= 3
-ONCE := $(wildcard $(addprefix tests/test_,core_*.py files*.py runner*.py facades*.py)) $(addprefix tests/test_,$(addsuffix .py,history_mongo jsonl \
-	lane_connections wire_faults cli cli_runs compose config_files crash engine exchange ccxt file_exchange interrupts late_writes live live_faults live_kills \
-	market packaging prometheus readme report restart risk servers side_by_side sweep transfer))
+
+# The hundreds of Python processes that the tests start find the library compiled.
+test quicktest: export PYTHONDONTWRITEBYTECODE =
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark $(ARGS)
-	CC_WIRE_LANE=0 $(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark $(addprefix --ignore=,$(ONCE)) $(ARGS)
+	CC_WIRE_LANE=0 $(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark $(ARGS)
+
+# What needs no server and takes no seconds.
+quicktest: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark -m "not server and not slow" $(ARGS)
 
 # The rivals are no dependency of the library or of its tests, so they come with the first benchmark.
 $(BENCH_READY): $(READY)

@@ -94,16 +94,19 @@ def serving(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
     kit.reset_stats()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest itself chooses by markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without the wire lane, only what asks a server is worth a second run."""
-    if os.environ.get("CC_WIRE_LANE") != "0":
-        return
-
-    def asks_a_server(item: Any) -> bool:
-        return not hasattr(item, "callspec") or item.callspec.params.get("store", "mongo") == "mongo"
-
-    config.hook.pytest_deselected(items=[item for item in items if not asks_a_server(item)])
-    items[:] = filter(asks_a_server, items)
+    """Mark what needs a server, and what is not worth a second run; without the wire lane, leave the latter out."""
+    for item in items:
+        store = item.callspec.params.get("store", "mongo") if hasattr(item, "callspec") else "mongo"
+        fixtures = getattr(item, "fixturenames", ())
+        if "servers" in fixtures or ("store" in fixtures and store == "mongo"):
+            item.add_marker("server")
+        if store != "mongo":
+            item.add_marker("once")
+    if os.environ.get("CC_WIRE_LANE") == "0":
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("once")])
+        items[:] = [item for item in items if not item.get_closest_marker("once")]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

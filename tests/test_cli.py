@@ -24,6 +24,8 @@ from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import synthetic_market
 from backtest_kit_mongo.servers import RedisServer
 
+pytestmark = [pytest.mark.once, pytest.mark.server]
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
 BACKTEST = ("run", str(EXAMPLE), "--backtest", "--entry")
 NOWHERE = {"CC_MONGO_CONNECTION_STRING": "mongodb://127.0.0.1:1/nothing", "CC_REDIS_HOST": "127.0.0.1", "CC_REDIS_PORT": "1"}

@@ -17,6 +17,8 @@ from test_cli import Cli
 
 from backtest_kit_mongo.profiling import Report
 
+pytestmark = pytest.mark.once
+
 DAY = 1440 * 60_000
 EXAMPLE = Path(__file__).parents[1] / "examples" / "sma_cross.py"
 RUN = ("run", str(EXAMPLE), "--backtest", "--entry")

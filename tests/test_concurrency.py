@@ -23,6 +23,8 @@ from backtest_kit_mongo.errors import BacktestKitError, NotConfiguredError, Serv
 from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
+pytestmark = pytest.mark.server
+
 CHILDREN = Path(__file__).with_name("children.py")
 WHEN = 1_700_000_000_000
 MINUTE = 60_000

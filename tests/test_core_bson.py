@@ -33,6 +33,8 @@ from backtest_kit_mongo._core import bson as core
 from backtest_kit_mongo._core import writer
 from backtest_kit_mongo._core.candles import decode_candles, numbers
 
+pytestmark = pytest.mark.once
+
 # The same examples in every run: a red test is red for everybody.
 steady = settings(derandomize=True, deadline=None, max_examples=300)
 

@@ -21,6 +21,8 @@ from backtest_kit_mongo._core.candles import are_sound, decode_candles, pack_row
 from backtest_kit_mongo.candles import CANDLE_DTYPE, to_columns
 from backtest_kit_mongo.errors import BacktestKitError
 
+pytestmark = pytest.mark.once
+
 MINUTE = 60_000
 START = 1_677_628_800_000
 FIELDS = CANDLE_DTYPE.names

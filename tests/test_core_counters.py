@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from backtest_kit_mongo._core.counters import Counters
 from backtest_kit_mongo.metrics import COUNTS, OPERATIONS
 
+pytestmark = pytest.mark.once
+
 steady = settings(derandomize=True, deadline=None, max_examples=300)
 
 SECOND = 10**9

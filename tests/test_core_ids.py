@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from backtest_kit_mongo._core.ids import IdTable
 
+pytestmark = pytest.mark.once
+
 steady = settings(derandomize=True, deadline=None, max_examples=300)
 
 MILLION = 10**6

@@ -15,6 +15,8 @@ from backtest_kit_mongo import _core
 from backtest_kit_mongo._core import bson, candles, counters, ids, keys, writer
 from backtest_kit_mongo.domains import DOMAINS
 
+pytestmark = pytest.mark.once
+
 # The same examples in every run: a red test is red for everybody.
 steady = settings(derandomize=True, deadline=None, max_examples=400)
 

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from backtest_kit_mongo._core import hits, link, op_msg, resp
 from backtest_kit_mongo._core.bson import RecordReader
 
+pytestmark = pytest.mark.once
+
 KEY = ("BTCUSDT", "sma")
 READER = RecordReader(("symbol", "strategyName"), "payload")
 ID = b"0123456789ab"

@@ -44,6 +44,8 @@ from test_core_bson import test_no_path_keeps_memory as keeps_no_memory
 from backtest_kit_mongo._core import bson as core
 from backtest_kit_mongo._core import writer
 
+pytestmark = pytest.mark.once
+
 
 class Row(NamedTuple):
     """As the stores' own record."""

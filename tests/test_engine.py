@@ -35,6 +35,8 @@ from backtest_kit_mongo.runner import (
 )
 from backtest_kit_mongo.runner.running import current_run
 
+pytestmark = pytest.mark.once
+
 CONTEXT = ("BTCUSDT", "hand", "binance")
 LONG = {"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 95.0, "minuteEstimatedTime": 60}
 LIMIT = {**LONG, "priceOpen": 98.0}

@@ -18,6 +18,8 @@ from backtest_kit_mongo.runner.facades import Interval, Log, Measure, NestedCall
 from backtest_kit_mongo.runner.running import current_run
 from backtest_kit_mongo.simulation import NOW
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(params=KINDS)
 def kind(request, settings, tmp_path):

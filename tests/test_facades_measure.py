@@ -33,6 +33,8 @@ from backtest_kit_mongo.runner.facades.argument_key import key_function
 from backtest_kit_mongo.runner.facades.here import derive_key
 from backtest_kit_mongo.simulation import NOW
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(params=KINDS)
 def kind(request, settings, tmp_path):

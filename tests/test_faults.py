@@ -20,6 +20,8 @@ from backtest_kit_mongo.errors import BacktestKitError, ConfigError, DatabaseErr
 from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
+pytestmark = pytest.mark.server
+
 WHEN = 1_700_000_000_000
 MINUTE = 60_000
 SLACK = 0.7

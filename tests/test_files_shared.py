@@ -16,6 +16,8 @@ from file_helpers import START, all_keys, candles, files_in, get, in_child, plan
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.stores.files import FileStore
 
+pytestmark = pytest.mark.once
+
 STATE = DOMAINS["state"]
 KEY = ("s", "b")
 

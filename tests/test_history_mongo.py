@@ -23,6 +23,8 @@ from backtest_kit_mongo.stores import mongo_history
 from backtest_kit_mongo.stores.base import History, Record
 from backtest_kit_mongo.stores.mongo import MongoStore
 
+pytestmark = pytest.mark.once
+
 STATE, MEMORY = DOMAINS["state"], DOMAINS["memory"]
 KEY = ("signal", "bucket")
 DAY = 86_400_000

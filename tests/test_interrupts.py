@@ -11,6 +11,8 @@ import pytest
 from backtest_kit_mongo.errors import InvalidValueError
 from backtest_kit_mongo.runner.interrupts import stopping
 
+pytestmark = pytest.mark.once
+
 CHILD = """
 import logging, sys, threading, time
 from backtest_kit_mongo.runner.interrupts import stopping

@@ -28,6 +28,8 @@ from backtest_kit_mongo.stores.base import Record
 from backtest_kit_mongo.stores.json_text import value_of
 from backtest_kit_mongo.stores.jsonl import JsonlStore
 
+pytestmark = pytest.mark.once
+
 LOG = DOMAINS["log"]
 
 

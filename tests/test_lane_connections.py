@@ -28,6 +28,8 @@ from backtest_kit_mongo.errors import BacktestKitError, DatabaseError, NotConfig
 from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.servers import MongoServer
 
+pytestmark = [pytest.mark.once, pytest.mark.server]
+
 WHEN = 1_700_000_000_000
 MINUTE = 60_000
 

@@ -16,6 +16,8 @@ from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.runner import add_risk, add_strategy, import_candles, run_backtest, run_backtests
 from backtest_kit_mongo.runner.write_behind import LateWrites, WriteBehind
 
+pytestmark = pytest.mark.once
+
 LONG = {"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 95.0, "minuteEstimatedTime": 20}
 SLOT = "BTCUSDT", "hand", "binance"
 

@@ -36,6 +36,8 @@ from backtest_kit_mongo.runner import (
     synthetic_market,
 )
 
+pytestmark = pytest.mark.once
+
 LIMIT = {**LONG, "priceOpen": 98.0}
 
 

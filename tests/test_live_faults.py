@@ -51,6 +51,8 @@ from backtest_kit_mongo.runner import (
 from backtest_kit_mongo.runner.failure import describe
 from backtest_kit_mongo.runner.journal import TakenOverError
 
+pytestmark = pytest.mark.once
+
 LIMIT = {**LONG, "priceOpen": 98.0}
 LONG_FOR_HOURS = {**LONG, "minuteEstimatedTime": 600}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from live_kills import Kills
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def kills(request):

@@ -11,6 +11,8 @@ from backtest_kit_mongo.errors import InvalidValueError, MissingDependencyError
 from backtest_kit_mongo.prometheus import start_metrics
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
+pytestmark = [pytest.mark.once, pytest.mark.server]
+
 WHEN = 1_700_000_000_000
 families = pytest.importorskip("prometheus_client.parser").text_string_to_metric_families
 

@@ -16,6 +16,8 @@ import pytest
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import clear_strategies, list_strategies, synthetic_market
 
+pytestmark = [pytest.mark.once, pytest.mark.server]
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)

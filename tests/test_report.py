@@ -40,6 +40,8 @@ from backtest_kit_mongo.runner.report_text import length_text, price_digits
 from backtest_kit_mongo.runner.result import add_up
 from backtest_kit_mongo.whole_file import check_target, replacing
 
+pytestmark = pytest.mark.once
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
 HOUR, DAY = 60 * MINUTE, 1440 * MINUTE
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&amp;{{ 7 * 7 }}"

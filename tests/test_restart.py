@@ -45,6 +45,8 @@ from backtest_kit_mongo.runner.clock import OutsideRunError
 from backtest_kit_mongo.runner.position import Costs
 from backtest_kit_mongo.runner.rows import RunContext, derive_id
 
+pytestmark = pytest.mark.once
+
 LIMIT = {**LONG, "priceOpen": 98.0}
 
 

@@ -32,6 +32,8 @@ from backtest_kit_mongo.runner import (
 )
 from backtest_kit_mongo.runner.history import current_history
 
+pytestmark = pytest.mark.once
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
 
 

@@ -20,6 +20,8 @@ from backtest_kit_mongo.runner import (
 )
 from backtest_kit_mongo.runner.history import CandleHistory
 
+pytestmark = pytest.mark.once
+
 
 def store(market, symbol="BTCUSDT", interval="1m", exchange="binance"):
     PersistCandleAdapter.write_candles_data(market, symbol, interval, exchange)

@@ -22,6 +22,8 @@ from backtest_kit_mongo.errors import BacktestKitError, ConfigError, DatabaseErr
 from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
+pytestmark = pytest.mark.server
+
 WHEN = 1_700_000_000_000
 # With characters that a connection string has to encode: neither form may show.
 MONGO_SECRET = "mongoS3cret/:@%ü"

@@ -29,6 +29,8 @@ from backtest_kit_mongo.embedded import EmbeddedServers, default_data_dir
 from backtest_kit_mongo.errors import MissingDependencyError, NotConfiguredError, ServerStartError
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
+pytestmark = [pytest.mark.once, pytest.mark.server]
+
 SOURCES = str(Path(servers.__file__).parents[1])
 SECRET = 'hunter2 "quoted" \\x41'
 

@@ -38,6 +38,8 @@ from backtest_kit_mongo.runner.result import Totals, add_up
 from backtest_kit_mongo.runner.strategy_file import nothing_registered
 from backtest_kit_mongo.runner.sweep import SLOTS
 
+pytestmark = pytest.mark.once
+
 START = 1_677_628_800_000
 MINUTES = 1440
 GRID = {"EVERY": [3, 5], "SIDE": ["long", "short"]}

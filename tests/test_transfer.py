@@ -34,6 +34,8 @@ from backtest_kit_mongo.stores.jsonl import JsonlStore
 from backtest_kit_mongo.stores.memory import MemoryStore
 from backtest_kit_mongo.transfer import check_domain, copy_domain, json_form, same_records
 
+pytestmark = [pytest.mark.once, pytest.mark.server]
+
 START = 1_677_628_800_000
 NOON = datetime(2023, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
 MINUTE = 60_000

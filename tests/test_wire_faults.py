@@ -25,6 +25,8 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.errors import BacktestKitError, DatabaseError, ServerTimeoutError, ServerUnavailableError
 from backtest_kit_mongo.registry import default_registry
 
+pytestmark = pytest.mark.once
+
 WHEN = 1_700_000_000_000
 MINUTE = 60_000
 _numbers = itertools.count()
