@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
 _numbers = itertools.count()
+_ROOM = 4 << 30  # bytes; three workers with their servers need about one GB
 
 
 class Servers(NamedTuple):
@@ -48,20 +51,25 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield Servers(mongo, cache)
 
 
+@pytest.fixture(scope="session")
+def sweepers(servers: Servers) -> Iterator[tuple[pymongo.MongoClient[dict[str, Any]], redis.Redis]]:
+    """What empties the servers between the tests: to connect anew for each of them would cost more than the emptying."""
+    with pymongo.MongoClient[dict[str, Any]](servers.mongo.uri()) as client, redis.Redis(unix_socket_path=servers.redis.socket) as cache:
+        yield client, cache
+
+
 @pytest.fixture
-def settings(servers: Servers) -> Iterator[dict[str, Any]]:
+def settings(servers: Servers, sweepers: tuple[pymongo.MongoClient[dict[str, Any]], redis.Redis]) -> Iterator[dict[str, Any]]:
     """Settings of a new, empty database and an empty Redis; the library is closed and the database dropped afterwards."""
     name = f"test-{next(_numbers)}"
-    with redis.Redis(unix_socket_path=servers.redis.socket) as client:
-        client.flushall()
+    sweepers[1].flushall()
     yield servers.settings(name)
     kit.close()
     for domain in DOMAINS.values():
         adapter_of(domain).use_mongo()
     kit.reset_stats()
     kit.set_logger(None)
-    with pymongo.MongoClient(servers.mongo.uri()) as client:
-        client.drop_database(name)
+    sweepers[0].drop_database(name)
 
 
 @pytest.fixture
@@ -92,6 +100,18 @@ def serving(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
     for domain in DOMAINS.values():
         adapter_of(domain).use_mongo()
     kit.reset_stats()
+
+
+def pytest_configure() -> None:
+    """The same run wherever it is started.
+
+    The files of the tests are in memory where there is room: a file system that is slow at small files doubles the time of a run.
+    And what a shell starts in the background inherits that Ctrl+C is ignored; our children shall not.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= _ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself chooses by markers
