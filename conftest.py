@@ -39,6 +39,7 @@ class Servers(NamedTuple):
             "CC_MONGO_CONNECTION_STRING": self.mongo.uri(database),
             "CC_REDIS_HOST": self.redis.socket,
             "CC_DURABILITY": "memory",  # tests of durability say so themselves
+            "CC_REDIS_TIMEOUT_MS": 10_000,  # and so do those of time-outs: a busy machine is no outage
             **others,
         }
 
