@@ -512,7 +512,7 @@ def test_huge_window_of_a_small_series_is_a_miss_at_once(store):
     write(candles(3))
     started = time.monotonic()
     assert read(10_000_000) is None
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 # --- documents of other writers --------------------------------------------------------------------------------------

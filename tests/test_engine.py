@@ -550,12 +550,12 @@ def test_a_background_run_can_be_stopped():
 
     def progress(done, total):
         reached.set()
-        go_on.wait(30)
+        go_on.wait(60)
 
     once_at(10, LONG)
     import_candles(flat(5000), "BTCUSDT")
     handle = Backtest.background("BTCUSDT", exchange_name="binance", progress=progress)
-    assert reached.wait(30)
+    assert reached.wait(60)
     assert not handle.done
     with pytest.raises(TimeoutError):
         handle.result(0.01)

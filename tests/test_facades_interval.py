@@ -174,7 +174,7 @@ def test_threads_fire_once(kind):
 
     @Interval.once("1h")
     def once():
-        gate.wait(5)
+        gate.wait(60)
         return "fired"
 
     with at(again()):
@@ -303,7 +303,7 @@ def test_two_runs_at_once(settings, tmp_path):
     def story(registry, name):
         run, fired[name] = again(registry), []
         for minute in range(0, 300, 10):
-            barrier.wait(10)
+            barrier.wait(60)
             with at(run, T0 + minute * MINUTE):
                 hourly(name)
         with at(run, T0 + 5 * HOUR):

@@ -542,13 +542,13 @@ def test_ctrl_c_leaves_what_a_second_copy_completes(cli, tmp_path, settings):
     process = cli("copy", "--from", "mongo:", "--to", "file:./dump", wait=False)
     target = FileStore(tmp_path / "dump")
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while sum(1 for _ in (tmp_path / "dump").rglob("*.json")) < 1_100:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130, err
