@@ -261,6 +261,7 @@ def test_threads():
     assert not wrong, SEED
 
 
+@pytest.mark.slow
 def test_a_fork_while_another_thread_keeps_candles():
     """The child goes on with what is there, or with nothing, and never waits for a lock of a thread that it does not have."""
     memory, _ = blocks(1 << 22)

@@ -527,6 +527,7 @@ for number in range(int(sys.argv[2])):
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_anywhere_orders_each_step_once(server):
     """It is started again and again, and begins with its first step each time, as if nothing of it had been noted."""
     exchange, random = server.exchange, np.random.default_rng(1)
@@ -556,6 +557,7 @@ def test_a_process_that_is_killed_anywhere_orders_each_step_once(server):
 # ---------------------------------------------------------------- the server as a process
 
 
+@pytest.mark.slow
 def test_orders_survive_a_kill_of_the_server(tmp_path):
     state = tmp_path / "orders.json"
 

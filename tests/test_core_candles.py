@@ -212,6 +212,7 @@ def plainly(candles):
     return columns
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.one_of(candle, candle, odd_candle, other_candle), max_size=8), st.sampled_from([list, tuple, iter]))
 def test_columns_of_dicts_are_those_of_the_plain_reference(candles, form):

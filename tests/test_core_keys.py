@@ -168,6 +168,7 @@ def built(function, *arguments):
         return UnicodeEncodeError
 
 
+@pytest.mark.slow
 @steady
 @given(st.data())
 def test_every_command_is_the_reference_command(data):
@@ -194,6 +195,7 @@ def test_every_command_is_the_reference_command(data):
     assert built(builder.mset, pairs) == (flat if flat is UnicodeEncodeError else command(b"MSET", *flat))
 
 
+@pytest.mark.slow
 @steady
 @given(st.data())
 def test_a_grid_is_the_batch_of_its_keys(data):

@@ -488,6 +488,7 @@ def new_registry():
     return registry
 
 
+@pytest.mark.slow
 def test_runs_in_threads_never_see_each_others_rows():
     """Two symbols, two strategies, two exchanges in one process; one of the strategies fails."""
 

@@ -82,6 +82,7 @@ print(store.write_candles("BTC", "1m", "binance", candles(200, price=number + 1.
 """
 
 
+@pytest.mark.slow
 def test_processes_share_a_folder(folder):
     """Each claims its own of folders that join to one name, first writes win where they should, and nothing is lost."""
     tests = str(Path(__file__).parent)

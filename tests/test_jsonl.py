@@ -420,6 +420,7 @@ def child(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rotate", [2**26, 4000])
 def test_two_processes_share_a_log(tmp_path, warnings, rotate):
     children = [child(tmp_path, "shared", rotate, number) for number in (1, 2)]
@@ -444,6 +445,7 @@ def test_two_processes_share_a_log(tmp_path, warnings, rotate):
     assert warnings == []
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_write_loses_nothing(tmp_path, warnings):
     """Batches of 2 MB: some kills tear one, and what was acknowledged before is there, each time."""
     draw = random.Random(7)

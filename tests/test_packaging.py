@@ -20,6 +20,7 @@ def copy_of_the_tree(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_source_distribution_holds_the_sources_of_the_core(tmp_path):
     tree = copy_of_the_tree(tmp_path / "tree")
     subprocess.run(

@@ -328,6 +328,7 @@ def test_the_picture(report, tmp_path):
     assert ("matplotlib.pyplot" in sys.modules) == before
 
 
+@pytest.mark.slow
 def test_the_picture_of_nothing(tmp_path):
     """Also a report without activity can be told and drawn."""
     empty = Report.from_dict({"seconds": 0.0, "domains": {}})

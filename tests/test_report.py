@@ -498,6 +498,7 @@ def test_of_very_many_runs_the_best_are_drawn(finished, monkeypatch):
     assert "The 3 runs with the highest profit follow." in page.text
 
 
+@pytest.mark.slow
 def test_ten_thousand_trades_are_a_page_still(finished):
     trades = [trade((-1.0) ** number, 3 * number, 3 * number + 2, id=f"{number:036}") for number in range(10_000)]
     began = time.perf_counter()

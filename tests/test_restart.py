@@ -621,6 +621,7 @@ class Crashing:
         self.steps += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broker_name", [None, "book"])
 @pytest.mark.parametrize("signal", [LONG, LIMIT])
 def test_a_kill_at_any_step_loses_no_position_doubles_no_order_and_repeats_no_signal(monkeypatch, broker_name, signal):

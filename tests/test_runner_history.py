@@ -72,6 +72,7 @@ def oracle(market, interval, limit, now):
 MARKET = synthetic_market(5, 4000, START)
 
 
+@pytest.mark.slow
 @given(
     now=st.lists(st.integers(1, 4000), min_size=1, max_size=8).map(sorted),
     interval=st.sampled_from(list(INTERVAL_MS)),

@@ -38,7 +38,7 @@ from backtest_kit_mongo.runner.result import Totals, add_up
 from backtest_kit_mongo.runner.strategy_file import nothing_registered
 from backtest_kit_mongo.runner.sweep import SLOTS
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 START = 1_677_628_800_000
 MINUTES = 1440
