@@ -786,5 +786,5 @@ def test_a_program_that_closes_nothing_ends(stored):
     """With calls under way, which asyncio.run cancels: nothing hangs, and nothing is complained about."""
     kit.PersistMeasureAdapter.write_many([({}, "bucket", str(number), START) for number in range(2000)])
     command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", PROGRAM, json.dumps(stored)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{sum(range(1000))}\n", "")

@@ -276,7 +276,7 @@ def test_empty_write(store):
 def test_open_candle_is_not_stored(store):
     """A candle that is still moving would be frozen for ever."""
     now = align(time.time_ns() // 1_000_000, MINUTE)
-    while time.time_ns() // 1_000_000 > now + 57_000:  # not so close to the minute that it closes under our hands
+    while time.time_ns() // 1_000_000 > now + 45_000:  # not so close to the minute that it closes under our hands
         time.sleep(1)
         now = align(time.time_ns() // 1_000_000, MINUTE)
     rows = candles(5, since=now - 2 * MINUTE)  # two that have closed, the open one, two of the future
