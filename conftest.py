@@ -9,12 +9,14 @@ import itertools
 import os
 import shutil
 import signal
+import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pymongo
+import bson
 import pytest
 import redis
 
@@ -52,25 +54,56 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield Servers(mongo, cache)
 
 
+class Sweeper:
+    """Empties the servers between the tests.
+
+    To connect anew for each of them would cost more than the emptying, and a ``MongoClient`` that stays has threads: the tests that
+    measure memory would measure theirs.
+    """
+
+    def __init__(self, servers: Servers) -> None:
+        self._redis = redis.Redis(unix_socket_path=servers.redis.socket)
+        self._mongo = socket.socket(socket.AF_UNIX)
+        self._mongo.connect(servers.mongo.socket)
+
+    def flush_redis(self) -> None:
+        """Drop all keys."""
+        self._redis.flushall()
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, by one message of the wire protocol."""
+        body = bytes(5) + bson.encode({"dropDatabase": 1, "$db": name})  # no flags, and one section of kind 0
+        self._mongo.sendall(struct.pack("<iiii", 16 + len(body), 1, 0, 2013) + body)
+        size = self._mongo.recv(4, socket.MSG_WAITALL)
+        reply = self._mongo.recv(int.from_bytes(size, "little") - 4, socket.MSG_WAITALL)
+        assert bson.decode(reply[17:])["ok"] == 1
+
+    def close(self) -> None:
+        """Leave both servers."""
+        self._redis.close()
+        self._mongo.close()
+
+
 @pytest.fixture(scope="session")
-def sweepers(servers: Servers) -> Iterator[tuple[pymongo.MongoClient[dict[str, Any]], redis.Redis]]:
-    """What empties the servers between the tests: to connect anew for each of them would cost more than the emptying."""
-    with pymongo.MongoClient[dict[str, Any]](servers.mongo.uri()) as client, redis.Redis(unix_socket_path=servers.redis.socket) as cache:
-        yield client, cache
+def sweeper(servers: Servers) -> Iterator[Sweeper]:
+    """What empties the servers between the tests."""
+    found = Sweeper(servers)
+    yield found
+    found.close()
 
 
 @pytest.fixture
-def settings(servers: Servers, sweepers: tuple[pymongo.MongoClient[dict[str, Any]], redis.Redis]) -> Iterator[dict[str, Any]]:
+def settings(servers: Servers, sweeper: Sweeper) -> Iterator[dict[str, Any]]:
     """Settings of a new, empty database and an empty Redis; the library is closed and the database dropped afterwards."""
     name = f"test-{next(_numbers)}"
-    sweepers[1].flushall()
+    sweeper.flush_redis()
     yield servers.settings(name)
     kit.close()
     for domain in DOMAINS.values():
         adapter_of(domain).use_mongo()
     kit.reset_stats()
     kit.set_logger(None)
-    sweepers[0].drop_database(name)
+    sweeper.drop_database(name)
 
 
 @pytest.fixture
