@@ -37,17 +37,20 @@ $(READY): $(DEMO_READY)
 demo: prerequisites $(DEMO_READY)
 	$(BIN)/backtest-kit-mongo demo --embedded-dir $(DEMO_DIR) $(if $(CSV),--csv "$(CSV)")
 
-# Everything twice: over the wire lane, and through the drivers alone, but for what asks no MongoDB, what runs both ways by itself, and the
-# runs, which only know the contracts. Files and memory are asked in the first run only (conftest.py).
+# Everything twice: over the wire lane, and through the drivers alone, but for what is marked as `once` (conftest.py).
 # Each worker has servers of its own; there are more of them than cores, as tests wait much.
 WORKERS ?= 3
-ONCE := $(wildcard $(addprefix tests/test_,core_*.py files*.py runner*.py facades*.py)) $(addprefix tests/test_,$(addsuffix .py,history_mongo jsonl \
-	lane_connections wire_faults cli cli_runs compose config_files crash engine exchange ccxt file_exchange interrupts late_writes live live_faults live_kills \
-	market packaging prometheus readme report restart risk servers side_by_side sweep transfer))
+
+# The hundreds of Python processes that the tests start find the library compiled.
+test quicktest: export PYTHONDONTWRITEBYTECODE =
 
 test: prerequisites $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark $(ARGS)
-	CC_WIRE_LANE=0 $(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark $(addprefix --ignore=,$(ONCE)) $(ARGS)
+	CC_WIRE_LANE=0 $(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark $(ARGS)
+
+# What needs no server and takes no seconds.
+quicktest: prerequisites $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark -m "not server and not slow" $(ARGS)
 
 # The rivals are no dependency of the library or of its tests, so they come with the first benchmark.
 $(BENCH_READY): $(READY)

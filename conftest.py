@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import signal
+import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pymongo
+import bson
 import pytest
 import redis
 
@@ -22,6 +26,7 @@ from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
 _numbers = itertools.count()
+_ROOM = 4 << 30  # bytes; three workers with their servers need about one GB
 
 
 class Servers(NamedTuple):
@@ -36,6 +41,7 @@ class Servers(NamedTuple):
             "CC_MONGO_CONNECTION_STRING": self.mongo.uri(database),
             "CC_REDIS_HOST": self.redis.socket,
             "CC_DURABILITY": "memory",  # tests of durability say so themselves
+            "CC_REDIS_TIMEOUT_MS": 10_000,  # and so do those of time-outs: a busy machine is no outage
             **others,
         }
 
@@ -48,20 +54,56 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield Servers(mongo, cache)
 
 
+class Sweeper:
+    """Empties the servers between the tests.
+
+    To connect anew for each of them would cost more than the emptying, and a ``MongoClient`` that stays has threads: the tests that
+    measure memory would measure theirs.
+    """
+
+    def __init__(self, servers: Servers) -> None:
+        self._redis = redis.Redis(unix_socket_path=servers.redis.socket)
+        self._mongo = socket.socket(socket.AF_UNIX)
+        self._mongo.connect(servers.mongo.socket)
+
+    def flush_redis(self) -> None:
+        """Drop all keys."""
+        self._redis.flushall()
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, by one message of the wire protocol."""
+        body = bytes(5) + bson.encode({"dropDatabase": 1, "$db": name})  # no flags, and one section of kind 0
+        self._mongo.sendall(struct.pack("<iiii", 16 + len(body), 1, 0, 2013) + body)
+        size = self._mongo.recv(4, socket.MSG_WAITALL)
+        reply = self._mongo.recv(int.from_bytes(size, "little") - 4, socket.MSG_WAITALL)
+        assert bson.decode(reply[17:])["ok"] == 1
+
+    def close(self) -> None:
+        """Leave both servers."""
+        self._redis.close()
+        self._mongo.close()
+
+
+@pytest.fixture(scope="session")
+def sweeper(servers: Servers) -> Iterator[Sweeper]:
+    """What empties the servers between the tests."""
+    found = Sweeper(servers)
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def settings(servers: Servers) -> Iterator[dict[str, Any]]:
+def settings(servers: Servers, sweeper: Sweeper) -> Iterator[dict[str, Any]]:
     """Settings of a new, empty database and an empty Redis; the library is closed and the database dropped afterwards."""
     name = f"test-{next(_numbers)}"
-    with redis.Redis(unix_socket_path=servers.redis.socket) as client:
-        client.flushall()
+    sweeper.flush_redis()
     yield servers.settings(name)
     kit.close()
     for domain in DOMAINS.values():
         adapter_of(domain).use_mongo()
     kit.reset_stats()
     kit.set_logger(None)
-    with pymongo.MongoClient(servers.mongo.uri()) as client:
-        client.drop_database(name)
+    sweeper.drop_database(name)
 
 
 @pytest.fixture
@@ -94,16 +136,31 @@ def serving(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
     kit.reset_stats()
 
 
+def pytest_configure() -> None:
+    """The same run wherever it is started.
+
+    The files of the tests are in memory where there is room: a file system that is slow at small files doubles the time of a run.
+    And what a shell starts in the background inherits that Ctrl+C is ignored; our children shall not.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= _ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest itself chooses by markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without the wire lane, only what asks a server is worth a second run."""
-    if os.environ.get("CC_WIRE_LANE") != "0":
-        return
-
-    def asks_a_server(item: Any) -> bool:
-        return not hasattr(item, "callspec") or item.callspec.params.get("store", "mongo") == "mongo"
-
-    config.hook.pytest_deselected(items=[item for item in items if not asks_a_server(item)])
-    items[:] = filter(asks_a_server, items)
+    """Mark what needs a server, and what is not worth a second run; without the wire lane, leave the latter out."""
+    for item in items:
+        store = item.callspec.params.get("store", "mongo") if hasattr(item, "callspec") else "mongo"
+        fixtures = getattr(item, "fixturenames", ())
+        if "servers" in fixtures or ("store" in fixtures and store == "mongo"):
+            item.add_marker("server")
+        if store != "mongo":
+            item.add_marker("once")
+    if os.environ.get("CC_WIRE_LANE") == "0":
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("once")])
+        items[:] = [item for item in items if not item.get_closest_marker("once")]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -155,7 +155,7 @@ def _identity():
     return [kit.get_mongo().client.admin.command("hello")["connectionId"], store.redis_ids._send(redis_command(b"CLIENT", b"ID"), False)]
 
 
-def _in_child(work, seconds=20.0):
+def _in_child(work, seconds=60.0):
     """Fork; the child's answer as JSON, or what became of it."""
     read_end, write_end = os.pipe()
     pid = os.fork()

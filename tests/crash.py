@@ -2,8 +2,9 @@
 
 A run is a sequence of numbered steps, and step n is the same whoever does it: one write (or removal) in one domain. So the number
 of the last acknowledged step says what every record must be; only those of the one step after it may be as before or as after.
-Each writer first checks all that, through a store of its own, then does the steps from there on, the one that was cut off again,
-as a strategy does that is started anew. It says the number of a step when the call has returned, and is killed with SIGKILL.
+Each writer first checks all that, through a store of its own, then does the steps from there on, the one that was cut off again, as a
+strategy does that is started anew. It says the number of a step when the call has returned, and is killed with SIGKILL; each tenth one
+after the return and before the word.
 
 Run as a script this is the process that has the library loaded and forks the writers, before it has connected anywhere.
 """
@@ -32,7 +33,7 @@ NOW = 1_700_000_000_000
 LATER = 2 * NOW  # than every step
 MINUTE = 60_000
 WINDOW = 20  # candles in a step
-SILENCE = 30.0  # seconds until a writer counts as hanging
+SILENCE = 90.0  # seconds until a writer counts as hanging
 
 
 class Step(NamedTuple):
@@ -222,10 +223,14 @@ class Crashes:
         return line.decode()
 
     def crash(self, before: Callable[[], None] | None = None) -> None:
-        """One writer, killed after a random time from its start, or after a random step; ``before`` is called just before."""
+        """One writer, killed after a random time from its start, or after a random step, told or not; ``before`` is called just before."""
         steps = self.random.choice((None, self.random.randint(1, 25)))
         wait = self.random.uniform(0, 0.08 if steps is None else 0.003)
-        self._tell({"done": self.model.done, "everything": False})
+        untold = 0
+        if self.kills % 10 == 9:
+            untold = self.random.randint(1, 25)
+            steps, wait = untold, 0.0  # the last of which is never heard of
+        self._tell({"done": self.model.done, "everything": False, "untold": untold})
         pid = os.pidfd_open(int(self._must().removeprefix("pid ")))
         try:
             self._take(steps, wait)
@@ -266,6 +271,8 @@ class Crashes:
                     if steps == 0:
                         assert wait is not None
                         deadline = time.monotonic() + wait
+            elif word == "written":
+                return 0
             elif word == "found":
                 self.outcomes.append(Outcome(0, *map(int, rest.split())))
             elif word == "end":
@@ -281,7 +288,7 @@ def _say(text: str) -> None:
     os.write(1, f"{text}\n".encode())
 
 
-def _writer(setup: dict[str, Any], model: Model, *, everything: bool) -> None:
+def _writer(setup: dict[str, Any], model: Model, *, everything: bool, untold: int = 0) -> None:
     _say(f"pid {os.getpid()}")
     kit.setup(setup)
     try:
@@ -294,6 +301,9 @@ def _writer(setup: dict[str, Any], model: Model, *, everything: bool) -> None:
         while not everything:
             number += 1
             do(model, number)
+            if number - model.done == untold:
+                _say("written")
+                signal.pause()
             _say(f"step {number}")
     except kit.ServerUnavailableError as error:
         _say(f"gone {error}".replace("\n", " "))
@@ -311,7 +321,7 @@ def _fork_writers() -> None:
         if pid == 0:
             status = 1
             try:
-                _writer(setup, model, everything=message["everything"])
+                _writer(setup, model, everything=message["everything"], untold=message.get("untold", 0))
                 status = 0
             except BaseException as error:  # noqa: BLE001 - all is told
                 _say(f"error {error!r}".replace("\n", " "))

@@ -25,7 +25,7 @@ from exchange_server import FEE, STEP
 from killed_live_run import CLOSINGS, DEFERRED, EXCHANGE, HOOKS, LIMIT, RECEIVE, RISK, SPEEDS, STRATEGY, SYMBOLS, Plan, control
 
 PROCESSES = Path(__file__).with_name("killed_live_run.py")
-SILENCE = 30.0  # seconds until a run counts as hanging
+SILENCE = 90.0  # seconds until a run counts as hanging
 
 
 class Trade(NamedTuple):

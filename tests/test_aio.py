@@ -284,7 +284,7 @@ def open_cursors():
         return client.admin.command("serverStatus")["metrics"]["cursor"]["open"]["total"]
 
 
-def until(condition, seconds=10.0):
+def until(condition, seconds=60.0):
     """Wait for what another thread is about to do."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -338,10 +338,11 @@ def test_a_list_that_is_left_early_closes_its_cursor(long_list, ending):
 
 def test_a_list_that_is_cancelled_while_a_page_is_on_its_way(mongo, monkeypatch):
     """The thread ends its page, the iterator is closed after that, and no answer is missed by anybody."""
-    gate, closed = threading.Event(), threading.Event()
+    started, gate, closed = threading.Event(), threading.Event(), threading.Event()
 
     def slow(*_):
         try:
+            started.set()
             yield "first"
             gate.wait(30)
             yield "second"
@@ -352,7 +353,7 @@ def test_a_list_that_is_cancelled_while_a_page_is_on_its_way(mongo, monkeypatch)
 
     async def main():
         task = asyncio.ensure_future(anext(keys("bucket")))
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(started.wait, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -360,7 +361,7 @@ def test_a_list_that_is_cancelled_while_a_page_is_on_its_way(mongo, monkeypatch)
         gate.set()
 
     asyncio.run(main())
-    assert closed.wait(10)
+    assert closed.wait(60)
 
 
 def test_a_list_is_closed_by_a_thread(mongo, monkeypatch):
@@ -508,7 +509,7 @@ def test_a_deadline(mongo, monkeypatch):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await SIGNAL.read_signal_data(*CONTEXTS[0])
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
         gate.set()
         await asyncio.to_thread(until, lambda: aio._pool._threads._work_queue.empty())
         await asyncio.sleep(0.05)
@@ -550,7 +551,7 @@ def test_before_setup(settings):
             with pytest.raises(kit.NotConfiguredError, match=r"setup\(\)"):
                 await call
         await aio.setup(settings)
-        await aio.wait_for_init(timeout=10)
+        await aio.wait_for_init(timeout=60)
         await SIGNAL.write_signal_data({"a": 1}, *CONTEXTS[0])
         return await SIGNAL.read_signal_data(*CONTEXTS[0])
 
@@ -785,5 +786,5 @@ def test_a_program_that_closes_nothing_ends(stored):
     """With calls under way, which asyncio.run cancels: nothing hangs, and nothing is complained about."""
     kit.PersistMeasureAdapter.write_many([({}, "bucket", str(number), START) for number in range(2000)])
     command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", PROGRAM, json.dumps(stored)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{sum(range(1000))}\n", "")

@@ -261,6 +261,7 @@ def test_threads():
     assert not wrong, SEED
 
 
+@pytest.mark.slow
 def test_a_fork_while_another_thread_keeps_candles():
     """The child goes on with what is there, or with nothing, and never waits for a lock of a thread that it does not have."""
     memory, _ = blocks(1 << 22)
@@ -384,7 +385,7 @@ def test_after_a_miss_nothing_is_read_ahead(questions):
 def test_a_candle_that_is_still_open_is_not_kept(mongo):
     """Another writer's: it may be written once more."""
     now = align(time.time_ns() // 1_000_000, MINUTE)
-    while time.time_ns() // 1_000_000 > now + 55_000:  # not so close to the minute that it closes under our hands
+    while time.time_ns() // 1_000_000 > now + 45_000:  # not so close to the minute that it closes under our hands
         time.sleep(1)
         now = align(time.time_ns() // 1_000_000, MINUTE)
     first = (now - START) // MINUTE - 2

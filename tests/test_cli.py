@@ -24,6 +24,8 @@ from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import synthetic_market
 from backtest_kit_mongo.servers import RedisServer
 
+pytestmark = [pytest.mark.once, pytest.mark.server]
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
 BACKTEST = ("run", str(EXAMPLE), "--backtest", "--entry")
 NOWHERE = {"CC_MONGO_CONNECTION_STRING": "mongodb://127.0.0.1:1/nothing", "CC_REDIS_HOST": "127.0.0.1", "CC_REDIS_PORT": "1"}
@@ -542,7 +544,7 @@ def test_there_is_nothing_to_draw_before_the_first_run(lonely):
 
 
 def until(condition, what):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
@@ -572,7 +574,7 @@ class Watching:
     def __exit__(self, kind, error, trace):
         self.process.send_signal(signal.SIGINT)
         try:
-            _, shown = self.process.communicate(timeout=30)
+            _, shown = self.process.communicate(timeout=120)
         finally:
             self.process.kill()
         if error is None:
@@ -625,7 +627,7 @@ def test_watch_sees_a_run_at_work(cli):
             watching.shows(f"process {run.pid}")
             watching.shows("now: ")
         run.send_signal(signal.SIGINT)
-        assert run.wait(30) == 130
+        assert run.wait(120) == 130
     finally:
         run.kill()
         run.communicate()
@@ -822,14 +824,14 @@ def test_interrupted_in_the_middle_of_a_run(lonely):
     folder = lonely.home / "servers"
     process = lonely.start(*BACKTEST, "--synthetic-days", "400", "--embedded", "--embedded-dir", str(folder))
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not answers(folder / "redis" / "redis.sock") or not (folder / "servers.json").read_text():
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
         time.sleep(1.0)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130

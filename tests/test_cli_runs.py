@@ -17,6 +17,8 @@ from test_cli import Cli
 
 from backtest_kit_mongo.profiling import Report
 
+pytestmark = pytest.mark.once
+
 DAY = 1440 * 60_000
 EXAMPLE = Path(__file__).parents[1] / "examples" / "sma_cross.py"
 RUN = ("run", str(EXAMPLE), "--backtest", "--entry")
@@ -240,7 +242,7 @@ def test_an_interrupted_backtest_ends_with_its_minute(cli):
     try:
         until((cli.home / "asked").exists)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130, err
@@ -293,7 +295,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(cli, market, settings, mode):
         try:
             until(lambda: position() is not None)
             process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=30)
+            process.communicate(timeout=120)
             first = position()
             process = cli.start(*arguments, CC_TICK_SECONDS="1")
             until(lambda: database["strategy-items"].find_one({"payload.pendingSignalId": first["id"]}) is not None)

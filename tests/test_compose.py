@@ -10,6 +10,8 @@ import yaml
 
 from backtest_kit_mongo.config import load_config
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docker-compose.yml").read_text()
 ENTRYPOINT = ROOT / "docker" / "entrypoint.sh"

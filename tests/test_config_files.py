@@ -9,6 +9,8 @@ from backtest_kit_mongo.errors import InvalidValueError
 from backtest_kit_mongo.runner import StrategyError
 from backtest_kit_mongo.runner.config_files import ConfigFiles, load_config_files
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def project(tmp_path):

@@ -33,6 +33,8 @@ from backtest_kit_mongo._core import bson as core
 from backtest_kit_mongo._core import writer
 from backtest_kit_mongo._core.candles import decode_candles, numbers
 
+pytestmark = pytest.mark.once
+
 # The same examples in every run: a red test is red for everybody.
 steady = settings(derandomize=True, deadline=None, max_examples=300)
 
@@ -123,6 +125,7 @@ def test_plain_values_are_written_as_pymongo_writes_them(value):
     assert writer.encode({"payload": value}, refuse) == bson.encode({"payload": value})
 
 
+@pytest.mark.slow
 @steady
 @given(nested(SCALARS | OF_PYMONGO))
 @example([Int64(5), Int64(-1), Int64(2**40)])
@@ -473,6 +476,7 @@ def test_a_fallback_that_cannot_be_called():
 # ======================================================================================================================
 
 
+@pytest.mark.slow
 @settings(steady, max_examples=150)
 @given(st.data())
 def test_the_fallback_is_called_once_for_each_foreign_value(data):
@@ -844,6 +848,7 @@ def candles(draw):
     return slot, document(*parts)
 
 
+@pytest.mark.slow
 @settings(steady, max_examples=300)
 @given(st.lists(candles(), max_size=9), st.integers(0, 6), st.integers(1, 4), st.booleans())
 def test_candles_are_read_like_the_reference(found, limit, batches, ordered):
@@ -1202,6 +1207,7 @@ def test_any_bytes_at_all(raw):
     assert read_everywhere(raw) == outcome(reference.decode_candles, [raw], START, MINUTE, 5)
 
 
+@pytest.mark.slow
 @steady
 @given(nested(SCALARS | OF_PYMONGO))
 def test_any_document_between_candles(value):
@@ -1251,6 +1257,7 @@ def read_one(function, raw, *arguments):
     return result
 
 
+@pytest.mark.slow
 @steady
 @given(nested(SCALARS | OF_PYMONGO))
 @example([True, 1, 2**31, Int64(1), 1.0, Decimal128("1.50"), Decimal128("sNaN"), None, "", b"", Binary(b"x", 4), UTC_NOON])
@@ -1276,6 +1283,7 @@ def test_documents_of_every_type(extra):
     assert same(as_dicts(read_one(core.decode, raw)), reference.plain(bson.decode(raw, AWARE)))
 
 
+@pytest.mark.slow
 @steady
 @given(nested(SCALARS))
 def test_what_the_core_writes_the_core_reads(value):
@@ -1435,6 +1443,7 @@ RECORDS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(steady, max_examples=500)
 @given(RECORDS, st.randoms(use_true_random=False), st.tuples(VALUES, VALUES, VALUES))
 def test_records_are_taken_apart_like_the_reference(fields, rng, other_key):
@@ -1621,6 +1630,7 @@ PATHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", PATHS.values(), ids=list(PATHS))
 def test_no_path_keeps_memory(call):
     """What one call keeps, every call keeps: in a thousand calls traced memory grows by less than a byte a call.
@@ -1645,6 +1655,7 @@ def test_no_path_keeps_memory(call):
     assert min(kept) < calls
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_calls_keep_no_block():
     """The blocks that Python holds do not become more over 10^5 documents written, refused, read and found broken.
 

@@ -21,6 +21,8 @@ from backtest_kit_mongo._core.candles import are_sound, decode_candles, pack_row
 from backtest_kit_mongo.candles import CANDLE_DTYPE, to_columns
 from backtest_kit_mongo.errors import BacktestKitError
 
+pytestmark = pytest.mark.once
+
 MINUTE = 60_000
 START = 1_677_628_800_000
 FIELDS = CANDLE_DTYPE.names
@@ -210,6 +212,7 @@ def plainly(candles):
     return columns
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.one_of(candle, candle, odd_candle, other_candle), max_size=8), st.sampled_from([list, tuple, iter]))
 def test_columns_of_dicts_are_those_of_the_plain_reference(candles, form):

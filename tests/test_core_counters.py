@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from backtest_kit_mongo._core.counters import Counters
 from backtest_kit_mongo.metrics import COUNTS, OPERATIONS
 
+pytestmark = pytest.mark.once
+
 steady = settings(derandomize=True, deadline=None, max_examples=300)
 
 SECOND = 10**9
@@ -148,6 +150,7 @@ def test_one_duration_is_its_own_percentile(nanoseconds):
         assert counters.percentile(2, 50) == nanoseconds
 
 
+@pytest.mark.slow
 @steady
 @given(st.lists(DURATIONS, min_size=1, max_size=200), st.integers(1, 100) | st.sampled_from([0.25, 12.5, 99.5, 99.75]))
 @example([1] * 7 + [5] * 93, 7)
@@ -265,6 +268,7 @@ def test_a_copy_stays_as_it_is():
     assert [counters.observed(operation) for operation in range(HISTOGRAMS)] == [3] * HISTOGRAMS
 
 
+@pytest.mark.slow
 @steady
 @given(st.lists(DURATIONS, max_size=100), st.lists(DURATIONS, max_size=100), st.sampled_from([1, 50, 90, 99, 100]))
 def test_a_difference_is_what_was_counted_later(earlier, later, percent):
@@ -326,6 +330,7 @@ def test_eight_threads_lose_nothing():
     assert_close(counters.percentile(0, 50), 50_000)
 
 
+@pytest.mark.slow
 def test_counters_keep_no_memory():
     """Neither counting nor failing to count leaves anything behind."""
 

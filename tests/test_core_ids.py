@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from backtest_kit_mongo._core.ids import IdTable
 
+pytestmark = pytest.mark.once
+
 steady = settings(derandomize=True, deadline=None, max_examples=300)
 
 MILLION = 10**6
@@ -63,6 +65,7 @@ def test_below_the_limit_it_is_a_dict(changes, limit):
     assert [table.get(key) for key in KEYS] == [model.get(key) for key in KEYS]
 
 
+@pytest.mark.slow
 @steady
 @given(st.lists(CHANGES, max_size=200), st.integers(1, 20))
 def test_at_the_limit_each_new_key_takes_the_place_of_one_other(changes, limit):
@@ -226,6 +229,7 @@ def traced(function):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [300, 12_288, 12_289, 100_000, 786_433, MILLION])
 def test_an_entry_costs_at_most_64_bytes(count):
     """All in and at every moment, also while the table grows, and right after it did."""
@@ -243,6 +247,7 @@ def test_an_entry_costs_at_most_64_bytes(count):
     assert size <= table.nbytes + 256  # nbytes hides nothing
 
 
+@pytest.mark.slow
 def test_memory_stays_under_the_bound():
     """Over a million keys, ten times the limit: the table is as large as when it was first full."""
     limit = MILLION // 10
@@ -306,16 +311,18 @@ assert (len(table), table.get((1,)), table.get((count,))) == (count, None, bytes
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer needs more address space than the test allows")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the size of the process from /proc")
 def test_a_table_that_cannot_grow_stays_whole():
     """MemoryError, and every entry is where it was."""
-    subprocess.run([sys.executable, "-c", OUT_OF_MEMORY], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", OUT_OF_MEMORY], check=True, timeout=200)
 
 
 # --- threads ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_threads_that_hammer_one_table():
     """Whatever the others put, drop and clear meanwhile: an id is that of the key, and the table never outgrows its limit."""
     table, limit, errors = IdTable(500), 500, []

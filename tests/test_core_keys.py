@@ -15,6 +15,8 @@ from backtest_kit_mongo import _core
 from backtest_kit_mongo._core import bson, candles, counters, ids, keys, writer
 from backtest_kit_mongo.domains import DOMAINS
 
+pytestmark = pytest.mark.once
+
 # The same examples in every run: a red test is red for everybody.
 steady = settings(derandomize=True, deadline=None, max_examples=400)
 
@@ -166,6 +168,7 @@ def built(function, *arguments):
         return UnicodeEncodeError
 
 
+@pytest.mark.slow
 @steady
 @given(st.data())
 def test_every_command_is_the_reference_command(data):
@@ -192,6 +195,7 @@ def test_every_command_is_the_reference_command(data):
     assert built(builder.mset, pairs) == (flat if flat is UnicodeEncodeError else command(b"MSET", *flat))
 
 
+@pytest.mark.slow
 @steady
 @given(st.data())
 def test_a_grid_is_the_batch_of_its_keys(data):

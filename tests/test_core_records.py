@@ -44,6 +44,8 @@ from test_core_bson import test_no_path_keeps_memory as keeps_no_memory
 from backtest_kit_mongo._core import bson as core
 from backtest_kit_mongo._core import writer
 
+pytestmark = pytest.mark.once
+
 
 class Row(NamedTuple):
     """As the stores' own record."""
@@ -77,6 +79,7 @@ def same_rows(left, right):
 # ======================================================================================================================
 
 
+@pytest.mark.slow
 @settings(steady, max_examples=150)
 @given(st.lists(RECORDS, max_size=5))
 def test_a_batch_is_taken_apart_like_its_documents(contents):
@@ -91,6 +94,7 @@ def test_a_batch_is_taken_apart_like_its_documents(contents):
     assert same(answer, outcome(lambda: [READER.open(raw) for raw in raws]))
 
 
+@pytest.mark.slow
 @settings(steady, max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(IDS), st.tuples(VALUES, VALUES, VALUES)), max_size=6), st.data())
 def test_records_are_found_by_their_ids(stored, data):
@@ -202,6 +206,7 @@ def test_mutated_batches():
 ALPHABET = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
 
 
+@pytest.mark.slow
 @settings(steady, max_examples=400)
 @given(st.dictionaries(ALPHABET, ALPHABET, max_size=40))
 @example({"a" * size: "b" * size for size in range(40)})
@@ -296,6 +301,7 @@ def test_dates_outside_the_calendar(milliseconds):
 # ======================================================================================================================
 
 
+@pytest.mark.slow
 @settings(steady, max_examples=200)
 @given(st.lists(st.dictionaries(NAME, nested(SCALARS | OF_PYMONGO | st.builds(Foreign, SCALARS)), max_size=3), max_size=5))
 @example([{}, {"a": "x" * 5000}, {}])

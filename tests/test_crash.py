@@ -11,6 +11,8 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
+pytestmark = [pytest.mark.once, pytest.mark.server]
+
 
 @pytest.fixture
 def kills(request):

@@ -35,6 +35,8 @@ from backtest_kit_mongo.runner import (
 )
 from backtest_kit_mongo.runner.running import current_run
 
+pytestmark = pytest.mark.once
+
 CONTEXT = ("BTCUSDT", "hand", "binance")
 LONG = {"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 95.0, "minuteEstimatedTime": 60}
 LIMIT = {**LONG, "priceOpen": 98.0}
@@ -486,6 +488,7 @@ def new_registry():
     return registry
 
 
+@pytest.mark.slow
 def test_runs_in_threads_never_see_each_others_rows():
     """Two symbols, two strategies, two exchanges in one process; one of the strategies fails."""
 
@@ -548,12 +551,12 @@ def test_a_background_run_can_be_stopped():
 
     def progress(done, total):
         reached.set()
-        go_on.wait(30)
+        go_on.wait(60)
 
     once_at(10, LONG)
     import_candles(flat(5000), "BTCUSDT")
     handle = Backtest.background("BTCUSDT", exchange_name="binance", progress=progress)
-    assert reached.wait(30)
+    assert reached.wait(60)
     assert not handle.done
     with pytest.raises(TimeoutError):
         handle.result(0.01)

@@ -24,6 +24,8 @@ from backtest_kit_mongo.runner.exchange import (
     restore_exchanges,
 )
 
+pytestmark = pytest.mark.once
+
 MONTH = 31 * 1440
 MARKET = synthetic_market(11, MONTH, START)
 END = START + MONTH * MINUTE

@@ -18,6 +18,8 @@ from backtest_kit_mongo.runner.facades import Interval, Log, Measure, NestedCall
 from backtest_kit_mongo.runner.running import current_run
 from backtest_kit_mongo.simulation import NOW
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(params=KINDS)
 def kind(request, settings, tmp_path):
@@ -172,7 +174,7 @@ def test_threads_fire_once(kind):
 
     @Interval.once("1h")
     def once():
-        gate.wait(5)
+        gate.wait(60)
         return "fired"
 
     with at(again()):
@@ -301,7 +303,7 @@ def test_two_runs_at_once(settings, tmp_path):
     def story(registry, name):
         run, fired[name] = again(registry), []
         for minute in range(0, 300, 10):
-            barrier.wait(10)
+            barrier.wait(60)
             with at(run, T0 + minute * MINUTE):
                 hourly(name)
         with at(run, T0 + 5 * HOUR):

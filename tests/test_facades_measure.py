@@ -33,6 +33,8 @@ from backtest_kit_mongo.runner.facades.argument_key import key_function
 from backtest_kit_mongo.runner.facades.here import derive_key
 from backtest_kit_mongo.simulation import NOW
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(params=KINDS)
 def kind(request, settings, tmp_path):
@@ -278,7 +280,7 @@ def test_threads_ask_once(kind):
     @Measure.cached("1h")
     def ask(x):
         calls.append(x)
-        gate.wait(5)
+        gate.wait(60)
         return {"x": x}
 
     with at(a_run()):
@@ -341,7 +343,7 @@ def test_a_cancelled_task_leaves_the_way_free(mongo):
     @Measure.cached()
     async def ask():
         calls.append(None)
-        await asyncio.sleep(0.05 if len(calls) > 1 else 60)
+        await asyncio.sleep(0.05 if len(calls) > 1 else 600)
         return "yes"
 
     async def story():
@@ -353,7 +355,7 @@ def test_a_cancelled_task_leaves_the_way_free(mongo):
         return await asyncio.gather(first, waiting, other, return_exceptions=True)
 
     with at(a_run()):
-        first, waiting, other = asyncio.run(asyncio.wait_for(story(), 10))
+        first, waiting, other = asyncio.run(asyncio.wait_for(story(), 60))
     assert isinstance(first, asyncio.CancelledError)
     assert isinstance(waiting, asyncio.CancelledError)
     assert other == "yes"
@@ -535,13 +537,13 @@ def test_a_forked_child_does_not_wait_for_a_call_of_its_parent(mongo):
     @Measure.cached()
     def ask():
         started.set()
-        gate.wait(10)
+        gate.wait(60)
         return "yes"
 
     with at(a_run(default_registry)):
         thread = threading.Thread(target=__import__("contextvars").copy_context().run, args=(ask,))
         thread.start()
-        started.wait(5)
+        started.wait(60)
         child = os.fork()
         if child == 0:
             gate.set()

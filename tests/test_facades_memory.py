@@ -15,6 +15,8 @@ from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError
 from backtest_kit_mongo.runner.facades import Memory, NoSignalError
 from backtest_kit_mongo.runner.facades.text_search import scores, words
 
+pytestmark = pytest.mark.once
+
 TEXTS = {
     "crash": "btc crash after exchange hack",
     "rally": "eth rally on upgrade news",

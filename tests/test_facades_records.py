@@ -32,6 +32,8 @@ from backtest_kit_mongo.runner.facades import (
     Storage,
 )
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(params=KINDS)
 def kind(request, settings, tmp_path):

@@ -24,6 +24,8 @@ from backtest_kit_mongo.runner import (
     synthetic_market,
 )
 
+pytestmark = pytest.mark.once
+
 START = 1_677_628_800_000
 HOUR = 3_600_000
 

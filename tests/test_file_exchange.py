@@ -20,6 +20,8 @@ from backtest_kit_mongo.runner import CandleConflictError, add_strategy, clear_s
 from backtest_kit_mongo.runner.exchange import clear_exchanges, fetch_missing, find_exchange
 from backtest_kit_mongo.runner.file_exchange import add_file_exchange
 
+pytestmark = pytest.mark.once
+
 MARKET = synthetic_market(2, 1500, START)
 END = START + 1500 * MINUTE
 

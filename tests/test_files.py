@@ -20,6 +20,8 @@ from backtest_kit_mongo.stores.base import Record
 from backtest_kit_mongo.stores.file_names import encode_name, plain_name
 from backtest_kit_mongo.stores.files import FileStore
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def folder(tmp_path):

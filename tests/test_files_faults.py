@@ -21,6 +21,8 @@ from backtest_kit_mongo.stores import files
 from backtest_kit_mongo.stores.base import History, Record
 from backtest_kit_mongo.stores.files import FileStore
 
+pytestmark = pytest.mark.once
+
 STATE = DOMAINS["state"]
 KEY = ("s", "b")
 

@@ -15,6 +15,8 @@ from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.stores.base import History, Record
 from backtest_kit_mongo.stores.files import FileStore
 
+pytestmark = pytest.mark.once
+
 STATE = DOMAINS["state"]
 KEY = ("s", "b")
 DAY = 86_400_000

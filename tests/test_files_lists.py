@@ -16,6 +16,8 @@ from backtest_kit_mongo.stores.base import Record
 from backtest_kit_mongo.stores.file_names import natural
 from backtest_kit_mongo.stores.files import FileStore
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -16,6 +16,8 @@ from file_helpers import START, all_keys, candles, files_in, get, in_child, plan
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.stores.files import FileStore
 
+pytestmark = pytest.mark.once
+
 STATE = DOMAINS["state"]
 KEY = ("s", "b")
 
@@ -80,6 +82,7 @@ print(store.write_candles("BTC", "1m", "binance", candles(200, price=number + 1.
 """
 
 
+@pytest.mark.slow
 def test_processes_share_a_folder(folder):
     """Each claims its own of folders that join to one name, first writes win where they should, and nothing is lost."""
     tests = str(Path(__file__).parent)

@@ -23,6 +23,8 @@ from backtest_kit_mongo.stores import mongo_history
 from backtest_kit_mongo.stores.base import History, Record
 from backtest_kit_mongo.stores.mongo import MongoStore
 
+pytestmark = pytest.mark.once
+
 STATE, MEMORY = DOMAINS["state"], DOMAINS["memory"]
 KEY = ("signal", "bucket")
 DAY = 86_400_000
@@ -291,8 +293,10 @@ def test_whatever_breaks_nothing_acknowledged_is_lost(make, servers, tmp_path, m
     place = str(tmp_path / "mongo.sock")
     reader = make()
     name = reader.connection.database.name
-    uri = f"mongodb://{place.replace('/', '%2F')}/{name}?socketTimeoutMS=150&serverSelectionTimeoutMS=3000&heartbeatFrequencyMS=500"
+    options = f"socketTimeoutMS={1000 if fault is STALL else 60_000}&serverSelectionTimeoutMS=30000&heartbeatFrequencyMS=500"
+    uri = f"mongodb://{place.replace('/', '%2F')}/{name}?{options}"
     with Proxy(servers.mongo.socket, place, "mongo") as proxy:
+        put(reader, 0)  # makes the indexes, without a time-out
         store = make(CC_MONGO_CONNECTION_STRING=uri)
         put(store, 0)
         model = Model()

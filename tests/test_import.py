@@ -10,6 +10,8 @@ import pytest
 
 import backtest_kit_mongo as kit
 
+pytestmark = pytest.mark.once
+
 HEAVY = ("numpy", "pymongo", "bson", "redis", "msgspec", "asyncio", "ssl", "importlib.metadata", "typer", "rich")
 
 

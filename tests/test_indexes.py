@@ -164,7 +164,7 @@ def test_indexes_of_the_original_do_not_disturb(settings, database, domain):
 
 
 def gate():
-    kit.wait_for_init(timeout=10)
+    kit.wait_for_init(timeout=60)
 
 
 def conflict(domain, how):

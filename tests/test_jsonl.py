@@ -28,6 +28,8 @@ from backtest_kit_mongo.stores.base import Record
 from backtest_kit_mongo.stores.json_text import value_of
 from backtest_kit_mongo.stores.jsonl import JsonlStore
 
+pytestmark = pytest.mark.once
+
 LOG = DOMAINS["log"]
 
 
@@ -418,6 +420,7 @@ def child(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rotate", [2**26, 4000])
 def test_two_processes_share_a_log(tmp_path, warnings, rotate):
     children = [child(tmp_path, "shared", rotate, number) for number in (1, 2)]
@@ -442,6 +445,7 @@ def test_two_processes_share_a_log(tmp_path, warnings, rotate):
     assert warnings == []
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_write_loses_nothing(tmp_path, warnings):
     """Batches of 2 MB: some kills tear one, and what was acknowledged before is there, each time."""
     draw = random.Random(7)

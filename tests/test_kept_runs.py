@@ -11,6 +11,8 @@ from backtest_kit_mongo import InvalidValueError, StorageError
 from backtest_kit_mongo.runner import StrategyError, add_strategy, import_candles, keep_run, list_runs, load_run, run_backtest
 from backtest_kit_mongo.runner.kept_runs import runs_folder
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):

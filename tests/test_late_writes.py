@@ -16,6 +16,8 @@ from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.runner import add_risk, add_strategy, import_candles, run_backtest, run_backtests
 from backtest_kit_mongo.runner.write_behind import LateWrites, WriteBehind
 
+pytestmark = pytest.mark.once
+
 LONG = {"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 95.0, "minuteEstimatedTime": 20}
 SLOT = "BTCUSDT", "hand", "binance"
 
@@ -476,7 +478,7 @@ def test_a_check_of_a_risk_may_read_while_another_run_writes():
 
 
 def test_the_time_that_a_write_waits(monkeypatch):
-    monkeypatch.setattr("backtest_kit_mongo.runner.write_behind.LATENESS", 0.2)
+    monkeypatch.setattr("backtest_kit_mongo.runner.write_behind.LATENESS", 2.0)
     registry = Registry()
     registry.setup(stores=dict.fromkeys(DOMAINS, "memory"))
     out = WriteBehind({"state": registry.adapter("state")}, LateWrites(registry), "run")
@@ -488,7 +490,7 @@ def test_the_time_that_a_write_waits(monkeypatch):
 
     out.flush_when_due()
     assert stored() is None
-    time.sleep(0.25)
+    time.sleep(2.05)
     assert stored() is None  # it is the run that writes, when it comes by
     out.flush_when_due()
     assert stored() is not None

@@ -36,6 +36,8 @@ from backtest_kit_mongo.runner import (
     synthetic_market,
 )
 
+pytestmark = pytest.mark.once
+
 LIMIT = {**LONG, "priceOpen": 98.0}
 
 
@@ -512,11 +514,11 @@ def test_a_background_run_ends_with_its_minute(monkeypatch):
     once_at(10, LONG)
     market = Market()
     handle = Live.background("BTCUSDT", exchange_name="binance", clock=lambda: market.now, fetch=market.fetch)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while signal_row() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     handle.stop()
-    assert handle.result(10).open_trade is not None
+    assert handle.result(60).open_trade is not None
     assert signal_row() is not None
 
 
@@ -545,7 +547,7 @@ def test_two_symbols_strategies_and_exchanges_live_side_by_side():
         handle.stop()
     ids = set()
     for (symbol, name, exchange), handle in handles.items():
-        (trade,) = handle.result(20).trades
+        (trade,) = handle.result(60).trades
         assert (trade.symbol, trade.strategy_name) == (symbol, name)
         recent = kit.PersistRecentAdapter.read_recent_data(symbol, name, exchange, "", False)
         assert (recent["id"], recent["note"]) == (trade.id, symbol)

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from decimal import Decimal
 
 import numpy as np
@@ -28,6 +27,7 @@ from live_market import (
     strategy_row,
 )
 from test_runner_records import Recorder
+from waiting import wait_for
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import ConfigError, InvalidValueError, StorageError, runner
@@ -50,6 +50,8 @@ from backtest_kit_mongo.runner import (
 )
 from backtest_kit_mongo.runner.failure import describe
 from backtest_kit_mongo.runner.journal import TakenOverError
+
+pytestmark = pytest.mark.once
 
 LIMIT = {**LONG, "priceOpen": 98.0}
 LONG_FOR_HOURS = {**LONG, "minuteEstimatedTime": 600}
@@ -464,7 +466,7 @@ def test_a_close_that_a_user_asks_for_around_a_restore_is_not_lost(monkeypatch, 
     market.fetch = failing
     monkeypatch.setattr(kit.PersistStrategyAdapter, "read_strategy_data", reading)
     # A thread that waits for its turn gets it: minutes without any time in them would not let it.
-    (trade,) = market.live(30, broker_name="book", kill=lambda minute: minute == 16 and time.sleep(0.2)).trades
+    (trade,) = market.live(30, broker_name="book", kill=lambda minute: minute == 16 and wait_for(lambda: not asked or asked[0])).trades
     assert (trade.close_reason, book.sides) == ("closed", ["open", "close"])
     assert asked == [[True]]
 

@@ -25,6 +25,8 @@ from backtest_kit_mongo.runner import (
     synthetic_market,
 )
 
+pytestmark = pytest.mark.once
+
 START = 1677628800000  # 2023-03-01T00:00:00Z
 MINUTE = 60_000
 HEADER = "open_time,open,high,low,close,volume\n"

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from backtest_kit_mongo.cli.app import app
 
+pytestmark = [pytest.mark.once, pytest.mark.server]
+
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "src" / "backtest_kit_mongo" / "examples" / "sma_cross.py"
 

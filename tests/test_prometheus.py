@@ -11,13 +11,15 @@ from backtest_kit_mongo.errors import InvalidValueError, MissingDependencyError
 from backtest_kit_mongo.prometheus import start_metrics
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
+pytestmark = [pytest.mark.once, pytest.mark.server]
+
 WHEN = 1_700_000_000_000
 families = pytest.importorskip("prometheus_client.parser").text_string_to_metric_families
 
 
 def scraped(server):
     """Samples by name and labels; families as well, to look at their types."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=60) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain")
         found = list(families(answer.read().decode()))
     samples = {(sample.name, *sorted(sample.labels.items())): sample.value for family in found for sample in family.samples}

@@ -17,6 +17,8 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import clear_strategies, list_strategies, synthetic_market
 
+pytestmark = [pytest.mark.once, pytest.mark.server]
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
@@ -80,8 +82,11 @@ def folder(tmp_path_factory):
         for row in synthetic_market(7, 3000, START).tolist():
             file.write(",".join(map(str, row)) + "\n")
     # What later commands look at. The tests may be shared out over several processes, each with a folder of its own.
-    for first in (f"{RUN} --csv BTCUSDT-1m.csv.gz", next(command for command in COMMANDS if "--to file:./dump" in command)):
-        assert not shell(first, folder).returncode
+    imported = next(command for command in COMMANDS if " candles import " in command)
+    copied = next(command for command in COMMANDS if "--to file:./dump" in command)
+    for first in (f"{RUN} --csv BTCUSDT-1m.csv.gz", imported, copied):
+        done = shell(first, folder)
+        assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 

@@ -40,6 +40,8 @@ from backtest_kit_mongo.runner.report_text import length_text, price_digits
 from backtest_kit_mongo.runner.result import add_up
 from backtest_kit_mongo.whole_file import check_target, replacing
 
+pytestmark = pytest.mark.once
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
 HOUR, DAY = 60 * MINUTE, 1440 * MINUTE
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&amp;{{ 7 * 7 }}"
@@ -497,6 +499,7 @@ def test_of_very_many_runs_the_best_are_drawn(finished, monkeypatch):
     assert "The 3 runs with the highest profit follow." in page.text
 
 
+@pytest.mark.slow
 def test_ten_thousand_trades_are_a_page_still(finished):
     trades = [trade((-1.0) ** number, 3 * number, 3 * number + 2, id=f"{number:036}") for number in range(10_000)]
     began = time.perf_counter()

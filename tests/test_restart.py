@@ -45,6 +45,8 @@ from backtest_kit_mongo.runner.clock import OutsideRunError
 from backtest_kit_mongo.runner.position import Costs
 from backtest_kit_mongo.runner.rows import RunContext, derive_id
 
+pytestmark = pytest.mark.once
+
 LIMIT = {**LONG, "priceOpen": 98.0}
 
 
@@ -619,6 +621,7 @@ class Crashing:
         self.steps += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broker_name", [None, "book"])
 @pytest.mark.parametrize("signal", [LONG, LIMIT])
 def test_a_kill_at_any_step_loses_no_position_doubles_no_order_and_repeats_no_signal(monkeypatch, broker_name, signal):

@@ -12,6 +12,8 @@ from backtest_kit_mongo.runner.position import Costs, open_position, read_signal
 from backtest_kit_mongo.runner.risk import RiskBook
 from backtest_kit_mongo.runner.rows import RunContext
 
+pytestmark = pytest.mark.once
+
 LONG = {"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 95.0, "minuteEstimatedTime": 60}
 
 

@@ -34,6 +34,8 @@ from backtest_kit_mongo.runner import (
 )
 from backtest_kit_mongo.runner.history import current_history
 
+pytestmark = pytest.mark.once
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
 
 
@@ -244,6 +246,7 @@ def watch(market, seen, *, stored=()):
     return replay(market)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", [(), ("5m",), ("3m", "15m")])
 @given(minute=st.integers(min_value=6, max_value=129))
 @settings(max_examples=15, deadline=None)
@@ -310,6 +313,7 @@ def reference(market, step, signals):
     return trades
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
     interval=st.sampled_from(["1m", "3m", "5m", "15m"]),

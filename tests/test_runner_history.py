@@ -20,6 +20,8 @@ from backtest_kit_mongo.runner import (
 )
 from backtest_kit_mongo.runner.history import CandleHistory
 
+pytestmark = pytest.mark.once
+
 
 def store(market, symbol="BTCUSDT", interval="1m", exchange="binance"):
     PersistCandleAdapter.write_candles_data(market, symbol, interval, exchange)
@@ -70,6 +72,7 @@ def oracle(market, interval, limit, now):
 MARKET = synthetic_market(5, 4000, START)
 
 
+@pytest.mark.slow
 @given(
     now=st.lists(st.integers(1, 4000), min_size=1, max_size=8).map(sorted),
     interval=st.sampled_from(list(INTERVAL_MS)),

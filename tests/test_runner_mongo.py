@@ -19,6 +19,8 @@ from backtest_kit_mongo.runner import (
     synthetic_market,
 )
 
+pytestmark = pytest.mark.once
+
 EXAMPLE = Path(__file__).parents[1] / "examples" / "sma_cross.py"
 START = 1_677_628_800_000
 WRITTEN = ("candle", "signal", "risk", "partial", "breakeven", "storage", "notification", "log", "recent", "state", "session")

@@ -21,6 +21,8 @@ from backtest_kit_mongo.runner.position import (
     vwap,
 )
 
+pytestmark = pytest.mark.once
+
 MINUTE = 60_000
 OPENED = 1677628800000
 FREE = Costs(fee_percent=0, slippage_percent=0)

@@ -24,6 +24,8 @@ from backtest_kit_mongo.runner import (
 from backtest_kit_mongo.runner.position import Costs
 from backtest_kit_mongo.runner.rows import RunContext, derive_id
 
+pytestmark = pytest.mark.once
+
 CONTEXT = ("BTCUSDT", "hand", "binance")
 LONG = {"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 95.0, "minuteEstimatedTime": 60, "note": "because"}
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"

@@ -10,6 +10,8 @@ from backtest_kit_mongo import InvalidTypeError, InvalidValueError
 from backtest_kit_mongo.runner import StrategyError, add_strategy, clear_strategies, list_strategies, load_strategy_file
 from backtest_kit_mongo.runner.strategy import find_strategy
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):

@@ -29,6 +29,8 @@ from backtest_kit_mongo.embedded import EmbeddedServers, default_data_dir
 from backtest_kit_mongo.errors import MissingDependencyError, NotConfiguredError, ServerStartError
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
+pytestmark = [pytest.mark.once, pytest.mark.server]
+
 SOURCES = str(Path(servers.__file__).parents[1])
 SECRET = 'hunter2 "quoted" \\x41'
 
@@ -50,18 +52,26 @@ def cache(tmp_path):
 
 def running(pid):
     """True when the process exists and is not merely unreaped."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return bool(state.strip()) and not state.startswith("Z")
+    return _state_and_session(pid)[0] not in ("", "Z")
+
+
+def _state_and_session(pid):
+    """Of a process, as the kernel tells; no state when there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return "", 0
+    return fields[0], int(fields[3])
 
 
 def session(pid):
     """Pids of the living processes in the session that a server leads: itself, and the shell that watches over it."""
-    table = subprocess.run(["ps", "axo", "pid=,sid=,stat="], capture_output=True, text=True, check=True).stdout
-    return {int(row[0]) for row in map(str.split, table.splitlines()) if int(row[1]) == pid and row[2][0] != "Z"}
+    table = {int(name): _state_and_session(name) for name in os.listdir("/proc") if name.isdigit()}
+    return {number for number, (state, leader) in table.items() if leader == pid and state != "Z"}
 
 
 def ping(server, **options):
-    with redis.Redis(unix_socket_path=server.socket, **{"socket_timeout": 2, "retry": Retry(NoBackoff(), 0), **options}) as client:
+    with redis.Redis(unix_socket_path=server.socket, **{"socket_timeout": 20, "retry": Retry(NoBackoff(), 0), **options}) as client:
         return client.ping()
 
 
@@ -125,7 +135,7 @@ print("stopped", flush=True)
 
 def test_start_returns_when_both_servers_answer(mongo, cache):
     """No sleep and no retry between start() and the first command."""
-    with pymongo.MongoClient(mongo.uri("some-db"), serverSelectionTimeoutMS=1000) as client:
+    with pymongo.MongoClient(mongo.uri("some-db"), serverSelectionTimeoutMS=30000) as client:
         client.get_default_database()["things"].insert_one({"a": 1})
         assert client["some-db"]["things"].count_documents({}) == 1
     assert ping(cache)
@@ -146,12 +156,12 @@ def test_no_tcp_listener_without_port_and_one_with_it(tmp_path):
     mongo_port, redis_port = free_port(), free_port()
     with MongoServer(tmp_path / "m2", port=mongo_port) as mongo, RedisServer(tmp_path / "r2", port=redis_port) as cache:
         assert {f"{mongo_port:04X}", f"{redis_port:04X}"} <= listeners()
-        with pymongo.MongoClient("127.0.0.1", mongo_port, serverSelectionTimeoutMS=1000) as client:
+        with pymongo.MongoClient("127.0.0.1", mongo_port, serverSelectionTimeoutMS=30000) as client:
             assert client.admin.command("ping")["ok"] == 1
         with redis.Redis("127.0.0.1", redis_port) as client:
             assert client.ping()
         assert ping(cache)
-        with pymongo.MongoClient(mongo.uri(), serverSelectionTimeoutMS=1000) as client:
+        with pymongo.MongoClient(mongo.uri(), serverSelectionTimeoutMS=30000) as client:
             assert client.admin.command("ping")["ok"] == 1
 
 
@@ -173,7 +183,7 @@ def test_redis_writes_nothing_to_disk(cache):
 def test_paths_that_need_escapes(tmp_path):
     folder = tmp_path / 'Two Words, 100% "Ünï"'
     with MongoServer(folder / "M") as mongo, RedisServer(folder / "R") as cache:
-        with pymongo.MongoClient(mongo.uri(), serverSelectionTimeoutMS=1000) as client:
+        with pymongo.MongoClient(mongo.uri(), serverSelectionTimeoutMS=30000) as client:
             assert client.admin.command("ping")["ok"] == 1
         assert ping(cache)
 
@@ -209,7 +219,7 @@ def test_the_private_socket_folder_goes_when_we_are_killed(tmp_path):
 def test_replica_set_is_primary_at_once_and_also_after_its_socket_moved(tmp_path):
     with (
         MongoServer(tmp_path / "here", replica_set="rs") as mongo,
-        pymongo.MongoClient(mongo.uri(), serverSelectionTimeoutMS=1000) as client,
+        pymongo.MongoClient(mongo.uri(), serverSelectionTimeoutMS=30000) as client,
     ):
         assert client.admin.command("hello")["setName"] == "rs"
         with client.start_session() as session, session.start_transaction():
@@ -217,7 +227,7 @@ def test_replica_set_is_primary_at_once_and_also_after_its_socket_moved(tmp_path
     (tmp_path / "here").rename(tmp_path / "there")
     with (
         MongoServer(tmp_path / "there", replica_set="rs") as mongo,
-        pymongo.MongoClient(mongo.uri(), serverSelectionTimeoutMS=1000) as client,
+        pymongo.MongoClient(mongo.uri(), serverSelectionTimeoutMS=30000) as client,
     ):
         client["db"]["things"].insert_one({"_id": 2})
         assert client["db"]["things"].count_documents({}) == 2
@@ -234,7 +244,8 @@ def test_password_is_needed_and_is_in_no_listing_repr_or_log(tmp_path, monkeypat
         with pytest.raises(redis.AuthenticationError):
             ping(cache)
         hidden = SECRET.encode().hex()
-        listing = subprocess.run(["ps", "ewww", "--sid", str(cache.pid)], capture_output=True, text=True, check=True).stdout
+        files = [Path(f"/proc/{pid}/{name}") for pid in session(cache.pid) for name in ("cmdline", "environ")]
+        listing = "".join(file.read_text().replace("\0", " ") for file in files)
         assert cache._called in listing
         assert "LC_ALL=C" in listing
         for text in (listing, repr(cache), str(cache), cache.log_tail(1000)):
@@ -257,7 +268,7 @@ def test_password_is_not_in_the_error_of_a_redis_that_rejects_its_configuration(
 
 
 def test_data_survives_stop_and_kill(mongo):
-    with pymongo.MongoClient(mongo.uri(), serverSelectionTimeoutMS=5000) as client:
+    with pymongo.MongoClient(mongo.uri(), serverSelectionTimeoutMS=30000) as client:
         things = client.get_default_database(write_concern=pymongo.WriteConcern(j=True))["things"]
         things.insert_one({"_id": "before stop"})
         first = mongo.pid
@@ -300,7 +311,8 @@ def test_start_and_stop_may_be_repeated(cache):
     assert not running(pid)
 
 
-def test_a_paused_server_is_silent_then_goes_on_and_can_be_stopped(cache):
+def test_a_paused_server_is_silent_then_goes_on_and_can_be_stopped(cache, monkeypatch):
+    monkeypatch.setattr(servers, "_GRACE", 60)
     cache.pause()
     assert cache.alive
     with pytest.raises(redis.TimeoutError):
@@ -310,7 +322,7 @@ def test_a_paused_server_is_silent_then_goes_on_and_can_be_stopped(cache):
     cache.pause()
     began = time.monotonic()
     cache.stop()
-    assert time.monotonic() - began < 5  # in order, not by force after the grace
+    assert time.monotonic() - began < 30  # in order, not by force after the grace
     assert "bye bye" in cache.log_tail()
 
 
@@ -320,7 +332,7 @@ def test_no_watcher_outlives_its_server(cache):
         pid = cache.pid
         assert len(session(pid) - {pid}) == 1
         end()
-        assert wait_for(lambda pid=pid: session(pid) == set(), 2)
+        assert wait_for(lambda pid=pid: session(pid) == set())
 
 
 def test_a_second_server_on_a_folder_in_use_is_refused_and_harms_nothing(cache):
@@ -354,7 +366,7 @@ def test_servers_end_with_their_process(tmp_path, ending):
         if ending.startswith("SIG"):
             assert all(running(pid) for pid in pids)
             process.send_signal(signal.Signals[ending])
-        process.wait(15)
+        process.wait(60)
         if ending in {"SIGINT", "exit", "error"}:  # an orderly end waits for its servers
             assert not any(running(pid) for pid in pids)
         assert wait_for(lambda: not any(running(pid) for pid in pids))
@@ -368,7 +380,7 @@ def test_a_paused_server_ends_with_its_killed_process(tmp_path):
     with python(code, tmp_path) as process:
         pid = int(process.stdout.readline())
         process.kill()
-        assert wait_for(lambda: not running(pid), 5)
+        assert wait_for(lambda: not running(pid))
 
 
 def test_a_server_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
@@ -382,7 +394,7 @@ def test_a_server_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
         else:
             os.close(servers.owned[server])
             servers.owned[server] = os.open(os.devnull, os.O_WRONLY)  # our end of the pipe is gone, as if we were
-        assert wait_for(lambda server=server, pid=pid: not server.alive and not running(pid), 5)
+        assert wait_for(lambda server=server, pid=pid: not server.alive and not running(pid))
         server.stop()
 
 
@@ -455,7 +467,7 @@ print(mongo.alive, cache.alive, embedded.owned, embedded._mongo.alive, embedded.
         pids = [int(pid) for pid in process.stdout.readline().split()]
         assert process.stdout.readline() == "7\n", process.stderr.read()
         assert process.stdout.readline() == "True True True True True\n"
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
         assert process.stderr.read() == ""
         assert not any(running(pid) for pid in pids)
 
@@ -490,9 +502,9 @@ def test_stop_works_while_another_process_holds_our_pipe(cache):
         pid = cache.pid
         began = time.monotonic()
         cache.stop()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert not running(pid)
-        assert wait_for(lambda: session(pid) == set(), 2)
+        assert wait_for(lambda: session(pid) == set())
         holder.kill()
 
 
@@ -602,12 +614,12 @@ def test_an_early_end_shows_the_log_and_leaves_nothing_behind(tmp_path, monkeypa
     began = time.monotonic()
     with pytest.raises(ServerStartError, match="exit code 3") as caught:
         server.start()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert "the reason" in str(caught.value)
     assert "line 90" in str(caught.value)
     assert "line 10\n" not in str(caught.value)
     assert not server.alive
-    assert wait_for(lambda: session(int(server.log_tail(1000).splitlines()[0])) == set(), 2)
+    assert wait_for(lambda: session(int(server.log_tail(1000).splitlines()[0])) == set())
 
 
 def test_a_silent_server_is_given_up_in_time_and_ended(tmp_path, monkeypatch):
@@ -615,8 +627,8 @@ def test_a_silent_server_is_given_up_in_time_and_ended(tmp_path, monkeypatch):
     server = RedisServer(tmp_path / "data")
     began = time.monotonic()
     with pytest.raises(ServerStartError, match="did not answer") as caught:
-        server.start(timeout=0.5)
-    assert 0.4 < time.monotonic() - began < 3
+        server.start(timeout=2)
+    assert 1.9 < time.monotonic() - began < 20
     assert "thinking" in str(caught.value)
     assert not running(int(server.log_tail().splitlines()[0]))
 
@@ -675,14 +687,14 @@ def test_embedded_servers_own_a_new_folder_and_keep_its_data(tmp_path):
         assert embedded.owned
         assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "mongo", folder / "redis")] == [0o700] * 3
         pids = embedded_pids(embedded)
-        with pymongo.MongoClient(embedded.mongo_uri, serverSelectionTimeoutMS=1000) as client:
+        with pymongo.MongoClient(embedded.mongo_uri, serverSelectionTimeoutMS=30000) as client:
             client.get_default_database()["things"].insert_one({"_id": 1})
             assert client.get_default_database().name == "backtest-kit"
         with redis.Redis(unix_socket_path=embedded.redis_socket) as client:
             assert client.ping()
     assert not embedded.owned
     assert not any(running(pid) for pid in pids)
-    with EmbeddedServers(folder) as again, pymongo.MongoClient(again.mongo_uri, serverSelectionTimeoutMS=1000) as client:
+    with EmbeddedServers(folder) as again, pymongo.MongoClient(again.mongo_uri, serverSelectionTimeoutMS=30000) as client:
         assert client.get_default_database()["things"].count_documents({}) == 1
 
 
@@ -704,7 +716,7 @@ def test_a_second_process_borrows_and_its_end_changes_nothing(tmp_path):
         pids = embedded_pids(owner)
         with python(EMBEDDED, tmp_path) as process:
             assert process.stdout.readline().split() == ["borrowed", owner.mongo_uri, owner.redis_socket]
-            assert process.communicate("\n", timeout=15) == ("stopped\n", "")
+            assert process.communicate("\n", timeout=60) == ("stopped\n", "")
         assert process.returncode == 0
         assert embedded_pids(owner) == pids
         assert all(running(pid) for pid in pids)
@@ -727,7 +739,7 @@ def test_two_processes_at_the_same_moment_one_owns_one_borrows(tmp_path):
         assert [line[0] for line in lines] == ["borrowed", "owned"], first.stderr.read() + second.stderr.read()
         assert lines[0][1:] == lines[1][1:]
         for process in (first, second):
-            process.communicate("\n", timeout=15)
+            process.communicate("\n", timeout=60)
             assert process.returncode == 0
 
 
@@ -735,7 +747,7 @@ def test_after_the_owner_was_killed_the_next_start_owns_and_finds_the_data(tmp_p
     """Also at once, while the old servers are still ending."""
     with python(EMBEDDED, tmp_path) as process:
         _, uri, _ = process.stdout.readline().split()
-        with pymongo.MongoClient(uri, serverSelectionTimeoutMS=1000) as client:
+        with pymongo.MongoClient(uri, serverSelectionTimeoutMS=30000) as client:
             things = client.get_default_database(write_concern=pymongo.WriteConcern(j=True))["things"]
             things.insert_one({"_id": 1})
         process.kill()
@@ -744,7 +756,7 @@ def test_after_the_owner_was_killed_the_next_start_owns_and_finds_the_data(tmp_p
         assert embedded.owned
         assert all(running(pid) for pid in embedded_pids(embedded))
         time.sleep(1)  # the dying servers of the other would be gone by now
-        with pymongo.MongoClient(embedded.mongo_uri, serverSelectionTimeoutMS=1000) as client:
+        with pymongo.MongoClient(embedded.mongo_uri, serverSelectionTimeoutMS=30000) as client:
             assert client.get_default_database()["things"].count_documents({}) == 1
 
 
@@ -786,7 +798,7 @@ def test_an_owner_whose_servers_do_not_answer_is_waited_for_and_then_named(tmp_p
         began = time.monotonic()
         with pytest.raises(ServerStartError, match="belongs to another process"):
             EmbeddedServers(tmp_path).start(timeout=0.5)
-        assert 0.4 < time.monotonic() - began < 4
+        assert 0.4 < time.monotonic() - began < 20
         owner._redis.resume()
         with EmbeddedServers(tmp_path) as borrower:
             assert not borrower.owned

@@ -28,6 +28,8 @@ from backtest_kit_mongo.runner.history import current_history
 from backtest_kit_mongo.runner.running import current_run
 from backtest_kit_mongo.simulation import NOW
 
+pytestmark = pytest.mark.once
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
 SYMBOLS = ["AAA", "BBB", "CCC"]
 LONG = {"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 95.0, "minuteEstimatedTime": 60}

@@ -38,6 +38,8 @@ from backtest_kit_mongo.runner.result import Totals, add_up
 from backtest_kit_mongo.runner.strategy_file import nothing_registered
 from backtest_kit_mongo.runner.sweep import SLOTS
 
+pytestmark = [pytest.mark.once, pytest.mark.slow]
+
 START = 1_677_628_800_000
 MINUTES = 1440
 GRID = {"EVERY": [3, 5], "SIDE": ["long", "short"]}
@@ -274,7 +276,7 @@ def test_a_program_without_its_guard_is_told(market, settings, file):
     program = file.with_name("program.py")
     text = f"import backtest_kit_mongo as kit\nfrom backtest_kit_mongo.runner import sweep\nkit.setup({settings!r})\n"
     program.write_text(text + f"sweep({str(file)!r}, {{'EVERY': [3, 5, 7]}})\n")
-    found = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=60, check=False)
+    found = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=120, check=False)
     assert found.returncode == 1
     assert "the processes of the sweep cannot be started" in found.stderr
     assert 'below if __name__ == "__main__":' in found.stderr
@@ -305,7 +307,7 @@ def session(path, *arguments):
     )
 
 
-def gone(group, seconds=20.0):
+def gone(group, seconds=60.0):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -321,7 +323,7 @@ def gone(group, seconds=20.0):
 def test_no_process_outlives_the_command(market, settings, file, number):
     servers = ("--mongo", settings["CC_MONGO_CONNECTION_STRING"], "--redis-host", settings["CC_REDIS_HOST"])
     process = session(file, "--grid", "PAUSE=0.05", "--grid", "EVERY=3,4,5,6", "--workers", "2", *servers)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not file.with_name("begun").exists():
         assert time.monotonic() < deadline, process.communicate()
         assert process.poll() is None, process.communicate()
@@ -330,7 +332,7 @@ def test_no_process_outlives_the_command(market, settings, file, number):
         os.killpg(process.pid, number)  # as a terminal does it: to all of them
     else:
         process.kill()
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=120)
     assert gone(process.pid)
     assert process.returncode == (130 if number == signal.SIGINT else -9)
     assert "Traceback" not in output + errors

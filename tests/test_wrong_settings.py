@@ -14,6 +14,8 @@ from backtest_kit_mongo.config import Config, load_config, unknown_settings
 from backtest_kit_mongo.domains import DOMAINS, DomainName
 from backtest_kit_mongo.profiles import PROFILES, Mode
 
+pytestmark = pytest.mark.once
+
 # Variables of the TypeScript framework and of its image, which may share an environment with us.
 FRAMEWORK = (
     "CC_TELEGRAM_TOKEN", "CC_WWWROOT_HOST", "CC_WWWROOT_PORT", "CC_QUICKCHART_HOST", "CC_MAX_SIGNALS", "CC_MAX_NOTIFICATIONS",
