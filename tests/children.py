@@ -109,7 +109,7 @@ def published(number, path, of, seconds):
     least = [0] * of
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 8 * of) as board:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline + (60 if writes <= 20 else 0):  # a busy machine gets the time for some writes
             writes += 1
             kit.PersistStateAdapter.write_state_data({"n": writes}, "shared", f"p{number}", WHEN)
             struct.pack_into("<q", board, 8 * number, writes)
