@@ -40,7 +40,7 @@ if [ -z "$base" ]; then
         # debootstrap has no script for the newest suites; that of sid does for all of Debian.
         script=/usr/share/debootstrap/scripts/$suite
         [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
-        debootstrap --variant=minbase "$suite" "$base.part" "${MIRROR:-http://deb.debian.org/debian}" "$script" >"build/bare/$suite.log" || {
+        debootstrap --variant=minbase "$suite" "$base.part" "${MIRROR-}" "$script" >"build/bare/$suite.log" || {
             tail -n 5 "build/bare/$suite.log" >&2 && exit 1
         }
         mv "$base.part" "$base"
