@@ -26,7 +26,7 @@ def cli(tmp_path):
 
 def commands(shown):
     """The command lines that are printed to try next."""
-    return [shlex.split(line)[1:] for line in shown.splitlines() if line.startswith("  backtest-kit-mongo ")]
+    return [shlex.split(line)[1:] for line in shown.splitlines() if " --embedded " in line]
 
 
 def test_the_file_is_the_example(cli):

@@ -23,7 +23,7 @@ from ..errors import BacktestKitError, MissingDependencyError, StorageError
 from ..runner import BacktestResult
 from ..runner.kept_runs import KeptRun, load_run
 from ..runner.report_html import check_html, write_html
-from .output import errors, facts, heading, say, say_note, table
+from .output import errors, facts, heading, program, say, say_note, table
 from .results import percent
 
 __all__ = ["show_demo"]
@@ -154,12 +154,12 @@ def _show(processes: list[_Process], kind: str, page: Path | None) -> None:
     if page is not None:
         say(f"Report: {page}")
     heading("What to try next")
+    command = program()
     facts(
         {
-            "your candles": "backtest-kit-mongo demo --csv BTCUSDT-1m.csv.gz",
-            "your strategy": "backtest-kit-mongo new-strategy mine.py\n"
-            "backtest-kit-mongo run mine.py --backtest --entry --embedded --synthetic-days 7",
-            "earlier runs": "backtest-kit-mongo runs list",
+            "your candles": f"{command} demo --csv BTCUSDT-1m.csv.gz",
+            "your strategy": f"{command} new-strategy mine.py\n{command} run mine.py --backtest --entry --embedded --synthetic-days 7",
+            "earlier runs": f"{command} runs list",
         }
     )
 

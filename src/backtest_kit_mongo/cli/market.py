@@ -17,7 +17,7 @@ from ..runner.exchange import fetch_missing
 from ..runner.file_exchange import series_of
 from ..runner.frame import moment_ms
 from .candles import read_file, report_text, store_candles
-from .output import counted, progress, time_text
+from .output import counted, progress, say_note, time_text
 
 __all__ = ["Costs", "Market", "Window", "prepare_candles", "prepare_exchange", "read_market"]
 
@@ -218,6 +218,8 @@ def prepare_candles(market: Market, exchange: str, candles: CandleArray | None) 
     window = _window(market.frame)
     lines = []
     if candles is not None:
+        for remark in market.remarks(exchange):
+            say_note(remark)
         for symbol in market.symbols:
             stored, new = store_candles(candles, symbol, "1m", exchange)
             lines += report_text(stored, new)

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InvalidValueError
 from ..whole_file import check_target, replacing
-from .output import say
+from .output import program, say
 
 __all__ = ["new_strategy"]
 
@@ -39,5 +39,5 @@ def new_strategy(
         written.write(_EXAMPLE.read_bytes())
     shown = shlex.quote(file)
     say(f"{file} is written. Try it on made-up candles:")
-    say(f"  backtest-kit-mongo run {shown} --backtest --entry --embedded --synthetic-days 7")
-    say(f"  backtest-kit-mongo sweep {shown} --grid FAST=6,12 --grid SLOW=48,96 --embedded --synthetic-days 3")
+    say(f"  {program()} run {shown} --backtest --entry --embedded --synthetic-days 7")
+    say(f"  {program()} sweep {shown} --grid FAST=6,12 --grid SLOW=48,96 --embedded --synthetic-days 3")

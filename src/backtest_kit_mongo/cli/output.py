@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,6 +26,7 @@ __all__ = [
     "heading",
     "output",
     "places",
+    "program",
     "progress",
     "say",
     "say_error",
@@ -36,6 +42,17 @@ errors = Console(stderr=True, highlight=False)
 def counted(count: int, noun: str) -> str:
     """``1 id``, ``2,000 ids``."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def program() -> str:
+    """How to call this command from here: by its name if it is on PATH, else by its path."""
+    name = "backtest-kit-mongo"
+    if shutil.which(name) is not None:
+        return name
+    file = Path(sys.executable).with_name(name)
+    if not file.exists():
+        return f"{shlex.quote(sys.executable)} -m backtest_kit_mongo"
+    return shlex.quote(min(str(file), os.path.relpath(file), key=len))
 
 
 def say(text: str) -> None:

@@ -33,7 +33,7 @@ from ..whole_file import check_target
 from .command import Link, error_text, pairs
 from .live import prepare_broker, run_live
 from .market import Costs, Market, Window, prepare_candles, prepare_exchange, read_market
-from .output import errors, facts, places, progress, say, say_error, say_note
+from .output import errors, facts, places, program, progress, say, say_error
 from .records import recording, save_last_run
 from .results import show_results
 
@@ -256,8 +256,6 @@ def run(
             rows["files"] = config.CC_DUMP_DIR
         facts(rows)
         if mode == "backtest":
-            for remark in market.remarks(exchange):
-                say_note(remark)
             window, lines = prepare_candles(market, exchange, candles)
             for line in lines:
                 say(line)
@@ -358,7 +356,7 @@ def _keep(
     except StorageError as error:
         say_error(f"the results of this run are not kept: {error}")
     else:
-        say(f"kept as run {run.id}: backtest-kit-mongo runs show {run.id}")
+        say(f"kept as run {run.id}: {program()} runs show {run.id}")
 
 
 def _dump_dir(mode: str) -> str | None:
