@@ -47,3 +47,9 @@ def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'backtest_kit_mongo' has no attribute 'setpu'") as caught:
         _ = kit.setpu
     assert (caught.value.name, caught.value.obj) == ("setpu", kit)  # from which the interpreter finds "Did you mean"
+
+
+def test_modules_are_attributes_as_before():
+    in_a_fresh_process("import backtest_kit_mongo as kit; kit.candles.interval_ms('1m'); kit.config.Config; kit.registry.setup")
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        kit.nothing  # noqa: B018

@@ -43,10 +43,10 @@ def test_a_run_comes_back_as_it_was(result):
 
 
 def test_ids_are_found_by_their_beginning_and_the_newest_as_last(result):
-    for run_id in ("20230301-000000-aaaa", "20230301-000000-bbbb", "20230302-000000-cccc"):
+    for run_id in ("20230301-000000-000001", "20230301-000000-000002", "20230302-000000-000003"):
         keep_run([result], run_id=run_id)
-    assert [run.id for run in list_runs()] == ["20230302-000000-cccc", "20230301-000000-bbbb", "20230301-000000-aaaa"]
-    assert load_run("last").id == load_run("20230302").id == "20230302-000000-cccc"
+    assert [run.id for run in list_runs()] == ["20230302-000000-000003", "20230301-000000-000002", "20230301-000000-000001"]
+    assert load_run("last").id == load_run("20230302").id == "20230302-000000-000003"
     with pytest.raises(InvalidValueError, match="several runs begin with '20230301'"):
         load_run("20230301")
     for unknown in ("nope", "", "../x", "/etc/passwd"):
@@ -62,11 +62,11 @@ def test_nothing_kept_is_said():
 
 def test_a_file_that_makes_no_sense_is_named_and_passed_over_in_lists(result):
     kept = keep_run([result])
-    broken = runs_folder() / "20200101-000000-dddd.json"
+    broken = runs_folder() / "20200101-000000-000004.json"
     broken.write_text(json.dumps({"id": 1}))
     (runs_folder() / "notes.json").write_text("{}")
     assert [run.id for run in list_runs()] == [kept.id]
-    with pytest.raises(InvalidValueError, match=r"20200101-000000-dddd\.json is not a kept run"):
+    with pytest.raises(InvalidValueError, match=r"20200101-000000-000004\.json is not a kept run"):
         load_run("20200101")
 
 
@@ -74,3 +74,9 @@ def test_a_folder_that_cannot_be_made_is_an_error(result, home):
     (home / "data").write_text("a file")
     with pytest.raises(StorageError, match="cannot be made"):
         keep_run([result])
+
+
+def test_the_newest_is_the_last_also_of_runs_in_one_second(result):
+    ids = [keep_run([result]).id for _ in range(20)]
+    assert ids == sorted(ids)
+    assert load_run("last").id == ids[-1]

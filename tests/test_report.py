@@ -22,7 +22,7 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidTypeError, InvalidValueError, PersistCandleAdapter, Report, StorageError
 from backtest_kit_mongo.adapters import Registry, adapter_of
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.errors import MissingDependencyError
+from backtest_kit_mongo.errors import MissingDependencyError, ServerUnavailableError
 from backtest_kit_mongo.runner import (
     OpenTrade,
     Trade,
@@ -541,3 +541,18 @@ def test_a_run_that_ended_before_its_first_minute_is_shown_with_its_error(finish
     assert "another one never began" in page
     assert "Incomplete: this run ended early, at 2023-03-01 00:00 UTC: &lt;b&gt;no&lt;/b&gt;" in page
     assert "<title>hand on BTCUSDT, 1 failed</title>" in page
+
+
+def test_a_page_is_made_without_the_candles_of_a_server_that_is_gone(finished, monkeypatch):
+    asked = []
+
+    def gone(*window, registry):
+        asked.append(window)
+        raise ServerUnavailableError("MongoDB does not answer")
+
+    monkeypatch.setattr("backtest_kit_mongo.runner.report_html.chart_candles", gone)
+    page = html_report([finished(trades_with([1.0]), symbol=symbol) for symbol in ("AAA", "BBB")])
+    assert "The candles cannot be drawn: MongoDB does not answer" in page
+    assert "AAA" in page
+    assert "BBB" in page
+    assert len(asked) == 1  # the time-out is paid once

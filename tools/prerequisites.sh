@@ -136,6 +136,8 @@ if [ -n "$missing" ]; then
 fi
 
 if [ -z "$made$check" ]; then
+    # uv makes environments without pip on purpose; another one without pip is half-made.
+    ! grep -qs '^uv = ' .venv/pyvenv.cfg || fail ".venv was made by uv and has no pip: remove it, or run uv pip install pip"
     rm -rf .venv
     # Whatever cuts this short leaves a .venv without a pip that runs.
     "$python" -m venv .venv || fail "$python -m venv failed"

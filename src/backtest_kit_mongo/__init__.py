@@ -81,6 +81,11 @@ if not TYPE_CHECKING:  # a type checker would take __getattr__ for leave to use 
 
             value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
         else:
+            from importlib import import_module
+            from importlib.util import find_spec
+
+            if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:  # a module that was not imported yet
+                return import_module(f".{name}", __name__)
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
         globals()[name] = value
         return value

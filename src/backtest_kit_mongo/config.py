@@ -119,7 +119,7 @@ def _choice(value: Any, sources: _Sources) -> dict[str, Kind]:
     for name, kind in value.items():
         _known_domain("CC_STORES", name, sources)
         if not isinstance(kind, str) or kind not in KINDS:
-            shown = _UNSHOWN if _secret(kind, sources) else f"not {kind!r}"
+            shown = f"not {kind!r}" if _may_be_shown(kind, KINDS, sources) else _UNSHOWN
             raise ConfigError(f"CC_STORES: {name} must be on one of {', '.join(KINDS)}, {shown}", hint=_did_you_mean(kind, KINDS))
         if kind == "jsonl" and name != "log":
             raise ConfigError(f"CC_STORES: only log can be on jsonl, {name} cannot", hint=f"{name}=file keeps it in files")
@@ -145,7 +145,7 @@ def _with_history(value: Any, sources: _Sources) -> tuple[DomainName, ...]:
 def _known_domain(setting: str, name: Any, sources: _Sources) -> None:
     if not isinstance(name, str) or name not in DOMAINS:
         near = difflib.get_close_matches(str(name).lower(), DOMAINS, n=1, cutoff=0.0)
-        shown = f"; {_UNSHOWN}" if _secret(name, sources) else f" {name!r}"
+        shown = f" {name!r}" if _may_be_shown(name, DOMAINS, sources) else f"; {_UNSHOWN}"
         raise ConfigError(f"{setting}: unknown domain{shown}", hint=f"did you mean {near[0]}? Known: {', '.join(DOMAINS)}")
 
 
@@ -187,12 +187,15 @@ def _wrong(name: str, value: Any, kind: Any, sources: _Sources) -> ConfigError:
     wanted = _WANTED.get(kind) or f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
     if not isinstance(value, (str, int, float)):
         return ConfigError(f"{name} must be {wanted}; it is of type {type(value).__name__}")
-    near = _did_you_mean(value, choices)
-    # A password that was given under the wrong name is mostly neither a word nor a number.
-    plain = near or re.fullmatch(r"[A-Za-z][A-Za-z _-]{0,19}|[-+]?[\d., ]{1,12}[A-Za-z]{0,2}", str(value))
-    if name in _SECRETS or not plain or _secret(value, sources):
+    if name in _SECRETS or not _may_be_shown(value, choices, sources):
         return ConfigError(f"{name} must be {wanted}; {_UNSHOWN}")
-    return ConfigError(f"{name} is {value!r}; it must be {wanted}", hint=near)
+    return ConfigError(f"{name} is {value!r}; it must be {wanted}", hint=_did_you_mean(value, choices))
+
+
+def _may_be_shown(value: Any, choices: Iterable[str], sources: _Sources) -> bool:
+    """Whether a wrong value is no secret. A password that was given under the wrong name is mostly neither a word nor a number."""
+    plain = re.fullmatch(r"[A-Za-z][A-Za-z _-]{0,19}|[-+]?[\d., ]{1,12}[A-Za-z]{0,2}", str(value))
+    return bool(plain or _did_you_mean(value, choices)) and not _secret(value, sources)
 
 
 def _did_you_mean(value: Any, choices: Iterable[str]) -> str | None:

@@ -105,8 +105,8 @@ def remove_series(
 ) -> None:
     """Remove stored candles of one series, for example after an import of the wrong file.
 
-    Without --yes nothing is removed: the command counts what would go. Results of earlier runs stay as they are. Stop programs that
-    read these candles first, as they may keep them in memory.
+    Without --yes nothing is removed: the command counts what would go. Results of earlier runs stay as they are, and so do answers of
+    Measure.cached that were made from these candles. Stop programs that read these candles first, as they may keep them in memory.
 
     Example:
 

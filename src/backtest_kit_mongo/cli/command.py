@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import logging
+import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -16,6 +19,7 @@ from rich.logging import RichHandler
 
 from .. import close, setup
 from ..config import Config, load_config
+from ..embedded import default_data_dir
 from ..errors import BacktestKitError, ServerUnavailableError, with_notes
 from ..simulation import milliseconds
 from .output import errors, say_error
@@ -90,6 +94,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
             given["CC_EMBEDDED"] = True
         elif elsewhere:
             given["CC_EMBEDDED"] = False  # what was typed counts more than CC_EMBEDDED in the environment
+        given["CC_DUMP_DIR"] = _dump_dir(others.get("CC_MODE") or os.environ.get("CC_MODE", ""))
         return {**given, **others}
 
     def config(self, **others: Any) -> Config:
@@ -104,6 +109,21 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
                 setup(settings)
         else:
             setup(settings)
+
+
+def _dump_dir(mode: str) -> str | None:
+    """Where files go that nobody has chosen a folder for: not into the working directory, unless earlier runs did.
+
+    It is a folder for each working directory: two projects may have a strategy of the same name.
+    """
+    name = "dump-paper" if mode == "paper" else "dump"
+    if os.environ.get("CC_DUMP_DIR") or Path(name).is_dir():
+        return None
+    try:
+        here = Path.cwd()
+        return str(default_data_dir() / name / f"{here.name}-{hashlib.sha256(os.fsencode(here)).hexdigest()[:8]}")
+    except (RuntimeError, OSError):  # no home folder, or a working directory that is gone
+        return None
 
 
 def add(app: typer.Typer, name: str, function: Callable[..., None]) -> None:

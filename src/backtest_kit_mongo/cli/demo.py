@@ -96,6 +96,8 @@ def show_demo(
     market = ["--csv", str(Path(csv).absolute())] if csv is not None else ["--synthetic-days", str(_DAYS)]
     market += ["--symbol", symbol] if symbol is not None else []
     with errors.status("Starting MongoDB and Redis") as status, EmbeddedServers(folder) as servers:
+        if not servers.owned:
+            raise DemoError(f"another process uses the servers in {folder}, perhaps a demo", hint="wait for it, or give --embedded-dir")
         uri = servers.mongo_uri.replace("/backtest-kit", f"/{_DATABASE}")
         with pymongo.MongoClient[dict[str, Any]](uri) as client:
             client.drop_database(_DATABASE)

@@ -16,7 +16,6 @@ import typer
 from .. import Report, profile, wait_for_init
 from ..config import Config
 from ..domains import DOMAINS
-from ..embedded import default_data_dir
 from ..errors import BacktestKitError, InvalidValueError, StorageError
 from ..prometheus import start_metrics
 from ..registry import default_registry
@@ -210,7 +209,7 @@ def run(
             f"the file {strategy_file} does not exist" if not Path(strategy_file).exists() else f"{strategy_file} is not a file"
         )
     target = target.checked(strategy_file, market.csv)
-    settings = {"CC_MODE": mode, "CC_STORES": _stores(stores), "CC_DUMP_DIR": _dump_dir(mode)}
+    settings = {"CC_MODE": mode, "CC_STORES": _stores(stores)}
     announced = link.config(**settings)  # wrong settings are said before anything is loaded
     if not entry:
         _announce(announced, mode, strategy_file, strategy, market)
@@ -353,21 +352,10 @@ def _keep(
             failed=failed,
             profile=report,
         )
-    except StorageError as error:
+    except (StorageError, ValueError) as error:  # ValueError: a path that is not text
         say_error(f"the results of this run are not kept: {error}")
     else:
         say(f"kept as run {run.id}: {program()} runs show {run.id}")
-
-
-def _dump_dir(mode: str) -> str | None:
-    """Where files of a run go that nobody has chosen a folder for: not into the working directory, unless earlier runs did."""
-    name = "dump-paper" if mode == "paper" else "dump"
-    if os.environ.get("CC_DUMP_DIR") or Path(name).is_dir():
-        return None
-    try:
-        return str(default_data_dir() / name)
-    except RuntimeError:  # no home folder
-        return None
 
 
 def _summary(results: Sequence[BacktestResult]) -> dict[str, Any]:

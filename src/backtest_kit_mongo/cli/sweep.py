@@ -144,6 +144,10 @@ def _show(result: SweepResult, sort: str, top: int) -> None:
         heading(f"The best {len(shown):,} of {counted(len(runs), 'run')} by {sort}" if len(shown) < len(runs) else f"Runs by {sort}")
         columns = ["symbol", *shown[0][0].parameters, "trades", "won", "profit", "per trade", "best", "worst", "drawdown"]
         table(columns, [_cells(run, totals) for run, totals in shown], left=("symbol",))
+    ignored = sum(run.signals_ignored for run in runs)
+    if ignored:
+        affected = sum(run.signals_ignored > 0 for run in runs)
+        say(f"{counted(ignored, 'signal')} of {counted(affected, 'run')} ignored, as they did not fit the price (--csv-out shows each run)")
     if failed:
         heading(f"{counted(len(failed), 'run')} failed")
         for run in failed[: max(top, 1)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -10,7 +11,7 @@ import msgspec
 import numpy as np
 
 from ..adapters import Registry
-from ..candles import PRICES, CandleArray, closed_candles, interval_ms, matches, to_columns
+from ..candles import INTERVAL_MS, PRICES, CandleArray, closed_candles, interval_ms, matches, to_columns
 from ..errors import InvalidValueError
 from .clock import check_ms, iso_time
 from .exchange import list_exchanges
@@ -68,8 +69,9 @@ def _check_equal(stored: StoredCandles, candles: CandleArray) -> None:
     error = CandleConflictError(
         f"{count:,} of {len(candles):,} candles of {symbol} {interval} are stored on {exchange_name!r} with other values:\n  "
         + "\n  ".join(lines),
-        hint="nothing was imported, as a stored candle never changes. Keep these candles under another exchange name (--exchange NAME), or "
-        f"remove the stored ones first: backtest-kit-mongo candles remove {symbol} --interval {interval} --exchange {exchange_name}",
+        hint="nothing was written, as a stored candle never changes. Keep these candles under another exchange name (--exchange NAME), or "
+        "remove the stored ones first: backtest-kit-mongo candles remove "
+        f"{shlex.quote(symbol)} --interval {interval} --exchange {shlex.quote(exchange_name)}",
     )
     error.conflicts = tuple(conflicts)
     raise error
@@ -140,15 +142,15 @@ def imported_spans(
     return tuple(StoredCandles(symbol, interval, exchange_name, registry).spans())
 
 
-def check_source(symbol: str, exchange_name: str, start_ms: int, end_ms: int, *, registry: Registry | None = None) -> None:
-    """CandleConflictError if ``exchange_name`` is one of files, and stored 1m candles of ``[start_ms, end_ms)`` differ from them."""
+def check_source(symbol: str, exchange_name: str, end_ms: int, *, registry: Registry | None = None) -> None:
+    """CandleConflictError if ``exchange_name`` is one of files, and what is stored of ``symbol`` up to ``end_ms`` differs from them."""
     exchange = next((known for known in list_exchanges() if known.name == exchange_name), None)
-    candles = None if exchange is None or exchange.all_candles is None else exchange.all_candles(symbol, "1m")
-    if candles is None:
+    if exchange is None or exchange.all_candles is None:
         return
-    first, last = np.searchsorted(candles["timestamp"], [start_ms, end_ms])
-    if last > first:
-        _check_equal(StoredCandles(symbol, "1m", exchange_name, registry), candles[first:last])
+    for interval in INTERVAL_MS:
+        candles = exchange.all_candles(symbol, interval)
+        if candles is not None and (count := int(np.searchsorted(candles["timestamp"], end_ms))):
+            _check_equal(StoredCandles(symbol, interval, exchange_name, registry), candles[:count])
 
 
 def choose_window(

@@ -11,6 +11,7 @@ from ..adapters import Registry, default_registry
 from ..candles import INTERVAL_MS, interval_ms
 from ..domains import DOMAINS
 from ..errors import InvalidValueError
+from ..stores.base import Store
 from .market import Gap, find_gaps_between
 from .stored_candles import StoredCandles
 
@@ -41,8 +42,7 @@ def list_candles(
 
     All time stamps of a series are read. A series of an interval that is none of ours (another program may have written it) is left out.
     """
-    registry = default_registry if registry is None else registry
-    store = registry.store(DOMAINS["candle"])
+    store = _store(registry)
     for series in store.candle_series():
         exchange, name, length = (str(part) for part in series)
         if length not in INTERVAL_MS or any(
@@ -75,8 +75,7 @@ def count_candles(
 ) -> int:
     """How many candles of a series are stored in ``[since_ms, until_ms)`` (ms; None: from the first, to the last)."""
     interval_ms(interval)
-    store = (default_registry if registry is None else registry).store(DOMAINS["candle"])
-    return sum(len(batch) for batch in store.stored_candles((exchange_name, symbol, interval), since_ms, until_ms))
+    return sum(len(batch) for batch in _store(registry).stored_candles((exchange_name, symbol, interval), since_ms, until_ms))
 
 
 def remove_candles(
@@ -96,6 +95,15 @@ def remove_candles(
     interval_ms(interval)
     if since_ms is not None and until_ms is not None and until_ms <= since_ms:
         raise InvalidValueError("the window to remove is empty: it ends before it begins")
+    _store(registry)
     far = 2**53
     stored = StoredCandles(symbol, interval, exchange_name, registry)
     return stored.remove(-far if since_ms is None else since_ms, far if until_ms is None else until_ms)
+
+
+def _store(registry: Registry | None) -> Store:
+    """The store of the Candle contract; InvalidValueError where a class of the user's stands before it, which may keep them elsewhere."""
+    registry = default_registry if registry is None else registry
+    if registry.bindings["candle"].custom is not None:
+        raise InvalidValueError("a class of your own serves the Candle contract; list and remove its candles where it keeps them")
+    return registry.store(DOMAINS["candle"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from functools import lru_cache
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -105,12 +106,28 @@ class _Files:
 
 def _read_all(files: list[Path], interval: str) -> CandleArray:
     """The candles of the files of a series; InvalidValueError where two files have the same ones."""
-    parts = sorted(((_read(file, interval), file) for file in files), key=lambda part: int(part[0]["timestamp"][0]))
+    parts = sorted(((_read_once(file, interval), file) for file in files), key=lambda part: int(part[0]["timestamp"][0]))
     for (before, one), (after, other) in pairwise(parts):
         if after["timestamp"][0] <= before["timestamp"][-1]:
             raise InvalidValueError(f"{one} and {other} both have the candle of {iso_time(int(after['timestamp'][0]))}")
     candles = np.concatenate([part for part, _ in parts])
     return closed_candles(candles, interval, int(parts[-1][1].stat().st_mtime * 1000))
+
+
+def _read_once(file: Path, interval: str) -> CandleArray:
+    """The candles of a file, from the memory of the process while the file stays as it is: each run of a sweep registers it anew."""
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise InvalidValueError(f"{file} cannot be read: {error.strerror}") from error
+    return _read_at(file, interval, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read_at(file: Path, interval: str, modified: int, size: int) -> CandleArray:
+    candles = _read(file, interval)
+    candles.flags.writeable = False
+    return candles
 
 
 def _read(file: Path, interval: str) -> CandleArray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ from .result import BacktestResult
 
 __all__ = ["KeptRun", "keep_run", "list_runs", "load_run", "new_run_id", "runs_folder"]
 
-_ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
+_ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{6}")
 
 
 class KeptRun(msgspec.Struct, frozen=True, rename="camel"):
@@ -54,8 +53,10 @@ def runs_folder() -> Path:
 
 
 def new_run_id() -> str:
-    """An id that sorts by time: date and time of day (UTC), and four random digits."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    """An id that no run has yet, and that sorts by time: date, time of day (UTC), and microseconds."""
+    while (runs_folder() / f"{(run_id := f'{datetime.now(UTC):%Y%m%d-%H%M%S-%f}')}.json").exists():
+        pass
+    return run_id
 
 
 def keep_run(
@@ -96,7 +97,7 @@ def list_runs() -> Iterator[KeptRun]:
     """The kept runs, the newest first. A file that cannot be read is passed over."""
     for run_id in _ids():
         try:
-            yield load_run(run_id)
+            yield _load(run_id)
         except InvalidValueError:
             continue
 
@@ -108,7 +109,11 @@ def load_run(run_id: str) -> KeptRun:
     if len(found) != 1:
         what = f"several runs begin with {run_id!r}: {', '.join(found[:5])}" if found else f"no run {run_id!r} is kept"
         raise InvalidValueError(what, hint="`backtest-kit-mongo runs list` shows the ids" if known else "no backtest has been kept yet")
-    path = runs_folder() / f"{found[0]}.json"
+    return _load(found[0])
+
+
+def _load(run_id: str) -> KeptRun:
+    path = runs_folder() / f"{run_id}.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=KeptRun)
     except (OSError, msgspec.MsgspecError) as error:

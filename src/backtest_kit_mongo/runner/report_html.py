@@ -10,8 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
 from ..adapters import Registry
-from ..candles import library
+from ..candles import CANDLE_DTYPE, CandleArray, library
 from ..errors import BacktestKitError
 from ..profiling import Report
 from ..tables import LEGEND, Table, domain_tables, headline
@@ -22,6 +24,7 @@ from .report_candles import chart_candles, chart_step
 from .report_charts import compare_chart, run_chart
 from .report_text import ignored_text, incomplete_text, length_text, percent_text, price_digits, ratio_text, reason_text, time_text
 from .result import BacktestResult, OpenTrade, Trade, add_up
+from .user_code import PERSISTENCE_ERRORS
 
 __all__ = ["check_html", "html_report", "write_html"]
 
@@ -77,7 +80,18 @@ def html_report(
     errors = list(dict.fromkeys(map(error_text, failed)))
     best = sorted(range(len(runs)), key=lambda number: -runs[number].totals.pnl_percentage)[:MOST_RUNS]
     shown = sorted(best)
-    candles = cache(lambda *window: chart_candles(*window, registry=registry))  # strategies often share a window
+    lost: list[str] = []
+
+    @cache  # strategies often share a window
+    def candles(*window: Any) -> CandleArray:
+        if not lost:
+            try:
+                return chart_candles(*window, registry=registry)
+            except PERSISTENCE_ERRORS as error:  # what a run had reached before its server went away is shown all the same
+                lost.append(f"The candles cannot be drawn: {error}")
+        return np.empty(0, CANDLE_DTYPE)
+
+    drawn = [(number, _run(runs[number], candles)) for number in shown]
     environment = jinja.Environment(
         loader=jinja.PackageLoader("backtest_kit_mongo", "runner"),
         autoescape=True,
@@ -87,10 +101,10 @@ def html_report(
     )
     page: str = environment.get_template("report_html.jinja").render(
         title=(_title(runs[0]) if len(runs) == 1 else f"{len(runs):,} runs") + (f", {len(errors):,} failed" if errors else ""),
-        errors=errors,
+        errors=[*errors, *lost],
         plotly_js=plotly_js(),
         together=_together(runs, shown) if len(runs) > 1 else None,
-        runs=[(number, _run(runs[number], candles)) for number in shown],
+        runs=drawn,
         profile=None if profile is None else _profile(profile.to_dict()),
     )
     return page

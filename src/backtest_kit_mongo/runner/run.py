@@ -154,7 +154,11 @@ def run_backtests(
         try:
             replay(going, late=late, before=lambda engine: _discard_later(registry, engine), progress=progress, stop=stop)
         except BacktestKitError as error:  # a server that is gone, say: what was reached is still worth looking at
-            error.results = tuple(_result(run, begin, len(pairs), registry, run.failure or error) for run in going)
+            error.results = tuple(_result(run, begin, len(pairs), registry, run.failure or (None if run.over else error)) for run in going)
+            for (symbol, name), run in runs.items():
+                before = run if isinstance(run, BacktestKitError) else run.failure
+                if before is not None:
+                    error.add_note(f"{name} on {symbol} had failed before: {before}")
             raise
     results: list[BacktestResult] = []
     failed: list[BacktestKitError] = []
@@ -250,7 +254,7 @@ def _window(
         start, end, unbroken = choose_window(symbol, exchange_name, start_ms, end_ms, registry=registry)
         if not unbroken:  # else an import vouches for it
             CandleHistory(exchange_name, end, registry).check_unbroken(symbol, start, end)
-        check_source(symbol, exchange_name, start, end, registry=registry)
+        check_source(symbol, exchange_name, end, registry=registry)
     except InvalidValueError as error:
         return error
     return start, end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import pairwise, zip_longest
 from typing import Any, Final
@@ -13,7 +14,6 @@ import numpy.typing as npt
 from ..adapters import Registry, default_registry
 from ..candles import CandleArray, interval_ms
 from ..domains import DOMAINS
-from ..errors import InvalidValueError
 from ..simulation import simulated_time
 
 __all__ = ["Span", "StoredCandles", "joined", "runs"]
@@ -84,10 +84,16 @@ class StoredCandles:
             yield from self.batches(since, middle)
             yield from self.batches(middle, until)
 
+    def digest(self, since: int, until: int) -> str:
+        """A hash of the stored candles of ``[since, until)``, equal for equal candles."""
+        found = hashlib.sha256()
+        for batch in self.batches(since, until):
+            found.update(np.ascontiguousarray(batch).view(np.int8).data)
+        return found.hexdigest()
+
     def remove(self, since: int, until: int) -> int:
-        """Delete the candles of ``[since, until)``, and the notes that they are stored; how many there were."""
-        if self._registry.bindings["candle"].custom is not None:
-            raise InvalidValueError("a class of your own serves the Candle contract; remove candles where it keeps them")
+        """Delete the candles that open in ``[since, until)``, and the notes that they are stored; how many there were."""
+        since, until = (-(-edge // self.step) * self.step for edge in (since, until))  # the notes are of whole candles
         symbol, interval, exchange_name = self.context
         rests: list[Span] = []
         for start, end in self._noted():  # the notes first: one without its candles would promise a window that is not there

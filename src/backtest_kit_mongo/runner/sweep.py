@@ -36,6 +36,7 @@ from .candle_import import choose_window
 from .failure import describe
 from .parameters import Scalar, check_parameters, given_parameters
 from .run import run_backtest
+from .stored_candles import StoredCandles
 from .strategy import StrategyError, check_name, find_strategy
 from .strategy_file import load_strategy_file, nothing_registered
 from .sweep_result import SweepResult, SweepRun
@@ -101,7 +102,7 @@ def sweep(
     ``setup`` must have been called, and the candles that are stored. A parameter that the file does not have, a value of another
     type, a missing candle window are errors before the first run; a run that fails is a row with its error.
 
-    ``resume=True`` takes the runs that an earlier sweep over the same file, parameters, window and costs has finished in this
+    ``resume=True`` takes the runs that an earlier sweep over the same file, parameters, candles and costs has finished in this
     database from there. ``progress`` is called with (runs finished, all runs). Other arguments are those of ``run_backtest``.
     A program that calls this does so below ``if __name__ == "__main__":``, since each process imports it first.
     """
@@ -130,8 +131,10 @@ def sweep(
     windows = {symbol: choose_window(symbol, exchange_name, start_ms, end_ms)[:2] for symbol in dict.fromkeys(symbols)}
     combinations = [dict(zip(typed, values, strict=True)) for values in itertools.product(*typed.values())]
     contents = Path(strategy_file).read_bytes()
+    # Of the candles too: they can be removed and imported anew, and then a finished run is one over other candles.
+    candles = {symbol: StoredCandles(symbol, "1m", exchange_name).digest(*window) for symbol, window in windows.items()}
     tasks = [
-        _task(settings, symbol, parameters, frame_name, window, contents)
+        _task(settings, symbol, parameters, frame_name, window, contents, candles[symbol])
         for symbol, window in windows.items()
         for parameters in combinations
     ]
@@ -163,12 +166,18 @@ def _typed(grid: Mapping[str, Sequence[object]], known: Mapping[str, Scalar]) ->
 
 
 def _task(
-    settings: _Settings, symbol: str, parameters: dict[str, Scalar], frame_name: str, window: tuple[int, int], contents: bytes
+    settings: _Settings,
+    symbol: str,
+    parameters: dict[str, Scalar],
+    frame_name: str,
+    window: tuple[int, int],
+    contents: bytes,
+    candles: str,
 ) -> _Task:
     digest = _digest(sorted(parameters.items()))
     costs = (settings.fee_percent, settings.slippage_percent, settings.stake_usd)
     order = (settings.strategy_name, settings.exchange_name, costs, symbol, parameters, frame_name, window)
-    key = _digest([hashlib.sha256(contents).hexdigest(), *order])
+    key = _digest([hashlib.sha256(contents).hexdigest(), candles, *order])
     return _Task(settings, symbol, parameters, f"{frame_name}.{digest[:12]}", *window, key)
 
 
@@ -310,7 +319,7 @@ def _run(task: _Task) -> SweepRun:
                     stake_usd=settings.stake_usd,
                     progress=_check_stop,
                 )
-            run = task.finished(totals=result.totals)
+            run = task.finished(totals=result.totals, signals_ignored=sum(result.signals_ignored.values()))
             note = {"id": task.key, "data": msgspec.to_builtins(run), "removed": False}
             PersistMeasureAdapter.write_measure_data(note, _BUCKET, task.key, task.end_ms)
         except BacktestKitError as error:

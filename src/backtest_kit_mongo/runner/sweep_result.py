@@ -19,14 +19,14 @@ __all__ = ["METRICS", "SweepResult", "SweepRun"]
 METRICS: Final = tuple(field.encode_name for field in msgspec.structs.fields(Totals))
 """What runs can be sorted by: the columns that ``Totals`` gives."""
 
-_OTHERS: Final = ("symbol", "frameName", "error")
+_OTHERS: Final = ("symbol", "signalsIgnored", "frameName", "error")
 _LESS_IS_BETTER: Final = ("losses", "maxDrawdownPercentage", "stopLosses")
 
 
 class SweepRun(msgspec.Struct, frozen=True, rename="camel"):
     """One run over ``[start_timestamp, end_timestamp)`` (ms): its totals, or the text of the error that ended it.
 
-    ``frame_name`` is that of its records.
+    ``frame_name`` is that of its records; ``signals_ignored`` counts signals whose stop and target did not fit the price.
     """
 
     symbol: str
@@ -36,6 +36,7 @@ class SweepRun(msgspec.Struct, frozen=True, rename="camel"):
     end_timestamp: int
     totals: Totals | None = None
     error: str | None = None
+    signals_ignored: int = 0
 
 
 class SweepResult(msgspec.Struct, frozen=True, rename="camel"):
@@ -83,4 +84,5 @@ def _flat(run: SweepRun) -> dict[str, Any]:
     totals: Mapping[str, Any] = dict.fromkeys(METRICS) if run.totals is None else msgspec.to_builtins(run.totals)
     # A parameter may be called like a total, and then both are wanted.
     parameters = {f"parameter {name}" if name in _OTHERS + METRICS else name: value for name, value in run.parameters.items()}
-    return {"symbol": run.symbol, **parameters, **totals, "frameName": run.frame_name, "error": run.error}
+    counts = {"signalsIgnored": run.signals_ignored}
+    return {"symbol": run.symbol, **parameters, **totals, **counts, "frameName": run.frame_name, "error": run.error}
