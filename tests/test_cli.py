@@ -436,7 +436,7 @@ def test_a_strategy_that_raises_ends_the_run(cli, database):
     assert not cli.last_run.exists()
     [line] = [
         json.loads(line)
-        for line in (cli.home / ".local/share/backtest-kit-mongo/dump/log/log.jsonl").read_text().splitlines()
+        for line in next(cli.home.glob(".local/share/backtest-kit-mongo/dump/*/log/log.jsonl")).read_text().splitlines()
         if "run.failed" in line
     ]
     assert line["args"][0]["error"] == "KeyError"
