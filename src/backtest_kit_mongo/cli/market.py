@@ -122,10 +122,10 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse options that contradict each other, and a file that is not there."""
         if self.synthetic_days is not None and (self.csv or self.exchange or self.exchange_url):
             raise typer.BadParameter("made-up candles need neither --csv nor --exchange", param_hint="--synthetic-days")
+        if self.csv is not None and self.symbol and len(self.symbols) > 1:
+            raise typer.BadParameter("a file holds the candles of one symbol; `candles import` imports more files", param_hint="--csv")
         if self.csv is not None and not Path(self.csv).is_file():
             raise InvalidValueError(f"the file {self.csv} does not exist" if not Path(self.csv).exists() else f"{self.csv} is not a file")
-        if self.csv is not None and len(self.symbols) > 1:
-            raise typer.BadParameter("a file holds the candles of one symbol; `candles import` imports more files", param_hint="--csv")
         if self.csv is not None and self.exchange_url is not None:
             raise typer.BadParameter("candles of a file need no exchange", param_hint="--exchange-url")
         if self.csv is not None:
