@@ -10,7 +10,7 @@ import pytest
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.servers import MongoServer, RedisServer
-from backtest_kit_mongo.stores import mongo
+from backtest_kit_mongo.stores import listening
 from backtest_kit_mongo.stores.listening import PATIENCE
 
 pytestmark = [pytest.mark.once, pytest.mark.server]
@@ -97,7 +97,7 @@ def test_redis_alone_names_them_too(settings, port):
 
 def test_a_long_wait_says_what_it_waits_for_and_goes_on(tmp_path, monkeypatch):
     """Servers that somebody is just starting are waited for; meanwhile a line names both, and no password."""
-    monkeypatch.setattr(mongo, "PATIENCE", 0.1)
+    monkeypatch.setattr(listening, "PATIENCE", 0.1)
     lines = Lines()
     kit.set_logger(lines)
     server, cache = MongoServer(tmp_path / "mongo"), RedisServer(tmp_path / "redis")
@@ -126,7 +126,7 @@ def test_a_long_wait_says_what_it_waits_for_and_goes_on(tmp_path, monkeypatch):
 
 
 def test_a_quick_answer_says_nothing(settings, monkeypatch):
-    monkeypatch.setattr(mongo, "PATIENCE", 20.0)
+    monkeypatch.setattr(listening, "PATIENCE", 20.0)
     lines = Lines()
     kit.set_logger(lines)
     kit.setup(settings)

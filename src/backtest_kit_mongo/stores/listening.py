@@ -1,21 +1,26 @@
-"""Whether anything listens where MongoDB is looked for, asked before the first call to a server of this machine."""
+"""Servers that may not be there: a look at the ports of this machine before the first call, and what is said in a long wait."""
 
 from __future__ import annotations
 
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 from urllib.parse import parse_qsl
 
 from pymongo.uri_parser import parse_uri
 
+from ..config import Config, redacted
 from ..errors import OWN_SERVERS, ServerUnavailableError
+from ..logs import log
 
-__all__ = ["check_listening"]
+__all__ = ["check_listening", "saying_what_is_waited_for"]
 
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
 PATIENCE: Final = 2.0
-"""For how many seconds a refusal may be that of a server which is being started."""
+"""Seconds after which nobody is expected to be starting a server just now: a refusal counts, and a wait says what it waits for."""
 
 
 def check_listening(uri: str) -> None:
@@ -38,6 +43,32 @@ def check_listening(uri: str) -> None:
                 hint=f"is it running? wait_for_init() waits for a server that is being started; {OWN_SERVERS}",
             )
         time.sleep(0.1)
+
+
+@contextmanager
+def saying_what_is_waited_for(config: Config, timeout: float) -> Iterator[dict[str, str]]:
+    """Log a warning if the block takes long: servers may be starting, or nobody may have started any.
+
+    Gives the places that are waited for, by server; the block takes out those that have answered.
+    """
+    host = config.CC_REDIS_HOST
+    places = {
+        "MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING),
+        "Redis": host if host.startswith("/") else f"{host}:{config.CC_REDIS_PORT}",
+    }
+
+    def say() -> None:
+        silent = " and ".join(f"{name} at {place}" for name, place in list(places.items()))
+        log("warning", f"waiting up to {timeout:.0f} s for {silent}" + ("" if config.CC_EMBEDDED else f"; {OWN_SERVERS}"))
+
+    timer = threading.Timer(PATIENCE, say)
+    timer.daemon = True
+    if timeout > PATIENCE:
+        timer.start()
+    try:
+        yield places
+    finally:
+        timer.cancel()
 
 
 def _refused(host: str, port: int) -> bool:

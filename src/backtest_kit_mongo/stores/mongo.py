@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -21,16 +20,16 @@ from pymongo.errors import PyMongoError
 from .._core import bson
 from .._core.hits import Hits, parse_id
 from ..candles import CandleArray
-from ..config import Config, redacted
+from ..config import Config
 from ..domains import DOMAINS, Domain
 from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, IndexConflictError, ServerTimeoutError
-from ..logs import log
 from ..metrics import BACKFILLS, BYTES_READ, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, READ, READS, STALE, Metrics
 from .base import History, Key, Record, encode
 from .connection import Document, MongoConnection
 from .failures import reading, retried, translated, translates
 from .idcache import BUILDERS, DomainIds, ProcessIds, RedisIds
 from .indexes import conflict_error, ensure_indexes
+from .listening import saying_what_is_waited_for
 from .mongo_candles import MongoCandles
 from .mongo_history import MongoHistory
 
@@ -44,35 +43,6 @@ SEEN = 1.0
 
 
 NO_HISTORY = History()
-
-PATIENCE = 2.0
-"""After how many seconds a wait for the servers says what it waits for."""
-
-
-@contextmanager
-def _saying_what_is_waited_for(config: Config, timeout: float) -> Iterator[dict[str, str]]:
-    """Log a warning if the block takes long: servers may be starting, or nobody may have started any.
-
-    Gives the places that are waited for, by server; the block takes out those that have answered.
-    """
-    host = config.CC_REDIS_HOST
-    places = {
-        "MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING),
-        "Redis": host if host.startswith("/") else f"{host}:{config.CC_REDIS_PORT}",
-    }
-
-    def say() -> None:
-        silent = " and ".join(f"{name} at {place}" for name, place in list(places.items()))
-        log("warning", f"waiting up to {timeout:.0f} s for {silent}" + ("" if config.CC_EMBEDDED else f"; {OWN_SERVERS}"))
-
-    timer = threading.Timer(PATIENCE, say)
-    timer.daemon = True
-    if timeout > PATIENCE:
-        timer.start()
-    try:
-        yield places
-    finally:
-        timer.cancel()
 
 
 class MongoStore:
@@ -121,7 +91,7 @@ class MongoStore:
         timeout = max(timeout, 0.001)  # to pymongo, 0 means for ever
         deadline = time.monotonic() + timeout
         given_up = threading.Event()
-        with ThreadPoolExecutor(1, "wait_for_init") as other, _saying_what_is_waited_for(self.config, timeout) as places:
+        with ThreadPoolExecutor(1, "wait_for_init") as other, saying_what_is_waited_for(self.config, timeout) as places:
             redis_answer = other.submit(self.redis_ids.ping, deadline, given_up)
             redis_answer.add_done_callback(lambda _: places.pop("Redis"))
             problems: list[BacktestKitError] = []
