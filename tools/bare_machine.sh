@@ -79,7 +79,7 @@ while IFS= read -r -d '' setting; do
     environment+=("$setting")
 done < <(env -0 | grep -zE '^(PIP_[A-Z_]+|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|[A-Za-z]+_(proxy|PROXY))=')
 
-git clone --quiet --no-hardlinks --depth 1 "file://$PWD" "$root/root/checkout"
+git clone --quiet --no-hardlinks --depth 1 "file://$PWD" "$root/srv/checkout"
 
 # Runs its arguments inside, with the file systems that a machine has; in the background, so that a signal is heard at once.
 inside() {
@@ -106,7 +106,7 @@ inside sh -c 'apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq i
     tail -n 5 "$root/apt.log" >&2 && exit 1
 }
 if [ -n "$user" ]; then
-    inside sh -c 'useradd --create-home someone && cp -r /root/checkout /home/someone/ && chown -R someone /home/someone'
+    inside sh -c 'useradd --create-home someone && cp -r /srv/checkout /home/someone/ && chown -R someone /home/someone'
 fi
 
 status=0
@@ -116,7 +116,7 @@ for target in "${targets[@]}"; do
     if [ -n "$user" ]; then
         inside su someone -c "make -C /home/someone/checkout $target" || code=$?
     else
-        inside sh -c "make -C /root/checkout $target" || code=$?
+        inside sh -c "make -C /srv/checkout $target" || code=$?
     fi
     echo "== $suite: make $target: exit code $code after $((SECONDS - began)) s"
     [ "$code" = 0 ] || status=1

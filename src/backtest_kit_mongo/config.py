@@ -193,7 +193,7 @@ def _wrong(name: str, value: Any, kind: Any, sources: _Sources) -> ConfigError:
 
 
 def _may_be_shown(value: Any, choices: Iterable[str], sources: _Sources) -> bool:
-    """Whether a wrong value is no secret. A password that was given under the wrong name is mostly neither a word nor a number."""
+    """Whether an error may quote a wrong value. A password given under the wrong name is rarely a plain word or a number."""
     plain = re.fullmatch(r"[A-Za-z][A-Za-z _-]{0,19}|[-+]?[\d., ]{1,12}[A-Za-z]{0,2}", str(value))
     return bool(plain or _did_you_mean(value, choices)) and not _secret(value, sources)
 

@@ -340,7 +340,7 @@ def _keep(
     parameters: Mapping[str, Scalar],
     settings: Mapping[str, Any],
 ) -> None:
-    """Keep the results. A folder that cannot be written to is said on stderr, and is no failure of the run."""
+    """Keep the results. If the folder cannot be written to, say so on stderr; the run has not failed."""
     if not results:
         return
     try:

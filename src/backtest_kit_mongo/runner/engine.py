@@ -236,7 +236,7 @@ class Engine(UserRequests):
             self._enter(position, when)
 
     def _ignore(self, error: SignalPriceError, when: int) -> None:
-        """A signal that does not fit the price is no reason to end a run: the market may have moved on while it was made."""
+        """Count and report a signal that does not fit the price; the run goes on, as the market may have moved since it was made."""
         first = error.kind not in self.ignored
         self.ignored[error.kind] += 1
         self.journal.ignored(when, error, first=first)

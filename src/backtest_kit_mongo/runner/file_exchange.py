@@ -115,7 +115,7 @@ def _read_all(files: list[Path], interval: str) -> CandleArray:
 
 
 def _read_once(file: Path, interval: str) -> CandleArray:
-    """The candles of a file, from the memory of the process while the file stays as it is: each run of a sweep registers it anew."""
+    """Return the candles of a file, cached while the file does not change: each run of a sweep registers its exchange again."""
     try:
         status = file.stat()
     except OSError as error:

@@ -49,7 +49,7 @@ def runs_folder() -> Path:
     try:
         return default_data_dir() / "runs"
     except RuntimeError as error:
-        raise StorageError(f"there is no folder to keep runs in: {error}", hint="set HOME or XDG_DATA_HOME") from error
+        raise StorageError(f"cannot find a folder to keep runs in: {error}", hint="set HOME or XDG_DATA_HOME") from error
 
 
 def new_run_id() -> str:

@@ -131,7 +131,7 @@ def sweep(
     windows = {symbol: choose_window(symbol, exchange_name, start_ms, end_ms)[:2] for symbol in dict.fromkeys(symbols)}
     combinations = [dict(zip(typed, values, strict=True)) for values in itertools.product(*typed.values())]
     contents = Path(strategy_file).read_bytes()
-    # Of the candles too: they can be removed and imported anew, and then a finished run is one over other candles.
+    # Part of the resume key: candles can be removed and others imported, and then a finished run used the old ones.
     candles = {symbol: StoredCandles(symbol, "1m", exchange_name).digest(*window) for symbol, window in windows.items()}
     tasks = [
         _task(settings, symbol, parameters, frame_name, window, contents, candles[symbol])
