@@ -702,7 +702,8 @@ def test_embedded_start_mends_a_dead_server_and_leaves_the_other(tmp_path):
     with EmbeddedServers(tmp_path) as embedded:
         mongo_pid, redis_pid = embedded_pids(embedded)
         os.kill(redis_pid, signal.SIGKILL)
-        assert wait_for(lambda: not running(redis_pid))
+        # Its first thread is a zombie before the others are gone, and only then can the process be reaped.
+        assert wait_for(lambda: not embedded._redis.alive)
         embedded.start()
         assert embedded._mongo.pid == mongo_pid
         assert embedded._redis.pid != redis_pid
