@@ -27,7 +27,7 @@ from backtest_kit_mongo.runner.ccxt_broker import CcxtBroker, short_id
 from backtest_kit_mongo.runner.ccxt_exchange import add_ccxt_exchange
 from backtest_kit_mongo.runner.exchange import ExchangeError, ExchangeUnavailableError, clear_exchanges, fetch_missing, find_exchange
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]  # a local exchange answers late on purpose
 
 SERVER = Path(__file__).with_name("exchange_server.py")
 MARKET = synthetic_market(5, 3000, START)

@@ -126,6 +126,7 @@ def test_another_python_is_asked_for_with_its_own_packages(machine):
     assert machine.run(PYTHON="python3.99", code=1) == "prerequisites: missing: headers of Python 3.99\n"
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_installed_and_a_half_made_environment_made_again(machine):
     machine.apt_get()
     machine.program("sudo", 'shift; exec "$@"')
