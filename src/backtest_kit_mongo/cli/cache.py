@@ -8,7 +8,7 @@ from ..registry import default_registry
 from .command import Link
 from .output import counted, places, say
 
-__all__ = ["drop_ids", "flush_cache"]
+__all__ = ["flush_cache"]
 
 
 def flush_cache(link: Link) -> None:
@@ -24,10 +24,5 @@ def flush_cache(link: Link) -> None:
     """
     link.connect()
     default_registry.mongo.redis_ids.ping(time.monotonic() + link.timeout)
-    dropped = drop_ids()
+    dropped = default_registry.mongo.drop_cache()
     say(f"{counted(dropped, 'id')} dropped from Redis at {places(default_registry.mongo.config)['Redis']}")
-
-
-def drop_ids() -> int:
-    """Forget all ids, here and in Redis; how many Redis held."""
-    return default_registry.mongo.drop_cache()
