@@ -38,19 +38,20 @@ demo: prerequisites $(DEMO_READY)
 	$(BIN)/backtest-kit-mongo demo --embedded-dir $(DEMO_DIR) $(if $(CSV),--csv "$(CSV)")
 
 # Everything twice: over the wire lane, and through the drivers alone, but for what is marked as `once` (conftest.py).
-# Each worker has servers of its own; there are more of them than cores, as tests wait much.
-WORKERS ?= 3
+# Each worker has servers of its own; there are more of them than cores, as tests wait much, and who is done takes from the others.
+WORKERS ?= 4
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -p no:benchmark
 
 # The hundreds of Python processes that the tests start find the library compiled.
 test quicktest: export PYTHONDONTWRITEBYTECODE =
 
 test: prerequisites $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark $(ARGS)
-	CC_WIRE_LANE=0 $(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark $(ARGS)
+	$(PYTEST) $(ARGS)
+	CC_WIRE_LANE=0 $(PYTEST) $(ARGS)
 
 # What needs no server and takes no seconds.
 quicktest: prerequisites $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) -p no:benchmark -m "not server and not slow" $(ARGS)
+	$(PYTEST) -m "not server and not slow" $(ARGS)
 
 # The rivals are no dependency of the library or of its tests, so they come with the first benchmark.
 $(BENCH_READY): $(READY)

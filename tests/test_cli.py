@@ -16,6 +16,7 @@ import pymongo
 import pytest
 import redis
 import typer.main
+from command import Cli
 from typer.testing import CliRunner
 
 from backtest_kit_mongo import Report
@@ -30,44 +31,6 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
 BACKTEST = ("run", str(EXAMPLE), "--backtest", "--entry")
 NOWHERE = {"CC_MONGO_CONNECTION_STRING": "mongodb://127.0.0.1:1/nothing", "CC_REDIS_HOST": "127.0.0.1", "CC_REDIS_PORT": "1"}
 SECRET = "s3cr3t-hunter2"
-
-
-class Cli:
-    """The command in a process of its own, with the environment of nobody."""
-
-    def __init__(self, home, **environment):
-        self.home = home
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CC_", "XDG_")) and name != "COLUMNS"}
-        self.environment = {**kept, "HOME": str(home), "COLUMNS": "200", **environment}
-
-    def start(self, *arguments, **environment):
-        return subprocess.Popen(
-            [sys.executable, "-m", "backtest_kit_mongo", *arguments],
-            env={**self.environment, **environment},
-            cwd=self.home,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def __call__(self, *arguments, code=0, **environment):
-        """Run it to its end; the exit code must be ``code`` (None: any), and whatever happens there is no traceback."""
-        process = self.start(*arguments, **environment)
-        process.stdout_text, process.stderr_text = process.communicate(timeout=120)
-        assert code in (None, process.returncode), f"exit code {process.returncode}\n{process.stdout_text}\n{process.stderr_text}"
-        if "--debug" not in arguments:
-            assert "Traceback" not in process.stdout_text + process.stderr_text
-        return process
-
-    def out(self, *arguments, **options):
-        return self(*arguments, **options).stdout_text
-
-    def err(self, *arguments, **options):
-        return self(*arguments, **options).stderr_text
-
-    @property
-    def last_run(self):
-        return self.home / ".local" / "state" / "backtest-kit-mongo" / "last-run.json"
 
 
 @pytest.fixture
@@ -148,7 +111,7 @@ def test_help_says_what_a_command_does_and_names_every_option(path, columns):
 
 def test_version_and_no_arguments(lonely):
     assert re.fullmatch(r"backtest-kit-mongo \d+\.\d+\.\d+\n", lonely.out("--version"))
-    assert "Usage" in lonely(code=None).stdout_text
+    assert "Usage" in lonely(code=None).out
     assert "No such command" in lonely.err("fly", code=2)
 
 
@@ -222,13 +185,13 @@ def test_a_run_persists_its_whole_state_and_says_what_happened(cli, database, ca
     assert cache.get("signal_cache:left:by:another") == b"1"  # ids are verified, so nothing has to be dropped at a start
     assert cache.keys("signal_cache:*")
     for text in ("made up", "seed 42", "2,880 new", "Trades", "Totals", "hit ratio", "p99 us", "take profit", "memory"):
-        assert text in first.stdout_text
-    assert "Importing candles" in first.stderr_text
-    assert "Replaying" in first.stderr_text
+        assert text in first.out
+    assert "Importing candles" in first.err
+    assert "Replaying" in first.err
 
     second = cli.out(*BACKTEST, "--synthetic-days", "2", "--stores", "mongo")
     assert "0 new, 2,880 stored before" in second
-    assert trades(second) == trades(first.stdout_text)
+    assert trades(second) == trades(first.out)
     assert len(trades(second)) > 1
     assert trades(cli.out(*BACKTEST, "--synthetic-days", "2", "--fee", "0")) != trades(second)
 
@@ -318,9 +281,9 @@ def test_a_run_that_ends_early_prints_writes_and_keeps_what_it_had(cli):
     (cli.home / "breaks.py").write_text(BREAKS)
     run = ("run", "breaks.py", "--backtest", "--entry", "--synthetic-days", "1", "--json", "out.json", "--report", "out.html")
     found = cli(*run, code=1)
-    assert "raised KeyError: 'price'" in found.stderr_text
-    assert "breaks on BTCUSDT ended early, at 2023-03-01 00:59 UTC" in " ".join(found.stdout_text.split())
-    assert "(5 long, priceStopLoss above price)" in found.stdout_text
+    assert "raised KeyError: 'price'" in found.err
+    assert "breaks on BTCUSDT ended early, at 2023-03-01 00:59 UTC" in " ".join(found.out.split())
+    assert "(5 long, priceStopLoss above price)" in found.out
     content = json.loads((cli.home / "out.json").read_text())
     assert len(content["trades"]) == 6
     assert content["totals"]["signalsIgnored"] == 5
@@ -354,7 +317,7 @@ def test_a_data_folder_that_cannot_be_written_to_is_no_failure(cli):
     (cli.home / ".local").mkdir()
     (cli.home / ".local/share").write_text("a file")
     found = cli(*BACKTEST, "--synthetic-days", "1", "--stores", "mongo")
-    assert "the results of this run are not kept" in found.stderr_text
+    assert "the results of this run are not kept" in found.err
 
 
 def test_the_demo_shows_what_the_second_process_need_not_do(cli):
@@ -512,15 +475,15 @@ def test_stats_shows_the_last_run_without_servers(lonely):
     lonely.last_run.parent.mkdir(parents=True)
     lonely.last_run.write_text("no json")
     found = lonely("stats", "--timeout", "0.2", code=1)
-    assert "none is recorded" in found.stdout_text
-    assert "error: MongoDB" in found.stderr_text
+    assert "none is recorded" in found.out
+    assert "error: MongoDB" in found.err
 
 
 @pytest.mark.parametrize("record", ["[]", "{}", '{"saved": "", "run": {}, "report": {}}', '{"saved": "x", "run": 1, "report": 2}'])
 def test_a_record_that_is_none_is_no_record(lonely, record):
     lonely.last_run.parent.mkdir(parents=True)
     lonely.last_run.write_text(record)
-    assert "none is recorded" in lonely("stats", "--timeout", "0.2", code=1).stdout_text
+    assert "none is recorded" in lonely("stats", "--timeout", "0.2", code=1).out
 
 
 def test_stats_draws_the_last_run(cli):
@@ -530,8 +493,8 @@ def test_stats_draws_the_last_run(cli):
     # What cannot be drawn is said before any server is asked.
     for path, said in (("nowhere/run.png", "no such folder"), (str(cli.home), "it is a folder")):
         found = cli("stats", "--png", path, code=1)
-        assert f"error: no picture can be written to {path}: {said}" in found.stderr_text
-        assert not found.stdout_text
+        assert f"error: no picture can be written to {path}: {said}" in found.err
+        assert not found.out
     assert "--png" in cli.err("stats", "--png", "run.png", "--watch", code=2)
 
 
@@ -691,8 +654,8 @@ def test_flush_cache_does_not_need_mongodb(cli):
 def test_import_says_how_many_were_new(cli, database):
     command = ("candles", "import", klines(cli.home / "a.csv", 100), "--symbol", "BTCUSDT")
     first = cli(*command)
-    assert "100 candles of BTCUSDT 1m on binance, 2023-03-01 00:00 to 2023-03-01 01:40 UTC: 100 new, 0 stored" in first.stdout_text
-    assert "Importing candles" in first.stderr_text
+    assert "100 candles of BTCUSDT 1m on binance, 2023-03-01 00:00 to 2023-03-01 01:40 UTC: 100 new, 0 stored" in first.out
+    assert "Importing candles" in first.err
     assert "0 new, 100 stored before" in cli.out(*command)
     more = ("candles", "import", klines(cli.home / "b.csv", 150, without=(120, 121)), "--symbol", "BTCUSDT")
     shown = cli.out(*more)
@@ -785,9 +748,9 @@ def test_passwords_are_not_printed(cli, tmp_path):
             cli("doctor", "--debug", "--mongo", invalid["CC_MONGO_CONNECTION_STRING"], code=1),
         ]
     for run in runs:
-        assert SECRET not in run.stdout_text + run.stderr_text, run.args
-    assert "somebody:***@" in runs[2].stdout_text
-    assert "refuses the login" in runs[3].stdout_text
+        assert SECRET not in run.out + run.err, run.args
+    assert "somebody:***@" in runs[2].out
+    assert "refuses the login" in runs[3].out
 
 
 # --- embedded servers, and the end of a process ---

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pymongo
 import pytest
-from test_cli import Cli
+from command import Cli
 
 from backtest_kit_mongo.profiling import Report
 
@@ -117,14 +117,14 @@ def until(condition, seconds=90):
 def test_a_frame_is_fetched_once_and_replayed(cli, market):
     arguments = (*RUN, "--frame", f"{market.second}:{market.second}", "--exchange-url", market.url, "--warm-up", "60")
     first = cli(*arguments)
-    assert "1,500 candles of BTCUSDT 1m fetched from binance" in first.stdout_text
-    assert "Fetching BTCUSDT" in first.stderr_text
-    assert "1,440 minutes" in first.stdout_text
+    assert "1,500 candles of BTCUSDT 1m fetched from binance" in first.out
+    assert "Fetching BTCUSDT" in first.err
+    assert "1,440 minutes" in first.out
     requests = len(market.seen()["requests"])
     again = cli.out(*arguments)
     assert "fetched from" not in again
     assert len(market.seen()["requests"]) == requests
-    assert re.findall(r"^\d{4}-.* %$", again, re.MULTILINE) == re.findall(r"^\d{4}-.* %$", first.stdout_text, re.MULTILINE)
+    assert re.findall(r"^\d{4}-.* %$", again, re.MULTILINE) == re.findall(r"^\d{4}-.* %$", first.out, re.MULTILINE)
 
 
 def test_two_runs_write_the_same_result_byte_for_byte(cli):
@@ -148,8 +148,8 @@ def test_a_strategy_that_raises_does_not_stop_the_others(cli):
     file = cli.home / "both.py"
     file.write_text(BOTH)
     run = cli("run", str(file), "--backtest", "--entry", "--synthetic-days", "1", "--strategy", "bad", "--strategy", "good", code=1)
-    assert re.search(r"error: strategy 'bad' on BTCUSDT at 2023-03-01T\S+ raised ValueError: no idea", run.stderr_text)
-    assert "bad on BTCUSDT ended early" in run.stdout_text
+    assert re.search(r"error: strategy 'bad' on BTCUSDT at 2023-03-01T\S+ raised ValueError: no idea", run.err)
+    assert "bad on BTCUSDT ended early" in run.out
     [line] = [
         json.loads(line)
         for line in next(cli.home.glob(".local/share/backtest-kit-mongo/dump/*/log/log.jsonl")).read_text().splitlines()
@@ -199,7 +199,7 @@ def test_a_setup_file_decides_the_settings(cli):
 def test_what_cannot_be_run_is_said_before_anything_is_written(cli, arguments, said):
     run = cli("run", str(EXAMPLE), "--entry", *arguments, code=None)
     assert run.returncode in (1, 2)
-    assert said in re.sub(r"[│╭╮╰╯─\s]+", " ", run.stderr_text)
+    assert said in re.sub(r"[│╭╮╰╯─\s]+", " ", run.err)
     assert not list(cli.home.glob(".local/share/backtest-kit-mongo/dump/*/log/log.jsonl"))
 
 

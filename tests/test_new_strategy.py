@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import Cli
+from command import Cli
 from typer.testing import CliRunner
 
 from backtest_kit_mongo.cli.app import app

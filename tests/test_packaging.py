@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email
-import fcntl
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from shared_folder import made_once
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
@@ -30,21 +30,16 @@ def copy_of_the_tree(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """A folder with what ``make dist`` writes, made once for all workers."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    folder = shared / "packaging"
-    folder.mkdir(exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "dist").is_dir():
-            tree = copy_of_the_tree(folder / "tree")
-            command = [sys.executable, tree / "tools" / "make_dist.py", "--folder", folder / "making"]
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout + done.stderr
-            (folder / "making").rename(folder / "dist")
-    return folder / "dist"
+    """A folder with what ``make dist`` writes."""
+
+    def make(folder):
+        tree = copy_of_the_tree(folder / "tree")
+        command = [sys.executable, tree / "tools" / "make_dist.py", "--folder", folder / "dist"]
+        unoptimised = {**os.environ, "CFLAGS": "-O0"}  # what is looked at here does not depend on it
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=unoptimised)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return made_once(tmp_path_factory, "packaging", make) / "dist"
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shared_folder import made_once
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
@@ -74,20 +75,22 @@ def test_the_first_sample_runs_where_nothing_runs(tmp_path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A working folder with the example and a CSV of the name that README uses."""
-    folder = tmp_path_factory.mktemp("readme")
-    shutil.copytree(ROOT / "examples", folder / "examples")
-    with gzip.open(folder / "BTCUSDT-1m.csv.gz", "wt") as file:
-        file.write("open_time,open,high,low,close,volume\n")
-        for row in synthetic_market(7, 3000, START).tolist():
-            file.write(",".join(map(str, row)) + "\n")
-    # What later commands look at. The tests may be shared out over several processes, each with a folder of its own.
-    imported = next(command for command in COMMANDS if " candles import " in command)
-    copied = next(command for command in COMMANDS if "--to file:./dump" in command)
-    for first in (f"{RUN} --csv BTCUSDT-1m.csv.gz", imported, copied):
-        done = shell(first, folder)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    """A working folder with the example, a CSV of the name that README uses, and what later commands look at."""
+
+    def make(folder):
+        shutil.copytree(ROOT / "examples", folder / "examples")
+        with gzip.open(folder / "BTCUSDT-1m.csv.gz", "wt") as file:
+            file.write("open_time,open,high,low,close,volume\n")
+            for row in synthetic_market(7, 3000, START).tolist():
+                file.write(",".join(map(str, row)) + "\n")
+        imported = next(command for command in COMMANDS if " candles import " in command)
+        copied = next(command for command in COMMANDS if "--to file:./dump" in command)
+        for first in (f"{RUN} --csv BTCUSDT-1m.csv.gz", imported, copied):
+            done = shell(first, folder)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+    # The workers of a run write, so each has a copy.
+    return shutil.copytree(made_once(tmp_path_factory, "readme", make), tmp_path_factory.mktemp("readme") / "folder")
 
 
 RUN = "backtest-kit-mongo run examples/sma_cross.py --backtest --entry --embedded"

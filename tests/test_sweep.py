@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import pytest
+from command import Cli
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
@@ -348,7 +349,7 @@ def test_any_executor_of_processes_does(market, file):
         assert sweep(file, GRID, executor=pool) == sweep(file, GRID, workers=1)
 
 
-def test_a_dask_cluster_gives_the_same(market, settings, file):
+def test_a_dask_cluster_gives_the_same(cli, market, settings, file):
     """A scheduler and two workers, each with two threads: their runs must not meet either."""
     distributed = pytest.importorskip("distributed")
     with (
@@ -359,7 +360,7 @@ def test_a_dask_cluster_gives_the_same(market, settings, file):
         assert sweep(file, GRID, executor=executor) == result
         servers = ("--mongo", settings["CC_MONGO_CONNECTION_STRING"], "--redis-host", settings["CC_REDIS_HOST"])
         grid = [option for name, values in GRID.items() for option in ("--grid", f"{name}={','.join(map(str, values))}")]
-        command(str(file), *grid, *servers, "--cluster", cluster.scheduler_address, "--json", str(file.with_name("out.json")))
+        cli("sweep", file, *grid, *servers, "--cluster", cluster.scheduler_address, "--json", file.with_name("out.json"))
         assert file.with_name("out.json").read_bytes() == result.to_json()
 
 
@@ -412,30 +413,28 @@ def test_table_as_csv_json_and_dataframe():
 # --- the command ---
 
 
-def command(*arguments, code=0):
-    found = subprocess.run([sys.executable, "-m", "backtest_kit_mongo", "sweep", *arguments], capture_output=True, text=True, check=False)
-    assert found.returncode == code, found.stdout + found.stderr
-    assert "Traceback" not in found.stderr
-    return found
+@pytest.fixture
+def cli(tmp_path):
+    return Cli(tmp_path)
 
 
-def test_the_command_prints_and_writes_one_table(settings, file, tmp_path):
+def test_the_command_prints_and_writes_one_table(cli, settings, file, tmp_path):
     servers = ("--mongo", settings["CC_MONGO_CONNECTION_STRING"], "--redis-host", settings["CC_REDIS_HOST"], "--synthetic-days", "1")
     grid = ("--grid", "EVERY=3,5", "--grid", "TROUBLE=none,raise")
     outputs = []
     for workers in ("1", "2"):
         out, table = tmp_path / f"{workers}.json", tmp_path / f"{workers}.csv"
-        shown = command(str(file), *grid, *servers, "--workers", workers, "--json", str(out), "--csv-out", str(table), "--top", "1")
+        shown = cli("sweep", file, *grid, *servers, "--workers", workers, "--json", str(out), "--csv-out", str(table), "--top", "1")
         outputs.append((out.read_bytes(), table.read_bytes()))
     assert outputs[0] == outputs[1]
     assert len(json.loads(outputs[0][0])["runs"]) == 4
     for text in ("Importing candles", "Sweeping"):
-        assert text in shown.stderr
+        assert text in shown.err
     for text in ("0 new, 1,440 stored before", "The best 1 of 4 runs by pnlPercentage", "2 runs failed", "TROUBLE=raise: strategy 'every'"):
-        assert text in shown.stdout
-    command(str(file), "--grid", "TROUBLE=raise", *servers, code=1)
-    shown = command(str(file), "--grid", "HOURS=1,2", *servers)  # a parameter of the module beside alone
-    assert {line.split()[1] for line in shown.stdout.splitlines() if line.startswith("BTCUSDT ")} == {"1", "2"}
+        assert text in shown.out
+    cli("sweep", file, "--grid", "TROUBLE=raise", *servers, code=1)
+    shown = cli("sweep", file, "--grid", "HOURS=1,2", *servers)  # a parameter of the module beside alone
+    assert {line.split()[1] for line in shown.out.splitlines() if line.startswith("BTCUSDT ")} == {"1", "2"}
 
 
 @pytest.mark.parametrize(
@@ -451,5 +450,5 @@ def test_the_command_prints_and_writes_one_table(settings, file, tmp_path):
     ],
     ids=lambda value: " ".join(value)[-30:] if isinstance(value, tuple) else "",
 )
-def test_wrong_usage(file, arguments, code, text):
-    assert text in command(str(file), *arguments, code=code).stderr
+def test_wrong_usage(cli, file, arguments, code, text):
+    assert text in cli.err("sweep", str(file), *arguments, code=code)

@@ -9,7 +9,6 @@ import math
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 import tracemalloc
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 import pymongo
 import pytest
 from bson import Int64, Regex
+from command import Cli
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.addresses import check_apart, opened
@@ -424,24 +424,8 @@ def test_sizes_are_about_right(places):
 
 @pytest.fixture
 def cli(tmp_path, settings):
-    """A function: run the command, where no Redis answers; its end."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CC_")}
-    environment |= {"HOME": str(tmp_path), "COLUMNS": "200", "CC_REDIS_HOST": "/nowhere.sock"}
-    environment["CC_MONGO_CONNECTION_STRING"] = settings["CC_MONGO_CONNECTION_STRING"]
-
-    def run(*arguments, code=0, wait=True):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "backtest_kit_mongo", *map(str, arguments)],
-            env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        if not wait:
-            return process
-        process.out, process.err = process.communicate(timeout=120)
-        assert process.returncode == code, process.out + process.err
-        assert "Traceback" not in process.out + process.err
-        return process
-
-    return run
+    """The command, where no Redis answers."""
+    return Cli(tmp_path, CC_REDIS_HOST="/nowhere.sock", CC_MONGO_CONNECTION_STRING=settings["CC_MONGO_CONNECTION_STRING"])
 
 
 def test_a_folder_goes_into_mongodb_and_back(cli, tmp_path, settings):
@@ -539,7 +523,7 @@ def test_ctrl_c_leaves_what_a_second_copy_completes(cli, tmp_path, settings):
     state, count = DOMAINS["state"], 5_000
     with at(settings["CC_MONGO_CONNECTION_STRING"]) as place:
         place.store.write(state, [Record((f"s{n}", "b"), {"n": n}, START) for n in range(count)])
-    process = cli("copy", "--from", "mongo:", "--to", "file:./dump", wait=False)
+    process = cli.start("copy", "--from", "mongo:", "--to", "file:./dump")
     target = FileStore(tmp_path / "dump")
     try:
         deadline = time.monotonic() + 120

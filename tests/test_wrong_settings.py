@@ -6,7 +6,7 @@ import json
 from typing import get_args, get_type_hints
 
 import pytest
-from test_cli import Cli
+from command import Cli
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import config

@@ -1,0 +1,100 @@
+"""The command ``backtest-kit-mongo`` in a process of its own, with the environment of nobody."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import NamedTuple
+
+_HERE = Path(__file__)
+# A process that has imported what every command imports, and forks for each: most of them would spend their time with that.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["typer", "rich.console", "backtest_kit_mongo.registry", "backtest_kit_mongo.runner"])
+
+
+class Ended(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    returncode: int
+    out: str
+    err: str
+
+
+class Cli:
+    """The command, in the folder ``home``; ``environment`` are the settings that it finds."""
+
+    def __init__(self, home, **environment):
+        self.home = home
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CC_", "XDG_")) and name != "COLUMNS"}
+        self.environment = {**kept, "HOME": str(home), "COLUMNS": "200", **environment}
+
+    def start(self, *arguments, **environment):
+        """A process as a person starts it, to be looked at while it runs."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "backtest_kit_mongo", *map(str, arguments)],
+            env={**self.environment, **environment},
+            cwd=self.home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments, code=0, **environment):
+        """Run it to its end; the exit code must be ``code`` (None: any), and whatever happens there is no traceback."""
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            given = (self.home, {**self.environment, **environment}, [*map(str, arguments)], out, err)
+            process = _processes.Process(target=_run, args=given)
+            process.start()
+            process.join(120)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+            ended = Ended(process.exitcode, out.read_text(), err.read_text())
+        assert code in (None, ended.returncode), f"exit code {ended.returncode}\n{ended.out}\n{ended.err}"
+        if "--debug" not in arguments:
+            assert "Traceback" not in ended.out + ended.err
+        return ended
+
+    def out(self, *arguments, **options):
+        """What a run of it prints."""
+        return self(*arguments, **options).out
+
+    def err(self, *arguments, **options):
+        """What a run of it says beside."""
+        return self(*arguments, **options).err
+
+    @property
+    def last_run(self):
+        """The profile of the last run."""
+        return self.home / ".local" / "state" / "backtest-kit-mongo" / "last-run.json"
+
+
+def _run(folder, environment, arguments, out, err):
+    """In the child: what ``python -m backtest_kit_mongo`` would find."""
+    # Processes that the command starts in its turn shall have its environment, not that of the process which forks for us.
+    vars(forkserver._forkserver).update(vars(forkserver.ForkServer()))
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for number, path in ((1, out), (2, err)):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115 - for the rest of the process
+    sys.argv = ["backtest-kit-mongo", *arguments]
+    sys.path[:] = [str(folder), *(path for path in sys.path if Path(path) != _HERE.parent)]
+    from backtest_kit_mongo.cli import main
+
+    try:
+        main()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        atexit._run_exitfuncs()  # a forked process of multiprocessing ends without them
