@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import bson
+import hypothesis
 import pytest
 import redis
 
@@ -140,8 +141,11 @@ def pytest_configure() -> None:
     """The same run wherever it is started.
 
     The files of the tests are in memory where there is room: a file system that is slow at small files doubles the time of a run.
-    And what a shell starts in the background inherits that Ctrl+C is ignored; our children shall not.
+    What a shell starts in the background inherits that Ctrl+C is ignored; our children shall not. And no example of Hypothesis has to
+    be done within its 200 ms.
     """
+    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.load_profile("patient")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     memory = Path("/dev/shm")
     if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= _ROOM:

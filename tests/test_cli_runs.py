@@ -298,8 +298,10 @@ def test_a_run_that_is_killed_goes_on_where_it_was(cli, market, settings, mode):
             process.communicate(timeout=120)
             first = position()
             process = cli.start(*arguments, CC_TICK_SECONDS="1")
-            until(lambda: database["strategy-items"].find_one({"payload.pendingSignalId": first["id"]}) is not None)
-            time.sleep(3)
+            while "running opener on BTCUSDT" not in process.stdout.readline():
+                assert process.poll() is None
+            asked = len(market.seen()["requests"])
+            until(lambda: len(market.seen()["requests"]) > asked)  # its first minute has begun
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=90)
         finally:
