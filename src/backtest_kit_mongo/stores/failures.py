@@ -91,7 +91,7 @@ def translated(error: PyMongoError) -> BacktestKitError:
         return InvalidValueError(f"MongoDB takes at most 16 MiB for one document: {_first_line(error)}")
     if isinstance(error, OperationFailure):
         return _refused(_first_line(error), error.code)
-    if isinstance(error, InvalidOperation):
+    if isinstance(error, InvalidOperation) or type(error).__name__ == "_PoolClosedError":  # it is in no public module
         return ServerUnavailableError(f"the client was closed while it was in use: {_first_line(error)}")
     return DatabaseError(f"MongoDB: {type(error).__name__}: {_first_line(error)}")
 
