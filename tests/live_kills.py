@@ -279,7 +279,7 @@ class Kills:
                 reached = of[0]
             elif word == "noted":
                 kind = _kind(of[0])
-                assert kind in ("ExchangeUnavailableError", "no valid signal"), f"after {self.kills.total()} kills: {of[0]}"
+                assert kind in ("ExchangeUnavailableError", "signal ignored"), f"after {self.kills.total()} kills: {of[0]}"
                 self.noted[kind] += 1
             elif word == "error":
                 raise AssertionError(f"after {self.kills.total()} kills: {of[0]}")
@@ -345,5 +345,5 @@ class Kills:
 
 def _kind(text: str) -> str:
     """What went wrong: the error, or that a signal came too late for its prices."""
-    found = re.search(r"no valid signal|\w+Error", text)
+    found = re.search(r"signal ignored|\w+Error", text)
     return text if found is None else found[0]
