@@ -287,7 +287,7 @@ def test_discarding_keeps_the_id_and_the_first_date(make, database):
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_whatever_breaks_nothing_acknowledged_is_lost(make, servers, tmp_path, monkeypatch, command, fault):
-    """Each write forward or back may fail; earlier versions stay, and a repeat mends it."""
+    """Where a write forward or back fails, earlier versions stay, and a repeat mends it."""
     monkeypatch.setattr(mongo_history, "LIST", 2)
     monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.01)  # after an error pymongo waits so long before it looks at the server again
     place = str(tmp_path / "mongo.sock")
@@ -317,7 +317,7 @@ def test_whatever_breaks_nothing_acknowledged_is_lost(make, servers, tmp_path, m
             model.write(when, when)
             assert [at(reader, moment) for moment in range(8)] == [model.at(moment) for moment in range(8)]
         assert proxy.met[command]
-        assert failed or command == "delete"
+        assert bool(failed) == (fault is STALL)  # what breaks is sent again; what is silent uses its time up
         store.close()
 
 

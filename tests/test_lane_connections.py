@@ -225,7 +225,7 @@ def test_compression(settings):
 
 
 def test_step_down(tmp_path, settings):
-    """The primary steps down and comes back under four threads: errors of ours meanwhile, no write lost, no wrong answer."""
+    """The primary steps down and comes back under four threads: no call fails, no write is lost, no answer is wrong."""
     with MongoServer(tmp_path / "mongo", replica_set="rs0") as server:
         begin(settings, server.uri("t") + "&serverSelectionTimeoutMS=60000", CC_DURABILITY="journal")
         seen, done = [], [0] * 4
@@ -263,7 +263,7 @@ def test_step_down(tmp_path, settings):
                 assert wait_for(elected_anew, 60)
             after = list(done)
             assert wait_for(lambda: all(now > before + 5 for now, before in zip(done, after, strict=True)), 60)
-        assert seen, "nobody noticed the step-down"
+        assert not seen
         assert all(isinstance(error, (ServerUnavailableError, DatabaseError)) for error in seen), seen
         step("S", 1)
         candles_step("S")

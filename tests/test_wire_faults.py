@@ -38,6 +38,7 @@ def lane(request, monkeypatch):
     monkeypatch.setenv("CC_WIRE_LANE", request.param)
     monkeypatch.setenv("CC_CANDLE_MEMORY_MB", "0")  # each read of candles shall go to the server
     # After an error pymongo waits half a second before it looks at the server again. These tests make hundreds of errors.
+    # When a connection has broken pymongo looks at the server again, which takes half a second: both by its streaming monitor and by this.
     monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.01)
     return request.param == "1"
 
@@ -55,15 +56,17 @@ def cache(tmp_path, servers):
 
 
 @pytest.fixture
-def begin(settings, mongod, cache):
+def begin(settings, mongod, cache, monkeypatch):
     """``begin(milliseconds=..., ...)``: the library behind both proxies, with that socket time-out."""
+    # When a connection has broken pymongo looks at the server again, which takes half a second: both by its streaming monitor and by this.
+    monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.01)  # so long pymongo lets a server be whose connection has just broken
 
-    def setup(milliseconds=10_000, **others):
+    def setup(milliseconds=10_000, options="", **others):
         if milliseconds < 10_000:  # collections and indexes may take longer to be made
             setup()
             fill()
         name = settings["CC_MONGO_CONNECTION_STRING"].rpartition("/")[2]
-        uri = f"mongodb://{quote(mongod.place, safe='')}/{name}?socketTimeoutMS={milliseconds}"
+        uri = f"mongodb://{quote(mongod.place, safe='')}/{name}?socketTimeoutMS={milliseconds}&serverMonitoringMode=poll{options}"
         kit.close()
         kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri, "CC_REDIS_HOST": cache.place, **others})
 
@@ -213,19 +216,18 @@ def test_one_cut_reply(begin, mongod, which):
 
 @calls
 def test_each_try_is_cut(begin, mongod, which):
-    """Each try meets the same (before the server, after it, in header or body): one of our errors, and the next call is right."""
+    """Each try meets the same (before the server, after it, in header or body): one of our errors in the end, then the right answer."""
     command, step = CALLS[which]
-    begin()
+    begin(options="&serverSelectionTimeoutMS=1000")
     fill()
     numbers = itertools.count()
     step(next(numbers))
     for fault in (LOST, cut(0), cut(10), cut(40)):
         before = mongod.met[command]
-        mongod.arm(command, fault, times=5)
+        mongod.arm(command, fault, times=10_000)
         with pytest.raises(ServerUnavailableError):
             step(next(numbers))
-        # Once and once more; the straight way of a hit hands what breaks over to the lane, and the lane to pymongo.
-        assert mongod.met[command] - before in (2, 3, 4)
+        assert mongod.met[command] - before > 2
         mongod.calm()
         step(next(numbers))
         mongod.arm(command, fault)
@@ -404,7 +406,7 @@ def turned(lane, mongod, command, step, chosen, seed):
 def test_garbled_frames_of_reads(begin, mongod, lane, which):
     """Bits turned anywhere outside of the stored documents. (Inside there is no checksum that could show it.)"""
     command, step = CALLS[which]
-    begin(2000)
+    begin(1000)
     again(lambda: step(0))
     chosen = frame(mongod.good[command])
     draw = random.Random(which)
@@ -417,14 +419,14 @@ def test_garbled_frames_of_reads(begin, mongod, lane, which):
 def test_garbled_replies_to_writes(begin, mongod, lane, which):
     """Bits turned anywhere in the reply: if the write counts as done, it is there."""
     command, step = CALLS[which]
-    begin(2000)
+    begin(1000)
     again(lambda: step(0))
     assert turned(lane, mongod, command, step, range(len(mongod.good[command])), which) > 20
 
 
 def test_garbled_keys_and_ids(begin, mongod, lane):
     """Bits turned in the key fields and the ``_id`` of the document of a single read by id: found out by the check of each hit."""
-    begin(2000)
+    begin(1000)
     again(lambda: read_one(0))
     reply = mongod.good["find"]
     chosen = []
@@ -511,7 +513,7 @@ def test_redis_stalls(begin, cache, lane, which):
     """No reply, or a late one: one time-out, counted, then without Redis; later with it again, and no reply is taken for another's."""
     command, step = SHARED[which]
     counted = {0, 1} if lane and which == "write one" else {1}
-    begin(CC_REDIS_TIMEOUT_MS=1200)
+    begin(CC_REDIS_TIMEOUT_MS=1000)
     fill()
     numbers = itertools.count()
     for fault in (STALL, late(1.6)):

@@ -49,7 +49,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     CC_STORES: dict[str, Kind] = msgspec.field(default_factory=lambda: _stores(""))
     """What serves which domain: mongo, file, memory, jsonl (log only) or dummy. As text: ``log=jsonl,memory=file``."""
     CC_DURABILITY: Literal["journal", "memory"] = "journal"
-    """When a write counts as done: on the disk, or in the memory of MongoDB (whose crash loses up to 100 ms) and of the system (files)."""
+    """When a write counts as done: on the disks of a majority (or the one server), or in memory, the primary's and the system's (files)."""
     CC_LOOK_AHEAD: LookAhead = "off"
     """What a read at a simulation time does with what was written at a later one: give it, hide it, or raise LookAheadError."""
     CC_HISTORY: tuple[DomainName, ...] = ()

@@ -24,3 +24,4 @@ cdef class Link:
     cdef int take(self, ssize_t got) except -1
     cdef int send(self, iovec* pieces, int count) except -1
     cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1
+    cdef int look_up(self) except -1

@@ -2,7 +2,9 @@ from typing import Any
 
 class BrokenLink(Exception): ...
 class LinkTimeout(BrokenLink): ...
-class Unusual(Exception): ...
+
+class Unusual(Exception):
+    unconfirmed: bytes | None
 
 class Link:
     owner: Any

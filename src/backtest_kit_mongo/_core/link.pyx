@@ -39,6 +39,10 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT
 
 
+cdef enum:
+    TURN_MS = 100
+
+
 cdef int64_t now_ns() noexcept:
     """The clock of time.monotonic_ns()."""
     cdef timespec moment
@@ -56,6 +60,9 @@ class LinkTimeout(BrokenLink):
 
 class Unusual(Exception):
     """A whole reply that is no plain success; the connection is in step."""
+
+    unconfirmed = None
+    """The reply of a write that was done and not confirmed as its write concern asks."""
 
 
 cdef int _send_all(int fd, iovec* pieces, int count, int timeout_ms) noexcept nogil:
@@ -194,13 +201,21 @@ cdef class Link:
     cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1:
         """Read until ``wanted`` bytes are in the buffer; more may have come with them."""
         cdef ssize_t got
-        cdef int left
+        cdef int left, turn
         self.reserve(wanted)
         if not self.whole:
             self.begin()
         while self.filled < wanted:
             left = self.left()
+            turn = left if 0 <= left < TURN_MS else TURN_MS
             with nogil:
-                got = _receive(self.fd, self.buffer + self.filled, self.capacity - self.filled, left)
-            self.take(got)
+                got = _receive(self.fd, self.buffer + self.filled, self.capacity - self.filled, turn)
+            if got == -2 and turn != left:
+                self.look_up()
+            else:
+                self.take(got)
         return self.filled
+
+    cdef int look_up(self) except -1:
+        """In the midst of waiting, every ``TURN_MS``: raise BrokenLink where there is nothing to wait for any more."""
+        return 0

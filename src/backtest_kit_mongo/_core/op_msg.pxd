@@ -10,10 +10,13 @@ cdef class MongoLink(Link):
     cdef readonly Py_ssize_t size
     cdef readonly object pool_generation
     cdef readonly int64_t generation
+    cdef readonly object server
+    cdef object description  # of the server, as it was when last looked at
     cdef Py_ssize_t total
     cdef int32_t request  # the last one sent
     cdef int32_t expected  # the one whose reply comes next
 
+    cpdef bint serves(self) except -1
     cdef const unsigned char* document(self) noexcept
     cdef int send_message(self, iovec* body, int count) except -1
     cdef int receive_message(self) except -1
@@ -29,4 +32,5 @@ cdef class MongoLinks:
     cpdef object borrow(self)
     cpdef object give_back(self, MongoLink link)
     cdef object failed(self, MongoLink link, object error)
+    cdef object not_taken_from(self, MongoLink link)
     cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key, Counters counters, int which)

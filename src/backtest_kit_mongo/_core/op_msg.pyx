@@ -36,11 +36,35 @@ cdef class MongoLink(Link):
     the server has to say could wait for it for ever.
     """
 
-    def __cinit__(self, object owner, int fd, double timeout_seconds, object pool_generation, int64_t generation, bint whole=False):
+    def __cinit__(
+        self, object owner, int fd, double timeout_seconds, object pool_generation, int64_t generation, bint whole=False, object server=None
+    ):
         self.whole = whole
         self.pool_generation = pool_generation
         self.generation = generation
+        self.server = server
         self.expected = 1
+
+    cpdef bint serves(self) except -1:
+        """Whether to the driver the server is the primary, and connections of this age are alive."""
+        # The driver raises its pool's generation when it has learned that connections are dead.
+        if self.pool_generation._generation != self.generation:
+            return False
+        if self.server is None:
+            return True
+        # It replaces the description of a server with all that it learns, be it from this server or from another that has become primary.
+        description = self.server._description
+        if description is self.description:
+            return True
+        if not description.is_writable:
+            return False
+        self.description = description
+        return True
+
+    cdef int look_up(self) except -1:
+        if not self.serves():
+            raise BrokenLink("the server is no longer the primary, or its connections are dead")
+        return 0
 
     cdef const unsigned char* document(self) noexcept:
         return self.buffer + HEADER + 5
@@ -104,8 +128,12 @@ cdef class MongoLink(Link):
         try:
             if not self.find(b"ok", &found) or number_of(&found) != 1.0:
                 raise Unusual("not ok")
-            if self.find(b"writeErrors", &found) or self.find(b"writeConcernError", &found):
+            if self.find(b"writeErrors", &found):
                 raise Unusual("write error")
+            if self.find(b"writeConcernError", &found):
+                error = Unusual("write concern error")
+                error.unconfirmed = PyBytes_FromStringAndSize(<const char*> self.document(), self.size)
+                raise error
         except ValueError as error:
             raise BrokenLink(f"a reply that is no BSON: {error}") from None
         return 0
@@ -262,6 +290,14 @@ cdef class MongoLinks:
         """Part with a link; a broken one's socket must never be used again."""
         raise NotImplementedError
 
+    def report(self, MongoLink link, error) -> None:
+        """Tell the driver that a link broke."""
+        raise NotImplementedError
+
+    def unconfirmed(self, bytes reply) -> None:
+        """Raise what an unconfirmed write is to the caller, unless the driver shall send it again."""
+        raise NotImplementedError
+
     cpdef object borrow(self):
         """A link for one thread's exchange, or None where a call must go through the driver."""
         cdef MongoLink link
@@ -269,10 +305,9 @@ cdef class MongoLinks:
             return None
         while self.idle:
             link = self.idle.pop()
-            # The driver raises its pool's generation when it has learned that connections are dead, or that the primary is another.
-            if link.pool_generation._generation == link.generation:
+            if link.serves():
                 return link
-            self.leave(link, True)
+            self.leave(link, link.pool_generation._generation != link.generation)
         return self.open()
 
     cpdef object give_back(self, MongoLink link):
@@ -284,14 +319,26 @@ cdef class MongoLinks:
 
     cdef object failed(self, MongoLink link, object error):
         """NOT_TAKEN after an error for which the driver may be asked again; any other error is raised."""
-        self.leave(link, not isinstance(error, Unusual))
+        cdef bint in_step = isinstance(error, Unusual)
+        try:
+            if isinstance(error, BrokenLink):
+                self.report(link, error)
+        finally:
+            self.leave(link, not in_step)
         if isinstance(error, LinkTimeout):
             raise NetworkTimeout(str(error)) from None
-        if not isinstance(error, (BrokenLink, Unusual)):
+        if in_step and error.unconfirmed is not None:
+            self.unconfirmed(error.unconfirmed)
+        if not in_step and not isinstance(error, BrokenLink):
             raise error
         return NOT_TAKEN
 
-    def call(self, method, *args):
+    cdef object not_taken_from(self, MongoLink link):
+        """NOT_TAKEN for an answer whose server was found to be no longer the primary while it came."""
+        self.leave(link, False)
+        return NOT_TAKEN
+
+    def read(self, method, *args):
         """``method(link, *args)``: one message and its reply. NOT_TAKEN where the call must go through the driver."""
         cdef object link = self.borrow()
         if link is None:
@@ -300,11 +347,25 @@ cdef class MongoLinks:
             answer = method(link, *args)
         except BaseException as error:  # Ctrl-C in the middle of a reply, a document that cannot be read
             return self.failed(link, error)
+        if not (<MongoLink> link).serves():
+            return self.not_taken_from(link)
+        self.give_back(link)
+        return answer
+
+    def write(self, method, *args):
+        """As ``read``, for a write: its reply is what the server says of it, whatever has become of the server meanwhile."""
+        cdef object link = self.borrow()
+        if link is None:
+            return NOT_TAKEN
+        try:
+            answer = method(link, *args)
+        except BaseException as error:
+            return self.failed(link, error)
         self.give_back(link)
         return answer
 
     cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key, Counters counters, int which):
-        """What ``reader`` makes of the document of an id (in a find of three pieces); None if there is none of ``key``. As ``call``.
+        """What ``reader`` makes of the document of an id (in a find of three pieces); None if there is none of ``key``. As ``read``.
 
         The size of the document is added to the count ``which``.
         """
@@ -312,16 +373,21 @@ cdef class MongoLinks:
         cdef MongoLink link
         cdef Element document
         cdef object answer = None
+        cdef Py_ssize_t size = 0
         if borrowed is None:
             return NOT_TAKEN
         link = borrowed
         try:
             if link.one(head, value, tail, &document):
-                counters.add(which, document.size)
+                size = document.size
                 answer = reader.match_at(document.value, document.size, key)
         except BaseException as error:
             return self.failed(link, error)
+        if not link.serves():
+            return self.not_taken_from(link)
         self.give_back(link)
+        if size:
+            counters.add(which, size)
         return answer
 
 

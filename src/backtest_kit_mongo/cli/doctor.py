@@ -135,7 +135,16 @@ def _mongo(timeout: float, samples: int) -> Report:
         return {"ok": False, "error": str(error)}
     replicas = f"replica set {hello['setName']}" if "setName" in hello else "standalone"
     kind = "sharded cluster" if hello.get("msg") == "isdbgrid" else replicas
-    return {"ok": True, "version": version, "topology": kind, "database": database.name, "roundTripUs": median}
+    write, read = default_registry.mongo.connection.concerns()
+    return {
+        "ok": True,
+        "version": version,
+        "topology": kind,
+        "database": database.name,
+        "roundTripUs": median,
+        "writeConcern": write,
+        "readConcern": read,
+    }
 
 
 def _redis(timeout: float, samples: int) -> Report:
@@ -182,8 +191,8 @@ def _indexes() -> tuple[dict[str, list[str]], list[Report]]:
 def _show(report: Report) -> None:
     mongo, cache, durability = report["mongodb"], report["redis"], report["durability"]
     meaning = {
-        "journal": "a write counts as done when it is in MongoDB's journal on disk",
-        "memory": "a write counts as done when it is in MongoDB's memory; a crash of the server may lose its last 100 ms",
+        "journal": "a write counts as done when it is in the journal on disk, of a majority where there is a replica set",
+        "memory": "a write counts as done when it is in the memory of the primary; a crash may lose its last 100 ms, a fail-over more",
     }[durability["setting"]]
     where = {kind: [name for name, chosen in report["stores"].items() if chosen == kind] for kind in KINDS}
     folder = report["folder"]
@@ -192,6 +201,7 @@ def _show(report: Report) -> None:
         "MongoDB": f"{_server(mongo)}\n{mongo['address']}",
         "Redis": f"{_server(cache)}\n{cache['address']}",
         "durability": f"{durability['setting']}: {meaning}{unset}",
+        **({"concerns": _concerns(mongo)} if mongo["ok"] else {}),
         "stores": "\n".join(
             f"{kind}: {', '.join(names) if len(names) < len(DOMAINS) else 'all'}" for kind, names in where.items() if names
         ),
@@ -223,6 +233,12 @@ def _show(report: Report) -> None:
             say(f"    {problem['command']}")
     output.print()
     say("Everything is in order." if report["ok"] else "Something is wrong; see above.")
+
+
+def _concerns(mongo: Report) -> str:
+    """What is in force, in MongoDB's own words."""
+    write = ", ".join(f"{name}: {json.dumps(value)}" for name, value in mongo["writeConcern"].items())
+    return f"writes wait for {{{write}}}, reads are {mongo['readConcern'].get('level', 'local, of the primary')}"
 
 
 def _server(found: Report) -> str:

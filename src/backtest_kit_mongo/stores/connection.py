@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
 import pymongo
 from bson import ObjectId
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
-from pymongo import MongoClient, UpdateOne
+from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import (
-    BulkWriteError,
-    ConfigurationError,
-    PyMongoError,
-    WriteConcernError,
-    WTimeoutError,
-)
+from pymongo.errors import AutoReconnect, BulkWriteError, ConfigurationError, PyMongoError
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
@@ -31,17 +26,16 @@ from .._core.hits import Hits
 from .._core.op_msg import NOT_TAKEN, MongoLink, upserted_ids
 from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
 from ..domains import Domain
-from ..errors import (
-    ConfigError,
-    NotConfiguredError,
-)
+from ..errors import ConfigError, NotConfiguredError
+from ..logs import log
 from ..metrics import BYTES_READ, BYTES_WRITTEN, Metrics
 from .base import Key
-from .failures import lost_races, retried
+from .failures import lost_races, retried, unconfirmed
 from .forks import renew_after_fork
 from .lane import Lane
 from .listening import check_listening
-from .messages import WHOLE, Messages, concern, joined
+from .messages import WHOLE, Messages, chunks, concern, joined, size_of
+from .sessions import Number, Sessions
 
 __all__ = ["Document", "MongoConnection"]
 
@@ -57,8 +51,19 @@ T = TypeVar("T", bound=tuple[Any, ...])
 # so that no destructor closes them either.
 _inherited: list[Any] = []
 
+HEARTBEAT_MS = 2_000
+"""How often pymongo's monitor asks a server that has nothing new to say."""
+
 # Ids per find: the server looks up the next ones while the documents of these are being read.
 _IDS = 250
+
+
+class _Part(NamedTuple):
+    """A part of a bulk of writes that goes out in one message: where it begins and ends, and its number."""
+
+    start: int
+    end: int
+    number: Number | None
 
 
 class MongoConnection:
@@ -82,6 +87,8 @@ class MongoConnection:
         self._lock = threading.RLock()
         self._client = None
         self._lane_or_none: Lane | None = None
+        self._sessions: Sessions | None = None
+        self._looked_at = False  # what kind of server there is
         self._collections: dict[str, Collection[Document]] = {}
         self._messages: dict[str, Messages] = {}
 
@@ -103,17 +110,16 @@ class MongoConnection:
 
     def _make_client(self) -> MongoClient[Document]:
         uri = self.config.CC_MONGO_CONNECTION_STRING
-        given = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
+        given = {name.lower(): value for name, value in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
         defaults: dict[str, Any] = {"appname": "backtest-kit-mongo", "connect": False}
         if "retryreads" not in given:
             defaults["retryReads"] = False  # done here, see retried: pymongo would wait for a silent server three times over
-        if "servermonitoringmode" not in given:
-            # The streaming monitor hears of nothing between its heartbeats: after a failed login each call would wait 10 s for one.
-            defaults["serverMonitoringMode"] = "poll"
+        if "heartbeatfrequencyms" not in given:
+            # pymongo's monitor hears at once of a server that goes and of a new primary, but of nothing else before its next heartbeat:
+            # after a failed login each call waits for one.
+            defaults["heartbeatFrequencyMS"] = HEARTBEAT_MS
         if "timeoutms" not in given:
-            for name in ("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"):
-                if name.lower() not in given:
-                    defaults[name] = DEFAULT_TIMEOUT_MS
+            defaults |= _time_outs(given)
         try:
             return MongoClient(uri, **defaults)
         except (ConfigurationError, PyMongoError, ValueError) as error:
@@ -142,12 +148,55 @@ class MongoConnection:
         return found
 
     def _write_concern(self, client: MongoClient[Document]) -> WriteConcern:
+        """What the connection string says, and of the rest what durability asks for."""
         wanted = dict(client.write_concern.document)
         if wanted.get("w") == 0:
             raise ConfigError("w=0 in CC_MONGO_CONNECTION_STRING: writes without acknowledgement cannot be read back reliably")
-        if self.config.CC_DURABILITY == "journal":
-            wanted["j"] = True
+        # Without w the server takes {j: true}, and also {wtimeout: ...}, for w: 1, which is less than it does when it is told nothing.
+        wanted = {"w": "majority", "j": True, **wanted} if self.config.CC_DURABILITY == "journal" else {"w": 1, **wanted}
+        if wanted["w"] != 1 and client.options.timeout is None:
+            wanted = {"wtimeout": _wtimeout(client), **wanted}
         return WriteConcern(**wanted)
+
+    def concerns(self) -> tuple[Document, Document]:
+        """The write concern and the read concern in force."""
+        client = self.client
+        return self._write_concern(client).document, client.read_concern.document
+
+    def retried(self, domain: Domain, operation: Callable[[], R]) -> R:
+        """See ``failures.retried``; for as long as pymongo waits for a server."""
+        return retried(domain, operation, self.client.options.server_selection_timeout)
+
+    def _take_number(self, domain: Domain) -> Number | None:
+        """A number for a write, to be given back after it; None from a server that knows of none."""
+        if not self._looked_at:
+            self._look_at_server(domain)
+        sessions = self._sessions
+        return None if sessions is None else sessions.take()
+
+    def _give_back_number(self, number: Number | None) -> None:
+        sessions = self._sessions
+        if number is not None and sessions is not None:
+            sessions.give_back(number)
+
+    def _look_at_server(self, domain: Domain) -> None:
+        """Learn, once and before the first write, whether the server can number writes, and what its write concern is worth."""
+        client = self.client
+        hello = self.retried(domain, lambda: client.admin.command("hello"))
+        replicated = "setName" in hello or hello.get("msg") == "isdbgrid"
+        with self._lock:
+            if self._looked_at:
+                return
+            if replicated and hello.get("logicalSessionTimeoutMinutes") and client.options.retry_writes:
+                self._sessions = Sessions(client)
+            self._looked_at = True
+        if replicated and self.config.CC_MODE != "backtest" and self._write_concern(client).document["w"] == 1:
+            asked = "CC_DURABILITY=memory" if self.config.CC_DURABILITY == "memory" else "w=1 in CC_MONGO_CONNECTION_STRING"
+            log(
+                "warning",
+                f"{asked} on a replica set: a write is acknowledged before another member has it, so a fail-over may lose it; "
+                "CC_DURABILITY=journal without w in the connection string waits for a majority",
+            )
 
     def _messages_of(self, domain: Domain) -> Messages:
         found = self._messages.get(domain.collection)
@@ -183,7 +232,7 @@ class MongoConnection:
 
     def find_one(self, domain: Domain, wanted: Document) -> bytes | None:
         """One document as BSON."""
-        document = self._lane.call(MongoLink.find_one, self._messages_of(domain).find_one(wanted), b"", b"")
+        document = self._lane.read(MongoLink.find_one, self._messages_of(domain).find_one(wanted), b"", b"")
         if document is NOT_TAKEN:
             document = self._find_one(domain, wanted)
         if document is not None:
@@ -207,7 +256,7 @@ class MongoConnection:
         """The find command by itself: the cursor that pymongo puts around it costs a tenth of the call."""
         collection = self.collection(domain)
         command: Document = {"find": collection.name, "filter": wanted, "limit": 1, "singleBatch": True, **concern(collection)}
-        batch = retried(domain, lambda: collection.database.command(command, codec_options=RAW)["cursor"]["firstBatch"])
+        batch = self.retried(domain, lambda: collection.database.command(command, codec_options=RAW)["cursor"]["firstBatch"])
         return batch[0].raw if batch else None
 
     def find(self, domain: Domain, wanted: Document, **options: Any) -> Iterator[bytes]:
@@ -221,7 +270,7 @@ class MongoConnection:
             cursor = collection.find_raw_batches(wanted, **options)
             return cursor, next(cursor, None)
 
-        cursor, batch = retried(domain, begin)
+        cursor, batch = self.retried(domain, begin)
         with cursor:
             while batch is not None:
                 self._count(domain, BYTES_READ, len(batch))
@@ -260,51 +309,68 @@ class MongoConnection:
 
     def count(self, domain: Domain, wanted: Document) -> int:
         """How many documents a filter has."""
-        reply = self._lane.call(MongoLink.command, self._messages_of(domain).count(wanted))
+        reply = self._lane.read(MongoLink.command, self._messages_of(domain).count(wanted))
         if reply is not NOT_TAKEN:
             return int(decode(reply)["n"])
         collection = self.collection(domain)
         command: Document = {"count": collection.name, "query": wanted, **concern(collection)}
-        return int(retried(domain, lambda: collection.database.command(command))["n"])
+        return int(self.retried(domain, lambda: collection.database.command(command))["n"])
 
     # --- writing ---
 
     def upsert(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, bool]:
         """Update or insert the one document of a key; its ``_id`` (None if that is no ObjectId), and whether it is new."""
-        command_bytes = self._messages_of(domain).upsert(wanted, update)
-        self._count(domain, BYTES_WRITTEN, len(command_bytes))
-        outcome = self._lane.call(MongoLink.upserted, command_bytes)
-        if outcome is not NOT_TAKEN:
-            return outcome
-
-        def take(reply: Document) -> tuple[bytes | None, bool]:
-            return _id_bytes(reply["value"]["_id"]), not reply["lastErrorObject"]["updatedExisting"]
-
-        return self._find_and_modify(domain, self._messages_of(domain).upsert_command(wanted, update), take)
+        messages = self._messages_of(domain)
+        command = messages.upsert_command(wanted, update)
+        number = self._take_number(domain)
+        try:
+            message = messages.write(command, number)
+            self._count(domain, BYTES_WRITTEN, len(message))
+            outcome = self._lane.write(MongoLink.upserted, message)
+            return outcome if outcome is not NOT_TAKEN else self._write(domain, command, number, _id_after)
+        finally:
+            self._give_back_number(number)
 
     def upsert_noting(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, Document | None]:
         """As ``upsert``: the ``_id``, and the ``_id`` and ``when`` of the document as they were before; None if it is new."""
         messages = self._messages_of(domain)
-        command = messages.upsert(wanted, update, before=True)
-        self._count(domain, BYTES_WRITTEN, len(command))
-        answer = self._lane.call(MongoLink.command, command)
-        if answer is not NOT_TAKEN:
-            return _id_before(decode(answer))
-        return self._find_and_modify(domain, messages.upsert_command(wanted, update, before=True), _id_before)
+        command = messages.upsert_command(wanted, update, before=True)
+        number = self._take_number(domain)
+        try:
+            message = messages.write(command, number)
+            self._count(domain, BYTES_WRITTEN, len(message))
+            answer = self._lane.write(MongoLink.command, message)
+            return _id_before(answer) if answer is not NOT_TAKEN else self._write(domain, command, number, _id_before)
+        finally:
+            self._give_back_number(number)
 
-    def _find_and_modify(self, domain: Domain, command: Document, take: Callable[[Document], R]) -> R:
-        """What ``take`` makes of the reply to findAndModify."""
+    def _write(self, domain: Domain, command: Document, number: Number | None, take: Callable[[bytes], R], *, lost: bool = False) -> R:
+        """What ``take`` makes of the reply to a command that writes, sent by pymongo.
+
+        ``lost``: the reply may say that keys of inserts were there before.
+        """
         collection = self.collection(domain)
+        asked = {**command, "writeConcern": collection.write_concern.document, **({"txnNumber": number.value} if number else {})}
+        session = number.session if number else None
 
         def run() -> R:
-            reply = collection.database.command({**command, "writeConcern": collection.write_concern.document})
-            failure = reply.get("writeConcernError")
-            if failure is not None:
-                error = WTimeoutError if failure.get("code") == 64 else WriteConcernError
-                raise error(failure.get("errmsg", "write concern error"), failure.get("code"), failure)
-            return take(reply)
+            try:
+                answer: bytes = collection.database.command(asked, session=session, codec_options=RAW).raw
+            except ConfigurationError as error:
+                # A connection that was made while its server was neither primary nor secondary takes no session for as long as it lives.
+                if session is None:
+                    raise
+                self._lane.renew_connections(error)
+                raise AutoReconnect(str(error)) from error
+            reply = decode(answer)
+            failures, failure = reply.get("writeErrors", []), reply.get("writeConcernError")
+            if failures and not (lost and lost_races(domain, BulkWriteError(reply))):
+                raise BulkWriteError({"writeErrors": failures, "writeConcernErrors": [failure] if failure else []})
+            if failure:
+                raise unconfirmed(failure)
+            return take(answer)
 
-        return retried(domain, run)
+        return self.retried(domain, run)
 
     def insert_members(self, domain: Domain, changes: Sequence[tuple[Document, Document]]) -> set[int]:
         """Insert what upserts of (filter, {"$set": encoded members}) would make; the positions of those whose ``_id`` was there."""
@@ -330,62 +396,113 @@ class MongoConnection:
     def _update_many(
         self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool, upsert: bool
     ) -> tuple[dict[int, bytes | None], int]:
+        messages = self._messages_of(domain)
         inserted: dict[int, bytes | None] = {}
-        sent: deque[tuple[int, int]] = deque()  # how many changes and bytes each message has
+        matched = 0
 
-        def messages() -> Iterator[Sequence[bytes]]:
-            for size, pieces in self._messages_of(domain).upserts(changes, ordered, upsert):
-                sent.append((size, sum(map(len, pieces))))
-                yield pieces
+        def encoded(part: _Part) -> tuple[bytes, bytes]:
+            return messages.update(changes[part.start : part.end], ordered=ordered, upsert=upsert, number=part.number)
 
-        done = matched = 0
-        for reply in self._lane.pipeline(messages(), MongoLink.success, ahead=1 if ordered else 2):
+        def command(part: _Part) -> tuple[Document, int]:
+            chosen = changes[part.start : part.end]
+            return messages.update_command(chosen, ordered=ordered, upsert=upsert), sum(map(size_of, chosen))
+
+        sizes = (len(chunk) for chunk in chunks(changes))
+        # Ordered: one message at a time, since the server goes on with the next one whatever became of the one before.
+        for part, reply in self._write_all(domain, sizes, encoded, command, ahead=1 if ordered else 2):
             if upsert:
-                inserted |= {done + index: value for index, value in upserted_ids(reply).items()}
+                inserted |= {part.start + index: value for index, value in upserted_ids(reply).items()}
             else:
                 matched += int(decode(reply)["n"])
-            size, length = sent.popleft()
-            done += size
-            self._count(domain, BYTES_WRITTEN, length)
-        if done < len(changes):
-            collection = self.collection(domain)
-            requests: list[Any] = [UpdateOne(wanted, update, upsert=upsert) for wanted, update in changes[done:]]
-            result = retried(domain, lambda: collection.bulk_write(requests, ordered=ordered))
-            raw = (part.raw for _, update in changes[done:] for part in update.values() if isinstance(part, RawBSONDocument))
-            self._count(domain, BYTES_WRITTEN, sum(map(len, raw)))
-            inserted |= {done + index: _id_bytes(value) for index, value in (result.upserted_ids or {}).items()}
-            matched += result.matched_count
         return inserted, matched
 
     def insert_new(self, domain: Domain, batches: Iterable[bytes]) -> Iterator[set[int]]:
         """Insert documents with their ids, given in batches of BSON; for each batch the positions of those whose key was there."""
-        collection = self.collection(domain)
-        coming = iter(batches)
-        unanswered: deque[bytes] = deque()
+        messages = self._messages_of(domain)
+        under_way: dict[int, bytes] = {}
 
-        def messages() -> Iterator[Sequence[bytes]]:
-            for batch in coming:
-                unanswered.append(batch)
-                yield self._messages_of(domain).insert(batch)
+        def sizes() -> Iterator[int]:
+            for position, batch in enumerate(batches):
+                under_way[position] = batch
+                yield 1
 
-        for reply in self._lane.pipeline(messages(), MongoLink.reply):
-            try:
-                lost = _lost_inserts(domain, decode(reply))
-            except (LookupError, ValueError):
-                lost = None
-            if lost is None:
-                break  # sent again below, where pymongo makes an error of the refusal
-            self._count(domain, BYTES_WRITTEN, len(unanswered.popleft()))
-            yield lost
-        for batch in chain(unanswered, coming):
-            documents = [RawBSONDocument(document) for document in split(batch)]
-            self._count(domain, BYTES_WRITTEN, len(batch))
-            yield retried(domain, lambda documents=documents: _insert_new(collection, domain, documents))  # type: ignore[misc]
+        def encoded(part: _Part) -> tuple[bytes, bytes]:
+            return messages.insert(under_way[part.start], part.number)
+
+        def command(part: _Part) -> tuple[Document, int]:
+            batch = under_way[part.start]
+            return messages.insert_command([RawBSONDocument(document) for document in split(batch)]), len(batch)
+
+        for part, reply in self._write_all(domain, sizes(), encoded, command, lost=True):
+            del under_way[part.start]
+            yield {failure["index"] for failure in decode(reply).get("writeErrors", [])}
+
+    def _write_all(
+        self,
+        domain: Domain,
+        sizes: Iterator[int],
+        encoded: Callable[[_Part], tuple[bytes, bytes]],
+        command: Callable[[_Part], tuple[Document, int]],
+        *,
+        ahead: int = 2,
+        lost: bool = False,
+    ) -> Iterator[tuple[_Part, bytes]]:
+        """Send a bulk in messages of so many writes each, over the lane for as far as that goes; every part with its reply.
+
+        ``encoded`` gives the message of a part, ``command`` the same for pymongo, with the bytes to be counted; ``lost``: see ``_write``.
+        """
+        unanswered: deque[_Part] = deque()
+        lengths: deque[int] = deque()
+        end = 0
+
+        def parts() -> Iterator[_Part]:
+            nonlocal end
+            for size in sizes:
+                part = _Part(end, end + size, self._take_number(domain))
+                end = part.end
+                unanswered.append(part)
+                yield part
+
+        def messages() -> Iterator[tuple[bytes, bytes]]:
+            for part in parts():
+                pieces = encoded(part)
+                lengths.append(sum(map(len, pieces)))
+                yield pieces
+
+        def answered(length: int) -> _Part:
+            self._count(domain, BYTES_WRITTEN, length)
+            part = unanswered.popleft()
+            self._give_back_number(part.number)
+            return part
+
+        try:
+            for reply in self._lane.pipeline(messages(), MongoLink.reply if lost else MongoLink.success, ahead=ahead, reads=False):
+                if lost and not _lost_alone(domain, reply):
+                    break  # sent again below, where pymongo makes an error of the refusal
+                yield answered(lengths.popleft()), reply
+            refused: list[BulkWriteError] = []
+            for part in chain(list(unanswered), parts()):
+                asked, length = command(part)
+                try:
+                    reply = self._write(domain, asked, part.number, bytes, lost=lost)
+                except BulkWriteError as error:
+                    if ahead == 1:
+                        raise
+                    refused.append(error)  # what does not depend on it is written all the same
+                    answered(length)
+                else:
+                    yield answered(length), reply
+            if refused:
+                raise _together(refused)
+        finally:
+            for part in unanswered:
+                self._give_back_number(part.number)
 
     def close(self) -> None:
         """Close the client; none is made again."""
         with self._lock:
             self._closed = True
+            sessions, self._sessions = self._sessions, None
             client, self._client = self._client, None
             lane, self._lane_or_none = self._lane_or_none, None
             self._collections, self._messages = {}, {}
@@ -394,31 +511,61 @@ class MongoConnection:
         if lane is not None:
             lane.close()
         if client is not None:
+            if sessions is not None:
+                sessions.close()
             with pymongo.timeout(0.5):  # the farewell to the server, which may be dead, must not hold anybody up
                 client.close()
 
 
-def _insert_new(collection: Collection[Document], domain: Domain, documents: list[Any]) -> set[int]:
-    """Insert documents; the positions of those whose key another writer had inserted first."""
+def _together(errors: Sequence[BulkWriteError]) -> BulkWriteError:
+    """The refusals of several messages as those of one."""
+    names = ("writeErrors", "writeConcernErrors")
+    return BulkWriteError({name: [failure for error in errors for failure in error.details[name]] for name in names})
+
+
+def _lost_alone(domain: Domain, reply: bytes) -> bool:
+    """Whether all that an insert complains of is that keys were there before; an error that pymongo need not ask about again is raised."""
     try:
-        collection.insert_many(documents, ordered=False)
-    except BulkWriteError as error:
-        if not lost_races(domain, error):
-            raise
-        return {failure["index"] for failure in (error.details or {})["writeErrors"]}
-    return set()
+        found = decode(reply)
+        failures = found.get("writeErrors", [])
+        if found.get("ok") != 1 or (failures and not lost_races(domain, BulkWriteError(found))):
+            return False
+        if "writeConcernError" in found:
+            error = unconfirmed(found["writeConcernError"])
+            if not isinstance(error, AutoReconnect):
+                raise error
+            return False
+    except (LookupError, ValueError, TypeError):
+        return False
+    return True
 
 
-def _lost_inserts(domain: Domain, reply: Document) -> set[int] | None:
-    """From the reply of an insert: the positions of documents whose key was there; None if anything else went wrong."""
-    failures = reply.get("writeErrors", [])
-    if reply.get("ok") != 1 or "writeConcernError" in reply or (failures and not lost_races(domain, BulkWriteError(reply))):
-        return None
-    return {failure["index"] for failure in failures}
+def _time_outs(given: Mapping[str, str]) -> dict[str, int]:
+    """Time-outs (ms) that the options of a connection string leave open: a server may be silent for 15 s.
+
+    A write that is not confirmed in its time (``wtimeout``) must be heard of, and so that time ends before the socket's does.
+    """
+    found = dict.fromkeys(("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"), DEFAULT_TIMEOUT_MS)
+    with suppress(ValueError):  # which pymongo makes an error of
+        found["socketTimeoutMS"] = max(DEFAULT_TIMEOUT_MS, int(given.get("wtimeoutms", 0)) * 4 // 3)
+    return {name: value for name, value in found.items() if name.lower() not in given}
 
 
-def _id_before(reply: Document) -> tuple[bytes | None, Document | None]:
+def _wtimeout(client: MongoClient[Any]) -> int:
+    """How long a write may wait for its confirmation where the connection string does not say so, in ms."""
+    seconds = client.options.pool_options.socket_timeout
+    return int(seconds * 750) if seconds else DEFAULT_TIMEOUT_MS
+
+
+def _id_after(answer: bytes) -> tuple[bytes | None, bool]:
+    """From the reply of findAndModify: the id of the document, and whether it is new."""
+    reply = decode(answer)
+    return _id_bytes(reply["value"]["_id"]), not reply["lastErrorObject"]["updatedExisting"]
+
+
+def _id_before(answer: bytes) -> tuple[bytes | None, Document | None]:
     """From the reply of findAndModify: the id of the document, and what was there before."""
+    reply = decode(answer)
     before = reply["value"]
     return _id_bytes(reply["lastErrorObject"]["upserted"] if before is None else before["_id"]), before
 

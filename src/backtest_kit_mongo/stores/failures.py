@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import functools
+import random
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bson.errors import BSONError
+from dns.exception import DNSException
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
+    ConfigurationError,
     DocumentTooLarge,
     DuplicateKeyError,
     ExecutionTimeout,
     InvalidOperation,
     NetworkTimeout,
+    NotPrimaryError,
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
+    WriteConcernError,
     WTimeoutError,
 )
 
 from ..domains import Domain
 from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, InvalidValueError, ServerTimeoutError, ServerUnavailableError
 
-__all__ = ["lost_races", "reading", "retried", "translated", "translates"]
+__all__ = ["lost_races", "reading", "retried", "translated", "translates", "unconfirmed"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,23 +40,31 @@ S = TypeVar("S")
 # How often a first upsert may lose the race for its key before its error is shown. One retry is enough for one rival.
 _RACES = 5
 
+_WRITE_CONCERN_FAILED = 64
+# Codes of a server that is no longer the primary, or about to go (the "retryable" ones of MongoDB's specification of retryable writes).
+_PRIMARY_GONE = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436})
 
-def retried(domain: Domain, operation: Callable[[], R]) -> R:
-    """Run an idempotent write; once more if the connection broke, and again while a first upsert loses the race for its key.
 
-    MongoDB retries neither on a standalone server (retryable writes need a replica set) nor, before 4.2, the race.
+def retried(domain: Domain, operation: Callable[[], R], patience: float) -> R:
+    """Run what may be run twice; again while the connection breaks, for ``patience`` seconds, or a first upsert loses the race for its key.
+
+    Each run waits for a server by itself. But a server that has just gone is only known to be gone when pymongo's monitor has seen it,
+    and another is elected after seconds. A write is safe to repeat where it carries a number (see ``sessions``).
     """
     races = 0
-    reconnected = False
+    until = pause = 0.0
     while True:
         try:
             return operation()
         except (ServerSelectionTimeoutError, NetworkTimeout):
             raise  # the configured time has passed
-        except AutoReconnect:
-            if reconnected:
+        except AutoReconnect as error:
+            now = time.monotonic()
+            until = until or now + patience
+            if error.timeout or now >= until:
                 raise
-            reconnected = True
+            time.sleep(random.uniform(0, pause))  # not all at once on a server that has just come back
+            pause = min(0.2, pause + 0.02)
         except (DuplicateKeyError, BulkWriteError) as error:
             races += 1
             if races > _RACES or not lost_races(domain, error):
@@ -59,6 +73,15 @@ def retried(domain: Domain, operation: Callable[[], R]) -> R:
             raise
         except (LookupError, ValueError) as error:  # pymongo's own words for a reply that lacks a field
             raise DatabaseError(f"a reply of MongoDB cannot be read: {_first_line(error)}") from error
+
+
+def unconfirmed(failure: Mapping[str, Any]) -> PyMongoError:
+    """The error for a ``writeConcernError``: an AutoReconnect where the write is to be sent again to the next primary."""
+    said = failure.get("errmsg", "write concern error")
+    if failure.get("code") in _PRIMARY_GONE:
+        return NotPrimaryError(said, dict(failure))
+    kind = WTimeoutError if failure.get("code") == _WRITE_CONCERN_FAILED else WriteConcernError
+    return kind(said, failure.get("code"), dict(failure))
 
 
 def lost_races(domain: Domain, error: DuplicateKeyError | BulkWriteError) -> bool:
@@ -77,10 +100,12 @@ def translated(error: PyMongoError) -> BacktestKitError:
     if isinstance(error, BulkWriteError):
         details = error.details or {}
         failures = details.get("writeErrors") or details.get("writeConcernErrors") or [{}]
-        if any(failure.get("code") == 64 for failure in details.get("writeConcernErrors", [])):
-            return ServerTimeoutError("MongoDB did not acknowledge a write within its write concern's time")
+        if any(failure.get("code") == _WRITE_CONCERN_FAILED for failure in details.get("writeConcernErrors", [])):
+            return _not_replicated("")
         return _refused(f"{len(failures)} of the writes failed, the first with: {failures[0].get('errmsg')}", failures[0].get("code"))
-    if isinstance(error, (ServerSelectionTimeoutError, NetworkTimeout, ExecutionTimeout, WTimeoutError)) or error.timeout:
+    if isinstance(error, WTimeoutError):
+        return _not_replicated(f": {_first_line(error)}")
+    if isinstance(error, (ServerSelectionTimeoutError, NetworkTimeout, ExecutionTimeout)) or error.timeout:
         return ServerTimeoutError(
             f"MongoDB did not answer in time: {_first_line(error)}",
             hint=f"is it running? CC_MONGO_CONNECTION_STRING says where; {OWN_SERVERS}",
@@ -93,23 +118,36 @@ def translated(error: PyMongoError) -> BacktestKitError:
         return _refused(_first_line(error), error.code)
     if isinstance(error, InvalidOperation) or type(error).__name__ == "_PoolClosedError":  # it is in no public module
         return ServerUnavailableError(f"the client was closed while it was in use: {_first_line(error)}")
+    if isinstance(error, ConfigurationError) and isinstance(error.__cause__ or error.__context__, (DNSException, OSError)):
+        return ServerUnavailableError(
+            f"the host of CC_MONGO_CONNECTION_STRING cannot be resolved: {_first_line(error)}",
+            hint="mongodb+srv:// asks the DNS for the SRV records of the host: is the name right, and is there a network?",
+        )
     return DatabaseError(f"MongoDB: {type(error).__name__}: {_first_line(error)}")
+
+
+def _not_replicated(said: str) -> ServerTimeoutError:
+    return ServerTimeoutError(
+        f"MongoDB did not confirm a write within the time of its write concern{said}",
+        hint="the write stands on the primary, and is kept or rolled back with what becomes of that; it can be repeated. "
+        "Do a majority of the replica set's members run? wtimeoutMS in CC_MONGO_CONNECTION_STRING says how long to wait",
+    )
 
 
 def _refused(text: str, code: int | None) -> BacktestKitError:
     if code in (10334, 17419, 17420):
         return InvalidValueError(f"MongoDB takes at most 16 MiB for one document: {text}")
     hints = {
-        13: "the user of CC_MONGO_CONNECTION_STRING needs readWrite on the database",
+        13: "the user of CC_MONGO_CONNECTION_STRING needs readWrite on the database; that of a paper run is CC_PAPER_DATABASE",
         18: "user, password or authSource of CC_MONGO_CONNECTION_STRING are wrong",
     }
     return DatabaseError(f"MongoDB refuses: {text}", hint=hints.get(code or 0))
 
 
 def _first_line(error: Exception) -> str:
-    """What went wrong, without pymongo's description of the whole topology behind it."""
+    """What went wrong, without pymongo's description of the whole topology or reply behind it."""
     text = (str(error).splitlines() or [""])[0]
-    return re.split(r" \(configured timeouts:|, Timeout: ", text)[0][:500]
+    return re.split(r" \(configured timeouts:|, Timeout: |, full error: ", text)[0][:500]
 
 
 def translates(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:

@@ -1,8 +1,9 @@
 """The wire lane: prebuilt messages on connections that pymongo made, without pymongo's work around each call.
 
 pymongo keeps topology, authentication, pooling and failover. The lane borrows a ready connection from its pool, keeps it while it
-is busy, and gives it back when it was idle for a second, on an error, on ``close``, and when the generation of pymongo's pool
-changes; a forked child forgets it. Whatever is unusual goes through pymongo's public calls instead: TLS, compression, command
+is busy, and gives it back when it was idle for a second, on an error, on ``close``, and when pymongo learns that its pool's
+connections are dead or that the primary is another server; a forked child forgets it. pymongo is told of a link that broke, as of a
+connection of its own. Whatever is unusual goes through pymongo's public calls instead: TLS, compression, command
 listeners, a declared API version, load balancers, automatic encryption, ``pymongo.timeout``, and replies that are no plain success.
 """
 
@@ -17,16 +18,19 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from typing import Any, Final, TypeVar
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple, TypeVar
 
 import pymongo
 from pymongo import MongoClient
-from pymongo.errors import NetworkTimeout, PyMongoError
+from pymongo.errors import AutoReconnect, NetworkTimeout, PyMongoError
 from pymongo.server_selectors import writable_server_selector
 
+from .._core.bson import decode
 from .._core.link import BrokenLink, LinkTimeout, Unusual
 from .._core.op_msg import MongoLink, MongoLinks
 from ..logs import log
+from .failures import unconfirmed
 from .forks import renew_after_fork
 from .messages import message
 
@@ -56,8 +60,16 @@ def _suits(client: MongoClient[Any]) -> bool:
     )
 
 
+class _Loan(NamedTuple):
+    """What a link was borrowed with."""
+
+    checkout: Any
+    connection: Any
+    address: tuple[str, int | None]
+
+
 class Lane(MongoLinks):
-    """The borrowed connections of one client. ``call`` and ``match`` of the compiled part use them one exchange at a time."""
+    """The borrowed connections of one client. ``read``, ``write`` and ``match`` of the compiled part use them one exchange at a time."""
 
     def __init__(self, client: MongoClient[Any], *, on: bool) -> None:
         self._client = client
@@ -88,13 +100,15 @@ class Lane(MongoLinks):
         more: Callable[[R], bytes | None] | None = None,
         *,
         ahead: int = 2,
+        reads: bool = True,
     ) -> Iterator[R]:
         """``take(link)`` for the reply to each message (a sequence of pieces), in order.
 
         Up to ``ahead`` messages are on their way at a time: the server needs one to go on with, and more would only wait in its
         socket. ``more`` gives the message that asks for the rest of an answer, if there is any. Ends early, without an error, where
         what is left must go through pymongo; after an unusual reply not before those that were on their way behind it have come, so
-        that the server does not work on them later than on what is sent next.
+        that the server does not work on them later than on what is sent next. Where it ``reads``, also as soon as the server is no
+        longer the primary.
         """
         link = self.borrow()
         if link is None:
@@ -103,6 +117,13 @@ class Lane(MongoLinks):
         early: deque[R] = deque()  # answers that were taken out of the way of a ``more``
         waiting = 0
         ended = whole = False
+
+        def taken() -> R:
+            answer = take(link)
+            if reads and not link.serves():
+                raise Unusual("the server is no longer the primary")
+            return answer
+
         try:
             while True:
                 while not ended and waiting + len(early) < ahead:
@@ -117,32 +138,36 @@ class Lane(MongoLinks):
                 elif waiting:
                     waiting -= 1
                     link.restart()
-                    answer = take(link)
+                    answer = taken()
                 else:
                     break
                 yield answer
                 while more is not None and (rest := more(answer)) is not None:
                     while waiting:
                         waiting -= 1
-                        early.append(take(link))
+                        early.append(taken())
                     link.post(rest)
-                    answer = take(link)
+                    answer = taken()
                     yield answer
             whole = True
         except GeneratorExit:  # nobody wants the rest
             with suppress(BrokenLink):
                 whole = self._take_rest(link, take, waiting)
             raise
-        except Unusual:
+        except Unusual as unusual:
             try:
                 whole = self._take_rest(link, take, waiting)
             except LinkTimeout as error:
                 raise NetworkTimeout(str(error)) from None
-            except BrokenLink:
+            except BrokenLink as error:
+                self.report(link, error)
                 return
+            if unusual.unconfirmed is not None:
+                self.unconfirmed(unusual.unconfirmed)
         except LinkTimeout as error:
             raise NetworkTimeout(str(error)) from None
-        except BrokenLink:
+        except BrokenLink as error:
+            self.report(link, error)
             return
         finally:
             if whole:
@@ -162,12 +187,50 @@ class Lane(MongoLinks):
 
     def leave(self, link: MongoLink, broken: bool) -> None:
         """Give the connection back to pymongo's pool, which makes room for a new one if this one is ``broken``."""
-        checkout, connection = link.owner
+        loan = link.owner
         if broken:
-            connection.close_conn(None)
+            loan.connection.close_conn(None)
         with self._lock:
             self._out -= 1
-        checkout.__exit__(None, None, None)
+        loan.checkout.__exit__(None, None, None)
+
+    def report(self, link: MongoLink, error: Exception) -> None:
+        """Tell pymongo's topology that a link broke, as its own calls do.
+
+        It takes the server for unknown until it has asked it again, so that the next call waits for a server, and closes the other
+        connections of that age. An error of an older connection than those it has now it passes over.
+        """
+        if not isinstance(error, LinkTimeout):  # which to pymongo is none of the server's
+            self._tell(link.owner.address, link.generation, link.owner.connection.max_wire_version, error)
+
+    def renew_connections(self, error: Exception) -> None:
+        """Let pymongo make those to the primary anew."""
+        try:
+            server = self._client._topology.select_server(writable_server_selector, "find")
+            address, generation = server.description.address, server.pool.gen.get_overall()
+        except (AttributeError, TypeError) as missing:
+            self._give_up(missing)
+        else:
+            self._tell(address, generation, server.description.max_wire_version, error)
+
+    def _tell(self, address: tuple[str, int | None], generation: int, wire_version: int, error: Exception) -> None:
+        context: Any = SimpleNamespace(
+            error=AutoReconnect(str(error)),
+            max_wire_version=wire_version,
+            sock_generation=generation,
+            completed_handshake=True,
+            service_id=None,
+        )
+        try:
+            self._client._topology.handle_error(address, context)
+        except (AttributeError, TypeError) as missing:
+            self._give_up(missing)
+
+    def unconfirmed(self, reply: bytes) -> None:
+        """A write was done and not confirmed: raise what it is to the caller, unless it is to be sent again."""
+        error = unconfirmed(decode(reply)["writeConcernError"])
+        if not isinstance(error, AutoReconnect):
+            raise error
 
     def open(self) -> MongoLink | None:
         """A connection of pymongo's pool that has proved to work, or None where there can be none."""
@@ -207,8 +270,10 @@ class Lane(MongoLinks):
                 limits = [seconds for seconds in (self._client.options.pool_options.socket_timeout, limit) if seconds]
                 generation = server.pool.gen
                 generation._generation  # noqa: B018 - the AttributeError, if there is none, is handled here
-                owner = (checkout, connection)
-                link = MongoLink(owner, sock.fileno(), min(limits, default=0.0), generation, connection.generation, bool(limit))
+                server.description.is_writable, server._description, connection.max_wire_version  # noqa: B018 - as above
+                owner = _Loan(checkout, connection, server.description.address)
+                seconds = min(limits, default=0.0)
+                link = MongoLink(owner, sock.fileno(), seconds, generation, connection.generation, bool(limit), server)
                 link.command(_PING)
             elif not connection.closed:
                 self.usable = False

@@ -12,8 +12,9 @@ from pymongo.collection import Collection
 
 from .._core import op_msg, writer
 from .base import plain
+from .sessions import Number
 
-__all__ = ["WHOLE", "Messages", "concern", "joined", "message"]
+__all__ = ["WHOLE", "Messages", "chunks", "concern", "joined", "message", "size_of"]
 
 Document = dict[str, Any]
 
@@ -46,7 +47,7 @@ def _sequence(command: bytes, name: bytes, documents: bytes) -> tuple[bytes, byt
 
 def joined(changes: Sequence[tuple[Document, Document]]) -> Iterator[tuple[int, bytes]]:
     """The documents that upserts of (filter, {"$set": encoded members}) would make, end to end; (how many of the pairs, documents)."""
-    for chunk in _chunks(changes):
+    for chunk in chunks(changes):
         documents = [writer.encode(wanted, plain)[4:-1] + update["$set"].raw[4:] for wanted, update in chunk]
         yield len(chunk), b"".join(struct.pack("<i", len(document) + 4) + document for document in documents)
 
@@ -66,8 +67,6 @@ class Messages:
         mark = ObjectId()
         by_id = message({**self._find, "filter": {"_id": mark}, "limit": 1, "singleBatch": True, **self._end})
         self.by_id_head, _, self.by_id_tail = by_id.partition(mark.binary)
-        self._insert = message({"insert": self._name, "ordered": False, **write})
-        self._update = {ordered: message({"update": self._name, "ordered": ordered, **write}) for ordered in (False, True)}
 
     def find_one(self, wanted: Document) -> bytes:
         """Find one document."""
@@ -91,35 +90,52 @@ class Messages:
         return message({"count": self._name, "query": wanted, **self._end})
 
     def upsert_command(self, wanted: Document, update: Document, *, before: bool = False) -> Document:
-        """The command of ``upsert``, without its write concern."""
+        """Upsert one document and give its id; ``before``: id and ``when`` as they were before."""
         answer: Document = {"new": False, "fields": {"_id": True, "when": True}} if before else {"new": True, "fields": {"_id": True}}
         return {"findAndModify": self._name, "query": wanted, "update": update, "upsert": True, **answer}
 
-    def upsert(self, wanted: Document, update: Document, *, before: bool = False) -> bytes:
-        """Upsert one document and give its id; ``before``: id and ``when`` as they were before."""
-        return message({**self.upsert_command(wanted, update, before=before), **self._write})
+    def write(self, command: Document, number: Number | None) -> bytes:
+        """A command that writes."""
+        return message({**command, **self._write, **(number.members if number else {})})
 
-    def upserts(
-        self, changes: Sequence[tuple[Document, Document]], ordered: bool, upsert: bool = True
-    ) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
-        """Upsert (filter, update) pairs, in as many messages as it takes; (how many of the pairs it holds, message)."""
-        for chunk in _chunks(changes):
-            statements = writer.encode_many([{"q": wanted, "u": update, "upsert": upsert} for wanted, update in chunk], plain)
-            yield len(chunk), _sequence(self._update[ordered], b"updates", statements)
+    def update_command(self, changes: Sequence[tuple[Document, Document]], *, ordered: bool, upsert: bool) -> Document:
+        """Update by (filter, update) pairs, or upsert."""
+        statements = [{"q": wanted, "u": update, "upsert": upsert} for wanted, update in changes]
+        return {"update": self._name, "ordered": ordered, "updates": statements}
 
-    def insert(self, documents: bytes) -> tuple[bytes, bytes]:
-        """Insert documents, which stand end to end."""
-        return _sequence(self._insert, b"documents", documents)
+    def update(
+        self, changes: Sequence[tuple[Document, Document]], *, ordered: bool, upsert: bool, number: Number | None
+    ) -> tuple[bytes, bytes]:
+        """The message of ``update_command``."""
+        command = self.update_command(changes, ordered=ordered, upsert=upsert)
+        statements = writer.encode_many(command.pop("updates"), plain)
+        return _sequence(self.write(command, number), b"updates", statements)
+
+    def insert_command(self, documents: Sequence[Any]) -> Document:
+        """Insert documents."""
+        return {"insert": self._name, "ordered": False, "documents": documents}
+
+    def insert(self, documents: bytes, number: Number | None) -> tuple[bytes, bytes]:
+        """The message of ``insert_command``, for documents that stand end to end."""
+        command = self.insert_command(())
+        del command["documents"]
+        return _sequence(self.write(command, number), b"documents", documents)
 
 
-def _chunks(changes: Sequence[tuple[Document, Document]]) -> Iterator[Sequence[tuple[Document, Document]]]:
+def chunks(changes: Sequence[tuple[Document, Document]]) -> Iterator[Sequence[tuple[Document, Document]]]:
     """(filter, update) pairs for one message each. They are cut before they are encoded, so that no more than a message is in memory."""
     first = size = 0
-    for index, (_, update) in enumerate(changes):
-        length = sum(len(part.raw) for part in update.values() if isinstance(part, RawBSONDocument))
+    for index, change in enumerate(changes):
+        length = size_of(change)
         if index > first and (index - first == _STATEMENTS or size + length > _MESSAGE_BYTES):
             yield changes[first:index]
             first, size = index, 0
         size += length
     if first < len(changes):
         yield changes[first:]
+
+
+def size_of(change: tuple[Document, Document]) -> int:
+    """How many bytes the encoded parts of an update have."""
+    update = change[1]
+    return sum(len(part.raw) for part in update.values() if isinstance(part, RawBSONDocument)) if isinstance(update, dict) else 0

@@ -26,7 +26,7 @@ from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, IndexConflict
 from ..metrics import BACKFILLS, BYTES_READ, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, READ, READS, STALE, Metrics
 from .base import History, Key, Record, encode
 from .connection import Document, MongoConnection
-from .failures import reading, retried, translated, translates
+from .failures import reading, translated, translates
 from .idcache import BUILDERS, DomainIds, ProcessIds, RedisIds
 from .indexes import conflict_error, ensure_indexes
 from .listening import saying_what_is_waited_for
@@ -134,7 +134,7 @@ class MongoStore:
         process. Two threads may look at once, which costs less than to let one wait for the other's time-out.
         """
         if time.monotonic() - self._indexed.get(domain.name, -math.inf) > seen_within:
-            retried(domain, lambda: ensure_indexes(self.connection.collection(domain), domain))
+            self.connection.retried(domain, lambda: ensure_indexes(self.connection.collection(domain), domain))
             self._indexed[domain.name] = time.monotonic()
 
     def _look_again(self, domain: Domain) -> None:
@@ -333,14 +333,11 @@ class MongoStore:
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
         """See Store."""
         self._ensure_indexes(domain)
-        collection = self.connection.collection(domain)
         # A pipeline, because payload may be null, and then payload.removed could not be set.
-        change: list[Document] = [
+        change: Any = [
             {"$set": {"removed": True, "payload": {"$mergeObjects": ["$payload", {"removed": True}]}, "updatedDate": datetime.now(UTC)}}
         ]
-        for key in keys:
-            wanted = dict(zip(domain.key, key, strict=True))
-            retried(domain, lambda wanted=wanted: collection.update_one(wanted, change))  # type: ignore[misc]
+        self.connection.update_many(domain, [(dict(zip(domain.key, key, strict=True)), change) for key in keys])
         if domain in self.history:
             self.history.forget(domain, keys)
 

@@ -25,7 +25,7 @@ from ..domains import DOMAINS
 from ..metrics import HITS_BLOCK, READ, READS, Metrics
 from .base import Key
 from .connection import Document, MongoConnection
-from .failures import reading, retried
+from .failures import reading
 from .forks import renew_after_fork
 from .idcache import RedisIds
 
@@ -187,7 +187,7 @@ class MongoCandles:
         """Delete the candles of a series in [since, until); how many there were. Their ids in Redis are found stale when used."""
         domain = DOMAINS["candle"]
         query = {**_fields(series), "timestamp": {"$gte": -_FAR if since is None else since, "$lt": _FAR if until is None else until}}
-        removed = retried(domain, lambda: self._connection.collection(domain).delete_many(query)).deleted_count
+        removed = self._connection.retried(domain, lambda: self._connection.collection(domain).delete_many(query)).deleted_count
         self.clear()
         return removed
 

@@ -27,7 +27,7 @@ from .._core import bson
 from ..domains import DOMAINS, Domain
 from .base import History, Key, Record
 from .connection import Document, MongoConnection
-from .failures import reading, retried
+from .failures import reading
 from .forks import renew_after_fork
 
 __all__ = ["Change", "MongoHistory"]
@@ -291,7 +291,7 @@ class MongoHistory:
                 members = {**base, **{name: version[name] for name in version if name != "_id"}}
                 operations.append(UpdateOne(wanted, {"$set": members, **({} if "when" in members else {"$unset": {"when": True}})}))
         if operations:
-            retried(domain, lambda: self._connection.collection(domain).bulk_write(operations, ordered=False))
+            self._connection.retried(domain, lambda: self._connection.collection(domain).bulk_write(operations, ordered=False))
         self._delete(domain, dict.fromkeys(keys, (since - 1, MaxKey())))
         return gone
 
@@ -327,7 +327,7 @@ class MongoHistory:
             listed.append((_fields(domain, key), {"$pull": {"versions": {"when": {"$gt": start, "$lte": end, "$nin": [*spared]}}}}))
         if moved:
             versions = self._versions[domain.name]
-            retried(versions, lambda: self._connection.collection(versions).bulk_write(moved, ordered=False))
+            self._connection.retried(versions, lambda: self._connection.collection(versions).bulk_write(moved, ordered=False))
             self._connection.update_many(domain, listed)
 
 

@@ -1,0 +1,244 @@
+"""On a real replica set of three: what was acknowledged is kept, whatever becomes of the primary, and a repeated write undoes nothing."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+
+import pymongo
+import pytest
+from fail_over import FAULTS, Load, candles
+from proxy import Fault, Proxy
+from pymongo.errors import NotPrimaryError
+from waiting import wait_for
+
+import backtest_kit_mongo as kit
+from backtest_kit_mongo.errors import ServerTimeoutError
+from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.replica_set import ReplicaSet
+
+pytestmark = [pytest.mark.once, pytest.mark.server, pytest.mark.slow]
+
+WHEN = 1_700_000_000_000
+STATE, MEMORY, CANDLE, LOG = (
+    kit.PersistStateAdapter,
+    kit.PersistMemoryAdapter,
+    kit.PersistCandleAdapter,
+    kit.PersistLogAdapter,
+)
+PATIENT = {"serverSelectionTimeoutMS": 60_000}  # a busy machine is no outage
+_names = itertools.count()
+
+
+@pytest.fixture(params=["1", "0"], ids=["lane-on", "lane-off"])
+def lane(request, monkeypatch):
+    """The wire lane, or pymongo's public methods alone."""
+    monkeypatch.setenv("CC_WIRE_LANE", request.param)
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory):
+    with ReplicaSet(tmp_path_factory.mktemp("replicas"), election_timeout=3) as found:
+        yield found
+
+
+@pytest.fixture
+def begin(replicas, settings):
+    """A function: the library on a new database of the replica set, with more options of the connection string and settings."""
+
+    def begin(options=(), **others):
+        kit.close()
+        uri = replicas.uri(f"t{next(_names)}", **{**PATIENT, **dict(options)})
+        kit.setup({**settings, "CC_DURABILITY": "journal", "CC_MONGO_CONNECTION_STRING": uri, **others})
+        kit.wait_for_init()
+
+    yield begin
+    kit.close()
+    for member in replicas.members:
+        member.start(120)
+    replicas.restart_replication()
+    replicas.await_settled()
+
+
+# --- what a write waits for ---
+
+
+def test_a_majority_has_what_was_acknowledged(begin, replicas):
+    begin()
+    write, read = default_registry.mongo.connection.concerns()
+    assert (write["w"], write["j"], read) == ("majority", True, {})
+    STATE.write_state_data({"n": 1}, "s", "b", WHEN)
+    name = kit.get_mongo().name
+    having = 0
+    for member in replicas.members:
+        with member.admin() as admin:
+            items = admin.client[name].get_collection("state-items", read_preference=pymongo.ReadPreference.NEAREST)
+            having += items.count_documents({}) == 1
+    assert having >= 2
+
+
+def test_a_write_that_no_other_member_gets_is_not_acknowledged(begin, replicas, lane):
+    """And it ends as what it is, before the time-out of the socket."""
+    begin({"wtimeoutMS": 1500})
+    calls = {
+        "one": lambda: STATE.write_state_data({"n": 1}, "s", "b", WHEN),
+        "many": lambda: STATE.write_many([({"n": 1}, "s", f"{number}", WHEN) for number in range(300)]),
+        "candles": lambda: CANDLE.write_candles_data(candles(0, 10), "S", "1m", "e"),
+        "log": lambda: LOG.write_log_data([{"id": "1", "type": "info", "message": "m", "timestamp": 1}]),
+    }
+    STATE.write_state_data({"n": 0}, "s", "b", WHEN)
+    for call in calls.values():
+        call()  # collections and indexes
+    replicas.stop_replication()
+    for name, call in calls.items():
+        if name == "candles":
+            call = lambda: CANDLE.write_candles_data(candles(10, 10), "S", "1m", "e")  # noqa: E731 - others than before
+        started = time.monotonic()
+        with pytest.raises(ServerTimeoutError, match="did not confirm a write") as caught:
+            call()
+        assert "kept or rolled back" in str(caught.value), name
+        assert time.monotonic() - started < 11, name  # once, and not until the socket's time-out
+    replicas.restart_replication()
+    for call in calls.values():
+        assert wait_for(lambda call=call: _acknowledged(call))
+
+
+def _acknowledged(call):
+    try:
+        call()
+    except ServerTimeoutError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("durability", ["journal", "memory"])
+def test_w_1_beside_a_replica_set_is_warned_of_once(begin, caplog, durability):
+    caplog.set_level(logging.WARNING, "backtest_kit_mongo")
+    begin({"w": 1} if durability == "journal" else (), CC_DURABILITY=durability)
+    for number in range(3):
+        STATE.write_state_data({"n": number}, "s", "b", WHEN)
+    (said,) = [record.getMessage() for record in caplog.records if "fail-over" in record.getMessage()]
+    assert said.startswith("CC_DURABILITY=memory" if durability == "memory" else "w=1 in CC_MONGO_CONNECTION_STRING")
+    begin({"w": "majority"}, CC_DURABILITY=durability)
+    caplog.clear()
+    STATE.write_state_data({"n": 1}, "s", "b", WHEN)
+    assert not caplog.records
+
+
+def test_what_replication_had_not_taken_is_acknowledged_by_w_1_alone(begin, replicas, lane):
+    """The loss that ``journal`` rules out is real: with w=1 the same writes are acknowledged, and gone with the primary."""
+    begin({"w": 1})
+    STATE.write_state_data({"n": 0}, "s", "b", WHEN)
+    replicas.await_settled()
+    assert wait_for(lambda: {_number_on(member) for member in replicas.members} == {0})
+    replicas.stop_replication()
+    STATE.write_state_data({"n": 1}, "s", "b", WHEN)
+    former = replicas.kill_primary()
+    replicas.restart_replication()
+    replicas.await_primary(other_than=former)
+    assert STATE.read_state_data("s", "b") == {"n": 0}
+
+
+def _number_on(member):
+    with member.admin() as admin:
+        items = admin.client[kit.get_mongo().name].get_collection("state-items", read_preference=pymongo.ReadPreference.NEAREST)
+        try:
+            found = items.find_one({})
+        except NotPrimaryError:  # it is catching up
+            return None
+        return found and found["payload"]["n"]
+
+
+# --- under a load ---
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_under_load_no_call_fails_nothing_is_lost_and_no_read_is_old(begin, replicas, lane, fault):
+    begin({"socketTimeoutMS": 60_000, "wtimeoutMS": 40_000})
+    with Load() as load:
+        for _ in range(2):
+            load.goes_on()
+            FAULTS[fault](replicas, load)
+            replicas.await_settled()
+        load.goes_on()
+    assert load.failed == []
+    assert load.wrong == []
+    assert load.lost() == []
+
+
+def test_a_call_does_not_wait_for_a_former_primary(begin, replicas):
+    """Over the lane, a call that waits for a server which does not answer goes on as soon as another is primary."""
+    begin({"socketTimeoutMS": 600_000})
+    STATE.write_state_data({"n": 1}, "s", "b", WHEN)
+    former = replicas.primary
+    former.pause()
+    try:
+        assert STATE.read_state_data("s", "b") == {"n": 1}
+        STATE.write_state_data({"n": 2}, "s", "b", WHEN)
+        assert STATE.read_state_data("s", "b") == {"n": 2}
+    finally:
+        former.resume()
+
+
+# --- sent again ---
+
+
+@pytest.mark.parametrize("how", ["one", "many", "removed", "with history", "without numbers"])
+def test_a_write_that_is_sent_again_does_not_undo_a_later_one(replicas, settings, tmp_path, lane, how):
+    """The reply to a write is lost with its connection, and another client writes before it is sent again.
+
+    Without numbers, as on a standalone server, the later write is undone: what README says of one.
+    """
+    database = f"t{next(_names)}"
+    place = str(tmp_path / "mongo.sock")
+    uri = f"mongodb://{place.replace('/', '%2F')}/{database}?directConnection=true&serverSelectionTimeoutMS=60000"
+    uri += "&retryWrites=false" if how == "without numbers" else ""
+    history = {"CC_HISTORY": "state"} if how == "with history" else {}
+    with Proxy(replicas.primary.socket, place, "mongo") as proxy, pymongo.MongoClient(replicas.uri(database, w="majority")) as client:
+        kit.setup({**settings, "CC_DURABILITY": "journal", "CC_MONGO_CONNECTION_STRING": uri, **history})
+        collection = client[database]["memory-items" if how == "removed" else "state-items"]
+
+        def write(number):
+            if how == "many":
+                STATE.write_many([({"n": number}, "s", f"{row}", WHEN) for row in range(5)])
+            elif how == "removed":
+                if number == 1:
+                    MEMORY.write_memory_data({"n": 1}, "s", "b", "m", WHEN)
+                else:
+                    MEMORY.remove_memory_data("s", "b", "m")
+            else:
+                STATE.write_state_data({"n": number}, "s", "b", WHEN + number)
+
+        def another_writes(reply, earlier):
+            collection.update_many({}, {"$set": {"payload": {"n": 3}, "removed": False}})
+            return (None,)
+
+        write(1)
+        command = "update" if how in ("many", "removed") else "findandmodify"
+        proxy.arm(command, Fault(another_writes))
+        write(2)
+        assert {row["payload"]["n"] for row in collection.find()} == {2 if how == "without numbers" else 3}
+        assert proxy.met[command] == 1
+        kit.close()
+
+
+def test_a_standalone_server_and_retry_writes_off_number_nothing(begin, settings):
+    kit.setup(settings)
+    STATE.write_state_data({"n": 1}, "s", "b", WHEN)
+    assert default_registry.mongo.connection._sessions is None
+    begin({"retryWrites": "false"})
+    STATE.write_state_data({"n": 1}, "s", "b", WHEN)
+    assert default_registry.mongo.connection._sessions is None
+    begin()
+    STATE.write_state_data({"n": 1}, "s", "b", WHEN)
+    assert default_registry.mongo.connection._sessions is not None
+
+
+def test_as_many_sessions_as_writes_at_once(begin):
+    begin()
+    for number in range(30):
+        STATE.write_state_data({"n": number}, "s", "b", WHEN)
+        STATE.write_many([({"n": number}, "s", f"{row}", WHEN) for row in range(600)])
+    assert len(default_registry.mongo.connection._sessions._idle) <= 4
