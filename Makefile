@@ -7,7 +7,7 @@ DEMO_READY := $(VENV)/.demo-ready
 BENCH_READY := $(VENV)/.bench-ready
 DEMO_DIR := .demo
 
-.PHONY: prerequisites demo test quicktest bench bench-smoke bench-compare bench-scale lint stubs sanitize sdist wheel dist clean
+.PHONY: prerequisites demo test quicktest bench bench-smoke bench-compare bench-scale bench-fail-over lint stubs sanitize sdist wheel dist clean
 
 # The first of every target: what the system must have, and a .venv. In order, since it may make .venv anew, and with it what is ready.
 .NOTPARALLEL:
@@ -76,6 +76,10 @@ bench-compare: prerequisites $(BENCH_READY)
 # Hits over 10^3 to 10^6 documents, and reads of a collection larger than MongoDB's memory.
 bench-scale: prerequisites $(BENCH_READY)
 	$(BIN)/python bench/scale.py $(ARGS)
+
+# Nothing lost, no old read and no failed call while the primary of a replica set dies, steps down, is paused or cut off.
+bench-fail-over: prerequisites $(BENCH_READY)
+	$(BIN)/python bench/fail_over.py $(ARGS)
 
 lint: prerequisites $(READY)
 	$(BIN)/ruff check .
