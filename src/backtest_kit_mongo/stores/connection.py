@@ -34,7 +34,7 @@ from .failures import lost_races, retried, unconfirmed
 from .forks import renew_after_fork
 from .lane import Lane
 from .listening import check_listening
-from .messages import WHOLE, Messages, chunks, concern, joined, size_of
+from .messages import STATEMENTS, WHOLE, Messages, chunks, concern, joined, size_of
 from .sessions import Number, Sessions
 
 __all__ = ["Document", "MongoConnection"]
@@ -170,7 +170,7 @@ class MongoConnection:
     def _take_number(self, domain: Domain) -> Number | None:
         """A number for a write, to be given back after it; None from a server that knows of none."""
         if not self._looked_at:
-            self._look_at_server(domain)
+            self.retried(domain, self.look_at_server)
         sessions = self._sessions
         return None if sessions is None else sessions.take()
 
@@ -179,10 +179,10 @@ class MongoConnection:
         if number is not None and sessions is not None:
             sessions.give_back(number)
 
-    def _look_at_server(self, domain: Domain) -> None:
-        """Learn, once and before the first write, whether the server can number writes, and what its write concern is worth."""
+    def look_at_server(self) -> None:
+        """Ask the primary whether it can number writes, and the first time say so if its acknowledgements are worth little."""
         client = self.client
-        hello = self.retried(domain, lambda: client.admin.command("hello"))
+        hello = client.admin.command("hello")
         replicated = "setName" in hello or hello.get("msg") == "isdbgrid"
         with self._lock:
             if self._looked_at:
@@ -407,7 +407,7 @@ class MongoConnection:
             chosen = changes[part.start : part.end]
             return messages.update_command(chosen, ordered=ordered, upsert=upsert), sum(map(size_of, chosen))
 
-        sizes = (len(chunk) for chunk in chunks(changes))
+        sizes = (len(chunk) for chunk in chunks(changes, STATEMENTS if self._lane.usable else len(changes)))
         # Ordered: one message at a time, since the server goes on with the next one whatever became of the one before.
         for part, reply in self._write_all(domain, sizes, encoded, command, ahead=1 if ordered else 2):
             if upsert:

@@ -58,17 +58,19 @@ def retried(domain: Domain, operation: Callable[[], R], patience: float) -> R:
             return operation()
         except (ServerSelectionTimeoutError, NetworkTimeout):
             raise  # the configured time has passed
-        except AutoReconnect as error:
+        except (DuplicateKeyError, BulkWriteError) as error:
+            races += 1
+            if races > _RACES or not lost_races(domain, error):
+                raise
+        except (AutoReconnect, OperationFailure) as error:
+            if isinstance(error, OperationFailure) and error.code not in _PRIMARY_GONE:
+                raise
             now = time.monotonic()
             until = until or now + patience
             if error.timeout or now >= until:
                 raise
             time.sleep(random.uniform(0, pause))  # not all at once on a server that has just come back
             pause = min(0.2, pause + 0.02)
-        except (DuplicateKeyError, BulkWriteError) as error:
-            races += 1
-            if races > _RACES or not lost_races(domain, error):
-                raise
         except BacktestKitError:
             raise
         except (LookupError, ValueError) as error:  # pymongo's own words for a reply that lacks a field

@@ -14,16 +14,16 @@ from .._core import op_msg, writer
 from .base import plain
 from .sessions import Number
 
-__all__ = ["WHOLE", "Messages", "chunks", "concern", "joined", "message", "size_of"]
+__all__ = ["STATEMENTS", "WHOLE", "Messages", "chunks", "concern", "joined", "message", "size_of"]
 
 Document = dict[str, Any]
 
 WHOLE = 2**31 - 1
 """As batch size: more documents than any answer that is taken whole. The server ends a batch at 16 MiB anyway."""
 
-# How much of an update goes into one message: enough to make the round trip nothing, and little enough that the server has work
-# while the next one is being encoded. MongoDB takes 48 MB and 100,000 statements.
-_STATEMENTS = 250
+STATEMENTS = 250
+"""How many writes go into one message of the lane: enough to make the round trip nothing, and little enough that the server has work while
+the next one is being encoded. MongoDB takes 48 MB and 100,000 statements."""
 _MESSAGE_BYTES = 8 * 1024 * 1024
 
 _BODY = struct.pack("<iB", 0, 0)
@@ -122,12 +122,12 @@ class Messages:
         return _sequence(self.write(command, number), b"documents", documents)
 
 
-def chunks(changes: Sequence[tuple[Document, Document]]) -> Iterator[Sequence[tuple[Document, Document]]]:
-    """(filter, update) pairs for one message each. They are cut before they are encoded, so that no more than a message is in memory."""
+def chunks(changes: Sequence[tuple[Document, Document]], most: int = STATEMENTS) -> Iterator[Sequence[tuple[Document, Document]]]:
+    """(filter, update) pairs for one message each, at most so many. They are cut before they are encoded, so that no more than a message is in memory."""
     first = size = 0
     for index, change in enumerate(changes):
         length = size_of(change)
-        if index > first and (index - first == _STATEMENTS or size + length > _MESSAGE_BYTES):
+        if index > first and (index - first == most or size + length > _MESSAGE_BYTES):
             yield changes[first:index]
             first, size = index, 0
         size += length

@@ -97,7 +97,7 @@ class MongoStore:
             problems: list[BacktestKitError] = []
             try:
                 with pymongo.timeout(timeout):
-                    self.connection.client.admin.command("ping")
+                    self.connection.look_at_server()
                 places.pop("MongoDB")
             except PyMongoError as error:
                 problems.append(translated(error))
