@@ -216,13 +216,13 @@ def test_one_cut_reply(begin, mongod, which):
 
 @calls
 def test_each_try_is_cut(begin, mongod, which):
-    """Each try meets the same (before the server, after it, in header or body): one of our errors in the end, then the right answer."""
+    """Each try meets the same (before the server, or after it): one of our errors in the end, then the right answer."""
     command, step = CALLS[which]
     begin(options="&serverSelectionTimeoutMS=1000")
     fill()
     numbers = itertools.count()
     step(next(numbers))
-    for fault in (LOST, cut(0), cut(10), cut(40)):
+    for fault in (LOST, cut(10)):
         before = mongod.met[command]
         mongod.arm(command, fault, times=10_000)
         with pytest.raises(ServerUnavailableError):
@@ -478,7 +478,7 @@ def used_again(cache, command, step, numbers, seconds=60):
     until = time.monotonic() + seconds
     while command not in cache.good and time.monotonic() < until:
         step(next(numbers))
-        time.sleep(0.002)
+        time.sleep(0.02)
     return command in cache.good
 
 
@@ -526,7 +526,7 @@ def test_redis_stalls(begin, cache, lane, which):
         until = time.monotonic() + 0.7  # the late reply comes in the midst of these
         while time.monotonic() < until:
             step(next(numbers))
-            time.sleep(0.002)
+            time.sleep(0.02)
         assert redis_errors() - before in counted
     assert used_again(cache, command, step, numbers)
 

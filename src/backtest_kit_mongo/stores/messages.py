@@ -123,7 +123,10 @@ class Messages:
 
 
 def chunks(changes: Sequence[tuple[Document, Document]], most: int = STATEMENTS) -> Iterator[Sequence[tuple[Document, Document]]]:
-    """(filter, update) pairs for one message each, at most so many. They are cut before they are encoded, so that no more than a message is in memory."""
+    """(filter, update) pairs for one message each, at most so many.
+
+    They are cut before they are encoded, so that no more than a message is in memory.
+    """
     first = size = 0
     for index, change in enumerate(changes):
         length = size_of(change)
