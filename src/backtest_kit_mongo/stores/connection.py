@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, ParamSpec, TypeVar
-from urllib.parse import parse_qsl
+from typing import Any, NamedTuple, TypeVar
 
 import pymongo
 from bson import ObjectId
@@ -17,20 +15,20 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import AutoReconnect, BulkWriteError, ConfigurationError, PyMongoError
+from pymongo.errors import AutoReconnect, BulkWriteError, ConfigurationError
 from pymongo.read_preferences import ReadPreference
-from pymongo.write_concern import WriteConcern
 
 from .._core.bson import RecordReader, decode, split
 from .._core.hits import Hits
 from .._core.op_msg import NOT_TAKEN, MongoLink, upserted_ids
-from ..config import DEFAULT_DATABASE, DEFAULT_TIMEOUT_MS, Config
+from ..config import DEFAULT_DATABASE, Config
 from ..domains import Domain
-from ..errors import ConfigError, NotConfiguredError
+from ..errors import NotConfiguredError
 from ..logs import log
 from ..metrics import BYTES_READ, BYTES_WRITTEN, Metrics
 from .base import Key
-from .failures import lost_races, retried, unconfirmed
+from .client import make_client, write_concern
+from .failures import lost_alone, lost_races, retried, together, unconfirmed
 from .forks import renew_after_fork
 from .lane import Lane
 from .listening import check_listening
@@ -42,17 +40,12 @@ __all__ = ["Document", "MongoConnection"]
 Document = dict[str, Any]
 # Documents are taken apart by the compiled core; pymongo hands them over as they came.
 RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
-P = ParamSpec("P")
 R = TypeVar("R")
-S = TypeVar("S")
 T = TypeVar("T", bound=tuple[Any, ...])
 
 # Clients inherited through fork: never used, never closed (closing would end sessions that the parent still uses), and kept
 # so that no destructor closes them either.
 _inherited: list[Any] = []
-
-HEARTBEAT_MS = 2_000
-"""How often pymongo's monitor asks a server that has nothing new to say."""
 
 # Ids per find: the server looks up the next ones while the documents of these are being read.
 _IDS = 250
@@ -104,27 +97,9 @@ class MongoConnection:
                         hint="call setup() once, before the work begins",
                     )
                 if self._client is None:
-                    self._client = self._make_client()
+                    self._client = make_client(self.config.CC_MONGO_CONNECTION_STRING)
                 client = self._client
         return client
-
-    def _make_client(self) -> MongoClient[Document]:
-        uri = self.config.CC_MONGO_CONNECTION_STRING
-        given = {name.lower(): value for name, value in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
-        defaults: dict[str, Any] = {"appname": "backtest-kit-mongo", "connect": False}
-        if "retryreads" not in given:
-            defaults["retryReads"] = False  # done here, see retried: pymongo would wait for a silent server three times over
-        if "heartbeatfrequencyms" not in given:
-            # pymongo's monitor hears at once of a server that goes and of a new primary, but of nothing else before its next heartbeat:
-            # after a failed login each call waits for one.
-            defaults["heartbeatFrequencyMS"] = HEARTBEAT_MS
-        if "timeoutms" not in given:
-            defaults |= _time_outs(given)
-        try:
-            return MongoClient(uri, **defaults)
-        except (ConfigurationError, PyMongoError, ValueError) as error:
-            # The text of these errors can hold parts of the string, and so of the password.
-            raise ConfigError(f"CC_MONGO_CONNECTION_STRING cannot be used ({type(error).__name__})") from None
 
     @property
     def database(self) -> Database[Document]:
@@ -142,26 +117,15 @@ class MongoConnection:
             if not self._collections:
                 check_listening(self.config.CC_MONGO_CONNECTION_STRING)
             found = self.database.get_collection(
-                domain.collection, read_preference=ReadPreference.PRIMARY, write_concern=self._write_concern(client)
+                domain.collection, read_preference=ReadPreference.PRIMARY, write_concern=write_concern(client, self.config.CC_DURABILITY)
             )
             self._collections[domain.collection] = found
         return found
 
-    def _write_concern(self, client: MongoClient[Document]) -> WriteConcern:
-        """What the connection string says, and of the rest what durability asks for."""
-        wanted = dict(client.write_concern.document)
-        if wanted.get("w") == 0:
-            raise ConfigError("w=0 in CC_MONGO_CONNECTION_STRING: writes without acknowledgement cannot be read back reliably")
-        # Without w the server takes {j: true}, and also {wtimeout: ...}, for w: 1, which is less than it does when it is told nothing.
-        wanted = {"w": "majority", "j": True, **wanted} if self.config.CC_DURABILITY == "journal" else {"w": 1, **wanted}
-        if wanted["w"] != 1 and client.options.timeout is None:
-            wanted = {"wtimeout": _wtimeout(client), **wanted}
-        return WriteConcern(**wanted)
-
     def concerns(self) -> tuple[Document, Document]:
         """The write concern and the read concern in force."""
         client = self.client
-        return self._write_concern(client).document, client.read_concern.document
+        return write_concern(client, self.config.CC_DURABILITY).document, client.read_concern.document
 
     def retried(self, domain: Domain, operation: Callable[[], R]) -> R:
         """See ``failures.retried``; for as long as pymongo waits for a server."""
@@ -190,7 +154,7 @@ class MongoConnection:
             if replicated and hello.get("logicalSessionTimeoutMinutes") and client.options.retry_writes:
                 self._sessions = Sessions(client)
             self._looked_at = True
-        if replicated and self.config.CC_MODE != "backtest" and self._write_concern(client).document["w"] == 1:
+        if replicated and self.config.CC_MODE != "backtest" and write_concern(client, self.config.CC_DURABILITY).document["w"] == 1:
             asked = "CC_DURABILITY=memory" if self.config.CC_DURABILITY == "memory" else "w=1 in CC_MONGO_CONNECTION_STRING"
             log(
                 "warning",
@@ -477,7 +441,7 @@ class MongoConnection:
 
         try:
             for reply in self._lane.pipeline(messages(), MongoLink.reply if lost else MongoLink.success, ahead=ahead, reads=False):
-                if lost and not _lost_alone(domain, reply):
+                if lost and not lost_alone(domain, reply):
                     break  # sent again below, where pymongo makes an error of the refusal
                 yield answered(lengths.popleft()), reply
             refused: list[BulkWriteError] = []
@@ -493,7 +457,7 @@ class MongoConnection:
                 else:
                     yield answered(length), reply
             if refused:
-                raise _together(refused)
+                raise together(refused)
         finally:
             for part in unanswered:
                 self._give_back_number(part.number)
@@ -515,46 +479,6 @@ class MongoConnection:
                 sessions.close()
             with pymongo.timeout(0.5):  # the farewell to the server, which may be dead, must not hold anybody up
                 client.close()
-
-
-def _together(errors: Sequence[BulkWriteError]) -> BulkWriteError:
-    """The refusals of several messages as those of one."""
-    names = ("writeErrors", "writeConcernErrors")
-    return BulkWriteError({name: [failure for error in errors for failure in error.details[name]] for name in names})
-
-
-def _lost_alone(domain: Domain, reply: bytes) -> bool:
-    """Whether all that an insert complains of is that keys were there before; an error that pymongo need not ask about again is raised."""
-    try:
-        found = decode(reply)
-        failures = found.get("writeErrors", [])
-        if found.get("ok") != 1 or (failures and not lost_races(domain, BulkWriteError(found))):
-            return False
-        if "writeConcernError" in found:
-            error = unconfirmed(found["writeConcernError"])
-            if not isinstance(error, AutoReconnect):
-                raise error
-            return False
-    except (LookupError, ValueError, TypeError):
-        return False
-    return True
-
-
-def _time_outs(given: Mapping[str, str]) -> dict[str, int]:
-    """Time-outs (ms) that the options of a connection string leave open: a server may be silent for 15 s.
-
-    A write that is not confirmed in its time (``wtimeout``) must be heard of, and so that time ends before the socket's does.
-    """
-    found = dict.fromkeys(("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"), DEFAULT_TIMEOUT_MS)
-    with suppress(ValueError):  # which pymongo makes an error of
-        found["socketTimeoutMS"] = max(DEFAULT_TIMEOUT_MS, int(given.get("wtimeoutms", 0)) * 4 // 3)
-    return {name: value for name, value in found.items() if name.lower() not in given}
-
-
-def _wtimeout(client: MongoClient[Any]) -> int:
-    """How long a write may wait for its confirmation where the connection string does not say so, in ms."""
-    seconds = client.options.pool_options.socket_timeout
-    return int(seconds * 750) if seconds else DEFAULT_TIMEOUT_MS
 
 
 def _id_after(answer: bytes) -> tuple[bytes | None, bool]:

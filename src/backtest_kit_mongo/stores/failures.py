@@ -6,7 +6,7 @@ import functools
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bson.errors import BSONError
@@ -28,10 +28,11 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
+from .._core.bson import decode
 from ..domains import Domain
 from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, InvalidValueError, ServerTimeoutError, ServerUnavailableError
 
-__all__ = ["lost_races", "reading", "retried", "translated", "translates", "unconfirmed"]
+__all__ = ["lost_alone", "lost_races", "reading", "retried", "together", "translated", "translates", "unconfirmed"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,6 +96,29 @@ def lost_races(domain: Domain, error: DuplicateKeyError | BulkWriteError) -> boo
     return bool(failures) and all(
         failure.get("code") == 11000 and list(failure.get("keyPattern") or ()) in (list(domain.key), ["_id"]) for failure in failures
     )
+
+
+def together(errors: Sequence[BulkWriteError]) -> BulkWriteError:
+    """The refusals of several messages as those of one."""
+    names = ("writeErrors", "writeConcernErrors")
+    return BulkWriteError({name: [failure for error in errors for failure in error.details[name]] for name in names})
+
+
+def lost_alone(domain: Domain, reply: bytes) -> bool:
+    """Whether all that an insert complains of is that keys were there before; an error that pymongo need not ask about again is raised."""
+    try:
+        found = decode(reply)
+        failures = found.get("writeErrors", [])
+        if found.get("ok") != 1 or (failures and not lost_races(domain, BulkWriteError(found))):
+            return False
+        if "writeConcernError" in found:
+            error = unconfirmed(found["writeConcernError"])
+            if not isinstance(error, AutoReconnect):
+                raise error
+            return False
+    except (LookupError, ValueError, TypeError):
+        return False
+    return True
 
 
 def translated(error: PyMongoError) -> BacktestKitError:

@@ -204,7 +204,7 @@ class Lane(MongoLinks):
             self._tell(link.owner.address, link.generation, link.owner.connection.max_wire_version, error)
 
     def renew_connections(self, error: Exception) -> None:
-        """Let pymongo make those to the primary anew."""
+        """Let pymongo replace its connections to the primary."""
         try:
             server = self._client._topology.select_server(writable_server_selector, "find")
             address, generation = server.description.address, server.pool.gen.get_overall()

@@ -1,0 +1,64 @@
+"""pymongo's client, and what is asked of it where the connection string leaves it open: time-outs, monitoring, write concern."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Literal
+from urllib.parse import parse_qsl
+
+from pymongo import MongoClient
+from pymongo.errors import ConfigurationError, PyMongoError
+from pymongo.write_concern import WriteConcern
+
+from ..config import DEFAULT_TIMEOUT_MS
+from ..errors import ConfigError
+
+__all__ = ["make_client", "write_concern"]
+
+HEARTBEAT_MS = 2_000
+"""How often pymongo's monitor asks a server that has nothing new to say."""
+
+
+def make_client(uri: str) -> MongoClient[dict[str, Any]]:
+    """A client that has not connected yet; ConfigError if pymongo cannot use the connection string."""
+    given = {name.lower(): value for name, value in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
+    defaults: dict[str, Any] = {"appname": "backtest-kit-mongo", "connect": False}
+    if "retryreads" not in given:
+        # Done by failures.retried: pymongo would wait for a silent server three times over.
+        defaults["retryReads"] = False
+    if "heartbeatfrequencyms" not in given:
+        # The monitor hears at once of a server that goes and of a new primary, but of nothing else before its next heartbeat:
+        # after a failed login each call waits for one.
+        defaults["heartbeatFrequencyMS"] = HEARTBEAT_MS
+    if "timeoutms" not in given:
+        defaults |= _time_outs(given)
+    try:
+        return MongoClient(uri, **defaults)
+    except (ConfigurationError, PyMongoError, ValueError) as error:
+        # The text of these errors can hold parts of the string, and so of the password.
+        raise ConfigError(f"CC_MONGO_CONNECTION_STRING cannot be used ({type(error).__name__})") from None
+
+
+def _time_outs(given: Mapping[str, str]) -> dict[str, int]:
+    """Time-outs (ms) that the options of a connection string leave open: a server may be silent for 15 s.
+
+    A write that is not confirmed in its time (``wtimeout``) must be heard of, and so that time ends before the socket's does.
+    """
+    found = dict.fromkeys(("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"), DEFAULT_TIMEOUT_MS)
+    with suppress(ValueError):  # which pymongo makes an error of
+        found["socketTimeoutMS"] = max(DEFAULT_TIMEOUT_MS, int(given.get("wtimeoutms", 0)) * 4 // 3)
+    return {name: value for name, value in found.items() if name.lower() not in given}
+
+
+def write_concern(client: MongoClient[Any], durability: Literal["journal", "memory"]) -> WriteConcern:
+    """What the connection string says, and of the rest what durability asks for. ConfigError for w=0."""
+    wanted = dict(client.write_concern.document)
+    if wanted.get("w") == 0:
+        raise ConfigError("w=0 in CC_MONGO_CONNECTION_STRING: writes without acknowledgement cannot be read back reliably")
+    # Without w the server takes {j: true}, and also {wtimeout: ...}, for w: 1, which is less than it does when it is told nothing.
+    wanted = {"w": "majority", "j": True, **wanted} if durability == "journal" else {"w": 1, **wanted}
+    if wanted["w"] != 1 and client.options.timeout is None:
+        seconds = client.options.pool_options.socket_timeout
+        wanted = {"wtimeout": int(seconds * 750) if seconds else DEFAULT_TIMEOUT_MS, **wanted}
+    return WriteConcern(**wanted)
