@@ -55,10 +55,8 @@ def begin(replicas, settings):
 
     yield begin
     kit.close()
-    for member in replicas.members:
-        member.start(120)
     replicas.restart_replication()
-    replicas.await_settled()
+    replicas.start()
 
 
 # --- what a write waits for ---
@@ -148,6 +146,23 @@ def _number_on(member):
         except NotPrimaryError:  # it is catching up
             return None
         return found and found["payload"]["n"]
+
+
+def test_the_read_concern_of_the_connection_string_holds_on_every_path(begin, replicas, lane):
+    """What no other member has yet is not read with ``majority``, by whatever way a read goes."""
+    begin({"w": 1, "readConcernLevel": "majority"})
+    STATE.write_state_data({"n": 0}, "s", "b", WHEN)
+    MEMORY.write_memory_data({"n": 0}, "s", "b", "m", WHEN)
+    assert wait_for(lambda: (STATE.read_state_data("s", "b"), MEMORY.read_memory_data("s", "b", "m")) == ({"n": 0}, {"n": 0}))
+    replicas.stop_replication()
+    STATE.write_state_data({"n": 1}, "s", "b", WHEN)
+    MEMORY.write_memory_data({"n": 1}, "s", "b", "m", WHEN)
+    for cached in (True, False):
+        if not cached:
+            default_registry.mongo.drop_cache()
+        assert STATE.read_state_data("s", "b") == {"n": 0}
+        assert STATE.read_many([("s", "b"), ("s", "c")]) == [{"n": 0}, None]
+        assert [row["data"] for row in MEMORY.list_memory_data("s", "b")] == [{"n": 0}]
 
 
 # --- under a load ---

@@ -71,8 +71,13 @@ class ReplicaSet:
         self.members: list[_Member] = []
 
     def start(self, timeout: float = 120) -> Self:
-        """Start all members and return when one is primary and the others follow it."""
+        """Start all members and return when one is primary and the others follow it; members that were killed are started again."""
         deadline = time.monotonic() + timeout
+        if any(member.alive for member in self.members):
+            for member in self.members:
+                member.start(deadline - time.monotonic())
+            self.await_settled(deadline - time.monotonic())
+            return self
         for attempt in range(_TRIES):
             self.members = [
                 _Member(self.data_dir / f"member{number}", cache_gb=self._cache_gb, replica_set=self.name, port=port)

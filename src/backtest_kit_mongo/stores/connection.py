@@ -76,7 +76,7 @@ class MongoConnection:
         for hits in self._straight:
             hits.disconnect()
         if self._client is not None:
-            _inherited.append(self._client)
+            _inherited.append((self._client, self._sessions))
         self._lock = threading.RLock()
         self._client = None
         self._lane_or_none: Lane | None = None

@@ -9,8 +9,6 @@ lane must keep its number when pymongo sends it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from bson import Int64
@@ -50,15 +48,6 @@ class Sessions:
     def give_back(self, number: Number) -> None:
         """The write has ended, well or not, and is not sent again."""
         self._idle.append(number)
-
-    @contextmanager
-    def number(self) -> Iterator[Number]:
-        """A number for the writes inside, of which there is one."""
-        number = self.take()
-        try:
-            yield number
-        finally:
-            self.give_back(number)
 
     def close(self) -> None:
         """End all sessions, so that the server forgets them as well."""
