@@ -53,8 +53,8 @@ class Load:
 
     WAYS = ("one", "many", "candles", "log", "removed")
 
-    def __init__(self, plain: pymongo.MongoClient[dict[str, Any]] | None = None) -> None:
-        """``plain``: a client with which one more thread writes, without this library."""
+    def __init__(self, plain: pymongo.MongoClient[dict[str, Any]] | None = None, pause: float = 0.0) -> None:
+        """``plain``: a client with which one more thread writes, without this library. ``pause``: seconds between a thread's calls."""
         self.kept = dict.fromkeys(self.WAYS, 0)
         self.reads = 0
         self.failed: list[tuple[str, str]] = []
@@ -62,6 +62,7 @@ class Load:
         self.plain_failed: list[str] = []
         self.longest = self.plain_longest = 0.0
         self._plain = plain
+        self._pause = pause
         self._stop = threading.Event()
         work: list[Callable[[], None]] = [lambda way=way: self._write(way) for way in self.WAYS]  # type: ignore[misc]
         work += [self._read] * 2
@@ -115,6 +116,7 @@ class Load:
         finally:
             if way == "one":  # as pymongo's
                 self.longest = max(self.longest, time.monotonic() - began)
+            time.sleep(self._pause)
         return True
 
     def _write(self, way: str) -> None:
