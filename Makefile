@@ -39,7 +39,7 @@ demo: prerequisites $(DEMO_READY)
 
 # Everything twice: over the wire lane, and through the drivers alone, but for what is marked as `once` (conftest.py).
 # Each worker has servers of its own; there are more of them than cores, as tests wait much, and who is done takes from the others.
-WORKERS ?= 5
+WORKERS ?= 6
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -p no:benchmark
 
 # The hundreds of Python processes that the tests start find the library compiled.

@@ -21,6 +21,10 @@ import pymongo
 import backtest_kit_mongo as kit
 from backtest_kit_mongo._core.keys import redis_command
 from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.runner import add_risk
+from backtest_kit_mongo.runner.position import Costs, open_position, read_signal
+from backtest_kit_mongo.runner.risk import RiskBook
+from backtest_kit_mongo.runner.rows import RunContext
 
 WHEN = 1_700_000_000_000
 MINUTE = 60_000
@@ -137,6 +141,43 @@ def ring(number, rounds):
         kit.PersistSignalAdapter.write_signal_data({"n": token + 1, "by": number}, "token", "s", "e")
         print(token + 1, flush=True)
     return {"errors": errors}
+
+
+def count_up(number, rounds):
+    """Add one to a number that others add to as well, and leave a mark for each."""
+
+    def more(state):
+        return {"n": (state or {"n": 0})["n"] + 1}
+
+    for _ in range(rounds):
+        kit.PersistStateAdapter.update(("count", "b"), more, WHEN)
+    return {}
+
+
+def one_holder(number, rounds, marker):
+    """Take the one slot of a risk limit, look whether somebody else has it, and give it back; again if it is taken."""
+    add_risk("one", max_positions=1)
+    context = RunContext(f"S{number}", "rival", "e", "", "one", WHEN, WHEN, Costs(), backtest=False)
+    book = RiskBook(context, default_registry)
+    signal = read_signal({"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 90.0, "minuteEstimatedTime": 60}, 100.0)
+    position = open_position("id", signal, 100.0, WHEN)
+    held = refused = together = lost = 0
+    while held < rounds:
+        if book.reserve(position, 100.0, WHEN) is not None:
+            refused += 1
+            continue
+        held += 1
+        try:
+            os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            together += 1
+        book.store(position, WHEN)  # as it is opened
+        pairs = kit.PersistRiskAdapter.read_position_data("one", "e", WHEN)
+        lost += [key for key, _ in pairs] != [context.risk_key]
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(marker)
+        book.store(None, WHEN)
+    return {"held": held, "refused": refused, "together": together, "lost": lost}
 
 
 def _sockets():

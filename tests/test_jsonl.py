@@ -490,8 +490,8 @@ def test_a_forked_child_goes_on_while_the_parent_writes(tmp_path, store):
             os._exit(store._locked is not None or not store._lock.acquire(blocking=False))
         assert os.waitpid(pid, 0)[1] == 0
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(jsonl, "_LOCK_SECONDS", 0.05)
-            with pytest.raises(kit.StorageError, match=r"another process holds the file.*\n  hint: look for a stopped process"):
+            patch.setattr(jsonl, "LOCK_SECONDS", 0.05)
+            with pytest.raises(kit.StorageError, match=r"another process holds it.*\n  hint: look for a stopped process"):
                 JsonlStore(tmp_path).write(LOG, [entry("no")])
     pid = os.fork()
     if pid == 0:

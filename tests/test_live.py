@@ -155,7 +155,7 @@ def test_a_decision_is_written_before_its_order_and_the_position_after_it(monkey
     (trade,) = market.live(11, broker_name="book").trades
     assert recorder.order == [
         "strategy", "session", "log",
-        "risk", "strategy", "open", "risk", "signal", "storage", "recent", "state", "notification", "log", "strategy",
+        "risk", "strategy", "open", "signal", "storage", "recent", "state", "notification", "log", "strategy",
         "strategy", "close", "storage", "recent", "state", "risk", "signal", "notification", "session", "log", "strategy",
         "session", "log",
     ]  # fmt: skip

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.once
 LONG = {"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 95.0, "minuteEstimatedTime": 60}
 
 
-def book(symbol="BTCUSDT", strategy="hand", *, exchange="binance", frame="", risk="all"):
+def book(symbol="BTCUSDT", strategy="hand", *, exchange="binance", frame="", risk="all", books=None):
     context = RunContext(symbol, strategy, exchange, frame, risk, START, START, Costs(), backtest=bool(frame))
-    return RiskBook(context, default_registry)
+    return RiskBook(context, default_registry, books)
 
 
 def commit(taken):
@@ -72,23 +72,23 @@ def test_at_most_so_many_positions():
     assert one.reserve(held(), 100.0, START) is None  # its own slot is not in its way
     release(two)
     assert three.reserve(held(), 100.0, START) is None
-    three.cancel()
+    release(three)
     for each in (one, two, three):
         each.leave()
 
 
-def test_x21_a_reservation_is_never_persisted(monkeypatch):
-    add_risk("all", max_positions=2)
+@pytest.mark.parametrize("frame", ["", "march"])
+def test_x21_who_only_asks_for_a_slot_does_not_take_it(monkeypatch, frame):
+    add_risk("all", max_positions=1)
     recorder = Recorder(monkeypatch)
-    one, two = book("A"), book("B")
-    one.reserve(held(), 100.0, START)
-    two.reserve(held(), 100.0, START)
+    books = {}
+    one, two = book("A", frame=frame, books=books), book("B", frame=frame, books=books)
+    assert one.reserve(held(), 100.0, START, ask=True) is None
+    assert two.reserve(held(), 100.0, START, ask=True) is None
     assert recorder.order == []
-    commit(two)
-    ((positions, *_),) = recorder.of("risk")
-    assert [key for key, _ in positions] == ["hand_binance_B"]
-    one.cancel()
-    release(two)
+    assert two.reserve(held(), 100.0, START) is None
+    assert one.reserve(held(), 100.0, START, ask=True) == ("risk 'all' allows 1 open positions, and 1 are open", 1)
+    assert [[key for key, _ in positions] for positions, *_ in recorder.of("risk")] == ([] if frame else [["hand_binance_B"]])
 
 
 def test_exchanges_frames_and_names_have_their_own_limits():
@@ -98,7 +98,7 @@ def test_exchanges_frames_and_names_have_their_own_limits():
     assert [each.reserve(held(), 100.0, START) for each in books] == [None] * 5
     assert book("B").reserve(held(), 100.0, START) is not None
     for each in books:
-        each.cancel()
+        release(each)
 
 
 def test_a_backtest_does_not_count_what_another_run_left():

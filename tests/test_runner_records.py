@@ -64,16 +64,33 @@ class Recorder:
             adapter = adapter_of(domain)
             for call in domain.calls:
                 if call.name.startswith("write"):
-                    monkeypatch.setattr(adapter, call.name, self._wrap(name, call.name, getattr(adapter, call.name), counts))
+                    monkeypatch.setattr(adapter, call.name, self._wrap(name, getattr(adapter, call.name), counts))
+            if domain.keyed:
+                monkeypatch.setattr(adapter, "update", self._wrap_update(name, adapter.update, counts))
 
-    def _wrap(self, domain, method, write, counts):
+    def _note(self, domain, arguments, counts):
+        number = counts[domain] = counts.get(domain, -1) + 1
+        if self.fail_at == (domain, number):
+            raise kit.ServerUnavailableError(f"{domain} is gone")
+        # What is stored must not change when the run goes on with the same objects.
+        self.writes.append((domain, msgspec.msgpack.encode(arguments, enc_hook=str)))
+
+    def _wrap(self, domain, write, counts):
         def recorded(*arguments):
-            number = counts[domain] = counts.get(domain, -1) + 1
-            if self.fail_at == (domain, number):
-                raise kit.ServerUnavailableError(f"{domain} is gone")
-            # What is stored must not change when the run goes on with the same objects.
-            self.writes.append((domain, msgspec.msgpack.encode(arguments, enc_hook=str)))
+            self._note(domain, arguments, counts)
             return write(*arguments)
+
+        return recorded
+
+    def _wrap_update(self, domain, update, counts):
+        def recorded(context, change, when=None):
+            def noted(before):
+                value = change(before)
+                if value != before:
+                    self._note(domain, (value, *context, when), counts)
+                return value
+
+            return update(context, noted, when)
 
         return recorded
 

@@ -6,6 +6,7 @@ Both are bound from the table in ``domains``: a method is its row's ``Call`` wit
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import itemgetter
@@ -235,6 +236,34 @@ class KeyedAdapterBase(AdapterBase):
             return
         time = arguments.index("when") if "when" in arguments else None
         self._write_many([(row[0], self._write_order(row), NO_TIME if time is None else row[time]) for row in rows])
+
+    def update(self, context: Sequence[Any], change: Callable[[Any], Any], when: Any = None) -> None:
+        """Read one record, write what ``change`` makes of it, and do both again if another thread or process wrote in between.
+
+        ``context`` is a tuple of the single read's arguments (without ``when``); ``change`` is given what the read gives, and returns
+        the new value, or an equal one if nothing is to be written. It may be called more than once, and holds no lock.
+        A class of the user's knows no compare-and-set: there, only this process is kept from writing in between.
+        """
+        names = [name for name in self._read_call.arguments if name != "when"]
+        (row,) = _rows(self._domain, [context], names)
+        with_time = "when" in self._write_call.arguments
+        if with_time == (when is None):
+            raise InvalidTypeError(f"{self._domain.name}: update() {'needs when' if with_time else 'takes no when'}")
+        if self._binding.custom is None:
+            self._update(self._read_order(row), change, when if with_time else NO_TIME)
+            return
+        read, write = getattr(self, self._read_call.name), getattr(self, self._write_call.name)
+        now = (_LAST,) if "when" in self._read_call.arguments else ()
+        named = dict(zip(names, row, strict=True))
+        rest = [when if name == "when" else named[name] for name in self._write_call.arguments[1:]]
+        for _ in self._attempts(tuple(row)):
+            before = read(*row, *now)
+            value = change(copy.deepcopy(before))
+            with self._registry.updating:
+                if read(*row, *now) == before:
+                    if value != before:
+                        write(value, *rest)
+                    return
 
 
 def _has_own_array(cls: type[Any]) -> bool:

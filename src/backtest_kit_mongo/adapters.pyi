@@ -1,5 +1,5 @@
 # Generated from the table in domains.py by tools/make_stubs.py (make stubs). Do not edit.
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, overload
 
@@ -33,6 +33,7 @@ class KeyedAdapterBase(AdapterBase):
     @overload
     def read_many(self, contexts: Iterable[Sequence[Any]], *, type: type[T]) -> list[T | None]: ...
     def write_many(self, items: Iterable[Sequence[Any]]) -> None: ...
+    def update(self, context: Sequence[Any], change: Callable[[Any], Any], when: When | None = None) -> None: ...
 
 def adapter_of(domain: Domain) -> AdapterBase: ...
 

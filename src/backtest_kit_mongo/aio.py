@@ -47,7 +47,7 @@ PLAIN: Final = frozenset(
 )
 
 _OPERATIONS: Final = {call.name: call.operation for domain in DOMAINS.values() for call in domain.calls}
-_BATCHES: Final = frozenset({"read_many", "write_many"})
+_KEYED: Final = frozenset({"read_many", "write_many", "update"})
 
 
 def _answer(loop: asyncio.AbstractEventLoop, answer: asyncio.Future[T], call: Callable[..., T], *arguments: Any, **options: Any) -> None:
@@ -283,7 +283,7 @@ def _bound(cls: type[Any], name: str) -> Any:
         return _list_method(method)
     if operation in ("candles", "array"):
         return _candle_method(method)
-    return _data_method(method) if operation is not None or name in _BATCHES else _method(method)
+    return _data_method(method) if operation is not None or name in _KEYED else _method(method)
 
 
 @_once

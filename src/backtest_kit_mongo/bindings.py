@@ -118,6 +118,8 @@ class Bindings:
     def renew(self) -> None:
         """Start with a free lock; see ``stores.forks``."""
         self._lock = threading.RLock()
+        self.updating = threading.RLock()
+        """Held while a record of a user's class is compared and written."""
         self._late_guard = threading.Lock()
         self._servers: EmbeddedServers | None = None
 

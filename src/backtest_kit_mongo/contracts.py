@@ -6,9 +6,11 @@ bound to these operations in ``adapters``.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import operator
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +26,7 @@ from ._core.hits import EMPTY, LONG_WAY, Hits, bodies, repair_lifetime
 from ._core.keys import first_illegal
 from .candles import CANDLE_DTYPE, INTERVAL_MS, CandleArray, align, closed_candles, interval_ms, to_columns, to_dicts
 from .domains import Domain
-from .errors import BacktestKitError, InvalidTypeError, InvalidValueError, LookAheadError
+from .errors import BacktestKitError, DatabaseError, InvalidTypeError, InvalidValueError, LookAheadError
 from .metrics import ERRORS, FUTURE_READS, LIST, MISSES, READ, READ_MANY, READS, REMOVE, REMOVES, WRITE, WRITE_MANY, WRITES, Metrics
 from .profiles import LookAhead
 from .simulation import NOW, milliseconds
@@ -40,6 +42,7 @@ DEFAULT_LIMIT: Final[Any] = object()
 # A window of this many candles is 95 years of minutes; more is a mistake, and is refused before memory is asked for.
 _MAX_WINDOW: Final = 50_000_000
 _VERSIONS: Final = 1000  # records of a list that are looked at together
+_ATTEMPTS: Final = 200  # to change a record that others change at the same time; with their pauses, about five seconds
 
 
 def _is_row(value: Any) -> bool:
@@ -214,6 +217,32 @@ class Contract:
         self._timed(WRITE, lambda store: store.write(self._domain, (record,)))
         self._count(WRITES)
 
+    def _update(self, key: Key, change: Callable[[Any], Any], when: Any) -> None:
+        """Write what ``change`` makes of the record's body; again from the start if another writer was faster."""
+        domain = self._domain
+        self._check(key)
+        for _ in self._attempts(key):
+            self._count(READS)
+            record = self._timed(READ, lambda store: store.read(domain, (key,)))[0]
+            before = self._value(copy.deepcopy(record), None)
+            body = change(copy.deepcopy(before))
+            if body == before:
+                return
+            wanted = self._record(body, key, when)
+            if self._timed(WRITE, lambda store, wanted=wanted, record=record: store.swap(domain, wanted, record)):  # type: ignore[misc]
+                self._count(WRITES)
+                return
+
+    def _attempts(self, key: Key) -> Iterator[int]:
+        """Numbers of the attempts to change a record that others change too, with pauses that grow; DatabaseError after many."""
+        for number in range(_ATTEMPTS):
+            yield number
+            time.sleep(random.uniform(0, min(0.05, 0.001 * number)))
+        raise DatabaseError(
+            f"{self._domain.name} {', '.join(map(repr, key))}: another writer was faster {_ATTEMPTS} times in a row",
+            hint="nothing was written; do several processes write this record without a pause?",
+        )
+
     def _remove(self, key: Key) -> None:
         self._check(key)
         moment = self._moment() if self._binding.history else None
@@ -225,12 +254,15 @@ class Contract:
         if moment is None:
             store.remove(self._domain, (key,))
             return
-        record = store.read(self._domain, (key,))[0]
-        if record is not None and record.when is not None and record.when > moment:
-            record = store.read_at(self._domain, (key,), moment)[0]  # what was there then
-        if record is not None:
-            body = {**(record.body or {}), "removed": True}
-            store.write(self._domain, [record._replace(body=body, when=moment, removed=True)])
+        for _ in self._attempts(key):
+            now = then = store.read(self._domain, (key,))[0]
+            if now is not None and now.when is not None and now.when > moment:
+                then = store.read_at(self._domain, (key,), moment)[0]
+            if then is None:
+                return
+            gone = then._replace(body={**(then.body or {}), "removed": True}, when=moment, removed=True)
+            if store.swap(self._domain, gone, now):
+                return
 
     def _read_many(self, keys: Sequence[Key], type: Any = None) -> list[Any]:
         domain = self._domain

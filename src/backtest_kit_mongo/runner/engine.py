@@ -223,10 +223,9 @@ class Engine(UserRequests):
         waits = signal.price_open is not None
         position = open_position(signal_id, signal, signal.price_open if waits else price, when, waits=waits)
         work.last_id = signal_id
-        if not self._reserve(position, when):
+        if not self._reserve(position, when, ask=waits):
             self._settle()
-        elif waits:
-            self.journal.risk.cancel()  # only an open position counts; it is asked again when it opens
+        elif waits:  # only an open position counts; the limit is asked again when it opens
             self.journal.scheduled(position, price, when)
             self.waiting = position
             self.running.signal_id = signal_id
@@ -243,8 +242,8 @@ class Engine(UserRequests):
         if first:
             log("warning", f"{self._user.named(when)}: signal ignored: {error}")
 
-    def _reserve(self, position: Position, when: int) -> bool:
-        refusal = self.journal.risk.reserve(position, self._price, when)
+    def _reserve(self, position: Position, when: int, *, ask: bool = False) -> bool:
+        refusal = self.journal.risk.reserve(position, self._price, when, ask=ask)
         if refusal is None:
             return True
         note, active = refusal

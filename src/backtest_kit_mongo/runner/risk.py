@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
 
 from ..adapters import Registry
 from ..errors import InvalidTypeError, InvalidValueError
-from ..simulation import LATEST
 from . import rows
 from .clock import MINUTE_MS
 from .deferred import has_order
@@ -92,21 +89,21 @@ def restore_risks(risks: Iterable[Risk]) -> None:
     _risks.restore(risks)
 
 
-_lock = threading.RLock()
-# A Risk record is one list for all symbols and strategies of its name: it is read, changed and written as a whole.
-_record_lock = threading.Lock()
-_Slots = dict[str, Row]
-Books = dict[tuple[str, str, str], tuple[_Slots, _Slots]]
-"""By risk name, exchange and frame: the slots that are reserved, and those that are held."""
+Slots = dict[str, Row]
+"""The open positions of one risk name on one exchange, by ``RunContext.risk_key``."""
 
-_live: weakref.WeakKeyDictionary[Registry, Books] = weakref.WeakKeyDictionary()
+Books = dict[tuple[str, str, str], Slots]
+"""By risk name, exchange and frame."""
+
+_Pairs = list[list[Any]]
+"""A Risk record: one list of [risk key, position] for all symbols and strategies of its name, those of all processes."""
 
 
 class RiskBook:
-    """The part that one run has in a Risk record. Between ``reserve`` and ``hold`` its slot is taken in this process only.
+    """The part that one run has in a Risk record, which is changed by compare-and-set: other processes change theirs meanwhile.
 
-    A backtest counts the positions of those that share its ``books``, which are at the same minute: what another run left in the
-    record is not part of its world. A live run counts what the record says.
+    A live run counts what the record says, and takes its slot there before it opens a position. A backtest counts the positions of
+    those that share its ``books``, which are at the same minute: what another run left in the record is not part of its world.
     """
 
     def __init__(self, context: RunContext, registry: Registry, books: Books | None = None) -> None:
@@ -115,68 +112,72 @@ class RiskBook:
         self._registry = registry
         self._limit = next((risk for risk in list_risks() if risk.name == context.risk_name), None)
         place = context.risk_name, context.exchange_name, context.frame_name
-        self._lock = threading.RLock() if context.backtest else _lock
-        with _lock:
-            if not context.backtest:
-                books = _live.setdefault(registry, {})
-            self._reserved, self._held = ({} if books is None else books).setdefault(place, ({}, {}))
+        self._open = ({} if books is None else books).setdefault(place, {})
 
-    def reserve(self, position: Position, price: float, when_ms: int) -> tuple[str, int] | None:
-        """Take a slot for ``position``, or say why not, and how many are open."""
-        limit, key = self._limit, self._context.risk_key
-        if limit is None:
+    def reserve(self, position: Position, price: float, when_ms: int, *, ask: bool = False) -> tuple[str, int] | None:
+        """Take a slot for ``position``, or say why not, and how many are open. ``ask``: only say whether there is one now."""
+        if self._limit is None:
             return None
+        limit, key = self._limit, self._context.risk_key
         wanted = rows.risk_row(self._context, position)
-        with self._lock:
-            open_now = self._held if self._context.backtest else self._stored_live(when_ms)
-            active = [row for other, row in (open_now | self._reserved).items() if other != key]
-            note = _refusal(limit, RiskRequest(position=wanted, active=tuple(active), price=price, when_ms=when_ms))
-            if note is not None:
-                return note, len(active)
-            self._reserved[key] = wanted
-        return None
+        refusal: tuple[str, int] | None = None
 
-    def cancel(self) -> None:
-        """Give a reserved slot back."""
-        with self._lock:
-            self._reserved.pop(self._context.risk_key, None)
+        def is_refused(active: list[Row]) -> bool:
+            nonlocal refusal
+            note = _refusal(limit, RiskRequest(position=wanted, active=tuple(active), price=price, when_ms=when_ms))
+            refusal = None if note is None else (note, len(active))
+            return note is not None
+
+        def taken(stored: _Pairs) -> _Pairs:
+            others = [pair for pair in stored if pair[0] != key]
+            refused = is_refused([held for _, held in others if not held.get("frameName")])
+            return stored if refused or ask else _with(stored, key, wanted)
+
+        if not self._context.backtest:
+            self._change(taken, when_ms)
+        elif not is_refused([row for other, row in self._open.items() if other != key]) and not ask:
+            self._open[key] = wanted
+        return refusal
 
     def hold(self, position: Position | None) -> None:
-        """Be counted with ``position``, or without any; the record says so after ``store``."""
-        with self._lock:
-            self.cancel()
-            if position is None:
-                self._held.pop(self._context.risk_key, None)
-            else:
-                self._held[self._context.risk_key] = rows.risk_row(self._context, position)
+        """Be counted with ``position``, or without any, by backtests that share the books; the record says so after ``store``."""
+        if position is None:
+            self._open.pop(self._context.risk_key, None)
+        else:
+            self._open[self._context.risk_key] = rows.risk_row(self._context, position)
 
     def store(self, position: Position | None, when_ms: int) -> None:
         """Write the slot of ``position``, or that this run has none."""
         key = self._context.risk_key
-        with as_it_is(), _record_lock:
-            stored = self._read(when_ms)
+
+        def changed(stored: _Pairs) -> _Pairs:
             others = [pair for pair in stored if pair[0] != key]
             if position is None and len(others) == len(stored):
-                return
+                return stored
             self._guard(stored)
-            self._write(others if position is None else [*others, (key, rows.risk_row(self._context, position))], when_ms)
+            return others if position is None else _with(stored, key, rows.risk_row(self._context, position))
+
+        with as_it_is():
+            self._change(changed, when_ms)
 
     def leave(self) -> None:
-        """Be counted no longer by other runs of this process."""
+        """Be counted no longer by backtests that share the books."""
         self.hold(None)
 
     def restore(self, mine: Position | None, when_ms: int) -> None:
         """After a restart: remove expired slots that no run needs, and have the one of the restored position, or none."""
         key = self._context.risk_key
-        self.hold(mine)
-        with as_it_is(), _record_lock:
-            stored = self._read(when_ms)
+
+        def changed(stored: _Pairs) -> _Pairs:
             kept = [pair for pair in stored if pair[0] != key and (pair[1].get("frameName") or not self._abandoned(pair[1], when_ms))]
             if mine is not None:
                 known = next((pair for pair in stored if pair[0] == key and not pair[1].get("frameName")), None)
-                kept.append(known or (key, rows.risk_row(self._context, mine)))
-            if sorted(pair[0] for pair in kept) != sorted(pair[0] for pair in stored):
-                self._write(kept, when_ms)
+                kept.append(known or [key, rows.risk_row(self._context, mine)])
+            return kept if sorted(pair[0] for pair in kept) != sorted(pair[0] for pair in stored) else stored
+
+        self.hold(mine)
+        with as_it_is():
+            self._change(changed, when_ms)
 
     def _abandoned(self, held: Row, when_ms: int) -> bool:
         """Whether a slot has expired, and is not that of a position which its run, down or slow, is still to open or close."""
@@ -189,7 +190,7 @@ class RiskBook:
         strategy: Any = self._registry.adapter("strategy")
         return signal.read_signal_data(*place) is None and not has_order(strategy.read_strategy_data(*place) or {})
 
-    def _guard(self, stored: Sequence[tuple[str, Row]]) -> None:
+    def _guard(self, stored: _Pairs) -> None:
         context = self._context
         if context.backtest and any(key == context.risk_key and not held.get("frameName") for key, held in stored):
             raise InvalidValueError(
@@ -198,17 +199,13 @@ class RiskBook:
                 hint="run the backtest on another database",
             )
 
-    def _stored_live(self, when_ms: int) -> _Slots:
-        return {key: held for key, held in self._read(when_ms) if not held.get("frameName")}
+    def _change(self, change: Callable[[_Pairs], _Pairs], when_ms: int) -> None:
+        self._adapter.update((self._context.risk_name, self._context.exchange_name), change, when_ms)
 
-    def _read(self, when_ms: int) -> list[tuple[str, Row]]:
-        # Of all times: a backtest that did not see what a live run wrote "later" would erase it.
-        stored = self._adapter.read_position_data(self._context.risk_name, self._context.exchange_name, LATEST)
-        return [(key, held) for key, held in stored]
 
-    def _write(self, pairs: Sequence[tuple[str, Row]], when_ms: int) -> None:
-        context = self._context
-        self._adapter.write_position_data([list(pair) for pair in pairs], context.risk_name, context.exchange_name, when_ms)
+def _with(stored: _Pairs, key: str, wanted: Row) -> _Pairs:
+    """The slots with that of ``key`` at the end, or as they are if it is there already."""
+    return stored if [key, wanted] in stored else [*(pair for pair in stored if pair[0] != key), [key, wanted]]
 
 
 def _refusal(limit: Risk, request: RiskRequest) -> str | None:

@@ -71,6 +71,12 @@ class Store(Protocol):
     def write(self, domain: Domain, records: Sequence[Record]) -> None:
         """Store all ``records`` (the last one of a key wins; for insert-once domains the first); all acknowledged on return."""
 
+    def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
+        """Store ``record`` of a keyed domain if its key still has what a read gave as ``before`` (None: nothing); whether it had.
+
+        No write of another thread, process or machine comes in between.
+        """
+
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
         """Delete softly, where the domain says so; a key that is not there is passed over."""
 

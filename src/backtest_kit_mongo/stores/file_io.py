@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from typing import Final, NamedTuple
 
 from ..errors import StorageError
 from ..logs import log
+from ..servers import try_lock
 from .surveys import survey
 
 __all__ = [
+    "LOCK_SECONDS",
     "NoRegularFile",
     "Pending",
+    "folder_lock",
     "keep_link",
+    "locked",
     "make_folder",
     "pass_over",
     "publish",
@@ -35,6 +41,9 @@ TEMPORARY: Final = ".tmp-"
 """What the names of temporaries begin with, here and in the original."""
 
 _STALE_SECONDS: Final = 120  # a younger temporary may be another process's that is being written
+
+LOCK_SECONDS: Final = 15
+"""How long a write waits for another process's: the original's limit."""
 
 _BATCH: Final = 1000  # temporaries that lie there at once; when the process is killed they do until somebody sweeps
 
@@ -54,6 +63,9 @@ _HINTS: Final = {
     errno.EINVAL: "move it away",
     errno.EMFILE: "too many open files in this process; raise ulimit -n",
 }
+
+# What a file system says on which a folder cannot be locked (NFS).
+_NO_LOCKS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 # What a file system says that has no hard links.
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
@@ -131,6 +143,44 @@ def sync_folder(path: str) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(descriptor: int, path: str, deadline: float) -> Iterator[None]:
+    """Hold the lock of an open file or folder; StorageError if another process holds it until ``deadline`` (time.monotonic)."""
+    while not try_lock(descriptor):
+        if time.monotonic() > deadline:
+            raise StorageError(
+                f"{path}: nothing was written: another process holds it for more than {LOCK_SECONDS} s",
+                hint="look for a stopped process that has it open",
+            )
+        time.sleep(0.001)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has it open too
+
+
+@contextmanager
+def folder_lock(path: str) -> Iterator[None]:
+    """Keep other processes from putting a record into a folder, and from comparing and putting one."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(descriptor, path, time.monotonic() + LOCK_SECONDS))
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                _warn_of_no_locks(error.strerror)
+            yield
+    finally:
+        os.close(descriptor)
+
+
+@cache
+def _warn_of_no_locks(said: str) -> None:
+    log("warning", f"folders cannot be locked on this file system ({said}): processes that change one record may undo each other's changes")
 
 
 def write_new(folder: str, name: str, content: bytes, *, durable: bool = True) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,19 @@ from ..metrics import BYTES_READ, BYTES_WRITTEN, Metrics
 from .base import History, Key, Record
 from .file_candles import as_window, read_rows, read_window, write_window
 from .file_history import ALWAYS, Versions
-from .file_io import NoRegularFile, Pending, make_folder, pass_over, publish, publish_new, read_bytes, set_aside, storage_errors, write_new
+from .file_io import (
+    NoRegularFile,
+    Pending,
+    folder_lock,
+    make_folder,
+    pass_over,
+    publish,
+    publish_new,
+    read_bytes,
+    set_aside,
+    storage_errors,
+    write_new,
+)
 from .file_layout import Fields, layout_of
 from .file_places import SUFFIX, Places, fitting_keys, holds_files, record_files
 from .file_values import open_content, pack_record
@@ -69,6 +81,7 @@ class FileStore:
     def renew(self) -> None:
         """Start with a free lock; see ``forks``."""
         self._lock = threading.RLock()
+        self._locked: str | None = None  # the folder that the thread with the lock keeps others from
         self._sound: set[str] = set()
 
     def wait_for_init(self, timeout: float) -> None:
@@ -127,13 +140,14 @@ class FileStore:
             publish_new(files, lambda path: self._makes_sense(domain, keys[path], path), durable=self._durable)
         elif domain.name in self._history.domains:
             times = iter([_time(record) for record in records])
-            publish(files, lambda temporary, file: self._replace(domain, temporary, file.path, next(times)), durable=self._durable)
+            publish(files, lambda temporary, file: self._replace(domain, temporary, file, next(times)), durable=self._durable)
         else:
             # Whole lists are written again for each row that is new, and backtests again and again: what stays the same costs a look only.
             # A single record that has to be on the disk is written all the same: the one that is there need not be.
             look = not (domain.keyed and self._durable)
             last = {file.path: file for file in files}.values()
-            publish([file for file in last if not (look and file.is_there())], self._rename, durable=self._durable)
+            put = self._rename_alone if domain.keyed else self._rename
+            publish([file for file in last if not (look and file.is_there())], put, durable=self._durable)
 
     def _makes_sense(self, domain: Domain, key: Key, path: str) -> bool:
         """Whether there is a record in a file. Looked at once: whole lists are written again for each row that is new."""
@@ -150,10 +164,46 @@ class FileStore:
             os.rename(temporary, file.path)
         return True
 
-    def _replace(self, domain: Domain, temporary: str, path: str, when: int) -> bool:
-        with self._lock:
-            self._versions.replace(temporary, path, when, self._clock(domain))
+    def _rename_alone(self, temporary: str, file: Pending) -> bool:
+        with self._only_writer(file.folder):
+            return self._rename(temporary, file)
+
+    def _replace(self, domain: Domain, temporary: str, file: Pending, when: int) -> bool:
+        with self._only_writer(file.folder):
+            self._versions.replace(temporary, file.path, when, self._clock(domain))
         return True
+
+    @contextmanager
+    def _only_writer(self, folder: str) -> Iterator[None]:
+        """Let nobody else put a record of a keyed domain into a folder."""
+        with self._lock:
+            if folder == self._locked:
+                yield
+                return
+            with folder_lock(folder):
+                self._locked = folder
+                try:
+                    yield
+                finally:
+                    self._locked = None
+
+    def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
+        """See Store."""
+        contents = [pack_record(domain, record)]
+        expected = None if before is None else pack_record(domain, before)
+
+        def step() -> bool:
+            with self._only_writer(self._places.prepare(domain, record.key)):
+                found = self._read(domain, record.key)
+                if (None if found is None else pack_record(domain, found)) != expected:
+                    return False
+                self._put(domain, [record], contents)
+                return True
+
+        with storage_errors(f"{domain.name}: {_named([record.key])} cannot be written"):
+            swapped = self._in_folders(step)
+        self._count(domain, BYTES_WRITTEN, len(contents[0]) if swapped else 0)
+        return swapped
 
     def _clock(self, domain: Domain) -> Callable[[str], int | None]:
         """What tells the time of a record's file; None if there is no record in it."""

@@ -7,7 +7,6 @@ and the next entry begins on a new line. The file itself is the lock between pro
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import threading
@@ -23,11 +22,10 @@ import msgspec
 from .._core import bson
 from ..candles import CandleArray
 from ..domains import Domain
-from ..errors import InvalidTypeError, InvalidValueError, StorageError
+from ..errors import InvalidTypeError, InvalidValueError
 from ..logs import log
-from ..servers import try_lock
 from .base import Key, Record, encode
-from .file_io import make_folder, storage_errors, sync_folder
+from .file_io import LOCK_SECONDS, locked, make_folder, storage_errors, sync_folder
 from .forks import renew_after_fork
 from .json_text import json_of, value_of
 from .surveys import survey
@@ -36,7 +34,6 @@ __all__ = ["JsonlStore"]
 
 _CHUNK: Final = 1 << 16
 _TAIL: Final = 128  # bytes, of lines that hold an id and a time each
-_LOCK_SECONDS: Final = 15  # the original's limit for a write
 _REMEMBERED: Final = 20_000
 _WARNINGS: Final = 20  # for one file; what is not a log at all would fill the program's own
 _ROTATED: Final = re.compile(r"log\.([1-9][0-9]*)\.jsonl", re.ASCII)
@@ -180,25 +177,16 @@ class JsonlStore:
     @contextmanager
     def _open_locked(self) -> Iterator[int]:
         """The file, made if need be, that no other process appends to or renames meanwhile."""
-        deadline = time.monotonic() + _LOCK_SECONDS
+        deadline = time.monotonic() + LOCK_SECONDS
         while True:
             if not os.path.isdir(self._folder):
                 make_folder(self._folder)
             self._locked = descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
             try:
-                while not try_lock(descriptor):
-                    if time.monotonic() > deadline:
-                        raise StorageError(
-                            f"{self._path}: nothing was written: another process holds the file for more than {_LOCK_SECONDS} s",
-                            hint="look for a stopped process that has the file open",
-                        )
-                    time.sleep(0.001)
-                try:
+                with locked(descriptor, self._path, deadline):
                     if self._in_place(os.fstat(descriptor)):  # else whoever had the lock before has renamed it
                         yield descriptor
                         return
-                finally:
-                    fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has it open too
             finally:
                 self._locked = None
                 os.close(descriptor)
@@ -237,6 +225,10 @@ class JsonlStore:
     def _seen(self, descriptor: int, end: int) -> None:
         self._end = end
         self._tail = os.pread(descriptor, min(_TAIL, end), max(end - _TAIL, 0))
+
+    def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
+        """Refused: a log is only appended to."""
+        raise InvalidValueError("log: an entry in a file of JSON lines cannot be changed")
 
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
         """Refused: a log is only appended to."""

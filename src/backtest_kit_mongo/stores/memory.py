@@ -82,6 +82,19 @@ class MemoryStore:
                 if domain.name in self._history.domains:
                     self._keep_version(domain, record, before)
 
+    def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
+        """See Store."""
+        with self._lock:
+            kept = self._records.get(domain.name, {}).get(record.key)
+            if kept is None or before is None:
+                same = kept is None and before is None
+            else:
+                body = encode(domain, before.key, {"payload": before.body})
+                same = (kept.body, kept.record) == (body, before._replace(body=None))
+            if same:
+                self.write(domain, [record])
+            return same
+
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
         """See Store."""
         with self._lock:
@@ -222,6 +235,10 @@ class DummyStore:
 
     def write(self, domain: Domain, records: Sequence[Record]) -> None:
         """See Store; what is written vanishes."""
+
+    def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
+        """See Store; what is written vanishes."""
+        return before is None
 
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
         """See Store; there is nothing to remove."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import pymongo
 from bson.errors import BSONError
-from bson.raw_bson import RawBSONDocument
 from pymongo.errors import PyMongoError
 
 from .._core import bson
@@ -24,13 +23,14 @@ from ..config import Config
 from ..domains import DOMAINS, Domain
 from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, IndexConflictError, ServerTimeoutError
 from ..metrics import BACKFILLS, BYTES_READ, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, READ, READS, STALE, Metrics
-from .base import History, Key, Record, encode
-from .connection import Document, MongoConnection
+from .base import History, Key, Record
+from .connection import MongoConnection
 from .failures import reading, translated, translates
 from .idcache import BUILDERS, DomainIds, ProcessIds, RedisIds
 from .indexes import conflict_error, ensure_indexes
 from .listening import saying_what_is_waited_for
 from .mongo_candles import MongoCandles
+from .mongo_documents import Document, insert_of, key_fields, unchanged, update_of
 from .mongo_history import MongoHistory
 
 __all__ = ["MongoStore"]
@@ -176,7 +176,7 @@ class MongoStore:
         if value is not None and shared != known:
             counters.add(STALE)
         counters.add(MISSES)
-        document = self.connection.find_one(domain, dict(zip(domain.key, key, strict=True)))
+        document = self.connection.find_one(domain, key_fields(domain, key))
         if document is None:
             if value is not None:
                 self.redis_ids.drop(domain, [key])
@@ -241,7 +241,7 @@ class MongoStore:
             return
         counters.add(MISSES, len(missing))
         filled = []
-        by_key = {"$or": [dict(zip(domain.key, key, strict=True)) for key in missing]}
+        by_key = {"$or": [key_fields(domain, key) for key in missing]}
         for identity, record in self._records(domain, self.connection.fetch(domain, [{"filter": by_key}])):
             found[record.key] = record
             if identity is not None:
@@ -268,12 +268,12 @@ class MongoStore:
         now = datetime.now(UTC)
         if len(records) == 1 and domain.keyed:
             record = records[0]
-            update = _update(domain, record, now)
+            update = update_of(domain, record, now)
             self._ensure_indexes(domain)
             if domain in self.history:
                 value, inserted = self.history.write(domain, record.key, record.when or 0, update)
             else:
-                value, inserted = self.connection.upsert(domain, dict(zip(domain.key, record.key, strict=True)), update)
+                value, inserted = self.connection.upsert(domain, key_fields(domain, record.key), update)
             if inserted:
                 self._look_again(domain)
             # What another writer stored under an id of another type stays uncached. One that is known was written to Redis then.
@@ -288,13 +288,13 @@ class MongoStore:
             if domain.write == "upsert" or record.key not in chosen:
                 chosen[record.key] = record
         # Everything is encoded, and so checked, before the first byte is sent.
-        updates = [(key, _update(domain, record, now)) for key, record in chosen.items()]
+        updates = [(key, update_of(domain, record, now)) for key, record in chosen.items()]
         self._ensure_indexes(domain)
         for start in range(0, len(updates), CHUNK):
             self._write_chunk(domain, updates[start : start + CHUNK])
 
     def _write_versions(self, domain: Domain, records: Sequence[Record], now: datetime) -> None:
-        changes = self.history.changes((record.key, record.when or 0, _update(domain, record, now)) for record in records)
+        changes = self.history.changes((record.key, record.when or 0, update_of(domain, record, now)) for record in records)
         self._ensure_indexes(domain)
         for start in range(0, len(changes), CHUNK):
             chunk = changes[start : start + CHUNK]
@@ -305,7 +305,7 @@ class MongoStore:
             self.history.end(domain, chunk, begun)
 
     def _write_chunk(self, domain: Domain, updates: Sequence[tuple[Key, Document]]) -> None:
-        changes = [(dict(zip(domain.key, key, strict=True)), update) for key, update in updates]
+        changes = [(key_fields(domain, key), update) for key, update in updates]
         # Ordered for lists: their documents get their ids, and so their order among equal dates, in the order of the list.
         inserted = self.connection.upsert_many(domain, changes, ordered=not domain.keyed)
         ids = {updates[index][0]: value for index, value in inserted.items()}
@@ -323,11 +323,34 @@ class MongoStore:
             others = [key[-1] for key, _ in updates if key not in ids]
             if others:
                 prefix = updates[0][0][:-1]
-                wanted = {**dict(zip(domain.key, prefix, strict=False)), domain.row_id: {"$in": others}}
+                wanted = {**key_fields(domain, prefix), domain.row_id: {"$in": others}}
                 fields = dict.fromkeys(domain.key, True)
                 for identity, record in self._records(domain, self.connection.fetch(domain, [{"filter": wanted, "projection": fields}])):
                     ids[record.key] = identity
         self.redis_ids.put_many(domain, ((key, value) for key, value in ids.items() if value is not None))
+
+    @translates
+    def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
+        """See Store. One conditional insert or update; where there is history, within a look at the versions before and after."""
+        update = update_of(domain, record, datetime.now(UTC))
+        self._ensure_indexes(domain)
+        changes = begun = None
+        if domain in self.history:
+            self.history.forget(domain, [record.key])
+            changes = self.history.changes([(record.key, record.when or 0, update)])
+            begun = self.history.begin(domain, changes)
+            update = changes[0].update
+        if before is None:
+            identity, change = insert_of(domain, record.key, update)
+            swapped = not self.connection.insert_members(domain, [change])
+            if swapped:
+                self._look_again(domain)
+                self._remember(domain, record.key, identity)
+        else:
+            swapped = self.connection.update_many(domain, [(unchanged(domain, before), update)]) == 1
+        if swapped and changes and begun:
+            self.history.end(domain, changes, begun)
+        return swapped
 
     @translates
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
@@ -337,7 +360,7 @@ class MongoStore:
         change: Any = [
             {"$set": {"removed": True, "payload": {"$mergeObjects": ["$payload", {"removed": True}]}, "updatedDate": datetime.now(UTC)}}
         ]
-        self.connection.update_many(domain, [(dict(zip(domain.key, key, strict=True)), change) for key in keys])
+        self.connection.update_many(domain, [(key_fields(domain, key), change) for key in keys])
         if domain in self.history:
             self.history.forget(domain, keys)
 
@@ -351,7 +374,7 @@ class MongoStore:
             return iter(())
         rule = domain.listing
         assert rule is not None
-        wanted: Document = dict(zip(domain.key, prefix, strict=False))
+        wanted: Document = key_fields(domain, prefix)
         if domain.soft_delete and not removed:
             wanted["removed"] = {"$in": [False, None]}
         fields = dict.fromkeys((*domain.key, *["when"] * domain.when, *["removed"] * domain.soft_delete), True)
@@ -459,16 +482,3 @@ def _in_order(keys: Sequence[Key], found: Mapping[Key, Record]) -> list[Record |
         answer.append(copy.deepcopy(record) if key in seen else record)
         seen.add(key)
     return answer
-
-
-def _update(domain: Domain, record: Record, now: datetime) -> Document:
-    """The update of an upsert, the stored part of it encoded and checked."""
-    fields: Document = {domain.body or "": record.body, "updatedDate": now}
-    if domain.when:
-        fields["when"] = record.when
-    if domain.soft_delete:
-        fields["removed"] = record.removed
-    born: Document = {"__v": 0, "createDate": now}
-    if domain.write == "insert_once":
-        return {"$setOnInsert": RawBSONDocument(encode(domain, record.key, fields | born))}
-    return {"$set": RawBSONDocument(encode(domain, record.key, fields)), "$setOnInsert": born}

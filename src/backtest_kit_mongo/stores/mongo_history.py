@@ -26,9 +26,10 @@ from pymongo import DeleteMany, DeleteOne, UpdateOne
 from .._core import bson
 from ..domains import DOMAINS, Domain
 from .base import History, Key, Record
-from .connection import Document, MongoConnection
+from .connection import MongoConnection
 from .failures import reading
 from .forks import renew_after_fork
+from .mongo_documents import Document, key_fields
 
 __all__ = ["Change", "MongoHistory"]
 
@@ -118,7 +119,7 @@ class MongoHistory:
         sure = known is not None and when >= known.when
         if not sure:
             known, discard = self.begin(domain, [change])[key]
-        identity, before = self._connection.upsert_noting(domain, _fields(domain, key), change.update)
+        identity, before = self._connection.upsert_noting(domain, key_fields(domain, key), change.update)
         last = None if before is None else _time(before.get("when"))
         if known is not None:
             if before is None:  # there was no record any more, so what there is of versions is void
@@ -183,7 +184,7 @@ class MongoHistory:
     def write_known(self, domain: Domain, changes: Sequence[Change], begun: dict[Key, tuple[_Known | None, Span | None]]) -> list[Change]:
         """Write those records that are still what this process wrote last; the others, for which ``begun`` is brought up to date."""
         sure = [(change, last) for change in changes if (last := begun[change.key][0]) is not None]
-        wanted = [({**_fields(domain, change.key), "when": last.when}, change.update) for change, last in sure]
+        wanted = [({**key_fields(domain, change.key), "when": last.when}, change.update) for change, last in sure]
         if wanted and self._connection.update_many(domain, wanted) < len(wanted):
             # Another process has written, or removed, one of them. Which one is not said, so all are written as if nothing was known.
             begun |= self.begin(domain, [change for change, _ in sure])
@@ -232,7 +233,7 @@ class MongoHistory:
                     members["when"] = last
                 versions[key, ALWAYS if last is None else last] = RawBSONDocument(encode(members, codec_options=RAW))
             if listed:
-                moved.append((_fields(domain, key), {"$pullAll": {"versions": listed}}))
+                moved.append((key_fields(domain, key), {"$pullAll": {"versions": listed}}))
         target = self._versions[domain.name]
         rows = [({"_id": _identity(domain, key, when)}, {"$set": version}) for (key, when), version in versions.items()]
         there = self._connection.insert_members(target, rows) if rows else set()
@@ -281,7 +282,7 @@ class MongoHistory:
         operations: list[Any] = []
         gone = []
         for key in late:
-            wanted = {**_fields(domain, key), "when": {"$gte": since}}
+            wanted = {**key_fields(domain, key), "when": {"$gte": since}}
             version = _last(records[key], since - 1, moved.get(key))
             if version is None:
                 operations.append(DeleteOne(wanted))
@@ -312,7 +313,7 @@ class MongoHistory:
 
     def _documents(self, domain: Domain, keys: Sequence[Key]) -> dict[Key, RawBSONDocument]:
         """The documents of records as they are now."""
-        batches = self._connection.fetch(domain, [{"filter": {"$or": [_fields(domain, key) for key in keys]}}])
+        batches = self._connection.fetch(domain, [{"filter": {"$or": [key_fields(domain, key) for key in keys]}}])
         found = [RawBSONDocument(row, RAW) for batch in batches for row in bson.split(batch)]
         return {tuple(row[name] for name in domain.key): row for row in found}
 
@@ -324,20 +325,16 @@ class MongoHistory:
             spared = (kept or {}).get(key, ())
             ends = {"$gt": _identity(domain, key, start), "$lte": _identity(domain, key, end)}
             moved.append(DeleteMany({"_id": {**ends, "$nin": [_identity(domain, key, when) for when in spared]}}))
-            listed.append((_fields(domain, key), {"$pull": {"versions": {"when": {"$gt": start, "$lte": end, "$nin": [*spared]}}}}))
+            listed.append((key_fields(domain, key), {"$pull": {"versions": {"when": {"$gt": start, "$lte": end, "$nin": [*spared]}}}}))
         if moved:
             versions = self._versions[domain.name]
             self._connection.retried(versions, lambda: self._connection.collection(versions).bulk_write(moved, ordered=False))
             self._connection.update_many(domain, listed)
 
 
-def _fields(domain: Domain, key: Key) -> Document:
-    return dict(zip(domain.key, key, strict=True))
-
-
 def _identity(domain: Domain, key: Key, when: Any) -> Document:
     """The ``_id`` of a version; documents compare field by field, so those of a key stand in the order of their times."""
-    return {**_fields(domain, key), "when": when}
+    return {**key_fields(domain, key), "when": when}
 
 
 def _time(value: Any) -> int | None:
