@@ -372,6 +372,11 @@ def _at(servers: EmbeddedServers, config: Config) -> Config:
         CC_REDIS_HOST=str(servers.redis_socket),
         CC_REDIS_USER="",
         CC_REDIS_PASSWORD="",
+        CC_REDIS_URL="",
+        CC_REDIS_DB=0,
+        CC_REDIS_TLS=False,
+        CC_REDIS_SENTINEL="",
+        CC_REDIS_CLUSTER=False,
     )
 
 

@@ -17,6 +17,7 @@ from .domains import DOMAINS, DomainName
 from .errors import ConfigError
 from .logs import log
 from .profiles import KINDS, PROFILES, Kind, LookAhead
+from .redis_place import redis_place
 
 __all__ = ["DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "Config", "load_config", "redacted", "unknown_settings"]
 
@@ -38,6 +39,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """User of Redis; empty: the default one."""
     CC_REDIS_PASSWORD: str = ""
     """Password of Redis; empty: none."""
+    CC_REDIS_URL: str = ""
+    """Redis in one piece, instead of host and port: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database."""
+    CC_REDIS_DB: int = 0
+    """Number of the Redis database."""
+    CC_REDIS_TLS: bool = False
+    """Speak TLS with Redis, and check its certificate; more about TLS can be said in ``CC_REDIS_URL``."""
+    CC_REDIS_SENTINEL: str = ""
+    """Ask these Sentinels for the primary: ``host:port,host:port/name``, with ``user:password@`` in front where they want a login."""
+    CC_REDIS_CLUSTER: bool = False
+    """Host and port are one node of a Redis cluster, which names the others."""
+    CC_REDIS_PREFIX: str = ""
+    """What all keys in Redis begin with, for two MongoDB databases that share one Redis; empty as in the original."""
     CC_REDIS_TIMEOUT_MS: int = 1000
     """How long one cache operation may wait before the store goes on without Redis, in ms."""
     CC_REDIS_IDS: Literal["keyed", "all"] = "keyed"
@@ -78,6 +91,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         shown = msgspec.structs.asdict(self)
         shown["CC_MONGO_CONNECTION_STRING"] = redacted(self.CC_MONGO_CONNECTION_STRING)
         shown["CC_REDIS_PASSWORD"] = "***" if self.CC_REDIS_PASSWORD else ""
+        shown["CC_REDIS_URL"] = redacted(self.CC_REDIS_URL) if self.CC_REDIS_URL else ""
+        credentials, at, place = self.CC_REDIS_SENTINEL.rpartition("@")
+        shown["CC_REDIS_SENTINEL"] = f"{credentials.partition(':')[0]}:***@{place}" if at else place
         return list(shown.items())
 
     def __repr__(self) -> str:
@@ -176,7 +192,7 @@ def _convert(name: str, value: Any, kind: Any, sources: _Sources) -> Any:
 # --- errors that show what is wrong, and no secret ---
 
 _Sources = tuple[Mapping[str, Any], ...]
-_SECRETS: Final = ("CC_MONGO_CONNECTION_STRING", "CC_REDIS_USER", "CC_REDIS_PASSWORD")
+_SECRETS: Final = ("CC_MONGO_CONNECTION_STRING", "CC_REDIS_URL", "CC_REDIS_SENTINEL", "CC_REDIS_USER", "CC_REDIS_PASSWORD")
 _UNSHOWN: Final = "the value is not shown, as it may be a secret"
 _WANTED: Final = {int: "a whole number", bool: "0 or 1", str: "text"}
 
@@ -252,6 +268,7 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"CC_REDIS_PORT must be from 1 to 65535, got {config.CC_REDIS_PORT}")
     for name, least, most in (
         ("CC_REDIS_TIMEOUT_MS", 1, 86_400_000),
+        ("CC_REDIS_DB", 0, 2**31 - 1),
         ("CC_PROCESS_IDS", 0, 10**9),
         ("CC_CANDLE_MEMORY_MB", 0, 2**24),
         ("CC_HISTORY_LIMIT", 0, 10**9),
@@ -270,8 +287,11 @@ def _checked(config: Config) -> Config:
     if "://" in config.CC_REDIS_HOST or "@" in config.CC_REDIS_HOST:
         raise ConfigError(
             "CC_REDIS_HOST must be a host name or the path of a Unix socket, not a URL",
-            hint="CC_REDIS_PORT, CC_REDIS_USER and CC_REDIS_PASSWORD hold the other parts",
+            hint="CC_REDIS_URL takes one; or CC_REDIS_PORT, CC_REDIS_USER and CC_REDIS_PASSWORD hold the other parts",
         )
+    if not re.fullmatch(r"[!-~]{0,64}", config.CC_REDIS_PREFIX):
+        raise ConfigError("CC_REDIS_PREFIX must be of at most 64 ASCII characters without blanks")
+    redis_place(config)
     return config
 
 
@@ -326,7 +346,25 @@ def load_config(given: Mapping[str, Any] | None = None, environ: Mapping[str, st
             continue
         values[name] = _convert(name, value, kinds[name], sources)
     values["CC_STORES"] = stores | values.get("CC_STORES", {})
+    _choose_redis(values, given or {}, environ)
     return _checked(_resolved(values))
+
+
+_PLACES: Final = (("CC_REDIS_URL",), ("CC_REDIS_HOST", "CC_REDIS_PORT"), ("CC_REDIS_SENTINEL",))
+
+
+def _choose_redis(values: dict[str, Any], given: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    """Let a place of Redis that was given win over another kind of place in the environment; both at once are a contradiction."""
+    for source, name in ((given, "setup()"), (environ, "the environment")):
+        named = [[setting for setting in place if source.get(setting)] for place in _PLACES]
+        first = [settings[0] for settings in named if settings]
+        if len(first) > 1:
+            raise ConfigError(f"{name} says where Redis is by {' and by '.join(first)}", hint="set one of them")
+        if first:
+            for place, settings in zip(_PLACES, named, strict=True):
+                for setting in place if not settings else ():
+                    values.pop(setting, None)
+            return
 
 
 def _resolved(values: dict[str, Any]) -> Config:

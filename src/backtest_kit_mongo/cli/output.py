@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from ..config import Config, redacted
+from ..redis_place import redis_place
 from ..tables import Table
 
 __all__ = [
@@ -112,11 +113,10 @@ def progress(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 def places(config: Config) -> dict[str, str]:
     """Where the two servers of ``config`` are, without secrets."""
-    host = config.CC_REDIS_HOST
     paper = f", database {config.CC_PAPER_DATABASE or 'of that name with -paper behind it'}" if config.CC_MODE == "paper" else ""
     return {
         "MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING) + paper,
-        "Redis": host if host.startswith("/") else f"{host}:{config.CC_REDIS_PORT}",
+        "Redis": str(redis_place(config)),
     }
 
 

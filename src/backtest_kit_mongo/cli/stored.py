@@ -14,7 +14,6 @@ from ..domains import DOMAINS
 from ..errors import DatabaseError
 from ..registry import default_registry
 from ..stores.failures import translated
-from ..stores.idcache import explicit
 
 __all__ = ["documents", "mongodb_work", "redis_ids", "redis_work"]
 
@@ -44,8 +43,8 @@ def redis_ids(timeout: float) -> dict[str, int]:
     shared = default_registry.mongo.redis_ids
     shared.ping(time.monotonic() + timeout)
     names = {domain.prefix.encode(): domain.name for domain in DOMAINS.values()}
-    # SCAN may give a key twice.
-    counts = Counter(names[key.partition(b":")[0]] for key in set(shared.scan([domain.prefix for domain in DOMAINS.values()])))
+    keys = set(shared.scan([domain.prefix for domain in DOMAINS.values()]))  # SCAN may give a key twice
+    counts = Counter(names[key[len(shared.prefix) :].partition(b":")[0]] for key in keys)
     return {name: counts[name] for name in DOMAINS}
 
 
@@ -68,9 +67,10 @@ def mongodb_work(timeout: float) -> dict[str, int] | None:
 
 def redis_work(timeout: float) -> dict[str, int] | None:
     """As ``mongodb_work``, of Redis: counts, and the keys and bytes that it holds now."""
-    default_registry.mongo.redis_ids.ping(time.monotonic() + timeout)
+    ids = default_registry.mongo.redis_ids
+    ids.ping(time.monotonic() + timeout)
     try:
-        with explicit():
+        with ids.explicit():
             client = get_redis()
             keys, info = client.dbsize(), client.info()
     except DatabaseError:

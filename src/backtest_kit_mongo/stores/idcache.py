@@ -6,19 +6,19 @@ writes it. Whatever Redis does, no read or write fails for it: an outage is coun
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final
 
 import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
 
 from .._core import keys as core
 from .._core.ids import IdTable
@@ -26,26 +26,22 @@ from ..config import Config
 from ..domains import DOMAINS, Domain
 from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, InvalidTypeError, ServerTimeoutError, ServerUnavailableError
 from ..metrics import REDIS_ERRORS, Metrics
+from ..redis_place import redis_place
 from .base import Key, check_key
 from .forks import renew_after_fork
+from .redis_client import make_client
 from .redis_lines import DriverLine, Outage, PostedError, WireLine, reason
 
-__all__ = ["GARBAGE", "DomainIds", "ProcessIds", "RedisIds", "redis_key"]
+__all__ = ["GARBAGE", "DomainIds", "ProcessIds", "RedisIds"]
 
 GARBAGE: Final = b""
 """Stands for a Redis value that is no id (wrong type or form): the entry must be repaired."""
 
 SCAN_COUNT: Final = 1000
-_WHERE: Final = f"is it running? CC_REDIS_HOST and CC_REDIS_PORT say where; {OWN_SERVERS}"
-
-
-# The keys and commands of each domain.
-BUILDERS: Final = {name: core.KeyBuilder(domain.prefix.encode(), domain.cache_order) for name, domain in DOMAINS.items()}
-
-
-def redis_key(domain: Domain, key: Key) -> bytes:
-    """The Redis key of a record."""
-    return BUILDERS[domain.name].key(key)
+_WHERE: Final = f"is it running? CC_REDIS_HOST and CC_REDIS_PORT, or CC_REDIS_URL, say where; {OWN_SERVERS}"
+_RIGHTS: Final = (
+    "needed are GET, MGET, SET, MSET and DEL on the keys {prefix}*_cache:*, for flush-cache and id_cache SCAN, UNLINK and EXISTS"
+)
 
 
 class ProcessIds:
@@ -84,30 +80,32 @@ class RedisIds:
     """The shared cache. Every method but the explicit ones (ping, scan, clear) survives an outage by doing nothing."""
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
-        seconds = self._seconds = config.CC_REDIS_TIMEOUT_MS / 1000
-        place: dict[str, Any] = (
-            {"unix_socket_path": config.CC_REDIS_HOST}
-            if config.CC_REDIS_HOST.startswith("/")
-            else {"host": config.CC_REDIS_HOST, "port": config.CC_REDIS_PORT}
-        )
-        self.client: redis.Redis = redis.Redis(
-            **place,
-            username=config.CC_REDIS_USER or None,
-            password=config.CC_REDIS_PASSWORD or None,
-            socket_timeout=seconds,
-            socket_connect_timeout=seconds,
-            # Waiting is what a cache must not do: one reconnect is ours (see _round_trip), the rest is the outage logic below.
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-        self._pool = self.client.connection_pool
+        self._seconds = config.CC_REDIS_TIMEOUT_MS / 1000
+        self.place = redis_place(config)
+        self.prefix = config.CC_REDIS_PREFIX
         self._metrics = metrics
-        self._lane = config.CC_WIRE_LANE
+        # The keys and commands of each domain.
+        self.builders: Mapping[str, core.KeyBuilder] = {
+            name: core.KeyBuilder(f"{self.prefix}{domain.prefix}".encode(), domain.cache_order) for name, domain in DOMAINS.items()
+        }
+        self.commands: Mapping[str, Any] = self.builders
+        self._connect(on_lane=config.CC_WIRE_LANE)
         self._reach = Outage("Redis is not usable ({}); reads and writes go on with MongoDB alone", "Redis is back")
         self._taking = Outage("Redis takes no ids ({}); reads and writes go on with MongoDB", "Redis takes ids again")
         self._closed = False
         self.renew()
         renew_after_fork(self)
+
+    def _connect(self, *, on_lane: bool) -> None:
+        """Make the client. No I/O."""
+        self.client: redis.Redis = make_client(self.place, self._seconds)
+        self._pool = self.client.connection_pool
+        self._lane = on_lane and not self.place.tls  # the compiled core speaks no TLS
+
+    def redis_key(self, domain: Domain, key: Key) -> bytes:
+        """The Redis key of a record."""
+        found: bytes = self.builders[domain.name].key(key)
+        return found
 
     def renew(self) -> None:
         """Start without connections; see ``forks``. (redis-py's own pool does the same by itself.)"""
@@ -151,7 +149,7 @@ class RedisIds:
         else:
             self._local.line = line
 
-    def _send(self, command: bytes, posted: bool) -> Any:
+    def _send(self, command: Any, posted: bool) -> Any:
         line = self._take_line()
         act = line.post if posted else line.call
         last, line.broke = line.broke, False
@@ -167,7 +165,7 @@ class RedisIds:
         finally:
             self.give_back(line)
 
-    def _guarded(self, domain: Domain, command: bytes, *, writes: bool = False, posted: bool = False) -> Any:
+    def _guarded(self, domain: Domain, command: Any, *, writes: bool = False, posted: bool = False) -> Any:
         """The reply, GARBAGE for a value of the wrong type, or None while Redis cannot be used.
 
         ``posted``: the reply is read by this thread's next command, unless there is an outage whose end it may show.
@@ -188,7 +186,7 @@ class RedisIds:
             # Full, a replica, no right, a full disk: reads may go on.
             (self._taking if writes else self._reach).begin(error, started)
             return None
-        except (RedisError, OSError) as error:
+        except (RedisError, RedisClusterException, OSError) as error:
             if not self._closed:
                 self._metrics.domains[domain.name].add(REDIS_ERRORS)
                 self._reach.begin(error, started)
@@ -208,12 +206,12 @@ class RedisIds:
 
     def get(self, domain: Domain, key: Key) -> bytes | None:
         """The value as Redis holds it (GARBAGE if it is no string), or None."""
-        value: bytes | None = self._guarded(domain, BUILDERS[domain.name].get(key))
+        value: bytes | None = self._guarded(domain, self.commands[domain.name].get(key))
         return value
 
     def get_many(self, domain: Domain, keys: Sequence[Key]) -> list[bytes | None]:
         """The values of many keys with one MGET."""
-        reply = self._guarded(domain, BUILDERS[domain.name].mget(keys))
+        reply = self._guarded(domain, self.commands[domain.name].mget(keys))
         if isinstance(reply, list) and len(reply) == len(keys):
             return reply
         if reply is not None:
@@ -222,24 +220,24 @@ class RedisIds:
 
     def put(self, domain: Domain, key: Key, value: bytes) -> None:
         """Write one id."""
-        self._guarded(domain, BUILDERS[domain.name].set(key, value), writes=True, posted=True)
+        self._guarded(domain, self.commands[domain.name].set(key, value), writes=True, posted=True)
 
     def put_many(self, domain: Domain, ids: Iterable[tuple[Key, bytes]]) -> None:
         """Write many ids, a thousand per MSET."""
         pairs = iter(ids)
         while chunk := list(islice(pairs, SCAN_COUNT)):
-            self._guarded(domain, BUILDERS[domain.name].mset(chunk), writes=True)
+            self._guarded(domain, self.commands[domain.name].mset(chunk), writes=True)
 
     def put_series(self, domain: Domain, series: Key, ids: Iterable[tuple[int, bytes]]) -> None:
         """Write the ids of keys that differ in their last field alone, a thousand per MSET."""
         pairs = iter(ids)
         while chunk := list(islice(pairs, SCAN_COUNT)):
-            self._guarded(domain, BUILDERS[domain.name].mset_grid(series, chunk), writes=True)
+            self._guarded(domain, self.commands[domain.name].mset_grid(series, chunk), writes=True)
 
     def drop(self, domain: Domain, keys: Sequence[Key]) -> None:
         """Delete entries."""
         if keys:
-            self._guarded(domain, BUILDERS[domain.name].delete(keys), writes=True)
+            self._guarded(domain, self.commands[domain.name].delete(keys), writes=True)
 
     # --- explicit ---
 
@@ -250,26 +248,42 @@ class RedisIds:
             started = time.monotonic()
             left = max(0.001, min(1.0, deadline - time.monotonic()))
             limits = {"socket_timeout": left, "socket_connect_timeout": left}
-            connection = self._pool.connection_class(**{**self._pool.connection_kwargs, **limits})
             try:
-                DriverLine(connection).call(core.redis_command(b"PING"))
-            except (RedisError, OSError) as error:
-                if isinstance(error, AuthenticationError) or str(error).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
-                    raise DatabaseError(f"Redis refuses the login ({reason(error)})", hint="CC_REDIS_USER, CC_REDIS_PASSWORD") from None
+                self._ask(limits)
+            except (RedisError, RedisClusterException, OSError) as error:
+                if (refusal := self._refusal(error)) is not None:
+                    raise refusal from None
                 if time.monotonic() + 0.1 >= deadline:
                     raise ServerTimeoutError(f"Redis does not answer ({reason(error)})", hint=_WHERE) from None
                 given_up.wait(0.1)
             else:
                 self._reach.end(started)
                 return
-            finally:
-                connection.disconnect()
+
+    def _ask(self, limits: dict[str, float]) -> None:
+        """Read an id that nobody has, on a connection of its own: whoever may not send PING, say, can use the cache all the same."""
+        connection = self._pool.connection_class(**{**self._pool.connection_kwargs, **limits})
+        try:
+            DriverLine(connection).call(self.builders["signal"].get(("", "", "")))
+        finally:
+            connection.disconnect()
+
+    def _refusal(self, error: Exception) -> DatabaseError | None:
+        """Our error for a server that answers, and refuses; None if ``error`` is something else."""
+        if isinstance(error, NoPermissionError) or "NOPERM" in str(error):
+            return DatabaseError(f"Redis refuses a command ({reason(error)})", hint=_RIGHTS.format(prefix=self.prefix))
+        if not isinstance(error, RedisError) or isinstance(error, RedisTimeoutError):
+            return None
+        if isinstance(error, AuthenticationError) or str(error).startswith(("NOAUTH", "WRONGPASS")):
+            return DatabaseError(f"Redis refuses the login ({reason(error)})", hint="CC_REDIS_USER, CC_REDIS_PASSWORD")
+        return None if isinstance(error, RedisConnectionError) else DatabaseError(f"Redis refuses the command ({reason(error)})")
 
     def scan(self, prefixes: Sequence[str]) -> Iterator[bytes]:
         """The keys under ``prefixes``, in batches of SCAN; ServerUnavailableError if Redis is away."""
-        pattern = f"{prefixes[0]}:*" if len(prefixes) == 1 else "*_cache:*"
-        wanted = tuple(f"{prefix}:".encode() for prefix in prefixes)
-        with explicit():
+        own = re.sub(r"([*?\[\]\\^])", r"\\\1", self.prefix)
+        pattern = f"{own}{prefixes[0]}:*" if len(prefixes) == 1 else f"{own}*_cache:*"
+        wanted = tuple(f"{self.prefix}{prefix}:".encode() for prefix in prefixes)
+        with self.explicit():
             for key in self.client.scan_iter(match=pattern, count=SCAN_COUNT):
                 if key.startswith(wanted):
                     yield key
@@ -278,10 +292,27 @@ class RedisIds:
         """Delete the keys under ``prefixes`` with UNLINK; how many went. Nothing else in this Redis is touched."""
         removed = 0
         found = self.scan(prefixes)
-        with explicit():
+        with self.explicit():
             while chunk := list(islice(found, SCAN_COUNT)):
-                removed += int(self.client.unlink(*chunk))
+                removed += self._unlink(chunk)
         return removed
+
+    def _unlink(self, keys: Sequence[bytes]) -> int:
+        return int(self.client.unlink(*keys))
+
+    @contextmanager
+    def explicit(self) -> Iterator[None]:
+        """Redis calls that a person asked for do fail, with our errors."""
+        try:
+            yield
+        except BacktestKitError:
+            raise
+        except (RedisError, RedisClusterException, OSError, UnicodeError) as error:
+            if (refusal := self._refusal(error)) is not None:
+                raise refusal from None
+            if isinstance(error, RedisTimeoutError):
+                raise ServerTimeoutError(f"Redis does not answer ({reason(error)})", hint=_WHERE) from None
+            raise ServerUnavailableError(f"Redis cannot be reached ({reason(error)})", hint=_WHERE) from None
 
     def close(self) -> None:
         """Close the connections; none is made again."""
@@ -293,21 +324,6 @@ class RedisIds:
         self._local = threading.local()  # the last references to idle ones
         self.client.close()
         self._pool.disconnect()
-
-
-class explicit:
-    """Redis calls that a person asked for do fail, with our errors."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, RedisTimeoutError):
-            raise ServerTimeoutError(f"Redis does not answer ({reason(error)})", hint=_WHERE) from None
-        if isinstance(error, (RedisConnectionError, OSError, UnicodeError)) and not isinstance(error, BacktestKitError):
-            raise ServerUnavailableError(f"Redis cannot be reached ({reason(error)})", hint=_WHERE) from None
-        if isinstance(error, RedisError):
-            raise DatabaseError(f"Redis refuses the command ({reason(error)})") from None
 
 
 class DomainIds:
@@ -327,23 +343,23 @@ class DomainIds:
 
     def get(self, *context: Any) -> str | None:
         """The id as Redis holds it (24 hexadecimal digits), or None."""
-        key = redis_key(self._domain, self._key(context))
-        with explicit():
+        key = self._shared.redis_key(self._domain, self._key(context))
+        with self._shared.explicit():
             value: Any = self._shared.client.get(key)
         return None if value is None else bytes(value).decode("utf-8", "replace")
 
     def has(self, *context: Any) -> bool:
         """Whether Redis holds an id."""
-        key = redis_key(self._domain, self._key(context))
-        with explicit():
+        key = self._shared.redis_key(self._domain, self._key(context))
+        with self._shared.explicit():
             return bool(self._shared.client.exists(key))
 
     def delete(self, *context: Any) -> bool:
         """Forget an id, in this process and in Redis; whether Redis held one."""
         key = self._key(context)
         self._process.drop(self._domain, key)
-        with explicit():
-            return bool(self._shared.client.unlink(redis_key(self._domain, key)))
+        with self._shared.explicit():
+            return bool(self._shared.client.unlink(self._shared.redis_key(self._domain, key)))
 
     def keys(self) -> Iterator[str]:
         """The Redis keys of the domain, by SCAN (one that moves meanwhile may come twice)."""

@@ -15,6 +15,7 @@ from pymongo.uri_parser import parse_uri
 from ..config import Config, redacted
 from ..errors import OWN_SERVERS, ServerUnavailableError
 from ..logs import log
+from ..redis_place import redis_place
 
 __all__ = ["check_listening", "saying_what_is_waited_for"]
 
@@ -51,11 +52,7 @@ def saying_what_is_waited_for(config: Config, timeout: float) -> Iterator[dict[s
 
     Gives the places that are waited for, by server; the block takes out those that have answered.
     """
-    host = config.CC_REDIS_HOST
-    places = {
-        "MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING),
-        "Redis": host if host.startswith("/") else f"{host}:{config.CC_REDIS_PORT}",
-    }
+    places = {"MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING), "Redis": str(redis_place(config))}
 
     def say() -> None:
         silent = " and ".join(f"{name} at {place}" for name, place in list(places.items()))

@@ -26,12 +26,13 @@ from ..metrics import BACKFILLS, BYTES_READ, ERRORS, HITS_PROCESS, HITS_REDIS, M
 from .base import History, Key, Record
 from .connection import MongoConnection
 from .failures import reading, translated, translates
-from .idcache import BUILDERS, DomainIds, ProcessIds, RedisIds
+from .idcache import DomainIds, ProcessIds, RedisIds
 from .indexes import conflict_error, ensure_indexes
 from .listening import saying_what_is_waited_for
 from .mongo_candles import MongoCandles
 from .mongo_documents import Document, insert_of, key_fields, unchanged, update_of
 from .mongo_history import MongoHistory
+from .redis_cluster import redis_ids
 
 __all__ = ["MongoStore"]
 
@@ -53,7 +54,7 @@ class MongoStore:
         self.connection = MongoConnection(config, metrics)
         self.history = MongoHistory(history, self.connection)
         self.process_ids = ProcessIds(config.CC_PROCESS_IDS)
-        self.redis_ids = RedisIds(config, metrics)
+        self.redis_ids: RedisIds = redis_ids(config, metrics)
         self.candles = MongoCandles(config, self.connection, self.redis_ids, metrics)
         self.blocks = self.candles.blocks
         self._metrics = metrics
@@ -66,7 +67,7 @@ class MongoStore:
                 self._readers[name],
                 metrics.domains[name],
                 counts,
-                BUILDERS[name].get,
+                self.redis_ids.builders[name].get,
                 self.redis_ids.take_line_in_order,
                 self.redis_ids.give_back,
                 partial(self.redis_ids.timed_out, domain),
@@ -110,7 +111,8 @@ class MongoStore:
         if len(problems) > 1 and all(isinstance(problem, ServerTimeoutError) for problem in problems):
             said = "\n".join(str(problem).partition("\n  hint: ")[0] for problem in problems)
             raise ServerTimeoutError(
-                said, hint=f"are they running? CC_MONGO_CONNECTION_STRING, CC_REDIS_HOST and CC_REDIS_PORT say where; {OWN_SERVERS}"
+                said,
+                hint=f"are they running? CC_MONGO_CONNECTION_STRING and CC_REDIS_HOST, or CC_REDIS_URL, say where; {OWN_SERVERS}",
             )
         if problems:
             raise problems[0]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .._core.link import BrokenLink, LinkTimeout, Unusual
@@ -18,6 +18,9 @@ from .._core.resp import RedisLink
 from ..logs import log
 
 __all__ = ["DriverLine", "Outage", "PostedError", "WireLine", "reason"]
+
+
+_REPLICA = "READONLY"
 
 
 class Outage:
@@ -75,19 +78,30 @@ class DriverLine:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self._connected = False
 
     def call(self, command: bytes) -> Any:
         """Send one command and read its reply."""
         try:
+            if not self._connected:
+                self._connection.connect()  # sending would do so too, but without asking Sentinels where the primary is
+                self._connected = True
             self._connection.send_packed_command((command,), check_health=False)
             return self._connection.read_response()
-        except ResponseError:
-            raise  # a whole reply: the connection stays in step
+        except ResponseError as error:  # a whole reply: the connection stays in step
+            if isinstance(error, ReadOnlyError):
+                self._drop()
+            raise
         except (UnicodeError, AttributeError) as error:  # the host is no host name; another thread closed the connection meanwhile
+            self._drop()
             raise RedisConnectionError(str(error)) from None
         except BaseException:
-            self._connection.disconnect()  # the reply of this command must never be read by the next one
+            self._drop()  # the reply of this command must never be read by the next one
             raise
+
+    def _drop(self) -> None:
+        self._connected = False
+        self._connection.disconnect()
 
     def post(self, command: bytes) -> None:
         """Send one command; there is no sending without waiting here."""
@@ -116,7 +130,10 @@ class WireLine:
             answer = work(link, command)
             late = link.take_late_error()
         except Unusual as error:
-            raise ResponseError(str(error)) from None  # a whole reply: the connection stays in step
+            # A whole reply: the connection stays in step. But the server was a primary and is a replica now: another one is to be found.
+            if str(error).startswith(_REPLICA):
+                self.drop()
+            raise ResponseError(str(error)) from None
         except BaseException as error:
             self.drop()
             if isinstance(error, LinkTimeout):
@@ -125,6 +142,8 @@ class WireLine:
                 raise RedisConnectionError(str(error)) from None
             raise
         if late is not None:
+            if str(late).startswith(_REPLICA):
+                self.drop()
             raise PostedError(str(late), answer)
         return answer
 

@@ -1,0 +1,183 @@
+"""Several Redis servers as one object: a cluster of three, and a primary with its replica and three Sentinels. On TCP ports."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+import redis
+from proxy import listening
+from redis.exceptions import RedisError
+from waiting import wait_for
+
+from backtest_kit_mongo.servers import RedisServer
+
+
+def free_port():
+    """A port that nobody has just now. A cluster needs the one 10,000 above as well."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as found:
+            port = found.getsockname()[1]
+        if port < 55_000:
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + 10_000)):
+                return port
+
+
+class Node(RedisServer):
+    """A Redis with more settings, on a TCP port as well."""
+
+    __test__ = False
+
+    def __init__(self, folder, password=None, **settings):
+        super().__init__(folder, port=free_port(), password=password)
+        self.settings = settings
+
+    def _input(self):
+        return super()._input() + "".join(f"{name.replace('_', '-')} {value}\n" for name, value in self.settings.items()).encode()
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def client(self):
+        """A client of one's own."""
+        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5)
+
+
+class Sentinel(Node):
+    """A Sentinel, which keeps what it knows in its file of settings."""
+
+    __test__ = False
+
+    def _arguments(self):
+        path = self.data_dir / "sentinel.conf"
+        if not path.exists():
+            self.data_dir.mkdir(exist_ok=True)
+            path.write_text(f"port {self.port}\nbind 127.0.0.1\nunixsocket {self.socket}\n" + self.settings["text"])
+        return [str(path), "--sentinel"]
+
+    def _input(self):
+        return b""
+
+
+class Cluster:
+    """Three primaries of a Redis cluster."""
+
+    def __init__(self, folder):
+        self.nodes = [
+            Node(folder / str(number), cluster_enabled="yes", cluster_config_file="nodes.conf", cluster_node_timeout=2000)
+            for number in range(3)
+        ]
+
+    def __enter__(self):
+        for node in self.nodes:
+            node.start()
+        clients = [node.client() for node in self.nodes]
+        for number, client in enumerate(clients):
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", number * 5462, min(number * 5462 + 5461, 16383))
+            for other in self.nodes[:number]:
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port)
+        for client in clients:
+            assert wait_for(lambda client=client: client.cluster("INFO")["cluster_state"] == "ok")
+            assert wait_for(lambda client=client: len(client.execute_command("CLUSTER SHARDS")) == 3)
+            client.close()
+        return self
+
+    def __exit__(self, *_):
+        for node in self.nodes:
+            node.stop()
+
+    def contents(self):
+        """The keys of each node."""
+        found = []
+        for node in self.nodes:
+            with node.client() as client:
+                found.append(set(client.keys("*")))
+        return found
+
+
+class Watched:
+    """A primary, its replica, and three Sentinels that let the replica take over after a second."""
+
+    def __init__(self, folder):
+        self.primary, self.replica = Node(folder / "0"), Node(folder / "1")
+        text = f"""sentinel monitor ids 127.0.0.1 {self.primary.port} 2
+sentinel down-after-milliseconds ids 1000
+sentinel failover-timeout ids 5000
+"""
+        self.sentinels = [Sentinel(folder / f"sentinel-{number}", text=text) for number in range(3)]
+
+    @property
+    def setting(self):
+        return f"{','.join(sentinel.address for sentinel in self.sentinels)}/ids"
+
+    def __enter__(self):
+        for server in (self.primary, self.replica):
+            server.start()
+        with self.replica.client() as client:
+            client.replicaof("127.0.0.1", self.primary.port)
+            assert wait_for(lambda: client.info("replication")["master_link_status"] == "up")
+        for sentinel in self.sentinels:
+            sentinel.start()
+        for sentinel in self.sentinels:
+            with sentinel.client() as client:
+
+                def settled(client=client):
+                    (known,) = client.sentinel_masters().values()
+                    return (known["num-slaves"], known["num-other-sentinels"]) == (1, 2)
+
+                assert wait_for(settled)
+        return self
+
+    def __exit__(self, *_):
+        for server in (*self.sentinels, self.replica, self.primary):
+            server.stop()
+
+    def is_primary(self, server):
+        try:
+            with server.client() as client:
+                return client.info("replication")["role"] == "master"
+        except RedisError:
+            return False
+
+
+class TlsProxy:
+    """TLS on a port of this machine in front of a server that speaks none."""
+
+    def __init__(self, target, context):
+        self._target = target
+        self._context = context
+        self._listener = listening("127.0.0.1:0")
+        self.port = self._listener.getsockname()[1]
+        self.handshakes = 0
+
+    def __enter__(self):
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                raw, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(raw,), daemon=True).start()
+
+    def _serve(self, raw):
+        with contextlib.suppress(OSError), self._context.wrap_socket(raw, server_side=True) as ours:
+            self.handshakes += 1
+            with socket.socket(socket.AF_UNIX) as theirs:
+                theirs.connect(self._target)
+                threading.Thread(target=self._pass, args=(theirs, ours), daemon=True).start()
+                self._pass(ours, theirs)
+
+    @staticmethod
+    def _pass(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
