@@ -14,6 +14,7 @@ from redis_sets import Cluster, Node, TlsProxy, Watched
 from waiting import wait_for
 
 import backtest_kit_mongo as kit
+from backtest_kit_mongo.cli.stored import redis_work
 from backtest_kit_mongo.config import load_config
 from backtest_kit_mongo.errors import ConfigError, DatabaseError, ServerTimeoutError
 from backtest_kit_mongo.redis_place import RedisPlace, redis_place
@@ -419,6 +420,8 @@ def test_the_commands_know_a_cluster(begin, cluster, tmp_path):
     cli = Cli(tmp_path, CC_MONGO_CONNECTION_STRING=kit.get_config().CC_MONGO_CONNECTION_STRING, CC_REDIS_CLUSTER="1")
     cli.environment["CC_REDIS_URL"] = f"redis://127.0.0.1:{cluster.nodes[0].port}"
     assert f"127.0.0.1:{cluster.nodes[0].port} (cluster)" in cli.out("doctor")
+    work = redis_work(5)
+    assert (work["keys"], work["hits"] > 0, work["memoryBytes"] > 0) == (len(KEYS), True, True)
     stats = json.loads(cli.out("stats", "--json"))
     assert stats["stored"]["domains"]["state"]["redisIds"] == len(KEYS)
     assert f"{len(KEYS)}" in cli.out("flush-cache")

@@ -71,17 +71,14 @@ def redis_work(timeout: float) -> dict[str, int] | None:
     ids.ping(time.monotonic() + timeout)
     try:
         with ids.explicit():
-            client = get_redis()
-            keys, info = client.dbsize(), client.info()
+            keys = get_redis().dbsize()
+        servers = ids.server_info()
     except DatabaseError:
         return None
-    return {
-        "keys": int(keys),
-        "memoryBytes": int(info["used_memory"]),
-        "hits": int(info["keyspace_hits"]),
-        "misses": int(info["keyspace_misses"]),
-        "commands": int(info["total_commands_processed"]),
-    }
+    counts = {
+        "memoryBytes": "used_memory", "hits": "keyspace_hits", "misses": "keyspace_misses", "commands": "total_commands_processed",
+    }  # fmt: skip
+    return {"keys": int(keys), **{name: sum(int(info[field]) for info in servers) for name, field in counts.items()}}
 
 
 def _collection_size(name: str) -> dict[str, Any]:

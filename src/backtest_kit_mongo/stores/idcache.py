@@ -297,6 +297,11 @@ class RedisIds:
                 removed += self._unlink(chunk)
         return removed
 
+    def server_info(self, *sections: str) -> list[dict[str, Any]]:
+        """What INFO says, of each server that holds ids."""
+        with self.explicit():
+            return [self.client.info(*sections)]
+
     def _unlink(self, keys: Sequence[bytes]) -> int:
         return int(self.client.unlink(*keys))
 

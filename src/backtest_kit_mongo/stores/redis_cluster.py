@@ -107,6 +107,11 @@ class ClusterIds(RedisIds):
         finally:
             client.close()
 
+    def server_info(self, *sections: str) -> list[dict[str, Any]]:
+        """What INFO says, of each primary."""
+        with self.explicit():
+            return list(self.client.info(*sections, target_nodes=RedisCluster.PRIMARIES).values())
+
     def _unlink(self, keys: Sequence[bytes]) -> int:
         return _each("UNLINK", keys, self.client)
 
