@@ -9,7 +9,7 @@ from typing import Any
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
-from .. import get_mongo, get_redis
+from .. import get_mongo
 from ..domains import DOMAINS
 from ..errors import DatabaseError
 from ..registry import default_registry
@@ -70,15 +70,14 @@ def redis_work(timeout: float) -> dict[str, int] | None:
     ids = default_registry.mongo.redis_ids
     ids.ping(time.monotonic() + timeout)
     try:
-        with ids.explicit():
-            keys = get_redis().dbsize()
         servers = ids.server_info()
     except DatabaseError:
         return None
     counts = {
         "memoryBytes": "used_memory", "hits": "keyspace_hits", "misses": "keyspace_misses", "commands": "total_commands_processed",
     }  # fmt: skip
-    return {"keys": int(keys), **{name: sum(int(info[field]) for info in servers) for name, field in counts.items()}}
+    keys = sum(info.get(f"db{ids.place.db}", {}).get("keys", 0) for info in servers)
+    return {"keys": keys, **{name: sum(int(info[field]) for info in servers) for name, field in counts.items()}}
 
 
 def _collection_size(name: str) -> dict[str, Any]:
