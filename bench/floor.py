@@ -7,13 +7,15 @@ against round trips of 40 us and more.
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import bson
 
-__all__ = ["MongoWire", "RedisWire", "command", "find", "redis_command"]
+__all__ = ["MongoWire", "RedisWire", "TlsWire", "command", "find", "redis_command"]
 
 _HEADER = struct.Struct("<iiii")
 _OP_MSG = 2013
@@ -43,9 +45,12 @@ def redis_command(*arguments: str) -> bytes:
 
 
 class _Wire:
-    def __init__(self, path: str, size: int) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(path)
+    def __init__(self, path: str | socket.socket, size: int) -> None:
+        if isinstance(path, str):
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.connect(path)
+        else:
+            self._socket = path
         self._buffer = bytearray(size)
         self._view = memoryview(self._buffer)
 
@@ -64,7 +69,7 @@ class _Wire:
 class MongoWire(_Wire):
     """One connection to mongod. The buffer (bytes) must hold the longest reply."""
 
-    def __init__(self, path: str, size: int = 1 << 16) -> None:
+    def __init__(self, path: str | socket.socket, size: int = 1 << 16) -> None:
         super().__init__(path, size)
 
     def exchange(self, message: bytes) -> None:
@@ -82,6 +87,16 @@ class MongoWire(_Wire):
         assert reply["ok"] == 1, reply
         assert "writeErrors" not in reply, reply["writeErrors"][:1]
         return reply
+
+
+class TlsWire(MongoWire):
+    """The same over TLS, to (host, port)."""
+
+    def __init__(self, address: tuple[str, int], authority: Path) -> None:
+        context = ssl.create_default_context(cafile=str(authority))
+        plain = socket.create_connection(address)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(context.wrap_socket(plain, server_hostname=address[0]))
 
 
 class RedisWire(_Wire):

@@ -27,6 +27,7 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
     {
         "single hit, L1 warm": Target("same", {"plain": 5}, {"floor": 1.25}),
         "single hit, L1 cold, Redis warm": Target("same", {"plain": 4}, {"floor": 1.25}),
+        "single hit over TLS, L1 warm": Target("same", {"plain": 3, "direct": 2.5}, {"floor": 1.35}),
         "single write, insert": Target("apart", {"plain": 1.8}, {"floor": 1.2}),
         "single write, update": Target("apart", {"plain": 1.8}, {"floor": 1.2}),
         "read_many of 1,000, L1 warm": Target("apart", {"plain": 90}, {"floor": 1.4}),

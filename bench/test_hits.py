@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from duel import Side
-from floor import MongoWire, find
+from floor import MongoWire, TlsWire, find
 from hits import RawHits, reading
 from material import CONTEXT, ROW
+from placement import placed
 from proxy import delayed
 from rivals import Direct, Plain
+from tls import Authority, TlsMongo
 
+import backtest_kit_mongo as kit
 from backtest_kit_mongo import PersistSignalAdapter
 from backtest_kit_mongo.servers import mongo_uri
 
@@ -49,6 +52,24 @@ def test_warm(duel, start, plain, direct, engine, wires):
     raw = raw_hits(plain, wires.mongo, wires.redis)
     others = sides(ours=OURS, plain=plain.read_signal, direct=direct.read_signal, mongoengine=engine.read_signal)
     duel("single hit, L1 warm", {**others, "floor": raw.by_id})
+
+
+def test_warm_over_tls(duel, placement, settings, tmp_path_factory):
+    """As a rented MongoDB is reached; the floor is an ssl.SSLSocket."""
+    folder = tmp_path_factory.mktemp("tls")
+    authority = Authority(folder)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(TlsMongo(folder / "mongo", authority))
+        stack.callback(kit.close)
+        stack.enter_context(placed(placement[0], [server.pid]))
+        uri = server.tls_uri("hits")
+        kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri})
+        PersistSignalAdapter.write_signal_data(ROW, *CONTEXT)
+        plain = stack.enter_context(contextlib.closing(Plain(uri, settings["CC_REDIS_HOST"])))
+        wire = stack.enter_context(contextlib.closing(TlsWire(("localhost", server.port), authority.file)))
+        message = find("hits", "signal-items", {"_id": plain.signals.find_one()["_id"]})
+        others = sides(ours=OURS, plain=plain.read_signal, direct=Direct(plain).read_signal)
+        duel("single hit over TLS, L1 warm", {**others, "floor": Side(lambda: wire.exchange(message))})
 
 
 def test_cold(duel, start, plain, direct, wires):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 
 import redis
-from proxy import listening
 from redis.exceptions import RedisError
 from waiting import wait_for
 
@@ -140,44 +138,3 @@ sentinel failover-timeout ids 5000
                 return client.info("replication")["role"] == "master"
         except RedisError:
             return False
-
-
-class TlsProxy:
-    """TLS on a port of this machine in front of a server that speaks none."""
-
-    def __init__(self, target, context):
-        self._target = target
-        self._context = context
-        self._listener = listening("127.0.0.1:0")
-        self.port = self._listener.getsockname()[1]
-        self.handshakes = 0
-
-    def __enter__(self):
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                raw, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(raw,), daemon=True).start()
-
-    def _serve(self, raw):
-        with contextlib.suppress(OSError), self._context.wrap_socket(raw, server_side=True) as ours:
-            self.handshakes += 1
-            with socket.socket(socket.AF_UNIX) as theirs:
-                theirs.connect(self._target)
-                threading.Thread(target=self._pass, args=(theirs, ours), daemon=True).start()
-                self._pass(ours, theirs)
-
-    @staticmethod
-    def _pass(source, target):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)

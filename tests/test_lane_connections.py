@@ -9,9 +9,6 @@ import contextlib
 import itertools
 import os
 import random
-import shutil
-import socket
-import subprocess
 import threading
 import time
 from urllib.parse import quote
@@ -22,10 +19,11 @@ import pymongo.monitoring
 import pytest
 from pymongo.errors import AutoReconnect, OperationFailure
 from test_concurrency import run
+from tls import Authority, TlsMongo, TlsProxy
 from waiting import wait_for
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.errors import BacktestKitError, DatabaseError, NotConfiguredError, ServerUnavailableError
+from backtest_kit_mongo.errors import BacktestKitError, DatabaseError, NotConfiguredError, ServerTimeoutError, ServerUnavailableError
 from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.servers import MongoServer
 
@@ -148,63 +146,73 @@ def test_authentication(tmp_path, settings):
         kit.close()
 
 
-def free_port():
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        return reserved.getsockname()[1]
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    key, public, both = folder / "key.pem", folder / "public.pem", folder / "both.pem"
-    command = [
-        openssl,
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-        "-keyout",
-        key,
-        "-out",
-        public,
-    ]
-    subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
-    both.write_bytes(key.read_bytes() + public.read_bytes())
-    return public, both
+def tls_mongo(authority, tmp_path_factory):
+    with TlsMongo(tmp_path_factory.mktemp("tls"), authority) as server:
+        yield server
 
 
-def test_tls(tmp_path, settings, certificate):
-    """Encrypted TCP with a certificate that is checked; a client that does not know the certificate is refused."""
-    public, both = certificate
-    port = free_port()
-    # Not requireTLS: that holds for the Unix socket as well, by which the server is seen to be ready.
-    with ArgumentMongo(tmp_path / "mongo", "--tlsMode", "preferTLS", "--tlsCertificateKeyFile", str(both), port=port) as server:
-        begin(settings, f"mongodb://127.0.0.1:{port}/t?tls=true&tlsCAFile={quote(str(public), safe='')}")
-        assert sum(kit.get_mongo().client.admin.command("serverStatus")["transportSecurity"].values()) > 0
+def test_tls(tls_mongo, settings, lane):
+    """Encrypted TCP with a certificate that is checked, on the lane too."""
+    begin(settings, tls_mongo.tls_uri("tls"))
+    assert sum(kit.get_mongo().client.admin.command("serverStatus")["transportSecurity"].values()) > 0
+    step("S", 1)
+    candles_step("S")
+    assert bool(default_registry.mongo.connection._lane.idle) == lane
+    text = random.Random(1).randbytes(300_000).hex()  # more than one TLS record, and than a socket buffer
+    kit.PersistStateAdapter.write_state_data({"text": text}, "S", "long", WHEN)
+    assert kit.PersistStateAdapter.read_state_data("S", "long") == {"text": text}
+    rows = [({"text": text[: index * 1000]}, "S", f"{index}", WHEN) for index in range(500)]  # 125 MB in many messages
+    kit.PersistStateAdapter.write_many(rows)
+    found = kit.PersistStateAdapter.read_many([row[1:3] for row in rows])
+    assert [len(row["text"]) for row in found] == [index * 1000 for index in range(500)]
+    with threads(8, stepping):
+        time.sleep(1)
+    with pymongo.MongoClient(tls_mongo.uri()) as client:
+        client.drop_database("tls")
+
+
+def test_tls_after_a_restart(tmp_path, authority, settings):
+    with TlsMongo(tmp_path / "mongo", authority) as server:
+        begin(settings, server.tls_uri("t"))
         step("S", 1)
-        candles_step("S")
-        text = random.Random(1).randbytes(300_000).hex()  # more than one TLS record, and than a socket buffer
-        kit.PersistStateAdapter.write_state_data({"text": text}, "S", "long", WHEN)
-        assert kit.PersistStateAdapter.read_state_data("S", "long") == {"text": text}
-        with threads(8, stepping):
-            time.sleep(0.5)
         server.restart()
         with contextlib.suppress(ServerUnavailableError):
             step("S", 2)
         step("S", 3)
         kit.close()
-        kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": f"mongodb://127.0.0.1:{port}/t?tls=true&serverSelectionTimeoutMS=500"})
-        with pytest.raises(ServerUnavailableError):
+
+
+def test_a_certificate_that_is_not_known_or_of_another_host_is_refused(tls_mongo, settings):
+    known = tls_mongo.tls_uri("t", "&serverSelectionTimeoutMS=2000")
+    for uri in (f"mongodb://localhost:{tls_mongo.port}/t?tls=true&serverSelectionTimeoutMS=2000", known.replace("localhost", "127.0.0.1")):
+        kit.close()
+        kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri})
+        with pytest.raises(ServerUnavailableError, match="certificate"):
             kit.PersistStateAdapter.read_state_data("S", "one")
+
+
+@pytest.mark.parametrize("fault", ["cut", "silent"])
+def test_tls_that_breaks(tls_mongo, authority, settings, fault):
+    """A broken connection is made anew and the call sent again; a silent one ends with the time-out, and its late reply is nobody's."""
+    with TlsProxy(tls_mongo.socket, authority) as proxy:
+        begin(settings, tls_mongo.tls_uri("broken", "&socketTimeoutMS=2000", port=proxy.port))
+        step("S", 1)
+        for number in range(3):
+            if fault == "cut":
+                proxy.cut()
+            else:
+                proxy.hold()
+                with pytest.raises(ServerTimeoutError):
+                    kit.PersistStateAdapter.read_state_data("S", "one")
+                proxy.release()
+            step("S", number)
+            assert kit.PersistStateAdapter.read_state_data("S", "none") is None
         kit.close()
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import ssl
 
 import pytest
 import redis
-import trustme
 from command import Cli
-from redis_sets import Cluster, Node, TlsProxy, Watched
+from redis_sets import Cluster, Node, Watched
+from tls import Authority, TlsProxy
 from waiting import wait_for
 
 import backtest_kit_mongo as kit
@@ -197,29 +196,48 @@ def test_a_url_of_a_unix_socket(begin, lane, servers):
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
-    """A certificate authority of the tests', and the file of its certificate."""
-    authority = trustme.CA()
-    path = tmp_path_factory.mktemp("ca") / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return authority, path
+    return Authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture
 def tls(authority, servers):
     """A port with TLS in front of the Redis of the tests."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority[0].issue_cert("localhost").configure_cert(context)
-    with TlsProxy(servers.redis.socket, context) as proxy:
+    with TlsProxy(servers.redis.socket, authority) as proxy:
         yield proxy
 
 
 @pytest.mark.server
 def test_redis_over_tls(begin, lane, tls, authority):
-    begin(CC_REDIS_URL=f"rediss://localhost:{tls.port}?ssl_ca_certs={authority[1]}")
+    begin(CC_REDIS_URL=f"rediss://localhost:{tls.port}?ssl_ca_certs={authority.file}")
     kit.wait_for_init()
     use()
     assert hits() == (len(KEYS), 0)
-    assert tls.handshakes >= 1
+    made = tls.handshakes
+    assert made >= 1
+    use(KEYS[:50])
+    assert hits() == (50, 0)
+    assert tls.handshakes == made  # on the connection that was there
+    tls.cut()
+    use(KEYS[:50])
+    assert hits() == (50, 0)
+    assert tls.handshakes > made
+
+
+@pytest.mark.server
+def test_redis_over_tls_that_does_not_answer(begin, lane, tls, authority):
+    begin(CC_REDIS_URL=f"rediss://localhost:{tls.port}?ssl_ca_certs={authority.file}", CC_REDIS_TIMEOUT_MS=1500)
+    use(KEYS[:20])
+    assert hits() == (20, 0)
+    tls.hold()
+    use(KEYS[:20])  # with MongoDB alone
+    assert hits()[0] == 0
+    tls.release()
+
+    def again():
+        use(KEYS[:20])
+        return hits() == (20, 0)
+
+    assert wait_for(again)
 
 
 @pytest.mark.server
@@ -228,7 +246,7 @@ def test_a_certificate_that_is_not_good_is_not_accepted(begin, tls, authority, h
     if how == "unknown authority":
         begin(CC_REDIS_HOST="localhost", CC_REDIS_PORT=tls.port, CC_REDIS_TLS=True)
     else:
-        begin(CC_REDIS_URL=f"rediss://127.0.0.1:{tls.port}?ssl_ca_certs={authority[1]}")
+        begin(CC_REDIS_URL=f"rediss://127.0.0.1:{tls.port}?ssl_ca_certs={authority.file}")
     with pytest.raises(ServerTimeoutError, match="certificate verify failed"):
         kit.wait_for_init(timeout=5)
     use(KEYS[:5])  # with MongoDB alone

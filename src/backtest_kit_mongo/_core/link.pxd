@@ -16,12 +16,15 @@ cdef class Link:
     cdef bint whole  # whether it is for an exchange as a whole, and not anew for each read
     cdef unsigned char* buffer
     cdef Py_ssize_t capacity, filled
+    cdef object tls  # the ssl.SSLSocket that encrypts, or None
     cdef readonly int64_t used  # when it came back, by time.monotonic_ns()
 
     cdef int reserve(self, Py_ssize_t size) except -1
     cdef int begin(self) except -1
     cdef int left(self) noexcept
     cdef int take(self, ssize_t got) except -1
+    cdef int send_encrypted(self, iovec* pieces, int count) except -1
+    cdef ssize_t receive_encrypted(self, int turn) except -3
     cdef int send(self, iovec* pieces, int count) except -1
     cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1
     cdef int look_up(self) except -1

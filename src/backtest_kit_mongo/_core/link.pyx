@@ -1,17 +1,22 @@
 """Bytes over sockets that a driver has opened, sent and read with the GIL released: what MongoDB's and Redis's links share.
 
-A ``Link`` knows no host, login or encryption: those are the driver's, and a link only borrows a socket of which the driver has
-made a ready connection. Two things can go wrong, and they must not be mixed up. ``BrokenLink``: the bytes are not what they
+A ``Link`` knows no host, login or certificate: those are the driver's, and a link only borrows a socket of which the driver has
+made a ready connection. Where that is an ``ssl.SSLSocket``, its bytes go through it (``through``). Two things can go wrong, and they must not be mixed up. ``BrokenLink``: the bytes are not what they
 should be, the socket must be thrown away, since a later reply might be taken for this one's. ``Unusual``: a whole reply which is
 no plain success; the socket is in step, and the driver may ask again and say it better.
 """
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t
 
 import os
+
+cdef extern from "Python.h":
+    object PyMemoryView_FromMemory(char* memory, Py_ssize_t size, int flags)
+    int PyBUF_WRITE
 
 cdef extern from "<time.h>" nogil:
     struct timespec:
@@ -105,18 +110,20 @@ cdef int _send_all(int fd, iovec* pieces, int count, int timeout_ms) noexcept no
     return 0
 
 
-cdef ssize_t _receive(int fd, unsigned char* buffer, size_t size, int timeout_ms) noexcept nogil:
-    """How many bytes came (0: the other side closed), -1 with errno, -2 for a time-out."""
+cdef int _await(int fd, int timeout_ms) noexcept nogil:
+    """1 when there is something to read, -1 with errno, -2 for a time-out."""
     cdef pollfd waiting
     cdef int ready
     waiting.fd = fd
     waiting.events = POLLIN
     ready = poll(&waiting, 1, timeout_ms)
-    if ready < 0:
-        return -1
-    if ready == 0:
-        return -2
-    return recv(fd, buffer, size, 0)
+    return -2 if ready == 0 else ready
+
+
+cdef ssize_t _receive(int fd, unsigned char* buffer, size_t size, int timeout_ms) noexcept nogil:
+    """How many bytes came (0: the other side closed), -1 with errno, -2 for a time-out."""
+    cdef int ready = _await(fd, timeout_ms)
+    return recv(fd, buffer, size, 0) if ready > 0 else ready
 
 
 cdef class Link:
@@ -133,6 +140,10 @@ cdef class Link:
 
     def __dealloc__(self):
         PyMem_RawFree(self.buffer)
+
+    def through(self, tls not None):
+        """Send and receive through an ``ssl.SSLSocket`` on the same descriptor; it waits for its own time-out within a record."""
+        self.tls = tls
 
     cdef int reserve(self, Py_ssize_t size) except -1:
         cdef unsigned char* grown
@@ -164,6 +175,8 @@ cdef class Link:
         cdef int outcome, left
         cdef ssize_t got
         self.begin()
+        if self.tls is not None:
+            return self.send_encrypted(pieces, count)
         while True:
             left = self.left()
             with nogil:
@@ -181,6 +194,33 @@ cdef class Link:
                 PyErr_CheckSignals()
             else:
                 raise BrokenLink(f"sending failed: {os.strerror(errno)}")
+
+    cdef int send_encrypted(self, iovec* pieces, int count) except -1:
+        cdef int i
+        cdef list parts = [PyBytes_FromStringAndSize(<char*> pieces[i].iov_base, pieces[i].iov_len) for i in range(count)]
+        try:
+            self.tls.sendall(parts[0] if count == 1 else b"".join(parts))  # one record, if it is small
+        except TimeoutError:
+            raise LinkTimeout("the server took no more bytes within the time-out") from None
+        except OSError as error:
+            raise BrokenLink(f"sending failed: {error}") from None
+        return 0
+
+    cdef ssize_t receive_encrypted(self, int turn) except -3:
+        """As ``_receive``; an ssl.SSLSocket may hold bytes that have left its descriptor."""
+        cdef int ready = 1
+        cdef Py_ssize_t room = self.capacity - self.filled
+        if not self.tls.pending():
+            with nogil:
+                ready = _await(self.fd, turn)
+        if ready < 0:
+            return ready
+        try:
+            return self.tls.recv_into(PyMemoryView_FromMemory(<char*> self.buffer + self.filled, room, PyBUF_WRITE), room)
+        except TimeoutError:
+            return -2
+        except OSError as error:
+            raise BrokenLink(f"receiving failed: {error}") from None
 
     cdef int take(self, ssize_t got) except -1:
         """Note what a read gave, before anything else sets errno."""
@@ -208,8 +248,11 @@ cdef class Link:
         while self.filled < wanted:
             left = self.left()
             turn = left if 0 <= left < TURN_MS else TURN_MS
-            with nogil:
-                got = _receive(self.fd, self.buffer + self.filled, self.capacity - self.filled, turn)
+            if self.tls is not None:
+                got = self.receive_encrypted(turn)
+            else:
+                with nogil:
+                    got = _receive(self.fd, self.buffer + self.filled, self.capacity - self.filled, turn)
             if got == -2 and turn != left:
                 self.look_up()
             else:

@@ -100,7 +100,7 @@ class RedisIds:
         """Make the client. No I/O."""
         self.client: redis.Redis = make_client(self.place, self._seconds)
         self._pool = self.client.connection_pool
-        self._lane = on_lane and not self.place.tls  # the compiled core speaks no TLS
+        self._lane = on_lane
 
     def redis_key(self, domain: Domain, key: Key) -> bytes:
         """The Redis key of a record."""

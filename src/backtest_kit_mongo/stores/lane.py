@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import socket
+import ssl
 import threading
 import time
 import weakref
@@ -265,8 +266,8 @@ class Lane(MongoLinks):
         healthy = False
         try:
             sock = getattr(connection.conn, "sock", connection.conn)
-            # TLS of any kind is a class of its own.
-            if connection.compression_context is None and type(sock) is socket.socket:
+            # TLS of other kinds (PyOpenSSL's) is a class of its own.
+            if connection.compression_context is None and type(sock) in (socket.socket, ssl.SSLSocket):
                 limits = [seconds for seconds in (self._client.options.pool_options.socket_timeout, limit) if seconds]
                 generation = server.pool.gen
                 generation._generation  # noqa: B018 - the AttributeError, if there is none, is handled here
@@ -274,6 +275,9 @@ class Lane(MongoLinks):
                 owner = _Loan(checkout, connection, server.description.address)
                 seconds = min(limits, default=0.0)
                 link = MongoLink(owner, sock.fileno(), seconds, generation, connection.generation, bool(limit), server)
+                if type(sock) is ssl.SSLSocket:
+                    connection.set_conn_timeout(seconds or None)
+                    link.through(sock)
                 link.command(_PING)
             elif not connection.closed:
                 self.usable = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -126,7 +127,10 @@ class WireLine:
         try:
             if link is None:
                 self._connection.connect()
-                link = self.link = RedisLink(self._connection, self._connection._sock.fileno(), self._seconds)
+                sock = self._connection._sock
+                link = self.link = RedisLink(self._connection, sock.fileno(), self._seconds)
+                if isinstance(sock, ssl.SSLSocket):
+                    link.through(sock)
             answer = work(link, command)
             late = link.take_late_error()
         except Unusual as error:
@@ -168,7 +172,7 @@ class WireLine:
         sock = self._connection._sock
         if sock is not None:
             with contextlib.suppress(OSError):  # the server was quicker
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # that of ssl.SSLSocket would let its thread read on without decryption
 
 
 class PostedError(ResponseError):
