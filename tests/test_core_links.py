@@ -46,11 +46,11 @@ def pair():
         yield ours, theirs
 
 
-def mongo_link(ours: socket.socket, seconds: float = 0.3) -> op_msg.MongoLink:
+def mongo_link(ours: socket.socket, seconds: float = 60) -> op_msg.MongoLink:
     return op_msg.MongoLink((ours,), ours.fileno(), seconds, SimpleNamespace(_generation=1), 1)
 
 
-def redis_link(ours: socket.socket, seconds: float = 0.3) -> resp.RedisLink:
+def redis_link(ours: socket.socket, seconds: float = 60) -> resp.RedisLink:
     return resp.RedisLink((ours,), ours.fileno(), seconds)
 
 
@@ -141,10 +141,10 @@ def test_what_is_no_plain_success_is_unusual_and_in_step(pair, reply):
 
 def test_silence_and_end(pair):
     ours, theirs = pair
-    connection = mongo_link(ours)
+    connection = mongo_link(ours, 0.3)
     with pytest.raises(link.LinkTimeout):
         connection.find_one(b"x", b"", b"")
-    connection = mongo_link(ours)
+    connection = mongo_link(ours, 0.3)
     theirs.recv(1000)
     theirs.sendall(message(found())[:30])
     with pytest.raises(link.LinkTimeout):
@@ -152,15 +152,15 @@ def test_silence_and_end(pair):
     theirs.recv(1000)
     theirs.close()
     with pytest.raises(link.BrokenLink):
-        mongo_link(ours).find_one(b"x", b"", b"")
+        mongo_link(ours, 0.3).find_one(b"x", b"", b"")
 
 
 def test_peer_that_reads_nothing(pair):
     ours, _ = pair
     with pytest.raises(link.LinkTimeout):
-        mongo_link(ours).post(b"x" * 20_000_000)
+        mongo_link(ours, 0.3).post(b"x" * 20_000_000)
     with pytest.raises(ValueError, match="more than MongoDB takes"):
-        mongo_link(ours).post(b"x" * 48_100_000)
+        mongo_link(ours, 0.3).post(b"x" * 48_100_000)
 
 
 def test_long_messages_go_through_in_pieces(pair):
@@ -381,7 +381,7 @@ def test_posted_commands_are_settled_by_the_next_call(pair):
 def test_many_posted_commands_do_not_pile_up(pair):
     """After 64 unread replies the next post reads them: no socket fills up."""
     ours, theirs = pair
-    connection = redis_link(ours)
+    connection = redis_link(ours, 1.0)
     theirs.sendall(b"+OK\r\n" * 64)
     for _ in range(65):
         connection.post(b"S;")
