@@ -820,3 +820,38 @@ def test_counts_and_ratio(mongo):
     assert row["hit_ratio"] == pytest.approx(7 / 8)
     assert row["operations"]["read_many"]["count"] == 4
     assert 0 < row["operations"]["read_many"]["p50"] < (time.monotonic() - started) * 1e6
+
+
+# --- nobody is asked twice ---
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("lane", ["1", "0"], ids=["lane-on", "lane-off"])
+@pytest.mark.parametrize(
+    ("where", "finds", "gets"), [("process", 2, 1), ("redis", 2, 1), ("garbage", 1, 1), ("nowhere", 1, 1), ("process alone", 2, 1)]
+)
+def test_a_wrong_id_costs_each_server_one_question(settings, servers, cache, monkeypatch, lane, where, finds, gets):
+    """A find for the id, one for the key, and one GET; whether the straight path or the long one has found out."""
+    monkeypatch.setenv("CC_WIRE_LANE", lane)
+    kit.setup(settings)
+    state = kit.PersistStateAdapter
+    state.write_state_data({"n": 1}, "s", "warm", WHEN)
+    state.read_state_data("s", "warm")
+    kit.get_mongo()["state-items"].insert_one({"signalId": "s", "bucketName": "b", "payload": {"n": 2}, "when": WHEN})
+    wrong = ObjectId()
+    if where in ("process", "process alone"):
+        default_registry.mongo.process_ids.put(DOMAINS["state"], ("s", "b"), wrong.binary)
+    if where in ("process", "redis"):
+        cache.set("state_cache:s:b", str(wrong))
+    if where == "garbage":
+        cache.set("state_cache:s:b", "garbage")
+    with pymongo.MongoClient(servers.mongo.uri()) as client:
+        before = client.admin.command("serverStatus")["opcounters"]["query"]
+        with redis_calls(cache) as calls:
+            assert state.read_state_data("s", "b") == {"n": 2}
+        assert client.admin.command("serverStatus")["opcounters"]["query"] - before == finds
+    assert calls.pop("get") == gets
+    stale = 0 if where == "nowhere" else 1
+    assert counts(DOMAINS["state"]).get("stale", 0) == stale
+    assert state.read_state_data("s", "b") == {"n": 2}
+    assert cache.get("state_cache:s:b") not in (str(wrong).encode(), b"garbage", None)

@@ -65,6 +65,9 @@ def bodies(list records not None, empty, bint lifetime) -> list:
     return answer
 
 
+UNASKED = object()
+"""Stands for what Redis holds, where it was not asked."""
+
 EMPTY = object()
 """What ``Hits`` gives for a record that is removed or has no body."""
 
@@ -85,7 +88,7 @@ cdef class Hits:
     cdef object get_command, take_line, give_line_back, redis_timed_out, translated
     cdef MongoLinks links
     cdef bytes head, tail
-    cdef object absent
+    cdef object learned
 
     def __init__(
         self, domain, IdTable ids not None, RecordReader reader not None, Counters counters not None, tuple counts not None,
@@ -117,11 +120,16 @@ cdef class Hits:
         """Whether there are links to read over."""
         return self.links is not None
 
-    def is_absent(self, tuple key) -> bool:
-        """Whether Redis has just said, to the call with this very tuple, that it holds no id; it need not be asked again."""
-        found = self.absent is key
-        self.absent = None
-        return found
+    def take_learned(self, tuple key) -> tuple:
+        """What the call with this very tuple found out before it gave LONG_WAY, so that nobody is asked twice.
+
+        An id of this process that leads to no record of the key, or None; what Redis holds (None: nothing), or UNASKED. An id that
+        Redis holds leads to no record either.
+        """
+        learned, self.learned = self.learned, None
+        if learned is None or learned[0] is not key:
+            return None, UNASKED
+        return learned[1], learned[2]
 
     cdef bytes ask_redis(self, tuple key):
         """The id that Redis holds, or None."""
@@ -146,8 +154,7 @@ cdef class Hits:
             return None
         finally:
             self.give_line_back(line)
-        if answer is None:
-            self.absent = key
+        self.learned = (key, None, answer)  # should it lead to nothing
         return _id_of(answer)
 
     def __call__(self, tuple key not None, object moment=None):
@@ -172,9 +179,15 @@ cdef class Hits:
         except PyMongoError as error:  # the configured time has passed: to try again would double it
             self.counters.add(self.errors)
             raise self.translated(error) from error
-        if record is None or record is NOT_TAKEN:
+        if record is NOT_TAKEN:
+            self.learned = None
+            return LONG_WAY
+        if record is None:
+            if known:
+                self.learned = (key, value, UNASKED)
             return LONG_WAY
         if not known:
+            self.learned = None
             self.ids.put(key, value)
         _, body, when, removed = record
         if moment is not None and when is not None and when > moment:

@@ -35,6 +35,8 @@ class MongoLink(Link):
 
 NOT_TAKEN: Final[Any]
 
+KNOWS_DEADLINES: bool
+
 class MongoLinks:
     idle: list[MongoLink]
     usable: bool

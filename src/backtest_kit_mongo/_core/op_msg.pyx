@@ -6,7 +6,6 @@ from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memmove, memset, strlen
 
-from pymongo._csot import TIMEOUT as _TIMEOUT
 from pymongo.errors import NetworkTimeout
 
 from backtest_kit_mongo._core.bson cimport Element, RecordReader, document_size, find_element, int32_at, next_element, number_of
@@ -14,6 +13,14 @@ from backtest_kit_mongo._core.counters cimport Counters
 from backtest_kit_mongo._core.link cimport Link, iovec, now_ns
 
 from backtest_kit_mongo._core.link import BrokenLink, LinkTimeout, Unusual
+
+try:
+    from pymongo._csot import TIMEOUT as _TIMEOUT
+except ImportError:  # whether a call has a deadline is known to pymongo alone then
+    _TIMEOUT = None
+
+KNOWS_DEADLINES = _TIMEOUT is not None
+"""Whether links may be used: a call inside of ``pymongo.timeout`` must go through pymongo."""
 
 cdef extern from "Python.h":
     int PyContextVar_Get(object var, PyObject* default_value, PyObject** value) except -1

@@ -13,8 +13,9 @@ from pymongo.write_concern import WriteConcern
 
 from ..config import DEFAULT_TIMEOUT_MS
 from ..errors import ConfigError
+from ..logs import log
 
-__all__ = ["make_client", "write_concern"]
+__all__ = ["is_sharded", "make_client", "warn_of_lost_writes", "write_concern"]
 
 HEARTBEAT_MS = 2_000
 """How often pymongo's monitor asks a server that has nothing new to say."""
@@ -49,6 +50,22 @@ def _time_outs(given: Mapping[str, str]) -> dict[str, int]:
     with suppress(ValueError):  # which pymongo makes an error of
         found["socketTimeoutMS"] = max(DEFAULT_TIMEOUT_MS, int(given.get("wtimeoutms", 0)) * 4 // 3)
     return {name: value for name, value in found.items() if name.lower() not in given}
+
+
+def is_sharded(client: MongoClient[Any]) -> bool | None:
+    """Whether pymongo speaks to a mongos; None until it has met a server."""
+    kind = client.topology_description.topology_type_name
+    return None if kind == "Unknown" else kind == "Sharded"
+
+
+def warn_of_lost_writes(durability: str) -> None:
+    """Say once what it costs that writes to a replica set wait for its primary alone."""
+    asked = "CC_DURABILITY=memory" if durability == "memory" else "w=1 in CC_MONGO_CONNECTION_STRING"
+    log(
+        "warning",
+        f"{asked} on a replica set: a write is acknowledged before another member has it, so a fail-over may lose it; "
+        "CC_DURABILITY=journal without w in the connection string waits for a majority",
+    )
 
 
 def write_concern(client: MongoClient[Any], durability: Literal["journal", "memory"]) -> WriteConcern:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,20 +24,19 @@ from .._core.op_msg import NOT_TAKEN, MongoLink, upserted_ids
 from ..config import DEFAULT_DATABASE, Config
 from ..domains import Domain
 from ..errors import NotConfiguredError
-from ..logs import log
 from ..metrics import BYTES_READ, BYTES_WRITTEN, Metrics
 from .base import Key
-from .client import make_client, write_concern
+from .client import is_sharded, make_client, warn_of_lost_writes, write_concern
 from .failures import lost_alone, lost_races, retried, together, unconfirmed
 from .forks import renew_after_fork
 from .lane import Lane
 from .listening import check_listening
-from .messages import STATEMENTS, WHOLE, Messages, chunks, concern, joined, size_of
+from .messages import STATEMENTS, WHOLE, Messages, chunks, concern, id_after, id_before, joined, size_of
+from .mongo_documents import Document, key_fields
 from .sessions import Number, Sessions
 
-__all__ = ["Document", "MongoConnection"]
+__all__ = ["MongoConnection"]
 
-Document = dict[str, Any]
 # Documents are taken apart by the compiled core; pymongo hands them over as they came.
 RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
 R = TypeVar("R")
@@ -82,6 +81,7 @@ class MongoConnection:
         self._lane_or_none: Lane | None = None
         self._sessions: Sessions | None = None
         self._looked_at = False  # what kind of server there is
+        self._is_sharded: bool | None = None
         self._collections: dict[str, Collection[Document]] = {}
         self._messages: dict[str, Messages] = {}
 
@@ -155,18 +155,19 @@ class MongoConnection:
                 self._sessions = Sessions(client)
             self._looked_at = True
         if replicated and self.config.CC_MODE != "backtest" and write_concern(client, self.config.CC_DURABILITY).document["w"] == 1:
-            asked = "CC_DURABILITY=memory" if self.config.CC_DURABILITY == "memory" else "w=1 in CC_MONGO_CONNECTION_STRING"
-            log(
-                "warning",
-                f"{asked} on a replica set: a write is acknowledged before another member has it, so a fail-over may lose it; "
-                "CC_DURABILITY=journal without w in the connection string waits for a majority",
-            )
+            warn_of_lost_writes(self.config.CC_DURABILITY)
 
     def _messages_of(self, domain: Domain) -> Messages:
         found = self._messages.get(domain.collection)
         if found is None:
             found = self._messages[domain.collection] = Messages(self.collection(domain))
         return found
+
+    @property
+    def _sharded(self) -> bool | None:
+        if self._is_sharded is None:
+            self._is_sharded = is_sharded(self.client)
+        return self._is_sharded
 
     @property
     def _lane(self) -> Lane:
@@ -180,9 +181,9 @@ class MongoConnection:
         return lane
 
     def connect(self, domain: Domain, hits: Hits) -> None:
-        """Let ``hits`` read over this connection, until it is closed or the process forks."""
+        """Let ``hits`` read over this connection, until it is closed or the process forks. Not from a mongos: see ``match``."""
         messages, lane = self._messages_of(domain), self._lane
-        if lane.usable and not self._closed:
+        if lane.usable and not self._closed and self._sharded is False:
             hits.connect(lane, messages.by_id_head, messages.by_id_tail)
             if hits not in self._straight:
                 self._straight.append(hits)
@@ -204,7 +205,13 @@ class MongoConnection:
         return document
 
     def match(self, domain: Domain, value: bytes, reader: RecordReader[T], key: Key) -> T | None:
-        """What ``reader`` makes of the document of an id (12 bytes), or None if there is none or it is not the one of ``key``."""
+        """What ``reader`` makes of the document of an id (12 bytes), or None if there is none or it is not the one of ``key``.
+
+        A mongos is given the key too: an id alone would go to every shard.
+        """
+        if self._sharded:
+            document = self.find_one(domain, {"_id": ObjectId(value), **key_fields(domain, key)})
+            return None if document is None else reader.match(document, key)
         messages = self._messages_of(domain)
         counters = self._metrics.domains[domain.name]
         answer = self._lane.match(messages.by_id_head, value, messages.by_id_tail, reader, key, counters, BYTES_READ)
@@ -258,8 +265,13 @@ class MongoConnection:
             sort = list(query.get("sort", {}).items()) or None
             yield from self.find(domain, query["filter"], sort=sort, batch_size=WHOLE, **options)
 
-    def fetch_by_ids(self, domain: Domain, values: list[bytes]) -> Iterator[bytes]:
-        """The documents of some ids (12 bytes each), in no order, in batches of BSON."""
+    def fetch_by_ids(self, domain: Domain, ids: Mapping[bytes, Key]) -> Iterator[bytes]:
+        """The documents of some ids (12 bytes each, with their keys), in no order, in batches of BSON."""
+        values = list(ids)
+        if self._sharded:
+            wanted = [{"_id": ObjectId(value), **key_fields(domain, key)} for value, key in ids.items()]
+            yield from self.fetch(domain, [{"filter": {"$or": wanted}}])
+            return
         messages = self._messages_of(domain)
         chunks = [values[start : start + _IDS] for start in range(0, len(values), _IDS)]
         done = 0
@@ -291,7 +303,7 @@ class MongoConnection:
             message = messages.write(command, number)
             self._count(domain, BYTES_WRITTEN, len(message))
             outcome = self._lane.write(MongoLink.upserted, message)
-            return outcome if outcome is not NOT_TAKEN else self._write(domain, command, number, _id_after)
+            return outcome if outcome is not NOT_TAKEN else self._write(domain, command, number, id_after)
         finally:
             self._give_back_number(number)
 
@@ -304,7 +316,7 @@ class MongoConnection:
             message = messages.write(command, number)
             self._count(domain, BYTES_WRITTEN, len(message))
             answer = self._lane.write(MongoLink.command, message)
-            return _id_before(answer) if answer is not NOT_TAKEN else self._write(domain, command, number, _id_before)
+            return id_before(answer) if answer is not NOT_TAKEN else self._write(domain, command, number, id_before)
         finally:
             self._give_back_number(number)
 
@@ -479,21 +491,3 @@ class MongoConnection:
                 sessions.close()
             with pymongo.timeout(0.5):  # the farewell to the server, which may be dead, must not hold anybody up
                 client.close()
-
-
-def _id_after(answer: bytes) -> tuple[bytes | None, bool]:
-    """From the reply of findAndModify: the id of the document, and whether it is new."""
-    reply = decode(answer)
-    return _id_bytes(reply["value"]["_id"]), not reply["lastErrorObject"]["updatedExisting"]
-
-
-def _id_before(answer: bytes) -> tuple[bytes | None, Document | None]:
-    """From the reply of findAndModify: the id of the document, and what was there before."""
-    reply = decode(answer)
-    before = reply["value"]
-    return _id_bytes(reply["lastErrorObject"]["upserted"] if before is None else before["_id"]), before
-
-
-def _id_bytes(value: Any) -> bytes | None:
-    """The 12 bytes of an ObjectId; None for an id of another type, which another writer may have given."""
-    return value.binary if isinstance(value, ObjectId) else None

@@ -25,6 +25,7 @@ from .._core.ids import IdTable
 from ..config import Config
 from ..domains import DOMAINS, Domain
 from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, InvalidTypeError, ServerTimeoutError, ServerUnavailableError
+from ..logs import log
 from ..metrics import REDIS_ERRORS, Metrics
 from ..redis_place import redis_place
 from .base import Key, check_key
@@ -127,6 +128,12 @@ class RedisIds:
             self._local.line = None
             return line
         connection = self._pool.connection_class(**self._pool.connection_kwargs)
+        if self._lane and not hasattr(connection, "_sock"):
+            self._lane = False
+            log(
+                "info",
+                f"the wire lane cannot be used with redis-py {redis.__version__} (no _sock); all commands go through redis-py itself",
+            )
         line = WireLine(connection, self._seconds) if self._lane else DriverLine(connection)
         with self._lock:
             self._lines.add(line)

@@ -29,7 +29,7 @@ from pymongo.server_selectors import writable_server_selector
 
 from .._core.bson import decode
 from .._core.link import BrokenLink, LinkTimeout, Unusual
-from .._core.op_msg import MongoLink, MongoLinks
+from .._core.op_msg import KNOWS_DEADLINES, MongoLink, MongoLinks
 from ..logs import log
 from .failures import unconfirmed
 from .forks import renew_after_fork
@@ -78,6 +78,8 @@ class Lane(MongoLinks):
         # Half of the pool at most, so that calls that go through pymongo find a connection.
         self._most: float = options.max_pool_size // 2 if options.max_pool_size else math.inf
         try:
+            if on and not KNOWS_DEADLINES:
+                raise AttributeError("it has no _csot.TIMEOUT")
             self.usable = on and _suits(client)
         except AttributeError as error:
             self._give_up(error)

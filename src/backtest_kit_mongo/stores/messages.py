@@ -1,4 +1,4 @@
-"""The commands of one collection as bytes of the wire: what is the same in every call is encoded once."""
+"""The commands of one collection as bytes of the wire, what is the same in every call encoded once; and what their replies say."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
 from .._core import op_msg, writer
+from .._core.bson import decode
 from .base import plain
 from .sessions import Number
 
-__all__ = ["STATEMENTS", "WHOLE", "Messages", "chunks", "concern", "joined", "message", "size_of"]
+__all__ = ["STATEMENTS", "WHOLE", "Messages", "chunks", "concern", "id_after", "id_before", "joined", "message", "size_of"]
 
 Document = dict[str, Any]
 
@@ -142,3 +143,21 @@ def size_of(change: tuple[Document, Document]) -> int:
     """How many bytes the encoded parts of an update have."""
     update = change[1]
     return sum(len(part.raw) for part in update.values() if isinstance(part, RawBSONDocument)) if isinstance(update, dict) else 0
+
+
+def id_after(answer: bytes) -> tuple[bytes | None, bool]:
+    """From the reply of findAndModify: the id of the document, and whether it is new."""
+    reply = decode(answer)
+    return _id_bytes(reply["value"]["_id"]), not reply["lastErrorObject"]["updatedExisting"]
+
+
+def id_before(answer: bytes) -> tuple[bytes | None, Document | None]:
+    """From the reply of findAndModify: the id of the document, and what was there before."""
+    reply = decode(answer)
+    before = reply["value"]
+    return _id_bytes(reply["lastErrorObject"]["upserted"] if before is None else before["_id"]), before
+
+
+def _id_bytes(value: Any) -> bytes | None:
+    """The 12 bytes of an ObjectId; None for an id of another type, which another writer may have given."""
+    return value.binary if isinstance(value, ObjectId) else None

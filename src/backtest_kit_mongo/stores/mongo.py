@@ -17,7 +17,7 @@ from bson.errors import BSONError
 from pymongo.errors import PyMongoError
 
 from .._core import bson
-from .._core.hits import Hits, parse_id
+from .._core.hits import UNASKED, Hits, parse_id
 from ..candles import CandleArray
 from ..config import Config
 from ..domains import DOMAINS, Domain
@@ -159,23 +159,27 @@ class MongoStore:
 
     def _read_one(self, domain: Domain, key: Key) -> Record | None:
         counters = self._metrics.domains[domain.name]
-        known = self.process_ids.get(domain, key)
-        if known is not None:
-            record = self._find(domain, key, known)
-            if record is not None:
-                counters.add(HITS_PROCESS)
-                return record
+        stale, value = self.hits[domain.name].take_learned(key)
+        if stale is None and value is UNASKED:
+            stale = self.process_ids.get(domain, key)
+            if stale is not None:
+                record = self._find(domain, key, stale)
+                if record is not None:
+                    counters.add(HITS_PROCESS)
+                    return record
+        if stale is not None:
             counters.add(STALE)
             self.process_ids.drop(domain, key)
-        value = None if self.hits[domain.name].is_absent(key) else self.redis_ids.get(domain, key)
-        shared = parse_id(value)
-        if shared is not None and shared != known:
-            record = self._find(domain, key, shared)
-            if record is not None:
-                counters.add(HITS_REDIS)
-                self.process_ids.put(domain, key, shared)
-                return record
-        if value is not None and shared != known:
+        if value is UNASKED:
+            value = self.redis_ids.get(domain, key)
+            shared = parse_id(value)
+            if shared is not None and shared != stale:
+                record = self._find(domain, key, shared)
+                if record is not None:
+                    counters.add(HITS_REDIS)
+                    self.process_ids.put(domain, key, shared)
+                    return record
+        if value is not None and (stale is None or parse_id(value) != stale):
             counters.add(STALE)
         counters.add(MISSES)
         document = self.connection.find_one(domain, key_fields(domain, key))
@@ -224,7 +228,7 @@ class MongoStore:
                     garbage.add(key)
         before = len(found)
         if ids:
-            for batch in self.connection.fetch_by_ids(domain, list(ids)):
+            for batch in self.connection.fetch_by_ids(domain, ids):
                 with reading(domain):
                     self._readers[domain.name].match_ids(batch, ids, found)
             for identity, key in ids.items() if from_redis else ():

@@ -24,10 +24,11 @@ from ..config import Config
 from ..domains import DOMAINS
 from ..metrics import HITS_BLOCK, READ, READS, Metrics
 from .base import Key
-from .connection import Document, MongoConnection
+from .connection import MongoConnection
 from .failures import reading
 from .forks import renew_after_fork
 from .idcache import RedisIds
+from .mongo_documents import Document
 
 __all__ = ["MongoCandles"]
 
