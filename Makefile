@@ -7,7 +7,7 @@ DEMO_READY := $(VENV)/.demo-ready
 BENCH_READY := $(VENV)/.bench-ready
 DEMO_DIR := .demo
 
-.PHONY: prerequisites demo test test-oldest quicktest bench bench-smoke bench-compare bench-scale bench-fail-over bench-load lint stubs sanitize sdist wheel dist clean
+.PHONY: prerequisites demo test test-oldest test-replicaset quicktest bench bench-smoke bench-compare bench-scale bench-fail-over bench-load lint stubs sanitize sdist wheel dist clean
 
 # The first of every target: what the system must have, and a .venv. In order, since it may make .venv anew, and with it what is ready.
 .NOTPARALLEL:
@@ -43,11 +43,15 @@ WORKERS ?= 6
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -p no:benchmark
 
 # The hundreds of Python processes that the tests start find the library compiled.
-test test-oldest quicktest: export PYTHONDONTWRITEBYTECODE =
+test test-oldest test-replicaset quicktest: export PYTHONDONTWRITEBYTECODE =
 
 test: prerequisites $(READY)
 	$(PYTEST) $(ARGS)
 	CC_WIRE_LANE=0 $(PYTEST) $(ARGS)
+
+# What needs a server, with the mongod of the tests as a replica set. (tests/test_replica_set.py has one of three in any run.)
+test-replicaset: prerequisites $(READY)
+	KIT_TEST_REPLICA_SET=rs0 $(PYTEST) -m server $(ARGS)
 
 # With the oldest drivers that pyproject.toml allows, in a folder of their own; `make test` has the newest.
 OLDEST := build/oldest-drivers

@@ -27,6 +27,8 @@ from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
 _numbers = itertools.count()
+# `make test-replicaset`: the mongod of the tests is the one member of a replica set, which numbers writes and confirms them by majority.
+_REPLICA_SET = os.environ.get("KIT_TEST_REPLICA_SET") or None
 _ROOM = 4 << 30  # bytes; three workers with their servers need about one GB
 
 
@@ -41,7 +43,8 @@ class Servers(NamedTuple):
         return {
             "CC_MONGO_CONNECTION_STRING": self.mongo.uri(database),
             "CC_REDIS_HOST": self.redis.socket,
-            "CC_DURABILITY": "memory",  # tests of durability say so themselves
+            # Tests of durability say so themselves. On a replica set ``memory`` is warned of.
+            "CC_DURABILITY": "memory" if _REPLICA_SET is None else "journal",
             "CC_REDIS_TIMEOUT_MS": 10_000,  # and so do those of time-outs: a busy machine is no outage
             **others,
         }
@@ -51,7 +54,7 @@ class Servers(NamedTuple):
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """A mongod and a redis-server for the whole session; a test that stops or breaks one starts its own."""
     folder: Path = tmp_path_factory.mktemp("servers")
-    with MongoServer(folder / "mongo") as mongo, RedisServer(folder / "redis") as cache:
+    with MongoServer(folder / "mongo", replica_set=_REPLICA_SET) as mongo, RedisServer(folder / "redis") as cache:
         yield Servers(mongo, cache)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_lane_connections import with_options
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo._core.blocks import CandleBlocks
@@ -503,6 +504,6 @@ def test_a_long_window_with_a_broken_candle_in_either_half(mongo):
 
 def test_a_long_window_over_one_connection(settings):
     """Where no second connection may be opened."""
-    kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": settings["CC_MONGO_CONNECTION_STRING"] + "?maxPoolSize=1"})
+    kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": with_options(settings, "maxPoolSize=1")})
     write(columns(0, 10_000))
     assert (array(10_000, 0) == columns(0, 10_000)).all()

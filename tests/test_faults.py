@@ -13,6 +13,7 @@ import pymongo
 import pymongo.monitoring
 import pytest
 import redis
+from test_lane_connections import with_options
 from waiting import wait_for
 
 import backtest_kit_mongo as kit
@@ -624,7 +625,7 @@ def test_write_concern_of_every_write(settings, commands, durability, options, e
 @pytest.mark.parametrize("durability", ["journal", "memory"])
 def test_unacknowledged_writes_are_refused(settings, durability):
     """w=0 cannot keep the promise that a write can be read back: a ConfigError, before anything is written."""
-    string = settings["CC_MONGO_CONNECTION_STRING"] + "?w=0"
+    string = with_options(settings, "w=0")
     with pytest.raises(ConfigError, match="w=0"):  # noqa: PT012 - at setup or at the first call, as long as nothing is written
         kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": string, "CC_DURABILITY": durability})
         kit.PersistSignalAdapter.write_signal_data({}, "S", "s", "e")

@@ -60,7 +60,8 @@ def begin(settings, uri, **others):
 
 
 def with_options(settings, options):
-    return f"{settings['CC_MONGO_CONNECTION_STRING']}?{options}"
+    uri = settings["CC_MONGO_CONNECTION_STRING"]
+    return f"{uri}{'&' if '?' in uri else '?'}{options}"
 
 
 def step(tag, number):

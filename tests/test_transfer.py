@@ -398,7 +398,11 @@ def test_one_place_under_two_names(places, tmp_path):
     uri = places("mongo")
     (tmp_path / "dump").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "dump")
-    same = [(uri, f"{uri}?appname=other"), (f"file:{tmp_path}/dump", f"file:{tmp_path}/link"), (f"jsonl:{tmp_path}", f"jsonl:{tmp_path}/.")]
+    same = [
+        (uri, f"{uri}{'&' if '?' in uri else '?'}appname=other"),
+        (f"file:{tmp_path}/dump", f"file:{tmp_path}/link"),
+        (f"jsonl:{tmp_path}", f"jsonl:{tmp_path}/."),
+    ]
     inside = [(f"file:{tmp_path}/dump", f"file:{tmp_path}/link/x"), (f"file:{tmp_path}", f"file:{tmp_path}/dump")]
     apart = [(uri, f"{uri}-2"), (f"file:{tmp_path}/dump", f"jsonl:{tmp_path}/dump"), (f"file:{tmp_path}/a", f"file:{tmp_path}/b")]
     for pairs, error in ((same, "same place"), (inside, "inside the other"), (apart, None)):
