@@ -35,6 +35,8 @@ from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.simulation import NOW
 
+pytestmark = pytest.mark.once  # what it adds lies above the lane
+
 CONTEXTS = [(f"S{number}", "sma", "binance") for number in range(1000)]
 SIGNAL = aio.PersistSignalAdapter
 START, MINUTE = 1_700_000_040_000, 60_000

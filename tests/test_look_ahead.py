@@ -13,6 +13,8 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError, LookAheadError
 
+pytestmark = pytest.mark.once  # what it adds lies above the lane
+
 T0 = 1_700_000_040_000  # on the minute
 MINUTE = 60_000
 SIGNAL = ("BTCUSDT", "sma", "binance")

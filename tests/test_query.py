@@ -19,6 +19,8 @@ from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.runner import synthetic_market
 from backtest_kit_mongo.stores.base import Record
 
+pytestmark = pytest.mark.once  # what it adds lies above the lane
+
 START = 1_677_628_800_000
 NOON = datetime(2023, 3, 1, 12, tzinfo=UTC)
 MINUTE = 60_000

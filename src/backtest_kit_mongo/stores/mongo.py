@@ -394,7 +394,7 @@ class MongoStore:
     def _stream(self, domain: Domain, wanted: Document, sort: list[tuple[str, int]], *, limit: int = 0, **options: Any) -> Iterator[Record]:
         """The records of a query of any size."""
         try:
-            size = min(limit or 10_000, 10_000)
+            size = min(limit or 10_000, 10_000) + 1  # a batch of just the limit would be followed by the question for more
             batches = self.connection.find(domain, wanted, sort=sort, limit=limit, batch_size=size, allow_disk_use=True, **options)
             for _, record in self._records(domain, batches):
                 yield record
