@@ -250,6 +250,22 @@ def test_a_standalone_server_and_retry_writes_off_number_nothing(begin, settings
     assert default_registry.mongo.connection._sessions is not None
 
 
+def test_writes_of_the_users_with_the_same_client_do_not_count_as_ours(begin, lane):
+    """pymongo numbers them too, in sessions that it hands out again."""
+    begin()
+    other = kit.get_mongo()["other"]
+    for number in range(1, 6):
+        for _ in range(number):
+            other.insert_one({})
+        STATE.write_state_data({"n": number}, "s", "b", WHEN)
+        STATE.write_many([({"n": number}, "s", f"many{row}", WHEN) for row in range(3)])
+        other.insert_one({})
+        default_registry.mongo.drop_cache()
+        assert STATE.read_state_data("s", "b") == {"n": number}
+        assert STATE.read_many([("s", f"many{row}") for row in range(3)]) == [{"n": number}] * 3
+    assert other.count_documents({}) == 20
+
+
 def test_as_many_sessions_as_writes_at_once(begin):
     begin()
     for number in range(30):

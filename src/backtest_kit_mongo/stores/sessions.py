@@ -17,6 +17,10 @@ from pymongo.client_session import ClientSession
 
 __all__ = ["Number", "Sessions"]
 
+_FIRST = 1 << 40
+"""Where numbers begin. pymongo hands out sessions that it has used for writes of its own, which it counts from 1: a number that is lower
+than one of those is refused, and an equal one taken for the same write, which is not done then."""
+
 
 class Number(NamedTuple):
     """The number of one write in a session that nothing else uses meanwhile."""
@@ -42,7 +46,7 @@ class Sessions:
         try:
             session, last = self._idle.pop()
         except IndexError:
-            session, last = self._client.start_session(causal_consistency=False), Int64(0)
+            session, last = self._client.start_session(causal_consistency=False), Int64(_FIRST)
         return Number(session, Int64(last + 1))
 
     def give_back(self, number: Number) -> None:
