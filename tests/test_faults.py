@@ -100,7 +100,7 @@ def within(seconds=SOON):
 
 def uri(server, database, milliseconds, options="serverSelectionTimeoutMS={0}&connectTimeoutMS={1}&socketTimeoutMS={1}"):
     """A server that is gone is waited for so long; one that is there and busy, longer."""
-    return f"{server.uri(database)}?{options.format(milliseconds, FAR)}"
+    return f"{server.uri(database)}{'&' if server.replica_set else '?'}{options.format(milliseconds, FAR)}"
 
 
 def candles(n, price=100.0):
@@ -600,19 +600,19 @@ def commands():
     ("durability", "options", "expected"),
     [
         ("journal", "", {"w": "majority", "j": True, "wtimeout": 11_250}),
-        ("journal", "?wtimeoutMS=5000", {"w": "majority", "j": True, "wtimeout": 5000}),
-        ("journal", "?socketTimeoutMS=40000", {"w": "majority", "j": True, "wtimeout": 30_000}),
-        ("journal", "?w=1&wtimeoutMS=5000", {"w": 1, "wtimeout": 5000, "j": True}),
-        ("journal", "?w=1&journal=false", {"w": 1, "j": False}),
+        ("journal", "wtimeoutMS=5000", {"w": "majority", "j": True, "wtimeout": 5000}),
+        ("journal", "socketTimeoutMS=40000", {"w": "majority", "j": True, "wtimeout": 30_000}),
+        ("journal", "w=1&wtimeoutMS=5000", {"w": 1, "wtimeout": 5000, "j": True}),
+        ("journal", "w=1&journal=false", {"w": 1, "j": False}),
         ("memory", "", {"w": 1}),
-        ("memory", "?wtimeoutMS=5000", {"w": 1, "wtimeout": 5000}),
-        ("memory", "?journal=true", {"w": 1, "j": True}),
-        ("memory", "?w=majority", {"w": "majority", "wtimeout": 11_250}),
+        ("memory", "wtimeoutMS=5000", {"w": 1, "wtimeout": 5000}),
+        ("memory", "journal=true", {"w": 1, "j": True}),
+        ("memory", "w=majority", {"w": "majority", "wtimeout": 11_250}),
     ],
 )
 def test_write_concern_of_every_write(settings, commands, durability, options, expected):
     """Every write command waits for a majority and its disks, or with ``memory`` for neither; the connection string has the last word."""
-    string = settings["CC_MONGO_CONNECTION_STRING"] + options
+    string = with_options(settings, options)
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": string, "CC_DURABILITY": durability})
     kit.wait_for_init()
     commands.concerns.clear()

@@ -293,7 +293,8 @@ def test_whatever_breaks_nothing_acknowledged_is_lost(make, servers, tmp_path, m
     place = str(tmp_path / "mongo.sock")
     reader = make()
     name = reader.connection.database.name
-    options = f"socketTimeoutMS={1000 if fault is STALL else 60_000}&serverSelectionTimeoutMS=30000&heartbeatFrequencyMS=500"
+    options = f"directConnection=true&socketTimeoutMS={1000 if fault is STALL else 60_000}"
+    options += "&serverSelectionTimeoutMS=30000&heartbeatFrequencyMS=500"
     uri = f"mongodb://{place.replace('/', '%2F')}/{name}?{options}"
     with Proxy(servers.mongo.socket, place, "mongo") as proxy:
         put(reader, 0)  # makes the indexes, without a time-out

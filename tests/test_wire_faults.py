@@ -63,8 +63,9 @@ def begin(settings, mongod, cache):
         if milliseconds < 10_000:  # collections and indexes may take longer to be made
             setup()
             fill()
-        name = settings["CC_MONGO_CONNECTION_STRING"].rpartition("/")[2]
-        uri = f"mongodb://{quote(mongod.place, safe='')}/{name}?socketTimeoutMS={milliseconds}&serverMonitoringMode=poll{options}"
+        name = settings["CC_MONGO_CONNECTION_STRING"].rpartition("/")[2].partition("?")[0]
+        uri = f"mongodb://{quote(mongod.place, safe='')}/{name}?directConnection=true&serverMonitoringMode=poll"
+        uri += f"&socketTimeoutMS={milliseconds}{options}"
         kit.close()
         kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri, "CC_REDIS_HOST": cache.place, **others})
 
