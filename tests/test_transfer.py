@@ -86,10 +86,11 @@ def places(settings, tmp_path):
     """A function: the address of a new, empty place of a kind."""
     uri = settings["CC_MONGO_CONNECTION_STRING"]
     numbers = itertools.count()
+    start, question, options = uri.partition("?")
 
     def place(kind):
         number = next(numbers)
-        return f"{uri}-{number}" if kind == "mongo" else f"{kind}:{tmp_path}/{kind}-{number}"
+        return f"{start}-{number}{question}{options}" if kind == "mongo" else f"{kind}:{tmp_path}/{kind}-{number}"
 
     yield place
     with pymongo.MongoClient(uri) as client:
