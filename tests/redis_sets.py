@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-
 import redis
+from ports import free_port
 from redis.exceptions import RedisError
 from waiting import wait_for
 
 from backtest_kit_mongo.servers import RedisServer
-
-
-def free_port():
-    """A port that nobody has just now. A cluster needs the one 10,000 above as well."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            port = found.getsockname()[1]
-        if port < 55_000:
-            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + 10_000)):
-                return port
 
 
 class Node(RedisServer):
@@ -28,7 +16,7 @@ class Node(RedisServer):
     __test__ = False
 
     def __init__(self, folder, password=None, **settings):
-        super().__init__(folder, port=free_port(), password=password)
+        super().__init__(folder, port=free_port(beside=10_000), password=password)  # there the nodes of a cluster talk
         self.settings = settings
 
     def _input(self):

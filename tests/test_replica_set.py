@@ -238,6 +238,22 @@ def test_a_write_that_is_sent_again_does_not_undo_a_later_one(replicas, settings
         kit.close()
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_change_whose_reply_is_lost_is_made_once_where_writes_are_numbered(replicas, settings, tmp_path, lane, numbered):
+    """Without numbers, as on a standalone server, twice: what the docstring of ``update`` says."""
+    place = str(tmp_path / "mongo.sock")
+    uri = f"mongodb://{place.replace('/', '%2F')}/t{next(_names)}?directConnection=true&serverSelectionTimeoutMS=60000"
+    uri += "" if numbered else "&retryWrites=false"
+    with Proxy(replicas.primary.socket, place, "mongo") as proxy:
+        kit.setup({**settings, "CC_DURABILITY": "journal", "CC_MONGO_CONNECTION_STRING": uri})
+        STATE.write_state_data({"n": 1}, "s", "b", WHEN)
+        proxy.arm("update", Fault(lambda reply, earlier: (None,)))
+        STATE.update(("s", "b"), lambda state: {"n": state["n"] + 1}, WHEN)
+        assert proxy.met["update"] == 1
+        assert STATE.read_state_data("s", "b") == {"n": 2 if numbered else 3}
+        kit.close()
+
+
 def test_a_standalone_server_and_retry_writes_off_number_nothing(begin, settings):
     kit.setup(settings)
     STATE.write_state_data({"n": 1}, "s", "b", WHEN)

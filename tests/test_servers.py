@@ -20,6 +20,7 @@ from urllib.parse import quote
 import pymongo
 import pytest
 import redis
+from ports import free_port
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from waiting import wait_for
@@ -82,12 +83,6 @@ def listeners():
         for line in Path(table).read_text().splitlines()[1:]
         if line.split()[3] == "0A"
     }
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager

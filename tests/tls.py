@@ -9,6 +9,7 @@ import threading
 from urllib.parse import quote
 
 import trustme
+from ports import free_port
 from proxy import accepted, connected, listening
 
 from backtest_kit_mongo.servers import MongoServer
@@ -29,12 +30,6 @@ class Authority:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._certificate.configure_cert(context)
         return context
-
-
-def free_port():
-    """A port that nobody has just now."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
 
 
 class TlsMongo(MongoServer):

@@ -242,7 +242,8 @@ class KeyedAdapterBase(AdapterBase):
 
         ``context`` is a tuple of the single read's arguments (without ``when``); ``change`` is given what the read gives, and returns
         the new value, or an equal one if nothing is to be written. It may be called more than once, and holds no lock.
-        A class of the user's knows no compare-and-set: there, only this process is kept from writing in between.
+        A class of the user's knows no compare-and-set: there, only this process is kept from writing in between. On a standalone
+        server, where writes carry no numbers, a change whose reply was lost with its connection is made a second time.
         """
         names = [name for name in self._read_call.arguments if name != "when"]
         (row,) = _rows(self._domain, [context], names)

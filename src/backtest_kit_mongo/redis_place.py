@@ -139,7 +139,7 @@ def _tls_options(given: dict[str, str], scheme: str) -> dict[str, Any]:
         if name in _FILES and not os.access(value, os.R_OK):
             raise ConfigError(f"CC_REDIS_URL: the file that {name} names cannot be read")
     if options.get("ssl_cert_reqs") == "none":
-        options.setdefault("ssl_check_hostname", False)  # without a certificate there is no name to check
+        options.setdefault("ssl_check_hostname", False)  # which only makes sense with a certificate that is checked
     return options
 
 
@@ -173,4 +173,4 @@ def _shown(address: Address) -> str:
 
 
 def _bad_url(what: str) -> ConfigError:
-    return ConfigError(f"CC_REDIS_URL is no valid URL of Redis ({what})", hint=f"{_FORM}; percent-encode special characters of both")
+    return ConfigError(f"CC_REDIS_URL is no valid URL of Redis ({what})", hint=f"{_FORM}; percent-encode special characters in them")

@@ -1,9 +1,10 @@
 """Bytes over sockets that a driver has opened, sent and read with the GIL released: what MongoDB's and Redis's links share.
 
 A ``Link`` knows no host, login or certificate: those are the driver's, and a link only borrows a socket of which the driver has
-made a ready connection. Where that is an ``ssl.SSLSocket``, its bytes go through it (``through``). Two things can go wrong, and they must not be mixed up. ``BrokenLink``: the bytes are not what they
-should be, the socket must be thrown away, since a later reply might be taken for this one's. ``Unusual``: a whole reply which is
-no plain success; the socket is in step, and the driver may ask again and say it better.
+made a ready connection. Where that is an ``ssl.SSLSocket``, its bytes go through it (``through``). Two things can go wrong, and they
+must not be mixed up. ``BrokenLink``: the bytes are not what they should be, the socket must be thrown away, since a later reply might
+be taken for this one's. ``Unusual``: a whole reply which is no plain success; the socket is in step, and the driver may ask again and
+say it better.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize

@@ -159,7 +159,7 @@ def _redis(timeout: float, samples: int) -> Report:
         # Valkey calls itself a Redis of the version that it began from, for the sake of clients.
         server = "Valkey" if found.get("server_name") == "valkey" else "Redis"
         version = str(found["valkey_version" if server == "Valkey" else "redis_version"])
-    except BacktestKitError:  # a user that may not ask for it is no fault
+    except BacktestKitError:  # not every user may ask for it
         server, version = "Redis", "unknown"
     return {"ok": True, "server": server, "version": version, "roundTripUs": median}
 

@@ -268,7 +268,7 @@ class RedisIds:
                 return
 
     def _ask(self, limits: dict[str, float]) -> None:
-        """Read an id that nobody has, on a connection of its own: whoever may not send PING, say, can use the cache all the same."""
+        """Read an id that nobody has, on a connection of its own: the command that a cache needs, where PING may be forbidden."""
         connection = self._pool.connection_class(**{**self._pool.connection_kwargs, **limits})
         try:
             DriverLine(connection).call(self.builders["signal"].get(("", "", "")))
@@ -276,14 +276,12 @@ class RedisIds:
             connection.disconnect()
 
     def _refusal(self, error: Exception) -> DatabaseError | None:
-        """Our error for a server that answers, and refuses; None if ``error`` is something else."""
+        """Our error where the user has no right to a command, or cannot log in; None if ``error`` is something else."""
         if isinstance(error, NoPermissionError) or "NOPERM" in str(error):
             return DatabaseError(f"Redis refuses a command ({reason(error)})", hint=_RIGHTS.format(prefix=self.prefix))
-        if not isinstance(error, RedisError) or isinstance(error, RedisTimeoutError):
-            return None
         if isinstance(error, AuthenticationError) or str(error).startswith(("NOAUTH", "WRONGPASS")):
             return DatabaseError(f"Redis refuses the login ({reason(error)})", hint="CC_REDIS_USER, CC_REDIS_PASSWORD")
-        return None if isinstance(error, RedisConnectionError) else DatabaseError(f"Redis refuses the command ({reason(error)})")
+        return None
 
     def scan(self, prefixes: Sequence[str]) -> Iterator[bytes]:
         """The keys under ``prefixes``, in batches of SCAN; ServerUnavailableError if Redis is away."""
@@ -324,6 +322,8 @@ class RedisIds:
                 raise refusal from None
             if isinstance(error, RedisTimeoutError):
                 raise ServerTimeoutError(f"Redis does not answer ({reason(error)})", hint=_WHERE) from None
+            if isinstance(error, ResponseError):
+                raise DatabaseError(f"Redis refuses the command ({reason(error)})") from None
             raise ServerUnavailableError(f"Redis cannot be reached ({reason(error)})", hint=_WHERE) from None
 
     def close(self) -> None:

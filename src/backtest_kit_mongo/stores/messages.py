@@ -13,11 +13,10 @@ from pymongo.collection import Collection
 from .._core import op_msg, writer
 from .._core.bson import decode
 from .base import plain
+from .mongo_documents import Document
 from .sessions import Number
 
 __all__ = ["STATEMENTS", "WHOLE", "Messages", "chunks", "concern", "id_after", "id_before", "joined", "message", "size_of"]
-
-Document = dict[str, Any]
 
 WHOLE = 2**31 - 1
 """As batch size: more documents than any answer that is taken whole. The server ends a batch at 16 MiB anyway."""

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from redis.cluster import RedisCluster
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from .._core.keys import KeyBuilder
 from ..config import Config
@@ -84,11 +85,20 @@ class ClusterIds(RedisIds):
 
     @property
     def client(self) -> Any:  # type: ignore[override]
-        """The client of this process."""
+        """The client of this process. Made outside of the lock: it asks the first node, which may be silent, for the others."""
+        found = self._cluster
+        if found is not None:
+            return found
+        made = self._made({})
         with self._lock:
-            if self._cluster is None:
-                self._cluster = self._made({})
-            return self._cluster
+            if self._cluster is None and not self._closed:
+                self._cluster = made
+            found = self._cluster
+        if found is not made:
+            made.close()
+        if found is None:
+            raise RedisConnectionError("the id cache was closed")
+        return found
 
     def _made(self, limits: dict[str, float]) -> RedisCluster:
         host, port = self.place.address
@@ -98,7 +108,7 @@ class ClusterIds(RedisIds):
         return command(self.client)
 
     def take_line_in_order(self) -> None:
-        """None: there is no connection of this thread's own."""
+        """Always None, as no connection belongs to a thread."""
 
     def _ask(self, limits: dict[str, float]) -> None:
         client = self._made(limits)

@@ -1,0 +1,17 @@
+"""Ports of this machine that nobody has just now."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+
+def free_port(beside: int = 0) -> int:
+    """A free TCP port; with ``beside``, the one that is so much higher is free as well."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as found:
+            port = found.getsockname()[1]
+        if not beside:
+            return port
+        with contextlib.suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + beside)):
+            return port
