@@ -83,6 +83,10 @@ class Cluster:
         return found
 
 
+PATIENCE = 240.0
+"""Seconds that Sentinels are given. One that was held up for two seconds does nothing for thirty (its TILT mode), and then once more."""
+
+
 class Watched:
     """A primary, its replica, and three Sentinels that let the replica take over after a second."""
 
@@ -103,7 +107,7 @@ sentinel failover-timeout ids 5000
             server.start()
         with self.replica.client() as client:
             client.replicaof("127.0.0.1", self.primary.port)
-            assert wait_for(lambda: client.info("replication")["master_link_status"] == "up")
+            assert wait_for(lambda: client.info("replication")["master_link_status"] == "up", PATIENCE)
         for sentinel in self.sentinels:
             sentinel.start()
         for sentinel in self.sentinels:
@@ -113,7 +117,7 @@ sentinel failover-timeout ids 5000
                     (known,) = client.sentinel_masters().values()
                     return (known["num-slaves"], known["num-other-sentinels"]) == (1, 2)
 
-                assert wait_for(settled)
+                assert wait_for(settled, PATIENCE)
         return self
 
     def __exit__(self, *_):

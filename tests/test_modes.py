@@ -6,6 +6,7 @@ import json
 import threading
 import time
 
+import msgspec
 import pymongo
 import pytest
 import redis
@@ -206,6 +207,19 @@ def test_set_config_keeps_the_mode(settings, folder):
         kit.set_config(settings, CC_HISTORY="session")
     kit.set_config(settings, CC_MODE="live", CC_HISTORY="state")
     assert kit.get_config().CC_LOOK_AHEAD == "off"
+
+
+def test_the_settings_in_force_say_what_they_came_to(settings):
+    assert kit.get_config().write_concern is None
+    kit.setup(settings, CC_DURABILITY="journal", mode="live")
+    assert (kit.get_config().topology, kit.get_config().write_concern) == (None, None)
+    kit.wait_for_init()
+    config = kit.get_config()
+    assert config.topology == ("replica set rs0" if "directConnection" in config.CC_MONGO_CONNECTION_STRING else "standalone")
+    assert (config.write_concern["w"], config.write_concern["j"], config.read_concern) == ("majority", True, {})
+    assert f"topology={config.topology!r}" in repr(config)
+    kit.setup(msgspec.structs.asdict(config))
+    assert kit.get_config() == config
 
 
 def test_close_ends_the_settings(settings, folder):

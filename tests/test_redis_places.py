@@ -8,7 +8,7 @@ import json
 import pytest
 import redis
 from command import Cli
-from redis_sets import Cluster, Node, Watched
+from redis_sets import PATIENCE, Cluster, Node, Watched
 from tls import Authority, TlsProxy
 from waiting import wait_for
 
@@ -323,6 +323,7 @@ def test_two_databases_share_a_redis(begin, settings, servers):
 
 
 @pytest.mark.once
+@pytest.mark.timeout(1200)
 @pytest.mark.server
 def test_the_primary_that_sentinels_know(begin, lane, tmp_path):
     with Watched(tmp_path) as watched:
@@ -332,21 +333,22 @@ def test_the_primary_that_sentinels_know(begin, lane, tmp_path):
         assert hits() == (len(KEYS), 0)
         watched.primary.kill()
         use()  # with MongoDB alone, or with the new one
-        assert wait_for(lambda: watched.is_primary(watched.replica))
+        assert wait_for(lambda: watched.is_primary(watched.replica), PATIENCE)
 
         def again():
             use(KEYS[:20])
             return hits() == (20, 0)
 
-        assert wait_for(again)
+        assert wait_for(again, PATIENCE)
         # The former one comes back as a replica; what is written to it would be refused.
         watched.primary.start()
-        assert wait_for(lambda: not watched.is_primary(watched.primary))
-        assert wait_for(again)
+        assert wait_for(lambda: not watched.is_primary(watched.primary), PATIENCE)
+        assert wait_for(again, PATIENCE)
         kit.close()
 
 
 @pytest.mark.once
+@pytest.mark.timeout(1200)
 @pytest.mark.server
 def test_a_primary_that_becomes_a_replica_is_left(begin, lane, tmp_path):
     """No connection breaks: it only says READONLY."""
@@ -355,7 +357,7 @@ def test_a_primary_that_becomes_a_replica_is_left(begin, lane, tmp_path):
         use()
         with watched.sentinels[0].client() as client:
             client.sentinel_failover("ids")
-        assert wait_for(lambda: watched.is_primary(watched.replica) and not watched.is_primary(watched.primary))
+        assert wait_for(lambda: watched.is_primary(watched.replica) and not watched.is_primary(watched.primary), PATIENCE)
         fresh = itertools.count()
 
         def again():
@@ -363,7 +365,7 @@ def test_a_primary_that_becomes_a_replica_is_left(begin, lane, tmp_path):
             use([(f"s{number}", f"{row}") for row in range(10)])
             return hits() == (10, 0)
 
-        assert wait_for(again)
+        assert wait_for(again, PATIENCE)
         kit.close()
 
 

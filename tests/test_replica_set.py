@@ -64,8 +64,10 @@ def begin(replicas, settings):
 
 def test_a_majority_has_what_was_acknowledged(begin, replicas):
     begin()
-    write, read = default_registry.mongo.connection.concerns()
-    assert (write["w"], write["j"], read) == ("majority", True, {})
+    asked = kit.get_config()
+    assert asked.topology == f"replica set {replicas.name}"
+    assert asked.write_concern == {"w": "majority", "j": True, "wtimeout": asked.write_concern["wtimeout"]}
+    assert asked.read_concern == {}
     STATE.write_state_data({"n": 1}, "s", "b", WHEN)
     name = kit.get_mongo().name
     having = 0

@@ -21,7 +21,7 @@ from pymongo.uri_parser import parse_uri
 
 from ._core.blocks import CandleBlocks
 from ._core.hits import Hits
-from .config import DEFAULT_DATABASE, Config, load_config
+from .config import DEFAULT_DATABASE, Config, ConfigInForce, in_force, load_config
 from .domains import DOMAINS, Domain, DomainName
 from .embedded import EmbeddedServers, default_data_dir
 from .errors import ConfigError, InvalidTypeError, InvalidValueError, NotConfiguredError
@@ -307,9 +307,11 @@ class Bindings:
         """Set the counters of ``stats`` to zero."""
         self.metrics.reset()
 
-    def get_config(self) -> Config:
-        """The settings in force: a frozen Struct whose attributes are the CC_* names."""
-        return self.config
+    def get_config(self) -> ConfigInForce:
+        """The settings in force, a frozen Struct whose attributes are the CC_* names; and ``topology``, ``write_concern`` and
+        ``read_concern`` of MongoDB, once it has been used."""
+        mongo = self._mongo
+        return in_force(self.config, **({} if mongo is None else mongo.connection.in_force()))
 
     def get_mongo(self) -> Database[dict[str, Any]]:
         """The pymongo database that the records are in (its ``client`` is the MongoClient).

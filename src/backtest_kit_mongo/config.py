@@ -19,7 +19,7 @@ from .logs import log
 from .profiles import KINDS, PROFILES, Kind, LookAhead
 from .redis_place import redis_place
 
-__all__ = ["DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "Config", "load_config", "redacted", "unknown_settings"]
+__all__ = ["DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "Config", "ConfigInForce", "in_force", "load_config", "redacted", "unknown_settings"]
 
 DEFAULT_DATABASE = "backtest-kit"
 DEFAULT_TIMEOUT_MS = 15_000
@@ -100,6 +100,41 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return f"Config({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     __str__ = __repr__
+
+
+class ConfigInForce(Config, frozen=True, kw_only=True, dict=True):
+    """The settings in force, and what they have come to at MongoDB: None before the first use of it (``wait_for_init`` is one).
+
+    As a Struct (for ``msgspec.structs``) it has the settings alone, so that they can be given to ``setup`` again.
+    """
+
+    @property
+    def topology(self) -> str | None:
+        """ "standalone", "replica set NAME" or "sharded cluster"."""
+        found: str | None = self.__dict__.get("topology")
+        return found
+
+    @property
+    def write_concern(self) -> dict[str, Any] | None:
+        """When a write counts as done, in MongoDB's words: ``{"w": "majority", "j": True, "wtimeout": 11250}``."""
+        found: dict[str, Any] | None = self.__dict__.get("write_concern")
+        return found
+
+    @property
+    def read_concern(self) -> dict[str, Any] | None:
+        """What reads see, in MongoDB's words: ``{"level": "majority"}``; empty for its default, local."""
+        found: dict[str, Any] | None = self.__dict__.get("read_concern")
+        return found
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [*super().__rich_repr__(), *((name, getattr(self, name)) for name in ("topology", "write_concern", "read_concern"))]
+
+
+def in_force(config: Config, **found: Any) -> ConfigInForce:
+    """Settings with what they have come to."""
+    settings = ConfigInForce(**msgspec.structs.asdict(config))
+    settings.__dict__.update(found)
+    return settings
 
 
 def _stores(mode: str) -> dict[str, Kind]:

@@ -126,24 +126,21 @@ def _mongo(timeout: float, samples: int) -> Report:
         database = get_mongo()
         with pymongo.timeout(timeout):
             admin = database.client.admin
-            hello = admin.command("hello")
             version = admin.command("buildInfo")["version"]
             median = _median_us(lambda: admin.command("ping"), samples)
     except PyMongoError as error:
         return {"ok": False, "error": str(translated(error))}
     except BacktestKitError as error:
         return {"ok": False, "error": str(error)}
-    replicas = f"replica set {hello['setName']}" if "setName" in hello else "standalone"
-    kind = "sharded cluster" if hello.get("msg") == "isdbgrid" else replicas
-    write, read = default_registry.mongo.connection.concerns()
+    config = default_registry.get_config()
     return {
         "ok": True,
         "version": version,
-        "topology": kind,
+        "topology": config.topology,
         "database": database.name,
         "roundTripUs": median,
-        "writeConcern": write,
-        "readConcern": read,
+        "writeConcern": config.write_concern,
+        "readConcern": config.read_concern,
     }
 
 

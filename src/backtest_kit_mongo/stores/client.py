@@ -15,7 +15,7 @@ from ..config import DEFAULT_TIMEOUT_MS
 from ..errors import ConfigError
 from ..logs import log
 
-__all__ = ["is_sharded", "make_client", "warn_of_lost_writes", "write_concern"]
+__all__ = ["is_sharded", "make_client", "topology", "warn_of_lost_writes", "write_concern"]
 
 HEARTBEAT_MS = 2_000
 """How often pymongo's monitor asks a server that has nothing new to say."""
@@ -56,6 +56,18 @@ def is_sharded(client: MongoClient[Any]) -> bool | None:
     """Whether pymongo speaks to a mongos; None until it has met a server."""
     kind = client.topology_description.topology_type_name
     return None if kind == "Unknown" else kind == "Sharded"
+
+
+def topology(client: MongoClient[Any]) -> str | None:
+    """ "standalone", "replica set NAME" or "sharded cluster", as far as pymongo has met a server."""
+    found = client.topology_description
+    if found.topology_type_name == "Unknown":
+        return None
+    if found.topology_type_name == "Sharded":
+        return "sharded cluster"
+    servers = [server for server in found.server_descriptions().values() if server.is_server_type_known]
+    names = [name for name in (found.replica_set_name, *(server.replica_set_name for server in servers)) if name]
+    return f"replica set {names[0]}" if names else "standalone" if servers else None
 
 
 def warn_of_lost_writes(durability: str) -> None:

@@ -26,7 +26,7 @@ from ..domains import Domain
 from ..errors import NotConfiguredError
 from ..metrics import BYTES_READ, BYTES_WRITTEN, Metrics
 from .base import Key
-from .client import is_sharded, make_client, warn_of_lost_writes, write_concern
+from .client import is_sharded, make_client, topology, warn_of_lost_writes, write_concern
 from .failures import lost_alone, lost_races, retried, together, unconfirmed
 from .forks import renew_after_fork
 from .lane import Lane
@@ -122,10 +122,13 @@ class MongoConnection:
             self._collections[domain.collection] = found
         return found
 
-    def concerns(self) -> tuple[Document, Document]:
-        """The write concern and the read concern in force."""
-        client = self.client
-        return write_concern(client, self.config.CC_DURABILITY).document, client.read_concern.document
+    def in_force(self) -> Document:
+        """The topology, and the write and the read concern; nothing before the first use."""
+        client = self._client
+        if client is None:
+            return {}
+        writes, reads = write_concern(client, self.config.CC_DURABILITY).document, client.read_concern.document
+        return {"topology": topology(client), "write_concern": writes, "read_concern": reads}
 
     def retried(self, domain: Domain, operation: Callable[[], R]) -> R:
         """See ``failures.retried``; for as long as pymongo waits for a server."""
