@@ -184,7 +184,17 @@ def test_a_run_persists_its_whole_state_and_says_what_happened(cli, database, ca
     assert cache.get("foreign") == b"1"
     assert cache.get("signal_cache:left:by:another") == b"1"  # ids are verified, so nothing has to be dropped at a start
     assert cache.keys("signal_cache:*")
-    for text in ("made up", "seed 42", "2,880 new", "Trades", "Totals", "hit ratio", "p99 us", "take profit", "memory"):
+    for text in (
+        "made up",
+        "seed 42",
+        "2,880 new",
+        "Trades",
+        "Totals",
+        "hit ratio",
+        "p99 us",
+        "take profit",
+        cli.environment["CC_DURABILITY"],
+    ):
         assert text in first.out
     assert "Importing candles" in first.err
     assert "Replaying" in first.err
@@ -678,7 +688,7 @@ def test_doctor_changes_nothing(cli, database, cache):
     assert shown["redis"]["server"] == ("Valkey" if "valkey_version" in server else "Redis")
     assert shown["redis"]["version"] == server.get("valkey_version", server["redis_version"])
     assert 0 < shown["redis"]["roundTripUs"] < 1e6
-    assert shown["durability"]["setting"] == "memory"
+    assert shown["durability"]["setting"] == cli.environment["CC_DURABILITY"]
     assert set(shown["missingIndexes"]) == set(DOMAINS)
     text = cli.out("doctor")
     if "valkey_version" in server:

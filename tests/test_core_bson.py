@@ -477,7 +477,7 @@ def test_a_fallback_that_cannot_be_called():
 
 
 @pytest.mark.slow
-@settings(steady, max_examples=150)
+@settings(steady, max_examples=75)
 @given(st.data())
 def test_the_fallback_is_called_once_for_each_foreign_value(data):
     """In the order of the document, never for a type that BSON has, and its answer stands in the place of the value."""
@@ -849,7 +849,7 @@ def candles(draw):
 
 
 @pytest.mark.slow
-@settings(steady, max_examples=300)
+@settings(steady, max_examples=120)
 @given(st.lists(candles(), max_size=9), st.integers(0, 6), st.integers(1, 4), st.booleans())
 def test_candles_are_read_like_the_reference(found, limit, batches, ordered):
     """Types, order, extras, holes, strays, faults: the same rows bit for bit, or a ValueError for both."""
@@ -1444,7 +1444,7 @@ RECORDS = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(steady, max_examples=500)
+@settings(steady, max_examples=250)
 @given(RECORDS, st.randoms(use_true_random=False), st.tuples(VALUES, VALUES, VALUES))
 def test_records_are_taken_apart_like_the_reference(fields, rng, other_key):
     """Key, id, body, simulation time and removal, whatever the order of the fields and whatever a foreign writer left in them."""

@@ -649,7 +649,7 @@ def test_a_kill_at_any_step_loses_no_position_doubles_no_order_and_repeats_no_si
     steps, (clean,), book, _, _ = play(None)
     orders = set(book.orders)
     assert steps > 80
-    for at in range(steps):
+    for at in range(0, steps, 1 if broker_name else 3):  # what happens without a broker happens with one too
         _, trades, book, opened, closed = play(at)
         stored = kit.PersistStorageAdapter.read_storage_data(False)
         if not stored:  # killed before the signal was written at all, and its interval was over after the restart

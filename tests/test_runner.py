@@ -322,7 +322,7 @@ def reference(market, step, signals):
     minutes=st.one_of(st.integers(1, 200), st.floats(0.5, 200), st.just(math.inf)),
     every=st.integers(1, 7),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_execution_is_that_of_the_reference(seed, interval, far, near, minutes, every):
     market = synthetic_market(seed, 1500, START)
     step = INTERVAL_MS[interval]

@@ -79,7 +79,7 @@ MARKET = synthetic_market(5, 4000, START)
     limits=st.lists(st.integers(1, 2500), min_size=8, max_size=8),
     hole=st.none() | st.integers(0, 3999),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 def test_any_sequence_of_questions_is_answered_as_by_the_oracle(now, interval, limits, hole):
     market = MARKET if hole is None else np.delete(MARKET, hole)
     use_memory()

@@ -405,7 +405,12 @@ def test_one_place_under_two_names(places, tmp_path):
         (f"jsonl:{tmp_path}", f"jsonl:{tmp_path}/."),
     ]
     inside = [(f"file:{tmp_path}/dump", f"file:{tmp_path}/link/x"), (f"file:{tmp_path}", f"file:{tmp_path}/dump")]
-    apart = [(uri, f"{uri}-2"), (f"file:{tmp_path}/dump", f"jsonl:{tmp_path}/dump"), (f"file:{tmp_path}/a", f"file:{tmp_path}/b")]
+    database, _, options = uri.partition("?")
+    apart = [
+        (uri, f"{database}-2?{options}"),
+        (f"file:{tmp_path}/dump", f"jsonl:{tmp_path}/dump"),
+        (f"file:{tmp_path}/a", f"file:{tmp_path}/b"),
+    ]
     for pairs, error in ((same, "same place"), (inside, "inside the other"), (apart, None)):
         for one, other in pairs:
             with at(one) as source, at(other) as target:

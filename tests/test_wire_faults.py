@@ -178,7 +178,10 @@ CALLS = {
     "read candles": ("find", read_candles),
     "write candles": ("insert", write_candles),
 }
-calls = pytest.mark.parametrize("which", CALLS)
+# Without the lane one call of each kind of message: all that reads and writes there is the driver.
+OF_THE_DRIVER = ("read one", "write one", "read many", "write many", "write candles")
+PATHS = {f"lane-on-{which}": ("1", which) for which in CALLS} | {f"lane-off-{which}": ("0", which) for which in OF_THE_DRIVER}
+calls = pytest.mark.parametrize(("lane", "which"), PATHS.values(), ids=PATHS, indirect=["lane"])
 
 
 def fill():

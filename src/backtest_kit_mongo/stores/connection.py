@@ -127,8 +127,9 @@ class MongoConnection:
         client = self._client
         if client is None:
             return {}
-        writes, reads = write_concern(client, self.config.CC_DURABILITY).document, client.read_concern.document
-        return {"topology": topology(client), "write_concern": writes, "read_concern": reads}
+        asked = client.write_concern  # w=0 is refused by every write, and only shown here
+        writes = write_concern(client, self.config.CC_DURABILITY) if asked.acknowledged else asked
+        return {"topology": topology(client), "write_concern": writes.document, "read_concern": client.read_concern.document}
 
     def retried(self, domain: Domain, operation: Callable[[], R]) -> R:
         """See ``failures.retried``; for as long as pymongo waits for a server."""
