@@ -30,6 +30,8 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
         "single hit over TLS, L1 warm": Target("same", {"plain": 3, "direct": 2.5}, {"floor": 1.35}),
         "single write, insert": Target("apart", {"plain": 1.8}, {"floor": 1.2}),
         "single write, update": Target("apart", {"plain": 1.8}, {"floor": 1.2}),
+        "single write and its id, insert": Target("same", {}, {"floor": 1.4}),
+        "single write and its id, update": Target("same", {}, {"floor": 1.4}),
         "read_many of 1,000, L1 warm": Target("apart", {"plain": 90}, {"floor": 1.4}),
         "write_many of 1,000": Target("apart", {"plain": 13}, {"floor": 1.15}),
         "30,240 candles to NumPy, cold": Target("apart", {"pymongoarrow": 3}, {"floor": 1.25}),

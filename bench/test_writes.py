@@ -8,11 +8,18 @@ from datetime import UTC, datetime
 import floor
 import pytest
 from duel import Side
-from material import CONTEXT, ROW, filter_of
+from material import CONTEXT, ROW, filter_of, redis_key
 
 from backtest_kit_mongo import PersistSignalAdapter
 
 CALLS = 25
+
+
+def upsert(database, context):
+    now = datetime.now(UTC)  # a date that changes: without one the server would find nothing to do
+    update = {"$set": {"payload": ROW, "updatedDate": now}, "$setOnInsert": {"createDate": now, "__v": 0}}
+    body = {"findAndModify": "signal-items", "query": filter_of(context), "update": update, "upsert": True, "new": True}
+    return floor.command({**body, "fields": {"_id": True}, "$db": database})
 
 
 @pytest.mark.parametrize("work", ["insert", "update"])
@@ -24,10 +31,7 @@ def test_single_write(duel, library, plain, engine, wires, work):
         return ("BTCUSDT", f"sma_cross_{next(numbers)}", "binance") if work == "insert" else CONTEXT
 
     def message():
-        now = datetime.now(UTC)  # a date that changes: without one the server would find nothing to do
-        update = {"$set": {"payload": ROW, "updatedDate": now}, "$setOnInsert": {"createDate": now, "__v": 0}}
-        body = {"findAndModify": "signal-items", "query": filter_of(context()), "update": update, "upsert": True, "new": True}
-        return floor.command({**body, "fields": {"_id": True}, "$db": wires.database})
+        return upsert(wires.database, context())
 
     messages = []
 
@@ -43,3 +47,33 @@ def test_single_write(duel, library, plain, engine, wires, work):
     assert plain.signals.count_documents({}) == (len(sides) + 1 if work == "insert" else 1)
     sides["floor"] = Side(lambda: wires.mongo.exchange(messages.pop()), CALLS, prebuild)
     duel(f"single write, {work}", sides)
+
+
+@pytest.mark.parametrize("work", ["insert", "update"])
+def test_single_write_and_posted_id(duel, library, plain, wires, work):
+    """Against both messages of a first write: the findAndModify, and the SET whose reply nobody waits for."""
+    library()
+    numbers = itertools.count()
+
+    def context():
+        return ("BTCUSDT", f"sma_cross_{next(numbers)}", "binance") if work == "insert" else CONTEXT
+
+    messages = []
+
+    def prebuild():
+        messages[:] = []
+        for _ in range(CALLS):
+            chosen = context()
+            messages.append((upsert(wires.database, chosen), floor.redis_command("SET", redis_key(chosen), "0" * 24)))
+
+    def raw():
+        write, note = messages.pop()
+        wires.mongo.exchange(write)
+        wires.redis.post(note, len(b"+OK\r\n"))
+
+    prebuild()
+    assert wires.mongo.ask(messages[0][0])["value"] is not None
+    assert wires.redis.ask(messages[0][1], len(b"+OK\r\n")) == b"+OK\r\n"
+    plain.redis.flushall()
+    sides = {"ours": Side(lambda: PersistSignalAdapter.write_signal_data(ROW, *context()), CALLS), "floor": Side(raw, CALLS, prebuild)}
+    duel(f"single write and its id, {work}", sides)

@@ -21,6 +21,7 @@ from pymongo.uri_parser import parse_uri
 
 from ._core.blocks import CandleBlocks
 from ._core.hits import Hits
+from ._core.upserts import Upserts
 from .config import DEFAULT_DATABASE, Config, ConfigInForce, in_force, load_config
 from .domains import DOMAINS, Domain, DomainName
 from .embedded import EmbeddedServers, default_data_dir
@@ -52,7 +53,20 @@ def settle() -> None:
 class Binding:
     """What serves one domain: a store, and in front of it, if somebody asked for it, a class of their own."""
 
-    __slots__ = ("_bindings", "_name", "blocks", "custom", "history", "hits", "instances", "look_ahead", "settle", "store", "watches")
+    __slots__ = (
+        "_bindings",
+        "_name",
+        "blocks",
+        "custom",
+        "history",
+        "hits",
+        "instances",
+        "look_ahead",
+        "settle",
+        "store",
+        "upserts",
+        "watches",
+    )
 
     def __init__(self, bindings: Bindings, name: str) -> None:
         self._bindings, self._name = bindings, name
@@ -62,6 +76,7 @@ class Binding:
         """Whether a read looks at the simulation time."""
         self.store: Store | None = None
         self.hits: Hits | None = None
+        self.upserts: Upserts | None = None
         self.blocks: CandleBlocks | None = None
         self.custom: type[Any] | None = None
         self.instances: dict[tuple[Any, ...], Any] = {}
@@ -78,6 +93,7 @@ class Binding:
         """Note the shortcuts of the store in force, and what the settings say of simulation time."""
         store = self.store or self._bindings.mongo_or_none
         self.hits = None if store is None or store.hits is None else store.hits[self._name]
+        self.upserts = None if store is None or store.upserts is None else store.upserts.get(self._name)
         self.blocks = None if store is None else store.blocks
         timed = DOMAINS[self._name].when or self._name == "candle"
         self.look_ahead = self._bindings.look_ahead if timed else "off"

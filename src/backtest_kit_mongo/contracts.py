@@ -24,6 +24,7 @@ import numpy as np
 from ._core.blocks import CandleBlocks
 from ._core.hits import EMPTY, LONG_WAY, Hits, bodies, repair_lifetime
 from ._core.keys import first_illegal
+from ._core.upserts import Upserts
 from .candles import CANDLE_DTYPE, INTERVAL_MS, CandleArray, align, closed_candles, interval_ms, to_columns, to_dicts
 from .domains import Domain
 from .errors import BacktestKitError, DatabaseError, InvalidTypeError, InvalidValueError, LookAheadError
@@ -57,6 +58,7 @@ class Bound(Protocol):
     """What the store in force offers to be tried first, if there is one and it does, and what reads do with simulation time."""
 
     hits: Hits | None
+    upserts: Upserts | None
     blocks: CandleBlocks | None
     look_ahead: LookAhead
     history: bool
@@ -213,6 +215,14 @@ class Contract:
         return record is not None and not record.removed
 
     def _write(self, body: Any, key: Key, when: Any) -> None:
+        binding = self._binding
+        upserts = binding.upserts
+        if upserts is not None:
+            settle = binding.settle
+            if settle is not None:
+                settle()
+            if upserts(key, body, None if when is NO_TIME else milliseconds("when", when)):
+                return
         record = self._record(body, key, when)
         self._timed(WRITE, lambda store: store.write(self._domain, (record,)))
         self._count(WRITES)

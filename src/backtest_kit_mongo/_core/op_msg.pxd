@@ -1,4 +1,4 @@
-# What the straight path of a hit (hits.pyx) reads with.
+# What the straight paths (hits.pyx, upserts.pyx) read and write with.
 
 from libc.stdint cimport int32_t, int64_t
 
@@ -23,6 +23,7 @@ cdef class MongoLink(Link):
     cdef int find(self, const char* name, Element* found) except -1
     cdef int succeeded(self) except -1
     cdef int batch(self, Element* batch, int64_t* cursor) except -1
+    cdef tuple upserted_by(self, const char* message, Py_ssize_t size)
     cdef int one(self, bytes head, bytes middle, bytes tail, Element* document) except -1
 
 cdef class MongoLinks:
@@ -33,4 +34,5 @@ cdef class MongoLinks:
     cpdef object give_back(self, MongoLink link)
     cdef object failed(self, MongoLink link, object error)
     cdef object not_taken_from(self, MongoLink link)
+    cdef object upsert(self, const char* message, Py_ssize_t size)
     cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key, Counters counters, int which)

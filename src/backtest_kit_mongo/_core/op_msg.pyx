@@ -245,10 +245,13 @@ cdef class MongoLink(Link):
 
     def upserted(self, bytes message not None):
         """Send a findAndModify that gives the new document; (its ``_id`` in 12 bytes or None if that is no ObjectId, whether it is new)."""
+        return self.upserted_by(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
+
+    cdef tuple upserted_by(self, const char* message, Py_ssize_t size):
         cdef iovec pieces[2]
         cdef Element outer, inner
         cdef bint known
-        pieces[1].iov_base, pieces[1].iov_len = PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message)
+        pieces[1].iov_base, pieces[1].iov_len = <void*> message, size
         self.send_message(pieces, 2)
         self.receive_message()
         self.succeeded()
@@ -366,6 +369,18 @@ cdef class MongoLinks:
             return NOT_TAKEN
         try:
             answer = method(link, *args)
+        except BaseException as error:
+            return self.failed(link, error)
+        self.give_back(link)
+        return answer
+
+    cdef object upsert(self, const char* message, Py_ssize_t size):
+        """What ``MongoLink.upserted`` gives for a message, or NOT_TAKEN. As ``write``."""
+        cdef object link = self.borrow()
+        if link is None:
+            return NOT_TAKEN
+        try:
+            answer = (<MongoLink> link).upserted_by(message, size)
         except BaseException as error:
             return self.failed(link, error)
         self.give_back(link)

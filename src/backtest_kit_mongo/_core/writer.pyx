@@ -48,21 +48,9 @@ cdef str _shown(object value):
         return f"a {type(value).__name__}"
 
 
-cdef struct Step:  # of the path to the value that is being written; on the stack, so that a path costs nothing until it is asked for
-    PyObject* name
-    Py_ssize_t index  # of a member of a list, which has no name; -1 if there is a name
-    Step* above
-
-
 @cython.final
-cdef class _Writer:
+cdef class Writer:
     """A growing buffer and, for the error message, the path of the value that is being written."""
-
-    cdef char* data
-    cdef Py_ssize_t size, capacity
-    cdef Step* step  # NULL at the outermost document
-    cdef object fallback
-    cdef int pending  # calls of the fallback whose answer is being written
 
     def __cinit__(self, object fallback):
         self.capacity = 512
@@ -89,23 +77,23 @@ cdef class _Writer:
         self.capacity = capacity
         return 0
 
-    cdef inline int put(self, const void* source, Py_ssize_t size) except -1:
+    cdef int put(self, const void* source, Py_ssize_t size) except -1:
         if self.size + size > self.capacity:
             self.reserve(size)
         memcpy(self.data + self.size, source, size)
         self.size += size
         return 0
 
-    cdef inline int put_byte(self, unsigned char value) except -1:
+    cdef int put_byte(self, unsigned char value) except -1:
         return self.put(&value, 1)
 
-    cdef inline int put_int32(self, int32_t value) except -1:
+    cdef int put_int32(self, int32_t value) except -1:
         return self.put(&value, 4)
 
-    cdef inline int put_int64(self, int64_t value) except -1:
+    cdef int put_int64(self, int64_t value) except -1:
         return self.put(&value, 8)
 
-    cdef inline int put_double(self, double value) except -1:
+    cdef int put_double(self, double value) except -1:
         return self.put(&value, 8)
 
     cdef str where(self):
@@ -174,13 +162,12 @@ cdef class _Writer:
 
     cdef int put_members(self, object value, int depth) except -1:
         """Write dict, list or tuple as a document; the length is filled in at the end."""
-        cdef Py_ssize_t start = self.size, length
+        cdef Py_ssize_t start
         cdef object name, member
         cdef Py_ssize_t index = 0
-        cdef int32_t total
         if depth > MAX_DEPTH:
             self.refuse_depth()
-        self.put_int32(0)
+        start = self.begin()
         if type(value) is dict:
             for name, member in (<dict> value).items():
                 self.put_element(name, -1, member, depth)
@@ -191,6 +178,17 @@ cdef class _Writer:
             for member in value:
                 self.put_element(None, index, member, depth)
                 index += 1
+        return self.end(start)
+
+    cdef Py_ssize_t begin(self) except -1:
+        """Begin a document, and give where it begins."""
+        self.put_int32(0)
+        return self.size - 4
+
+    cdef int end(self, Py_ssize_t start) except -1:
+        """End the document that begins there: its length is known now."""
+        cdef Py_ssize_t length
+        cdef int32_t total
         self.put_byte(0)
         length = self.size - start
         if length > 0x7FFFFFFF:
@@ -313,14 +311,14 @@ def encode(dict document not None, fallback not None) -> bytes:
     ``fallback(value)`` turns a value of a type outside BSON into one inside, or raises TypeError. Raises TypeError or
     ValueError whose text begins with the path of the value at fault.
     """
-    cdef _Writer writer = _Writer(fallback)
+    cdef Writer writer = Writer(fallback)
     writer.put_members(document, 0)
     return PyBytes_FromStringAndSize(writer.data, writer.size)
 
 
 def encode_many(list documents not None, fallback not None) -> bytes:
     """The BSON of all ``documents`` end to end. As ``encode``; an error has the position of its document in the list as ``index``."""
-    cdef _Writer writer = _Writer(fallback)
+    cdef Writer writer = Writer(fallback)
     cdef Py_ssize_t index = 0
     try:
         for document in documents:

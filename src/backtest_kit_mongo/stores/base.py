@@ -16,6 +16,7 @@ from bson import Decimal128
 from .._core import keys, writer
 from .._core.blocks import CandleBlocks
 from .._core.hits import Hits
+from .._core.upserts import Upserts
 from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
@@ -61,6 +62,10 @@ class Store(Protocol):
     @property
     def hits(self) -> Mapping[str, Hits] | None:
         """By domain name the straight path to a body, to be tried before ``read``; None where it would save nothing."""
+
+    @property
+    def upserts(self) -> Mapping[str, Upserts] | None:
+        """By domain name the straight path of a single write, to be tried before ``write``; None where there is none."""
 
     def wait_for_init(self, timeout: float) -> None:
         """Return when the store is ready; raise ServerTimeoutError within ``timeout`` seconds if not."""

@@ -21,6 +21,7 @@ from pymongo.read_preferences import ReadPreference
 from .._core.bson import RecordReader, decode, split
 from .._core.hits import Hits
 from .._core.op_msg import NOT_TAKEN, MongoLink, upserted_ids
+from .._core.upserts import Upserts
 from ..config import DEFAULT_DATABASE, Config
 from ..domains import Domain
 from ..errors import NotConfiguredError
@@ -66,14 +67,14 @@ class MongoConnection:
         self._metrics = metrics
         self._closed = False
         self._client: MongoClient[Document] | None = None
-        self._straight: list[Hits] = []
+        self._straight: list[Hits | Upserts] = []
         self.renew()
         renew_after_fork(self)
 
     def renew(self) -> None:
         """Start without a client; see ``forks``."""
-        for hits in self._straight:
-            hits.disconnect()
+        for path in self._straight:
+            path.disconnect()
         if self._client is not None:
             _inherited.append((self._client, self._sessions))
         self._lock = threading.RLock()
@@ -184,13 +185,17 @@ class MongoConnection:
                 lane = self._lane_or_none
         return lane
 
-    def connect(self, domain: Domain, hits: Hits) -> None:
-        """Let ``hits`` read over this connection, until it is closed or the process forks. Not from a mongos: see ``match``."""
+    def connect(self, domain: Domain, path: Hits | Upserts) -> None:
+        """Let a straight path use this connection, until it is closed or the process forks. Not to a mongos: see ``match``."""
         messages, lane = self._messages_of(domain), self._lane
-        if lane.usable and not self._closed and self._sharded is False:
-            hits.connect(lane, messages.by_id_head, messages.by_id_tail)
-            if hits not in self._straight:
-                self._straight.append(hits)
+        if not lane.usable or self._closed or self._sharded is not False:
+            return
+        if isinstance(path, Hits):
+            path.connect(lane, messages.by_id_head, messages.by_id_tail)
+        elif self._looked_at:
+            path.connect(lane, messages.upsert_head, messages.upsert_tail, self._sessions)
+        if path not in self._straight:
+            self._straight.append(path)
 
     # Each call first takes the lane, and goes through pymongo where the lane does not take it, or did not get through with it.
 
@@ -300,27 +305,25 @@ class MongoConnection:
 
     def upsert(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, bool]:
         """Update or insert the one document of a key; its ``_id`` (None if that is no ObjectId), and whether it is new."""
-        messages = self._messages_of(domain)
-        command = messages.upsert_command(wanted, update)
-        number = self._take_number(domain)
-        try:
-            message = messages.write(command, number)
-            self._count(domain, BYTES_WRITTEN, len(message))
-            outcome = self._lane.write(MongoLink.upserted, message)
-            return outcome if outcome is not NOT_TAKEN else self._write(domain, command, number, id_after)
-        finally:
-            self._give_back_number(number)
+        return self._upsert(domain, self._messages_of(domain).upsert_command(wanted, update), MongoLink.upserted, id_after)
+
+    def upsert_by_driver(self, domain: Domain, wanted: Document, update: Document, number: Number | None) -> tuple[bytes | None, bool]:
+        """As ``upsert``, for what went out under a number over the lane, which did not get through with it."""
+        return self._write(domain, self._messages_of(domain).upsert_command(wanted, update), number, id_after)
 
     def upsert_noting(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, Document | None]:
         """As ``upsert``: the ``_id``, and the ``_id`` and ``when`` of the document as they were before; None if it is new."""
-        messages = self._messages_of(domain)
-        command = messages.upsert_command(wanted, update, before=True)
+        command = self._messages_of(domain).upsert_command(wanted, update, before=True)
+        return self._upsert(domain, command, lambda link, message: id_before(link.command(message)), id_before)
+
+    def _upsert(self, domain: Domain, command: Document, send: Callable[[MongoLink, bytes], R], take: Callable[[bytes], R]) -> R:
+        """Send a findAndModify: over the lane by ``send``, or else by pymongo, of whose reply ``take`` makes the same."""
         number = self._take_number(domain)
         try:
-            message = messages.write(command, number)
+            message = self._messages_of(domain).write(command, number)
             self._count(domain, BYTES_WRITTEN, len(message))
-            answer = self._lane.write(MongoLink.command, message)
-            return id_before(answer) if answer is not NOT_TAKEN else self._write(domain, command, number, id_before)
+            outcome = self._lane.write(send, message)
+            return outcome if outcome is not NOT_TAKEN else self._write(domain, command, number, take)
         finally:
             self._give_back_number(number)
 
@@ -486,8 +489,8 @@ class MongoConnection:
             client, self._client = self._client, None
             lane, self._lane_or_none = self._lane_or_none, None
             self._collections, self._messages = {}, {}
-        for hits in self._straight:
-            hits.disconnect()
+        for path in self._straight:
+            path.disconnect()
         if lane is not None:
             lane.close()
         if client is not None:

@@ -62,7 +62,7 @@ class FileStore:
     """
 
     blocks = None
-    hits = None
+    hits = upserts = None
 
     def __init__(self, folder: Path, history: History = History(), metrics: Metrics | None = None, *, durable: bool = True) -> None:  # noqa: B008 - immutable
         """``folder`` need not be there yet; a relative one is taken from the working directory as it is now.

@@ -139,9 +139,9 @@ class RedisIds:
             self._lines.add(line)
         return line
 
-    def take_line_in_order(self) -> WireLine | None:
+    def take_line_in_order(self, *, writes: bool = False) -> WireLine | None:
         """This thread's connection if it stands and nothing is known to be wrong with Redis, to be given back."""
-        if self._closed or self._reach.on:
+        if self._closed or self._reach.on or (writes and self._taking.on):
             return None
         line = getattr(self._local, "line", None)
         if not isinstance(line, WireLine) or line.link is None:
@@ -205,7 +205,7 @@ class RedisIds:
         return reply
 
     def timed_out(self, domain: Domain, error: Exception, started: float) -> None:
-        """A straight GET, which began at ``started`` (time.monotonic), had no reply in time."""
+        """A straight command, which began at ``started`` (time.monotonic), had no reply in time."""
         self._metrics.domains[domain.name].add(REDIS_ERRORS)
         self._reach.begin(error, started)
 
@@ -217,7 +217,9 @@ class RedisIds:
         return value
 
     def get_many(self, domain: Domain, keys: Sequence[Key]) -> list[bytes | None]:
-        """The values of many keys with one MGET."""
+        """The values of many keys with one MGET, or of one with GET."""
+        if len(keys) == 1:
+            return [self.get(domain, keys[0])]
         reply = self._guarded(domain, self.commands[domain.name].mget(keys))
         if isinstance(reply, list) and len(reply) == len(keys):
             return reply
@@ -230,9 +232,12 @@ class RedisIds:
         self._guarded(domain, self.commands[domain.name].set(key, value), writes=True, posted=True)
 
     def put_many(self, domain: Domain, ids: Iterable[tuple[Key, bytes]]) -> None:
-        """Write many ids, a thousand per MSET."""
+        """Write many ids, a thousand per MSET; one alone as ``put`` does."""
         pairs = iter(ids)
         while chunk := list(islice(pairs, SCAN_COUNT)):
+            if len(chunk) == 1:
+                self.put(domain, *chunk[0])
+                continue
             self._guarded(domain, self.commands[domain.name].mset(chunk), writes=True)
 
     def put_series(self, domain: Domain, series: Key, ids: Iterable[tuple[int, bytes]]) -> None:

@@ -73,7 +73,7 @@ class JsonlStore:
     """The log domain, in ``folder``/log. An id counts as there if it is among the last 20,000 that were written or asked for."""
 
     blocks = None
-    hits = None
+    hits = upserts = None
 
     def __init__(self, folder: Path, rotate_bytes: int = 64 * 1024 * 1024, *, durable: bool = True) -> None:
         """Nothing is read or made before the first use; ``rotate_bytes``: how long a file may become, unless one batch is longer.

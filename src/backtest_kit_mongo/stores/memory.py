@@ -43,7 +43,7 @@ class MemoryStore:
     """Records in this process, gone with it."""
 
     blocks = None
-    hits = None
+    hits = upserts = None
 
     def __init__(self, history: History = NO_HISTORY) -> None:
         self.renew()
@@ -224,7 +224,7 @@ class DummyStore:
     """Takes everything and keeps nothing."""
 
     blocks = None
-    hits = None
+    hits = upserts = None
 
     def wait_for_init(self, timeout: float) -> None:
         """See Store; always ready."""

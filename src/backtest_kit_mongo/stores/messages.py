@@ -30,6 +30,11 @@ _BODY = struct.pack("<iB", 0, 0)
 """Flags of an OP_MSG (none), and the kind of its first section (the body)."""
 
 
+_AFTER: Document = {"new": True, "fields": {"_id": True}}
+_BEFORE: Document = {"new": False, "fields": {"_id": True, "when": True}}
+"""What findAndModify is to give: of the document as it is then, or as it was before."""
+
+
 def message(command: Document) -> bytes:
     """A command (with its ``$db``) as the body of an OP_MSG."""
     return _BODY + writer.encode(command, plain)
@@ -64,6 +69,9 @@ class Messages:
         self._name = collection.name
         self._head = writer.encode(self._find, plain)[4:-1]
         self._tail = writer.encode({"batchSize": WHOLE, **self._end}, plain)[4:-1]
+        self.upsert_head = writer.encode({"findAndModify": self._name}, plain)[4:-1]
+        self.upsert_tail = writer.encode({"upsert": True, **_AFTER, **write}, plain)[4:-1]
+        """What stands before and behind the query and the update of ``upsert_command``."""
         mark = ObjectId()
         by_id = message({**self._find, "filter": {"_id": mark}, "limit": 1, "singleBatch": True, **self._end})
         self.by_id_head, _, self.by_id_tail = by_id.partition(mark.binary)
@@ -91,7 +99,7 @@ class Messages:
 
     def upsert_command(self, wanted: Document, update: Document, *, before: bool = False) -> Document:
         """Upsert one document and give its id; ``before``: id and ``when`` as they were before."""
-        answer: Document = {"new": False, "fields": {"_id": True, "when": True}} if before else {"new": True, "fields": {"_id": True}}
+        answer = _BEFORE if before else _AFTER
         return {"findAndModify": self._name, "query": wanted, "update": update, "upsert": True, **answer}
 
     def write(self, command: Document, number: Number | None) -> bytes:

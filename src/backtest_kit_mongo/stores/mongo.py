@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import pymongo
@@ -17,12 +16,20 @@ from bson.errors import BSONError
 from pymongo.errors import PyMongoError
 
 from .._core import bson
-from .._core.hits import UNASKED, Hits, parse_id
+from .._core.hits import UNASKED, parse_id
 from ..candles import CandleArray
 from ..config import Config
 from ..domains import DOMAINS, Domain
 from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, IndexConflictError, ServerTimeoutError
-from ..metrics import BACKFILLS, BYTES_READ, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, READ, READS, STALE, Metrics
+from ..metrics import (
+    BACKFILLS,
+    ERRORS,
+    HITS_PROCESS,
+    HITS_REDIS,
+    MISSES,
+    STALE,
+    Metrics,
+)  # fmt: skip
 from .base import History, Key, Record
 from .connection import MongoConnection
 from .failures import reading, translated, translates
@@ -33,6 +40,8 @@ from .mongo_candles import MongoCandles
 from .mongo_documents import Document, insert_of, key_fields, unchanged, update_of
 from .mongo_history import MongoHistory
 from .redis_cluster import redis_ids
+from .sessions import Number
+from .straight_paths import make_hits, make_upserts
 
 __all__ = ["MongoStore"]
 
@@ -41,6 +50,9 @@ CHUNK = 1000
 
 # New documents are what a missing unique index lets in twice: where one was made, the indexes are looked at again so soon.
 SEEN = 1.0
+
+CHECKED = 30.0
+"""Seconds after which the indexes are looked at again: a database may be dropped or restored under a running process."""
 
 
 NO_HISTORY = History()
@@ -59,22 +71,9 @@ class MongoStore:
         self.blocks = self.candles.blocks
         self._metrics = metrics
         self._readers = {name: bson.RecordReader(domain.key, domain.body or "", Record) for name, domain in DOMAINS.items()}
-        counts = (READS, HITS_PROCESS, HITS_REDIS, BYTES_READ, ERRORS, READ)
-        self.hits = {
-            name: Hits(
-                domain,
-                self.process_ids.of(domain),
-                self._readers[name],
-                metrics.domains[name],
-                counts,
-                self.redis_ids.builders[name].get,
-                self.redis_ids.take_line_in_order,
-                self.redis_ids.give_back,
-                partial(self.redis_ids.timed_out, domain),
-                translated,
-            )
-            for name, domain in DOMAINS.items()
-        }
+        self.hits = make_hits(self._readers, self.process_ids, self.redis_ids, metrics)
+        written = [domain for domain in DOMAINS.values() if domain not in self.history]
+        self.upserts = make_upserts(written, self.process_ids, self.redis_ids, metrics, self._look_again, self._write_by_driver)
         self._indexed: dict[str, float] = {}  # when the indexes of a domain were last seen to stand (time.monotonic)
 
     def ids(self, domain: Domain) -> DomainIds:
@@ -129,77 +128,103 @@ class MongoStore:
         if conflicts:
             raise conflict_error(conflicts)
 
-    def _ensure_indexes(self, domain: Domain, *, seen_within: float = 30.0) -> None:
-        """The indexes of a domain stand when this returns.
+    def _ensure_indexes(self, domain: Domain, *, seen_within: float = CHECKED) -> None:
+        """The indexes of a domain stand when this returns: they are looked at again if that was not done for so long.
 
-        They are looked at again after ``seen_within`` seconds, since a database may be dropped or restored under a running
-        process. Two threads may look at once, which costs less than to let one wait for the other's time-out.
+        Two threads may look at once, which costs less than to let one wait for the other's time-out.
         """
         if time.monotonic() - self._indexed.get(domain.name, -math.inf) > seen_within:
             self.connection.retried(domain, lambda: ensure_indexes(self.connection.collection(domain), domain))
             self._indexed[domain.name] = time.monotonic()
+            if domain.name in self.upserts:
+                self.upserts[domain.name].trust_indexes(CHECKED)
 
     def _look_again(self, domain: Domain) -> None:
         """A record was new: let the next write look at the indexes before it goes out, unless that was done in the last second."""
         if time.monotonic() - self._indexed.get(domain.name, 0.0) > SEEN:
             self._indexed.pop(domain.name, None)
+            if domain.name in self.upserts:
+                self.upserts[domain.name].trust_indexes(0)
 
     # --- reading ---
 
     @translates
     def read(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
         """See Store. One command to MongoDB when the ids are known, none to Redis when this process knows them."""
-        if len(keys) == 1:
-            return [self._read_one(domain, keys[0])]
         found: dict[Key, Record] = {}
-        wanted = list(dict.fromkeys(keys))
+        wanted = keys if len(keys) == 1 else list(dict.fromkeys(keys))
         for start in range(0, len(wanted), CHUNK):
             self._read_chunk(domain, wanted[start : start + CHUNK], found)
-        return _in_order(keys, found)
+        return _in_order(keys, found, len(wanted))
 
-    def _read_one(self, domain: Domain, key: Key) -> Record | None:
+    def _read_chunk(self, domain: Domain, keys: Sequence[Key], found: dict[Key, Record]) -> None:
+        """Find up to a thousand records: with one command by the ids of this process, or else of Redis; with another by their keys."""
         counters = self._metrics.domains[domain.name]
-        stale, value = self.hits[domain.name].take_learned(key)
-        if stale is None and value is UNASKED:
-            stale = self.process_ids.get(domain, key)
-            if stale is not None:
-                record = self._find(domain, key, stale)
-                if record is not None:
-                    counters.add(HITS_PROCESS)
-                    return record
-        if stale is not None:
-            counters.add(STALE)
+        stale, value = self.hits[domain.name].take_learned(keys[0]) if len(keys) == 1 else (None, UNASKED)
+        known = self.process_ids.get_many(domain, keys) if stale is None and value is UNASKED else [None]
+        wrong: set[Key] = set() if stale is None else {keys[0]}  # whose id leads to no record of theirs
+        from_redis: set[Key] = set()
+        if None not in known:
+            ids: dict[bytes, Key] = dict(zip(known, keys, strict=True))  # type: ignore[arg-type]
+        else:
+            ids = {identity: key for key, identity in zip(keys, known, strict=True) if identity is not None}
+            unknown = [key for key, identity in zip(keys, known, strict=True) if identity is None and key not in wrong]
+            values = [value] if value is not UNASKED else self.redis_ids.get_many(domain, unknown) if unknown else []
+            for key, held in zip(unknown, values, strict=True):
+                identity = parse_id(held)
+                if identity is not None and identity not in ids and value is UNASKED:
+                    ids[identity] = key
+                    from_redis.add(key)
+                elif held is not None:
+                    wrong.add(key)
+        if ids:
+            before = len(found)
+            self._find_by_ids(domain, ids, found)
+            shared = [(key, identity) for identity, key in ids.items() if key in from_redis and key in found] if from_redis else []
+            for key, identity in shared:
+                self.process_ids.put(domain, key, identity)
+            counters.add(HITS_REDIS, len(shared))
+            counters.add(HITS_PROCESS, len(found) - before - len(shared))
+            if len(found) - before == len(keys):
+                return
+            wrong.update(key for key in ids.values() if key not in found)
+        for key in wrong:
             self.process_ids.drop(domain, key)
-        if value is UNASKED:
-            value = self.redis_ids.get(domain, key)
-            shared = parse_id(value)
-            if shared is not None and shared != stale:
-                record = self._find(domain, key, shared)
-                if record is not None:
-                    counters.add(HITS_REDIS)
-                    self.process_ids.put(domain, key, shared)
-                    return record
-        if value is not None and (stale is None or parse_id(value) != stale):
-            counters.add(STALE)
-        counters.add(MISSES)
-        document = self.connection.find_one(domain, key_fields(domain, key))
-        if document is None:
-            if value is not None:
-                self.redis_ids.drop(domain, [key])
-            return None
-        with reading(domain):
-            identity, record = self._readers[domain.name].open(document)
-        if identity is not None:  # what another writer stored under an id of another type stays uncached
-            counters.add(BACKFILLS)
-            self._remember(domain, key, identity)
-        return record
+        counters.add(STALE, len(wrong))
+        missing = [key for key in keys if key not in found]
+        counters.add(MISSES, len(missing))
+        filled = []
+        for identity, record in self._find_by_keys(domain, missing):
+            found[record.key] = record
+            if identity is not None:  # what another writer stored under an id of another type stays uncached
+                self.process_ids.put(domain, record.key, identity)
+                filled.append((record.key, identity))
+        counters.add(BACKFILLS, len(filled))
+        self.redis_ids.put_many(domain, filled)
+        self.redis_ids.drop(domain, [key for key in wrong if key not in found])
 
-    def _find(self, domain: Domain, key: Key, value: bytes) -> Record | None:
-        """The record that an id leads to, if it is the one of ``key``."""
-        if not self.hits[domain.name].connected:
-            self.connection.connect(domain, self.hits[domain.name])
-        with reading(domain):
-            return self.connection.match(domain, value, self._readers[domain.name], key)
+    def _find_by_ids(self, domain: Domain, ids: dict[bytes, Key], found: dict[Key, Record]) -> None:
+        """Find the records that ids lead to, if they are those of their keys."""
+        hits, reader = self.hits[domain.name], self._readers[domain.name]
+        if not hits.connected:
+            self.connection.connect(domain, hits)
+        if len(ids) == 1:
+            ((identity, key),) = ids.items()
+            with reading(domain):
+                record = self.connection.match(domain, identity, reader, key)
+            if record is not None:
+                found[key] = record
+            return
+        for batch in self.connection.fetch_by_ids(domain, ids):
+            with reading(domain):
+                reader.match_ids(batch, ids, found)
+
+    def _find_by_keys(self, domain: Domain, keys: Sequence[Key]) -> Iterator[tuple[bytes | None, Record]]:
+        """The records of keys, each with its id."""
+        if len(keys) > 1:
+            return self._records(domain, self.connection.fetch(domain, [{"filter": {"$or": [key_fields(domain, key) for key in keys]}}]))
+        documents = (self.connection.find_one(domain, key_fields(domain, key)) for key in keys)
+        return self._records(domain, (document for document in documents if document is not None))
 
     def _records(self, domain: Domain, batches: Iterable[bytes]) -> Iterator[tuple[bytes | None, Record]]:
         """The records of batches, each with its id."""
@@ -207,58 +232,6 @@ class MongoStore:
             with reading(domain):
                 opened = self._readers[domain.name].open_all(batch)
             yield from opened
-
-    def _read_chunk(self, domain: Domain, keys: Sequence[Key], found: dict[Key, Record]) -> None:
-        """As _read_one, for up to a thousand keys: at most one MGET, one find by id and one find by key."""
-        counters = self._metrics.domains[domain.name]
-        from_redis: set[Key] = set()
-        garbage: set[Key] = set()
-        unknown = []
-        known = self.process_ids.get_many(domain, keys)
-        if None in known:
-            unknown = [key for key, value in zip(keys, known, strict=True) if value is None]
-        ids = {value: key for key, value in zip(keys, known, strict=True) if value is not None}
-        if unknown:
-            for key, value in zip(unknown, self.redis_ids.get_many(domain, unknown), strict=True):
-                identity = parse_id(value)
-                if identity is not None and identity not in ids:
-                    ids[identity] = key
-                    from_redis.add(key)
-                elif value is not None:
-                    garbage.add(key)
-        before = len(found)
-        if ids:
-            for batch in self.connection.fetch_by_ids(domain, ids):
-                with reading(domain):
-                    self._readers[domain.name].match_ids(batch, ids, found)
-            for identity, key in ids.items() if from_redis else ():
-                if key in from_redis and key in found:
-                    self.process_ids.put(domain, key, identity)
-            hits = len(found) - before
-            shared = len(from_redis) if hits == len(ids) else sum(key in found for key in from_redis)
-            counters.add(HITS_REDIS, shared)
-            counters.add(HITS_PROCESS, hits - shared)
-            if hits == len(keys):
-                return
-        stale = [key for key in ids.values() if key not in found] + list(garbage)
-        counters.add(STALE, len(stale))
-        missing = [key for key in keys if key not in found]
-        if not missing:
-            return
-        counters.add(MISSES, len(missing))
-        filled = []
-        by_key = {"$or": [key_fields(domain, key) for key in missing]}
-        for identity, record in self._records(domain, self.connection.fetch(domain, [{"filter": by_key}])):
-            found[record.key] = record
-            if identity is not None:
-                self.process_ids.put(domain, record.key, identity)
-                filled.append((record.key, identity))
-        counters.add(BACKFILLS, len(filled))
-        self.redis_ids.put_many(domain, filled)
-        gone = [key for key in stale if key not in found]
-        for key in gone:
-            self.process_ids.drop(domain, key)
-        self.redis_ids.drop(domain, gone)
 
     def _remember(self, domain: Domain, key: Key, value: bytes) -> None:
         self.process_ids.put(domain, key, value)
@@ -285,6 +258,9 @@ class MongoStore:
             # What another writer stored under an id of another type stays uncached. One that is known was written to Redis then.
             if value is not None and not (domain in self.history and value == self.process_ids.get(domain, record.key)):
                 self._remember(domain, record.key, value)
+            upserts = self.upserts.get(domain.name)
+            if upserts is not None and not upserts.connected:
+                self.connection.connect(domain, upserts)
             return
         if domain in self.history:
             self._write_versions(domain, records, now)
@@ -298,6 +274,15 @@ class MongoStore:
         self._ensure_indexes(domain)
         for start in range(0, len(updates), CHUNK):
             self._write_chunk(domain, updates[start : start + CHUNK])
+
+    @translates
+    def _write_by_driver(self, domain: Domain, key: Key, body: Any, when: int | None, removed: bool, number: Number | None) -> Any:
+        try:
+            update = update_of(domain, Record(key, body, when, removed), datetime.now(UTC))
+            return self.connection.upsert_by_driver(domain, key_fields(domain, key), update, number)
+        except (BacktestKitError, PyMongoError):
+            self._metrics.domains[domain.name].add(ERRORS)
+            raise
 
     def _write_versions(self, domain: Domain, records: Sequence[Record], now: datetime) -> None:
         changes = self.history.changes((record.key, record.when or 0, update_of(domain, record, now)) for record in records)
@@ -451,7 +436,7 @@ class MongoStore:
             for key in chunk:
                 found.pop(key)
             found.update(versions)
-        return _in_order(keys, found)
+        return _in_order(keys, found, len(set(keys)))
 
     @translates
     def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
@@ -477,9 +462,9 @@ class MongoStore:
         self.redis_ids.close()
 
 
-def _in_order(keys: Sequence[Key], found: Mapping[Key, Record]) -> list[Record | None]:
-    """The records of ``keys``; a key that was asked for twice gives two bodies, as two reads would."""
-    if len(keys) == len(set(keys)):
+def _in_order(keys: Sequence[Key], found: Mapping[Key, Record], different: int) -> list[Record | None]:
+    """The records of ``keys``, of which so many are different; one that was asked for twice gives two bodies, as two reads would."""
+    if len(keys) == different:
         return [found.get(key) for key in keys]
     seen: set[Key] = set()
     answer: list[Record | None] = []

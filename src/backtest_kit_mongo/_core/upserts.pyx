@@ -1,0 +1,206 @@
+"""The straight path of a single write: from a key and a body to an acknowledged document, with one exchange and no Python in between."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t
+
+from pymongo.errors import PyMongoError
+
+from backtest_kit_mongo._core.counters cimport Counters
+from backtest_kit_mongo._core.ids cimport IdTable
+from backtest_kit_mongo._core.link cimport now_ns
+from backtest_kit_mongo._core.op_msg cimport MongoLinks
+from backtest_kit_mongo._core.resp cimport RedisLink
+from backtest_kit_mongo._core.writer cimport Writer
+
+from backtest_kit_mongo._core.keys import check_fields
+from backtest_kit_mongo._core.link import BrokenLink, LinkTimeout
+from backtest_kit_mongo._core.op_msg import NOT_TAKEN
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int CLOCK_REALTIME
+    int clock_gettime(int clock, timespec* moment)
+
+
+cdef int64_t today() noexcept:
+    """ms since 1970."""
+    cdef timespec moment
+    clock_gettime(CLOCK_REALTIME, &moment)
+    return <int64_t> moment.tv_sec * 1000 + moment.tv_nsec // 1_000_000
+
+
+@cython.final
+cdef class Upserts:
+    """Writes of single records of one domain. Called with a key, a body and a simulation time (ms, or None): whether it is stored.
+
+    False is the long way, before anything was sent: for what may be refused, whatever is no dict, indexes that have not been looked at
+    for a while, and while there is no connection. It does its own counting, and says what is wrong.
+    """
+
+    cdef IdTable ids
+    cdef Counters counters
+    cdef tuple names, kinds
+    cdef str body
+    cdef int writes, bytes_written, errors, operation
+    cdef bint timed, removable
+    cdef Py_ssize_t most
+    cdef object plain, was_new, by_driver, translated
+    cdef object set_command, take_line, give_line_back, redis_timed_out, put_id
+    cdef MongoLinks links
+    cdef object sessions
+    cdef bytes head, tail
+    cdef int64_t until
+
+    def __init__(
+        self, domain, IdTable ids not None, Counters counters not None, tuple counts not None, Py_ssize_t most,
+        plain, was_new, by_driver, translated, set_command, take_line, give_line_back, redis_timed_out, put_id,
+    ):
+        """``domain``: a row of the table. ``counts``: the numbers of writes, bytes written, errors, and the operation.
+
+        ``most``: bytes of the longest message that is surely no document too large; ``plain``: see ``writer.encode``;
+        ``was_new``: told that a document was inserted; ``by_driver``: sends key, body, time, removal and the number of a write that the
+        links could not take, and gives what they would; ``translated``: our error for one of the driver's. ``set_command``: the Redis
+        command for a key and an id; ``take_line``, ``give_line_back``, ``redis_timed_out``: as ``Hits`` has them; ``put_id``: writes a
+        key and an id to Redis where that is not all there is to do.
+        """
+        self.ids, self.counters, self.most = ids, counters, most
+        self.names, self.kinds, self.body = domain.key, domain.kinds, domain.body
+        self.timed, self.removable = domain.when, domain.soft_delete
+        self.writes, self.bytes_written, self.errors, self.operation = counts
+        self.plain, self.was_new, self.by_driver, self.translated = plain, was_new, by_driver, translated
+        self.set_command, self.take_line, self.give_line_back = set_command, take_line, give_line_back
+        self.redis_timed_out, self.put_id = redis_timed_out, put_id
+
+    def connect(self, MongoLinks links not None, bytes head not None, bytes tail not None, sessions):
+        """Write over ``links``, with a findAndModify whose query and update stand between the elements of ``head`` and ``tail``.
+
+        ``sessions`` number the writes; None if the server does not.
+        """
+        self.head, self.tail, self.sessions, self.links = head, tail, sessions, links
+
+    def disconnect(self):
+        """Give False for everything."""
+        self.links = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there are links to write over."""
+        return self.links is not None
+
+    def trust_indexes(self, double seconds):
+        """The indexes were looked at: they need not be again for so long."""
+        self.until = now_ns() + <int64_t> (seconds * 1e9)
+
+    cdef Writer message(self, tuple key, dict body, object when, bint removed, object number):
+        """The command of an upsert; see ``mongo_documents.update_of`` for the document that it makes."""
+        cdef Writer message = Writer(self.plain)
+        cdef Py_ssize_t whole, update, part
+        cdef int64_t now = today()
+        cdef object name, member
+        message.put(b"\0\0\0\0\0", 5)  # flags, and the kind of the only section
+        whole = message.begin()
+        message.put(PyBytes_AS_STRING(self.head), PyBytes_GET_SIZE(self.head))
+        message.put(b"\x03query\0", 7)
+        part = message.begin()
+        for name, member in zip(self.names, key):
+            message.put_element(name, -1, member, 0)
+        message.end(part)
+        message.put(b"\x03update\0", 8)
+        update = message.begin()
+        message.put(b"\x03$set\0", 6)
+        part = message.begin()
+        message.put_element(self.body, -1, body, 0)
+        message.put(b"\x09updatedDate\0", 13)
+        message.put_int64(now)
+        if self.timed:
+            message.put_element("when", -1, when, 0)
+        if self.removable:
+            message.put(b"\x08removed\0", 9)
+            message.put_byte(removed)
+        message.end(part)
+        message.put(b"\x03$setOnInsert\0", 14)
+        part = message.begin()
+        message.put(b"\x10__v\0\0\0\0\0", 9)
+        message.put(b"\x09createDate\0", 12)
+        message.put_int64(now)
+        message.end(part)
+        message.end(update)
+        message.put(PyBytes_AS_STRING(self.tail), PyBytes_GET_SIZE(self.tail))
+        if number is not None:
+            for name, member in number.members.items():
+                message.put_element(name, -1, member, 0)
+        message.end(whole)
+        return message
+
+    cdef int note(self, tuple key, bytes identity) except -1:
+        """Write the id to Redis; its reply is read by the next exchange of this thread's connection."""
+        cdef RedisLink link
+        cdef int64_t started = now_ns()
+        cdef bint posted = False
+        line = self.take_line()
+        if line is not None:
+            link = line.link
+            try:
+                link.post(self.set_command(key, identity))
+                posted = link.late_error is None  # else an earlier one was refused, which is to be counted and logged
+            except BaseException as error:
+                line.drop()
+                if isinstance(error, LinkTimeout):
+                    self.redis_timed_out(error, started / 1e9)
+                    posted = True
+                elif isinstance(error, BrokenLink):
+                    line.broke = True  # it is asked once more, and not twice
+                else:
+                    raise
+            finally:
+                self.give_line_back(line)
+        if not posted:
+            self.put_id(key, identity)
+        return 0
+
+    def __call__(self, tuple key not None, object body, object when) -> bool:
+        cdef int64_t started = now_ns()
+        cdef MongoLinks links = self.links
+        cdef object sessions = self.sessions, number = None
+        cdef Writer message
+        cdef bint removed = False
+        if links is None or not links.usable or started > self.until or type(body) is not dict:
+            return False
+        try:
+            check_fields(key, self.names, self.kinds)
+        except (TypeError, ValueError):
+            return False
+        if self.removable:
+            removed = (<dict> body).get("removed") is True
+        if sessions is not None:
+            number = sessions.take()
+        try:
+            try:
+                message = self.message(key, <dict> body, when, removed, number)
+            # What cannot be stored, or was changed by another thread meanwhile: the long way meets it again, and names it.
+            except (TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError):
+                return False
+            if message.size > self.most:
+                return False
+            self.counters.add(self.bytes_written, message.size)
+            outcome = links.upsert(message.data, message.size)
+            if outcome is NOT_TAKEN:
+                outcome = self.by_driver(key, body, when, removed, number)
+        except PyMongoError as error:
+            self.counters.add(self.errors)
+            raise self.translated(error) from error
+        finally:
+            if number is not None:
+                sessions.give_back(number)
+        identity, inserted = outcome
+        if inserted:
+            self.was_new()
+        if identity is not None:  # what another writer stored under an id of another type stays uncached
+            self.ids.put(key, identity)
+            self.note(key, identity)
+        self.counters.add(self.writes)
+        self.counters.observe(self.operation, now_ns() - started)
+        return True
