@@ -94,6 +94,14 @@ def test_a_batch_is_taken_apart_like_its_documents(contents):
     assert same(answer, outcome(lambda: [READER.open(raw) for raw in raws]))
 
 
+def matched(raw, wanted):
+    """What ``match_ids`` finds for the keys of ids (id -> key), by id."""
+    found = [None] * len(wanted)
+    count = READER.match_ids(raw, {identity: place for place, identity in enumerate(wanted)}, list(wanted.values()), found)
+    assert count == len(found) - found.count(None)
+    return {identity: row for identity, row in zip(wanted, found, strict=True) if row is not None}
+
+
 @pytest.mark.slow
 @settings(steady, max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(IDS), st.tuples(VALUES, VALUES, VALUES)), max_size=6), st.data())
@@ -105,22 +113,27 @@ def test_records_are_found_by_their_ids(stored, data):
         other = data.draw(st.sampled_from([key, *(each for _, each in stored)]))
         if data.draw(st.booleans()) and not any(isinstance(field, (list, dict)) for field in other):  # keys of a dict
             wanted[identity] = other
-    expected = {wanted[identity]: row for identity, row in rows_of(raws) if identity in wanted and row.key == wanted[identity]}
-    found: dict[Any, Any] = {}
-    READER.match_ids(b"".join(raws), wanted, found)
+    expected = {identity: row for identity, row in rows_of(raws) if identity in wanted and row.key == wanted[identity]}
+    found = matched(b"".join(raws), wanted)
     assert found == expected
     assert all(type(row) is Row for row in found.values())
 
 
 def test_a_batch_adds_to_what_was_found_before():
-    """One dict for several batches; ids that are no ObjectId, or not there, belong to nobody."""
+    """One list for several batches; ids that are no ObjectId, or not there, belong to nobody."""
     first = {"_id": ObjectId(IDS[0]), "symbol": "a", "bucket": "b", "backtest": True, "payload": 1, "when": 5, "removed": True}
     foreign = [first | {"_id": IDS[1]}, {name: value for name, value in first.items() if name != "_id"}, first | {"_id": None}]
-    found: dict[Any, Any] = {("old",): "kept"}
-    READER.match_ids(b"".join(map(raw_of, [first, *foreign])), {IDS[0]: ("a", "b", True), IDS[1]: ("a", "b", True)}, found)
-    assert found == {("old",): "kept", ("a", "b", True): Row(("a", "b", True), 1, 5, True)}
-    READER.match_ids(b"", {}, found)
-    assert len(found) == 2
+    found: list[Any] = ["kept", None, None]
+    keys = [("old",), ("a", "b", True), ("a", "b", True)]
+    batch = b"".join(map(raw_of, [first, *foreign]))
+    assert READER.match_ids(batch, {IDS[0]: 1, IDS[1]: 2}, keys, found) == 1
+    assert found == ["kept", Row(("a", "b", True), 1, 5, True), None]
+    assert READER.match_ids(batch, {IDS[0]: 1, IDS[1]: 2}, keys, found) == 0  # it was there
+    assert READER.match_ids(b"", {}, keys, found) == 0
+    with pytest.raises(IndexError):
+        READER.match_ids(batch, {IDS[0]: 3}, keys, found)
+    with pytest.raises(ValueError, match="a place for each key"):
+        READER.match_ids(batch, {IDS[0]: 1}, keys[:2], found)
     assert READER.open_all(b"") == []
 
 
@@ -129,12 +142,10 @@ def test_keys_that_are_none(key, error):
     """What an id was wanted for must be a tuple of the right length; None is nothing."""
     raw = raw_of({"_id": ObjectId(IDS[0]), "symbol": "a"})
     if error is None:
-        found: dict[Any, Any] = {}
-        READER.match_ids(raw, {IDS[0]: key}, found)
-        assert found == {}
+        assert matched(raw, {IDS[0]: key}) == {}
         return
     with pytest.raises(error):
-        READER.match_ids(raw, {IDS[0]: key}, {})
+        matched(raw, {IDS[0]: key})
 
 
 BROKEN = {
@@ -153,7 +164,7 @@ def test_the_error_names_the_document(name):
     fields = [element("symbol", "a"), element("bucket", "b"), element("backtest", True), part]
     batch = good + document(element("_id", ObjectId(IDS[1])), *fields)
     wanted = dict.fromkeys(IDS, ("a", "b", True))
-    for call in (lambda: READER.open_all(batch), lambda: READER.match_ids(batch, wanted, {})):
+    for call in (lambda: READER.open_all(batch), lambda: matched(batch, wanted)):
         with pytest.raises(ValueError, match=f"^{text}"):
             call()
     with pytest.raises(ValueError, match=f"^at byte {len(good)} of a batch: {text.partition(': ')[2]}"):
@@ -171,9 +182,13 @@ def test_a_record_is_a_kind_of_tuple(record):
 
 @pytest.mark.parametrize("wrong", ["text", 5, None, [b"x"]])
 def test_batches_are_bytes(wrong):
-    """And ids and found records are dicts."""
-    for call in (lambda: READER.open_all(wrong), lambda: READER.match_ids(wrong, {}, {}), lambda: READER.match_ids(b"", wrong, {}),
-                 lambda: READER.match_ids(b"", {}, wrong)):  # fmt: skip
+    """And ids are a dict, found records a list."""
+    for call in (
+        lambda: READER.open_all(wrong),
+        lambda: READER.match_ids(wrong, {}, [], []),
+        lambda: READER.match_ids(b"", wrong, [], []),
+        lambda: READER.match_ids(b"", {}, [], wrong if type(wrong) is not list else tuple(wrong)),
+    ):
         with pytest.raises(TypeError):
             call()
     with pytest.raises(TypeError):
@@ -193,9 +208,9 @@ def test_mutated_batches():
         expected = outcome(lambda batch=batch: [READER.open(raw) for raw in core.split(batch)])
         assert same(answer, expected)
         outcomes[answer is ValueError] += 1
-        found: dict[Any, Any] = {}
-        if outcome(READER.match_ids, batch, wanted, found) is not ValueError and answer is not ValueError:
-            assert found == {row.key: row for identity, row in answer if wanted.get(identity or b"") == row.key}
+        found = outcome(matched, batch, wanted)
+        if found is not ValueError and answer is not ValueError:
+            assert found == {identity: row for identity, row in answer if wanted.get(identity or b"") == row.key}
     assert min(outcomes[True], outcomes[False]) > MUTATIONS // 100
 
 
@@ -365,10 +380,10 @@ PATHS = {
     "encode_many": lambda: writer.encode_many([{"a": EPOCH, "b": [Foreign(1), "x" * 600]}] * 3, unwrap),
     "encode_many, foreign type": failing(lambda: writer.encode_many([{"a": 1}, {"a": [{"b": object()}]}], unwrap), TypeError),
     "open_all": lambda: READER.open_all(RAW * 3),
-    "match_ids": lambda: READER.match_ids(RAW * 3, WANTED, {}),
-    "match_ids, another key": lambda: READER.match_ids(RAW * 3, {IDS[0]: ("a", "ö", False)}, {}),
+    "match_ids": lambda: matched(RAW * 3, WANTED),
+    "match_ids, another key": lambda: matched(RAW * 3, {IDS[0]: ("a", "ö", False)}),
     "open_all, malformed": failing(lambda: READER.open_all(RAW * 3 + RAW[:-1]), ValueError),
-    "match_ids, key": failing(lambda: READER.match_ids(RAW * 3, {IDS[0]: "abc"}, {}), TypeError),
+    "match_ids, key": failing(lambda: matched(RAW * 3, {IDS[0]: "abc"}), TypeError),
     "dates": failing(lambda: date_of(LAST + 1), ValueError),
 }  # fmt: skip
 

@@ -47,4 +47,4 @@ cdef class RecordReader:
     cdef object make(self, object key, const Element* parts)
     cdef object match_at(self, const unsigned char* document, Py_ssize_t room, tuple key)
     cdef tuple open_at(self, const unsigned char* document, Py_ssize_t room)
-    cdef int each(self, object raw, dict wanted, object into) except -1
+    cdef int each(self, object raw, dict wanted, object keys, list into) except -1

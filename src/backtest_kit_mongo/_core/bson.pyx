@@ -430,20 +430,25 @@ cdef class RecordReader:
     def open_all(self, raw not None) -> list:
         """As ``open``, for each document of a batch. ValueError that names the document which cannot be read."""
         cdef list answer = []
-        self.each(raw, None, answer)
+        self.each(raw, None, None, answer)
         return answer
 
-    def match_ids(self, raw not None, dict wanted not None, dict found not None) -> None:
-        """Put the records of a batch into ``found`` by their keys: those whose id is in ``wanted`` (id in 12 bytes -> key), and whose key
-        fields are that key. ValueError that names the document which cannot be read.
-        """
-        self.each(raw, wanted, found)
+    def match_ids(self, raw not None, dict wanted not None, keys not None, list found not None) -> int:
+        """Put the records of a batch into ``found`` at the places of their keys in ``keys``; how many there were.
 
-    cdef int each(self, object raw, dict wanted, object into) except -1:
+        It is those whose id is in ``wanted`` (id in 12 bytes -> place), and whose key fields are the key of that place. ValueError
+        that names the document which cannot be read.
+        """
+        if len(keys) != len(found):
+            raise ValueError("a place for each key")
+        return self.each(raw, wanted, keys, found)
+
+    cdef int each(self, object raw, dict wanted, object keys, list into) except -1:
         cdef Element parts[KEYS + MOST_KEYS]
         cdef Py_buffer view
         cdef const unsigned char* at
-        cdef Py_ssize_t left, size
+        cdef Py_ssize_t left, size, place
+        cdef int count = 0
         PyObject_GetBuffer(raw, &view, PyBUF_SIMPLE)
         try:
             at = <const unsigned char*> view.buf
@@ -454,11 +459,15 @@ cdef class RecordReader:
                 self.scan(at, size, parts)
                 identity = identity_of(parts)
                 if wanted is None:
-                    (<list> into).append((identity, self.make(None, parts)))
-                else:
-                    key = wanted.get(identity)
+                    into.append((identity, self.make(None, parts)))
+                elif (found := wanted.get(identity)) is not None:
+                    place = found
+                    if not 0 <= place < len(into):
+                        raise IndexError(f"there is no place {place}")
+                    key = keys[place]
                     if key is not None and self.matches(parts, <tuple?> key):
-                        (<dict> into)[key] = self.make(key, parts)
+                        count += into[place] is None  # a batch may come twice
+                        into[place] = self.make(key, parts)
                 at += size
                 left -= size
         except ValueError as error:
@@ -466,7 +475,7 @@ cdef class RecordReader:
             raise ValueError(f"{where}: {error}") from None
         finally:
             PyBuffer_Release(&view)
-        return 0
+        return count
 
 
 cdef inline object identity_of(const Element* parts):

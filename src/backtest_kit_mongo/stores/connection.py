@@ -47,8 +47,8 @@ T = TypeVar("T", bound=tuple[Any, ...])
 # so that no destructor closes them either.
 _inherited: list[Any] = []
 
-# Ids per find: the server looks up the next ones while the documents of these are being read.
-_IDS = 250
+_FIRST_IDS, _IDS = 50, 250
+"""Ids in the first find of a batch, and in the others: the server looks up the next ones while these are being read."""
 
 
 class _Part(NamedTuple):
@@ -274,15 +274,15 @@ class MongoConnection:
             sort = list(query.get("sort", {}).items()) or None
             yield from self.find(domain, query["filter"], sort=sort, batch_size=WHOLE, **options)
 
-    def fetch_by_ids(self, domain: Domain, ids: Mapping[bytes, Key]) -> Iterator[bytes]:
-        """The documents of some ids (12 bytes each, with their keys), in no order, in batches of BSON."""
+    def fetch_by_ids(self, domain: Domain, ids: Mapping[bytes, int], keys: Sequence[Key]) -> Iterator[bytes]:
+        """The documents of some ids (12 bytes each, with the places of their ``keys``), in no order, in batches of BSON."""
         values = list(ids)
         if self._sharded:
-            wanted = [{"_id": ObjectId(value), **key_fields(domain, key)} for value, key in ids.items()]
+            wanted = [{"_id": ObjectId(value), **key_fields(domain, keys[place])} for value, place in ids.items()]
             yield from self.fetch(domain, [{"filter": {"$or": wanted}}])
             return
         messages = self._messages_of(domain)
-        chunks = [values[start : start + _IDS] for start in range(0, len(values), _IDS)]
+        chunks = [values[:_FIRST_IDS], *(values[start : start + _IDS] for start in range(_FIRST_IDS, len(values), _IDS))]
         done = 0
         finds = ((messages.find_ids(chunk),) for chunk in chunks)
         for batch, cursor in self._lane.pipeline(finds, MongoLink.find_documents, messages.more):
@@ -290,7 +290,7 @@ class MongoConnection:
             self._count(domain, BYTES_READ, len(batch))
             yield batch
         if done < len(chunks):
-            yield from self.find(domain, {"_id": {"$in": [ObjectId(value) for value in values[done * _IDS :]]}}, batch_size=WHOLE)
+            yield from self.find(domain, {"_id": {"$in": [ObjectId(value) for value in chain(*chunks[done:])]}}, batch_size=WHOLE)
 
     def count(self, domain: Domain, wanted: Document) -> int:
         """How many documents a filter has."""

@@ -151,73 +151,77 @@ class MongoStore:
     @translates
     def read(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
         """See Store. One command to MongoDB when the ids are known, none to Redis when this process knows them."""
-        found: dict[Key, Record] = {}
         wanted = keys if len(keys) == 1 else list(dict.fromkeys(keys))
+        records: list[Record | None] = []
         for start in range(0, len(wanted), CHUNK):
-            self._read_chunk(domain, wanted[start : start + CHUNK], found)
-        return _in_order(keys, found, len(wanted))
+            records += self._read_chunk(domain, wanted[start : start + CHUNK])
+        return records if len(keys) == len(wanted) else _in_order(keys, dict(zip(wanted, records, strict=True)))
 
-    def _read_chunk(self, domain: Domain, keys: Sequence[Key], found: dict[Key, Record]) -> None:
-        """Find up to a thousand records: with one command by the ids of this process, or else of Redis; with another by their keys."""
+    def _read_chunk(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
+        """Up to a thousand different records: with one command by the ids of this process, or else of Redis; with another by their keys.
+
+        A key is called by its place in ``keys``.
+        """
         counters = self._metrics.domains[domain.name]
+        found: list[Record | None] = [None] * len(keys)
         stale, value = self.hits[domain.name].take_learned(keys[0]) if len(keys) == 1 else (None, UNASKED)
         known = self.process_ids.get_many(domain, keys) if stale is None and value is UNASKED else [None]
-        wrong: set[Key] = set() if stale is None else {keys[0]}  # whose id leads to no record of theirs
-        from_redis: set[Key] = set()
+        wrong = set() if stale is None else {0}  # whose id leads to no record of theirs
+        from_redis: set[int] = set()
         if None not in known:
-            ids: dict[bytes, Key] = dict(zip(known, keys, strict=True))  # type: ignore[arg-type]
+            ids: dict[bytes, int] = dict(zip(known, range(len(keys)), strict=True))  # type: ignore[arg-type]
         else:
-            ids = {identity: key for key, identity in zip(keys, known, strict=True) if identity is not None}
-            unknown = [key for key, identity in zip(keys, known, strict=True) if identity is None and key not in wrong]
-            values = [value] if value is not UNASKED else self.redis_ids.get_many(domain, unknown) if unknown else []
-            for key, held in zip(unknown, values, strict=True):
+            ids = {identity: place for place, identity in enumerate(known) if identity is not None}
+            unknown = [place for place, identity in enumerate(known) if identity is None and place not in wrong]
+            values = [value] if value is not UNASKED else self.redis_ids.get_many(domain, [keys[place] for place in unknown])
+            for place, held in zip(unknown, values, strict=False):
                 identity = parse_id(held)
                 if identity is not None and identity not in ids and value is UNASKED:
-                    ids[identity] = key
-                    from_redis.add(key)
+                    ids[identity] = place
+                    from_redis.add(place)
                 elif held is not None:
-                    wrong.add(key)
+                    wrong.add(place)
         if ids:
-            before = len(found)
-            self._find_by_ids(domain, ids, found)
-            shared = [(key, identity) for identity, key in ids.items() if key in from_redis and key in found] if from_redis else []
-            for key, identity in shared:
-                self.process_ids.put(domain, key, identity)
+            hits = self._find_by_ids(domain, ids, keys, found)
+            shared = [(place, identity) for identity, place in ids.items() if place in from_redis and found[place]] if from_redis else []
+            for place, identity in shared:
+                self.process_ids.put(domain, keys[place], identity)
             counters.add(HITS_REDIS, len(shared))
-            counters.add(HITS_PROCESS, len(found) - before - len(shared))
-            if len(found) - before == len(keys):
-                return
-            wrong.update(key for key in ids.values() if key not in found)
-        for key in wrong:
-            self.process_ids.drop(domain, key)
+            counters.add(HITS_PROCESS, hits - len(shared))
+            if hits == len(keys):
+                return found
+            wrong.update(place for place in ids.values() if found[place] is None)
+        for place in wrong:
+            self.process_ids.drop(domain, keys[place])
         counters.add(STALE, len(wrong))
-        missing = [key for key in keys if key not in found]
+        missing = {keys[place]: place for place, record in enumerate(found) if record is None}
         counters.add(MISSES, len(missing))
         filled = []
-        for identity, record in self._find_by_keys(domain, missing):
-            found[record.key] = record
+        for identity, record in self._find_by_keys(domain, list(missing)):
+            found[missing[record.key] if len(missing) > 1 else next(iter(missing.values()))] = record
             if identity is not None:  # what another writer stored under an id of another type stays uncached
                 self.process_ids.put(domain, record.key, identity)
                 filled.append((record.key, identity))
         counters.add(BACKFILLS, len(filled))
         self.redis_ids.put_many(domain, filled)
-        self.redis_ids.drop(domain, [key for key in wrong if key not in found])
+        self.redis_ids.drop(domain, [keys[place] for place in wrong if found[place] is None])
+        return found
 
-    def _find_by_ids(self, domain: Domain, ids: dict[bytes, Key], found: dict[Key, Record]) -> None:
-        """Find the records that ids lead to, if they are those of their keys."""
+    def _find_by_ids(self, domain: Domain, ids: dict[bytes, int], keys: Sequence[Key], found: list[Record | None]) -> int:
+        """Find the records that ids lead to, if they are those of the keys at their places; how many there were."""
         hits, reader = self.hits[domain.name], self._readers[domain.name]
         if not hits.connected:
             self.connection.connect(domain, hits)
         if len(ids) == 1:
-            ((identity, key),) = ids.items()
+            ((identity, place),) = ids.items()
             with reading(domain):
-                record = self.connection.match(domain, identity, reader, key)
-            if record is not None:
-                found[key] = record
-            return
-        for batch in self.connection.fetch_by_ids(domain, ids):
+                found[place] = self.connection.match(domain, identity, reader, keys[place])
+            return found[place] is not None
+        count = 0
+        for batch in self.connection.fetch_by_ids(domain, ids, keys):
             with reading(domain):
-                reader.match_ids(batch, ids, found)
+                count += reader.match_ids(batch, ids, keys, found)
+        return count
 
     def _find_by_keys(self, domain: Domain, keys: Sequence[Key]) -> Iterator[tuple[bytes | None, Record]]:
         """The records of keys, each with its id."""
@@ -436,7 +440,7 @@ class MongoStore:
             for key in chunk:
                 found.pop(key)
             found.update(versions)
-        return _in_order(keys, found, len(set(keys)))
+        return _in_order(keys, found)
 
     @translates
     def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
@@ -462,10 +466,8 @@ class MongoStore:
         self.redis_ids.close()
 
 
-def _in_order(keys: Sequence[Key], found: Mapping[Key, Record], different: int) -> list[Record | None]:
-    """The records of ``keys``, of which so many are different; one that was asked for twice gives two bodies, as two reads would."""
-    if len(keys) == different:
-        return [found.get(key) for key in keys]
+def _in_order(keys: Sequence[Key], found: Mapping[Key, Record | None]) -> list[Record | None]:
+    """The records of ``keys``; a key that was asked for twice gives two bodies, as two reads would."""
     seen: set[Key] = set()
     answer: list[Record | None] = []
     for key in keys:
