@@ -173,8 +173,11 @@ class MongoStore:
         else:
             ids = {identity: place for place, identity in enumerate(known) if identity is not None}
             unknown = [place for place, identity in enumerate(known) if identity is None and place not in wrong]
-            values = [value] if value is not UNASKED else self.redis_ids.get_many(domain, [keys[place] for place in unknown])
-            for place, held in zip(unknown, values, strict=False):
+            if value is not UNASKED:
+                values = [value]
+            else:
+                values = self.redis_ids.get_many(domain, [keys[place] for place in unknown]) if unknown else []
+            for place, held in zip(unknown, values, strict=True):
                 identity = parse_id(held)
                 if identity is not None and identity not in ids and value is UNASKED:
                     ids[identity] = place
