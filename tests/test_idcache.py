@@ -356,6 +356,50 @@ def test_process_id_that_now_belongs_to_another_key(mongo, database):
     assert read(domain, "a", "b", "c") == [None, {"value": "a"}, {"value": "c"}]
 
 
+def test_two_keys_with_one_process_id(mongo, cache, database):
+    """The document belongs to one of them; for the other both caches forget the id, and nothing is asked for it again."""
+    domain = DOMAINS["dictionary"]
+    for tag in "ab":
+        write(domain, tag, tag)
+    read(domain, "a", "b")
+    database[domain.collection].delete_one(query_of(domain, "a"))
+    default_registry.mongo.process_ids.put(
+        domain, context_of(domain, "a"), default_registry.mongo.process_ids.get(domain, context_of(domain, "b"))
+    )
+    kit.reset_stats()
+    assert read(domain, "a", "b") == [None, {"value": "b"}]
+    assert counts(domain) == {"hits_process": 1, "stale": 1, "misses": 1}
+    assert default_registry.mongo.process_ids.get(domain, context_of(domain, "a")) is None
+    assert not cache.exists(redis_key_of(domain, "a"))
+
+
+@pytest.mark.parametrize("batch", ["a", "ab"])
+def test_a_wrong_entry_for_a_record_with_a_foreign_id_goes(mongo, cache, database, batch):
+    """Such a record stays uncached, and no read asks for a wrong id more than once."""
+    domain = DOMAINS["state"]
+    write(domain, "b", "b")
+    database[domain.collection].insert_one({"_id": "foreign", **query_of(domain, "a"), "payload": {"value": "a"}})
+    cache.set(redis_key_of(domain, "a"), str(ObjectId()))
+    for stale in (1, None):
+        kit.reset_stats()
+        assert read(domain, *batch)[0] == {"value": "a"}
+        assert counts(domain).get("stale") == stale
+    assert not cache.exists(redis_key_of(domain, "a"))
+
+
+def test_documents_that_the_query_takes_for_the_key(mongo, database):
+    """Another writer stored a list of keys: alone it is read as MongoDB finds it, in a batch it is passed over; it is never cached."""
+    domain = DOMAINS["state"]
+    write(domain, "b", "b")
+    query = query_of(domain, "a")
+    name = next(iter(query))
+    database[domain.collection].insert_one({**query, name: [query[name], "other"], "payload": {"value": "a"}})
+    for _ in range(2):
+        assert read(domain, "a") == [{"value": "a"}]
+        assert read(domain, "a", "b", "c") == [None, {"value": "b"}, None]
+        assert default_registry.mongo.process_ids.get(domain, context_of(domain, "a")) is None
+
+
 def test_write_over_a_stale_process_id(mongo, cache, database):
     """A write goes by the key, never by a remembered id: it lands in the document that is there now."""
     domain = DOMAINS["signal"]

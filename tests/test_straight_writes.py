@@ -10,6 +10,7 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.stores.connection import MongoConnection
 from backtest_kit_mongo.stores.mongo import MongoStore
 
 pytestmark = pytest.mark.once
@@ -150,3 +151,16 @@ def test_a_changed_body_is_an_error_or_whole(straight):
     with pytest.raises((BacktestKitError, AssertionError)):  # AssertionError: it was left to the long way
         STATE.write_state_data(body, "s", "changed", T0)
     assert STATE.read_state_data("s", "changed") is None
+
+
+def test_what_is_stored_is_no_error_where_another_thread_closes(settings, monkeypatch):
+    """The path is opened when a record is stored already."""
+
+    def connect(*_):
+        raise kit.NotConfiguredError("closed")
+
+    kit.setup(settings)
+    monkeypatch.setattr(MongoConnection, "connect", connect)
+    STATE.write_state_data({"n": 1}, "s", "b", T0)
+    assert kit.get_mongo()["state-items"].count_documents({}) == 1
+    kit.close()

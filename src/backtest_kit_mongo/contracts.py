@@ -221,8 +221,13 @@ class Contract:
             settle = binding.settle
             if settle is not None:
                 settle()
-            if upserts(key, body, None if when is NO_TIME else milliseconds("when", when)):
-                return
+            try:
+                stamp = None if when is NO_TIME else milliseconds("when", when)
+            except (InvalidTypeError, InvalidValueError):
+                pass  # below, in its turn among what else may be wrong
+            else:
+                if upserts(key, body, stamp):
+                    return
         record = self._record(body, key, when)
         self._timed(WRITE, lambda store: store.write(self._domain, (record,)))
         self._count(WRITES)

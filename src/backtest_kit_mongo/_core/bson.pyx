@@ -465,7 +465,7 @@ cdef class RecordReader:
                     if not 0 <= place < len(into):
                         raise IndexError(f"there is no place {place}")
                     key = keys[place]
-                    if key is not None and self.matches(parts, <tuple?> key):
+                    if key is not None and self.matches(parts, <tuple?> key) and place < len(into):
                         count += into[place] is None  # a batch may come twice
                         into[place] = self.make(key, parts)
                 at += size

@@ -8,6 +8,7 @@ cdef extern from "<sys/uio.h>" nogil:
         size_t iov_len
 
 cdef int64_t now_ns() noexcept
+cdef int64_t today_ms() noexcept
 
 cdef class Link:
     cdef readonly object owner

@@ -24,6 +24,7 @@ cdef extern from "<time.h>" nogil:
         long tv_sec
         long tv_nsec
     int CLOCK_MONOTONIC
+    int CLOCK_REALTIME
     int clock_gettime(int clock, timespec* moment)
 
 cdef extern from "<poll.h>" nogil:
@@ -54,6 +55,13 @@ cdef int64_t now_ns() noexcept:
     cdef timespec moment
     clock_gettime(CLOCK_MONOTONIC, &moment)
     return <int64_t> moment.tv_sec * 1_000_000_000 + moment.tv_nsec
+
+
+cdef int64_t today_ms() noexcept:
+    """ms since 1970."""
+    cdef timespec moment
+    clock_gettime(CLOCK_REALTIME, &moment)
+    return <int64_t> moment.tv_sec * 1000 + moment.tv_nsec // 1_000_000
 
 
 class BrokenLink(Exception):

@@ -1,4 +1,4 @@
-"""The straight path of a single write: from a key and a body to an acknowledged document, with one exchange and no Python in between."""
+"""The straight path of a single write: from a key and a body to an acknowledged document, with one exchange and no driver in between."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -8,7 +8,7 @@ from pymongo.errors import PyMongoError
 
 from backtest_kit_mongo._core.counters cimport Counters
 from backtest_kit_mongo._core.ids cimport IdTable
-from backtest_kit_mongo._core.link cimport now_ns
+from backtest_kit_mongo._core.link cimport now_ns, today_ms
 from backtest_kit_mongo._core.op_msg cimport MongoLinks
 from backtest_kit_mongo._core.resp cimport RedisLink
 from backtest_kit_mongo._core.writer cimport Writer
@@ -16,21 +16,6 @@ from backtest_kit_mongo._core.writer cimport Writer
 from backtest_kit_mongo._core.keys import check_fields
 from backtest_kit_mongo._core.link import BrokenLink, LinkTimeout
 from backtest_kit_mongo._core.op_msg import NOT_TAKEN
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int CLOCK_REALTIME
-    int clock_gettime(int clock, timespec* moment)
-
-
-cdef int64_t today() noexcept:
-    """ms since 1970."""
-    cdef timespec moment
-    clock_gettime(CLOCK_REALTIME, &moment)
-    return <int64_t> moment.tv_sec * 1000 + moment.tv_nsec // 1_000_000
-
 
 @cython.final
 cdef class Upserts:
@@ -63,8 +48,8 @@ cdef class Upserts:
         ``most``: bytes of the longest message that is surely no document too large; ``plain``: see ``writer.encode``;
         ``was_new``: told that a document was inserted; ``by_driver``: sends key, body, time, removal and the number of a write that the
         links could not take, and gives what they would; ``translated``: our error for one of the driver's. ``set_command``: the Redis
-        command for a key and an id; ``take_line``, ``give_line_back``, ``redis_timed_out``: as ``Hits`` has them; ``put_id``: writes a
-        key and an id to Redis where that is not all there is to do.
+        command for a key and an id; ``take_line``, ``give_line_back``, ``redis_timed_out``: as ``Hits`` has them; ``put_id``: does the
+        same at more length where there is no such line, where it broke, or where Redis has refused an earlier id.
         """
         self.ids, self.counters, self.most = ids, counters, most
         self.names, self.kinds, self.body = domain.key, domain.kinds, domain.body
@@ -98,7 +83,7 @@ cdef class Upserts:
         """The command of an upsert; see ``mongo_documents.update_of`` for the document that it makes."""
         cdef Writer message = Writer(self.plain)
         cdef Py_ssize_t whole, update, part
-        cdef int64_t now = today()
+        cdef int64_t now = today_ms()
         cdef object name, member
         message.put(b"\0\0\0\0\0", 5)  # flags, and the kind of the only section
         whole = message.begin()

@@ -21,13 +21,16 @@ from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["MAX_DOCUMENT", "NO_HISTORY", "History", "Key", "Record", "Store", "check_key", "encode", "plain"]
+__all__ = ["LARGEST_BODY", "MAX_DOCUMENT", "NO_HISTORY", "History", "Key", "Record", "Store", "check_key", "encode", "plain"]
 
 Key = tuple[Any, ...]
 """Key fields in the order of the domain's ``key``."""
 
 MAX_DOCUMENT = 16 * 1024 * 1024
 """MongoDB's limit for one document, in bytes."""
+
+LARGEST_BODY = MAX_DOCUMENT - 4096
+"""The same for what a record stores; the rest is for key fields, dates and the command around them."""
 
 
 class Record(NamedTuple):
@@ -198,7 +201,7 @@ def encode(domain: Domain, key: Key, document: dict[str, Any]) -> bytes:
         raise InvalidValueError(f"{_named(domain, key)}: {error}") from None
     except (RuntimeError, AttributeError) as error:  # changed by another thread meanwhile, or a member that is not set
         raise InvalidValueError(f"{_named(domain, key)}: {error}") from error
-    if len(raw) > MAX_DOCUMENT - 4096:  # the rest is for key fields, dates and the command around them
+    if len(raw) > LARGEST_BODY:
         raise InvalidValueError(f"{_named(domain, key)}: {len(raw)} bytes; MongoDB takes at most {MAX_DOCUMENT} bytes for one document")
     return raw
 

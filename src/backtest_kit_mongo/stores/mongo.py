@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from .._core.hits import UNASKED, parse_id
 from ..candles import CandleArray
 from ..config import Config
 from ..domains import DOMAINS, Domain
-from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, IndexConflictError, ServerTimeoutError
+from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, IndexConflictError, NotConfiguredError, ServerTimeoutError
 from ..metrics import (
     BACKFILLS,
     ERRORS,
@@ -135,16 +136,18 @@ class MongoStore:
         """
         if time.monotonic() - self._indexed.get(domain.name, -math.inf) > seen_within:
             self.connection.retried(domain, lambda: ensure_indexes(self.connection.collection(domain), domain))
-            self._indexed[domain.name] = time.monotonic()
-            if domain.name in self.upserts:
-                self.upserts[domain.name].trust_indexes(CHECKED)
+            self._note_indexes(domain, time.monotonic(), CHECKED)
 
     def _look_again(self, domain: Domain) -> None:
         """A record was new: let the next write look at the indexes before it goes out, unless that was done in the last second."""
         if time.monotonic() - self._indexed.get(domain.name, 0.0) > SEEN:
-            self._indexed.pop(domain.name, None)
-            if domain.name in self.upserts:
-                self.upserts[domain.name].trust_indexes(0)
+            self._note_indexes(domain, -math.inf, 0)
+
+    def _note_indexes(self, domain: Domain, when: float, seconds: float) -> None:
+        """The indexes were seen then (time.monotonic), and need not be looked at for so many seconds from now on."""
+        self._indexed[domain.name] = when
+        if domain.name in self.upserts:
+            self.upserts[domain.name].trust_indexes(seconds)
 
     # --- reading ---
 
@@ -168,10 +171,9 @@ class MongoStore:
         known = self.process_ids.get_many(domain, keys) if stale is None and value is UNASKED else [None]
         wrong = set() if stale is None else {0}  # whose id leads to no record of theirs
         from_redis: set[int] = set()
-        if None not in known:
-            ids: dict[bytes, int] = dict(zip(known, range(len(keys)), strict=True))  # type: ignore[arg-type]
-        else:
-            ids = {identity: place for place, identity in enumerate(known) if identity is not None}
+        ids = {identity: place for place, identity in enumerate(known) if identity is not None}
+        if len(ids) < len(keys):
+            wrong |= {place for place, identity in enumerate(known) if identity is not None and ids[identity] != place}
             unknown = [place for place, identity in enumerate(known) if identity is None and place not in wrong]
             if value is not UNASKED:
                 values = [value]
@@ -199,15 +201,21 @@ class MongoStore:
         counters.add(STALE, len(wrong))
         missing = {keys[place]: place for place, record in enumerate(found) if record is None}
         counters.add(MISSES, len(missing))
-        filled = []
+        filled: dict[Key, bytes] = {}
         for identity, record in self._find_by_keys(domain, list(missing)):
-            found[missing[record.key] if len(missing) > 1 else next(iter(missing.values()))] = record
-            if identity is not None:  # what another writer stored under an id of another type stays uncached
-                self.process_ids.put(domain, record.key, identity)
-                filled.append((record.key, identity))
+            key = record.key
+            # Another writer may have stored what the query takes for the key, and is not equal to it: a list that it is in, say.
+            if _hashable(key) and key in missing:
+                found[missing[key]] = record
+                if identity is not None:  # what another writer stored under an id of another type stays uncached
+                    self.process_ids.put(domain, key, identity)
+                    filled[key] = identity
+            elif len(missing) == 1:
+                (place,) = missing.values()
+                found[place] = record
         counters.add(BACKFILLS, len(filled))
-        self.redis_ids.put_many(domain, filled)
-        self.redis_ids.drop(domain, [keys[place] for place in wrong if found[place] is None])
+        self.redis_ids.put_many(domain, filled.items())
+        self.redis_ids.drop(domain, [keys[place] for place in wrong if keys[place] not in filled])
         return found
 
     def _find_by_ids(self, domain: Domain, ids: dict[bytes, int], keys: Sequence[Key], found: list[Record | None]) -> int:
@@ -267,7 +275,8 @@ class MongoStore:
                 self._remember(domain, record.key, value)
             upserts = self.upserts.get(domain.name)
             if upserts is not None and not upserts.connected:
-                self.connection.connect(domain, upserts)
+                with suppress(NotConfiguredError):  # closed meanwhile by another thread; the record is stored
+                    self.connection.connect(domain, upserts)
             return
         if domain in self.history:
             self._write_versions(domain, records, now)
@@ -287,7 +296,7 @@ class MongoStore:
         try:
             update = update_of(domain, Record(key, body, when, removed), datetime.now(UTC))
             return self.connection.upsert_by_driver(domain, key_fields(domain, key), update, number)
-        except (BacktestKitError, PyMongoError):
+        except (BacktestKitError, PyMongoError, BSONError):
             self._metrics.domains[domain.name].add(ERRORS)
             raise
 
@@ -467,6 +476,14 @@ class MongoStore:
         """See Store."""
         self.connection.close()
         self.redis_ids.close()
+
+
+def _hashable(key: Key) -> bool:
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
 
 
 def _in_order(keys: Sequence[Key], found: Mapping[Key, Record | None]) -> list[Record | None]:

@@ -11,7 +11,7 @@ from .._core.hits import Hits
 from .._core.upserts import Upserts
 from ..domains import DOMAINS, Domain
 from ..metrics import BYTES_READ, BYTES_WRITTEN, ERRORS, HITS_PROCESS, HITS_REDIS, READ, READS, WRITE, WRITES, Metrics
-from .base import MAX_DOCUMENT, plain
+from .base import LARGEST_BODY, plain
 from .failures import translated
 from .idcache import ProcessIds, RedisIds
 
@@ -54,7 +54,7 @@ def make_upserts(
             ids.of(domain),
             metrics.domains[domain.name],
             counts,
-            MAX_DOCUMENT - 8192,
+            LARGEST_BODY,
             plain,
             partial(was_new, domain),
             partial(by_driver, domain),
