@@ -76,13 +76,15 @@ def ping(server, **options):
         return client.ping()
 
 
-def listeners():
-    return {
-        line.split()[1].split(":")[1]
-        for table in ("/proc/net/tcp", "/proc/net/tcp6")
-        for line in Path(table).read_text().splitlines()[1:]
-        if line.split()[3] == "0A"
-    }
+def listeners(*servers):
+    """The TCP ports that these servers listen on."""
+    theirs = set()
+    for server in servers:
+        for descriptor in Path(f"/proc/{server.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                theirs.add(os.readlink(descriptor))
+    rows = [line.split() for table in ("/proc/net/tcp", "/proc/net/tcp6") for line in Path(table).read_text().splitlines()[1:]]
+    return {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in theirs}
 
 
 @contextlib.contextmanager
@@ -145,12 +147,11 @@ def test_uri_names_the_default_database(mongo):
 
 
 def test_no_tcp_listener_without_port_and_one_with_it(tmp_path):
-    before = listeners()
-    with MongoServer(tmp_path / "m1"), RedisServer(tmp_path / "r1"):
-        assert listeners() - before == set()
+    with MongoServer(tmp_path / "m1") as mongo, RedisServer(tmp_path / "r1") as cache:
+        assert listeners(mongo, cache) == set()
     mongo_port, redis_port = free_port(), free_port()
     with MongoServer(tmp_path / "m2", port=mongo_port) as mongo, RedisServer(tmp_path / "r2", port=redis_port) as cache:
-        assert {f"{mongo_port:04X}", f"{redis_port:04X}"} <= listeners()
+        assert (listeners(mongo), listeners(cache)) == ({mongo_port}, {redis_port})
         with pymongo.MongoClient("127.0.0.1", mongo_port, serverSelectionTimeoutMS=30000) as client:
             assert client.admin.command("ping")["ok"] == 1
         with redis.Redis("127.0.0.1", redis_port) as client:
