@@ -278,14 +278,12 @@ def _rows(domain: Domain, rows: Any, arguments: Sequence[str]) -> list[Sequence[
     """The items of a batch, each with as many members as there are arguments."""
     if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
         raise InvalidTypeError(f"{domain.name}: a list of tuples ({', '.join(arguments)}) is needed, got {type(rows).__name__}")
-    checked = []
-    for index, row in enumerate(rows):
-        if row.__class__ is tuple and len(row) == len(arguments):
-            checked.append(row)
-            continue
+    checked = list(rows)
+    if set(map(type, checked)) == {tuple} and set(map(len, checked)) == {len(arguments)}:
+        return checked
+    for index, row in enumerate(checked):
         if isinstance(row, (str, bytes)) or not isinstance(row, Sequence) or len(row) != len(arguments):
             raise InvalidTypeError(f"{domain.name}: item {index} must be a tuple ({', '.join(arguments)})")
-        checked.append(row)
     return checked
 
 

@@ -34,7 +34,7 @@ cdef bytes _utf8(object text, str name):
     return raw
 
 
-def check_fields(tuple fields not None, tuple names not None, tuple kinds not None):
+cpdef object check_fields(tuple fields, tuple names, tuple kinds):
     """Raise TypeError or ValueError, naming the field, unless each field is a legal key value of its kind (str, bool, int)."""
     cdef Py_ssize_t i
     cdef object value, kind
