@@ -436,10 +436,10 @@ def test_after_close_memory_answers_nothing(mongo):
         array(20, 0)
 
 
-def test_another_database_has_other_candles(mongo):
+def test_another_database_has_other_candles(mongo, servers):
     write(columns(0, 20))
     assert dicts(20, 0) is not None
-    kit.setup({**mongo, "CC_MONGO_CONNECTION_STRING": mongo["CC_MONGO_CONNECTION_STRING"] + "-other"})
+    kit.setup({**mongo, "CC_MONGO_CONNECTION_STRING": servers.mongo.uri("other")})
     assert dicts(20, 0) is None
 
 

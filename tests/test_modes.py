@@ -240,7 +240,7 @@ def test_close_ends_the_settings(settings, folder):
 def test_live_beside_backtest(settings, servers, registry, tmp_path):
     """Each has its stores, its durability, its guard and its counters; what one does, the other does not see."""
     kit.setup(settings, mode="live", CC_DUMP_DIR=tmp_path / "live")
-    other = {**settings, "CC_MONGO_CONNECTION_STRING": settings["CC_MONGO_CONNECTION_STRING"] + "-b", "CC_DUMP_DIR": tmp_path / "backtest"}
+    other = {**settings, "CC_MONGO_CONNECTION_STRING": servers.mongo.uri("beside"), "CC_DUMP_DIR": tmp_path / "backtest"}
     registry.setup(other, mode="backtest")
     registry.wait_for_init()
     for mine, name in ((kit, "live"), (registry, "backtest")):
