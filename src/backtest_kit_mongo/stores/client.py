@@ -14,6 +14,7 @@ from pymongo.write_concern import WriteConcern
 from ..config import DEFAULT_TIMEOUT_MS
 from ..errors import ConfigError
 from ..logs import log
+from .failures import is_unresolved, translated
 
 __all__ = ["is_sharded", "make_client", "topology", "warn_of_lost_writes", "write_concern"]
 
@@ -37,6 +38,8 @@ def make_client(uri: str) -> MongoClient[dict[str, Any]]:
     try:
         return MongoClient(uri, **defaults)
     except (ConfigurationError, PyMongoError, ValueError) as error:
+        if isinstance(error, PyMongoError) and is_unresolved(error):
+            raise translated(error) from None
         # The text of these errors can hold parts of the string, and so of the password.
         raise ConfigError(f"CC_MONGO_CONNECTION_STRING cannot be used ({type(error).__name__})") from None
 

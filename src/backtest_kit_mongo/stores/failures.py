@@ -32,7 +32,7 @@ from .._core.bson import decode
 from ..domains import Domain
 from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, InvalidValueError, ServerTimeoutError, ServerUnavailableError
 
-__all__ = ["lost_alone", "lost_races", "reading", "retried", "together", "translated", "translates", "unconfirmed"]
+__all__ = ["is_unresolved", "lost_alone", "lost_races", "reading", "retried", "together", "translated", "translates", "unconfirmed"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -144,12 +144,17 @@ def translated(error: PyMongoError) -> BacktestKitError:
         return _refused(_first_line(error), error.code)
     if isinstance(error, InvalidOperation) or type(error).__name__ == "_PoolClosedError":  # it is in no public module
         return ServerUnavailableError(f"the client was closed while it was in use: {_first_line(error)}")
-    if isinstance(error, ConfigurationError) and isinstance(error.__cause__ or error.__context__, (DNSException, OSError)):
+    if is_unresolved(error):
         return ServerUnavailableError(
             f"the host of CC_MONGO_CONNECTION_STRING cannot be resolved: {_first_line(error)}",
             hint="mongodb+srv:// asks the DNS for the SRV records of the host: is the name right, and is there a network?",
         )
     return DatabaseError(f"MongoDB: {type(error).__name__}: {_first_line(error)}")
+
+
+def is_unresolved(error: Exception) -> bool:
+    """Whether the DNS does not know the host of a connection string. (Older versions of pymongo ask it as soon as a client is made.)"""
+    return isinstance(error, ConfigurationError) and isinstance(error.__cause__ or error.__context__, (DNSException, OSError))
 
 
 def _not_replicated(said: str) -> ServerTimeoutError:
