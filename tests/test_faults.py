@@ -801,6 +801,15 @@ def test_lost_replies(settings, servers, tmp_path):
 
 
 @pytest.mark.once
+def test_a_certificate_that_cannot_be_loaded_is_no_unknown_host(settings, tmp_path):
+    file = tmp_path / "authority.pem"
+    file.write_text("no certificate")
+    kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": f"mongodb://127.0.0.1:1/db?tls=true&tlsCAFile={file}"})
+    with pytest.raises(kit.ConfigError, match="cannot be used"):
+        kit.PersistStateAdapter.read_state_data("s", "b")
+
+
+@pytest.mark.once
 def test_a_host_that_the_dns_does_not_know_is_a_connection_error(settings):
     string = "mongodb+srv://trader:hunter2@nowhere.example.invalid/db?connectTimeoutMS=5000"
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": string})

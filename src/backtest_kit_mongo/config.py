@@ -110,7 +110,7 @@ class ConfigInForce(Config, frozen=True, kw_only=True, dict=True):
 
     @property
     def topology(self) -> str | None:
-        """ "standalone", "replica set NAME" or "sharded cluster"."""
+        """One of "standalone", "replica set NAME" and "sharded cluster"."""
         found: str | None = self.__dict__.get("topology")
         return found
 

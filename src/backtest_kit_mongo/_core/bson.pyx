@@ -463,7 +463,7 @@ cdef class RecordReader:
                 elif (found := wanted.get(identity)) is not None:
                     place = found
                     if not 0 <= place < len(into):
-                        raise IndexError(f"there is no place {place}")
+                        raise IndexError(f"place {place} is out of range")
                     key = keys[place]
                     if key is not None and self.matches(parts, <tuple?> key) and place < len(into):
                         count += into[place] is None  # a batch may come twice

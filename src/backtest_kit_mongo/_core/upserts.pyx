@@ -17,12 +17,13 @@ from backtest_kit_mongo._core.keys import check_fields
 from backtest_kit_mongo._core.link import BrokenLink, LinkTimeout
 from backtest_kit_mongo._core.op_msg import NOT_TAKEN
 
+
 @cython.final
 cdef class Upserts:
-    """Writes of single records of one domain. Called with a key, a body and a simulation time (ms, or None): whether it is stored.
+    """Writes single records of one domain. Called with a key, a body and a simulation time (ms, or None), it returns True once stored.
 
-    False is the long way, before anything was sent: for what may be refused, whatever is no dict, indexes that have not been looked at
-    for a while, and while there is no connection. It does its own counting, and says what is wrong.
+    It returns False, before it sends anything, where the store must write instead: if the key or the body may have to be refused, if the
+    body is not a dict, if the indexes were not checked lately, or if there is no connection. The store then counts, and raises the error.
     """
 
     cdef IdTable ids
@@ -48,8 +49,8 @@ cdef class Upserts:
         ``most``: bytes of the longest message that is surely no document too large; ``plain``: see ``writer.encode``;
         ``was_new``: told that a document was inserted; ``by_driver``: sends key, body, time, removal and the number of a write that the
         links could not take, and gives what they would; ``translated``: our error for one of the driver's. ``set_command``: the Redis
-        command for a key and an id; ``take_line``, ``give_line_back``, ``redis_timed_out``: as ``Hits`` has them; ``put_id``: does the
-        same at more length where there is no such line, where it broke, or where Redis has refused an earlier id.
+        command for a key and an id; ``take_line``, ``give_line_back``, ``redis_timed_out``: as ``Hits`` has them; ``put_id``: writes
+        an id if there is no such line, if it broke, or if Redis refused an earlier id.
         """
         self.ids, self.counters, self.most = ids, counters, most
         self.names, self.kinds, self.body = domain.key, domain.kinds, domain.body

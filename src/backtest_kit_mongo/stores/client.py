@@ -8,7 +8,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from pymongo import MongoClient
-from pymongo.errors import ConfigurationError, PyMongoError
+from pymongo.errors import PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from ..config import DEFAULT_TIMEOUT_MS
@@ -37,8 +37,8 @@ def make_client(uri: str) -> MongoClient[dict[str, Any]]:
         defaults |= _time_outs(given)
     try:
         return MongoClient(uri, **defaults)
-    except (ConfigurationError, PyMongoError, ValueError) as error:
-        if isinstance(error, PyMongoError) and is_unresolved(error):
+    except (PyMongoError, ValueError, OSError) as error:  # OSError: a file of certificates that cannot be read or makes no sense
+        if isinstance(error, PyMongoError) and uri.startswith("mongodb+srv://") and is_unresolved(error):
             raise translated(error) from None
         # The text of these errors can hold parts of the string, and so of the password.
         raise ConfigError(f"CC_MONGO_CONNECTION_STRING cannot be used ({type(error).__name__})") from None
@@ -62,7 +62,7 @@ def is_sharded(client: MongoClient[Any]) -> bool | None:
 
 
 def topology(client: MongoClient[Any]) -> str | None:
-    """ "standalone", "replica set NAME" or "sharded cluster", as far as pymongo has met a server."""
+    """One of "standalone", "replica set NAME" or "sharded cluster", as far as pymongo has met a server."""
     found = client.topology_description
     if found.topology_type_name == "Unknown":
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import re
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -154,7 +155,9 @@ def translated(error: PyMongoError) -> BacktestKitError:
 
 def is_unresolved(error: Exception) -> bool:
     """Whether the DNS does not know the host of a connection string. (Older versions of pymongo ask it as soon as a client is made.)"""
-    return isinstance(error, ConfigurationError) and isinstance(error.__cause__ or error.__context__, (DNSException, OSError))
+    reason = error.__cause__ or error.__context__
+    # A certificate that cannot be loaded is an OSError as well.
+    return isinstance(error, ConfigurationError) and isinstance(reason, (DNSException, OSError)) and not isinstance(reason, ssl.SSLError)
 
 
 def _not_replicated(said: str) -> ServerTimeoutError:

@@ -22,15 +22,7 @@ from ..candles import CandleArray
 from ..config import Config
 from ..domains import DOMAINS, Domain
 from ..errors import OWN_SERVERS, BacktestKitError, DatabaseError, IndexConflictError, NotConfiguredError, ServerTimeoutError
-from ..metrics import (
-    BACKFILLS,
-    ERRORS,
-    HITS_PROCESS,
-    HITS_REDIS,
-    MISSES,
-    STALE,
-    Metrics,
-)  # fmt: skip
+from ..metrics import BACKFILLS, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, Metrics
 from .base import History, Key, Record
 from .connection import MongoConnection
 from .failures import reading, translated, translates
