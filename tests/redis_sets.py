@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import redis
 from ports import free_port
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from waiting import wait_for
 
 from backtest_kit_mongo.servers import RedisServer
@@ -130,3 +132,27 @@ sentinel failover-timeout ids 5000
                 return client.info("replication")["role"] == "master"
         except RedisError:
             return False
+
+    def is_named(self, server):
+        """Whether every Sentinel names `server` as the primary.
+
+        That comes later than the server's own role. In between a Sentinel that was held up gives the fail-over up, and if
+        the former primary is back by then, it stays the primary.
+        """
+        return all(self._named_by(sentinel) == server.port for sentinel in self.sentinels)
+
+    def fail_over(self):
+        """Hand over to the replica, and again if the Sentinels give it up."""
+
+        def handed_over():
+            if self._named_by(self.sentinels[0]) == self.primary.port:
+                with self.sentinels[0].client() as client, contextlib.suppress(ResponseError):  # it is at it already
+                    client.sentinel_failover("ids")
+            return self.is_named(self.replica) and not self.is_primary(self.primary)
+
+        assert wait_for(handed_over, PATIENCE)
+
+    def _named_by(self, sentinel):
+        with sentinel.client() as client:
+            _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "ids")
+        return int(port)

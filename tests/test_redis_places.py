@@ -333,7 +333,7 @@ def test_the_primary_that_sentinels_know(begin, lane, tmp_path):
         assert hits() == (len(KEYS), 0)
         watched.primary.kill()
         use()  # with MongoDB alone, or with the new one
-        assert wait_for(lambda: watched.is_primary(watched.replica), PATIENCE)
+        assert wait_for(lambda: watched.is_named(watched.replica), PATIENCE)
 
         def again():
             use(KEYS[:20])
@@ -355,9 +355,7 @@ def test_a_primary_that_becomes_a_replica_is_left(begin, lane, tmp_path):
     with Watched(tmp_path) as watched:
         begin(CC_REDIS_SENTINEL=watched.setting)
         use()
-        with watched.sentinels[0].client() as client:
-            client.sentinel_failover("ids")
-        assert wait_for(lambda: watched.is_primary(watched.replica) and not watched.is_primary(watched.primary), PATIENCE)
+        watched.fail_over()
         fresh = itertools.count()
 
         def again():
