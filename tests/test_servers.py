@@ -102,7 +102,7 @@ def python(code, *arguments, **options):
 
 
 START = """
-import os, signal, sys, time
+import os, select, signal, sys, time
 from pathlib import Path
 from backtest_kit_mongo.embedded import EmbeddedServers
 from backtest_kit_mongo.servers import MongoServer, RedisServer
@@ -354,7 +354,7 @@ def test_servers_end_with_their_process(tmp_path, ending):
         "exit": "",
         "os._exit": "os._exit(0)",
         "error": "raise RuntimeError",
-    }.get(ending, "time.sleep(60)")
+    }.get(ending, "while True: time.sleep(0.1)")  # a signal just before a long sleep is handled after it
     with python(START_BOTH + after, tmp_path) as process:
         line = process.stdout.readline()
         pids = [int(pid) for pid in line.split()]
@@ -418,7 +418,8 @@ def later(*_):
     print("interrupted", flush=True)
 signal.signal(signal.SIGINT, later)
 print("ready", flush=True)
-sys.stdin.readline()
+while not select.select([sys.stdin], [], [], 0.1)[0]:  # a signal just before a call that blocks is handled after it
+    pass
 print(mongo.alive, cache.alive, flush=True)
 """
     with python(START_BOTH + code, tmp_path, start_new_session=True) as process:
