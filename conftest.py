@@ -22,7 +22,7 @@ import pytest
 import redis
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 

@@ -26,10 +26,10 @@ from rich.table import Table
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import PersistCandleAdapter, PersistLogAdapter, PersistMemoryAdapter, PersistStateAdapter
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import BacktestKitError
-from backtest_kit_mongo.registry import default_registry
-from backtest_kit_mongo.replica_set import ReplicaSet
 from backtest_kit_mongo.servers import RedisServer
+from backtest_kit_mongo.servers.replica_set import ReplicaSet
 
 WHEN = 1_700_000_000_000
 MINUTE = 60_000

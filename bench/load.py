@@ -37,8 +37,8 @@ from rich.table import Table
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import PersistStateAdapter
 from backtest_kit_mongo.errors import BacktestKitError
-from backtest_kit_mongo.replica_set import ReplicaSet
 from backtest_kit_mongo.servers import MongoServer, RedisServer
+from backtest_kit_mongo.servers.replica_set import ReplicaSet
 
 WHEN = 1_700_000_000_000
 KINDS = ("read", "write", "read batch", "write batch")

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from backtest_kit_mongo.candles import CandleArray
 from backtest_kit_mongo.runner import read_klines
-from backtest_kit_mongo.runner.market import synthetic_market
+from backtest_kit_mongo.runner.market.gaps import synthetic_market
 
 __all__ = ["CANDLES", "CONTEXT", "MANY", "MINUTE", "ROW", "Context", "candles", "document", "filter_of", "numbered", "redis_key"]
 

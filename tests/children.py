@@ -20,11 +20,11 @@ import pymongo
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo._core.keys import redis_command
-from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.runner import add_risk
-from backtest_kit_mongo.runner.position import Costs, open_position, read_signal
-from backtest_kit_mongo.runner.risk import RiskBook
-from backtest_kit_mongo.runner.rows import RunContext
+from backtest_kit_mongo.runner.engine.position import Costs, open_position, read_signal
+from backtest_kit_mongo.runner.engine.risk import RiskBook
+from backtest_kit_mongo.runner.engine.rows import RunContext
 
 WHEN = 1_700_000_000_000
 MINUTE = 60_000

@@ -15,7 +15,7 @@ from typing import NamedTuple
 _HERE = Path(__file__)
 # A process that has imported what every command imports, and forks for each: most of them would spend their time with that.
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["typer", "rich.console", "backtest_kit_mongo.registry", "backtest_kit_mongo.runner"])
+_processes.set_forkserver_preload(["typer", "rich.console", "backtest_kit_mongo.contracts.default_registry", "backtest_kit_mongo.runner"])
 
 
 class Ended(NamedTuple):

@@ -25,7 +25,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS, Domain
 from backtest_kit_mongo.stores.base import Key
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from contextvars import copy_context
 
 import backtest_kit_mongo as kit
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.registry import default_registry
-from backtest_kit_mongo.runner.running import Running, current_run
+from backtest_kit_mongo.runner.current_run import Running, current_run
 
 T0 = 1_700_002_800_000  # 2023-11-14T23:00Z
 MINUTE = 60_000

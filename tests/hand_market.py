@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backtest_kit_mongo.adapters import adapter_of
 from backtest_kit_mongo.candles import CANDLE_DTYPE
+from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import clear_brokers, clear_exchanges, clear_frames, clear_risks, clear_strategies
 

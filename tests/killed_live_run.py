@@ -25,7 +25,7 @@ from exchange_server import Exchange, ExchangeServer
 from hand_market import MINUTE, START
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import (
     Live,
@@ -34,16 +34,16 @@ from backtest_kit_mongo.runner import (
     add_risk,
     add_strategy,
     cancel_scheduled,
-    ccxt_exchange,
     close_pending,
     create_signal,
     get_candles,
     stop,
     synthetic_market,
 )
-from backtest_kit_mongo.runner.ccxt_broker import CcxtBroker
-from backtest_kit_mongo.runner.ccxt_exchange import add_ccxt_exchange
 from backtest_kit_mongo.runner.clock import OutsideRunError
+from backtest_kit_mongo.runner.live.ccxt_broker import CcxtBroker
+from backtest_kit_mongo.runner.market import ccxt_exchange
+from backtest_kit_mongo.runner.market.ccxt_exchange import add_ccxt_exchange
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "LTCUSDT")
 STRATEGY, EXCHANGE, RISK, LIMIT = "busy", "binance", "shared", 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 
 ROOT = Path(__file__).parents[1]

@@ -29,10 +29,10 @@ from conftest import serving
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import aio
-from backtest_kit_mongo.adapters import AdapterBase, InstanceBase, adapter_of
-from backtest_kit_mongo.contracts import Contract
+from backtest_kit_mongo.contracts.adapters import AdapterBase, InstanceBase, adapter_of
+from backtest_kit_mongo.contracts.contract import Contract
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.simulation import NOW
 
 pytestmark = pytest.mark.once  # what it adds lies above the lane

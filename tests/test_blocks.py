@@ -20,11 +20,11 @@ from backtest_kit_mongo._core.blocks import CandleBlocks
 from backtest_kit_mongo._core.counters import Counters
 from backtest_kit_mongo.candles import CANDLE_DTYPE, align
 from backtest_kit_mongo.config import load_config
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.metrics import Metrics
-from backtest_kit_mongo.registry import default_registry
-from backtest_kit_mongo.stores import mongo_candles
-from backtest_kit_mongo.stores.forks import renew_after_fork
-from backtest_kit_mongo.stores.mongo import MongoStore
+from backtest_kit_mongo.stores.fork_safety import renew_after_fork
+from backtest_kit_mongo.stores.mongo import candles as mongo_candles
+from backtest_kit_mongo.stores.mongo.store import MongoStore
 
 MINUTE = 60_000
 START = 1_677_628_800_000

@@ -6,7 +6,7 @@ import pytest
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidValueError, PersistCandleAdapter, PersistCandleInstance
 from backtest_kit_mongo.candles import matches
-from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.runner import (
     CandleConflictError,
     import_candles,

@@ -19,8 +19,8 @@ from bson import Decimal128, Int64, ObjectId
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
 from backtest_kit_mongo.candles import CANDLE_DTYPE, align, closed_candles, to_columns, to_dicts
-from backtest_kit_mongo.registry import default_registry
-from backtest_kit_mongo.stores import mongo_candles
+from backtest_kit_mongo.contracts.default_registry import default_registry
+from backtest_kit_mongo.stores.mongo import candles as mongo_candles
 
 MINUTE = 60_000
 STEPS = {

@@ -18,14 +18,15 @@ from exchange_server import BODY_FAULTS, OPEN, Exchange, ExchangeServer
 from hand_market import MINUTE, START
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.adapters import default_registry
+from backtest_kit_mongo.contracts.adapters import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import ConfigError, InvalidTypeError, InvalidValueError, MissingDependencyError
-from backtest_kit_mongo.runner import ccxt_exchange, imported_spans, synthetic_market
-from backtest_kit_mongo.runner.broker import Order, OrderRejected
-from backtest_kit_mongo.runner.ccxt_broker import CcxtBroker, short_id
-from backtest_kit_mongo.runner.ccxt_exchange import add_ccxt_exchange
-from backtest_kit_mongo.runner.exchange import ExchangeError, ExchangeUnavailableError, clear_exchanges, fetch_missing, find_exchange
+from backtest_kit_mongo.runner import imported_spans, synthetic_market
+from backtest_kit_mongo.runner.engine.broker import Order, OrderRejected
+from backtest_kit_mongo.runner.live.ccxt_broker import CcxtBroker, short_id
+from backtest_kit_mongo.runner.market import ccxt_exchange
+from backtest_kit_mongo.runner.market.ccxt_exchange import add_ccxt_exchange
+from backtest_kit_mongo.runner.market.exchange import ExchangeError, ExchangeUnavailableError, clear_exchanges, fetch_missing, find_exchange
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]  # a local exchange answers late on purpose
 

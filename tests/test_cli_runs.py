@@ -15,7 +15,7 @@ import pymongo
 import pytest
 from command import Cli
 
-from backtest_kit_mongo.profiling import Report
+from backtest_kit_mongo.observability.profile import Report
 
 pytestmark = pytest.mark.once
 

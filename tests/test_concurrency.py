@@ -20,8 +20,8 @@ import redis
 from waiting import wait_for
 
 import backtest_kit_mongo as kit
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import BacktestKitError, NotConfiguredError, ServerUnavailableError
-from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
 pytestmark = pytest.mark.server
@@ -212,7 +212,7 @@ def test_four_gates_at_once(settings, database):
     """Four threads with stores of their own pass the gate of an empty database together."""
     from backtest_kit_mongo.config import load_config
     from backtest_kit_mongo.metrics import Metrics
-    from backtest_kit_mongo.stores.mongo import MongoStore
+    from backtest_kit_mongo.stores.mongo.store import MongoStore
 
     stores = [MongoStore(load_config(settings, {}), Metrics()) for _ in range(4)]
     try:

@@ -16,8 +16,8 @@ import rich.pretty
 from pymongo.database import Database
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.adapters import adapter_of
 from backtest_kit_mongo.config import load_config
+from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 
 NAMES = {

@@ -7,7 +7,7 @@ import pytest
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.errors import InvalidValueError
 from backtest_kit_mongo.runner import StrategyError
-from backtest_kit_mongo.runner.config_files import ConfigFiles, load_config_files
+from backtest_kit_mongo.runner.loading.config_files import ConfigFiles, load_config_files
 
 pytestmark = pytest.mark.once
 

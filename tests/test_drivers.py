@@ -8,9 +8,9 @@ import sys
 import pytest
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.registry import default_registry
-from backtest_kit_mongo.stores import idcache
-from backtest_kit_mongo.stores.redis_lines import DriverLine
+from backtest_kit_mongo.contracts.default_registry import default_registry
+from backtest_kit_mongo.stores.mongo import redis_ids as idcache
+from backtest_kit_mongo.stores.mongo.redis_connections import DriverLine
 
 pytestmark = [pytest.mark.once, pytest.mark.server]
 

@@ -10,7 +10,7 @@ from test_runner_records import Recorder
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import ConfigError, InvalidTypeError, InvalidValueError, LookAheadError, payloads
-from backtest_kit_mongo.adapters import Registry
+from backtest_kit_mongo.contracts.adapters import Registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import (
     Backtest,
@@ -33,7 +33,7 @@ from backtest_kit_mongo.runner import (
     stop,
     synthetic_market,
 )
-from backtest_kit_mongo.runner.running import current_run
+from backtest_kit_mongo.runner.current_run import current_run
 
 pytestmark = pytest.mark.once
 

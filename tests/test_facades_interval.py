@@ -11,11 +11,11 @@ from facade_runs import HOUR, KINDS, MINUTE, T0, again, at, in_threads, set_up
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError, ServerUnavailableError
-from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.runner import add_strategy, clear_strategies, get_candles, import_candles, run_backtest, synthetic_market
+from backtest_kit_mongo.runner.current_run import current_run
 from backtest_kit_mongo.runner.facades import Interval, Log, Measure, NestedCallError, Session
-from backtest_kit_mongo.runner.running import current_run
 from backtest_kit_mongo.simulation import NOW
 
 pytestmark = pytest.mark.once

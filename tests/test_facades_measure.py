@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError
-from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.runner.facades import Measure, NestedCallError
 from backtest_kit_mongo.runner.facades.argument_key import key_function
 from backtest_kit_mongo.runner.facades.here import derive_key

@@ -15,8 +15,8 @@ from facade_runs import HOUR, KINDS, MINUTE, T0, a_run, again, at, in_threads, s
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError, LookAheadError
-from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.runner import OutsideRunError
 from backtest_kit_mongo.runner.facades import (
     Interval,
@@ -536,7 +536,7 @@ def test_a_topic_is_text(kind):
     assert lines() == []
 
 
-@pytest.mark.parametrize("first", ["runner", "runner.facades", "runner.facades.state", "runner.running"])
+@pytest.mark.parametrize("first", ["runner", "runner.facades", "runner.facades.state", "runner.current_run"])
 def test_the_order_of_imports_does_not_matter(first):
     code = f"import backtest_kit_mongo.{first}; from backtest_kit_mongo.runner.facades import State; import backtest_kit_mongo.runner"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)

@@ -17,8 +17,8 @@ from test_lane_connections import with_options
 from waiting import wait_for
 
 import backtest_kit_mongo as kit
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import BacktestKitError, ConfigError, DatabaseError, ServerTimeoutError, ServerUnavailableError
-from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
 pytestmark = pytest.mark.server

@@ -17,8 +17,8 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.candles import to_arrow
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError, MissingDependencyError
 from backtest_kit_mongo.runner import CandleConflictError, add_strategy, clear_strategies, imported_spans, run_backtest, synthetic_market
-from backtest_kit_mongo.runner.exchange import clear_exchanges, fetch_missing, find_exchange
-from backtest_kit_mongo.runner.file_exchange import add_file_exchange
+from backtest_kit_mongo.runner.market.exchange import clear_exchanges, fetch_missing, find_exchange
+from backtest_kit_mongo.runner.market.file_exchange import add_file_exchange
 
 pytestmark = pytest.mark.once
 

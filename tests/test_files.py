@@ -17,8 +17,8 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.metrics import Metrics
 from backtest_kit_mongo.stores.base import Record
-from backtest_kit_mongo.stores.file_names import encode_name, plain_name
-from backtest_kit_mongo.stores.files import FileStore
+from backtest_kit_mongo.stores.files.names import encode_name, plain_name
+from backtest_kit_mongo.stores.files.store import FileStore
 
 pytestmark = pytest.mark.once
 

@@ -17,9 +17,9 @@ from file_helpers import START, TRIPLE, Lines, all_keys, candles, files_in, get,
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.stores import files
 from backtest_kit_mongo.stores.base import History, Record
-from backtest_kit_mongo.stores.files import FileStore
+from backtest_kit_mongo.stores.files import store as files
+from backtest_kit_mongo.stores.files.store import FileStore
 
 pytestmark = pytest.mark.once
 

@@ -13,7 +13,7 @@ from file_helpers import T0, TRIPLE, Lines, all_keys, files_in, get, plant, put
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.stores.base import History, Record
-from backtest_kit_mongo.stores.files import FileStore
+from backtest_kit_mongo.stores.files.store import FileStore
 
 pytestmark = pytest.mark.once
 

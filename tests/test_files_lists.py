@@ -13,8 +13,8 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.candles import to_dicts
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.stores.base import Record
-from backtest_kit_mongo.stores.file_names import natural
-from backtest_kit_mongo.stores.files import FileStore
+from backtest_kit_mongo.stores.files.names import natural
+from backtest_kit_mongo.stores.files.store import FileStore
 
 pytestmark = pytest.mark.once
 

@@ -14,7 +14,7 @@ import pytest
 from file_helpers import START, all_keys, candles, files_in, get, in_child, plant, put
 
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.stores.files import FileStore
+from backtest_kit_mongo.stores.files.store import FileStore
 
 pytestmark = pytest.mark.once
 
@@ -68,7 +68,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from file_helpers import candles, put
-from backtest_kit_mongo.stores.files import FileStore
+from backtest_kit_mongo.stores.files.store import FileStore
 folder, number = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()

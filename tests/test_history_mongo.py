@@ -19,9 +19,9 @@ from backtest_kit_mongo.config import load_config
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import BacktestKitError
 from backtest_kit_mongo.metrics import Metrics
-from backtest_kit_mongo.stores import mongo_history
 from backtest_kit_mongo.stores.base import History, Record
-from backtest_kit_mongo.stores.mongo import MongoStore
+from backtest_kit_mongo.stores.mongo import versions as mongo_history
+from backtest_kit_mongo.stores.mongo.store import MongoStore
 
 pytestmark = pytest.mark.once
 
@@ -330,7 +330,7 @@ from backtest_kit_mongo.config import load_config
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.metrics import Metrics
 from backtest_kit_mongo.stores.base import History, Record
-from backtest_kit_mongo.stores.mongo import MongoStore
+from backtest_kit_mongo.stores.mongo.store import MongoStore
 settings, start = json.loads(sys.argv[1]), int(sys.argv[2])
 store = MongoStore(load_config(settings), Metrics(), History(frozenset({"state"})))
 for when in range(start, start + 100_000):

@@ -14,11 +14,11 @@ import redis
 from bson import ObjectId
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.contracts.adapters import adapter_of
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import DatabaseError, InvalidTypeError, InvalidValueError
-from backtest_kit_mongo.registry import default_registry
-from backtest_kit_mongo.stores import mongo as mongo_store
+from backtest_kit_mongo.stores.mongo import store as mongo_store
 
 KEYED = [domain for domain in DOMAINS.values() if domain.keyed]
 WHEN = 1_700_000_000_000

@@ -23,7 +23,10 @@ def test_the_import_loads_nothing_heavy():
     shown = in_a_fresh_process("import sys; before = set(sys.modules); import backtest_kit_mongo; print(*set(sys.modules) - before)")
     loaded = set(shown.split())
     assert loaded.isdisjoint(HEAVY)
-    assert {name for name in loaded if name.startswith("backtest_kit_mongo.")} == {"backtest_kit_mongo.errors", "backtest_kit_mongo.names"}
+    assert {name for name in loaded if name.startswith("backtest_kit_mongo.")} == {
+        "backtest_kit_mongo.errors",
+        "backtest_kit_mongo.contract_names",
+    }
 
 
 @pytest.mark.parametrize("name", [*kit.__all__, "__version__"])
@@ -50,6 +53,14 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_modules_are_attributes_as_before():
-    in_a_fresh_process("import backtest_kit_mongo as kit; kit.candles.interval_ms('1m'); kit.config.Config; kit.registry.setup")
+    in_a_fresh_process("import backtest_kit_mongo as kit; kit.candles.interval_ms('1m'); kit.config.Config; kit.payloads.Candle")
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         kit.nothing  # noqa: B018
+
+
+def test_the_module_of_replica_sets_has_moved():
+    from backtest_kit_mongo import servers
+
+    with pytest.warns(DeprecationWarning, match="import ReplicaSet from backtest_kit_mongo.servers"):
+        from backtest_kit_mongo.replica_set import ReplicaSet
+    assert ReplicaSet is servers.ReplicaSet

@@ -11,11 +11,11 @@ import pytest
 from bson import ObjectId
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.contracts.adapters import adapter_of
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import BacktestKitError, IndexConflictError
-from backtest_kit_mongo.registry import default_registry
-from backtest_kit_mongo.stores.indexes import ensure_indexes, find_conflicts, missing_indexes
+from backtest_kit_mongo.stores.mongo.indexes import ensure_indexes, find_conflicts, missing_indexes
 
 WHEN = 1_700_000_000_000
 MINUTE = 60_000

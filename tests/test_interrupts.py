@@ -9,13 +9,13 @@ import time
 import pytest
 
 from backtest_kit_mongo.errors import InvalidValueError
-from backtest_kit_mongo.runner.interrupts import stopping
+from backtest_kit_mongo.runner.live.interrupts import stopping
 
 pytestmark = pytest.mark.once
 
 CHILD = """
 import logging, sys, threading, time
-from backtest_kit_mongo.runner.interrupts import stopping
+from backtest_kit_mongo.runner.live.interrupts import stopping
 
 logging.basicConfig(level=logging.INFO)
 stop = threading.Event()

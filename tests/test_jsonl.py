@@ -23,10 +23,10 @@ import pytest
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.stores import jsonl
 from backtest_kit_mongo.stores.base import Record
-from backtest_kit_mongo.stores.json_text import value_of
-from backtest_kit_mongo.stores.jsonl import JsonlStore
+from backtest_kit_mongo.stores.files import jsonl
+from backtest_kit_mongo.stores.files.json_text import value_of
+from backtest_kit_mongo.stores.files.jsonl import JsonlStore
 
 pytestmark = pytest.mark.once
 
@@ -380,7 +380,7 @@ import os, sys
 from pathlib import Path
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.stores.base import Record
-from backtest_kit_mongo.stores.jsonl import JsonlStore
+from backtest_kit_mongo.stores.files.jsonl import JsonlStore
 
 folder, task, rotate = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 LOG = DOMAINS["log"]

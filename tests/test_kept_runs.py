@@ -9,7 +9,7 @@ from hand_market import MINUTE, flat, memory  # noqa: F401 - memory is a fixture
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidValueError, StorageError
 from backtest_kit_mongo.runner import StrategyError, add_strategy, import_candles, keep_run, list_runs, load_run, run_backtest
-from backtest_kit_mongo.runner.kept_runs import runs_folder
+from backtest_kit_mongo.runner.backtest.kept_runs import runs_folder
 
 pytestmark = pytest.mark.once
 

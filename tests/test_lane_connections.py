@@ -23,8 +23,8 @@ from tls import Authority, TlsMongo, TlsProxy
 from waiting import wait_for
 
 import backtest_kit_mongo as kit
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import BacktestKitError, DatabaseError, NotConfiguredError, ServerTimeoutError, ServerUnavailableError
-from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.servers import MongoServer
 
 pytestmark = [pytest.mark.once, pytest.mark.server]

@@ -48,8 +48,8 @@ from backtest_kit_mongo.runner import (
     import_candles,
     run_backtest,
 )
-from backtest_kit_mongo.runner.failure import describe
-from backtest_kit_mongo.runner.journal import TakenOverError
+from backtest_kit_mongo.runner.engine.journal import TakenOverError
+from backtest_kit_mongo.runner.error_text import describe
 
 pytestmark = pytest.mark.once
 

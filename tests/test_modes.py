@@ -13,9 +13,9 @@ import redis
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.config import load_config
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import ConfigError, InvalidTypeError, LookAheadError, NotConfiguredError
-from backtest_kit_mongo.registry import default_registry
 
 T0 = 1_700_000_000_000
 

@@ -10,8 +10,8 @@ import pytest
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.servers import MongoServer, RedisServer
-from backtest_kit_mongo.stores import listening
-from backtest_kit_mongo.stores.listening import PATIENCE
+from backtest_kit_mongo.stores.mongo import availability as listening
+from backtest_kit_mongo.stores.mongo.availability import PATIENCE
 
 pytestmark = [pytest.mark.once, pytest.mark.server]
 

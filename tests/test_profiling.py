@@ -12,12 +12,12 @@ import reference
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import PersistCandleAdapter, PersistLogAdapter, PersistSignalAdapter, PersistStateAdapter, Report, profile
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import BacktestKitError, InvalidValueError, MissingDependencyError
 from backtest_kit_mongo.metrics import BYTES_READ, BYTES_WRITTEN, HITS_BLOCK, READ, READS, WRITE, WRITES, Metrics
-from backtest_kit_mongo.profiling import figures
-from backtest_kit_mongo.registry import default_registry
-from backtest_kit_mongo.stores.connection import RAW
+from backtest_kit_mongo.observability.profile import figures
+from backtest_kit_mongo.stores.mongo.connection import RAW
 
 START, MINUTE = 1_677_628_800_000, 60_000
 

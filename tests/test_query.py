@@ -13,9 +13,9 @@ import pytest
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.candles import CANDLE_DTYPE
+from backtest_kit_mongo.contracts.default_registry import default_registry
+from backtest_kit_mongo.data.query import records
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.query import records
-from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.runner import synthetic_market
 from backtest_kit_mongo.stores.base import Record
 

@@ -15,9 +15,9 @@ from waiting import wait_for
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.cli.stored import redis_work
 from backtest_kit_mongo.config import load_config
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import ConfigError, DatabaseError, ServerTimeoutError
-from backtest_kit_mongo.redis_place import RedisPlace, redis_place
-from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.redis_address import RedisPlace, redis_place
 
 WHEN = 1_700_000_000_000
 STATE = kit.PersistStateAdapter

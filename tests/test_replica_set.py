@@ -14,9 +14,9 @@ from pymongo.errors import NotPrimaryError
 from waiting import wait_for
 
 import backtest_kit_mongo as kit
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import ServerTimeoutError
-from backtest_kit_mongo.registry import default_registry
-from backtest_kit_mongo.replica_set import ReplicaSet
+from backtest_kit_mongo.servers.replica_set import ReplicaSet
 
 pytestmark = [pytest.mark.once, pytest.mark.server, pytest.mark.slow]
 

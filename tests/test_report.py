@@ -20,25 +20,17 @@ from hypothesis import strategies as st
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidTypeError, InvalidValueError, PersistCandleAdapter, Report, StorageError
-from backtest_kit_mongo.adapters import Registry, adapter_of
+from backtest_kit_mongo.contracts.adapters import Registry, adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import MissingDependencyError, ServerUnavailableError
-from backtest_kit_mongo.runner import (
-    OpenTrade,
-    Trade,
-    add_strategy,
-    import_candles,
-    load_strategy_file,
-    report_html,
-    run_backtest,
-    synthetic_market,
-)
-from backtest_kit_mongo.runner.report import profile_json, result_json, statistics_of, trades_frame, write_file
-from backtest_kit_mongo.runner.report_candles import chart_candles, chart_step
-from backtest_kit_mongo.runner.report_html import MOST_ROWS, check_html, html_report, write_html
-from backtest_kit_mongo.runner.report_text import length_text, price_digits
-from backtest_kit_mongo.runner.result import add_up
-from backtest_kit_mongo.whole_file import check_target, replacing
+from backtest_kit_mongo.output_files import check_target, replacing
+from backtest_kit_mongo.runner import OpenTrade, Trade, add_strategy, import_candles, load_strategy_file, run_backtest, synthetic_market
+from backtest_kit_mongo.runner.engine.result import add_up
+from backtest_kit_mongo.runner.report import html as report_html
+from backtest_kit_mongo.runner.report.candles import chart_candles, chart_step
+from backtest_kit_mongo.runner.report.html import MOST_ROWS, check_html, html_report, write_html
+from backtest_kit_mongo.runner.report.statistics import profile_json, result_json, statistics_of, trades_frame, write_file
+from backtest_kit_mongo.runner.report.text import length_text, price_digits
 
 pytestmark = pytest.mark.once
 
@@ -550,7 +542,7 @@ def test_a_page_is_made_without_the_candles_of_a_server_that_is_gone(finished, m
         asked.append(window)
         raise ServerUnavailableError("MongoDB does not answer")
 
-    monkeypatch.setattr("backtest_kit_mongo.runner.report_html.chart_candles", gone)
+    monkeypatch.setattr("backtest_kit_mongo.runner.report.html.chart_candles", gone)
     page = html_report([finished(trades_with([1.0]), symbol=symbol) for symbol in ("AAA", "BBB")])
     assert "The candles cannot be drawn: MongoDB does not answer" in page
     assert "AAA" in page

@@ -28,7 +28,7 @@ from test_runner_records import Recorder
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
-from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import (
     activate_scheduled,
@@ -42,8 +42,8 @@ from backtest_kit_mongo.runner import (
     stop,
 )
 from backtest_kit_mongo.runner.clock import OutsideRunError
-from backtest_kit_mongo.runner.position import Costs
-from backtest_kit_mongo.runner.rows import RunContext, derive_id
+from backtest_kit_mongo.runner.engine.position import Costs
+from backtest_kit_mongo.runner.engine.rows import RunContext, derive_id
 
 pytestmark = pytest.mark.once
 

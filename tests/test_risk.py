@@ -6,11 +6,11 @@ from test_runner_records import Recorder
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidTypeError, InvalidValueError, payloads
-from backtest_kit_mongo.registry import default_registry
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.runner import add_risk, add_strategy, import_candles, list_risks, run_backtest
-from backtest_kit_mongo.runner.position import Costs, open_position, read_signal
-from backtest_kit_mongo.runner.risk import RiskBook
-from backtest_kit_mongo.runner.rows import RunContext
+from backtest_kit_mongo.runner.engine.position import Costs, open_position, read_signal
+from backtest_kit_mongo.runner.engine.risk import RiskBook
+from backtest_kit_mongo.runner.engine.rows import RunContext
 
 pytestmark = pytest.mark.once
 

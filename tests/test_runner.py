@@ -32,7 +32,7 @@ from backtest_kit_mongo.runner import (
     run_backtest,
     synthetic_market,
 )
-from backtest_kit_mongo.runner.history import current_history
+from backtest_kit_mongo.runner.market.candle_history import current_history
 
 pytestmark = pytest.mark.once
 
@@ -371,7 +371,7 @@ def test_two_runs_over_the_same_data_give_the_same_trades_byte_for_byte():
 def test_processes_with_other_hash_seeds_and_time_zones_give_the_same_trades():
     script = f"""
 import msgspec, sys
-from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import *
 for domain in DOMAINS.values():
@@ -411,8 +411,8 @@ def test_a_run_cut_into_blocks_is_the_same_as_a_run_in_one(monkeypatch):
     whole = replay(market)
     for block in (1, 7, 333):
         use_memory()
-        monkeypatch.setattr("backtest_kit_mongo.runner.replay.BLOCK", block)
-        monkeypatch.setattr("backtest_kit_mongo.runner.history.BLOCK", block)
+        monkeypatch.setattr("backtest_kit_mongo.runner.backtest.replay.BLOCK", block)
+        monkeypatch.setattr("backtest_kit_mongo.runner.market.candle_history.BLOCK", block)
         assert trades_json(replay(market)) == trades_json(whole)
 
 

@@ -18,7 +18,7 @@ from backtest_kit_mongo.runner import (
     run_backtest,
     synthetic_market,
 )
-from backtest_kit_mongo.runner.history import CandleHistory
+from backtest_kit_mongo.runner.market.candle_history import CandleHistory
 
 pytestmark = pytest.mark.once
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import (
     add_strategy,
@@ -100,7 +100,7 @@ def test_a_second_run_sees_what_the_first_saw(settings, tmp_path, stores):
 
 def test_a_strategy_finds_at_once_what_its_run_wrote(mongo, monkeypatch):
     """Though it is written late, and though the id of an older record is known, so that a read goes straight to MongoDB."""
-    monkeypatch.setattr("backtest_kit_mongo.runner.write_behind.LATENESS", 3600.0)
+    monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.LATENESS", 3600.0)
     slot = "BTCUSDT", "looking", "synthetic"
     seen = []
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtest_kit_mongo import InvalidTypeError, InvalidValueError
-from backtest_kit_mongo.runner.position import (
+from backtest_kit_mongo.runner.engine.position import (
     Costs,
     Progress,
     find_exit,
@@ -18,8 +18,8 @@ from backtest_kit_mongo.runner.position import (
     open_position,
     pnl_percentage,
     read_signal,
-    vwap,
 )
+from backtest_kit_mongo.runner.market.average_price import vwap
 
 pytestmark = pytest.mark.once
 

@@ -10,7 +10,7 @@ from hand_market import MINUTE, START, flat, memory, use_memory  # noqa: F401 - 
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
-from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import (
     BadSignalError,
@@ -21,8 +21,8 @@ from backtest_kit_mongo.runner import (
     run_backtest,
     synthetic_market,
 )
-from backtest_kit_mongo.runner.position import Costs
-from backtest_kit_mongo.runner.rows import RunContext, derive_id
+from backtest_kit_mongo.runner.engine.position import Costs
+from backtest_kit_mongo.runner.engine.rows import RunContext, derive_id
 
 pytestmark = pytest.mark.once
 

@@ -18,8 +18,8 @@ import rich.pretty
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.config import load_config, redacted
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import BacktestKitError, ConfigError, DatabaseError, ServerUnavailableError
-from backtest_kit_mongo.registry import default_registry
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
 pytestmark = pytest.mark.server

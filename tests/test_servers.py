@@ -26,9 +26,9 @@ from redis.retry import Retry
 from waiting import wait_for
 
 from backtest_kit_mongo import servers
-from backtest_kit_mongo.embedded import EmbeddedServers, default_data_dir
 from backtest_kit_mongo.errors import MissingDependencyError, NotConfiguredError, ServerStartError
 from backtest_kit_mongo.servers import MongoServer, RedisServer
+from backtest_kit_mongo.servers.embedded import EmbeddedServers, default_data_dir
 
 pytestmark = [pytest.mark.once, pytest.mark.server]
 
@@ -104,7 +104,7 @@ def python(code, *arguments, **options):
 START = """
 import os, select, signal, sys, time
 from pathlib import Path
-from backtest_kit_mongo.embedded import EmbeddedServers
+from backtest_kit_mongo.servers.embedded import EmbeddedServers
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 """
 START_BOTH = (

@@ -24,8 +24,8 @@ from backtest_kit_mongo.runner import (
     synthetic_market,
 )
 from backtest_kit_mongo.runner.clock import current_time_ms
-from backtest_kit_mongo.runner.history import current_history
-from backtest_kit_mongo.runner.running import current_run
+from backtest_kit_mongo.runner.current_run import current_run
+from backtest_kit_mongo.runner.market.candle_history import current_history
 from backtest_kit_mongo.simulation import NOW
 
 pytestmark = pytest.mark.once
@@ -53,8 +53,8 @@ def flat_markets(*symbols, minutes=200):
 def test_each_run_is_the_same_as_alone(block, monkeypatch):
     """Two strategies on three symbols whose windows differ, against each of them by itself."""
     if block is not None:
-        monkeypatch.setattr("backtest_kit_mongo.runner.replay.BLOCK", block)
-        monkeypatch.setattr("backtest_kit_mongo.runner.history.BLOCK", block)
+        monkeypatch.setattr("backtest_kit_mongo.runner.backtest.replay.BLOCK", block)
+        monkeypatch.setattr("backtest_kit_mongo.runner.market.candle_history.BLOCK", block)
     load_strategy_file(EXAMPLE)
 
     @add_strategy("counting", interval="15m")

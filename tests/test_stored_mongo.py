@@ -13,9 +13,9 @@ from backtest_kit_mongo.config import load_config
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import BacktestKitError, DatabaseError
 from backtest_kit_mongo.metrics import Metrics
-from backtest_kit_mongo.stores import mongo_candles
 from backtest_kit_mongo.stores.base import Record
-from backtest_kit_mongo.stores.mongo import MongoStore
+from backtest_kit_mongo.stores.mongo import candles as mongo_candles
+from backtest_kit_mongo.stores.mongo.store import MongoStore
 
 MINUTE = 60_000
 SERIES = ("binance", "BTCUSDT", "1m")

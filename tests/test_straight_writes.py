@@ -7,11 +7,11 @@ import pytest
 from test_values import CONVERTED, INF, REFUSED, SAME, T0
 
 import backtest_kit_mongo as kit
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import BacktestKitError, InvalidTypeError, InvalidValueError
-from backtest_kit_mongo.registry import default_registry
-from backtest_kit_mongo.stores.connection import MongoConnection
-from backtest_kit_mongo.stores.mongo import MongoStore
+from backtest_kit_mongo.stores.mongo.connection import MongoConnection
+from backtest_kit_mongo.stores.mongo.store import MongoStore
 
 pytestmark = pytest.mark.once
 

@@ -33,11 +33,11 @@ from backtest_kit_mongo.runner import (
     sweep,
     synthetic_market,
 )
-from backtest_kit_mongo.runner.cluster import cluster_executor
-from backtest_kit_mongo.runner.parameters import check_parameters, given_parameters
-from backtest_kit_mongo.runner.result import Totals, add_up
-from backtest_kit_mongo.runner.strategy_file import nothing_registered
-from backtest_kit_mongo.runner.sweep import SLOTS
+from backtest_kit_mongo.runner.backtest.cluster import cluster_executor
+from backtest_kit_mongo.runner.backtest.sweep import SLOTS
+from backtest_kit_mongo.runner.engine.result import Totals, add_up
+from backtest_kit_mongo.runner.loading.parameters import check_parameters, given_parameters
+from backtest_kit_mongo.runner.loading.strategy_file import nothing_registered
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 

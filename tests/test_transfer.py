@@ -22,17 +22,17 @@ from bson import Int64, Regex
 from command import Cli
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.addresses import check_apart, opened
 from backtest_kit_mongo.candles import PRICES
 from backtest_kit_mongo.config import load_config
+from backtest_kit_mongo.data.export import Selection, declared_fields, export_domain
+from backtest_kit_mongo.data.store_addresses import check_apart, opened
+from backtest_kit_mongo.data.transfer import check_domain, copy_domain, json_form, same_records
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.export import Selection, declared_fields, export_domain
 from backtest_kit_mongo.runner import read_klines, synthetic_market
 from backtest_kit_mongo.stores.base import Record
-from backtest_kit_mongo.stores.files import FileStore
-from backtest_kit_mongo.stores.jsonl import JsonlStore
+from backtest_kit_mongo.stores.files.jsonl import JsonlStore
+from backtest_kit_mongo.stores.files.store import FileStore
 from backtest_kit_mongo.stores.memory import MemoryStore
-from backtest_kit_mongo.transfer import check_domain, copy_domain, json_form, same_records
 
 pytestmark = [pytest.mark.once, pytest.mark.server]
 

@@ -7,8 +7,8 @@ from children import WHEN, in_threads
 from test_concurrency import run
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo import contracts
-from backtest_kit_mongo.adapters import adapter_of
+from backtest_kit_mongo.contracts import contract as contracts
+from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import DatabaseError, InvalidTypeError
 from backtest_kit_mongo.stores.base import Record

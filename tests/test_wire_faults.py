@@ -22,8 +22,8 @@ from pymongo import common
 from waiting import wait_for
 
 import backtest_kit_mongo as kit
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import BacktestKitError, DatabaseError, ServerTimeoutError, ServerUnavailableError
-from backtest_kit_mongo.registry import default_registry
 
 pytestmark = pytest.mark.once
 

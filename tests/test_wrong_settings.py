@@ -12,7 +12,7 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo import config
 from backtest_kit_mongo.config import Config, load_config, unknown_settings
 from backtest_kit_mongo.domains import DOMAINS, DomainName
-from backtest_kit_mongo.profiles import PROFILES, Mode
+from backtest_kit_mongo.mode_defaults import PROFILES, Mode
 
 pytestmark = pytest.mark.once
 

@@ -11,7 +11,7 @@ from backtest_kit_mongo.aio import PLAIN
 from backtest_kit_mongo.domains import DOMAINS, Call, Domain
 
 PACKAGE = Path(__file__).parents[1] / "src" / "backtest_kit_mongo"
-TARGET = PACKAGE / "adapters.pyi"
+TARGET = PACKAGE / "contracts" / "adapters.pyi"
 AIO_TARGET = PACKAGE / "aio.pyi"
 
 BASES = """class InstanceBase:
@@ -44,9 +44,9 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from ..domains import Domain
+from ..stores.mongo.redis_ids import DomainIds
 from .bindings import Bindings
-from .domains import Domain
-from .stores.idcache import DomainIds
 
 T = TypeVar("T")
 When = datetime | int
@@ -74,9 +74,9 @@ import numpy.typing as npt
 
 import backtest_kit_mongo as _kit
 
-from . import adapters as _sync
-from .bindings import Bindings
-from .stores.idcache import DomainIds
+from .contracts import adapters as _sync
+from .contracts.bindings import Bindings
+from .stores.mongo.redis_ids import DomainIds
 
 P = ParamSpec("P")
 T = TypeVar("T")

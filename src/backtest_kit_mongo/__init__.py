@@ -6,18 +6,15 @@ Importing the package alone is cheap: the first name that needs them loads NumPy
 import sys
 from typing import TYPE_CHECKING
 
+from .contract_names import PUBLIC as _contracts
 from .errors import *
 from .errors import __all__ as _errors
-from .names import PUBLIC as _contracts
 
 if TYPE_CHECKING:
-    from .adapters import *
-    from .adapters import Registry
     from .candles import to_arrow, to_pandas, to_polars
-    from .logs import set_logger
-    from .profiling import Report, profile
-    from .query import records
-    from .registry import (
+    from .contracts.adapters import *
+    from .contracts.adapters import Registry
+    from .contracts.default_registry import (
         close,
         discard_versions,
         get_config,
@@ -30,6 +27,9 @@ if TYPE_CHECKING:
         stats,
         wait_for_init,
     )
+    from .data.query import records
+    from .logs import set_logger
+    from .observability.profile import Report, profile
     from .simulation import simulated_time
 
     __version__: str
@@ -61,14 +61,14 @@ __all__ = [
 
 if not TYPE_CHECKING:  # a type checker would take __getattr__ for leave to use any name
     _HOMES = {
-        **dict.fromkeys((*_contracts, "Registry"), "adapters"),
+        **dict.fromkeys((*_contracts, "Registry"), "contracts.adapters"),
         **dict.fromkeys(("to_arrow", "to_pandas", "to_polars"), "candles"),
-        **dict.fromkeys(("Report", "profile"), "profiling"),
-        "records": "query",
+        **dict.fromkeys(("Report", "profile"), "observability.profile"),
+        "records": "data.query",
         "set_logger": "logs",
         "simulated_time": "simulation",
     }
-    _HOMES |= {name: "registry" for name in __all__ if name not in _HOMES and name not in _errors}
+    _HOMES |= {name: "contracts.default_registry" for name in __all__ if name not in _HOMES and name not in _errors}
 
     def __getattr__(name: str) -> object:
         """A name at its first use; from then on it is a plain global."""

@@ -30,11 +30,11 @@ from typing import Any, Final, TypeVar
 
 import backtest_kit_mongo as _kit
 
-from .adapters import AdapterBase, InstanceBase, Registry
+from .contracts.adapters import AdapterBase, InstanceBase, Registry
 from .domains import DOMAINS
-from .stores.forks import renew_after_fork
-from .stores.idcache import DomainIds
+from .stores.fork_safety import renew_after_fork
 from .stores.memory import DummyStore, MemoryStore
+from .stores.mongo.redis_ids import DomainIds
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 import backtest_kit_mongo as _kit
 
-from . import adapters as _sync
-from .bindings import Bindings
-from .stores.idcache import DomainIds
+from .contracts import adapters as _sync
+from .contracts.bindings import Bindings
+from .stores.mongo.redis_ids import DomainIds
 
 P = ParamSpec("P")
 T = TypeVar("T")

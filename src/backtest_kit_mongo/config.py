@@ -16,8 +16,8 @@ from pymongo.uri_parser import parse_uri
 from .domains import DOMAINS, DomainName
 from .errors import ConfigError
 from .logs import log
-from .profiles import KINDS, PROFILES, Kind, LookAhead
-from .redis_place import redis_place
+from .mode_defaults import KINDS, PROFILES, Kind, LookAhead
+from .redis_address import redis_place
 
 __all__ = ["DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "Config", "ConfigInForce", "in_force", "load_config", "redacted", "unknown_settings"]
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from . import payloads
-from .names import DomainName
+from .contract_names import DomainName
 
 __all__ = ["DOMAINS", "Call", "Domain", "DomainName", "ListRule", "field_name"]
 

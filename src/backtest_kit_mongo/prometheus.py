@@ -12,12 +12,12 @@ from pymongo.errors import PyMongoError
 
 from . import __version__
 from ._core.counters import Counters
-from .adapters import Registry, default_registry
 from .candles import library
+from .contracts.adapters import Registry, default_registry
 from .domains import DOMAINS
 from .errors import BacktestKitError, InvalidValueError
 from .metrics import LAYERS
-from .stores.mongo import MongoStore
+from .stores.mongo.store import MongoStore
 
 __all__ = ["MetricsServer", "StatsCollector", "start_metrics"]
 

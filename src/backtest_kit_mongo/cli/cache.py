@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ..registry import default_registry
+from ..contracts.default_registry import default_registry
 from .command import Link
 from .output import counted, places, say
 

@@ -11,7 +11,7 @@ from .. import stats, wait_for_init
 from ..candles import CandleArray
 from ..errors import InvalidValueError
 from ..runner import ImportReport, import_candles, list_candles, read_klines, remove_candles
-from ..runner.candle_series import count_candles
+from ..runner.market.candle_series import count_candles
 from .command import Link, parse_time
 from .output import counted, errors, progress, say, table, time_text
 

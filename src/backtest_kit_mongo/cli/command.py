@@ -19,8 +19,8 @@ from rich.logging import RichHandler
 
 from .. import close, setup
 from ..config import Config, load_config
-from ..embedded import default_data_dir
 from ..errors import BacktestKitError, ServerUnavailableError, with_notes
+from ..servers.embedded import default_data_dir
 from ..simulation import milliseconds
 from .output import errors, say_error
 

@@ -10,12 +10,12 @@ from typing import Annotated
 import msgspec
 import typer
 
-from ..addresses import CONFIGURED, FORMS, Place, check_apart, opened
 from ..config import Config
+from ..contracts.default_registry import default_registry
+from ..data.store_addresses import CONFIGURED, FORMS, Place, check_apart, opened
+from ..data.transfer import Outcome, check_domain, copy_domain, same_records
 from ..domains import DOMAINS
 from ..errors import InvalidValueError
-from ..registry import default_registry
-from ..transfer import Outcome, check_domain, copy_domain, same_records
 from .command import Link
 from .output import counted, progress, say, table
 

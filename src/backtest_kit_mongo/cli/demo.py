@@ -15,14 +15,14 @@ from typing import Annotated, Any, Final, NamedTuple
 import pymongo
 import typer
 
-from ..adapters import Registry
 from ..config import load_config
+from ..contracts.adapters import Registry
 from ..domains import DOMAINS
-from ..embedded import EmbeddedServers, default_data_dir
 from ..errors import BacktestKitError, MissingDependencyError, StorageError
 from ..runner import BacktestResult
-from ..runner.kept_runs import KeptRun, load_run
-from ..runner.report_html import check_html, write_html
+from ..runner.backtest.kept_runs import KeptRun, load_run
+from ..runner.report.html import check_html, write_html
+from ..servers.embedded import EmbeddedServers, default_data_dir
 from .output import errors, facts, heading, program, say, say_note, table
 from .results import percent
 

@@ -18,13 +18,13 @@ from pymongo.errors import PyMongoError
 
 from .. import get_mongo
 from ..config import Config, unknown_settings
+from ..contracts.default_registry import default_registry
 from ..domains import DOMAINS
-from ..embedded import default_data_dir
 from ..errors import BacktestKitError
-from ..profiles import KINDS
-from ..registry import default_registry
-from ..stores.failures import translated
-from ..stores.indexes import find_conflicts, missing_indexes
+from ..mode_defaults import KINDS
+from ..servers.embedded import default_data_dir
+from ..stores.mongo.errors import translated
+from ..stores.mongo.indexes import find_conflicts, missing_indexes
 from .command import Link
 from .output import facts, heading, output, places, say
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ..addresses import CONFIGURED, FORMS, opened
+from ..data.export import Selection, check_export, export_domain
+from ..data.store_addresses import CONFIGURED, FORMS, opened
 from ..domains import DOMAINS
-from ..export import Selection, check_export, export_domain
 from .command import Link, parse_time
 from .copy import domain_names, settings_for, steps
 from .output import counted, progress, say

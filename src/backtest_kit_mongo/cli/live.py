@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ..errors import BacktestKitError
 from ..runner import BacktestResult, ExchangeUnavailableError, Live, RunHandle, StrategyError, add_broker, fetch_missing, list_brokers
 from ..runner.clock import MINUTE_MS
-from ..runner.failure import USER_ERRORS, describe
+from ..runner.error_text import USER_ERRORS, describe
 from .market import Costs
 from .output import errors, say, say_error, time_text
 
@@ -22,7 +22,7 @@ def prepare_broker(name: str | None, exchange: str, url: str | None) -> None:
     """Register the broker ``ccxt`` for ``exchange`` (at ``url``) if it was asked for, and the strategy file has none of that name."""
     if name != "ccxt" or name in (known.name for known in list_brokers()):
         return
-    from ..runner.ccxt_broker import CcxtBroker
+    from ..runner.live.ccxt_broker import CcxtBroker
 
     add_broker(name, CcxtBroker(exchange, url=url))
 

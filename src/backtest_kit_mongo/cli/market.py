@@ -13,9 +13,9 @@ from ..candles import CandleArray
 from ..errors import InvalidValueError
 from ..runner import find_frame, imported_spans, list_exchanges, list_frames, synthetic_market
 from ..runner.clock import MINUTE_MS
-from ..runner.exchange import fetch_missing
-from ..runner.file_exchange import series_of
-from ..runner.frame import moment_ms
+from ..runner.market.exchange import fetch_missing
+from ..runner.market.file_exchange import series_of
+from ..runner.market.frame import moment_ms
 from .candles import read_file, report_text, store_candles
 from .output import counted, progress, say_note, time_text
 
@@ -199,7 +199,7 @@ def prepare_exchange(market: Market, name: str) -> None:
         if market.exchange_url is not None:
             raise typer.BadParameter(f"{name} is registered by the strategy file, which says where it is", param_hint="--exchange-url")
         return
-    from ..runner.ccxt_exchange import add_ccxt_exchange
+    from ..runner.market.ccxt_exchange import add_ccxt_exchange
 
     add_ccxt_exchange(name, exchange_id=name, url=market.exchange_url)
 

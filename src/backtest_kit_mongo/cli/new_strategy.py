@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InvalidValueError
-from ..whole_file import check_target, replacing
+from ..output_files import check_target, replacing
 from .output import program, say
 
 __all__ = ["new_strategy"]

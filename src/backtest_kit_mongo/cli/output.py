@@ -17,8 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from ..config import Config, redacted
-from ..redis_place import redis_place
-from ..tables import Table
+from ..observability.text_tables import Table
+from ..redis_address import redis_place
 
 __all__ = [
     "counted",

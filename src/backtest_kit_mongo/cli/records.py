@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from ..errors import InvalidValueError
-from ..profiling import Report
+from ..observability.profile import Report
 from .output import counted, errors
 
 __all__ = ["Record", "last_run_file", "load_last_run", "load_running", "plain", "recording", "run_text", "save_last_run"]

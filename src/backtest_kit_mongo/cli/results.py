@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from ..profiling import Report
+from ..observability.profile import Report
 from ..runner import BacktestResult, OpenTrade, Totals, Trade
-from ..runner.report import statistics_of
-from ..runner.report_text import ignored_text, incomplete_text, ratio_text
-from ..runner.result import add_up
+from ..runner.engine.result import add_up
+from ..runner.report.statistics import statistics_of
+from ..runner.report.text import ignored_text, incomplete_text, ratio_text
 from .market import Costs
 from .output import counted, facts, heading, output, say, table, time_text
 

@@ -15,20 +15,20 @@ import typer
 
 from .. import Report, profile, wait_for_init
 from ..config import Config
+from ..contracts.default_registry import default_registry
 from ..domains import DOMAINS
 from ..errors import BacktestKitError, InvalidValueError, StorageError
+from ..output_files import check_target
 from ..prometheus import start_metrics
-from ..registry import default_registry
 from ..runner import BacktestResult, load_strategy_file, run_backtests
-from ..runner.config_files import load_config_files
-from ..runner.interrupts import stopping
-from ..runner.kept_runs import keep_run
-from ..runner.parameters import Scalar, check_parameters, given_parameters
-from ..runner.report import profile_json, result_json, write_file
-from ..runner.report_html import check_html, write_html
+from ..runner.backtest.kept_runs import keep_run
+from ..runner.engine.user_code import OnError
+from ..runner.live.interrupts import stopping
+from ..runner.loading.config_files import load_config_files
+from ..runner.loading.parameters import Scalar, check_parameters, given_parameters
+from ..runner.report.html import check_html, write_html
+from ..runner.report.statistics import profile_json, result_json, write_file
 from ..runner.strategy import find_strategy
-from ..runner.user_code import OnError
-from ..whole_file import check_target
 from .command import Link, error_text, pairs
 from .live import prepare_broker, run_live
 from .market import Costs, Market, Window, prepare_candles, prepare_exchange, read_market

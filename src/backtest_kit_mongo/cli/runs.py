@@ -7,12 +7,12 @@ from typing import Annotated
 import msgspec
 import typer
 
-from ..runner.kept_runs import KeptRun, list_runs, load_run
-from ..runner.report import result_json, statistics_of, trades_of, write_file
-from ..runner.report_html import check_html, write_html
-from ..runner.report_text import ratio_text
-from ..runner.result import add_up
-from ..whole_file import check_target
+from ..output_files import check_target
+from ..runner.backtest.kept_runs import KeptRun, list_runs, load_run
+from ..runner.engine.result import add_up
+from ..runner.report.html import check_html, write_html
+from ..runner.report.statistics import result_json, statistics_of, trades_of, write_file
+from ..runner.report.text import ratio_text
 from .command import Link
 from .market import Costs
 from .output import errors, facts, say, say_error, table

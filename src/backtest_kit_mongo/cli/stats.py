@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from .. import get_mongo
+from ..contracts.default_registry import default_registry
 from ..errors import BacktestKitError, InvalidValueError
-from ..profiling import load_matplotlib
-from ..registry import default_registry
-from ..tables import size
+from ..observability.profile import load_matplotlib
+from ..observability.text_tables import size
 from .command import Link
 from .output import heading, output, places, say, table
 from .records import Record, load_last_run, plain, run_text

@@ -10,10 +10,10 @@ import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
 from .. import get_mongo
+from ..contracts.default_registry import default_registry
 from ..domains import DOMAINS
 from ..errors import DatabaseError
-from ..registry import default_registry
-from ..stores.failures import translated
+from ..stores.mongo.errors import translated
 
 __all__ = ["documents", "mongodb_work", "redis_ids", "redis_work"]
 

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from .. import wait_for_init
-from ..registry import default_registry
+from ..contracts.default_registry import default_registry
+from ..output_files import check_target
 from ..runner import SweepResult, SweepRun, Totals, load_strategy_file, sweep
-from ..runner.cluster import cluster_executor
-from ..runner.config_files import load_config_files
-from ..runner.report import write_file
-from ..whole_file import check_target
+from ..runner.backtest.cluster import cluster_executor
+from ..runner.loading.config_files import load_config_files
+from ..runner.report.statistics import write_file
 from .command import Link, pairs
 from .market import Costs, Market, prepare_candles, read_market
 from .output import counted, errors, facts, heading, places, progress, say, table

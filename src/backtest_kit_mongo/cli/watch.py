@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.text import Text
 
+from ..contracts.default_registry import default_registry
 from ..domains import DOMAINS
 from ..errors import BacktestKitError
-from ..registry import default_registry
-from ..tables import size
+from ..observability.text_tables import size
 from .command import Link
 from .output import counted, heading, output, places, say, table
 from .records import Record, load_last_run, load_running, plain, run_text

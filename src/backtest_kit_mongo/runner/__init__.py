@@ -1,25 +1,18 @@
 """Backtests, paper and live runs on the contracts: what is registered, the runs, and their results."""
 
 from ..candles import CANDLE_DTYPE
-from .actions import activate_scheduled, cancel_scheduled, close_pending, create_signal, pause, resume, stop
-from .background import RunHandle
-from .broker import Broker, Fill, Order, OrderFailedError, OrderRejected, add_broker, clear_brokers, find_broker, list_brokers
-from .candle_import import CandleConflict, CandleConflictError, ImportReport, import_candles, imported_spans
-from .candle_series import CandleSeries, list_candles, remove_candles
-from .ccxt_broker import CcxtBroker
-from .ccxt_exchange import add_ccxt_exchange
+from .backtest.background import RunHandle
+from .backtest.backtest import Backtest, run_backtest, run_backtests
+from .backtest.cluster import cluster_executor
+from .backtest.kept_runs import KeptRun, keep_run, list_runs, load_run
+from .backtest.sweep import sweep
+from .backtest.sweep_result import SweepResult, SweepRun
 from .clock import OutsideRunError
-from .cluster import cluster_executor
-from .exchange import (
-    Exchange,
-    ExchangeError,
-    ExchangeUnavailableError,
-    add_exchange,
-    clear_exchanges,
-    fetch_missing,
-    find_exchange,
-    list_exchanges,
-)
+from .engine.actions import activate_scheduled, cancel_scheduled, close_pending, create_signal, pause, resume, stop
+from .engine.broker import Broker, Fill, Order, OrderFailedError, OrderRejected, add_broker, clear_brokers, find_broker, list_brokers
+from .engine.journal import TakenOverError
+from .engine.result import BacktestResult, OpenTrade, Totals, Trade
+from .engine.risk import Risk, RiskRequest, add_risk, clear_risks, list_risks
 from .facades.here import NoSignalError
 from .facades.interval import Interval
 from .facades.measure import Measure
@@ -29,20 +22,30 @@ from .facades.session import Session
 from .facades.signals import Recent, Storage
 from .facades.single_flight import NestedCallError
 from .facades.state import State
-from .file_exchange import add_file_exchange
-from .frame import Frame, add_frame, clear_frames, find_frame, list_frames
-from .history import get_average_price, get_candles, get_raw_candles
-from .journal import TakenOverError
-from .kept_runs import KeptRun, keep_run, list_runs, load_run
-from .klines import read_klines
-from .live import Live
-from .market import Gap, find_gaps, synthetic_market
-from .parameters import parameter
-from .report import profile_json, result_json, trades_frame
-from .report_html import write_html
-from .result import BacktestResult, OpenTrade, Totals, Trade
-from .risk import Risk, RiskRequest, add_risk, clear_risks, list_risks
-from .run import Backtest, run_backtest, run_backtests
+from .live.ccxt_broker import CcxtBroker
+from .live.live import Live
+from .loading.parameters import parameter
+from .loading.strategy_file import load_strategy_file
+from .market.candle_history import get_average_price, get_candles, get_raw_candles
+from .market.candle_import import CandleConflict, CandleConflictError, ImportReport, import_candles, imported_spans
+from .market.candle_series import CandleSeries, list_candles, remove_candles
+from .market.ccxt_exchange import add_ccxt_exchange
+from .market.exchange import (
+    Exchange,
+    ExchangeError,
+    ExchangeUnavailableError,
+    add_exchange,
+    clear_exchanges,
+    fetch_missing,
+    find_exchange,
+    list_exchanges,
+)
+from .market.file_exchange import add_file_exchange
+from .market.frame import Frame, add_frame, clear_frames, find_frame, list_frames
+from .market.gaps import Gap, find_gaps, synthetic_market
+from .market.klines import read_klines
+from .report.html import write_html
+from .report.statistics import profile_json, result_json, trades_frame
 from .strategy import (
     BadSignalError,
     Callbacks,
@@ -54,9 +57,6 @@ from .strategy import (
     find_strategy,
     list_strategies,
 )
-from .strategy_file import load_strategy_file
-from .sweep import sweep
-from .sweep_result import SweepResult, SweepRun
 
 __all__ = [
     "CANDLE_DTYPE",

@@ -10,8 +10,8 @@ from typing import Any, Final, TypedDict, TypeVar, Unpack, overload
 import msgspec
 
 from ..candles import interval_ms
-from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
-from .named import Named, calling_place, check_function
+from ..errors import BacktestKitError, InvalidTypeError
+from .registrations import Named, calling_place, check_function, check_name
 
 __all__ = [
     "BadSignalError",
@@ -158,11 +158,3 @@ def clear_strategies() -> None:
 def restore_strategies(strategies: tuple[Strategy, ...]) -> None:
     """Make ``strategies`` the registered ones."""
     _strategies.restore(strategies)
-
-
-def check_name(what: str, name: object) -> None:
-    """InvalidTypeError or InvalidValueError unless ``name`` can be part of a key and be read by a person."""
-    if not isinstance(name, str):
-        raise InvalidTypeError(f"{what} must be a str, got {type(name).__name__}")
-    if not name or name != name.strip() or not name.isprintable():
-        raise InvalidValueError(f"{what} is {name!r}; it must be printable text without spaces at its ends")

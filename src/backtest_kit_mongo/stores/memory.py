@@ -14,7 +14,7 @@ from .._core import bson
 from ..candles import CANDLE_DTYPE, CandleArray, interval_ms
 from ..domains import Domain
 from .base import NO_HISTORY, History, Key, Record, encode
-from .forks import renew_after_fork
+from .fork_safety import renew_after_fork
 
 __all__ = ["DummyStore", "MemoryStore"]
 

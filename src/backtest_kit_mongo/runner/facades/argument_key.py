@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from ...errors import InvalidTypeError, InvalidValueError
-from ..strategy import check_name
+from ..registrations import check_name
 
 __all__ = ["bucket_of", "key_function", "name_of"]
 

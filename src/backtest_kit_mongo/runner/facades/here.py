@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from ..clock import current_time_ms
-from ..running import Running, running
+from ..current_run import Running, running
 
 __all__ = ["NoSignalError", "changed", "derive_key", "here", "is_known", "is_own", "signal_of", "stamp", "wall_ms"]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 from ...candles import align, interval_ms
 from ...simulation import simulated_time
 from ..clock import as_datetime
-from ..running import Running
+from ..current_run import Running
 from .argument_key import bucket_of, key_function, name_of
 from .here import derive_key, here, stamp
 from .messages import as_stored

@@ -8,9 +8,9 @@ from functools import wraps
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from ...candles import align, interval_ms
-from ...contracts import typed
+from ...contracts.contract import typed
 from ...errors import InvalidTypeError, InvalidValueError
-from ..running import Running
+from ..current_run import Running
 from .argument_key import bucket_of, key_function, name_of
 from .here import derive_key, here
 from .single_flight import FLIGHTS

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from ...errors import InvalidTypeError, InvalidValueError
-from ..strategy import check_name
+from ..registrations import check_name
 from .here import here, is_known, signal_of, stamp, wall_ms
 from .text_search import scores
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 from ...domains import DOMAINS
 from ...errors import InvalidTypeError, InvalidValueError
 from ...stores.base import encode
-from ...stores.forks import renew_after_fork
+from ...stores.fork_safety import renew_after_fork
 from ..clock import as_datetime, iso_time
-from ..running import Running
+from ..current_run import Running
 from .here import derive_key, here, is_known, is_own, stamp, wall_ms
 from .signals import latest_row
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from ...contracts import typed
-from ..running import Running
+from ...contracts.contract import typed
+from ..current_run import Running
 from .here import changed, here, is_known, stamp
 from .single_flight import FLIGHTS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..clock import MINUTE_MS
-from ..running import Running
+from ..current_run import Running
 from .here import here, is_known, is_own
 
 __all__ = ["Recent", "Storage", "latest_row"]

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Final
 
 from ...errors import BacktestKitError
-from ...stores.forks import renew_after_fork
+from ...stores.fork_safety import renew_after_fork
 
 __all__ = ["FLIGHTS", "Flights", "NestedCallError"]
 

@@ -9,11 +9,11 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
-from ...contracts import typed
+from ...contracts.contract import typed
 from ...errors import InvalidValueError
-from ..journal import BUCKET
-from ..running import Running
-from ..strategy import check_name
+from ..current_run import Running
+from ..engine.journal import BUCKET
+from ..registrations import check_name
 from .here import changed, here, is_known, signal_of, stamp
 from .single_flight import FLIGHTS
 

@@ -1,0 +1,416 @@
+"""The public names: for each domain a ``Persist*Adapter`` (context in every call) and a ``Persist*Instance`` (context once).
+
+Both are bound from the table in ``domains``: a method is its row's ``Call`` with the operation of ``contracts`` behind it.
+``adapters.pyi`` says the same to type checkers; it is generated (``make stubs``) and a test holds it to the table.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Any, ClassVar
+
+from ..candles import interval_ms, to_columns
+from ..contract_names import PUBLIC
+from ..domains import DOMAINS, Call, Domain, Operation, field_name
+from ..errors import InvalidTypeError
+from ..mode_defaults import Kind
+from ..simulation import NOW
+from ..stores.base import Key, Store
+from ..stores.mongo.redis_ids import DomainIds
+from ..stores.mongo.store import MongoStore
+from .bindings import Bindings
+from .contract import DEFAULT_LIMIT, NO_TIME, Contract, typed
+
+# The last ms that a datetime can have: a read outside of a run sees everything.
+_LAST = 253_402_300_799_999
+
+_TYPE_DOC = "``type``: a msgspec type to decode into (``payloads``) instead of a dict."
+_DOCS = {
+    "read": "Read one record; {empty} where nothing is stored. " + _TYPE_DOC,
+    "has": "Whether a record is there and not removed.",
+    "write": "Write one record (dict, dataclass or Struct); it is acknowledged and visible to every reader on return.",
+    "remove": "Remove a record softly; one that is not there is passed over. A later write brings it back.",
+    "keys": "Iterate over the keys of the bucket that are not removed, all of them, newest write first.",
+    "records": "Iterate over {{memoryId, data}} of all memories that are not removed, newest write first. " + _TYPE_DOC,
+    "rows": "Read the newest rows{order}; ``limit`` is {limit} unless given, None is all. " + _TYPE_DOC,
+    "put_rows": "Write rows by their ``id`` with one command; {wins}. Rows that are not given stay.",
+    "candles": "Read ``limit`` candles from ``since_timestamp`` (ms, on the grid); None if one is missing. "
+    "The end follows from both, so ``until_timestamp`` is not used. " + _TYPE_DOC,
+    "array": "Read the same as a read-only structured array: ``timestamp`` (int64, ms), ``open``, ``high``, ``low``, ``close``, "
+    "``volume`` (float64). It may be a view of candles that this process keeps. See ``to_pandas``, ``to_polars``, ``to_arrow``.",
+    "put_candles": "Store candles that have closed and are not there yet; what is there never changes.",
+}
+
+
+class InstanceBase(Contract):
+    """A contract with its context given once. Served by whatever store the registry of its class has for the domain."""
+
+    _registry: ClassVar[Registry]
+
+    def __init__(self, *context: Any) -> None:
+        self._metrics = self._registry.metrics
+        self._binding = self._registry.bindings[self._domain.name]
+
+    def _store(self) -> Store:
+        return self._registry.store(self._domain)
+
+    def wait_for_init(self, initial: bool = True) -> None:
+        """Return at once unless ``initial``; then when the store is ready (15 s at most)."""
+        if initial:
+            self._store().wait_for_init(15.0)
+
+    def __repr__(self) -> str:
+        context = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._domain.context)
+        return f"{type(self).__name__}({context})"
+
+
+class AdapterBase(Contract):
+    """A contract with its context in every call, and the choice of what serves it."""
+
+    def __init__(self, registry: Bindings) -> None:
+        self._registry = registry
+        self._binding = registry.bindings[self._domain.name]
+        self._metrics = registry.metrics
+
+    def _store(self) -> Store:
+        binding = self._binding
+        settle = binding.settle
+        if settle is not None:
+            settle()
+        return binding.store or self._registry.mongo
+
+    def __repr__(self) -> str:
+        bound = self._binding.custom or (MongoStore if self._binding.store is None else type(self._binding.store))
+        return f"<Persist{self._domain.name.capitalize()}Adapter over {bound.__name__}>"
+
+    # --- what serves the domain ---
+
+    def _use_class(self, cls: type[Any]) -> None:
+        """Serve the domain through instances of ``cls``, made once per context with the arguments of the ``Persist*Instance``."""
+        if not isinstance(cls, type):
+            raise InvalidTypeError(f"{self._domain.name}: a class is needed, got {type(cls).__name__}")
+        wanted = [call.name for call in self._domain.calls if call.operation != "array"]  # which can be made of the dicts
+        missing = [name for name in wanted if not callable(getattr(cls, name, None))]
+        if missing:
+            raise InvalidTypeError(f"{self._domain.name}: {cls.__name__} lacks {', '.join(missing)}")
+        self._binding.use(self._binding.store, cls)
+
+    def use_mongo(self) -> None:
+        """Serve the domain from MongoDB and Redis."""
+        self._binding.use(None)
+
+    def use_json(self) -> None:
+        """Serve the domain from JSON files below ``CC_DUMP_DIR``, in the layout of the original."""
+        self._use("file")
+
+    def use_memory(self) -> None:
+        """Serve the domain from a new, empty store in this process."""
+        self._use("memory", anew=True)
+
+    def use_dummy(self) -> None:
+        """Serve the domain from a store that keeps nothing."""
+        self._use("dummy")
+
+    def _use_jsonl(self) -> None:
+        """Serve the log from a file of JSON lines below ``CC_DUMP_DIR``."""
+        self._use("jsonl")
+
+    def _use(self, kind: Kind, *, anew: bool = False) -> None:
+        self._binding.use(self._registry.make(kind, self._domain.name, anew=anew))
+
+    def clear(self) -> None:
+        """Forget bound instances, and the ids (or candles) that this process remembers; the next call finds them anew.
+
+        No data is touched. Who deletes stored candles by hand calls this, since candles that are stored never change otherwise.
+        """
+        self._binding.instances = {}
+        store = self._binding.store or self._registry.mongo_or_none
+        if isinstance(store, MongoStore):
+            store.process_ids.clear(self._domain)
+            if self._domain.name == "candle":
+                store.candles.clear()
+
+    @property
+    def id_cache(self) -> DomainIds:
+        """The ids of this domain in Redis and in this process: get, has, delete, keys, size, clear."""
+        store = self._store()
+        if not isinstance(store, MongoStore):
+            raise InvalidTypeError(f"{self._domain.name}: only the Mongo store has an id cache")
+        return store.ids(self._domain)
+
+    # --- a custom class ---
+
+    @property
+    def gives_arrays(self) -> bool:
+        """Whether arrays of candles are read as such, and not made of the dicts that a class of the user's gives."""
+        return self._binding.custom is None or _has_own_array(self._binding.custom)
+
+    def _instance(self, context: tuple[Any, ...]) -> Any:
+        instances = self._binding.instances
+        instance = instances.get(context)
+        initial = instance is None
+        if initial:
+            assert self._binding.custom is not None
+            instance = instances.setdefault(context, self._binding.custom(*context))
+        gate = getattr(instance, "wait_for_init", None)
+        if gate is not None and not (isinstance(instance, InstanceBase) and not initial):
+            gate(initial)
+        return instance
+
+    def _custom(
+        self, operation: Operation, context: tuple[Any, ...], name: str, arguments: tuple[Any, ...], type: Any = None, **options: Any
+    ) -> Any:
+        """Call the instance of the context; ``options`` are passed on where the caller gave them, ``type`` is applied here."""
+        settle = self._binding.settle
+        if settle is not None:
+            settle()
+        self._check_context(context)
+        if options.get("limit") is DEFAULT_LIMIT:
+            del options["limit"]
+        instance = self._instance(context)
+        if operation == "array" and not _has_own_array(instance.__class__):
+            return self._array_of_dicts(instance, context, *arguments)
+        value = getattr(instance, name)(*arguments, **options)
+        if type is None or value is None:
+            return value
+        decode = partial(typed, self._domain.name, type=type)
+        match operation:
+            case "rows" | "candles":
+                return [decode(row) for row in value]
+            case "records":
+                return ({**record, "data": decode(record["data"])} for record in value)
+            case _:
+                return decode(value)
+
+    def _array_of_dicts(self, instance: Any, context: tuple[Any, ...], limit: Any, since: Any) -> Any:
+        """The answer of ``read_candles_data`` as an array."""
+        symbol, interval, exchange_name = context
+        count, start = self._extent((exchange_name, symbol, interval), limit, since)
+        rows = instance.read_candles_data(count, start, start + count * interval_ms(interval))
+        if rows is None:
+            return None
+        window = to_columns(rows, interval)[:]
+        window.flags.writeable = False
+        return window
+
+    def _check_context(self, context: tuple[Any, ...]) -> None:
+        for name, value in zip(self._domain.context, context, strict=True):
+            wanted = bool if name == "backtest" else str
+            if not isinstance(value, wanted):
+                raise InvalidTypeError(f"{self._domain.name}: {name} must be a {wanted.__name__}, got {type(value).__name__}")
+
+
+class KeyedAdapterBase(AdapterBase):
+    """An adapter of a domain with one record per key: batches."""
+
+    _read_order: ClassVar[Callable[[Sequence[Any]], Key]]
+    _write_order: ClassVar[Callable[[Sequence[Any]], Key]]
+    _read_call: ClassVar[Call]
+    _write_call: ClassVar[Call]
+
+    def read_many(self, contexts: Iterable[Sequence[Any]], *, type: Any = None) -> list[Any]:
+        """Read many records: one tuple of the single read's arguments (without ``when``) each, answered in the same order.
+
+        At most one MGET and one find per thousand when the ids are known.
+        """
+        arguments = [name for name in self._read_call.arguments if name != "when"]
+        rows = _rows(self._domain, contexts, arguments)
+        if self._binding.custom is None:
+            return self._read_many(list(map(self._read_order, rows)), type)
+        single = getattr(self, self._read_call.name)
+        moment = NOW.get()
+        now = (_LAST if moment is None else moment,) if "when" in self._read_call.arguments else ()
+        return [single(*row, *now, type=type) for row in rows]
+
+    def write_many(self, items: Iterable[Sequence[Any]]) -> None:
+        """Write many records: one tuple of the single write's arguments each. One bulk command and one MSET per thousand."""
+        arguments = self._write_call.arguments
+        rows = _rows(self._domain, items, arguments)
+        if self._binding.custom is not None:
+            single = getattr(self, self._write_call.name)
+            for row in rows:
+                single(*row)
+            return
+        time = arguments.index("when") if "when" in arguments else None
+        self._write_many([(row[0], self._write_order(row), NO_TIME if time is None else row[time]) for row in rows])
+
+    def update(self, context: Sequence[Any], change: Callable[[Any], Any], when: Any = None) -> None:
+        """Read one record, write what ``change`` makes of it, and do both again if another thread or process wrote in between.
+
+        ``context`` is a tuple of the single read's arguments (without ``when``); ``change`` is given what the read gives, and returns
+        the new value, or an equal one if nothing is to be written. It may be called more than once, and holds no lock.
+        A class of the user's knows no compare-and-set: there, only this process is kept from writing in between. On a standalone
+        server, where writes carry no numbers, a change whose reply was lost with its connection is made a second time.
+        """
+        names = [name for name in self._read_call.arguments if name != "when"]
+        (row,) = _rows(self._domain, [context], names)
+        with_time = "when" in self._write_call.arguments
+        if with_time == (when is None):
+            raise InvalidTypeError(f"{self._domain.name}: update() {'needs when' if with_time else 'takes no when'}")
+        if self._binding.custom is None:
+            self._update(self._read_order(row), change, when if with_time else NO_TIME)
+            return
+        read, write = getattr(self, self._read_call.name), getattr(self, self._write_call.name)
+        now = (_LAST,) if "when" in self._read_call.arguments else ()
+        named = dict(zip(names, row, strict=True))
+        rest = [when if name == "when" else named[name] for name in self._write_call.arguments[1:]]
+        for _ in self._attempts(tuple(row)):
+            before = read(*row, *now)
+            value = change(copy.deepcopy(before))
+            with self._registry.updating:
+                if read(*row, *now) == before:
+                    if value != before:
+                        write(value, *rest)
+                    return
+
+
+def _has_own_array(cls: type[Any]) -> bool:
+    """Whether a class reads arrays itself, and not by a method inherited from above the one that reads its dicts."""
+    names = ("read_candles_array", "read_candles_data")
+    first = next((base for base in cls.__mro__ if any(name in vars(base) for name in names)), cls)
+    return callable(getattr(cls, names[0], None)) and names[0] in vars(first)
+
+
+def _rows(domain: Domain, rows: Any, arguments: Sequence[str]) -> list[Sequence[Any]]:
+    """The items of a batch, each with as many members as there are arguments."""
+    if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
+        raise InvalidTypeError(f"{domain.name}: a list of tuples ({', '.join(arguments)}) is needed, got {type(rows).__name__}")
+    checked = list(rows)
+    if set(map(type, checked)) == {tuple} and set(map(len, checked)) == {len(arguments)}:
+        return checked
+    for index, row in enumerate(checked):
+        if isinstance(row, (str, bytes)) or not isinstance(row, Sequence) or len(row) != len(arguments):
+            raise InvalidTypeError(f"{domain.name}: item {index} must be a tuple ({', '.join(arguments)})")
+    return checked
+
+
+def _order(domain: Domain, arguments: Sequence[str]) -> Callable[[Sequence[Any]], Key]:
+    """What makes the key of the arguments."""
+    names = [field_name(argument) for argument in arguments]
+    return itemgetter(*(names.index(name) for name in domain.key))  # of two fields at least, else it would give no tuple
+
+
+def _tuple(items: Iterable[str]) -> str:
+    return f"({''.join(item + ', ' for item in items)})"
+
+
+def _expression(domain: Domain, call: Call, places: dict[str, str]) -> tuple[str, str]:
+    """The call of the contract operation behind a method, and the keyword-only parameters that it adds."""
+    key = _tuple(places[name] for name in domain.key if name in places)
+    body = call.arguments[0] if call.arguments else ""
+    when = "when" if "when" in call.arguments else "NO_TIME"
+    match call.operation:
+        case "read":
+            return f"self._read({key}, {when}, type)", "type=None"
+        case "write":
+            return f"self._write({body}, {key}, {when})", ""
+        case "has" | "remove" | "keys":
+            return f"self._{call.operation}({key})", ""
+        case "records":
+            return f"self._records({key}, type)", "type=None"
+        case "rows":
+            return f"self._rows({key}, limit, type)", "limit=DEFAULT_LIMIT, type=None"
+        case "put_rows":
+            return f"self._put_rows({body}, {key})", ""
+        case "candles":
+            return f"self._candles({key}, limit, since_timestamp, until_timestamp, type)", "type=None"
+        case "array":
+            return f"self._array({key}, limit, since_timestamp)", ""
+        case "put_candles":
+            return f"self._put_candles({body}, {key})", ""
+
+
+def _method(domain: Domain, call: Call, *, instance: bool) -> Any:
+    """Compile one public method, as dataclasses and attrs do: real parameters, without a binding step in each call."""
+    arguments = [name for name in call.arguments if not (instance and name in domain.context)]
+    places = {field_name(name): name for name in arguments}
+    if instance:
+        places |= {field_name(name): f"self.{name}" for name in domain.context}
+    expression, extra = _expression(domain, call, places)
+    lines = [f"def {call.name}(self{''.join(f', {name}' for name in arguments)}{f', *, {extra}' if extra else ''}):"]
+    if not instance:
+        rest = [name for name in call.arguments if name not in domain.context]
+        options = "".join(f", {name}={name}" for name in ("limit", "type") if f"{name}=" in extra)
+        lines.append("    if self._binding.custom is not None:")
+        lines.append(f"        return self._custom({call.operation!r}, {_tuple(domain.context)}, {call.name!r}, {_tuple(rest)}{options})")
+    lines.append(f"    return {expression}")
+    scope: dict[str, Any] = {"NO_TIME": NO_TIME, "DEFAULT_LIMIT": DEFAULT_LIMIT}
+    exec("\n".join(lines), scope)
+    method = scope[call.name]
+    rule = domain.listing
+    method.__doc__ = _DOCS[call.operation].format(
+        empty=repr(domain.empty()),
+        order="" if rule is None else ", oldest of them first" if rule.oldest_first else ", newest first",
+        limit=None if rule is None else rule.limit,
+        wins="the first write of an id wins" if domain.write == "insert_once" else "the last write of an id wins",
+    )
+    method.__module__ = __name__
+    return method
+
+
+def _constructor(domain: Domain) -> Any:
+    lines = [f"def __init__(self{''.join(f', {name}' for name in domain.context)}):", "    InstanceBase.__init__(self)"]
+    lines += [f"    self.{name} = {name}" for name in domain.context]
+    scope: dict[str, Any] = {"InstanceBase": InstanceBase}
+    exec("\n".join(lines), scope)
+    return scope["__init__"]
+
+
+def _classes(domain: Domain) -> tuple[type[InstanceBase], type[AdapterBase]]:
+    title = domain.name.capitalize()
+    instance_members: dict[str, Any] = {"_domain": domain, "__init__": _constructor(domain), "__module__": __name__}
+    adapter_members: dict[str, Any] = {"_domain": domain, "__module__": __name__}
+    for call in domain.calls:
+        instance_members[call.name] = _method(domain, call, instance=True)
+        adapter_members[call.name] = _method(domain, call, instance=False)
+        if call.operation == "read":
+            adapter_members |= {"_read_call": call, "_read_order": _order(domain, call.arguments)}
+        elif call.operation == "write":
+            adapter_members |= {"_write_call": call, "_write_order": _order(domain, call.arguments)}
+    instance_members["__doc__"] = f"The {domain.name} contract of one context ({', '.join(domain.context) or 'none'})."
+    adapter_members["__doc__"] = f"The {domain.name} contract; its context stands in every call."
+    instance = type(f"Persist{title}Instance", (InstanceBase,), instance_members)
+    adapter_members[f"use_persist_{domain.name}_adapter"] = AdapterBase._use_class
+    base = KeyedAdapterBase if domain.keyed else AdapterBase
+    if domain.name == "log":
+        adapter_members["use_jsonl"] = AdapterBase._use_jsonl
+    return instance, type(f"Persist{title}Utils", (base,), adapter_members)
+
+
+_CLASSES = {domain.name: _classes(domain) for domain in DOMAINS.values()}
+
+
+class Registry(Bindings):
+    """Settings, stores, counters, and the contracts over them: one run's own, beside others in the same process.
+
+    It has the functions and the ``Persist*`` names of the package as attributes: ``registry.setup(mode="live")``,
+    ``registry.PersistSignalAdapter``, ``registry.PersistSignalInstance``. The names of the package are those of a default one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, (instance, adapter) in _CLASSES.items():
+            title = f"Persist{name.capitalize()}"
+            members = {"_registry": self, "__module__": __name__, "__doc__": instance.__doc__}
+            setattr(self, f"{title}Instance", type(f"{title}Instance", (instance,), members))
+            setattr(self, f"{title}Adapter", adapter(self))
+
+    def adapter(self, name: str) -> AdapterBase:
+        """The adapter of a domain (``signal``)."""
+        found: AdapterBase = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")
+        return found
+
+
+default_registry = Registry()
+
+__all__ = PUBLIC
+globals().update({name: getattr(default_registry, name) for name in __all__})
+globals().update({adapter.__name__: adapter for _, adapter in _CLASSES.values()})
+
+
+def adapter_of(domain: Domain) -> AdapterBase:
+    """The public adapter of a domain."""
+    return default_registry.adapter(domain.name)

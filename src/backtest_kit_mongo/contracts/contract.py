@@ -1,0 +1,494 @@
+"""What a contract means, written once for all domains: checked arguments, empty values, simulation time, list rules.
+
+No I/O of its own and no database words: a contract speaks to a Store. The public names and argument orders of each domain are
+bound to these operations in ``adapters``.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import operator
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from types import UnionType
+from typing import Any, Final, Protocol, TypeVar, Union, get_origin
+
+import msgspec
+import numpy as np
+
+from .._core.blocks import CandleBlocks
+from .._core.hits import EMPTY, LONG_WAY, Hits, bodies, repair_lifetime
+from .._core.keys import first_illegal
+from .._core.upserts import Upserts
+from ..candles import CANDLE_DTYPE, INTERVAL_MS, CandleArray, align, closed_candles, interval_ms, to_columns, to_dicts
+from ..domains import Domain
+from ..errors import BacktestKitError, DatabaseError, InvalidTypeError, InvalidValueError, LookAheadError
+from ..metrics import ERRORS, FUTURE_READS, LIST, MISSES, READ, READ_MANY, READS, REMOVE, REMOVES, WRITE, WRITE_MANY, WRITES, Metrics
+from ..mode_defaults import LookAhead
+from ..simulation import NOW, milliseconds
+from ..stores.base import Key, Record, Store, check_key, plain
+
+__all__ = ["DEFAULT_LIMIT", "NO_TIME", "Contract", "typed"]
+
+R = TypeVar("R")
+
+DEFAULT_LIMIT: Final[Any] = object()
+"""Stands for "as the domain's list rule says" where None already means "all"."""
+
+# A window of this many candles is 95 years of minutes; more is a mistake, and is refused before memory is asked for.
+_MAX_WINDOW: Final = 50_000_000
+_VERSIONS: Final = 1000  # records of a list that are looked at together
+_ATTEMPTS: Final = 200  # to change a record that others change at the same time; with their pauses, about five seconds
+
+
+def _is_row(value: Any) -> bool:
+    return (
+        value.__class__ is dict
+        or isinstance(value, (Mapping, msgspec.Struct))
+        or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+    )
+
+
+class Bound(Protocol):
+    """What the store in force offers to be tried first, if there is one and it does, and what reads do with simulation time."""
+
+    hits: Hits | None
+    upserts: Upserts | None
+    blocks: CandleBlocks | None
+    look_ahead: LookAhead
+    history: bool
+    watches: bool
+    settle: Callable[[], None] | None
+
+
+class Contract:
+    """The operations of one domain over whatever store it is bound to."""
+
+    _domain: Domain
+    _metrics: Metrics
+
+    _binding: Bound
+
+    def _store(self) -> Store:
+        """The store in force; NotConfiguredError if there is none yet."""
+        raise NotImplementedError
+
+    # --- arguments ---
+
+    def _check(self, key: Key) -> Key:
+        return check_key(self._domain, key)
+
+    def _record(self, body: Any, key: Key, when: Any) -> Record:
+        """A checked record to write."""
+        domain = self._domain
+        self._check(key)
+        stamp = None if when is NO_TIME else milliseconds("when", when)
+        if body is None:
+            if not domain.nullable:
+                raise InvalidTypeError(f"{domain.name}: the data must not be None")
+            return Record(key, None, stamp)
+        if domain.empty is list:
+            return Record(key, self._pairs(body), stamp)
+        if not _is_row(body):
+            raise InvalidTypeError(f"{domain.name}: a dict, dataclass or Struct is needed, got {type(body).__name__}")
+        if not domain.soft_delete:
+            return Record(key, body, stamp)
+        if not isinstance(body, Mapping):
+            body = plain(body)
+        return Record(key, body, stamp, body.get("removed") is True)
+
+    def _pairs(self, positions: Any) -> list[Any]:
+        """Risk positions as [key, position] pairs, from pairs or from a mapping, in their order."""
+        if isinstance(positions, Mapping):
+            positions = positions.items()
+        if isinstance(positions, (str, bytes)) or not isinstance(positions, Iterable) or _is_row(positions):
+            raise InvalidTypeError(
+                f"{self._domain.name}: positions must be a list of [key, position] pairs, got {type(positions).__name__}"
+            )
+        pairs = []
+        for index, pair in enumerate(positions):
+            if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
+                raise InvalidTypeError(f"{self._domain.name}: position {index} must be a [key, position] pair, got {type(pair).__name__}")
+            if not isinstance(pair[0], str):
+                raise InvalidTypeError(f"{self._domain.name}: the key of position {index} must be a str, got {type(pair[0]).__name__}")
+            pairs.append([pair[0], pair[1]])
+        return pairs
+
+    # --- simulation time ---
+
+    def _moment(self) -> int | None:
+        """The simulation time (ms) that a read has to keep to; None where there is none, or it need not."""
+        return NOW.get() if self._binding.watches else None
+
+    def _visible(self, records: Sequence[Record | None], keys: Sequence[Key], moment: int) -> list[Record | None]:
+        """What a read at ``moment`` may see of the ``records`` of ``keys``."""
+        seen = list(records)
+        later = [index for index, record in enumerate(records) if record is not None and record.when is not None and record.when > moment]
+        if not later:
+            return seen
+        self._count(FUTURE_READS, len(later))
+        if self._binding.history:
+            versions: Sequence[Record | None] = self._store().read_at(self._domain, [keys[index] for index in later], moment)
+        elif self._binding.look_ahead == "raise":
+            raise self._from_the_future(keys[later[0]], records[later[0]].when, moment)  # type: ignore[union-attr]
+        else:
+            versions = [None] * len(later)
+        for index, version in zip(later, versions, strict=True):
+            seen[index] = version
+        return seen
+
+    def _visible_of(self, records: Iterator[Record], moment: int) -> Iterator[Record]:
+        """The same for a list, in its order, without what is removed."""
+        while batch := list(itertools.islice(records, _VERSIONS)):
+            for record in self._visible(batch, [record.key for record in batch], moment):
+                if record is not None and not record.removed:
+                    yield record
+
+    def _from_the_future(self, key: Key, when: Any, moment: int) -> LookAheadError:
+        return LookAheadError(
+            f"{self._domain.name} {', '.join(map(repr, key))}: written at {when} ms, and it is {moment} ms",
+            hint='a read must not see what comes later; look_ahead="hide" gives the empty value instead',
+        )
+
+    # --- values ---
+
+    def _value(self, record: Record | None, type: Any) -> Any:
+        """What a read gives for a record: its body, or the domain's empty value."""
+        domain = self._domain
+        if record is None or record.removed or record.body is None:
+            return domain.empty()
+        if domain.lifetime:
+            repair_lifetime(record.body)
+        return record.body if type is None else typed(domain.name, record.body, type)
+
+    def _timed(self, operation: int, call: Callable[[Store], R]) -> R:
+        counters = self._metrics.domains[self._domain.name]
+        store = self._store()
+        started = time.perf_counter_ns()
+        try:
+            result = call(store)
+        except BacktestKitError:
+            counters.add(ERRORS)
+            raise
+        counters.observe(operation, time.perf_counter_ns() - started)
+        return result
+
+    def _count(self, which: int, n: int = 1) -> None:
+        self._metrics.domains[self._domain.name].add(which, n)
+
+    # --- one record per key ---
+
+    def _read(self, key: Key, when: Any, type: Any = None) -> Any:
+        binding = self._binding
+        settle = binding.settle
+        if settle is not None:
+            settle()
+        moment = None if when is NO_TIME else milliseconds("when", when)
+        if not binding.watches:
+            moment = None
+        elif when is NO_TIME:
+            moment = NOW.get()
+        hits = binding.hits
+        if hits is not None:
+            body = hits(key) if moment is None else hits(key, moment)
+            if body is EMPTY:
+                return self._domain.empty()
+            if body is not LONG_WAY:
+                return body if type is None else typed(self._domain.name, body, type)
+        self._check(key)
+        self._count(READS)
+        record = self._timed(READ, lambda store: store.read(self._domain, (key,)))[0]
+        return self._value(record if moment is None else self._visible([record], (key,), moment)[0], type)
+
+    def _has(self, key: Key) -> bool:
+        self._check(key)
+        self._count(READS)
+        record = self._timed(READ, lambda store: store.read(self._domain, (key,)))[0]
+        moment = self._moment()
+        if moment is not None:
+            record = self._visible([record], (key,), moment)[0]
+        return record is not None and not record.removed
+
+    def _write(self, body: Any, key: Key, when: Any) -> None:
+        binding = self._binding
+        upserts = binding.upserts
+        if upserts is not None:
+            settle = binding.settle
+            if settle is not None:
+                settle()
+            try:
+                stamp = None if when is NO_TIME else milliseconds("when", when)
+            except (InvalidTypeError, InvalidValueError):
+                pass  # below, in its turn among what else may be wrong
+            else:
+                if upserts(key, body, stamp):
+                    return
+        record = self._record(body, key, when)
+        self._timed(WRITE, lambda store: store.write(self._domain, (record,)))
+        self._count(WRITES)
+
+    def _update(self, key: Key, change: Callable[[Any], Any], when: Any) -> None:
+        """Write what ``change`` makes of the record's body; again from the start if another writer was faster."""
+        domain = self._domain
+        self._check(key)
+        for _ in self._attempts(key):
+            self._count(READS)
+            record = self._timed(READ, lambda store: store.read(domain, (key,)))[0]
+            before = self._value(copy.deepcopy(record), None)
+            body = change(copy.deepcopy(before))
+            if body == before:
+                return
+            wanted = self._record(body, key, when)
+            if self._timed(WRITE, lambda store, wanted=wanted, record=record: store.swap(domain, wanted, record)):  # type: ignore[misc]
+                self._count(WRITES)
+                return
+
+    def _attempts(self, key: Key) -> Iterator[int]:
+        """Numbers of the attempts to change a record that others change too, with pauses that grow; DatabaseError after many."""
+        for number in range(_ATTEMPTS):
+            yield number
+            time.sleep(random.uniform(0, min(0.05, 0.001 * number)))
+        raise DatabaseError(
+            f"{self._domain.name} {', '.join(map(repr, key))}: another writer was faster {_ATTEMPTS} times in a row",
+            hint="nothing was written; do several processes write this record without a pause?",
+        )
+
+    def _remove(self, key: Key) -> None:
+        self._check(key)
+        moment = self._moment() if self._binding.history else None
+        self._timed(REMOVE, lambda store: self._remove_from(store, key, moment))
+        self._count(REMOVES)
+
+    def _remove_from(self, store: Store, key: Key, moment: int | None) -> None:
+        """Remove a record; where there is history, at a moment: before it, the record is still there."""
+        if moment is None:
+            store.remove(self._domain, (key,))
+            return
+        for _ in self._attempts(key):
+            now = then = store.read(self._domain, (key,))[0]
+            if now is not None and now.when is not None and now.when > moment:
+                then = store.read_at(self._domain, (key,), moment)[0]
+            if then is None:
+                return
+            gone = then._replace(body={**(then.body or {}), "removed": True}, when=moment, removed=True)
+            if store.swap(self._domain, gone, now):
+                return
+
+    def _read_many(self, keys: Sequence[Key], type: Any = None) -> list[Any]:
+        domain = self._domain
+        index = first_illegal(keys, domain.key, domain.kinds)
+        if index >= 0:
+            try:
+                self._check(keys[index])
+            except (InvalidTypeError, InvalidValueError) as error:
+                raise _about_item(index, error) from None
+        if not keys:
+            return []
+        self._count(READS, len(keys))
+        records = self._timed(READ_MANY, lambda store: store.read(domain, keys))
+        moment = self._moment()
+        if moment is not None:
+            records = self._visible(records, keys, moment)
+        if type is None:
+            return bodies(records, domain.empty, domain.lifetime)
+        return [self._value(record, type) for record in records]
+
+    def _write_many(self, items: Sequence[tuple[Any, Key, Any]]) -> None:
+        records: list[Record] = []
+        try:
+            for item in items:
+                records.append(self._record(*item))
+        except (InvalidTypeError, InvalidValueError) as error:
+            raise _about_item(len(records), error) from None
+        if records:
+            self._timed(WRITE_MANY, lambda store: store.write(self._domain, records))
+            self._count(WRITES, len(records))
+
+    # --- lists ---
+
+    def _scan(self, prefix: Key, limit: int | None = None, *, bodies: bool = True) -> Iterator[Record]:
+        """Records as they come, as of the time it is now; what is measured is the time until the first one."""
+        moment = self._moment()
+        past = moment is not None and self._binding.history  # what is removed now may have been there then
+        found = self._store().scan(self._domain, prefix, limit=limit, bodies=bodies, removed=past)
+        return self._measured(found if moment is None else self._visible_of(found, moment))
+
+    def _measured(self, found: Iterator[Record]) -> Iterator[Record]:
+        counters = self._metrics.domains[self._domain.name]
+        started = time.perf_counter_ns()
+        try:
+            first = next(found, None)
+            counters.observe(LIST, time.perf_counter_ns() - started)
+            if first is not None:
+                counters.add(READS)
+                yield first
+            for record in found:
+                counters.add(READS)
+                yield record
+        except BacktestKitError:
+            counters.add(ERRORS)
+            raise
+
+    def _keys(self, prefix: Key) -> Iterator[str]:
+        self._check(prefix)
+        self._store()  # an unconfigured library says so here, not at the first item
+        return (record.key[-1] for record in self._scan(prefix, bodies=False))
+
+    def _records(self, prefix: Key, type: Any = None) -> Iterator[dict[str, Any]]:
+        self._check(prefix)
+        self._store()
+        name = self._domain.key[-1]
+        return ({name: record.key[-1], "data": self._value(record, type)} for record in self._scan(prefix))
+
+    def _rows(self, prefix: Key, limit: int | None, type: Any = None) -> list[Any]:
+        rule = self._domain.listing
+        assert rule is not None
+        if limit is DEFAULT_LIMIT:
+            limit = rule.limit
+        elif limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit < 2**31):
+            raise InvalidValueError(f"{self._domain.name}: limit must be an int from 0 on, or None for all, got {limit!r}")
+        self._check(prefix)
+        rows = [self._value(record, type) for record in self._scan(prefix, limit)]
+        if rule.oldest_first:
+            rows.reverse()
+        return rows
+
+    def _put_rows(self, rows: Any, prefix: Key) -> None:
+        domain = self._domain
+        if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+            raise InvalidTypeError(f"{domain.name}: a list of rows is needed, got {type(rows).__name__}")
+        records = []
+        for index, row in enumerate(rows):
+            if not _is_row(row):
+                raise InvalidTypeError(f"{domain.name}: row {index} must be a dict, dataclass or Struct, got {type(row).__name__}")
+            name = row.get("id") if isinstance(row, Mapping) else getattr(row, "id", None)
+            if not isinstance(name, str):
+                if name is None:
+                    raise InvalidValueError(f"{domain.name}: row {index} has no id; nothing was written")
+                raise InvalidTypeError(f"{domain.name}: row {index} must have a str as id, got {type(name).__name__}; nothing was written")
+            records.append(self._record(row, (*prefix, name), NO_TIME))
+        self._check(prefix)
+        if records:
+            self._timed(WRITE_MANY, lambda store: store.write(domain, records))
+            self._count(WRITES, len(records))
+
+    # --- candles ---
+
+    def _extent(self, key: Key, limit: Any, since: Any, until: Any = None) -> tuple[int, int]:
+        """Length and start (ms) of a window, every argument checked; ``key`` as the unique index has it."""
+        step = interval_ms(key[2])
+        self._check(key)
+        numbers = []
+        for name, value in (("limit", limit), ("since_timestamp", since), ("until_timestamp", 0 if until is None else until)):
+            if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+                raise InvalidTypeError(f"candle: {name} must be an int, got {type(value).__name__}")
+            numbers.append(operator.index(value))
+        count, start, _ = numbers
+        if not 0 <= count <= _MAX_WINDOW:
+            raise InvalidValueError(f"candle: limit must be from 0 to {_MAX_WINDOW}, got {count}")
+        if not -(2**53) <= start <= 2**53 - count * step:
+            raise InvalidValueError(f"candle: since_timestamp {start} is no time in ms")
+        return count, start
+
+    def _window(self, key: Key, limit: Any, since: Any, until: Any = None) -> CandleArray | None:
+        """A window from the store."""
+        exchange_name, symbol, interval = key
+        count, start = self._extent(key, limit, since, until)
+        self._count(READS)
+        if count == 0:
+            empty = np.empty(0, CANDLE_DTYPE)
+            empty.flags.writeable = False
+            return empty
+        window = None
+        if start % interval_ms(interval) == 0:  # stored candles lie on the grid, so others are a miss without asking
+            window = self._timed(READ, lambda store: store.read_candles(symbol, interval, exchange_name, start, count))
+        if window is None:
+            self._count(MISSES)
+        return window
+
+    # What lies in memory was asked for with good arguments, so a window that is found there needs no check.
+
+    def _is_ahead(self, key: Key, limit: Any, since: Any) -> bool:
+        """Whether a window has candles that close after the simulation time; LookAheadError if that is to be said."""
+        moment = NOW.get()
+        if moment is None:
+            return False
+        interval = key[2]
+        plain = limit.__class__ is int and since.__class__ is int and interval.__class__ is str
+        if plain and since + limit * INTERVAL_MS.get(interval, 0) <= moment:
+            return False  # as nearly always; what else may be wrong with the arguments is said later
+        count, start = self._extent(key, limit, since)
+        step = interval_ms(interval)
+        end = start + count * step
+        if not count or end <= moment:
+            return False
+        self._count(FUTURE_READS)
+        if self._binding.look_ahead == "raise":
+            raise LookAheadError(
+                f"candle {', '.join(map(repr, key))}: the window closes at {end} ms, and it is {moment} ms",
+                hint=f"the last candle that has closed opens at {align(moment, step) - step} ms",
+            )
+        return True
+
+    def _candles(self, key: Key, limit: int, since: int, until: int, type: Any = None) -> Any:
+        binding = self._binding
+        if binding.watches and self._is_ahead(key, limit, since):
+            return None
+        blocks = binding.blocks
+        rows = None if blocks is None else blocks.rows(key, limit, since, until)
+        if rows is None:
+            window = self._window(key, limit, since, until)
+            if window is None:
+                return None
+            rows = to_dicts(window)
+        return rows if type is None else [typed("candle", row, type) for row in rows]
+
+    def _array(self, key: Key, limit: int, since: int) -> CandleArray | None:
+        binding = self._binding
+        if binding.watches and self._is_ahead(key, limit, since):
+            return None
+        blocks = binding.blocks
+        found = None if blocks is None else blocks.array(key, limit, since)
+        return self._window(key, limit, since) if found is None else found
+
+    def _put_candles(self, candles: Any, key: Key) -> None:
+        exchange_name, symbol, interval = key
+        columns = to_columns(candles, interval)
+        self._check(key)
+        columns = closed_candles(columns, interval)
+        if len(columns):
+            self._count(WRITES, self._timed(WRITE_MANY, lambda store: store.write_candles(symbol, interval, exchange_name, columns)))
+
+
+NO_TIME: Final = object()
+"""Stands for the ``when`` of a call that takes none."""
+
+
+def _about_item(index: int, error: BacktestKitError) -> BacktestKitError:
+    """The error, with the item of a batch that it is about."""
+    return error.__class__(f"item {index}: {error}")
+
+
+@lru_cache(256)
+def _held(type: Any) -> Any:
+    """A Struct around a union: msgspec prepares a Struct once, but a union at each call, which takes ten times as long as the rest."""
+    return msgspec.defstruct("Held", [("value", type)])
+
+
+def typed(name: str, body: Any, type: Any) -> Any:
+    """A record's body as ``type``; InvalidValueError if it is none, InvalidTypeError if ``type`` is nothing msgspec can decode into."""
+    if not isinstance(type, msgspec.StructMeta) and get_origin(type) in (Union, UnionType):
+        with suppress(msgspec.ValidationError, TypeError, NameError):  # the plain call below says what is wrong
+            return msgspec.convert({"value": body}, _held(type)).value
+    try:
+        return msgspec.convert(body, type)
+    except msgspec.ValidationError as error:
+        wanted = getattr(type, "__name__", "record of the type asked for")
+        raise InvalidValueError(f"{name}: the stored record is no {wanted}: {error}") from None
+    except TypeError as error:
+        raise InvalidTypeError(f"{name}: {error}") from None

@@ -1,0 +1,303 @@
+"""A domain into a Parquet or CSV file, in batches.
+
+Columns of candles: ``exchangeName``, ``symbol``, ``interval`` (those that the caller has not fixed), ``timestamp``, the five prices. Of
+other domains: the key fields, ``when`` and ``removed`` where the domain has them, a column ``payload.NAME`` for each field that the type
+of its payload declares (``payloads``), and ``payload``: as JSON what has no column of its own, so nothing is left out. It is ``{}`` where
+that is nothing, null where the payload is null, and the whole payload where it is no object.
+
+Times are in UTC with ms; ``payload`` columns hold numbers, text and truth values as they are declared, everything nested as JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Final, Literal, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from bson import Decimal128, json_util
+from msgspec import inspect
+
+from .._core.hits import repair_lifetime
+from ..candles import PRICES, library
+from ..domains import Domain
+from ..errors import InvalidTypeError, InvalidValueError
+from ..output_files import check_target, replacing
+from ..simulation import milliseconds
+from ..stores.base import Record, Store
+from ..stores.files.json_text import json_of
+
+__all__ = ["Selection", "check_export", "export_domain"]
+
+BATCH: Final = 10_000
+
+Kind = Literal["text", "float", "int", "bool", "time", "json"]
+Columns = dict[str, Kind]
+
+
+class Selection(NamedTuple):
+    """What to export of a domain: key fields with the value they must have, and a span of time [since, until) in ms."""
+
+    fields: Mapping[str, str] = {}
+    since: int | None = None
+    until: int | None = None
+    """Of candles the open times, of other domains ``when``."""
+
+    def takes(self, domain: Domain, record: Record) -> bool:
+        """Whether a record is in."""
+        if any(record.key[domain.key.index(name)] != value for name, value in self.fields.items()):
+            return False
+        if self.since is None and self.until is None:
+            return True
+        when = record.when
+        return when is not None and (self.since is None or self.since <= when) and (self.until is None or when < self.until)
+
+
+EVERYTHING: Final = Selection()
+
+
+def check_export(domain: Domain, path: Path, selection: Selection, *, force: bool) -> None:
+    """Before anything is read: InvalidValueError for what the domain does not have, and for a file that cannot be written."""
+    for name in selection.fields:
+        if name not in domain.key:
+            raise InvalidValueError(f"{domain.name} has no {name}", hint=f"its records are named by {', '.join(domain.key)}")
+    if not (domain.when or domain.body is None) and (selection.since, selection.until) != (None, None):
+        raise InvalidValueError(f"{domain.name} carries no simulation time that a span could be of")
+    if path.suffix not in _WRITERS:
+        raise InvalidValueError(f"{path} must end in {' or '.join(_WRITERS)}")
+    if path.suffix == ".parquet":
+        library("pyarrow", "arrow")
+    check_target(path)
+    if path.exists() and not force:
+        raise InvalidValueError(f"{path} is there already", hint="--force writes over it")
+
+
+def export_domain(
+    store: Store,
+    domain: Domain,
+    path: Path,
+    selection: Selection = EVERYTHING,
+    *,
+    force: bool = False,
+    moved: Callable[[int], None] = lambda count: None,
+) -> int:
+    """Write a domain to ``path`` (``.parquet`` or ``.csv``), removed records too; how many rows.
+
+    The file is written under another name beside its own and renamed at the end, so it is never half there. ``moved`` is called with
+    the number of records of each batch that was read. Raises InvalidValueError, MissingDependencyError for Parquet without pyarrow, and
+    StorageError if the file cannot be written.
+    """
+    check_export(domain, path, selection, force=force)
+    columns, batches = _candle_rows(store, domain, selection) if domain.body is None else _record_rows(store, domain, selection)
+    count = 0
+    with replacing(path) as file, closing(_WRITERS[path.suffix](file, columns)) as writer:
+        for read, batch in batches:
+            if len(batch[0]):
+                writer.write(batch)
+                count += len(batch[0])
+            moved(read)
+    return count
+
+
+# --- rows ---
+
+Batches = Iterator[tuple[int, Sequence[Any]]]
+"""How many records were read, and a sequence of values for each column."""
+
+
+def _candle_rows(store: Store, domain: Domain, selection: Selection) -> tuple[Columns, Batches]:
+    names = [name for name in domain.key[:-1] if name not in selection.fields]
+    prices: Columns = dict.fromkeys(PRICES, "float")
+    texts: Columns = dict.fromkeys(names, "text")
+    columns: Columns = texts | {"timestamp": "time"} | prices
+
+    def batches() -> Batches:
+        for series in store.candle_series():
+            fields = dict(zip(domain.key, series, strict=False))
+            if any(fields[name] != value for name, value in selection.fields.items()):
+                continue
+            for candles in store.stored_candles(series, selection.since, selection.until):
+                fixed = [[fields[name]] * len(candles) for name in names]
+                yield len(candles), [*fixed, *(candles[name] for name in ("timestamp", *PRICES))]
+
+    return columns, batches()
+
+
+def _record_rows(store: Store, domain: Domain, selection: Selection) -> tuple[Columns, Batches]:
+    declared = declared_fields(domain.payload)
+    keys: Columns = {name: "bool" if kind is bool else "text" for name, kind in zip(domain.key, domain.kinds, strict=True)}
+    times: Columns = {"when": "time"} if domain.when else {}
+    flags: Columns = {"removed": "bool"} if domain.soft_delete else {}
+    columns: Columns = keys | times | flags | {f"payload.{name}": kind for name, kind in declared.items()} | {"payload": "json"}
+
+    def batches() -> Batches:
+        records = store.records(domain)
+        while some := list(islice(records, BATCH)):
+            if domain.lifetime:
+                for record in some:
+                    repair_lifetime(record.body)
+            rows = [
+                (*record.key, *[record.when] * domain.when, *[record.removed] * domain.soft_delete, *_flat(record.body, declared))
+                for record in some
+                if selection.takes(domain, record)
+            ]
+            yield len(some), list(zip(*rows, strict=True)) or [()] * len(columns)
+
+    return columns, batches()
+
+
+def _flat(body: Any, declared: Columns) -> list[Any]:
+    """A value for each declared field, None where the body has none that fits, and the rest as JSON."""
+    if not isinstance(body, dict):
+        return [None] * len(declared) + [None if body is None else _json(body)]
+    values = {name: _fitting(body.get(name), kind) for name, kind in declared.items()}
+    rest = {name: value for name, value in body.items() if name not in values or (values[name] is None and value is not None)}
+    return [*values.values(), _json(rest)]
+
+
+def _json(value: Any) -> str:
+    try:
+        return json_of(value).decode()
+    except InvalidTypeError:  # a type that only BSON has: as MongoDB's own tools write it
+        try:
+            return json_util.dumps(value, default=_extended)
+        except RecursionError:
+            raise InvalidValueError("it is nested too deep to be JSON") from None
+
+
+def _extended(value: Any) -> Any:
+    return json_util.default(Decimal128(value) if isinstance(value, Decimal) else value)
+
+
+def _fitting(value: Any, kind: Kind) -> Any:
+    """A value as its column holds it, exactly; None if it cannot."""
+    if value is None:
+        return None
+    if kind == "json":
+        return _json(value)
+    if kind == "time":
+        try:
+            return milliseconds("time", msgspec.convert(value, datetime))
+        except (msgspec.ValidationError, InvalidValueError):  # no time, or one without a zone
+            return None
+    if kind in ("text", "bool"):
+        return value if isinstance(value, str if kind == "text" else bool) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if kind == "float":
+        return float(value) if isinstance(value, float) or abs(value) <= 2**53 else None
+    return int(value) if value % 1 == 0 and -(2**63) <= value < 2**63 else None
+
+
+def declared_fields(payload: Any) -> Columns:
+    """The fields of a payload type by their stored names; of a union those of all its members."""
+    return _fields_of(inspect.type_info(payload))
+
+
+def _fields_of(kind: inspect.Type) -> Columns:
+    fields: Columns = {}
+    if isinstance(kind, inspect.UnionType):
+        for member in kind.types:
+            for name, found in _fields_of(member).items():
+                fields[name] = found if fields.get(name, found) == found else "json"
+    elif isinstance(kind, inspect.StructType):
+        if kind.tag_field is not None:
+            fields[kind.tag_field] = "text"
+        fields |= {field.encode_name: _kind(field.type) for field in kind.fields}
+    return fields
+
+
+def _kind(type: inspect.Type) -> Kind:
+    kinds: set[Kind] = set()
+    for member in type.types if isinstance(type, inspect.UnionType) else (type,):
+        match member:
+            case inspect.NoneType():
+                pass
+            case inspect.BoolType():
+                kinds.add("bool")
+            case inspect.IntType() | inspect.FloatType(multiple_of=1):  # whole doubles are what JavaScript has for int
+                kinds.add("int")
+            case inspect.FloatType():
+                kinds.add("float")
+            case inspect.DateTimeType():
+                kinds.add("time")
+            case inspect.StrType() | inspect.LiteralType():
+                kinds.add("text")
+            case _:
+                kinds.add("json")
+    return kinds.pop() if len(kinds) == 1 else "json"
+
+
+# --- files ---
+
+
+class _Writer(Protocol):
+    def __init__(self, file: IO[bytes], columns: Columns) -> None: ...
+
+    def write(self, values: Sequence[Any]) -> None:
+        """A batch: the values of each column, times in ms."""
+
+    def close(self) -> None: ...
+
+
+def _times(values: Any) -> Any:
+    """Times in ms (None: there is none) as datetime64."""
+    return np.array(values, "datetime64[ms]")
+
+
+class _Csv:
+    """Values as Python writes them, times in ISO 8601; nothing stands for null, and for empty text as well."""
+
+    def __init__(self, file: IO[bytes], columns: Columns) -> None:
+        self._text = io.TextIOWrapper(file, "utf-8", newline="")
+        self._kinds = columns.values()
+        self._writer = csv.writer(self._text)
+        self._writer.writerow(columns)
+
+    def write(self, values: Sequence[Any]) -> None:
+        self._writer.writerows(zip(*map(self._cells, values, self._kinds), strict=True))
+
+    @staticmethod
+    def _cells(values: Any, kind: Kind) -> Any:
+        if kind == "time":
+            texts = np.datetime_as_string(_times(values), timezone="UTC").tolist()
+            return ["" if text == "NaT" else text for text in texts]
+        if kind == "bool":
+            return ["" if value is None else "true" if value else "false" for value in values]
+        return values.tolist() if isinstance(values, np.ndarray) else values
+
+    def close(self) -> None:
+        self._text.detach()
+
+
+class _Parquet:
+    def __init__(self, file: IO[bytes], columns: Columns) -> None:
+        self._arrow = arrow = importlib.import_module("pyarrow")
+        types: dict[Kind, Any] = {
+            "text": arrow.string(), "json": arrow.string(), "float": arrow.float64(), "int": arrow.int64(), "bool": arrow.bool_(),
+            "time": arrow.timestamp("ms", tz="UTC"),
+        }  # fmt: skip
+        self._kinds = list(columns.values())
+        self._schema = arrow.schema([(name, types[kind]) for name, kind in columns.items()])
+        self._writer = importlib.import_module("pyarrow.parquet").ParquetWriter(file, self._schema)
+
+    def write(self, values: Sequence[Any]) -> None:
+        arrays = [
+            self._arrow.array(_times(column) if kind == "time" else column, field.type)
+            for column, kind, field in zip(values, self._kinds, self._schema, strict=True)
+        ]
+        self._writer.write_batch(self._arrow.RecordBatch.from_arrays(arrays, schema=self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+_WRITERS: Final[Mapping[str, type[_Writer]]] = {".csv": _Csv, ".parquet": _Parquet}

@@ -1,0 +1,398 @@
+"""``records``: what is stored, as rows for notebooks.
+
+MongoDB filters and sorts by itself. For other stores a part of its language is done here, with the same rows as the result: equality,
+``$eq``, ``$ne``, ``$gt``, ``$gte``, ``$lt``, ``$lte`` and ``$in`` of plain values on dotted paths. As in MongoDB, a path goes into lists, a
+value matches a list that holds it, only values of one kind have an order, and null stands for a field that is not there.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, Literal, overload
+
+import numpy as np
+from bson import ObjectId
+from bson import encode as bson_encode
+from bson.errors import BSONError
+from pymongo.errors import PyMongoError
+
+from .._core import bson
+from .._core.hits import repair_lifetime
+from ..candles import INTERVAL_MS, PRICES, library, to_dicts
+from ..contracts.bindings import Bindings
+from ..contracts.default_registry import default_registry
+from ..domains import DOMAINS, Domain, DomainName
+from ..errors import InvalidTypeError, InvalidValueError, LookAheadError
+from ..simulation import NOW
+from ..stores.base import Record, Store
+from ..stores.mongo.errors import reading, translated
+from ..stores.mongo.store import MongoStore
+
+__all__ = ["records"]
+
+Row = dict[str, Any]
+
+_ORDERS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "$gt": operator.gt,
+    "$gte": operator.ge,
+    "$lt": operator.lt,
+    "$lte": operator.le,
+}
+_SERVER_BATCH: Final = 10_000
+
+
+@overload
+def records(
+    domain: DomainName,
+    filter: Mapping[str, Any] | None = None,
+    sort: Mapping[str, int] | None = None,
+    limit: int | None = None,
+    offset: int = 0,
+    *,
+    removed: bool = False,
+    as_frame: Literal[False] = False,
+    registry: Bindings | None = None,
+) -> list[Row]: ...
+@overload
+def records(
+    domain: DomainName,
+    filter: Mapping[str, Any] | None = None,
+    sort: Mapping[str, int] | None = None,
+    limit: int | None = None,
+    offset: int = 0,
+    *,
+    removed: bool = False,
+    as_frame: bool,
+    registry: Bindings | None = None,
+) -> Any: ...
+def records(
+    domain: DomainName,
+    filter: Mapping[str, Any] | None = None,
+    sort: Mapping[str, int] | None = None,
+    limit: int | None = None,
+    offset: int = 0,
+    *,
+    removed: bool = False,
+    as_frame: bool = False,
+    registry: Bindings | None = None,
+) -> Any:
+    """What is stored in a domain, as a list of dicts, or with ``as_frame`` as a pandas DataFrame.
+
+    A row has the key fields by their stored names (``strategyName``), ``when`` (simulation time of the write in ms; only of domains that
+    carry it), ``removed`` (only of domains that remove softly; such rows are left out unless ``removed=True``) and ``payload``, whose
+    members a DataFrame has as columns ``payload.name``. Rows of ``candle`` are candles: ``exchangeName``, ``symbol``, ``interval``,
+    ``timestamp`` (ms) and the prices. In a DataFrame ``when`` and ``timestamp`` are times in UTC.
+
+    ``filter`` is a MongoDB query over those names, such as ``{"symbol": "BTCUSDT", "payload.priceOpen": {"$gt": 100}}``; where the
+    domain is not on MongoDB, equality and $eq, $ne, $gt, $gte, $lt, $lte and $in of plain values are known, and other things are
+    an error. ``sort`` gives names and directions, ``{"when": -1}``; equal rows, and all without it, come in order of their keys.
+
+    Where the reads of a domain look at the simulation time (``look_ahead``, ``history``) and there is one (``simulated_time``), rows of
+    a later time are left out, or with ``look_ahead="raise"`` are a LookAheadError; earlier versions are not searched for. Elsewhere
+    a row is what is stored, whatever its time.
+
+    Raises InvalidValueError and InvalidTypeError for arguments, MissingDependencyError if pandas is not there.
+    """
+    row = DOMAINS.get(domain) if isinstance(domain, str) else None
+    if row is None:
+        raise InvalidValueError(f"there is no domain {domain!r}", hint=f"known are {', '.join(DOMAINS)}")
+    try:
+        wanted, order = _stored(row, {} if filter is None else filter), _order(row, {} if sort is None else sort)
+        bson_encode(wanted)
+    except (BSONError, UnicodeEncodeError, OverflowError, RecursionError) as error:
+        raise InvalidValueError(f"the filter cannot be sent: {str(error) or 'nested too deep'}") from None
+    for name, value in (("limit", limit), ("offset", offset)):
+        if not (value is None and name == "limit") and (isinstance(value, bool) or not isinstance(value, int)):
+            raise InvalidTypeError(f"{name} must be an int, got {type(value).__name__}")
+        if value is not None and not 0 <= value < 2**31:
+            raise InvalidValueError(f"{name} must be from 0 on, got {value}")
+    if as_frame:
+        library("pandas", "pandas")  # before anything is asked
+    shown = removed or not row.soft_delete
+    registry = default_registry if registry is None else registry
+    binding, store = registry.bindings[domain], registry.store(row)
+    moment = NOW.get() if binding.watches else None
+    strict = binding.look_ahead == "raise"
+    if limit == 0:
+        rows: list[Row] = []
+    elif isinstance(store, MongoStore):
+        conditions = [wanted] if shown else [wanted, {"removed": {"$in": [False, None]}}]
+        if moment is not None:
+            later = _later(row, moment)
+            if strict:
+                for document in _from_mongo(store, row, {"$and": [*conditions, later]}, order, 1, 0):
+                    raise _from_the_future(row, document, moment)
+            conditions.append({"$nor": [later]})
+        rows = list(_from_mongo(store, row, {"$and": conditions}, order, limit or 0, offset))
+    else:
+        found = (document for document in _documents(store, row, wanted) if shown or not document["removed"])
+        rows = _sorted(found if moment is None else _until(row, found, moment, strict), order)[offset:][:limit]
+    if row.body not in (None, "payload"):
+        rows = [{"payload" if name == row.body else name: value for name, value in one.items()} for one in rows]
+    if row.lifetime:
+        for one in rows:
+            repair_lifetime(one["payload"])
+    return _frame(row, rows) if as_frame else rows
+
+
+# --- arguments ---
+
+
+def _stored(domain: Domain, filter: Mapping[str, Any]) -> Row:
+    """A filter with the names under which MongoDB has the fields; InvalidTypeError or InvalidValueError for a name that is none."""
+    if not isinstance(filter, Mapping):
+        raise InvalidTypeError(f"filter must be a dict, got {type(filter).__name__}")
+    wanted: Row = {}
+    for name, condition in filter.items():
+        if isinstance(name, str) and name.startswith("$"):
+            nested = name in ("$and", "$or", "$nor") and isinstance(condition, list)
+            wanted[name] = [_stored(domain, part) for part in condition] if nested else condition
+        else:
+            wanted[_stored_name(domain, name)] = condition
+    return wanted
+
+
+def _fields(domain: Domain) -> list[str]:
+    """What a row has."""
+    if domain.body is None:
+        return [*domain.key, *PRICES]
+    return [*domain.key, *["when"] * domain.when, *["removed"] * domain.soft_delete, "payload"]
+
+
+def _stored_name(domain: Domain, name: Any) -> str:
+    fields = _fields(domain)
+    head, dot, rest = name.partition(".") if isinstance(name, str) else (name, "", "")
+    if head not in fields or (dot and head != "payload"):
+        raise InvalidValueError(f"{domain.name} has no field {name!r}", hint=f"fields: {', '.join(fields)}; payload.NAME is one inside it")
+    return f"{domain.body}{dot}{rest}" if head == "payload" else head
+
+
+def _order(domain: Domain, sort: Mapping[str, int]) -> dict[str, int]:
+    """Stored names and directions, the key fields last, so that the order is total."""
+    if not isinstance(sort, Mapping):
+        raise InvalidTypeError(f'sort must be a dict such as {{"when": -1}}, got {type(sort).__name__}')
+    for name, direction in sort.items():
+        if type(direction) is not int or direction not in (1, -1):
+            raise InvalidValueError(f"sort: the direction of {name} must be 1 or -1, got {direction!r}")
+    order = {_stored_name(domain, name): direction for name, direction in sort.items()}
+    return order | {name: 1 for name in domain.key if name not in order}
+
+
+# --- simulation time ---
+
+
+def _later(domain: Domain, moment: int) -> Row:
+    """What is of a later time than ``moment`` (ms): a record that was written then, a candle that closes then."""
+    if domain.body is None:
+        return {"$or": [{"interval": name, "timestamp": {"$gt": moment - step}} for name, step in INTERVAL_MS.items()]}
+    return {"when": {"$gt": moment}}
+
+
+def _until(domain: Domain, found: Iterator[Row], moment: int, strict: bool) -> Iterator[Row]:
+    """What is of no later time."""
+    for document in found:
+        time = document["timestamp"] + INTERVAL_MS[document["interval"]] if domain.body is None else document["when"]
+        if time is None or time <= moment:
+            yield document
+        elif strict:
+            raise _from_the_future(domain, document, moment)
+
+
+def _from_the_future(domain: Domain, document: Row, moment: int) -> LookAheadError:
+    key = ", ".join(repr(document[name]) for name in domain.key)
+    return LookAheadError(f"{domain.name} {key} is of a later time than {moment} ms", hint='look_ahead="hide" leaves such rows out')
+
+
+# --- MongoDB ---
+
+
+def _from_mongo(store: MongoStore, domain: Domain, wanted: Row, order: dict[str, int], limit: int, offset: int) -> Iterator[Row]:
+    reader = bson.RecordReader(domain.key, domain.body or "", Record)
+    try:
+        batches = store.connection.find(
+            domain, wanted, sort=list(order.items()), limit=limit, skip=offset, batch_size=_SERVER_BATCH, allow_disk_use=True
+        )
+        for batch in batches:
+            with reading(domain):
+                if domain.body is None:
+                    yield from (_candle(domain, bson.decode(raw)) for raw in bson.split(batch))
+                else:
+                    yield from (_document(domain, record) for _, record in reader.open_all(batch))
+    except PyMongoError as error:
+        raise translated(error) from error
+    except (BSONError, OverflowError) as error:
+        raise InvalidValueError(f"the filter cannot be sent to MongoDB: {error}") from error
+
+
+def _candle(domain: Domain, document: Row) -> Row:
+    row = {name: document.get(name) for name in domain.key}
+    for name in ("timestamp", *PRICES):
+        value = document.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+            raise ValueError(f"{name} is no number")
+        row[name] = int(value) if name == "timestamp" else float(value)
+    return row
+
+
+# --- other stores ---
+
+
+def _document(domain: Domain, record: Record) -> Row:
+    """A record as MongoDB has it."""
+    document: Row = dict(zip(domain.key, record.key, strict=True))
+    if domain.when:
+        document["when"] = record.when
+    if domain.soft_delete:
+        document["removed"] = record.removed
+    document[domain.body or ""] = record.body
+    return document
+
+
+def _documents(store: Store, domain: Domain, wanted: Row) -> Iterator[Row]:
+    """Those that match."""
+    conditions = [(path.split("."), test) for path, condition in wanted.items() for test in _tests(path, condition)]
+    found = _candles(store, wanted) if domain.body is None else (_document(domain, record) for record in store.records(domain))
+    return (document for document in found if all(test(list(_values(document, path))) for path, test in conditions))
+
+
+def _candles(store: Store, wanted: Row) -> Iterator[Row]:
+    """The candles of the series that match."""
+    names = DOMAINS["candle"].key[:-1]
+    conditions = [(name, test) for name in names if name in wanted for test in _tests(name, wanted[name])]
+    for series in store.candle_series():
+        fields = dict(zip(names, series, strict=True))
+        if all(test([fields[name]]) for name, test in conditions):
+            for candles in store.stored_candles(series):
+                yield from ({**fields, **candle} for candle in to_dicts(candles))
+
+
+_MISSING: Final = object()
+
+
+def _values(value: Any, path: list[str]) -> Iterator[Any]:
+    """What MongoDB compares at a path: the value, and if it is a list each of its members; on the way lists are gone through."""
+    if not path:
+        yield value
+        if isinstance(value, list):
+            yield from value
+        return
+    head, *rest = path
+    if isinstance(value, dict):
+        yield from _values(value[head], rest) if head in value else [_MISSING]
+    elif isinstance(value, list):
+        for member in value[int(head) :][:1] if head.isascii() and head.isdecimal() and len(head) < 10 else ():
+            if not rest:
+                yield member  # and not the members of that, if it is a list again
+            elif isinstance(member, (dict, list)):
+                yield from _values(member, rest)
+        for member in value:
+            if isinstance(member, dict):
+                yield from _values(member, path)
+    else:
+        yield _MISSING
+
+
+Test = Callable[[list[Any]], bool]
+
+
+def _tests(path: str, condition: Any) -> list[Test]:
+    """What the values at a path must pass; InvalidValueError for what only MongoDB knows."""
+    if path.startswith("$"):
+        raise _unknown(path)
+    if not isinstance(condition, Mapping):
+        condition = {"$eq": condition}
+    if not condition:
+        raise _unknown(f"{path}: an empty document")
+    return [_test(path, name, operand) for name, operand in condition.items()]
+
+
+def _test(path: str, name: str, operand: Any) -> Test:
+    if name == "$in" and isinstance(operand, (list, tuple)):
+        operands = [_plain(path, one) for one in operand]
+        return lambda values: any(_is(value, one) for value in values for one in operands)
+    if name not in ("$eq", "$ne", *_ORDERS):
+        raise _unknown(f"{path}: {name}")
+    plain = _plain(path, operand)
+    if name == "$eq":
+        return lambda values: any(_is(value, plain) for value in values)
+    if name == "$ne":
+        return lambda values: not any(_is(value, plain) for value in values)
+    if plain is None:
+        raise _unknown(f"{path}: {name} of null")
+    compare = _ORDERS[name]
+    return lambda values: any(_rank(value) == _rank(plain) and compare(value, plain) for value in values)
+
+
+def _unknown(what: str) -> InvalidValueError:
+    known = ", ".join(("$eq", "$ne", *_ORDERS, "$in"))
+    return InvalidValueError(
+        f"only MongoDB knows {what}", hint=f"for this store: equality, {known}, of null, bool, numbers, str and datetime"
+    )
+
+
+def _plain(path: str, operand: Any) -> Any:
+    if isinstance(operand, datetime) and operand.utcoffset() is not None:
+        return operand.replace(microsecond=operand.microsecond // 1000 * 1000)  # as BSON keeps it
+    if operand is None or isinstance(operand, (bool, int, str)) or (isinstance(operand, float) and not math.isnan(operand)):
+        return operand
+    raise _unknown(f"{path}: {operand!r:.40}")
+
+
+def _is(value: Any, operand: Any) -> bool:
+    if operand is None:
+        return value is None or value is _MISSING
+    return _rank(value) == _rank(operand) and bool(value == operand)
+
+
+# The order of kinds in MongoDB; a list counts by its members, an empty one comes first.
+_KINDS: Final = ((bool, 8), ((int, float, Decimal), 2), (str, 3), (dict, 4), (list, 5), (bytes, 6), (ObjectId, 7), (datetime, 9))
+
+
+def _rank(value: Any) -> int:
+    if value is None or value is _MISSING:
+        return 1
+    return next((rank for kind, rank in _KINDS if isinstance(value, kind)), 10)
+
+
+def _sorted(found: Iterator[Row], order: dict[str, int]) -> list[Row]:
+    rows = list(found)
+    for name, direction in reversed(order.items()):
+        path, best = name.split("."), min if direction > 0 else max
+        rows.sort(key=lambda row: best(_sort_keys(row, path, name)), reverse=direction < 0)
+    return rows
+
+
+def _sort_keys(row: Row, path: list[str], name: str) -> list[tuple[Any, ...]]:
+    values = [value for value in _values(row, path) if not isinstance(value, list)]
+    if not values:
+        return [(0,)]
+    keys = []
+    for value in values:
+        rank = _rank(value)
+        if rank in (4, 10):
+            raise _unknown(f"how to sort by {name} where it is {value!r:.40}")
+        nan = isinstance(value, float) and math.isnan(value)
+        keys.append((rank,) if rank == 1 else (rank, not nan, 0 if nan else value))
+    return keys
+
+
+# --- DataFrame ---
+
+
+def _frame(domain: Domain, rows: list[Row]) -> Any:
+    pandas = library("pandas", "pandas")
+    frame = pandas.json_normalize(rows, max_level=1) if rows else pandas.DataFrame(columns=_fields(domain))
+    for name in ("when", "timestamp"):
+        if name in frame.columns:
+            try:
+                times = np.array([row[name] for row in rows], "datetime64[ms]")  # None is NaT
+            except (OverflowError, ValueError) as error:
+                raise InvalidValueError(
+                    f"{domain.name}: a stored {name} is no time in ms: {error}", hint="as_frame=False shows it"
+                ) from None
+            frame[name] = pandas.DatetimeIndex(times).tz_localize("UTC")
+    return frame

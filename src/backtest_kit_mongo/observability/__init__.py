@@ -1,0 +1,1 @@
+"""What the library does, counted: metrics, profiles, and both as text."""

@@ -1,0 +1,1 @@
+"""Backtests: replaying stored candles, one run or a sweep of many."""

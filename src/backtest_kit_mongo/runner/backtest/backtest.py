@@ -1,0 +1,333 @@
+"""Backtests: the stored 1m candles of a window, minute by minute, through the state machine of ``engine``."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+from ...contracts.adapters import Registry, default_registry
+from ...domains import DOMAINS
+from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
+from ..clock import MINUTE_MS, schedule_minutes
+from ..engine.engine import Engine
+from ..engine.position import Costs
+from ..engine.result import BacktestResult, add_up
+from ..engine.risk import Books
+from ..engine.rows import RunContext, derive_id
+from ..engine.user_code import OnError
+from ..engine.write_behind import LateWrites
+from ..market.candle_history import CandleHistory
+from ..market.candle_import import check_source, choose_window
+from ..market.exchange import find_exchange, list_exchanges
+from ..market.frame import find_frame, list_frames
+from ..registrations import check_name
+from ..strategy import Strategy, find_strategy
+from .background import RunHandle, in_background
+from .replay import Replay, replay
+
+__all__ = ["Backtest", "default_exchange_name", "read_costs", "run_backtest", "run_backtests"]
+
+
+def run_backtest(
+    symbol: str,
+    strategy_name: str | None = None,
+    *,
+    exchange_name: str = "binance",
+    frame_name: str = "backtest",
+    start_ms: int | None = None,
+    end_ms: int | None = None,
+    fee_percent: float = 0.1,
+    slippage_percent: float = 0.1,
+    stake_usd: float = 100.0,
+    progress: Callable[[int, int], None] | None = None,
+    registry: Registry | None = None,
+    stop: threading.Event | None = None,
+    on_error: OnError = "stop",
+) -> BacktestResult:
+    """Replay the stored 1m candles of ``[start_ms, end_ms)`` (ms, whole minutes) through a registered strategy.
+
+    Without ``strategy_name`` it is the only registered one; without a window, or half of one, that of the imported candles. A
+    window with a hole is refused before anything is written. Fee and slippage are percent per side, the stake is USD.
+    ``progress`` is called with (minutes replayed, all minutes). How orders are executed is said at the top of ``engine``. Once
+    ``stop`` is set, the run ends after the minute that it is in, with what there is up to then.
+
+    Everything that happens is written through the contracts of ``registry`` before the run acts on it. The same run over the same
+    candles gives the same trades, also in a database that holds the records of an earlier one. A signal whose stop and target do not
+    fit the price is ignored and counted. A strategy that raises, or returns what is not a signal, ends the run with a StrategyError
+    (BadSignalError), which holds what the run had reached as ``results``; with ``on_error="skip"`` the run goes on with the next minute.
+    Either is written to Log and Notification first.
+    """
+    results, failed = run_backtests(
+        [symbol],
+        [strategy_name],
+        exchange_name=exchange_name,
+        frame_name=frame_name,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        fee_percent=fee_percent,
+        slippage_percent=slippage_percent,
+        stake_usd=stake_usd,
+        progress=progress,
+        registry=registry,
+        stop=stop,
+        on_error=on_error,
+    )
+    if failed:
+        raise failed[0]
+    return results[0]
+
+
+def run_backtests(
+    symbols: Sequence[str],
+    strategy_names: Sequence[str | None] = (None,),
+    *,
+    exchange_name: str = "binance",
+    frame_name: str = "backtest",
+    start_ms: int | None = None,
+    end_ms: int | None = None,
+    fee_percent: float = 0.1,
+    slippage_percent: float = 0.1,
+    stake_usd: float = 100.0,
+    progress: Callable[[int, int], None] | None = None,
+    registry: Registry | None = None,
+    stop: threading.Event | None = None,
+    on_error: OnError = "stop",
+) -> tuple[list[BacktestResult], list[BacktestKitError]]:
+    """``run_backtest`` of every strategy on every symbol, side by side: each minute happens in all of them before the next one.
+
+    So a risk limit counts the positions of all, as it does live, and a candle that several strategies look at is read once. Within a
+    minute the order is that of ``symbols``, and for each that of ``strategy_names``. What a run does and gives is otherwise the same as
+    alone; ``wall_seconds`` is its part of the time. A strategy that raises, or a window with a hole, ends one run: its error is in the
+    second list, which holds what the run had reached as ``results``, and the others go on.
+    """
+    if on_error not in get_args(OnError):
+        raise InvalidValueError(f"on_error is {on_error!r}; it must be 'stop' or 'skip'")
+    for what, given in (("symbols", symbols), ("strategy_names", strategy_names)):
+        if isinstance(given, str):
+            raise InvalidTypeError(f"{what} must be a list of names, got {given!r}", hint=f"[{given!r}]")
+    for symbol in symbols:
+        check_name("symbol", symbol)
+    for what, name in (("exchange_name", exchange_name), ("frame_name", frame_name)):
+        check_name(what, name)
+    registry = default_registry if registry is None else registry
+    strategies = [find_strategy(name) for name in strategy_names]
+    costs = read_costs(fee_percent, slippage_percent, stake_usd)
+    wait_minutes = schedule_minutes()
+    pairs = list(dict.fromkeys((symbol, strategy.name) for symbol in symbols for strategy in strategies))
+    if not pairs:
+        raise InvalidValueError("there is nothing to run", hint="name at least one symbol and one strategy")
+    begin = time.perf_counter()
+    windows: dict[str, tuple[int, int] | BacktestKitError] = {}
+    for symbol, _ in pairs:
+        if symbol not in windows:
+            windows[symbol] = _window(symbol, exchange_name, start_ms, end_ms, registry)
+    books: Books = {}
+    # A backtest that is run again after a crash needs no record at every step.
+    late = LateWrites(registry) if registry.get_config().CC_DURABILITY == "memory" else None
+    by_name = {strategy.name: strategy for strategy in strategies}
+
+    valid = [window for window in windows.values() if not isinstance(window, BacktestKitError)]
+    history = CandleHistory(exchange_name, max((end for _, end in valid), default=0), registry)
+
+    def prepare(symbol: str, strategy: Strategy, start: int, end: int) -> Replay:
+        context = RunContext(
+            symbol=symbol,
+            strategy_name=strategy.name,
+            exchange_name=exchange_name,
+            frame_name=frame_name,
+            risk_name=strategy.risk_name,
+            start_ms=start,
+            end_ms=end,
+            costs=costs,
+        )
+        engine = Engine(context, strategy, registry, wait_minutes=wait_minutes, books=books, late=late, on_error=on_error)
+        return Replay(engine, history.beside())
+
+    runs: dict[tuple[str, str], Replay | BacktestKitError] = {}
+    for symbol, name in pairs:
+        window = windows[symbol]
+        runs[symbol, name] = window if isinstance(window, BacktestKitError) else prepare(symbol, by_name[name], *window)
+    going = [run for run in runs.values() if isinstance(run, Replay)]
+    if going:
+        try:
+            replay(going, late=late, before=lambda engine: _discard_later(registry, engine), progress=progress, stop=stop)
+        except BacktestKitError as error:  # a server that is gone, say: what was reached is still worth looking at
+            error.results = tuple(_result(run, begin, len(pairs), registry, run.failure or (None if run.over else error)) for run in going)
+            for (symbol, name), run in runs.items():
+                before = run if isinstance(run, BacktestKitError) else run.failure
+                if before is not None:
+                    error.add_note(f"{name} on {symbol} had failed before: {before}")
+            raise
+    results: list[BacktestResult] = []
+    failed: list[BacktestKitError] = []
+    for run in runs.values():
+        if isinstance(run, BacktestKitError):
+            failed.append(run)
+        elif run.failure is not None:
+            run.failure.results = (_result(run, begin, len(pairs), registry, run.failure),)
+            failed.append(run.failure)
+        else:
+            results.append(_result(run, begin, len(pairs), registry))
+    return results, failed
+
+
+class Backtest:
+    """Backtests by the names of what is registered: strategy, exchange and frame."""
+
+    @staticmethod
+    def run(
+        symbol: str,
+        *,
+        strategy_name: str | None = None,
+        exchange_name: str | None = None,
+        frame_name: str | None = None,
+        fee_percent: float = 0.1,
+        slippage_percent: float = 0.1,
+        stake_usd: float = 100.0,
+        progress: Callable[[int, int], None] | None = None,
+        registry: Registry | None = None,
+        stop: threading.Event | None = None,
+        on_error: OnError = "stop",
+    ) -> BacktestResult:
+        """``run_backtest`` over the window of a registered frame.
+
+        A name that is left out is that of the only one that is registered; where no exchange is, it is "binance", and where no frame
+        is, the window is that of the stored candles.
+        """
+        frame = find_frame(frame_name) if frame_name is not None or list_frames() else None
+        return run_backtest(
+            symbol,
+            strategy_name,
+            exchange_name=default_exchange_name(exchange_name),
+            frame_name="backtest" if frame is None else frame.name,
+            start_ms=None if frame is None else frame.start_ms,
+            end_ms=None if frame is None else frame.end_ms,
+            fee_percent=fee_percent,
+            slippage_percent=slippage_percent,
+            stake_usd=stake_usd,
+            progress=progress,
+            registry=registry,
+            stop=stop,
+            on_error=on_error,
+        )
+
+    @staticmethod
+    def background(
+        symbol: str,
+        *,
+        strategy_name: str | None = None,
+        exchange_name: str | None = None,
+        frame_name: str | None = None,
+        fee_percent: float = 0.1,
+        slippage_percent: float = 0.1,
+        stake_usd: float = 100.0,
+        progress: Callable[[int, int], None] | None = None,
+        registry: Registry | None = None,
+        on_error: OnError = "stop",
+    ) -> RunHandle:
+        """``run`` in a thread of its own. Runs in the background do not stop each other: an error is that of ``result()``."""
+        return in_background(
+            f"backtest {symbol}",
+            lambda stop: Backtest.run(
+                symbol,
+                strategy_name=strategy_name,
+                exchange_name=exchange_name,
+                frame_name=frame_name,
+                fee_percent=fee_percent,
+                slippage_percent=slippage_percent,
+                stake_usd=stake_usd,
+                progress=progress,
+                registry=registry,
+                stop=stop,
+                on_error=on_error,
+            ),
+        )
+
+
+def _window(
+    symbol: str, exchange_name: str, start_ms: int | None, end_ms: int | None, registry: Registry
+) -> tuple[int, int] | InvalidValueError:
+    """The window of a symbol, or why it cannot be replayed."""
+    try:
+        start, end, unbroken = choose_window(symbol, exchange_name, start_ms, end_ms, registry=registry)
+        if not unbroken:  # else an import vouches for it
+            CandleHistory(exchange_name, end, registry).check_unbroken(symbol, start, end)
+        check_source(symbol, exchange_name, end, registry=registry)
+    except InvalidValueError as error:
+        return error
+    return start, end
+
+
+def _result(run: Replay, begin: float, shares: int, registry: Registry, error: BacktestKitError | None = None) -> BacktestResult:
+    """The result of a run that began at ``begin`` (perf_counter) with ``shares`` runs on its clock; ``error`` is what ended it early."""
+    engine, context = run.engine, run.engine.context
+    return BacktestResult(
+        symbol=context.symbol,
+        strategy_name=context.strategy_name,
+        exchange_name=context.exchange_name,
+        frame_name=context.frame_name,
+        start_ms=run.start,
+        end_ms=run.reached,
+        trades=tuple(engine.trades),
+        open_trade=engine.open_trade(),
+        totals=add_up(engine.trades),
+        minutes=(run.reached - run.start) // MINUTE_MS,
+        signals_asked=engine.asked,
+        wall_seconds=(time.perf_counter() - begin) / shares,
+        stats=registry.stats(),
+        signals_ignored=dict(engine.ignored),
+        errors_skipped=engine.errors_skipped,
+        complete=error is None and run.reached == run.end,
+        error=None if error is None else str(error),
+        seconds_to_first_trade=None if engine.first_trade is None else engine.first_trade - begin,
+    )
+
+
+def _discard_later(registry: Registry, engine: Engine) -> None:
+    """Where versions are kept: discard what an earlier run left of this run's own records, so that this one sees what that one saw."""
+    context, step_ms = engine.context, engine.strategy.interval_ms
+    own: dict[str, object] = {
+        "symbol": context.symbol,
+        "strategyName": context.strategy_name,
+        "exchangeName": context.exchange_name,
+        "frameName": context.frame_name,
+        "backtest": True,
+    }
+    ids: list[str] | None = None
+    for name in registry.get_config().CC_HISTORY:
+        fields = {field: value for field, value in own.items() if field in DOMAINS[name].key}
+        if "strategyName" not in fields:
+            if "signalId" not in DOMAINS[name].key:
+                continue  # Risk and Interval are shared with others
+            if ids is None:
+                first = -(-context.start_ms // step_ms) * step_ms
+                ids = [derive_id(context, when) for when in range(first, context.end_ms, step_ms)]
+            fields = {"signalId": ids}
+        registry.discard_versions(name, context.start_ms, **fields)
+
+
+def read_costs(fee_percent: float, slippage_percent: float, stake_usd: float) -> Costs:
+    """Checked costs; InvalidTypeError or InvalidValueError names the one that is wrong."""
+    return Costs(
+        fee_percent=_setting("fee_percent", fee_percent, below=100),
+        slippage_percent=_setting("slippage_percent", slippage_percent, below=100),
+        stake_usd=_setting("stake_usd", stake_usd, below=math.inf),
+    )
+
+
+def default_exchange_name(name: str | None) -> str:
+    """``name``, or that of the only registered exchange, or "binance" where none is."""
+    if name is not None:
+        return name
+    return find_exchange(None).name if list_exchanges() else "binance"
+
+
+def _setting(name: str, value: object, *, below: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidTypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not 0 <= value < below:
+        raise InvalidValueError(f"{name} is {value}; it must be a finite number from 0{'' if below == math.inf else f' to below {below}'}")
+    return float(value)

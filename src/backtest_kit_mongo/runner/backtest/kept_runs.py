@@ -1,0 +1,128 @@
+"""Finished backtests, kept as a JSON file each under a run id, so that results can be looked at again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ...errors import BacktestKitError, InvalidValueError, StorageError, with_notes
+from ...observability.profile import Report
+from ...output_files import replacing
+from ...servers.embedded import default_data_dir
+from ..engine.result import BacktestResult
+from ..loading.parameters import Scalar
+
+__all__ = ["KeptRun", "keep_run", "list_runs", "load_run", "new_run_id", "runs_folder"]
+
+_ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{6}")
+
+
+class KeptRun(msgspec.Struct, frozen=True, rename="camel"):
+    """A backtest of one or more strategies and symbols: its results, and what it was made with.
+
+    ``saved`` is when it ended (ISO text, UTC). ``parameters`` are the values of ``parameter(...)`` in force, ``settings`` the options of
+    the run, ``failed`` the texts of the errors that ended runs early, ``profile`` is what was read and written (``Report.to_dict``).
+    """
+
+    id: str
+    saved: str
+    strategy_file: str
+    parameters: dict[str, Scalar]
+    settings: dict[str, Any]
+    results: tuple[BacktestResult, ...]
+    failed: tuple[str, ...] = ()
+    profile: dict[str, Any] | None = None
+
+    @property
+    def report(self) -> Report | None:
+        """What was read and written."""
+        return None if self.profile is None else Report.from_dict(self.profile)
+
+
+def runs_folder() -> Path:
+    """The folder of the kept runs, below the user's data folder; StorageError where the user has no home folder."""
+    try:
+        return default_data_dir() / "runs"
+    except RuntimeError as error:
+        raise StorageError(f"cannot find a folder to keep runs in: {error}", hint="set HOME or XDG_DATA_HOME") from error
+
+
+def new_run_id() -> str:
+    """An id that no run has yet, and that sorts by time: date, time of day (UTC), and microseconds."""
+    while (runs_folder() / f"{(run_id := f'{datetime.now(UTC):%Y%m%d-%H%M%S-%f}')}.json").exists():
+        pass
+    return run_id
+
+
+def keep_run(
+    results: Sequence[BacktestResult],
+    *,
+    strategy_file: str = "",
+    parameters: Mapping[str, Scalar] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    failed: Iterable[BacktestKitError] = (),
+    profile: Report | None = None,
+    run_id: str | None = None,
+) -> KeptRun:
+    """Keep ``results`` under a run id (a new one by default), for ``load_run`` and ``backtest-kit-mongo runs``.
+
+    StorageError if the file cannot be written. The statistics of the contracts in a result are left out; ``profile`` has them.
+    """
+    run = KeptRun(
+        id=new_run_id() if run_id is None else run_id,
+        saved=datetime.now(UTC).isoformat(timespec="seconds"),
+        strategy_file=strategy_file,
+        parameters=dict(parameters or {}),
+        settings=dict(settings or {}),
+        results=tuple(msgspec.structs.replace(result, stats={}) for result in results),
+        failed=tuple(map(with_notes, failed)),
+        profile=None if profile is None else profile.to_dict(),
+    )
+    path = runs_folder() / f"{run.id}.json"
+    try:
+        path.parent.mkdir(0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path.parent} cannot be made: {error.strerror or error}") from error
+    with replacing(path) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n")
+    return run
+
+
+def list_runs() -> Iterator[KeptRun]:
+    """The kept runs, the newest first. A file that cannot be read is passed over."""
+    for run_id in _ids():
+        try:
+            yield _load(run_id)
+        except InvalidValueError:
+            continue
+
+
+def load_run(run_id: str) -> KeptRun:
+    """The kept run of that id, of the only id that begins so, or with ``"last"`` the newest; InvalidValueError where there is none."""
+    known = _ids()
+    found = known[:1] if run_id == "last" else [one for one in known if one.startswith(run_id)] if run_id else []
+    if len(found) != 1:
+        what = f"several runs begin with {run_id!r}: {', '.join(found[:5])}" if found else f"no run {run_id!r} is kept"
+        raise InvalidValueError(what, hint="`backtest-kit-mongo runs list` shows the ids" if known else "no backtest has been kept yet")
+    return _load(found[0])
+
+
+def _load(run_id: str) -> KeptRun:
+    path = runs_folder() / f"{run_id}.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=KeptRun)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidValueError(f"{path} is not a kept run that this version can read: {error}") from error
+
+
+def _ids() -> list[str]:
+    try:
+        names = [path.stem for path in runs_folder().glob("*.json")]
+    except OSError as error:
+        raise StorageError(f"{runs_folder()} cannot be read: {error.strerror or error}") from error
+    return sorted(filter(_ID.fullmatch, names), reverse=True)

@@ -1,0 +1,1 @@
+"""One run: the state machine, what it writes, and in which order."""

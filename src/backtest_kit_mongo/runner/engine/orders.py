@@ -1,0 +1,45 @@
+"""Orders of a run: what is asked of a broker, and what its answer is worth."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from typing import Final, Literal
+
+from ...errors import InvalidValueError
+from ..error_text import USER_ERRORS
+from .broker import Broker, Fill, Order
+from .position import Position
+from .rows import RunContext
+
+__all__ = ["make_order", "submit"]
+
+_NAMESPACE: Final = uuid.UUID("0a4cf6a4-5d5b-5b0c-9d0b-0c8f1b4a7e52")
+
+
+def make_order(context: RunContext, action: Literal["open", "close"], position: Position, price: float) -> Order:
+    """The order that opens or closes ``position`` near ``price``; the same one whenever it is made."""
+    return Order(
+        client_id=uuid.uuid5(_NAMESPACE, f"{position.id} {action}").hex,
+        signal_id=position.id,
+        strategy_name=context.strategy_name,
+        exchange_name=context.exchange_name,
+        symbol=context.symbol,
+        action=action,
+        position=position.signal.side,
+        quantity=position.quantity or context.costs.stake_usd / position.price_open,
+        price=price,
+    )
+
+
+def submit(broker: Broker, order: Order) -> Fill | BaseException:
+    """The fill of ``order``, or why there is none; OrderRejected is final, after anything else the order may exist."""
+    try:
+        fill = broker.submit(order)
+        # Numbers of other kinds (Decimal, NumPy) could not be stored, and after the order it is too late to say so.
+        fill = Fill(order_id=str(fill.order_id), price=float(fill.price), quantity=float(fill.quantity), when_ms=int(fill.when_ms))
+        if not all(math.isfinite(number) and number > 0 for number in (fill.price, fill.quantity)):
+            return InvalidValueError(f"the broker filled {fill.quantity} at {fill.price}")
+    except USER_ERRORS as error:  # whatever a broker raises, the order has to be asked for again
+        return error
+    return fill

@@ -1,0 +1,229 @@
+"""Risk limits, and the record of open positions that strategies of one risk name share on an exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from ...contracts.adapters import Registry
+from ...errors import InvalidTypeError, InvalidValueError
+from ..clock import MINUTE_MS
+from ..error_text import USER_ERRORS, describe
+from ..registrations import Named, calling_place, check_function, check_name
+from . import rows
+from .deferred import has_order
+from .position import Position
+from .rows import Row, RunContext
+from .write_behind import as_it_is, late_failure
+
+__all__ = ["Books", "Risk", "RiskBook", "RiskRequest", "add_risk", "clear_risks", "list_risks", "restore_risks"]
+
+
+class RiskRequest(msgspec.Struct, frozen=True):
+    """What a ``validate`` function is asked about: a position as the Risk record has it, and those that are open (``active``)."""
+
+    position: Row
+    active: tuple[Row, ...]
+    price: float
+    when_ms: int
+
+
+Validate = Callable[[RiskRequest], object]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Risk(msgspec.Struct):
+    """A registered limit; ``place`` is ``file:line`` of its registration."""
+
+    name: str
+    max_positions: int | None
+    validate: Validate | None
+    file: str
+    place: str
+
+
+_risks: Named[Risk] = Named("risk", "add_risk")
+
+
+def add_risk(name: str, *, max_positions: int | None = None, validate: Validate | None = None) -> Callable[[F], F]:
+    """Limit the positions of all strategies with ``risk_name=name``, on each exchange for itself.
+
+    At most ``max_positions`` are open at a time. ``validate(request)`` is asked with a RiskRequest before a position is opened; it
+    refuses by returning a text (the reason) or False, or by raising. It can also be given by a decorator: ``@add_risk("x")``.
+    """
+    check_name("the name of a risk", name)
+    if max_positions is not None:
+        if isinstance(max_positions, bool) or not isinstance(max_positions, int):
+            raise InvalidTypeError(f"max_positions must be an int, got {type(max_positions).__name__}")
+        if max_positions < 1:
+            raise InvalidValueError(f"max_positions is {max_positions}; it must be at least 1")
+    file, place = calling_place()
+    risk = Risk(name=name, max_positions=max_positions, validate=None, file=file, place=place)
+
+    def check(function: F) -> F:
+        check_function(f"validate of risk {name!r}", function, ("request",))
+        risk.validate = function
+        return function
+
+    if validate is not None:
+        check(validate)
+    _risks.add(risk)
+    return check
+
+
+def list_risks() -> tuple[Risk, ...]:
+    """All registered risks, in the order of their registration."""
+    return _risks.list()
+
+
+def clear_risks() -> None:
+    """Forget all registered risks."""
+    _risks.restore(())
+
+
+def restore_risks(risks: Iterable[Risk]) -> None:
+    """Make ``risks`` the registered ones."""
+    _risks.restore(risks)
+
+
+Slots = dict[str, Row]
+"""The open positions of one risk name on one exchange, by ``RunContext.risk_key``."""
+
+Books = dict[tuple[str, str, str], Slots]
+"""By risk name, exchange and frame."""
+
+_Pairs = list[list[Any]]
+"""A Risk record: one list of [risk key, position] for all symbols and strategies of its name, those of all processes."""
+
+
+class RiskBook:
+    """The part that one run has in a Risk record, which is changed by compare-and-set: other processes change theirs meanwhile.
+
+    A live run counts what the record says, and takes its slot there before it opens a position. A backtest counts the positions of
+    those that share its ``books``, which are at the same minute: what another run left in the record is not part of its world.
+    """
+
+    def __init__(self, context: RunContext, registry: Registry, books: Books | None = None) -> None:
+        self._context = context
+        self._adapter: Any = registry.adapter("risk")
+        self._registry = registry
+        self._limit = next((risk for risk in list_risks() if risk.name == context.risk_name), None)
+        place = context.risk_name, context.exchange_name, context.frame_name
+        self._open = ({} if books is None else books).setdefault(place, {})
+
+    def reserve(self, position: Position, price: float, when_ms: int, *, ask: bool = False) -> tuple[str, int] | None:
+        """Take a slot for ``position``, or say why not, and how many are open. ``ask``: only say whether there is one now."""
+        if self._limit is None:
+            return None
+        limit, key = self._limit, self._context.risk_key
+        wanted = rows.risk_row(self._context, position)
+        refusal: tuple[str, int] | None = None
+
+        def is_refused(active: list[Row]) -> bool:
+            nonlocal refusal
+            note = _refusal(limit, RiskRequest(position=wanted, active=tuple(active), price=price, when_ms=when_ms))
+            refusal = None if note is None else (note, len(active))
+            return note is not None
+
+        def taken(stored: _Pairs) -> _Pairs:
+            others = [pair for pair in stored if pair[0] != key]
+            refused = is_refused([held for _, held in others if not held.get("frameName")])
+            return stored if refused or ask else _with(stored, key, wanted)
+
+        if not self._context.backtest:
+            self._change(taken, when_ms)
+        elif not is_refused([row for other, row in self._open.items() if other != key]) and not ask:
+            self._open[key] = wanted
+        return refusal
+
+    def hold(self, position: Position | None) -> None:
+        """Be counted with ``position``, or without any, by backtests that share the books; the record says so after ``store``."""
+        if position is None:
+            self._open.pop(self._context.risk_key, None)
+        else:
+            self._open[self._context.risk_key] = rows.risk_row(self._context, position)
+
+    def store(self, position: Position | None, when_ms: int) -> None:
+        """Write the slot of ``position``, or that this run has none."""
+        key = self._context.risk_key
+
+        def changed(stored: _Pairs) -> _Pairs:
+            others = [pair for pair in stored if pair[0] != key]
+            if position is None and len(others) == len(stored):
+                return stored
+            self._guard(stored)
+            return others if position is None else _with(stored, key, rows.risk_row(self._context, position))
+
+        with as_it_is():
+            self._change(changed, when_ms)
+
+    def leave(self) -> None:
+        """Be counted no longer by backtests that share the books."""
+        self.hold(None)
+
+    def restore(self, mine: Position | None, when_ms: int) -> None:
+        """After a restart: remove expired slots that no run needs, and have the one of the restored position, or none."""
+        key = self._context.risk_key
+
+        def changed(stored: _Pairs) -> _Pairs:
+            kept = [pair for pair in stored if pair[0] != key and (pair[1].get("frameName") or not self._abandoned(pair[1], when_ms))]
+            if mine is not None:
+                known = next((pair for pair in stored if pair[0] == key and not pair[1].get("frameName")), None)
+                kept.append(known or [key, rows.risk_row(self._context, mine)])
+            return kept if sorted(pair[0] for pair in kept) != sorted(pair[0] for pair in stored) else stored
+
+        self.hold(mine)
+        with as_it_is():
+            self._change(changed, when_ms)
+
+    def _abandoned(self, held: Row, when_ms: int) -> bool:
+        """Whether a slot has expired, and is not that of a position which its run, down or slow, is still to open or close."""
+        if not _expired(held, when_ms):
+            return False
+        place = held.get("symbol"), held.get("strategyName"), held.get("exchangeName")
+        if None in place:
+            return True
+        signal: Any = self._registry.adapter("signal")
+        strategy: Any = self._registry.adapter("strategy")
+        return signal.read_signal_data(*place) is None and not has_order(strategy.read_strategy_data(*place) or {})
+
+    def _guard(self, stored: _Pairs) -> None:
+        context = self._context
+        if context.backtest and any(key == context.risk_key and not held.get("frameName") for key, held in stored):
+            raise InvalidValueError(
+                f"risk {context.risk_name!r} on {context.exchange_name} holds an open live position {context.risk_key!r} in this "
+                "database; a backtest would overwrite it",
+                hint="run the backtest on another database",
+            )
+
+    def _change(self, change: Callable[[_Pairs], _Pairs], when_ms: int) -> None:
+        self._adapter.update((self._context.risk_name, self._context.exchange_name), change, when_ms)
+
+
+def _with(stored: _Pairs, key: str, wanted: Row) -> _Pairs:
+    """The slots with that of ``key`` at the end, or as they are if it is there already."""
+    return stored if [key, wanted] in stored else [*(pair for pair in stored if pair[0] != key), [key, wanted]]
+
+
+def _refusal(limit: Risk, request: RiskRequest) -> str | None:
+    if limit.max_positions is not None and len(request.active) >= limit.max_positions:
+        return f"risk {limit.name!r} allows {limit.max_positions} open positions, and {len(request.active)} are open"
+    if limit.validate is None:
+        return None
+    try:
+        answer = limit.validate(request)
+    except USER_ERRORS as error:  # a check that fails must not let a position through
+        late = late_failure(error)
+        if late is not None:
+            raise late from None
+        return f"risk {limit.name!r} raised {describe(error)}"
+    if isinstance(answer, str):
+        return answer
+    return f"risk {limit.name!r} refused the position" if answer is False else None
+
+
+def _expired(held: Row, when_ms: int) -> bool:
+    minutes = held.get("minuteEstimatedTime")
+    return minutes is not None and when_ms >= held.get("openTimestamp", when_ms) + minutes * MINUTE_MS

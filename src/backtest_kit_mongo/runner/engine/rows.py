@@ -1,0 +1,330 @@
+"""The rows that a run stores, in the shapes of the TypeScript framework (see ``payloads``). Pure: a position in, dicts out."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from ...errors import InvalidValueError
+from ..clock import MINUTE_MS, as_datetime, iso_time
+from .position import CloseReason, Costs, Point, Position, Signal, open_position, pnl_percentage
+from .result import Trade
+
+__all__ = ["Row", "RunContext", "derive_id", "position_of"]
+
+Row = dict[str, Any]
+Status = Literal["opened", "scheduled", "closed", "cancelled"]
+ErrorKind = Literal["error.critical", "error.info", "error.validation"]
+
+_NAMESPACE: Final = uuid.UUID("6a1b0f6e-4c58-5d0e-9f6f-6d3b8f0c2a11")
+
+
+class RunContext(msgspec.Struct, frozen=True):
+    """Who trades what, where: the context of every record of a run. ``start_ms`` and ``end_ms`` (ms) are its window."""
+
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    frame_name: str
+    risk_name: str
+    start_ms: int
+    end_ms: int
+    costs: Costs
+    backtest: bool = True
+
+    @property
+    def risk_key(self) -> str:
+        """The key of this run's position in the Risk record."""
+        return f"{self.strategy_name}_{self.exchange_name}_{self.symbol}"
+
+
+def derive_id(context: RunContext, *parts: object) -> str:
+    """An id (UUID) that is the same in every run over the same context and parts, and differs if any of them does."""
+    names = (context.strategy_name, context.symbol, context.exchange_name, context.frame_name)
+    # JSON, because joined by a separator ("a", "b:c") and ("a:b", "c") would be one id.
+    return str(uuid.uuid5(_NAMESPACE, msgspec.json.encode([*names, *parts]).decode()))
+
+
+def signal_row(context: RunContext, position: Position) -> Row:
+    """The row of the Signal contract for an open position, or of the Schedule contract for one that waits (ISignalRow)."""
+    signal, opened, stake = position.signal, position.opened_ms, context.costs.stake_usd
+    row: Row = {
+        "id": position.id,
+        "symbol": context.symbol,
+        "strategyName": context.strategy_name,
+        "exchangeName": context.exchange_name,
+        "frameName": context.frame_name,
+        "position": signal.side,
+        "priceOpen": position.price_open,
+        "priceTakeProfit": signal.price_take_profit,
+        "priceStopLoss": signal.price_stop_loss,
+        "minuteEstimatedTime": _minutes(signal.minute_estimated_time),
+        "cost": stake,
+        "scheduledAt": position.scheduled_ms,
+        "pendingAt": opened,
+        "timestamp": opened,
+        "_isScheduled": position.waits,
+        "_peak": _extreme(context, position, position.peak),
+        "_fall": _extreme(context, position, position.fall),
+        "_partial": [],
+        "_entry": [{"price": position.price_open, "cost": stake, "timestamp": opened}],
+    }
+    if signal.note is not None:
+        row["note"] = signal.note
+    if position.quantity:
+        row["_quantity"] = position.quantity  # as the broker filled it: cost / price gives it only nearly
+    return row
+
+
+def position_of(row: Row) -> Position:
+    """The position of a stored row, ``signal_row`` backwards; also of rows that the TypeScript framework wrote.
+
+    Where it has trailed the stop or the target, that is the one. InvalidValueError for a position that it has averaged or partly
+    closed: what is left of it cannot be said here, so nothing must be traded on it.
+    """
+    if row.get("_partial") or len(row.get("_entry") or ()) > 1:
+        raise InvalidValueError(
+            f"position {row['id']} of {row.get('strategyName')!r} on {row.get('symbol')} was averaged or partly closed by the framework",
+            hint="let the framework close it, or close it on the exchange and delete its record, then start again",
+        )
+    minutes = row.get("minuteEstimatedTime")
+    opened, price = int(row["pendingAt"]), float(row["priceOpen"])
+    signal = Signal(
+        side=row["position"],
+        price_take_profit=float(row.get("_trailingPriceTakeProfit") or row["priceTakeProfit"]),
+        price_stop_loss=float(row.get("_trailingPriceStopLoss") or row["priceStopLoss"]),
+        minute_estimated_time=math.inf if minutes is None else float(minutes),
+        note=row.get("note"),
+    )
+    position = open_position(row["id"], signal, price, opened, scheduled_ms=int(row["scheduledAt"]), waits=bool(row.get("_isScheduled")))
+    position.quantity = float(row.get("_quantity") or 0.0)
+    for name, point in (("peak", row.get("_peak")), ("fall", row.get("_fall"))):
+        if point:
+            setattr(position, name, Point(float(point["price"]), int(point["timestamp"])))
+    return position
+
+
+def public_row(context: RunContext, position: Position, price: float) -> Row:
+    """The row of the Recent contract at the market price ``price`` (IPublicSignalRow)."""
+    signal = position.signal
+    return {
+        **signal_row(context, position),
+        "originalPriceOpen": position.price_open,
+        "originalPriceTakeProfit": signal.price_take_profit,
+        "originalPriceStopLoss": signal.price_stop_loss,
+        "partialExecuted": 0,
+        "totalEntries": 1,
+        "totalPartials": 0,
+        "pnl": pnl_row(context, position, price),
+        "peakProfit": pnl_row(context, position, position.peak.price),
+        "maxDrawdown": pnl_row(context, position, position.fall.price),
+    }
+
+
+def storage_row(context: RunContext, position: Position, price: float, when_ms: int, status: Status, reason: CloseReason | None) -> Row:
+    """The row of the Storage contract at ``when_ms`` (ms); ``reason`` is why it was closed (IStorageSignalRow)."""
+    row = {
+        **public_row(context, position, price),
+        "createdAt": position.scheduled_ms,
+        "updatedAt": when_ms,
+        "priority": _wall_ms(),
+        "status": status,
+        "currentPrice": price,
+    }
+    if reason is not None:
+        row |= {"closeReason": reason, "closeTimestamp": when_ms}
+    return row
+
+
+def risk_row(context: RunContext, position: Position) -> Row:
+    """The position in the Risk record (IRiskActivePosition)."""
+    signal = position.signal
+    return {
+        "strategyName": context.strategy_name,
+        "exchangeName": context.exchange_name,
+        "frameName": context.frame_name,
+        "symbol": context.symbol,
+        "position": signal.side,
+        "priceOpen": position.price_open,
+        "priceStopLoss": signal.price_stop_loss,
+        "priceTakeProfit": signal.price_take_profit,
+        "minuteEstimatedTime": _minutes(signal.minute_estimated_time),
+        "openTimestamp": position.opened_ms,
+    }
+
+
+def notification_row(context: RunContext, kind: str, position: Position, price: float, when_ms: int, **more: object) -> Row:
+    """A notification about a position: ``kind`` is its type, such as ``signal.opened``, ``more`` what that type adds."""
+    # What happens to a signal once is one notification, also if it is written again after a crash and a later price or time.
+    parts = () if kind.startswith("signal.") else more.values()
+    row = public_row(context, position, price)
+    result: Row = {
+        "type": kind,
+        "id": derive_id(context, position.id, kind, *parts),
+        "timestamp": when_ms,
+        "createdAt": when_ms,
+        "backtest": context.backtest,
+        "signalId": position.id,
+        "currentPrice": price,
+        **{key: row[key] for key in _NOTIFIED if key in row},
+        **more,
+    }
+    for name, prefix in (("pnl", "pnl"), ("peakProfit", "peakProfit"), ("maxDrawdown", "maxDrawdown")):
+        pnl = row[name]
+        result |= {
+            f"{prefix}Percentage": pnl["pnlPercentage"],
+            f"{prefix}PriceOpen": pnl["priceOpen"],
+            f"{prefix}PriceClose": pnl["priceClose"],
+            f"{prefix}Cost": pnl["pnlCost"],
+            f"{prefix}Entries": pnl["pnlEntries"],
+        }
+    return result
+
+
+_NOTIFIED: Final = (
+    "symbol", "strategyName", "exchangeName", "position", "priceOpen", "priceTakeProfit", "priceStopLoss", "originalPriceOpen",
+    "originalPriceTakeProfit", "originalPriceStopLoss", "totalEntries", "totalPartials", "cost", "pnl", "peakProfit", "maxDrawdown",
+    "note", "scheduledAt", "pendingAt",
+)  # fmt: skip
+
+
+def rejection_row(context: RunContext, position: Position, price: float, when_ms: int, note: str, active: int) -> Row:
+    """The notification of a signal that a risk profile refused while it had ``active`` positions."""
+    signal = position.signal
+    row: Row = {
+        "type": "risk.rejection",
+        "id": derive_id(context, position.id, "risk.rejection", when_ms),
+        "timestamp": when_ms,
+        "createdAt": when_ms,
+        "backtest": context.backtest,
+        "symbol": context.symbol,
+        "strategyName": context.strategy_name,
+        "exchangeName": context.exchange_name,
+        "rejectionNote": note,
+        "rejectionId": None,
+        "activePositionCount": active,
+        "currentPrice": price,
+        "signalId": position.id,
+        "position": signal.side,
+        "priceOpen": position.price_open,
+        "priceTakeProfit": signal.price_take_profit,
+        "priceStopLoss": signal.price_stop_loss,
+        "minuteEstimatedTime": _minutes(signal.minute_estimated_time),
+    }
+    return row if signal.note is None else {**row, "signalNote": signal.note}
+
+
+def pause_row(context: RunContext, when_ms: int, paused: bool) -> Row:
+    """The notification of a strategy that was paused or resumed."""
+    return {
+        "type": "strategy.pause",
+        "id": derive_id(context, when_ms, "strategy.pause", paused),
+        "timestamp": when_ms,
+        "createdAt": when_ms,
+        "backtest": context.backtest,
+        "symbol": context.symbol,
+        "strategyName": context.strategy_name,
+        "exchangeName": context.exchange_name,
+        "frameName": context.frame_name,
+        "paused": paused,
+    }
+
+
+def error_row(context: RunContext, when_ms: int, name: str, message: str, kind: ErrorKind) -> Row:
+    """The notification of an error: one that ends the run is critical; validation is that of a signal."""
+    return {
+        "type": kind,
+        "id": derive_id(context, when_ms, kind, message),
+        "error": {"name": name, "message": message},
+        "message": message,
+        "backtest": context.backtest,
+        "timestamp": when_ms,
+        "createdAt": when_ms,
+    }
+
+
+def log_row(context: RunContext, kind: str, when_ms: int, topic: str, *args: Any) -> Row:
+    """A line of the Log contract at ``when_ms`` (ms); ``kind`` is log, debug, info or warn (ILogEntry)."""
+    return {
+        "id": derive_id(context, when_ms, topic, *args),
+        "type": kind,
+        "priority": _wall_ms(),
+        "createdAt": iso_time(when_ms),
+        "timestamp": when_ms,
+        "methodContext": {
+            "exchangeName": context.exchange_name,
+            "strategyName": context.strategy_name,
+            "frameName": context.frame_name,
+        },
+        "executionContext": {"symbol": context.symbol, "when": as_datetime(when_ms), "backtest": context.backtest},
+        "topic": topic,
+        "args": list(args),
+    }
+
+
+def state_row(position: Position, bucket: str, price: float, when_ms: int, status: str) -> Row:
+    """What the State contract keeps of a position: how it stands."""
+    data = {
+        "status": status,
+        "currentPrice": price,
+        "peakPrice": position.peak.price,
+        "fallPrice": position.fall.price,
+        "profitLevels": list(position.profit_levels),
+        "lossLevels": list(position.loss_levels),
+        "breakeven": position.breakeven,
+    }
+    return {"id": f"{position.id}_{bucket}", "data": data, "when": when_ms}
+
+
+def session_row(context: RunContext, when_ms: int, data: Row) -> Row:
+    """The session of a run, marked as the run's own; its id is the one that the framework's reader asks for."""
+    mode = "backtest" if context.backtest else "live"
+    names = (context.symbol, context.strategy_name, context.exchange_name, context.frame_name, mode)
+    return {"id": ":".join(name for name in names if name), "data": data, "when": when_ms, "_run": True}
+
+
+def summary_row(trades: Sequence[Trade]) -> Row:
+    """What the session says about the closed trades of a run."""
+    profits = [trade.pnl_percentage for trade in trades]
+    return {
+        "trades": len(trades),
+        "wins": sum(profit > 0 for profit in profits),
+        "pnlPercentage": sum(profits),
+        "lastCloseTimestamp": trades[-1].close_timestamp if trades else None,
+    }
+
+
+def pnl_row(context: RunContext, position: Position, price: float) -> Row:
+    """The profit of ``position`` at ``price`` (IStrategyPnL). Its prices are those of the market, as the framework writes them."""
+    percentage = pnl_percentage(position.signal.side, position.price_open, price, context.costs)
+    stake = context.costs.stake_usd
+    return {
+        "pnlPercentage": percentage,
+        "priceOpen": position.price_open,
+        "priceClose": price,
+        "pnlCost": percentage / 100 * stake,
+        "pnlEntries": stake,
+    }
+
+
+def _extreme(context: RunContext, position: Position, point: Point) -> Row:
+    return {"price": point.price, "timestamp": point.when_ms, **pnl_row(context, position, point.price)}
+
+
+def _minutes(minutes: float) -> float | int:
+    # The TypeScript side stores whole numbers as integers, and Infinity as a double.
+    return int(minutes) if minutes.is_integer() and minutes < 2**53 else minutes
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def minutes_between(since_ms: int, until_ms: int) -> float:
+    """The time between two ms stamps in minutes."""
+    return (until_ms - since_ms) / MINUTE_MS

@@ -1,0 +1,95 @@
+"""Calls into a user's functions: what they are told, and what becomes of their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+from ...errors import BacktestKitError, DatabaseError, ServerUnavailableError, StorageError
+from ...logs import log
+from ..clock import as_datetime, iso_time
+from ..error_text import USER_ERRORS, describe, where
+from ..market.exchange import ExchangeError
+from ..strategy import BadSignalError, Callback, Event, Strategy, StrategyError
+from . import rows
+from .journal import Journal
+from .position import Position
+from .rows import RunContext
+from .write_behind import late_failure
+
+__all__ = ["PERSISTENCE_ERRORS", "OnError", "UserCode"]
+
+PERSISTENCE_ERRORS: Final = (ServerUnavailableError, DatabaseError, StorageError)
+"""Not the fault of a strategy, and nothing could be written about them."""
+
+
+OnError = Literal["stop", "skip"]
+
+
+class UserCode:
+    """The functions of a strategy in a run. An error of theirs is recorded; it ends the run, or (``on_error="skip"``) the call alone."""
+
+    def __init__(self, context: RunContext, strategy: Strategy, journal: Journal, on_error: OnError = "stop") -> None:
+        self._context, self._strategy, self._journal, self._on_error = context, strategy, journal, on_error
+        self._known: set[tuple[type[BaseException], str]] = set()
+        self.skipped = 0
+        """How many errors were skipped."""
+
+    def get_signal(self, when: int) -> Any:
+        """What the strategy says at ``when`` (ms)."""
+        symbol = self._context.symbol
+        again = PERSISTENCE_ERRORS if self._context.backtest else (*PERSISTENCE_ERRORS, ExchangeError)
+        return self.guarded(lambda: self._strategy.get_signal(symbol, as_datetime(when)), when, again=again)
+
+    def tell(self, name: str, when: int, price: float, position: Position | None = None, reason: str | None = None) -> None:
+        """Call the callback of that name, if there is one."""
+        function: Callback | None = self._strategy.callbacks.get(name)  # type: ignore[assignment]
+        if function is None:
+            return
+        context = self._context
+        event = Event(
+            symbol=context.symbol,
+            strategy_name=context.strategy_name,
+            exchange_name=context.exchange_name,
+            when=as_datetime(when),
+            price=price,
+            signal=None if position is None else rows.public_row(context, position, price),
+            reason=reason,
+        )
+        self.guarded(lambda: function(event), when)
+
+    def guarded(self, call: Callable[[], Any], when: int, again: tuple[type[Exception], ...] = PERSISTENCE_ERRORS) -> Any:
+        """Return what ``call`` returns, None for an error that is skipped. Errors of ``again`` go through to the caller."""
+        self._journal.flush_when_due()
+        try:
+            return call()
+        except again:
+            raise
+        except USER_ERRORS as error:  # a strategy that calls sys.exit() has failed as well
+            late = late_failure(error)
+            if late is not None:  # not that of the code, which only wanted to read
+                raise late from None
+            fatal = self._on_error == "stop"
+            failure = error if isinstance(error, BadSignalError) else StrategyError(self._raised(error, when))
+            try:
+                self._journal.failed(when, type(error).__name__, str(failure), fatal=fatal)
+                self._journal.flush()
+            except BacktestKitError as second:
+                failure.add_note(f"this could not be written to Log and Notification: {second}")
+            if not fatal:
+                self.skipped += 1
+                kind = type(error), where(error, self._strategy.file)
+                if kind not in self._known or not self._context.backtest:  # a backtest would repeat it thousands of times
+                    self._known.add(kind)
+                    log("error", str(failure))
+                return None
+            if failure is error:
+                raise
+            raise failure from error
+
+    def named(self, when: int) -> str:
+        """The strategy, its symbol and the time, for messages."""
+        return f"strategy {self._strategy.name!r} on {self._context.symbol} at {iso_time(when)}"
+
+    def _raised(self, error: BaseException, when: int) -> str:
+        return f"{self.named(when)} raised {describe(error)} ({where(error, self._strategy.file)})"

@@ -1,0 +1,1 @@
+"""Paper and live runs, and the broker that places their orders."""

@@ -1,0 +1,62 @@
+"""Ctrl+C and SIGTERM: the first lets a run finish what it is at, the second does not wait for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+from ...errors import InvalidValueError
+from ...logs import log
+
+__all__ = ["stopping"]
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stopping(stop: threading.Event) -> Iterator[None]:
+    """Inside the block the first SIGINT or SIGTERM sets ``stop``, and says so in the log; the next raises KeyboardInterrupt.
+
+    For the main thread, as Python has it with signals: InvalidValueError in any other. The handlers that were there come back at
+    the end, and with the second signal: a third one meets those.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise InvalidValueError("signals can be handled in the main thread only", hint="set the event of the run from this thread")
+    reader, writer = os.pipe()
+    asked = False
+
+    def watch() -> None:
+        if os.read(reader, 1):
+            stop.set()
+            log("warning", "finishing the minute; press Ctrl+C again to stop at once")
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            restore()
+            raise KeyboardInterrupt
+        asked = True
+        # A handler runs amid whatever the main thread does, which may hold the lock of the event or of the log. A pipe has none.
+        os.write(writer, b"s")
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    watcher = threading.Thread(target=watch, name="stopping", daemon=True)
+    watcher.start()
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
+    try:
+        for number in _SIGNALS:
+            signal.signal(number, handle)
+        yield
+    finally:
+        restore()
+        os.close(writer)
+        watcher.join()
+        os.close(reader)

@@ -1,0 +1,274 @@
+"""Live and paper runs: once a minute the closed candles go through the state machine of ``engine``, and orders to a broker."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from ...candles import align
+from ...contracts.adapters import Registry, default_registry
+from ...errors import BacktestKitError, InvalidValueError
+from ...logs import log
+from ..backtest.background import RunHandle, in_background
+from ..backtest.backtest import default_exchange_name, read_costs
+from ..backtest.replay import simulating
+from ..clock import MINUTE_MS, advance_to, iso_time, schedule_minutes, tick_seconds
+from ..engine.broker import Broker, OrderFailedError, PaperBroker, find_broker
+from ..engine.engine import Engine
+from ..engine.journal import TakenOverError
+from ..engine.result import BacktestResult, add_up
+from ..engine.rows import RunContext
+from ..engine.user_code import PERSISTENCE_ERRORS
+from ..error_text import describe
+from ..market.average_price import VWAP_CANDLES
+from ..market.candle_history import BLOCK, Candle, CandleHistory, current_history
+from ..market.exchange import fetch_missing, find_exchange
+from ..registrations import check_name
+from ..strategy import find_strategy
+
+__all__ = ["Clock", "Fetch", "Live", "wall_clock_ms"]
+
+Clock = Callable[[], int]
+
+_PATIENCE_MS: Final = 20_000
+"""How long the candle of a minute is waited for."""
+
+
+class Fetch(Protocol):
+    """What stores the closed candles of ``[since_ms, until_ms)`` that are missing: ``fetch_missing``, or what a test puts there."""
+
+    def __call__(
+        self, symbol: str, interval: str, exchange_name: str, since_ms: int, until_ms: int, *, registry: Registry, now_ms: int
+    ) -> object:
+        """How many candles were new is not used."""
+
+
+def wall_clock_ms() -> int:
+    """The time it is, in ms."""
+    return time.time_ns() // 1_000_000
+
+
+class Live:
+    """Runs on the market as it is: with a broker they trade, without one they are on paper."""
+
+    @staticmethod
+    def run(
+        symbol: str,
+        *,
+        strategy_name: str | None = None,
+        exchange_name: str | None = None,
+        broker_name: str | None = None,
+        fee_percent: float = 0.1,
+        slippage_percent: float = 0.1,
+        stake_usd: float = 100.0,
+        order_attempts: int = 10,
+        registry: Registry | None = None,
+        stop: threading.Event | None = None,
+        clock: Clock = wall_clock_ms,
+        sleep: Callable[[float], object] | None = None,
+        fetch: Fetch = fetch_missing,
+    ) -> BacktestResult:
+        """Run a registered strategy until ``stop`` is set, or until ``runner.stop`` was called and nothing is open any more.
+
+        Names that are left out are as in ``Backtest.run``; without ``broker_name`` orders are filled on paper, at their price. It goes
+        on with what an earlier run of the same symbol, strategy and exchange left in the database, however that one ended. An error of
+        the strategy, the exchange or a server is logged, noted in Notification where possible, and tried again at the next tick.
+        OrderFailedError ends the run: an order had no clear answer ``order_attempts`` times. So does TakenOverError: another process has
+        begun the same run.
+
+        The result has the trades that this run closed. ``CC_TICK_SECONDS`` is how often it looks, 60 unless set; ``clock`` (ms),
+        ``sleep`` (seconds) and ``fetch`` are there for tests.
+        """
+        registry = default_registry if registry is None else registry
+        stop = threading.Event() if stop is None else stop
+        sleep = stop.wait if sleep is None else sleep
+        exchange_name = default_exchange_name(exchange_name)
+        for what, name in (("symbol", symbol), ("exchange_name", exchange_name)):
+            check_name(what, name)
+        if fetch is fetch_missing:
+            find_exchange(exchange_name)  # else every minute would say that there is none
+        strategy = find_strategy(strategy_name)
+        if isinstance(order_attempts, bool) or not isinstance(order_attempts, int) or order_attempts < 1:
+            raise InvalidValueError(f"order_attempts is {order_attempts!r}; it must be an int of at least 1")
+        broker: Broker = PaperBroker() if broker_name is None else find_broker(broker_name)
+        seconds = tick_seconds()
+        start = align(clock(), MINUTE_MS)
+        context = RunContext(
+            symbol=symbol,
+            strategy_name=strategy.name,
+            exchange_name=exchange_name,
+            frame_name="",
+            risk_name=strategy.risk_name,
+            start_ms=start,
+            end_ms=start,
+            costs=read_costs(fee_percent, slippage_percent, stake_usd),
+            backtest=False,
+        )
+        engine = Engine(
+            context,
+            strategy,
+            registry,
+            "paper" if broker_name is None else "live",
+            broker=broker,
+            attempts=order_attempts,
+            wait_minutes=schedule_minutes(),
+            clock=clock,
+        )
+        begin = time.perf_counter()
+        ticks = _Ticks(engine, registry, clock, fetch)
+        with simulating(engine, ticks.history(start), start):
+            ticks.restore(start)
+            while not stop.is_set():
+                try:
+                    seen = ticks.tick()
+                except (OrderFailedError, TakenOverError):
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever it is, positions must go on being watched
+                    ticks.failed(error)
+                    seen = True
+                if engine.finished:
+                    break
+                sleep(_until_next(clock(), seconds) if seen else min(1.0, seconds / 10))
+            engine.journal.finished(ticks.when, engine.summary(), "stopped")
+        return BacktestResult(
+            symbol=symbol,
+            strategy_name=strategy.name,
+            exchange_name=exchange_name,
+            frame_name="",
+            start_ms=start,
+            end_ms=ticks.when,
+            trades=tuple(engine.trades),
+            open_trade=engine.open_trade(),
+            totals=add_up(engine.trades),
+            minutes=(ticks.when - start) // MINUTE_MS,
+            signals_asked=engine.asked,
+            wall_seconds=time.perf_counter() - begin,
+            stats=registry.stats(),
+            signals_ignored=dict(engine.ignored),
+            errors_skipped=engine.errors_skipped,
+        )
+
+    @staticmethod
+    def background(
+        symbol: str,
+        *,
+        strategy_name: str | None = None,
+        exchange_name: str | None = None,
+        broker_name: str | None = None,
+        fee_percent: float = 0.1,
+        slippage_percent: float = 0.1,
+        stake_usd: float = 100.0,
+        order_attempts: int = 10,
+        registry: Registry | None = None,
+        clock: Clock = wall_clock_ms,
+        sleep: Callable[[float], object] | None = None,
+        fetch: Fetch = fetch_missing,
+    ) -> RunHandle:
+        """``run`` in a thread of its own, until ``stop()`` of what this gives."""
+        return in_background(
+            f"live {symbol}",
+            lambda stop: Live.run(
+                symbol,
+                strategy_name=strategy_name,
+                exchange_name=exchange_name,
+                broker_name=broker_name,
+                fee_percent=fee_percent,
+                slippage_percent=slippage_percent,
+                stake_usd=stake_usd,
+                order_attempts=order_attempts,
+                registry=registry,
+                stop=stop,
+                clock=clock,
+                sleep=sleep,
+                fetch=fetch,
+            ),
+        )
+
+
+class _Ticks:
+    """The minutes of a live run: which have been seen, and what has to be caught up with."""
+
+    def __init__(self, engine: Engine, registry: Registry, clock: Clock, fetch: Fetch) -> None:
+        self._engine, self._registry, self._clock, self._fetch = engine, registry, clock, fetch
+        self._restored = False
+        self.when = engine.context.start_ms
+        self._seen = self._asked = self._reopened = self._passed = self._passed_at = self.when - MINUTE_MS
+        self._before: list[Candle] = []  # the last candles that were seen: where minutes have none, those that make a price are older
+
+    def restore(self, when: int) -> None:
+        """Go on with what is in the database. The minutes since a position was opened are looked at again: none of them closed it."""
+        engine = self._engine
+        engine.restore(when)
+        held = engine.position or engine.waiting
+        self._seen = when - MINUTE_MS if held is None else held.opened_ms
+        self._restored = True
+
+    def tick(self) -> bool:
+        """The minute that it is, and those that were missed before it; False if its candle is not there yet."""
+        engine = self._engine
+        # Not before the last minute that was done; one that a clock gone astray has only announced may be taken back.
+        self.when = when = max(align(self._clock(), MINUTE_MS), self._asked)
+        advance_to(when)
+        if self._restored:
+            engine.journal.check_owner()
+        else:  # a write may have failed half-way: what is stored decides, as after a crash
+            self.restore(when)
+        flat = engine.position is None
+        if when != self._reopened:  # not again each second in which the candle is waited for
+            self._reopened = when
+            engine.reopen(when)
+        if flat and engine.position is not None:
+            self._seen = min(self._seen, engine.position.opened_ms)
+        if self._seen >= when:
+            engine.drain(when)
+            return True
+        history = self.history(when)
+        current_history.set(history)
+        symbol, before = engine.context.symbol, (VWAP_CANDLES - 1) * MINUTE_MS
+        if not history.minutes(symbol, when - VWAP_CANDLES * MINUTE_MS, when):
+            if self._clock() < when + _PATIENCE_MS:
+                return False
+            if when != self._passed_at:  # a clock that jumps is not believed before a candle bears it out: it counts as one minute
+                self._passed_at, self._passed = when, min(when, max(self._passed, self._seen) + MINUTE_MS)
+            engine.pass_without_candle(self._passed)
+            return True
+        ask = when // engine.strategy.interval_ms > self._asked // engine.strategy.interval_ms
+        for since in range(self._seen, when, BLOCK * MINUTE_MS):
+            found = history.across_holes(symbol, since - before, min(since + BLOCK * MINUTE_MS, when))
+            candles = [*(candle for candle in self._before if candle["timestamp"] < since - before), *found]
+            self._before = candles[1 - VWAP_CANDLES :]
+            for index, candle in enumerate(candles):
+                closed = candle["timestamp"] + MINUTE_MS
+                if closed > self._seen:
+                    engine.tick(candles, index, closed, ask=ask and closed == when, late=closed < when)
+                    self._seen = closed
+        self._seen = self._asked = when
+        return True
+
+    def failed(self, error: Exception) -> None:
+        """A tick was cut off by ``error``."""
+        self._restored = False
+        text = f"live run of {self._engine.strategy.name!r} on {self._engine.context.symbol} at {iso_time(self.when)}: {describe(error)}"
+        log("error", text)
+        if isinstance(error, PERSISTENCE_ERRORS):
+            return  # nothing can be written now
+        try:
+            self._engine.journal.failed(self.when, type(error).__name__, text, fatal=False)
+        except BacktestKitError as second:
+            log("error", f"this could not be written to Log and Notification: {second}")
+
+    def history(self, when: int) -> CandleHistory:
+        """The candles up to ``when``, which are fetched where they are not stored."""
+        exchange_name, registry, now = self._engine.context.exchange_name, self._registry, self._clock()
+
+        def fill(symbol: str, interval: str, since: int, until: int) -> None:
+            self._fetch(symbol, interval, exchange_name, since, until, registry=registry, now_ms=now)
+
+        return CandleHistory(exchange_name, when, registry, fill)
+
+
+def _until_next(now_ms: int, seconds: float) -> float:
+    """How long to sleep until the next multiple of ``seconds``."""
+    return seconds - now_ms / 1000 % seconds

@@ -1,0 +1,1 @@
+"""Where candles come from: exchanges, files, imports, and the candle history that a run reads."""

@@ -1,0 +1,387 @@
+"""Closed candles of a run: read in blocks through the Candle contract, kept in memory, never from the future."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, Final
+
+from ...candles import CandleArray, align, interval_ms, to_dicts
+from ...contracts.adapters import Registry, default_registry
+from ...errors import InvalidTypeError, InvalidValueError, LookAheadError
+from ...simulation import milliseconds, simulated_time
+from ..clock import MINUTE_MS, OutsideRunError, current_time_ms, iso_time
+from ..current_run import current_run
+from .average_price import VWAP_CANDLES, vwap
+
+__all__ = ["BLOCK", "Candle", "CandleHistory", "Fill", "current_history", "get_average_price", "get_candles", "get_raw_candles"]
+
+Candle = dict[str, Any]
+Load = Callable[[int, int], list[Candle] | None]
+LoadStretch = Callable[[int, int], CandleArray | None]
+Fill = Callable[[str, str, int, int], object]
+"""Stores what is missing of (symbol, interval) in ``[since_ms, until_ms)``."""
+
+BLOCK: Final = 1_000
+"""Candles that are taken at a time."""
+
+STRETCH: Final = 32_000
+"""Candles of one read through the contract where a run goes forward: one long read takes half of the time of many short ones."""
+
+current_history: ContextVar[CandleHistory] = ContextVar("backtest_kit_mongo_candle_history")
+
+
+def get_candles(symbol: str, interval: str, limit: int) -> list[Candle]:
+    """The last ``limit`` candles of ``interval`` that have closed by the run's simulation time, oldest first.
+
+    Each is a dict of ``timestamp`` (open time, ms), ``open``, ``high``, ``low``, ``close`` (prices) and ``volume`` (base asset);
+    the list and the dicts are the caller's own. The last one closes at or before the simulation time, whatever is stored.
+
+    The list is shorter, down to empty, where the stored history begins (or has its last hole) less than ``limit`` candles ago:
+    it is always one unbroken run of candles up to now. If the newest closed candle itself is not stored, that is an
+    InvalidValueError, as it means that nothing was imported for this symbol or time. An interval that is not stored is
+    aggregated from 1m candles, on the same grid (UTC, counted from 1970) and only from complete ones.
+    """
+    history, now = _here("get_candles", symbol)
+    return [dict(candle) for candle in history.closed(symbol, interval, _check_limit("get_candles", limit), now)]
+
+
+def get_average_price(symbol: str) -> float:
+    """The price of ``symbol`` at the run's simulation time, the one at which a signal without ``priceOpen`` opens.
+
+    It is the volume-weighted mean of the typical prices of the last five closed 1m candles, as ``getAveragePrice`` of backtest-kit. A
+    target and a stop on the right sides of it are valid. InvalidValueError where fewer than five candles are stored.
+    """
+    history, now = _here("get_average_price", symbol)
+    candles = history.closed(symbol, "1m", VWAP_CANDLES, now)
+    if len(candles) < VWAP_CANDLES:
+        raise InvalidValueError(
+            f"get_average_price({symbol!r}) needs {VWAP_CANDLES} closed 1m candles, and {len(candles)} are stored at {iso_time(now)}"
+        )
+    return vwap(candles)
+
+
+def get_raw_candles(
+    symbol: str,
+    interval: str,
+    limit: int | None = None,
+    start: datetime | int | None = None,
+    end: datetime | int | None = None,
+) -> list[Candle]:
+    """Candles of a window that the caller chooses, oldest first, in the shape of ``get_candles``.
+
+    ``start`` and ``end`` are aware datetimes or ms, taken down to the grid of ``interval``; a window holds the candles that open in
+    ``[start, end)``. Five forms: ``limit`` (the last ones up to now), ``start`` and ``end``, ``end`` and ``limit`` (the last ones
+    before it), ``start`` and ``limit`` (the first ones from it), and all three (the same, if it ends by ``end``).
+
+    LookAheadError for a window that ends after the time of the run, or with all three after ``end``. Unlike ``get_candles`` it gives
+    the whole window, or InvalidValueError if a candle of it is not stored.
+    """
+    history, now = _here("get_raw_candles", symbol)
+    step = interval_ms(interval)
+    given = {"limit": limit, "start": start, "end": end}
+    call = ", ".join([repr(symbol), repr(interval), *(f"{name}={value}" for name, value in given.items() if value is not None)])
+    count = None if limit is None else _check_limit("get_raw_candles", limit)
+    first, last = (None if value is None else milliseconds(name, value) for name, value in (("start", start), ("end", end)))
+    if count is None and (first is None or last is None):
+        raise InvalidValueError(
+            f"get_raw_candles({call}) names no window", hint="give limit, start and end, end and limit, start and limit, or all three"
+        )
+    allowed = now if last is None else last
+    since, until = None if first is None else align(first, step), align(allowed, step)
+    if first is not None and last is not None and first >= last:
+        raise InvalidValueError(f"get_raw_candles({call}): start is not before end")
+    if count is not None:
+        if since is None:
+            since = until - count * step
+        else:
+            until, allowed = since + count * step, align(allowed, step)
+    assert since is not None
+    if max(until, 0 if last is None else last) > now or until > allowed:
+        raise LookAheadError(
+            f"{_caller()} asked for the future: get_raw_candles({call}) ends at {iso_time(max(until, last or 0))}, "
+            f"and it is {iso_time(now)}" + ("" if until <= allowed or last is None else f", and end is {iso_time(last)}")
+        )
+    return [dict(candle) for candle in history.window(symbol, interval, since, until)]
+
+
+def _here(caller: str, symbol: object) -> tuple[CandleHistory, int]:
+    now = current_time_ms(caller)
+    history = current_history.get(None)
+    if history is None:
+        raise OutsideRunError(f"{caller} was called outside a run, so there is no exchange to read candles of")
+    if not isinstance(symbol, str):
+        raise InvalidTypeError(f"{caller}: symbol must be a str, got {type(symbol).__name__}")
+    return history, now
+
+
+def _check_limit(caller: str, limit: object) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise InvalidTypeError(f"{caller}: limit must be an int, got {type(limit).__name__}")
+    if limit < 1:
+        raise InvalidValueError(f"{caller}: limit is {limit}; it must be at least 1")
+    return limit
+
+
+def _caller() -> str:
+    run = current_run.get(None)
+    return "a caller" if run is None else f"strategy {run.strategy_name!r} on {run.symbol}"
+
+
+class CandleHistory:
+    """All series that one run reads, of one exchange. ``end_ms`` (ms) is where the run ends, so where reading ahead ends.
+
+    ``fill``, in a live run, is asked for what is not stored.
+    """
+
+    def __init__(self, exchange_name: str, end_ms: int, registry: Registry | None = None, fill: Fill | None = None) -> None:
+        self._candles: Any = (default_registry if registry is None else registry).adapter("candle")
+        self._fill = fill
+        self._exchange_name = exchange_name
+        self._end_ms = end_ms
+        self._stored: dict[tuple[str, str], _Series] = {}
+        self._chosen: dict[tuple[str, str], _Series] = {}
+
+    def beside(self) -> CandleHistory:
+        """The history of another run on the same clock: what is read is shared, but not whether an interval is aggregated."""
+        other = copy.copy(self)
+        other._chosen = {}
+        return other
+
+    def minutes(self, symbol: str, since_ms: int, until_ms: int) -> list[Candle]:
+        """The 1m candles of ``[since_ms, until_ms)``, or only the last of them, back to the first hole. Not to be changed."""
+        return self._of_store(symbol, "1m").window(since_ms, until_ms)
+
+    def unbroken(self, symbol: str, since_ms: int, until_ms: int, *, before: int = 0) -> list[Candle]:
+        """All 1m candles of ``[since_ms, until_ms)``, after up to ``before`` older ones; InvalidValueError, which names the hole."""
+        candles = self.minutes(symbol, since_ms - before * MINUTE_MS, until_ms)
+        if len(candles) < (until_ms - since_ms) // MINUTE_MS:
+            missing = self.first_missing(symbol, since_ms, until_ms)
+            raise InvalidValueError(
+                f"the 1m candle of {symbol} on {self._exchange_name} at {iso_time(missing)} is not stored, "
+                "and a run cannot step over a hole",
+                hint="import candles for the whole window, or choose start_ms and end_ms beside the hole",
+            )
+        return candles
+
+    def across_holes(self, symbol: str, since_ms: int, until_ms: int) -> list[Candle]:
+        """The 1m candles of ``[since_ms, until_ms)`` that there are: a minute without a trade has none on many exchanges."""
+        found: list[Candle] = []
+        while until_ms > since_ms:
+            candles = self.minutes(symbol, since_ms, until_ms)
+            found[:0] = candles
+            until_ms = candles[0]["timestamp"] if candles else until_ms - MINUTE_MS
+        return found
+
+    def check_unbroken(self, symbol: str, since_ms: int, until_ms: int) -> None:
+        """Read all 1m candles of ``[since_ms, until_ms)`` once, so that a hole is found before anything is written."""
+        for since in range(since_ms, until_ms, BLOCK * MINUTE_MS):
+            self.unbroken(symbol, since, min(since + BLOCK * MINUTE_MS, until_ms))
+
+    def first_missing(self, symbol: str, since_ms: int, until_ms: int) -> int:
+        """The open time (ms) of the first 1m candle of ``[since_ms, until_ms)`` that is not stored, knowing that one is not."""
+        load = self._load(symbol, "1m")
+        there, count = 0, (until_ms - since_ms) // MINUTE_MS
+        while count - there > 1:  # that the first n candles are all there is monotone in n
+            middle = (there + count) // 2
+            if load(since_ms, middle) is None:
+                count = middle
+            else:
+                there = middle
+        return since_ms + there * MINUTE_MS
+
+    def closed(self, symbol: str, interval: str, limit: int, now_ms: int) -> list[Candle]:
+        """At most ``limit`` candles of ``interval`` that have closed by ``now_ms``, as ``get_candles`` promises them."""
+        step = interval_ms(interval)
+        until = align(now_ms, step)
+        candles = self._choose(symbol, interval, until).window(until - limit * step, until)
+        if not candles:
+            newest = align(now_ms, MINUTE_MS)
+            # For an aggregated interval an empty answer is right while the first window is still incomplete.
+            if interval == "1m" or not self.minutes(symbol, newest - MINUTE_MS, newest):
+                raise InvalidValueError(
+                    f"no {interval} candle of {symbol} on {self._exchange_name} that closes at {iso_time(until)} is stored",
+                    hint="import the candles of this symbol first, for the whole window of the run",
+                )
+        return candles
+
+    def window(self, symbol: str, interval: str, since_ms: int, until_ms: int) -> list[Candle]:
+        """All candles of ``[since_ms, until_ms)``, which lies on the grid and in the past; InvalidValueError if one is missing."""
+        step = interval_ms(interval)
+        candles = self._choose(symbol, interval, until_ms).window(since_ms, until_ms)
+        if len(candles) * step < until_ms - since_ms:
+            missing = until_ms - (len(candles) + 1) * step
+            raise InvalidValueError(
+                f"the {interval} candle of {symbol} on {self._exchange_name} at {iso_time(missing)} is not stored",
+                hint="import the candles of this symbol first, for the whole window that is asked for",
+            )
+        return candles
+
+    def _choose(self, symbol: str, interval: str, until_ms: int) -> _Series:
+        """The series of an interval: the stored one if its newest candle is there at the first question, else aggregated."""
+        if interval == "1m":
+            return self._of_store(symbol, interval)
+        known = self._chosen.get((symbol, interval))
+        if known is not None:
+            return known
+        step = interval_ms(interval)
+        stored = self._of_store(symbol, interval)
+        if stored.window(until_ms - step, until_ms):
+            self._chosen[symbol, interval] = stored
+            return stored
+        # Aggregation never looks ahead of what is asked for: it reads minutes that the run keeps in memory anyway.
+        aggregated = _Series(_aggregate(self._of_store(symbol, "1m"), step), step, None)
+        if aggregated.window(until_ms - step, until_ms):
+            self._chosen[symbol, interval] = aggregated
+        return aggregated
+
+    def _of_store(self, symbol: str, interval: str) -> _Series:
+        series = self._stored.get((symbol, interval))
+        if series is None:
+            stretch = self._load_stretch(symbol, interval) if self._candles.gives_arrays else None
+            series = _Series(self._load(symbol, interval), interval_ms(interval), self._end_ms, stretch)
+            self._stored[symbol, interval] = series
+        return series
+
+    def _load_stretch(self, symbol: str, interval: str) -> LoadStretch:
+        exchange_name = self._exchange_name
+
+        def load(since: int, count: int) -> CandleArray | None:
+            with simulated_time(None):
+                candles: CandleArray | None = self._candles.read_candles_array(symbol, interval, exchange_name, count, since)
+            return candles
+
+        return load
+
+    def _load(self, symbol: str, interval: str) -> Load:
+        step = interval_ms(interval)
+        exchange_name = self._exchange_name
+
+        def read(since: int, count: int) -> list[Candle] | None:
+            with simulated_time(None):  # read in blocks, ahead of the time; what a strategy may see of them is decided here
+                candles: list[Candle] | None = self._candles.read_candles_data(
+                    symbol, interval, exchange_name, count, since, since + count * step
+                )
+            return candles
+
+        def load(since: int, count: int) -> list[Candle] | None:
+            candles = read(since, count)
+            if candles is None and self._fill is not None:
+                self._fill(symbol, interval, since, since + count * step)
+                candles = read(since, count)
+            return candles
+
+        return load
+
+
+def _aggregate(minutes: _Series, step: int) -> Load:
+    """A source of candles of ``step`` ms, each from all of its 1m candles."""
+
+    def load(since: int, count: int) -> list[Candle] | None:
+        until = since + count * step
+        parts = minutes.window(since, until)
+        width = step // MINUTE_MS
+        if len(parts) != count * width:
+            return None
+        return [_merge(parts[first : first + width]) for first in range(0, len(parts), width)]
+
+    return load
+
+
+def _merge(parts: list[Candle]) -> Candle:
+    return {
+        "timestamp": parts[0]["timestamp"],
+        "open": parts[0]["open"],
+        "high": max(part["high"] for part in parts),
+        "low": min(part["low"] for part in parts),
+        "close": parts[-1]["close"],
+        "volume": sum(part["volume"] for part in parts),
+    }
+
+
+class _Series:
+    """An unbroken stretch ``[lo, hi)`` of one series, grown in blocks in both directions as it is asked for.
+
+    ``load(since, count)`` gives all of ``count`` candles or None, as the Candle contract does. ``ahead`` (ms) is how far it may
+    be read before it is asked for; None: not at all. ``load_stretch`` is for reading far ahead.
+    """
+
+    def __init__(self, load: Load, step: int, ahead: int | None, load_stretch: LoadStretch | None = None) -> None:
+        self._load = load
+        self._load_stretch = load_stretch
+        self._stretch: CandleArray | None = None
+        self._stretch_since = 0
+        self._step = step
+        self._ahead = ahead
+        self._rows: list[Candle] = []
+        self._lo = self._hi = 0
+        self._begins = False  # nothing is stored right before lo
+        self._keep = 0  # the longest window that was asked for, in candles
+
+    def window(self, since: int, until: int) -> list[Candle]:
+        """The candles of ``[since, until)``, or as many of the last of them as are there without a hole."""
+        since = max(since, 0)
+        self._keep = max(self._keep, (until - since) // self._step)
+        if until < self._lo or not self._rows or (until > self._hi and not self._grow_to(until)):
+            self._rows, self._lo, self._hi, self._begins = [], until, until, False
+        while since < self._lo and not self._begins:
+            self._grow_back(since)
+        first = (max(since, self._lo) - self._lo) // self._step
+        return self._rows[first : (until - self._lo) // self._step]
+
+    def _grow_to(self, until: int) -> bool:
+        """Load up to ``until``, and further if that costs nothing; False if a candle before ``until`` is missing."""
+        while self._hi < until:
+            needed = min((until - self._hi) // self._step, BLOCK)
+            wanted = needed if self._ahead is None else max(needed, min((self._ahead - self._hi) // self._step, BLOCK))
+            rows = self._from_stretch(wanted) or self._load(self._hi, wanted)
+            if rows is None and wanted > needed:
+                # The stored candles end (or have a hole) before the run does: from here on only what is needed is read.
+                self._ahead = None
+                rows = self._load(self._hi, needed)
+            if rows is None:
+                return False
+            self._rows.extend(rows)
+            self._hi += len(rows) * self._step
+        spare = len(self._rows) - self._keep
+        if spare > 2 * BLOCK:
+            del self._rows[: spare - BLOCK]
+            self._lo = self._hi - len(self._rows) * self._step
+            self._begins = False
+        return True
+
+    def _from_stretch(self, wanted: int) -> list[Candle] | None:
+        """The ``wanted`` candles from ``hi`` on, of a longer stretch that is kept; None if they are to be loaded by themselves."""
+        if self._load_stretch is None or self._ahead is None:
+            return None
+        first = (self._hi - self._stretch_since) // self._step
+        if self._stretch is None or not 0 <= first <= len(self._stretch) - wanted:
+            count = min((self._ahead - self._hi) // self._step, STRETCH)
+            if count <= wanted:
+                return None
+            self._stretch = self._load_stretch(self._hi, count)
+            if self._stretch is None:
+                self._load_stretch = None  # there is a hole, or the end of what is stored, on the way
+                return None
+            self._stretch_since, first = self._hi, 0
+        return to_dicts(self._stretch[first : first + wanted])
+
+    def _grow_back(self, since: int) -> None:
+        """Load the block before ``lo``; where it has a hole, what lies after the hole."""
+        count = min((self._lo - since) // self._step, BLOCK)
+        rows = self._load(self._lo - count * self._step, count)
+        if rows is None:
+            self._begins = True
+            # Whether the last n candles are all there is monotone in n, so halving finds the longest such n.
+            there, rows = 0, []
+            while count - there > 1:
+                middle = (there + count) // 2
+                found = self._load(self._lo - middle * self._step, middle)
+                if found is None:
+                    count = middle
+                else:
+                    there, rows = middle, found
+        self._rows[:0] = rows
+        self._lo -= len(rows) * self._step

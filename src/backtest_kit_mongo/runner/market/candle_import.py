@@ -1,0 +1,193 @@
+"""Candles into the Candle contract, and the memory of what was imported."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from ...candles import INTERVAL_MS, PRICES, CandleArray, closed_candles, interval_ms, matches, to_columns
+from ...contracts.adapters import Registry
+from ...errors import InvalidValueError
+from ..clock import check_ms, iso_time
+from .exchange import list_exchanges
+from .gaps import Gap, find_gaps
+from .stored_candles import Span, StoredCandles
+
+__all__ = ["CandleConflict", "CandleConflictError", "ImportReport", "check_source", "choose_window", "import_candles", "imported_spans"]
+
+_CHUNK: Final = 5_000
+_SHOWN_CONFLICTS: Final = 3
+
+
+class ImportReport(msgspec.Struct, frozen=True):
+    """What ``import_candles`` stored: ``[since_ms, until_ms)`` in ms, and the holes inside it."""
+
+    symbol: str
+    interval: str
+    exchange_name: str
+    candles: int
+    unclosed: int  # at the end of the file, left out because they had not closed yet
+    since_ms: int
+    until_ms: int
+    gaps: tuple[Gap, ...]
+
+
+class CandleConflict(NamedTuple):
+    """A candle that is stored with other values than those to be imported; the prices by name, only those that differ."""
+
+    timestamp: int
+    stored: dict[str, float]
+    given: dict[str, float]
+
+
+class CandleConflictError(InvalidValueError):
+    """Candles are stored with other values than those to be imported; nothing was written. ``conflicts`` are the first of them."""
+
+    conflicts: tuple[CandleConflict, ...] = ()
+
+
+def _check_equal(stored: StoredCandles, candles: CandleArray) -> None:
+    """CandleConflictError if one of ``candles`` (ascending, not empty) is stored with other values."""
+    first, last = int(candles["timestamp"][0]), int(candles["timestamp"][-1])
+    count = 0
+    conflicts: list[CandleConflict] = []
+    for batch in stored.batches(first, last + stored.step):
+        present, equal = matches(batch, [candles])
+        for row in batch[present & ~equal][: _SHOWN_CONFLICTS - len(conflicts)]:
+            conflicts.append(_conflict(row, candles[np.searchsorted(candles["timestamp"], row["timestamp"])]))
+        count += int((present & ~equal).sum())
+    if not count:
+        return
+    lines = [f"{iso_time(conflict.timestamp)} stored: {_values(conflict.stored)}; new: {_values(conflict.given)}" for conflict in conflicts]
+    lines += [f"and {count - len(conflicts):,} more"] if count > len(conflicts) else []
+    symbol, interval, exchange_name = stored.context
+    error = CandleConflictError(
+        f"{count:,} of {len(candles):,} candles of {symbol} {interval} are stored on {exchange_name!r} with other values:\n  "
+        + "\n  ".join(lines),
+        hint="nothing was written, as a stored candle never changes. Keep these candles under another exchange name (--exchange NAME), or "
+        "remove the stored ones first: backtest-kit-mongo candles remove "
+        f"{shlex.quote(symbol)} --interval {interval} --exchange {shlex.quote(exchange_name)}",
+    )
+    error.conflicts = tuple(conflicts)
+    raise error
+
+
+def _conflict(stored: Any, given: Any) -> CandleConflict:
+    names = [name for name in PRICES if stored[name] != given[name]]
+    return CandleConflict(
+        int(stored["timestamp"]), {name: float(stored[name]) for name in names}, {name: float(given[name]) for name in names}
+    )
+
+
+def _values(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.10g}" for name, value in values.items())
+
+
+def import_candles(
+    candles: CandleArray,
+    symbol: str,
+    interval: str = "1m",
+    exchange_name: str = "binance",
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    registry: Registry | None = None,
+) -> ImportReport:
+    """Store ``candles`` (an array of CANDLE_DTYPE in order of time) in the Candle contract, and note which spans are there.
+
+    A stored candle never changes: one with other values is a CandleConflictError before anything is written, an equal one stays as it
+    is. Unclosed candles are left out. A hole is stored as a hole and named in the
+    report. The spans are noted in the Measure contract, so that a later run, in this or another process, finds its window.
+    ``progress`` is called with (candles written, all candles).
+    """
+    step = interval_ms(interval)
+    columns = to_columns(candles, interval)
+    order = np.flatnonzero(np.diff(columns["timestamp"]) <= 0)
+    if order.size:
+        stamp = int(columns["timestamp"][order[0] + 1])
+        raise InvalidValueError(f"candle {int(order[0]) + 1} ({iso_time(stamp)}) is not later than the one before it")
+    closed = closed_candles(columns, interval)
+    if not len(closed):
+        raise InvalidValueError(f"there is no closed candle to import for {symbol} {interval}")
+    stored = StoredCandles(symbol, interval, exchange_name, registry)
+    _check_equal(stored, closed)
+    for first in range(0, len(closed), _CHUNK):
+        stored.write(closed[first : first + _CHUNK])
+        if progress is not None:
+            progress(min(first + _CHUNK, len(closed)), len(closed))
+    since, until = int(closed["timestamp"][0]), int(closed["timestamp"][-1]) + step
+    gaps = find_gaps(closed, interval)
+    edges = [since, *(edge for gap in gaps for edge in (gap.since_ms, gap.until_ms)), until]
+    stored.note(zip(edges[::2], edges[1::2], strict=True))
+    return ImportReport(
+        symbol=symbol,
+        interval=interval,
+        exchange_name=exchange_name,
+        candles=len(closed),
+        unclosed=len(columns) - len(closed),
+        since_ms=since,
+        until_ms=until,
+        gaps=gaps,
+    )
+
+
+def imported_spans(
+    symbol: str, interval: str = "1m", exchange_name: str = "binance", *, registry: Registry | None = None
+) -> tuple[Span, ...]:
+    """The spans ``(since_ms, until_ms)`` without a hole that were imported or fetched, in order of time; empty where nothing was."""
+    return tuple(StoredCandles(symbol, interval, exchange_name, registry).spans())
+
+
+def check_source(symbol: str, exchange_name: str, end_ms: int, *, registry: Registry | None = None) -> None:
+    """CandleConflictError if ``exchange_name`` is one of files, and what is stored of ``symbol`` up to ``end_ms`` differs from them."""
+    exchange = next((known for known in list_exchanges() if known.name == exchange_name), None)
+    if exchange is None or exchange.all_candles is None:
+        return
+    for interval in INTERVAL_MS:
+        candles = exchange.all_candles(symbol, interval)
+        if candles is not None and (count := int(np.searchsorted(candles["timestamp"], end_ms))):
+            _check_equal(StoredCandles(symbol, interval, exchange_name, registry), candles[:count])
+
+
+def choose_window(
+    symbol: str, exchange_name: str, start_ms: int | None, end_ms: int | None, *, registry: Registry | None = None
+) -> tuple[int, int, bool]:
+    """The window ``[start, end)`` in ms of a run, and whether it is known to have no hole.
+
+    What is not given comes from what was imported. InvalidValueError where that leaves a choice, or where the import has a hole
+    inside the window.
+    """
+    for name, value in (("start_ms", start_ms), ("end_ms", end_ms)):
+        if value is not None:
+            check_ms(name, value)
+    what = f"{symbol} 1m on {exchange_name}"
+    spans = imported_spans(symbol, "1m", exchange_name, registry=registry)
+    if start_ms is None or end_ms is None:
+        if not spans:
+            raise InvalidValueError(
+                f"no import of {what} is known, so the run's window is not either",
+                hint="import candles first (import_candles, or the command candles import), or give start_ms and end_ms",
+            )
+        given = start_ms if start_ms is not None else end_ms if end_ms is None else end_ms - 1
+        if given is None and len(spans) > 1:
+            holes = ", ".join(f"{iso_time(before[1])} to {iso_time(after[0])}" for before, after in pairwise(spans))
+            raise InvalidValueError(
+                f"the imported candles of {what} have holes ({holes}), and a run cannot step over one",
+                hint=f"give start_ms and end_ms inside one of: {_listed(spans)}",
+            )
+        span = spans[0] if given is None else next((span for span in spans if span[0] <= given < span[1]), None)
+        if span is None:
+            raise InvalidValueError(f"the run's window is outside the imported candles of {what}", hint=f"imported: {_listed(spans)}")
+        start_ms = span[0] if start_ms is None else start_ms
+        end_ms = span[1] if end_ms is None else end_ms
+    if end_ms <= start_ms:
+        raise InvalidValueError(f"the run's window is empty: it starts {iso_time(start_ms)} and ends {iso_time(end_ms)}")
+    return start_ms, end_ms, any(since <= start_ms and end_ms <= until for since, until in spans)
+
+
+def _listed(spans: Iterable[Span]) -> str:
+    return ", ".join(f"{iso_time(since)} to {iso_time(until)}" for since, until in spans)

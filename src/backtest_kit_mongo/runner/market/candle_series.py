@@ -1,0 +1,109 @@
+"""What is stored in the Candle contract: a line for each series, and the way to remove candles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+
+from ...candles import INTERVAL_MS, interval_ms
+from ...contracts.adapters import Registry, default_registry
+from ...domains import DOMAINS
+from ...errors import InvalidValueError
+from ...stores.base import Store
+from .gaps import Gap, find_gaps_between
+from .stored_candles import StoredCandles
+
+__all__ = ["CandleSeries", "count_candles", "list_candles", "remove_candles"]
+
+
+class CandleSeries(msgspec.Struct, frozen=True, rename="camel"):
+    """A stored series: ``candles`` between ``since_ms`` and ``until_ms`` (ms), and the holes between the first and the last of them."""
+
+    exchange_name: str
+    symbol: str
+    interval: str
+    candles: int
+    since_ms: int
+    until_ms: int
+    gaps: tuple[Gap, ...]
+
+    @property
+    def missing(self) -> int:
+        """How many candles the holes lack."""
+        return (self.until_ms - self.since_ms) // interval_ms(self.interval) - self.candles
+
+
+def list_candles(
+    *, symbol: str | None = None, interval: str | None = None, exchange_name: str | None = None, registry: Registry | None = None
+) -> Iterator[CandleSeries]:
+    """Every stored series, sorted by exchange, symbol and interval; only those that match what is given.
+
+    All time stamps of a series are read. A series of an interval that is none of ours (another program may have written it) is left out.
+    """
+    store = _store(registry)
+    for series in store.candle_series():
+        exchange, name, length = (str(part) for part in series)
+        if length not in INTERVAL_MS or any(
+            wanted not in (None, own) for wanted, own in ((symbol, name), (interval, length), (exchange_name, exchange))
+        ):
+            continue
+        batches = [batch["timestamp"].copy() for batch in store.stored_candles(series)]
+        if not batches:
+            continue
+        stamps = np.concatenate(batches)
+        yield CandleSeries(
+            exchange_name=exchange,
+            symbol=name,
+            interval=length,
+            candles=len(stamps),
+            since_ms=int(stamps[0]),
+            until_ms=int(stamps[-1]) + interval_ms(length),
+            gaps=find_gaps_between(stamps, length),
+        )
+
+
+def count_candles(
+    symbol: str,
+    interval: str,
+    exchange_name: str,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    *,
+    registry: Registry | None = None,
+) -> int:
+    """How many candles of a series are stored in ``[since_ms, until_ms)`` (ms; None: from the first, to the last)."""
+    interval_ms(interval)
+    return sum(len(batch) for batch in _store(registry).stored_candles((exchange_name, symbol, interval), since_ms, until_ms))
+
+
+def remove_candles(
+    symbol: str,
+    interval: str,
+    exchange_name: str,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    *,
+    registry: Registry | None = None,
+) -> int:
+    """Delete the candles of a series in ``[since_ms, until_ms)`` (ms; None: from the first, to the last); how many there were.
+
+    It is the only way to change a stored candle: remove it, and import it again. Other processes may go on with candles that they
+    keep in memory. InvalidValueError for an empty window.
+    """
+    interval_ms(interval)
+    if since_ms is not None and until_ms is not None and until_ms <= since_ms:
+        raise InvalidValueError("the window to remove is empty: it ends before it begins")
+    _store(registry)
+    far = 2**53
+    stored = StoredCandles(symbol, interval, exchange_name, registry)
+    return stored.remove(-far if since_ms is None else since_ms, far if until_ms is None else until_ms)
+
+
+def _store(registry: Registry | None) -> Store:
+    """The store of the Candle contract; InvalidValueError where a class of the user's stands before it, which may keep them elsewhere."""
+    registry = default_registry if registry is None else registry
+    if registry.bindings["candle"].custom is not None:
+        raise InvalidValueError("a class of your own serves the Candle contract; list and remove its candles where it keeps them")
+    return registry.store(DOMAINS["candle"])

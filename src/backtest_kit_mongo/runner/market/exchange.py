@@ -1,0 +1,265 @@
+"""Exchanges: where candles come from, under names; what the Candle contract lacks is fetched from them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar, overload
+
+import msgspec
+import numpy as np
+
+from ...candles import CANDLE_DTYPE, PRICES, CandleArray, align, interval_ms, to_columns
+from ...contracts.adapters import Registry
+from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
+from ..clock import MINUTE_MS, check_ms, iso_time
+from ..error_text import USER_ERRORS
+from ..registrations import Named, calling_place, check_function, check_name
+from .stored_candles import Span, StoredCandles, joined, runs
+
+__all__ = [
+    "Exchange",
+    "ExchangeError",
+    "ExchangeUnavailableError",
+    "GetCandles",
+    "add_exchange",
+    "clear_exchanges",
+    "fetch_missing",
+    "find_exchange",
+    "list_exchanges",
+    "restore_exchanges",
+]
+
+GetCandles = Callable[[str, str, int, int], Any]
+"""``get_candles(symbol, interval, since, limit)``: at most ``limit`` candles from ``since`` (ms) on, oldest first; see ``add_exchange``."""
+
+AllCandles = Callable[[str, str], CandleArray | None]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REQUEST_LIMIT: Final = 1_000
+"""Candles of one request at most."""
+
+_LOOK: Final = 10_000
+"""Candles that are looked up in the store at a time, a week of minutes."""
+
+# As the original does: a price so far below the others of its answer comes of a candle that was not complete.
+_LOWEST_SHARE: Final = 1 / 1000
+_MEDIAN_FROM: Final = 5
+
+
+class ExchangeError(BacktestKitError, RuntimeError):
+    """An exchange failed, or gave what no exchange may give; ``__cause__`` is what it raised. Of a bad answer nothing is stored."""
+
+
+class ExchangeUnavailableError(ExchangeError, ConnectionError):
+    """An exchange cannot be reached, or does not answer as it should; the same call may succeed later."""
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """A registered exchange; ``place`` is ``file:line`` of its registration.
+
+    ``all_candles(symbol, interval)`` gives a whole series, or None for one that it does not have. Only an exchange of files has it: what
+    is stored under its name is compared with it before a backtest.
+    """
+
+    name: str
+    get_candles: GetCandles
+    file: str
+    place: str
+    all_candles: AllCandles | None = None
+
+
+_exchanges: Named[Exchange] = Named("exchange", "add_exchange")
+
+
+@overload
+def add_exchange(name: str) -> Callable[[F], F]: ...
+@overload
+def add_exchange(name: str, *, get_candles: F) -> F: ...
+def add_exchange(name: str, *, get_candles: Any = None) -> Any:
+    """Register an exchange, as ``add_exchange("x", get_candles=f)`` or as decorator ``@add_exchange("x")`` over ``f``.
+
+    ``f(symbol, interval, since, limit)`` gives at most ``limit`` candles (up to 1,000) that open at ``since`` (ms, on the grid of the
+    interval) or later, oldest first: dicts of ``timestamp`` (open time, ms), ``open``, ``high``, ``low``, ``close``, ``volume``, rows of
+    these six as ccxt has them, or an array of CANDLE_DTYPE. What the exchange does not have is left out: the first candle that is given
+    is the first that there is. An empty answer says that there is none in the ``limit`` intervals from ``since`` on. Both forms give
+    ``f`` back.
+    """
+    place = calling_place()
+
+    def register(function: F) -> F:
+        register_exchange(name, function, place)
+        return function
+
+    return register if get_candles is None else register(get_candles)
+
+
+def register_exchange(name: str, get_candles: GetCandles, place: tuple[str, str], all_candles: AllCandles | None = None) -> None:
+    """What ``add_exchange`` does, for a caller that stands at ``place`` (file, and file:line)."""
+    check_name("the name of an exchange", name)
+    check_function(f"get_candles of exchange {name!r}", get_candles, ("symbol", "interval", "since", "limit"))
+    _exchanges.add(Exchange(name=name, get_candles=get_candles, file=place[0], place=place[1], all_candles=all_candles))
+
+
+def list_exchanges() -> tuple[Exchange, ...]:
+    """All registered exchanges, in the order of their registration."""
+    return _exchanges.list()
+
+
+def find_exchange(name: str | None = None) -> Exchange:
+    """The exchange of that name, or the only one for None; InvalidValueError, with the names that there are, otherwise."""
+    return _exchanges.find(name)
+
+
+def clear_exchanges() -> None:
+    """Forget all registered exchanges."""
+    _exchanges.restore(())
+
+
+def restore_exchanges(exchanges: Iterable[Exchange]) -> None:
+    """Make ``exchanges`` the registered ones."""
+    _exchanges.restore(exchanges)
+
+
+def fetch_missing(
+    symbol: str,
+    interval: str,
+    exchange_name: str,
+    since_ms: int,
+    until_ms: int,
+    *,
+    registry: Registry | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    now_ms: int | None = None,
+) -> int:
+    """Fetch those candles of ``[since_ms, until_ms)`` (ms, on the grid) that the Candle contract lacks; how many were stored.
+
+    Only candles that have closed by ``now_ms`` (default: the wall clock) are asked for and stored. What comes is checked before any of
+    it is stored; an ExchangeError names exchange, symbol and interval. Candles that the exchange does not have stay missing, which is
+    no error. ``progress`` is called with (candles of the window that are dealt with, all candles of the window).
+    """
+    check_name("symbol", symbol)
+    exchange = find_exchange(exchange_name)
+    step = interval_ms(interval)
+    for name, value in (("since_ms", since_ms), ("until_ms", until_ms)):
+        check_ms(name, value, step_ms=step)
+    if until_ms <= since_ms:
+        raise InvalidValueError(f"the window is empty: it starts {iso_time(since_ms)} and ends {iso_time(until_ms)}")
+    clock = time.time_ns() // 1_000_000
+    now = clock if now_ms is None else min(check_ms("now_ms", now_ms, step_ms=1), clock)
+    until = min(until_ms, align(now, step))
+    stored = StoredCandles(symbol, interval, exchange_name, registry)
+    fetch = _Fetch(exchange, symbol, interval, stored, now)
+    spans: list[Span] = []
+
+    def moved(reached: int) -> None:
+        if progress is not None:
+            progress((reached - since_ms) // step, (until - since_ms) // step)
+
+    for since in range(since_ms, until, _LOOK * step):
+        end = min(since + _LOOK * step, until)
+        spans += runs(since, end, step, fetch.fill(since, end, moved))
+        moved(end)
+    stored.note(joined(spans))
+    return fetch.new
+
+
+class _Fetch:
+    """The requests of one call of ``fetch_missing``; ``new`` counts what was stored."""
+
+    def __init__(self, exchange: Exchange, symbol: str, interval: str, stored: StoredCandles, now: int) -> None:
+        self._exchange, self._symbol, self._interval, self._stored, self._now = exchange, symbol, interval, stored, now
+        self._empty_until = 0  # the exchange has said that it has nothing before this time, from where it was asked last
+        self.new = 0
+
+    def fill(self, since: int, until: int, moved: Callable[[int], None]) -> Any:
+        """Fetch what is missing of ``[since, until)``; the open times of what is missing still."""
+        step = self._stored.step
+        missing = self._stored.missing(since, until)
+        position = max(since, self._empty_until)
+        while (rest := missing[missing >= position]).size:
+            first = int(rest[0])
+            moved(first)
+            last = int(rest[rest < first + REQUEST_LIMIT * step][-1])
+            count = (last - first) // step + 1
+            candles, beyond = self._ask(first, count)
+            fresh = candles[np.isin(candles["timestamp"], rest)]
+            if len(fresh):
+                self._stored.write(fresh)
+                self.new += len(fresh)
+                missing = np.setdiff1d(missing, fresh["timestamp"], assume_unique=True)
+            if beyond is not None:  # nothing lies between what came and the first candle after the window
+                position = self._empty_until = beyond
+            elif len(candles):
+                position = int(candles["timestamp"][-1]) + step
+            else:
+                position = last + step
+        return missing
+
+    def _ask(self, since: int, count: int) -> tuple[CandleArray, int | None]:
+        """The checked candles of ``count`` intervals from ``since`` on, and the open time of the first one after them, if given."""
+        step = self._stored.step
+        try:
+            answer = self._exchange.get_candles(self._symbol, self._interval, since, count)
+        except BacktestKitError:
+            raise
+        except USER_ERRORS as error:
+            raise ExchangeError(f"{self._what(since, count)}: {type(error).__name__}: {error}") from error
+        try:
+            columns = to_columns(_rows(answer), self._interval)
+        except (InvalidTypeError, InvalidValueError) as error:
+            raise ExchangeError(f"{self._what(since, count)}: {error}") from error
+        problem = _problem(columns, since, self._now)
+        if problem is not None:
+            raise ExchangeError(f"{self._what(since, count)}: {problem}", hint="nothing of this answer was stored")
+        stamps = columns["timestamp"]
+        after = stamps[stamps >= since + count * step]
+        inside = columns[stamps < since + count * step]
+        return inside, int(after[0]) if len(after) else None
+
+    def _what(self, since: int, count: int) -> str:
+        step = self._stored.step
+        return (
+            f"exchange {self._exchange.name!r}, {self._symbol} {self._interval}, "
+            f"{count} candles from {iso_time(since)} to {iso_time(since + count * step)}"
+        )
+
+
+def _rows(answer: Any) -> Any:
+    """An answer as ``to_columns`` takes it: rows of six, as ccxt gives them, become dicts."""
+    if isinstance(answer, (np.ndarray, str, bytes)) or not isinstance(answer, Iterable):
+        return answer
+    names = CANDLE_DTYPE.names or ()
+    rows = []
+    for index, row in enumerate(answer):
+        if isinstance(row, (list, tuple)):
+            if len(row) != len(names):
+                raise InvalidValueError(f"candle {index} has {len(row)} columns", hint=f"they are {', '.join(names)}")
+            row = dict(zip(names, row, strict=True))
+        rows.append(row)
+    return rows
+
+
+def _problem(columns: CandleArray, since: int, now: int) -> str | None:
+    """What is wrong with the candles of an answer, apart from what ``to_columns`` finds."""
+    stamps = columns["timestamp"]
+    unordered = np.flatnonzero(np.diff(stamps) <= 0)
+    if unordered.size:
+        row = int(unordered[0]) + 1
+        what = "appears twice" if stamps[row] == stamps[row - 1] else f"comes after {iso_time(int(stamps[row - 1]))}"
+        return f"the candle of {iso_time(int(stamps[row]))} {what}; candles must be in order, each once"
+    if len(stamps) and stamps[0] < since:
+        return f"the candle of {iso_time(int(stamps[0]))} is before the time that was asked for"
+    if len(stamps) and stamps[-1] > now + MINUTE_MS:  # clocks differ a little
+        return f"the candle of {iso_time(int(stamps[-1]))} is of the future: it is {iso_time(now)}"
+    prices = np.stack([columns[name] for name in PRICES[:4]])
+    opened, high, low, close = prices
+    bad = (low <= 0) | (low > np.minimum(opened, close)) | (high < np.maximum(opened, close)) | (columns["volume"] < 0)
+    if not bad.any() and len(stamps) >= _MEDIAN_FROM:
+        bad = low < np.median(prices) * _LOWEST_SHARE
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        values = ", ".join(f"{name} {columns[name][row]:g}" for name in PRICES)
+        return f"the candle of {iso_time(int(stamps[row]))} cannot be: {values}"
+    return None

@@ -1,0 +1,88 @@
+"""Candle columns as a market: its holes, and a seeded synthetic one."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...candles import CANDLE_DTYPE, CandleArray, interval_ms
+from ...errors import InvalidTypeError, InvalidValueError
+from ..clock import MINUTE_MS, check_ms, iso_time
+
+__all__ = ["Gap", "find_gaps", "find_gaps_between", "synthetic_market"]
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """A hole in a series of candles: from ``since_ms`` up to, not including, ``until_ms``; ``missing`` candles are not there."""
+
+    since_ms: int
+    until_ms: int
+    missing: int
+
+    def __str__(self) -> str:
+        noun = "candle is" if self.missing == 1 else "candles are"
+        return f"{self.missing} {noun} missing from {iso_time(self.since_ms)} to {iso_time(self.until_ms)}"
+
+
+def find_gaps(candles: CandleArray, interval: str = "1m") -> tuple[Gap, ...]:
+    """The holes between ordered ``candles`` of ``interval``, first to last."""
+    return find_gaps_between(candles["timestamp"], interval)
+
+
+def find_gaps_between(stamps: npt.NDArray[np.int64], interval: str) -> tuple[Gap, ...]:
+    """The holes between candles of ``interval`` that open at ``stamps`` (ms, ascending), first to last."""
+    step = interval_ms(interval)
+    before = np.flatnonzero(np.diff(stamps) != step)
+    return tuple(
+        Gap(since_ms=int(stamps[i]) + step, until_ms=int(stamps[i + 1]), missing=(int(stamps[i + 1]) - int(stamps[i])) // step - 1)
+        for i in before
+    )
+
+
+def synthetic_market(seed: int, minutes: int, start_ms: int, price: float = 25_000.0) -> CandleArray:
+    """``minutes`` made-up 1m candles from ``start_ms`` (ms) on, the first opening at ``price``; equal arguments, equal candles.
+
+    A random walk of the price in regimes of 4 to 24 hours, each with its own drift and volatility, so that trends exist and
+    trend followers trade. Every candle opens where the one before closed; volume grows with the size of the move. It looks
+    plausible and means nothing: no statement about a strategy follows from it.
+    """
+    for name, value in (("seed", seed), ("minutes", minutes)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InvalidTypeError(f"{name} must be an int, got {type(value).__name__}")
+    if not 0 <= seed < 2**32:
+        raise InvalidValueError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
+    if minutes < 1:
+        raise InvalidValueError(f"minutes is {minutes}; it must be at least 1")
+    check_ms("start_ms", start_ms)
+    if isinstance(price, bool) or not isinstance(price, (int, float)) or not (math.isfinite(price) and price > 0):
+        raise InvalidValueError(f"price is {price!r}; it must be a finite number above 0")
+
+    # RandomState, because NumPy promises its streams never change; those of default_rng may with a new release.
+    random = np.random.RandomState(seed)
+    drift = np.empty(minutes)
+    volatility = np.empty(minutes)
+    position = 0
+    while position < minutes:
+        length = int(random.randint(4 * 60, 24 * 60))
+        drift[position : position + length] = random.choice((-1.0, 0.0, 1.0)) * random.uniform(0.00001, 0.00006)
+        volatility[position : position + length] = random.uniform(0.0003, 0.0011)
+        position += length
+    steps = drift + volatility * random.standard_normal(minutes)
+    # Prices are rounded as an exchange does; it also hides last-digit differences between processors.
+    digits = max(2, 6 - math.floor(math.log10(price)))
+    tick = 10.0**-digits
+    close = np.maximum(np.round(price * np.exp(np.cumsum(steps)), digits), tick)
+    opened = np.concatenate(([max(round(price, digits), tick)], close[:-1]))
+    reach = volatility * np.abs(random.standard_normal((2, minutes)))
+    candles = np.empty(minutes, CANDLE_DTYPE)
+    candles["timestamp"] = start_ms + MINUTE_MS * np.arange(minutes, dtype=np.int64)
+    candles["open"] = opened
+    candles["close"] = close
+    candles["high"] = np.maximum(np.round(np.maximum(opened, close) * (1 + reach[0]), digits), np.maximum(opened, close))
+    low = np.round(np.minimum(opened, close) * (1 - reach[1]), digits)
+    candles["low"] = np.maximum(np.minimum(low, np.minimum(opened, close)), tick)
+    candles["volume"] = np.round(random.lognormal(0.0, 0.8, minutes) * (1 + np.abs(steps) / volatility), 6)
+    return candles

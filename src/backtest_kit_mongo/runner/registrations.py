@@ -1,0 +1,103 @@
+"""What user code registers under names: exchanges, brokers."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, Protocol, TypeVar
+
+from ..errors import InvalidTypeError, InvalidValueError
+
+__all__ = ["Named", "calling_place", "check_function", "check_name"]
+
+
+class Item(Protocol):
+    """What can be registered; ``place`` is ``file:line`` of its registration."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def place(self) -> str: ...
+
+
+T = TypeVar("T", bound=Item)
+
+
+class Named(Generic[T]):
+    """Items by name, in the order of their registration. ``noun`` is what one is called in errors, ``adding`` is what adds one."""
+
+    def __init__(self, noun: str, adding: str) -> None:
+        self._noun, self._adding = noun, adding
+        self._items: dict[str, T] = {}
+        self._lock = threading.Lock()
+
+    def add(self, item: T) -> None:
+        """Register ``item``; InvalidValueError, with both places, if another one has its name."""
+        with self._lock:
+            other = self._items.setdefault(item.name, item)
+        if other is not item:
+            raise InvalidValueError(
+                f"{self._noun} {item.name!r} of {item.place} is already registered by {other.place}", hint="names must differ"
+            )
+
+    def list(self) -> tuple[T, ...]:
+        """All items."""
+        with self._lock:
+            return tuple(self._items.values())
+
+    def find(self, name: str | None) -> T:
+        """The item of that name, or the only one for None; InvalidValueError, with the names that there are, otherwise."""
+        items = {item.name: item for item in self.list()}
+        listed = ", ".join(map(repr, items))
+        if name in items:
+            return items[name]
+        if name is not None:
+            raise InvalidValueError(
+                f"no {self._noun} {name!r} is registered", hint=f"{self._adding} registers one; now: {listed or 'none'}"
+            )
+        if not items:
+            raise InvalidValueError(f"no {self._noun} is registered", hint=f"{self._adding} registers one")
+        if len(items) > 1:
+            plural = f"{self._noun[:-1]}ies" if self._noun.endswith("y") else f"{self._noun}s"
+            raise InvalidValueError(f"{len(items)} {plural} are registered, so one must be named: {listed}")
+        return next(iter(items.values()))
+
+    def restore(self, items: Iterable[T]) -> None:
+        """Make ``items`` the registered ones."""
+        kept = {item.name: item for item in items}
+        with self._lock:
+            self._items = kept
+
+
+def calling_place(depth: int = 2) -> tuple[str, str]:
+    """The file, and ``file:line``, of the caller of the function that asks."""
+    caller = sys._getframe(depth)
+    return caller.f_code.co_filename, f"{caller.f_code.co_filename}:{caller.f_lineno}"
+
+
+def check_function(what: str, function: object, arguments: tuple[str, ...]) -> Callable[..., Any]:
+    """``function`` if it is a plain function that takes ``arguments`` by position; InvalidTypeError, which names ``what``, otherwise."""
+    if not callable(function):
+        raise InvalidTypeError(f"{what} must be a function, got {type(function).__name__}")
+    called = function if inspect.isroutine(function) else type(function).__call__
+    if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called):
+        raise InvalidTypeError(f"{what} must be a plain function, not an async one or a generator")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some callables written in C have none to check
+        return function
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise InvalidTypeError(f"{what} must take ({', '.join(arguments)}), but takes {signature}") from None
+    return function
+
+
+def check_name(what: str, name: object) -> None:
+    """InvalidTypeError or InvalidValueError unless ``name`` can be part of a key and be read by a person."""
+    if not isinstance(name, str):
+        raise InvalidTypeError(f"{what} must be a str, got {type(name).__name__}")
+    if not name or name != name.strip() or not name.isprintable():
+        raise InvalidValueError(f"{what} is {name!r}; it must be printable text without spaces at its ends")

@@ -1,0 +1,1 @@
+"""What finished runs amount to: statistics, JSON, and a page with charts."""

@@ -1,0 +1,82 @@
+"""Candles for a chart: the 1m candles of a window, joined to as few longer ones as a page can draw."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from ...candles import CANDLE_DTYPE, INTERVAL_MS, CandleArray, align
+from ...contracts.adapters import Registry, default_registry
+from ...errors import InvalidValueError
+from ...simulation import simulated_time
+from ..clock import MINUTE_MS
+
+__all__ = ["MOST_CANDLES", "chart_candles", "chart_step"]
+
+MOST_CANDLES: Final = 1_500
+_BLOCK_MS: Final = 5_000 * MINUTE_MS
+
+
+def chart_step(start_ms: int, end_ms: int, most: int = MOST_CANDLES) -> int:
+    """The shortest candle length (ms) of which at most ``most`` touch ``[start_ms, end_ms)``: an interval, or whole days."""
+    if most < 2:  # a window may lie across the border of two candles, however long they are
+        raise InvalidValueError(f"most is {most}; it must be at least 2")
+    day = INTERVAL_MS["1d"]
+    days = 1
+    for step in INTERVAL_MS.values():
+        if _touching(start_ms, end_ms, step) <= most:
+            return step
+    while _touching(start_ms, end_ms, days * day) > most:
+        days += 1
+    return days * day
+
+
+def chart_candles(
+    symbol: str, exchange_name: str, start_ms: int, end_ms: int, step_ms: int, *, registry: Registry | None = None
+) -> CandleArray:
+    """The stored 1m candles of ``[start_ms, end_ms)``, to the minute, joined to candles of ``step_ms``, in order of time.
+
+    The first and the last are of those of their minutes that are in the window. A candle of which a minute is not stored is left
+    out.
+    """
+    contract = (default_registry if registry is None else registry).adapter("candle")
+    start, end = align(start_ms, MINUTE_MS), align(end_ms, MINUTE_MS)  # a live run begins and ends at any time
+    block = max(_BLOCK_MS // step_ms, 1) * step_ms
+    joined = [np.empty(0, CANDLE_DTYPE)]
+    with simulated_time(None):  # the run is over, nothing is in its future
+        for first in range(align(start, step_ms), end, block):
+            since, until = max(first, start), min(first + block, end)
+            if stored := _stored(contract, symbol, exchange_name, since, until, step_ms):
+                joined.append(_joined(np.concatenate(stored), step_ms))
+    return np.concatenate(joined)
+
+
+def _touching(start_ms: int, end_ms: int, step: int) -> int:
+    return (align(end_ms - 1, step) - align(start_ms, step)) // step + 1
+
+
+def _stored(contract: Any, symbol: str, exchange_name: str, since: int, until: int, step: int) -> list[CandleArray]:
+    """What is stored of a window, in pieces that begin and end where candles of the chart do."""
+    found = contract.read_candles_array(symbol, "1m", exchange_name, (until - since) // MINUTE_MS, since)
+    if found is not None:
+        return [found]
+    candles = _touching(since, until, step)
+    if candles == 1:
+        return []
+    middle = align(since, step) + candles // 2 * step
+    halves = ((since, middle), (middle, until))
+    return [piece for half in halves for piece in _stored(contract, symbol, exchange_name, *half, step)]
+
+
+def _joined(minutes: CandleArray, step: int) -> CandleArray:
+    starts = minutes["timestamp"] // step * step
+    first = np.flatnonzero(np.diff(starts, prepend=starts[0] - step))
+    last = np.append(first[1:], len(minutes)) - 1
+    candles = np.empty(len(first), CANDLE_DTYPE)
+    candles["timestamp"] = starts[first]
+    candles["open"], candles["close"] = minutes["open"][first], minutes["close"][last]
+    candles["high"] = np.maximum.reduceat(minutes["high"], first)
+    candles["low"] = np.minimum.reduceat(minutes["low"], first)
+    candles["volume"] = np.add.reduceat(minutes["volume"], first)
+    return candles

@@ -1,0 +1,213 @@
+"""What finished runs come to: JSON that equal runs have in common byte for byte, the profile apart, a table of the trades."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from statistics import fmean, stdev
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ...candles import library
+from ...errors import BacktestKitError, InvalidTypeError, with_notes
+from ...observability.profile import Report
+from ...output_files import check_target, replacing
+from ..clock import MINUTE_MS
+from ..engine.result import BacktestResult, Trade, add_up
+
+__all__ = [
+    "Results",
+    "Statistics",
+    "error_text",
+    "ordered",
+    "profile_json",
+    "result_json",
+    "statistics_of",
+    "trades_frame",
+    "trades_of",
+    "write_file",
+]
+
+Results = BacktestResult | Iterable[BacktestResult]
+
+
+class Statistics(msgspec.Struct, frozen=True, rename="camel"):
+    """What the totals do not say, of one run or of several together. Profits are those of ``Trade``, in order of closing.
+
+    ``profit_factor`` is the sum of the profits above 0 divided by that of the losses, without its sign; None without a loss.
+    ``sharpe_ratio`` is the mean profit of a trade divided by the sample standard deviation of the profits, per trade, not
+    annualised; None below two trades, or where all are equal. ``longest_losing_streak`` counts trades in a row without a profit
+    above 0. ``average_minutes_held`` is 0 without trades. ``exposure_percentage`` is the part of the window, in percent, in which
+    a position was open (one that still is included); of several runs the time in positions over that of all windows.
+    """
+
+    profit_factor: float | None
+    sharpe_ratio: float | None
+    longest_losing_streak: int
+    average_minutes_held: float
+    exposure_percentage: float
+
+
+def statistics_of(results: Results) -> Statistics:
+    """The statistics over all trades of ``results``."""
+    runs = ordered(results)
+    trades = trades_of(runs)
+    profits = [trade.pnl_percentage for trade in trades]
+    won, lost = sum(profit for profit in profits if profit > 0), -sum(profit for profit in profits if profit <= 0)
+    spread = stdev(profits) if len(profits) > 1 else 0.0
+    window = sum(run.end_ms - run.start_ms for run in runs)
+    return Statistics(
+        profit_factor=won / lost if lost else None,
+        sharpe_ratio=fmean(profits) / spread if spread else None,
+        longest_losing_streak=max(
+            (len(list(streak)) for losing, streak in groupby(profits, lambda profit: profit <= 0) if losing), default=0
+        ),
+        average_minutes_held=fmean((trade.close_timestamp - trade.open_timestamp) / MINUTE_MS for trade in trades) if trades else 0.0,
+        exposure_percentage=sum(map(_exposed_ms, runs)) / window * 100 if window else 0.0,
+    )
+
+
+def result_json(results: Results, failed: Iterable[BacktestKitError | str] = ()) -> bytes:
+    """``trades``, ``totals`` and ``runs`` of one result, or of several together, as indented JSON.
+
+    ``trades`` has every closed trade as ``Trade`` encodes it, in order of closing. ``totals`` has the fields of ``Totals`` and of
+    ``Statistics`` over all of them, ``runs`` for each result its window (ms), its totals, and ``openTrade``. ``signalsIgnored`` counts
+    signals that did not fit the price: in the totals all, in a run by kind. A run that did not reach the end of its window is not
+    ``complete``, and has the text of its ``error`` (null if it was interrupted). ``failed`` lists the texts of the errors in ``failed``.
+    Nothing depends on the wall clock, nor on the order of ``results``: equal runs give equal bytes.
+    """
+    runs = ordered(results)
+    content = {
+        "trades": trades_of(runs),
+        "totals": _totals(runs),
+        "runs": [
+            {
+                "symbol": run.symbol,
+                "strategyName": run.strategy_name,
+                "exchangeName": run.exchange_name,
+                "frameName": run.frame_name,
+                "startTimestamp": run.start_ms,
+                "endTimestamp": run.end_ms,
+                "minutes": run.minutes,
+                "signalsAsked": run.signals_asked,
+                "signalsIgnored": dict(sorted(run.signals_ignored.items())),
+                "complete": run.complete,
+                "error": run.error,
+                "totals": _totals([run]),
+                "openTrade": run.open_trade,
+            }
+            for run in runs
+        ],
+        "failed": sorted(dict.fromkeys(map(error_text, failed))),
+    }
+    return _indented(content)
+
+
+def profile_json(profile: Report, results: Results = ()) -> bytes:
+    """What reading and writing cost, as indented JSON: ``seconds``, ``domains`` as in ``Report.to_dict``, and ``runs``.
+
+    Each domain also has ``calls`` (of all operations) and ``hits`` (of all layers). ``runs`` has of each result how long it took,
+    by the wall clock. ``Report.from_dict`` takes the decoded JSON back.
+    """
+    taken = profile.to_dict()
+    domains = {
+        name: {
+            "calls": sum(operation["count"] for operation in row["operations"].values()),
+            "hits": row["hits_process"] + row["hits_redis"] + row["hits_block"],
+            **row,
+        }
+        for name, row in taken["domains"].items()
+    }
+    runs = [
+        {
+            "symbol": run.symbol,
+            "strategy_name": run.strategy_name,
+            "exchange_name": run.exchange_name,
+            "frame_name": run.frame_name,
+            "minutes": run.minutes,
+            "wall_seconds": round(run.wall_seconds, 6),
+            "minutes_per_second": round(run.minutes / max(run.wall_seconds, 1e-9), 3),
+            "seconds_to_first_trade": None if run.seconds_to_first_trade is None else round(run.seconds_to_first_trade, 6),
+        }
+        for run in ordered(results)
+    ]
+    return _indented({**taken, "domains": domains, "runs": runs})
+
+
+def trades_frame(results: Results) -> Any:
+    """A pandas DataFrame of the closed trades in order of closing, with the names of the JSON.
+
+    Times are datetime64[ms, UTC]; ``exchangeName`` and ``frameName`` say of which run a trade is. MissingDependencyError without
+    pandas.
+    """
+    pandas = library("pandas", "pandas")
+    rows = [(run, trade) for run in ordered(results) for trade in run.trades]
+    rows.sort(key=lambda row: _place(row[1]))
+    columns: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Trade):
+        values = [getattr(trade, field.name) for _, trade in rows]
+        if field.encode_name.endswith("Timestamp"):
+            times = np.array(values, np.int64).view("datetime64[ms]")
+            columns[field.encode_name] = pandas.DatetimeIndex(times).tz_localize("UTC")
+        else:
+            columns[field.encode_name] = pandas.Series(values, dtype="float64" if field.type is float else "str")
+    columns["exchangeName"] = pandas.Series([run.exchange_name for run, _ in rows], dtype="str")
+    columns["frameName"] = pandas.Series([run.frame_name for run, _ in rows], dtype="str")
+    return pandas.DataFrame(columns)
+
+
+def error_text(error: BacktestKitError | str) -> str:
+    """The text of an error, its notes included; text as it is."""
+    return error if isinstance(error, str) else with_notes(error)
+
+
+def write_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write ``content`` to ``path``, in place of what is there; InvalidValueError or StorageError if that is not possible."""
+    with replacing(check_target(path)) as file:
+        file.write(content)
+
+
+def ordered(results: Results) -> list[BacktestResult]:
+    """One result or several as a list, in an order that does not depend on theirs."""
+    runs = [results] if isinstance(results, BacktestResult) else list(results)
+    for run in runs:
+        if not isinstance(run, BacktestResult):
+            raise InvalidTypeError(f"a report is made of BacktestResults, got {type(run).__name__}")
+    return sorted(runs, key=_order)
+
+
+def trades_of(runs: Sequence[BacktestResult]) -> list[Trade]:
+    """The closed trades of all runs in order of closing."""
+    return sorted((trade for run in runs for trade in run.trades), key=_place)
+
+
+def _order(run: BacktestResult) -> tuple[Any, ...]:
+    # The trades last: runs of a sweep differ in nothing else.
+    places = [_place(trade) for trade in run.trades]
+    return (run.symbol, run.strategy_name, run.exchange_name, run.frame_name, run.start_ms, run.end_ms, places)
+
+
+def _place(trade: Trade) -> tuple[Any, ...]:
+    return (trade.close_timestamp, trade.open_timestamp, *msgspec.structs.astuple(trade))
+
+
+def _totals(runs: Sequence[BacktestResult]) -> dict[str, Any]:
+    counts = {
+        "signalsIgnored": sum(sum(run.signals_ignored.values()) for run in runs),
+        "errorsSkipped": sum(run.errors_skipped for run in runs),
+    }
+    return {**msgspec.to_builtins(add_up(trades_of(runs))), **msgspec.to_builtins(statistics_of(runs)), **counts}
+
+
+def _exposed_ms(run: BacktestResult) -> int:
+    spans = [(trade.open_timestamp, trade.close_timestamp) for trade in run.trades]
+    if run.open_trade is not None:
+        spans.append((run.open_trade.open_timestamp, run.end_ms))
+    return sum(max(0, min(until, run.end_ms) - max(since, run.start_ms)) for since, until in spans)
+
+
+def _indented(content: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"

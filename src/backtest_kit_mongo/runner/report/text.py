@@ -1,0 +1,64 @@
+"""Numbers of a report as text: prices, percent, times, lengths of time."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from ..clock import MINUTE_MS, as_datetime
+from ..engine.result import BacktestResult
+
+__all__ = ["ignored_text", "incomplete_text", "length_text", "percent_text", "price_digits", "ratio_text", "reason_text", "time_text"]
+
+
+def percent_text(percent: float) -> str:
+    """A gain or a loss, with its sign."""
+    return f"{percent:+,.3f} %"
+
+
+def ratio_text(ratio: float | None) -> str:
+    """A ratio, ``-`` where there is none."""
+    return "-" if ratio is None else f"{ratio:,.3f}"
+
+
+def price_digits(price: float) -> int:
+    """The decimal places that show seven digits of a price, two at least."""
+    return max(2, 6 - math.floor(math.log10(price))) if price > 0 else 2
+
+
+def reason_text(reason: str) -> str:
+    """Why a trade was closed, as words."""
+    return reason.replace("_", " ")
+
+
+def time_text(ms: int) -> str:
+    """A time in ms as ``2023-03-01 00:05`` (UTC)."""
+    return f"{as_datetime(ms):%Y-%m-%d %H:%M}"
+
+
+def ignored_text(runs: Sequence[BacktestResult]) -> str:
+    """How many signals of ``runs`` were ignored, by kind, and how many errors were skipped; ``none`` without any."""
+    kinds: Counter[str] = Counter()
+    for run in runs:
+        kinds.update(run.signals_ignored)
+    listed = "; ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+    skipped = sum(run.errors_skipped for run in runs)
+    parts = [f"{kinds.total():,} ({listed})"] if listed else []
+    parts += [f"{skipped:,} error{'' if skipped == 1 else 's'} of the strategy skipped"] if skipped else []
+    return "; ".join(parts) or "none"
+
+
+def incomplete_text(run: BacktestResult) -> str:
+    """Why a run is incomplete; empty for a complete one."""
+    if run.complete:
+        return ""
+    return f"ended early, at {time_text(run.end_ms)} UTC: {run.error or 'it was interrupted'}"
+
+
+def length_text(ms: float) -> str:
+    """A span of time in ms as ``15m``, ``4h``, ``1d 2h 5m``."""
+    days, rest = divmod(round(ms / MINUTE_MS), 1440)
+    hours, minutes = divmod(rest, 60)
+    parts = [f"{count:,}{unit}" for count, unit in ((days, "d"), (hours, "h"), (minutes, "m")) if count]
+    return " ".join(parts) or "0m"

@@ -1,0 +1,111 @@
+"""A payload as the JSON text that the original's files hold, and back."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from bson import ObjectId
+
+from ...errors import InvalidTypeError, InvalidValueError
+
+__all__ = ["as_json", "json_of", "text_of", "value_of"]
+
+# A number that may not fit into 64 bits: JavaScript writes doubles below 1e21 in full.
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+
+
+def json_of(body: Any) -> bytes:
+    """A value as it comes out of BSON as compact JSON in UTF-8. InvalidTypeError for what only BSON has."""
+    return text_of(as_json(body))
+
+
+def text_of(value: Any) -> bytes:
+    """What ``as_json`` gave as compact JSON: bytes become base64, decimals text, NaN and infinities null, as in JavaScript."""
+    with _depth():
+        return msgspec.json.encode(value, enc_hook=_only_bson)
+
+
+def value_of(content: bytes) -> Any:
+    """The value of a JSON text, such that it can be stored again; ValueError if it is none."""
+    content = content.removeprefix(codecs.BOM_UTF8)  # some editors put it there
+    try:
+        try:
+            value = msgspec.json.decode(content)
+        except msgspec.DecodeError:
+            # JavaScript writes half a surrogate pair, as it is left where a text was cut, as an escape.
+            return _mended(json.loads(content.decode(), parse_constant=_refuse, parse_int=_integer))
+        return _mended(value) if _LONG_NUMBER.search(content) else value
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def as_json(value: Any) -> Any:
+    """A value out of BSON with its dates as ISO text (ms and ``Z``) and its ids as text."""
+    with _depth():
+        return _as_json(value)
+
+
+def _as_json(value: Any) -> Any:
+    # Loops, here and below: a comprehension would be a second frame for each level, and MongoDB takes hundreds of levels.
+    kind = type(value)
+    if kind is dict:
+        members = {}
+        for name, member in value.items():
+            members[name] = _as_json(member)
+        return members
+    if kind is list:
+        items = []
+        for member in value:
+            items.append(_as_json(member))
+        return items
+    if kind is datetime:
+        return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+    return str(value) if kind is ObjectId else value
+
+
+@contextmanager
+def _depth() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError:
+        raise InvalidValueError("it is nested too deep to be JSON") from None
+
+
+def _only_bson(value: Any) -> Any:
+    if isinstance(value, bytes):  # a Binary, which has a subtype too
+        return bytes(value)
+    raise InvalidTypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored as JSON")
+
+
+def _integer(digits: str) -> int | float:
+    """As JavaScript reads it where it is long; Python reads no integer of thousands of digits."""
+    return int(digits) if len(digits) < 20 else float(digits)
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _mended(value: Any) -> Any:
+    """The value without what cannot be stored again: integers beyond 64 bits (doubles, in JavaScript) and halves of characters."""
+    kind = type(value)
+    if kind is dict:
+        members = {}
+        for name, member in value.items():
+            members[_mended(name)] = _mended(member)
+        return members
+    if kind is list:
+        items = []
+        for member in value:
+            items.append(_mended(member))
+        return items
+    if kind is int:
+        return value if -(2**63) <= value < 2**63 else float(str(value))
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if kind is str else value

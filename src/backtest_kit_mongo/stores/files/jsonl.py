@@ -1,0 +1,451 @@
+"""The log as a stream: one entry a line, ``<dump>/log/log.jsonl``, appended, never rewritten; full files become ``log.1.jsonl``, ...
+
+What was acknowledged is on the disk. A crash may leave the beginning of a line behind the last whole one: readers pass over it,
+and the next entry begins on a new line. The file itself is the lock between processes (``flock``), so nothing else lies beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NoReturn
+
+import msgspec
+
+from ..._core import bson
+from ...candles import CandleArray
+from ...domains import Domain
+from ...errors import InvalidTypeError, InvalidValueError
+from ...logs import log
+from ..base import Key, Record, encode
+from ..fork_safety import renew_after_fork
+from ..skipped_records import survey
+from .atomic_files import LOCK_SECONDS, locked, make_folder, storage_errors, sync_folder
+from .json_text import json_of, value_of
+
+__all__ = ["JsonlStore"]
+
+_CHUNK: Final = 1 << 16
+_TAIL: Final = 128  # bytes, of lines that hold an id and a time each
+_REMEMBERED: Final = 20_000
+_WARNINGS: Final = 20  # for one file; what is not a log at all would fill the program's own
+_ROTATED: Final = re.compile(r"log\.([1-9][0-9]*)\.jsonl", re.ASCII)
+
+
+class _Entry(msgspec.Struct):
+    """All that must be known of a line to know whether it is there."""
+
+    id: str
+
+
+_id_decoder: Final = msgspec.json.Decoder(_Entry)
+
+
+class _Ids:
+    """The ids last written or asked for: at least ``_REMEMBERED``, at most twice that. One that is asked for again and again stays."""
+
+    def __init__(self) -> None:
+        self._newer: set[str] = set()
+        self._older: set[str] = set()
+
+    def add(self, name: str) -> None:
+        if len(self._newer) >= _REMEMBERED:
+            self._older, self._newer = self._newer, set()
+        self._newer.add(name)
+
+    def __contains__(self, name: str) -> bool:
+        if name in self._newer:
+            return True
+        if name in self._older:
+            self.add(name)
+            return True
+        return False
+
+
+class JsonlStore:
+    """The log domain, in ``folder``/log. An id counts as there if it is among the last 20,000 that were written or asked for."""
+
+    blocks = None
+    hits = upserts = None
+
+    def __init__(self, folder: Path, rotate_bytes: int = 64 * 1024 * 1024, *, durable: bool = True) -> None:
+        """Nothing is read or made before the first use; ``rotate_bytes``: how long a file may become, unless one batch is longer.
+
+        ``durable`` as in FileStore.
+        """
+        if rotate_bytes < 1:
+            raise InvalidValueError(f"rotate_bytes must be at least 1, got {rotate_bytes}")
+        self._folder = os.path.join(os.path.abspath(folder), "log")
+        self._path = os.path.join(self._folder, "log.jsonl")
+        self._rotate_bytes = rotate_bytes
+        self._durable = durable
+        self._warned: dict[tuple[int, int], set[int]] = {}  # offsets, by device and inode
+        self._locked: int | None = None
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Start with a free lock; see ``forks``."""
+        if self._locked is not None:  # the parent's, which would stay locked here if the parent were killed
+            os.close(self._locked)
+        self._locked = None
+        self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._ids = _Ids()
+        self._file: os.stat_result | None = None  # the file that was read
+        self._end = 0  # how far: behind its last line feed
+        self._tail = b""  # what stands before that: a file that was cut in place and has grown again has something else there
+
+    def wait_for_init(self, timeout: float) -> None:
+        """See Store; StorageError if the folder cannot be made or not be written to."""
+        with storage_errors("the log cannot be written"):
+            make_folder(self._folder)
+            if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._folder)
+
+    # --- writing ---
+
+    def write(self, domain: Domain, records: Sequence[Record]) -> None:
+        """See Store. Entries whose ids are there already cost a look-up each; the others go to the file in one piece."""
+        _only_log(domain)
+        if not records:
+            return
+        with self._lock, storage_errors(f"{self._path}: nothing was written"):
+            if not os.path.exists(self._path):  # nothing is made before the entries are known to be good
+                self._forget()
+            elif not self._is_known():
+                with self._open_locked() as descriptor:
+                    self._catch_up(descriptor)
+            lines: dict[str, bytes] = {}
+            for record in records:
+                name = record.key[0]
+                if name not in self._ids:
+                    lines.setdefault(name, _line_of(domain, record))
+            if lines:
+                try:
+                    self._append(lines)
+                except BaseException:
+                    self._forget()  # the file itself says what of this is there
+                    raise
+
+    def _is_known(self) -> bool:
+        """Whether nobody has written to the file, or put another in its place, since it was read."""
+        known = self._file
+        try:
+            now = os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        return known is not None and os.path.samestat(known, now) and (known.st_size, known.st_mtime_ns) == (now.st_size, now.st_mtime_ns)
+
+    def _in_place(self, status: os.stat_result | None) -> bool:
+        """Whether the file, as it was seen, is still the newest one, and not shorter."""
+        try:
+            now = os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        return status is not None and os.path.samestat(status, now) and status.st_size <= now.st_size
+
+    def _append(self, lines: dict[str, bytes]) -> None:
+        while True:
+            with self._open_locked() as descriptor:
+                size = self._catch_up(descriptor)
+                fresh = {name: line for name, line in lines.items() if name not in self._ids}
+                if not fresh:
+                    return
+                text = b"".join(fresh.values())
+                if self._end < size:  # the beginning of a line, which stays as it is
+                    text = b"\n" + text
+                if not size or size + len(text) <= self._rotate_bytes:
+                    _put(descriptor, text, size, durable=self._durable)
+                    self._seen(descriptor, size + len(text))
+                    self._file = os.fstat(descriptor)
+                    for name in fresh:
+                        self._ids.add(name)
+                    return
+                newest = max((number for number, _ in self._rotated()), default=0)
+                os.rename(self._path, os.path.join(self._folder, f"log.{newest + 1}.jsonl"))
+
+    @contextmanager
+    def _open_locked(self) -> Iterator[int]:
+        """The file, made if need be, that no other process appends to or renames meanwhile."""
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            if not os.path.isdir(self._folder):
+                make_folder(self._folder)
+            self._locked = descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            try:
+                with locked(descriptor, self._path, deadline):
+                    if self._in_place(os.fstat(descriptor)):  # else whoever had the lock before has renamed it
+                        yield descriptor
+                        return
+            finally:
+                self._locked = None
+                os.close(descriptor)
+
+    def _catch_up(self, descriptor: int) -> int:
+        """Take in what others appended to the locked file, so that it counts as written; its size."""
+        status = os.fstat(descriptor)
+        size = status.st_size
+        start = self._end - len(self._tail)
+        same = (
+            self._file is not None and os.path.samestat(status, self._file) and os.pread(descriptor, len(self._tail), start) == self._tail
+        )
+        if same and size == self._end:
+            self._file = status
+            return size
+        with open(descriptor, "rb", closefd=False) as file:
+            if not same:
+                self._forget()
+                end, _ = next(_backward(file, size))
+                names = (_id_of(line) for one in self._files(file, backward=True) for _, line in _backward(one, _size(one)))
+                for name in islice((name for name in names if name is not None), _REMEMBERED):
+                    self._ids.add(name)
+                sync_folder(self._folder)  # whoever made the file may have been killed before
+            else:
+                end = self._end
+                for offset, line in _forward(file, self._end, size):
+                    if (written := _id_of(line)) is not None:
+                        self._ids.add(written)
+                    end = offset + len(line) if line.endswith(b"\n") else offset
+        if self._durable:
+            os.fsync(descriptor)  # the same; what counts as written here is acknowledged here
+        self._seen(descriptor, end)
+        self._file = status
+        return size
+
+    def _seen(self, descriptor: int, end: int) -> None:
+        self._end = end
+        self._tail = os.pread(descriptor, min(_TAIL, end), max(end - _TAIL, 0))
+
+    def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
+        """Refused: a log is only appended to."""
+        raise InvalidValueError("log: an entry in a file of JSON lines cannot be changed")
+
+    def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
+        """Refused: a log is only appended to."""
+        _only_log(domain)
+        if keys:
+            raise InvalidValueError("log: an entry in a file of JSON lines cannot be removed")
+
+    # --- reading ---
+
+    def _rotated(self) -> list[tuple[int, str]]:
+        """Numbers and paths of the full files, oldest first."""
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+        found = [(int(match[1]), os.path.join(self._folder, name)) for name in names if (match := _ROTATED.fullmatch(name))]
+        return sorted(found)
+
+    def _files(self, newest: BinaryIO | None, *, backward: bool) -> Iterator[BinaryIO]:
+        """All files in their order, one open at a time besides ``newest``."""
+        # The newest one was opened before the others are looked for: a file that is renamed in between is seen twice, and not never.
+        paths = [path for _, path in self._rotated()]
+        if backward and newest is not None:
+            yield newest
+        for path in reversed(paths) if backward else paths:
+            with _opened(path) as file:
+                if file is not None and (newest is None or not os.path.sameopenfile(file.fileno(), newest.fileno())):
+                    yield file
+        if not backward and newest is not None:
+            yield newest
+
+    def _records(self, *, backward: bool, bodies: bool = True) -> Iterator[Record]:
+        """The entries, each id once: the first one met."""
+        seen = set()
+        with storage_errors("log: the entries cannot be read"), _opened(self._path) as newest:
+            for file in self._files(newest, backward=backward):
+                for offset, line in _backward(file, _size(file)) if backward else _forward(file, 0, _size(file)):
+                    body = _body_of(line) if bodies else None
+                    name = _id_of(line) if not bodies else None if body is None else body["id"]
+                    if name is None:
+                        self._warn(file, offset, line)
+                    elif name not in seen:
+                        seen.add(name)
+                        yield Record((name,), body)
+
+    def _warn(self, file: BinaryIO, offset: int, line: bytes) -> None:
+        """Say once that a line is damaged; the rest of one that is being written, or was when its writer was killed, is none."""
+        if not line.endswith(b"\n") or line.isspace():
+            return
+        survey(f"{file.name}, byte {offset}: no log entry")
+        status = os.fstat(file.fileno())
+        warned = self._warned.setdefault((status.st_dev, status.st_ino), set())
+        if offset in warned or len(warned) >= _WARNINGS:
+            return
+        warned.add(offset)
+        number, position = 1, 0
+        while position < offset and (chunk := os.pread(file.fileno(), min(_CHUNK, offset - position), position)):
+            number += chunk.count(b"\n")
+            position += len(chunk)
+        last = "; no more will be said about this file" if len(warned) == _WARNINGS else ""
+        log("warning", f"{file.name}, line {number}: no log entry, passed over{last}")
+
+    def read(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
+        """See Store; the files are read from the end until all ``keys`` are found."""
+        _only_log(domain)
+        found: dict[Key, Record | None] = dict.fromkeys(keys)
+        missing = len(found)
+        if missing:
+            for record in self._records(backward=True):
+                if record.key in found:
+                    found[record.key] = record
+                    missing -= 1
+                    if not missing:
+                        break
+        return [found[key] for key in keys]
+
+    def scan(
+        self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True, removed: bool = False
+    ) -> Iterator[Record]:
+        """See Store; only as much is read, from the end, as is taken."""
+        _only_log(domain)
+        wanted = (record for record in self._records(backward=True, bodies=bodies) if record.key[: len(prefix)] == prefix)
+        yield from islice(wanted, limit)
+
+    def records(self, domain: Domain) -> Iterator[Record]:
+        """See Store."""
+        _only_log(domain)
+        yield from self._records(backward=False)
+
+    # --- what a log does not have ---
+
+    def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
+        """Refused."""
+        _refuse("candle")
+
+    def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
+        """Refused."""
+        _refuse("candle")
+
+    def candle_series(self) -> list[Key]:
+        """Refused."""
+        _refuse("candle")
+
+    def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
+        """Refused."""
+        _refuse("candle")
+
+    def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
+        """Refused."""
+        _refuse("candle")
+
+    def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
+        """Refused: an entry has no versions."""
+        _refuse(f"the history of {domain.name}")
+
+    def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
+        """Refused: an entry has no versions."""
+        _refuse(f"the history of {domain.name}")
+
+    def drop_cache(self) -> int:
+        """See Store; the ids are read again at the next write."""
+        with self._lock:
+            self._forget()
+        return 0
+
+    def close(self) -> None:
+        """See Store; no file stays open between calls."""
+
+
+def _refuse(what: str) -> NoReturn:
+    raise InvalidValueError(f"only the log can be stored as JSON lines, not {what}; choose another store for it")
+
+
+def _only_log(domain: Domain) -> None:
+    if domain.name != "log":
+        _refuse(domain.name)
+
+
+def _line_of(domain: Domain, record: Record) -> bytes:
+    """An entry as its line; InvalidTypeError or InvalidValueError for what cannot be stored."""
+    # Through BSON, so that every store takes and refuses the same values.
+    body = bson.decode(encode(domain, record.key, {"payload": record.body}))["payload"]
+    name = record.key[0]
+    if not isinstance(body, dict) or body.get("id") != name:
+        raise InvalidValueError(f"log {name!r}: the entry must be a dict that holds this id")
+    try:
+        return json_of(body) + b"\n"
+    except InvalidTypeError as error:
+        raise InvalidTypeError(f"log {name!r}: {error}") from None
+
+
+def _body_of(line: bytes) -> dict[str, Any] | None:
+    """The entry in a line; None if it is none."""
+    try:
+        body = value_of(line)
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) and isinstance(body.get("id"), str) else None
+
+
+def _id_of(line: bytes) -> str | None:
+    """The id of the entry in a line; None if it is none."""
+    try:
+        return _id_decoder.decode(line.decode()).id  # msgspec does not look at the bytes of what it leaves out
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        body = _body_of(line)
+        return None if body is None else body["id"]
+
+
+def _put(descriptor: int, text: bytes, size: int, *, durable: bool) -> None:
+    """Append ``text`` to a locked file of ``size`` bytes, and see it on the disk if ``durable``, or leave the file as it was."""
+    written = 0
+    try:
+        while written < len(text):  # once, unless the disk is almost full
+            written += os.write(descriptor, memoryview(text)[written:])
+        if durable:
+            os.fsync(descriptor)
+    except OSError:
+        with suppress(OSError):  # a rest that stays counts as torn
+            if os.fstat(descriptor).st_size == size + written:  # nobody else appended without asking for the lock
+                os.ftruncate(descriptor, size)
+        raise
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO | None]:
+    """A file to read; None where there is none, or no more."""
+    with ExitStack() as stack:
+        file = None
+        with suppress(FileNotFoundError):
+            file = stack.enter_context(open(path, "rb"))
+        yield file
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _forward(file: BinaryIO, offset: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """Lines with their offsets, up to ``size``."""
+    file.seek(offset)
+    while offset < size and (line := file.readline(size - offset)):
+        yield offset, line
+        offset += len(line)
+
+
+def _backward(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
+    """Lines with their offsets, the last one first: what is behind the last line feed, be it nothing."""
+    position, pieces = size, [b""]
+    while position:
+        length = min(_CHUNK, position)
+        position -= length
+        chunk = os.pread(file.fileno(), length, position)
+        start = len(chunk)
+        while (feed := chunk.rfind(b"\n", 0, start)) >= 0:
+            pieces.append(chunk[feed + 1 : start])
+            yield position + feed + 1, b"".join(reversed(pieces))
+            pieces, start = [b"\n"], feed
+        pieces.append(chunk[:start])
+    yield 0, b"".join(reversed(pieces))

@@ -1,0 +1,142 @@
+"""Where each record lies below the folder of a file store, as the original has it, and which key lies at a place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from types import MappingProxyType
+from typing import Any, Final
+
+from ...domains import DOMAINS, Domain
+
+__all__ = ["Fields", "Layout", "Part", "agrees", "layout_of"]
+
+_SLOT: Final = "{symbol}_{strategyName}_{exchangeName}"
+
+_PLACES: Final = MappingProxyType(
+    {
+        "candle": "data/candle/{exchangeName}/{symbol}/{interval}/{timestamp}",
+        "signal": f"data/signal/{_SLOT}/{{symbol}}",
+        "schedule": f"data/schedule/{_SLOT}/{{symbol}}",
+        "strategy": f"data/strategy/{_SLOT}/strategy",
+        "risk": "data/risk/{riskName}_{exchangeName}/positions",
+        "partial": f"data/partial/{_SLOT}/{{signalId}}",
+        "breakeven": f"data/breakeven/{_SLOT}/{{signalId}}",
+        "storage": "data/storage/{backtest}/{signalId}",
+        "notification": "data/notification/{backtest}/{notificationId}",
+        "log": "data/log/log/{entryId}",
+        "measure": "data/measure/{bucket}/{entryKey}",
+        "interval": "data/interval/{bucket}/{entryKey}",
+        "memory": "memory/{signalId}/{bucketName}/{memoryId}",
+        "recent": f"data/recent/{_SLOT}_{{frameName}}_{{backtest}}/{{symbol}}",
+        "state": "state/{signalId}/{bucketName}/{bucketName}",
+        "session": "session/{strategyName}/{exchangeName}/{frameName}/{symbol}_{backtest}",
+        "dictionary": "data/dictionary/{signalId}/{dictionaryName}",
+    }
+)
+"""The folders of a domain and its file (without ``.json``). An empty frameName is left out, with its underscore or as a folder."""
+
+_MODES: Final = MappingProxyType({"backtest": True, "live": False})
+
+# More ways to split a joined name than this are not looked through: it is ambiguous.
+_MOST_SPLITS: Final = 20_000
+
+Fields = dict[str, Any]
+"""Key fields by name."""
+
+
+class Part:
+    """One folder or the file of a place: a word, or key fields joined by underscores."""
+
+    def __init__(self, domain: Domain, text: str) -> None:
+        self.fields = tuple(re.findall(r"{(\w+)}", text))
+        self.word = "" if self.fields else text
+        self.kinds = tuple(domain.kinds[domain.key.index(name)] for name in self.fields)
+        # Two texts with an underscore between them cannot be told apart again.
+        self.joined = self.kinds.count(str) > 1
+
+    def text(self, fields: Fields) -> str | None:
+        """The name at this part for the fields of a key; None where it is left out."""
+        if not self.fields:
+            return self.word
+        values = [fields[name] for name in self.fields if name != "frameName" or fields[name]]
+        words = [("backtest" if value else "live") if isinstance(value, bool) else str(value) for value in values]
+        return "_".join(words) if words else None
+
+    def values(self, fields: Fields) -> Fields:
+        """The fields that this part has."""
+        return {name: fields[name] for name in self.fields}
+
+    def splits(self, text: str) -> list[Fields]:
+        """All fields that ``text`` can come from."""
+        if not self.fields:
+            return [{}] if text == self.word else []
+        if self.kinds[-1] is int:
+            return [{self.fields[0]: int(text)}] if re.fullmatch(r"0|-?[1-9][0-9]*", text, re.ASCII) else []
+        tail: Fields = {}
+        names = self.fields
+        if self.kinds[-1] is bool:
+            head, _, mode = text.rpartition("_")
+            if mode not in _MODES or (len(names) == 1 and text != mode) or (len(names) > 1 and mode == text):
+                return []
+            tail, names, text = {names[-1]: _MODES[mode]}, names[:-1], head
+            if not names:
+                return [tail]
+        found = _splits(text, names)
+        if "frameName" in names and len(names) > 1:
+            found = [fields for fields in found if fields["frameName"]]
+            found += [{**fields, "frameName": ""} for fields in _splits(text, tuple(name for name in names if name != "frameName"))]
+        return [{**fields, **tail} for fields in found]
+
+
+def _splits(text: str, names: tuple[str, ...]) -> list[Fields]:
+    seams = [index for index, letter in enumerate(text) if letter == "_"]
+    found: list[Fields] = []
+    for chosen in combinations(seams, len(names) - 1):
+        starts, ends = (0, *(seam + 1 for seam in chosen)), (*chosen, len(text))
+        found.append({name: text[start:end] for name, start, end in zip(names, starts, ends, strict=True)})
+        if len(found) > _MOST_SPLITS:
+            return []
+    return found
+
+
+class Layout:
+    """The parts of one domain's places."""
+
+    def __init__(self, domain: Domain) -> None:
+        *folders, file = (Part(domain, text) for text in _PLACES[domain.name].split("/"))
+        self.domain = domain
+        self.folders = tuple(folders)
+        self.file = file
+        self.joined = folders[-1] if folders[-1].joined else None
+
+    def fields(self, key: Sequence[Any]) -> Fields:
+        """The fields of a key, or of its beginning, by name."""
+        return dict(zip(self.domain.key, key, strict=False))
+
+    def keys(self, folder: Fields | None, name: str, file: str) -> Iterator[tuple[Any, ...]]:
+        """All keys whose record can be ``file`` in a folder of which the fields or else (None) only the ``name`` are known."""
+        folders = [folder] if folder is not None else [] if self.joined is None else self.joined.splits(name)
+        for own in self.file.splits(file):
+            for fields in folders:
+                if all(fields.get(field, value) == value for field, value in own.items()):
+                    merged = {**fields, **own}
+                    yield tuple(merged[field] for field in self.domain.key)
+
+
+_LAYOUTS: Final = MappingProxyType({name: Layout(domain) for name, domain in DOMAINS.items()})
+
+
+def layout_of(domain: Domain) -> Layout:
+    """The layout of a row of the table."""
+    return _LAYOUTS[domain.name]
+
+
+def agrees(domain: Domain, key: Sequence[Any], body: Any) -> bool:
+    """Whether what a body says about the fields of its key, in itself or in the rows right below it, is the same as in ``key``."""
+    members = list(body.values()) if isinstance(body, dict) else [pair[-1] for pair in body or () if isinstance(pair, list) and pair]
+    rows = [row for row in (body, *members) if isinstance(row, dict)]
+    return all(
+        row.get(name, value) == value for row in rows for name, value in zip(domain.key, key, strict=True) if isinstance(row.get(name), str)
+    )

@@ -1,0 +1,1 @@
+"""The store on MongoDB, with the ids of its documents in Redis."""

@@ -1,0 +1,500 @@
+"""The connection to MongoDB: one client per process (and per fork), its time-outs and durability, retries, our errors."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
+
+import pymongo
+from bson import ObjectId
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import AutoReconnect, BulkWriteError, ConfigurationError
+from pymongo.read_preferences import ReadPreference
+
+from ..._core.bson import RecordReader, decode, split
+from ..._core.hits import Hits
+from ..._core.op_msg import NOT_TAKEN, MongoLink, upserted_ids
+from ..._core.upserts import Upserts
+from ...config import DEFAULT_DATABASE, Config
+from ...domains import Domain
+from ...errors import NotConfiguredError
+from ...metrics import BYTES_READ, BYTES_WRITTEN, Metrics
+from ..base import Key
+from ..fork_safety import renew_after_fork
+from .availability import check_listening
+from .client import is_sharded, make_client, topology, warn_of_lost_writes, write_concern
+from .documents import Document, key_fields
+from .errors import lost_alone, lost_races, retried, together, unconfirmed
+from .messages import STATEMENTS, WHOLE, Messages, chunks, concern, id_after, id_before, joined, size_of
+from .sessions import Number, Sessions
+from .wire import Lane
+
+__all__ = ["MongoConnection"]
+
+# Documents are taken apart by the compiled core; pymongo hands them over as they came.
+RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
+R = TypeVar("R")
+T = TypeVar("T", bound=tuple[Any, ...])
+
+# Clients inherited through fork: never used, never closed (closing would end sessions that the parent still uses), and kept
+# so that no destructor closes them either.
+_inherited: list[Any] = []
+
+_IDS = 250
+"""Ids per find: the server looks up the next ones while the documents of these are being read. (Fewer in the first one were no gain.)"""
+
+
+class _Part(NamedTuple):
+    """A part of a bulk of writes that goes out in one message: where it begins and ends, and its number."""
+
+    start: int
+    end: int
+    number: Number | None
+
+
+class MongoConnection:
+    """A lazily made client on the configured database. No I/O before the first use."""
+
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        self.config = config
+        self._metrics = metrics
+        self._closed = False
+        self._client: MongoClient[Document] | None = None
+        self._straight: list[Hits | Upserts] = []
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Start without a client; see ``forks``."""
+        for path in self._straight:
+            path.disconnect()
+        if self._client is not None:
+            _inherited.append((self._client, self._sessions))
+        self._lock = threading.RLock()
+        self._client = None
+        self._lane_or_none: Lane | None = None
+        self._sessions: Sessions | None = None
+        self._looked_at = False  # what kind of server there is
+        self._is_sharded: bool | None = None
+        self._collections: dict[str, Collection[Document]] = {}
+        self._messages: dict[str, Messages] = {}
+
+    @property
+    def client(self) -> MongoClient[Document]:
+        """The client of this process."""
+        client = self._client
+        if client is None:
+            with self._lock:
+                if self._closed:
+                    raise NotConfiguredError(
+                        "close(), or a setup() with other settings, has ended this connection while it was in use",
+                        hint="call setup() once, before the work begins",
+                    )
+                if self._client is None:
+                    self._client = make_client(self.config.CC_MONGO_CONNECTION_STRING)
+                client = self._client
+        return client
+
+    @property
+    def database(self) -> Database[Document]:
+        """The database that the connection string names (``backtest-kit`` where it names none); that of a paper run is one beside it."""
+        database = self.client.get_default_database(default=DEFAULT_DATABASE)
+        if self.config.CC_MODE != "paper":
+            return database
+        return self.client[self.config.CC_PAPER_DATABASE or f"{database.name}-paper"]
+
+    def collection(self, domain: Domain) -> Collection[Document]:
+        """The collection of a domain: read from the primary (else a write might not be seen), written as durability asks."""
+        found = self._collections.get(domain.collection)
+        if found is None:
+            client = self.client
+            if not self._collections:
+                check_listening(self.config.CC_MONGO_CONNECTION_STRING)
+            found = self.database.get_collection(
+                domain.collection, read_preference=ReadPreference.PRIMARY, write_concern=write_concern(client, self.config.CC_DURABILITY)
+            )
+            self._collections[domain.collection] = found
+        return found
+
+    def in_force(self) -> Document:
+        """The topology, and the write and the read concern; nothing before the first use."""
+        client = self._client
+        if client is None:
+            return {}
+        asked = client.write_concern  # w=0 is refused by every write, and only shown here
+        writes = write_concern(client, self.config.CC_DURABILITY) if asked.acknowledged else asked
+        return {"topology": topology(client), "write_concern": writes.document, "read_concern": client.read_concern.document}
+
+    def retried(self, domain: Domain, operation: Callable[[], R]) -> R:
+        """See ``failures.retried``; for as long as pymongo waits for a server."""
+        return retried(domain, operation, self.client.options.server_selection_timeout)
+
+    def _take_number(self, domain: Domain) -> Number | None:
+        """A number for a write, to be given back after it; None from a server that knows of none."""
+        if not self._looked_at:
+            self.retried(domain, self.look_at_server)
+        sessions = self._sessions
+        return None if sessions is None else sessions.take()
+
+    def _give_back_number(self, number: Number | None) -> None:
+        sessions = self._sessions
+        if number is not None and sessions is not None:
+            sessions.give_back(number)
+
+    def look_at_server(self) -> None:
+        """Ask the primary whether it can number writes, and the first time say so if its acknowledgements are worth little."""
+        client = self.client
+        hello = client.admin.command("hello")
+        replicated = "setName" in hello or hello.get("msg") == "isdbgrid"
+        with self._lock:
+            if self._looked_at:
+                return
+            if replicated and hello.get("logicalSessionTimeoutMinutes") and client.options.retry_writes:
+                self._sessions = Sessions(client)
+            self._looked_at = True
+        if replicated and self.config.CC_MODE != "backtest" and write_concern(client, self.config.CC_DURABILITY).document["w"] == 1:
+            warn_of_lost_writes(self.config.CC_DURABILITY)
+
+    def _messages_of(self, domain: Domain) -> Messages:
+        found = self._messages.get(domain.collection)
+        if found is None:
+            found = self._messages[domain.collection] = Messages(self.collection(domain))
+        return found
+
+    @property
+    def _sharded(self) -> bool | None:
+        if self._is_sharded is None:
+            self._is_sharded = is_sharded(self.client)
+        return self._is_sharded
+
+    @property
+    def _lane(self) -> Lane:
+        lane = self._lane_or_none
+        if lane is None:
+            client = self.client
+            with self._lock:
+                if self._lane_or_none is None:
+                    self._lane_or_none = Lane(client, on=self.config.CC_WIRE_LANE)
+                lane = self._lane_or_none
+        return lane
+
+    def connect(self, domain: Domain, path: Hits | Upserts) -> None:
+        """Let a straight path use this connection, until it is closed or the process forks. Not to a mongos: see ``match``."""
+        messages, lane = self._messages_of(domain), self._lane
+        if not lane.usable or self._closed or self._sharded is not False:
+            return
+        if isinstance(path, Hits):
+            path.connect(lane, messages.by_id_head, messages.by_id_tail)
+        elif self._looked_at:
+            path.connect(lane, messages.upsert_head, messages.upsert_tail, self._sessions)
+        if path not in self._straight:
+            self._straight.append(path)
+
+    # Each call first takes the lane, and goes through pymongo where the lane does not take it, or did not get through with it.
+
+    def _count(self, domain: Domain, which: int, size: int) -> None:
+        self._metrics.domains[domain.name].add(which, size)
+
+    # --- reading ---
+
+    def find_one(self, domain: Domain, wanted: Document) -> bytes | None:
+        """One document as BSON."""
+        document = self._lane.read(MongoLink.find_one, self._messages_of(domain).find_one(wanted), b"", b"")
+        if document is NOT_TAKEN:
+            document = self._find_one(domain, wanted)
+        if document is not None:
+            self._count(domain, BYTES_READ, len(document))
+        return document
+
+    def match(self, domain: Domain, value: bytes, reader: RecordReader[T], key: Key) -> T | None:
+        """What ``reader`` makes of the document of an id (12 bytes), or None if there is none or it is not the one of ``key``.
+
+        A mongos is given the key too: an id alone would go to every shard.
+        """
+        if self._sharded:
+            document = self.find_one(domain, {"_id": ObjectId(value), **key_fields(domain, key)})
+            return None if document is None else reader.match(document, key)
+        messages = self._messages_of(domain)
+        counters = self._metrics.domains[domain.name]
+        answer = self._lane.match(messages.by_id_head, value, messages.by_id_tail, reader, key, counters, BYTES_READ)
+        if answer is not NOT_TAKEN:
+            return answer
+        document = self._find_one(domain, {"_id": ObjectId(value)})
+        if document is None:
+            return None
+        counters.add(BYTES_READ, len(document))
+        return reader.match(document, key)
+
+    def _find_one(self, domain: Domain, wanted: Document) -> bytes | None:
+        """The find command by itself: the cursor that pymongo puts around it costs a tenth of the call."""
+        collection = self.collection(domain)
+        command: Document = {"find": collection.name, "filter": wanted, "limit": 1, "singleBatch": True, **concern(collection)}
+        batch = self.retried(domain, lambda: collection.database.command(command, codec_options=RAW)["cursor"]["firstBatch"])
+        return batch[0].raw if batch else None
+
+    def find(self, domain: Domain, wanted: Document, **options: Any) -> Iterator[bytes]:
+        """The documents of a query, in batches of BSON, as they come; asked again if the connection breaks before the first one.
+
+        For answers without end, which are not held in memory: a cursor of pymongo.
+        """
+        collection = self.collection(domain)
+
+        def begin() -> tuple[Any, Any]:
+            cursor = collection.find_raw_batches(wanted, **options)
+            return cursor, next(cursor, None)
+
+        cursor, batch = self.retried(domain, begin)
+        with cursor:
+            while batch is not None:
+                self._count(domain, BYTES_READ, len(batch))
+                yield batch
+                batch = next(cursor, None)
+
+    def fetch(self, domain: Domain, queries: Sequence[Document]) -> Iterator[bytes]:
+        """All documents of some queries, one after the other, in batches of BSON. For answers that are taken whole.
+
+        A query is a dict of ``filter`` and perhaps ``sort`` (field -> direction), ``projection``, ``skip`` and ``limit``, as in find.
+        After a connection broke, documents of one query may come twice.
+        """
+        messages = self._messages_of(domain)
+        done = 0
+        for batch, cursor in self._lane.pipeline(((messages.find(query),) for query in queries), MongoLink.find_documents, messages.more):
+            done += not cursor
+            self._count(domain, BYTES_READ, len(batch))
+            yield batch
+        for query in queries[done:]:
+            options = {name: value for name, value in query.items() if name not in ("filter", "sort")}
+            sort = list(query.get("sort", {}).items()) or None
+            yield from self.find(domain, query["filter"], sort=sort, batch_size=WHOLE, **options)
+
+    def fetch_by_ids(self, domain: Domain, ids: Mapping[bytes, int], keys: Sequence[Key]) -> Iterator[bytes]:
+        """The documents of some ids (12 bytes each, with the places of their ``keys``), in no order, in batches of BSON."""
+        values = list(ids)
+        if self._sharded:
+            wanted = [{"_id": ObjectId(value), **key_fields(domain, keys[place])} for value, place in ids.items()]
+            yield from self.fetch(domain, [{"filter": {"$or": wanted}}])
+            return
+        messages = self._messages_of(domain)
+        chunks = [values[start : start + _IDS] for start in range(0, len(values), _IDS)]
+        done = 0
+        finds = ((messages.find_ids(chunk),) for chunk in chunks)
+        for batch, cursor in self._lane.pipeline(finds, MongoLink.find_documents, messages.more):
+            done += not cursor
+            self._count(domain, BYTES_READ, len(batch))
+            yield batch
+        if done < len(chunks):
+            yield from self.find(domain, {"_id": {"$in": [ObjectId(value) for value in values[done * _IDS :]]}}, batch_size=WHOLE)
+
+    def count(self, domain: Domain, wanted: Document) -> int:
+        """How many documents a filter has."""
+        reply = self._lane.read(MongoLink.command, self._messages_of(domain).count(wanted))
+        if reply is not NOT_TAKEN:
+            return int(decode(reply)["n"])
+        collection = self.collection(domain)
+        command: Document = {"count": collection.name, "query": wanted, **concern(collection)}
+        return int(self.retried(domain, lambda: collection.database.command(command))["n"])
+
+    # --- writing ---
+
+    def upsert(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, bool]:
+        """Update or insert the one document of a key; its ``_id`` (None if that is no ObjectId), and whether it is new."""
+        return self._upsert(domain, self._messages_of(domain).upsert_command(wanted, update), MongoLink.upserted, id_after)
+
+    def upsert_by_driver(self, domain: Domain, wanted: Document, update: Document, number: Number | None) -> tuple[bytes | None, bool]:
+        """As ``upsert``, for what went out under a number over the lane, which did not get through with it."""
+        return self._write(domain, self._messages_of(domain).upsert_command(wanted, update), number, id_after)
+
+    def upsert_noting(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, Document | None]:
+        """As ``upsert``: the ``_id``, and the ``_id`` and ``when`` of the document as they were before; None if it is new."""
+        command = self._messages_of(domain).upsert_command(wanted, update, before=True)
+        return self._upsert(domain, command, lambda link, message: id_before(link.command(message)), id_before)
+
+    def _upsert(self, domain: Domain, command: Document, send: Callable[[MongoLink, bytes], R], take: Callable[[bytes], R]) -> R:
+        """Send a findAndModify: over the lane by ``send``, or else by pymongo, of whose reply ``take`` makes the same."""
+        number = self._take_number(domain)
+        try:
+            message = self._messages_of(domain).write(command, number)
+            self._count(domain, BYTES_WRITTEN, len(message))
+            outcome = self._lane.write(send, message)
+            return outcome if outcome is not NOT_TAKEN else self._write(domain, command, number, take)
+        finally:
+            self._give_back_number(number)
+
+    def _write(self, domain: Domain, command: Document, number: Number | None, take: Callable[[bytes], R], *, lost: bool = False) -> R:
+        """What ``take`` makes of the reply to a command that writes, sent by pymongo.
+
+        ``lost``: the reply may say that keys of inserts were there before.
+        """
+        collection = self.collection(domain)
+        asked = {**command, "writeConcern": collection.write_concern.document, **({"txnNumber": number.value} if number else {})}
+        session = number.session if number else None
+
+        def run() -> R:
+            try:
+                answer: bytes = collection.database.command(asked, session=session, codec_options=RAW).raw
+            except ConfigurationError as error:
+                # A connection that was made while its server was neither primary nor secondary takes no session for as long as it lives.
+                if session is None:
+                    raise
+                self._lane.renew_connections(error)
+                raise AutoReconnect(str(error)) from error
+            reply = decode(answer)
+            failures, failure = reply.get("writeErrors", []), reply.get("writeConcernError")
+            if failures and not (lost and lost_races(domain, BulkWriteError(reply))):
+                raise BulkWriteError({"writeErrors": failures, "writeConcernErrors": [failure] if failure else []})
+            if failure:
+                raise unconfirmed(failure)
+            return take(answer)
+
+        return self.retried(domain, run)
+
+    def insert_members(self, domain: Domain, changes: Sequence[tuple[Document, Document]]) -> set[int]:
+        """Insert what upserts of (filter, {"$set": encoded members}) would make; the positions of those whose ``_id`` was there."""
+        sizes, batches = zip(*joined(changes), strict=True)
+        there: set[int] = set()
+        start = 0
+        for size, lost in zip(sizes, self.insert_new(domain, batches), strict=True):
+            there |= {start + index for index in lost}
+            start += size
+        return there
+
+    def upsert_many(self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool) -> dict[int, bytes | None]:
+        """Upsert (filter, update) pairs; the ids of those that were new, by position.
+
+        ``ordered``: each after the one before it, so that new documents get their ids in the order of ``changes``.
+        """
+        return self._update_many(domain, changes, ordered=ordered, upsert=True)[0]
+
+    def update_many(self, domain: Domain, changes: Sequence[tuple[Document, Document]]) -> int:
+        """Make (filter, update) changes to those documents that are there; how many were."""
+        return self._update_many(domain, changes, ordered=False, upsert=False)[1]
+
+    def _update_many(
+        self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool, upsert: bool
+    ) -> tuple[dict[int, bytes | None], int]:
+        messages = self._messages_of(domain)
+        inserted: dict[int, bytes | None] = {}
+        matched = 0
+
+        def encoded(part: _Part) -> tuple[bytes, bytes]:
+            return messages.update(changes[part.start : part.end], ordered=ordered, upsert=upsert, number=part.number)
+
+        def command(part: _Part) -> tuple[Document, int]:
+            chosen = changes[part.start : part.end]
+            return messages.update_command(chosen, ordered=ordered, upsert=upsert), sum(map(size_of, chosen))
+
+        sizes = (len(chunk) for chunk in chunks(changes, STATEMENTS if self._lane.usable else len(changes)))
+        # Ordered: one message at a time, since the server goes on with the next one whatever became of the one before.
+        for part, reply in self._write_all(domain, sizes, encoded, command, ahead=1 if ordered else 2):
+            if upsert:
+                inserted |= {part.start + index: value for index, value in upserted_ids(reply).items()}
+            else:
+                matched += int(decode(reply)["n"])
+        return inserted, matched
+
+    def insert_new(self, domain: Domain, batches: Iterable[bytes]) -> Iterator[set[int]]:
+        """Insert documents with their ids, given in batches of BSON; for each batch the positions of those whose key was there."""
+        messages = self._messages_of(domain)
+        under_way: dict[int, bytes] = {}
+
+        def sizes() -> Iterator[int]:
+            for position, batch in enumerate(batches):
+                under_way[position] = batch
+                yield 1
+
+        def encoded(part: _Part) -> tuple[bytes, bytes]:
+            return messages.insert(under_way[part.start], part.number)
+
+        def command(part: _Part) -> tuple[Document, int]:
+            batch = under_way[part.start]
+            return messages.insert_command([RawBSONDocument(document) for document in split(batch)]), len(batch)
+
+        for part, reply in self._write_all(domain, sizes(), encoded, command, lost=True):
+            del under_way[part.start]
+            yield {failure["index"] for failure in decode(reply).get("writeErrors", [])}
+
+    def _write_all(
+        self,
+        domain: Domain,
+        sizes: Iterator[int],
+        encoded: Callable[[_Part], tuple[bytes, bytes]],
+        command: Callable[[_Part], tuple[Document, int]],
+        *,
+        ahead: int = 2,
+        lost: bool = False,
+    ) -> Iterator[tuple[_Part, bytes]]:
+        """Send a bulk in messages of so many writes each, over the lane for as far as that goes; every part with its reply.
+
+        ``encoded`` gives the message of a part, ``command`` the same for pymongo, with the bytes to be counted; ``lost``: see ``_write``.
+        """
+        unanswered: deque[_Part] = deque()
+        lengths: deque[int] = deque()
+        end = 0
+
+        def parts() -> Iterator[_Part]:
+            nonlocal end
+            for size in sizes:
+                part = _Part(end, end + size, self._take_number(domain))
+                end = part.end
+                unanswered.append(part)
+                yield part
+
+        def messages() -> Iterator[tuple[bytes, bytes]]:
+            for part in parts():
+                pieces = encoded(part)
+                lengths.append(sum(map(len, pieces)))
+                yield pieces
+
+        def answered(length: int) -> _Part:
+            self._count(domain, BYTES_WRITTEN, length)
+            part = unanswered.popleft()
+            self._give_back_number(part.number)
+            return part
+
+        try:
+            for reply in self._lane.pipeline(messages(), MongoLink.reply if lost else MongoLink.success, ahead=ahead, reads=False):
+                if lost and not lost_alone(domain, reply):
+                    break  # sent again below, where pymongo makes an error of the refusal
+                yield answered(lengths.popleft()), reply
+            refused: list[BulkWriteError] = []
+            for part in chain(list(unanswered), parts()):
+                asked, length = command(part)
+                try:
+                    reply = self._write(domain, asked, part.number, bytes, lost=lost)
+                except BulkWriteError as error:
+                    if ahead == 1:
+                        raise
+                    refused.append(error)  # what does not depend on it is written all the same
+                    answered(length)
+                else:
+                    yield answered(length), reply
+            if refused:
+                raise together(refused)
+        finally:
+            for part in unanswered:
+                self._give_back_number(part.number)
+
+    def close(self) -> None:
+        """Close the client; none is made again."""
+        with self._lock:
+            self._closed = True
+            sessions, self._sessions = self._sessions, None
+            client, self._client = self._client, None
+            lane, self._lane_or_none = self._lane_or_none, None
+            self._collections, self._messages = {}, {}
+        for path in self._straight:
+            path.disconnect()
+        if lane is not None:
+            lane.close()
+        if client is not None:
+            if sessions is not None:
+                sessions.close()
+            with pymongo.timeout(0.5):  # the farewell to the server, which may be dead, must not hold anybody up
+                client.close()

@@ -1,0 +1,489 @@
+"""The Mongo store: MongoDB is the truth; ids from the process and from Redis shorten the way to it, and are always verified."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import pymongo
+from bson.errors import BSONError
+from pymongo.errors import PyMongoError
+
+from ..._core import bson
+from ..._core.hits import UNASKED, parse_id
+from ...candles import CandleArray
+from ...config import Config
+from ...domains import DOMAINS, Domain
+from ...errors import OWN_SERVERS, BacktestKitError, DatabaseError, IndexConflictError, NotConfiguredError, ServerTimeoutError
+from ...metrics import BACKFILLS, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, Metrics
+from ..base import History, Key, Record
+from .availability import saying_what_is_waited_for
+from .candles import MongoCandles
+from .connection import MongoConnection
+from .documents import Document, insert_of, key_fields, unchanged, update_of
+from .errors import reading, translated, translates
+from .fast_paths import make_hits, make_upserts
+from .indexes import conflict_error, ensure_indexes
+from .redis_cluster import redis_ids
+from .redis_ids import DomainIds, ProcessIds, RedisIds
+from .sessions import Number
+from .versions import MongoHistory
+
+__all__ = ["MongoStore"]
+
+CHUNK = 1000
+"""Records per command of a batch."""
+
+# New documents are what a missing unique index lets in twice: where one was made, the indexes are looked at again so soon.
+SEEN = 1.0
+
+CHECKED = 30.0
+"""Seconds after which the indexes are looked at again: a database may be dropped or restored under a running process."""
+
+
+NO_HISTORY = History()
+
+
+class MongoStore:
+    """Records in MongoDB, their ids in this process and in Redis. Safe under threads, and in a forked child."""
+
+    def __init__(self, config: Config, metrics: Metrics, history: History = NO_HISTORY) -> None:
+        self.config = config
+        self.connection = MongoConnection(config, metrics)
+        self.history = MongoHistory(history, self.connection)
+        self.process_ids = ProcessIds(config.CC_PROCESS_IDS)
+        self.redis_ids: RedisIds = redis_ids(config, metrics)
+        self.candles = MongoCandles(config, self.connection, self.redis_ids, metrics)
+        self.blocks = self.candles.blocks
+        self._metrics = metrics
+        self._readers = {name: bson.RecordReader(domain.key, domain.body or "", Record) for name, domain in DOMAINS.items()}
+        self.hits = make_hits(self._readers, self.process_ids, self.redis_ids, metrics)
+        written = [domain for domain in DOMAINS.values() if domain not in self.history]
+        self.upserts = make_upserts(written, self.process_ids, self.redis_ids, metrics, self._look_again, self._write_by_driver)
+        self._indexed: dict[str, float] = {}  # when the indexes of a domain were last seen to stand (time.monotonic)
+
+    def ids(self, domain: Domain) -> DomainIds:
+        """The id cache of a domain, to look into and to repair."""
+        return DomainIds(domain, self.process_ids, self.redis_ids)
+
+    # --- readiness ---
+
+    def wait_for_init(self, timeout: float) -> None:
+        """Return when MongoDB and Redis answer and all indexes stand.
+
+        Raises ServerTimeoutError, which names the silent server, within ``timeout`` seconds; IndexConflictError for an index or
+        for documents that contradict a unique key.
+        """
+        timeout = max(timeout, 0.001)  # to pymongo, 0 means for ever
+        deadline = time.monotonic() + timeout
+        given_up = threading.Event()
+        with ThreadPoolExecutor(1, "wait_for_init") as other, saying_what_is_waited_for(self.config, timeout) as places:
+            redis_answer = other.submit(self.redis_ids.ping, deadline, given_up)
+            redis_answer.add_done_callback(lambda _: places.pop("Redis"))
+            problems: list[BacktestKitError] = []
+            try:
+                with pymongo.timeout(timeout):
+                    self.connection.look_at_server()
+                places.pop("MongoDB")
+            except PyMongoError as error:
+                problems.append(translated(error))
+                if not isinstance(problems[0], ServerTimeoutError):
+                    given_up.set()  # no waiting will mend that
+            try:
+                redis_answer.result()
+            except (ServerTimeoutError, DatabaseError) as error:
+                problems.append(error)
+        if len(problems) > 1 and all(isinstance(problem, ServerTimeoutError) for problem in problems):
+            said = "\n".join(str(problem).partition("\n  hint: ")[0] for problem in problems)
+            raise ServerTimeoutError(
+                said,
+                hint=f"are they running? CC_MONGO_CONNECTION_STRING and CC_REDIS_HOST, or CC_REDIS_URL, say where; {OWN_SERVERS}",
+            )
+        if problems:
+            raise problems[0]
+        try:
+            with pymongo.timeout(max(0.001, deadline - time.monotonic())):
+                conflicts: dict[str, Any] = {}
+                for domain in DOMAINS.values():
+                    try:
+                        self._ensure_indexes(domain, seen_within=0)
+                    except IndexConflictError as error:
+                        conflicts.update(error.conflicts)
+        except PyMongoError as error:
+            raise translated(error) from error
+        if conflicts:
+            raise conflict_error(conflicts)
+
+    def _ensure_indexes(self, domain: Domain, *, seen_within: float = CHECKED) -> None:
+        """The indexes of a domain stand when this returns: they are looked at again if that was not done for so long.
+
+        Two threads may look at once, which costs less than to let one wait for the other's time-out.
+        """
+        if time.monotonic() - self._indexed.get(domain.name, -math.inf) > seen_within:
+            self.connection.retried(domain, lambda: ensure_indexes(self.connection.collection(domain), domain))
+            self._note_indexes(domain, time.monotonic(), CHECKED)
+
+    def _look_again(self, domain: Domain) -> None:
+        """A record was new: let the next write look at the indexes before it goes out, unless that was done in the last second."""
+        if time.monotonic() - self._indexed.get(domain.name, 0.0) > SEEN:
+            self._note_indexes(domain, -math.inf, 0)
+
+    def _note_indexes(self, domain: Domain, when: float, seconds: float) -> None:
+        """The indexes were seen then (time.monotonic), and need not be looked at for so many seconds from now on."""
+        self._indexed[domain.name] = when
+        if domain.name in self.upserts:
+            self.upserts[domain.name].trust_indexes(seconds)
+
+    # --- reading ---
+
+    @translates
+    def read(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
+        """See Store. One command to MongoDB when the ids are known, none to Redis when this process knows them."""
+        wanted = keys if len(keys) == 1 else list(dict.fromkeys(keys))
+        records: list[Record | None] = []
+        for start in range(0, len(wanted), CHUNK):
+            records += self._read_chunk(domain, wanted[start : start + CHUNK])
+        return records if len(keys) == len(wanted) else _in_order(keys, dict(zip(wanted, records, strict=True)))
+
+    def _read_chunk(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
+        """Up to a thousand different records: with one command by the ids of this process, or else of Redis; with another by their keys.
+
+        A key is called by its place in ``keys``.
+        """
+        counters = self._metrics.domains[domain.name]
+        found: list[Record | None] = [None] * len(keys)
+        stale, value = self.hits[domain.name].take_learned(keys[0]) if len(keys) == 1 else (None, UNASKED)
+        known = self.process_ids.get_many(domain, keys) if stale is None and value is UNASKED else [None]
+        wrong = set() if stale is None else {0}  # whose id leads to no record of theirs
+        from_redis: set[int] = set()
+        ids = {identity: place for place, identity in enumerate(known) if identity is not None}
+        if len(ids) < len(keys):
+            wrong |= {place for place, identity in enumerate(known) if identity is not None and ids[identity] != place}
+            unknown = [place for place, identity in enumerate(known) if identity is None and place not in wrong]
+            if value is not UNASKED:
+                values = [value]
+            else:
+                values = self.redis_ids.get_many(domain, [keys[place] for place in unknown]) if unknown else []
+            for place, held in zip(unknown, values, strict=True):
+                identity = parse_id(held)
+                if identity is not None and identity not in ids and value is UNASKED:
+                    ids[identity] = place
+                    from_redis.add(place)
+                elif held is not None:
+                    wrong.add(place)
+        if ids:
+            hits = self._find_by_ids(domain, ids, keys, found)
+            shared = [(place, identity) for identity, place in ids.items() if place in from_redis and found[place]] if from_redis else []
+            for place, identity in shared:
+                self.process_ids.put(domain, keys[place], identity)
+            counters.add(HITS_REDIS, len(shared))
+            counters.add(HITS_PROCESS, hits - len(shared))
+            if hits == len(keys):
+                return found
+            wrong.update(place for place in ids.values() if found[place] is None)
+        for place in wrong:
+            self.process_ids.drop(domain, keys[place])
+        counters.add(STALE, len(wrong))
+        missing = {keys[place]: place for place, record in enumerate(found) if record is None}
+        counters.add(MISSES, len(missing))
+        filled: dict[Key, bytes] = {}
+        for identity, record in self._find_by_keys(domain, list(missing)):
+            key = record.key
+            # Another writer may have stored what the query takes for the key, and is not equal to it: a list that it is in, say.
+            if _hashable(key) and key in missing:
+                found[missing[key]] = record
+                if identity is not None:  # what another writer stored under an id of another type stays uncached
+                    self.process_ids.put(domain, key, identity)
+                    filled[key] = identity
+            elif len(missing) == 1:
+                (place,) = missing.values()
+                found[place] = record
+        counters.add(BACKFILLS, len(filled))
+        self.redis_ids.put_many(domain, filled.items())
+        self.redis_ids.drop(domain, [keys[place] for place in wrong if keys[place] not in filled])
+        return found
+
+    def _find_by_ids(self, domain: Domain, ids: dict[bytes, int], keys: Sequence[Key], found: list[Record | None]) -> int:
+        """Find the records that ids lead to, if they are those of the keys at their places; how many there were."""
+        hits, reader = self.hits[domain.name], self._readers[domain.name]
+        if not hits.connected:
+            self.connection.connect(domain, hits)
+        if len(ids) == 1:
+            ((identity, place),) = ids.items()
+            with reading(domain):
+                found[place] = self.connection.match(domain, identity, reader, keys[place])
+            return found[place] is not None
+        count = 0
+        for batch in self.connection.fetch_by_ids(domain, ids, keys):
+            with reading(domain):
+                count += reader.match_ids(batch, ids, keys, found)
+        return count
+
+    def _find_by_keys(self, domain: Domain, keys: Sequence[Key]) -> Iterator[tuple[bytes | None, Record]]:
+        """The records of keys, each with its id."""
+        if len(keys) > 1:
+            return self._records(domain, self.connection.fetch(domain, [{"filter": {"$or": [key_fields(domain, key) for key in keys]}}]))
+        documents = (self.connection.find_one(domain, key_fields(domain, key)) for key in keys)
+        return self._records(domain, (document for document in documents if document is not None))
+
+    def _records(self, domain: Domain, batches: Iterable[bytes]) -> Iterator[tuple[bytes | None, Record]]:
+        """The records of batches, each with its id."""
+        for batch in batches:
+            with reading(domain):
+                opened = self._readers[domain.name].open_all(batch)
+            yield from opened
+
+    def _remember(self, domain: Domain, key: Key, value: bytes) -> None:
+        self.process_ids.put(domain, key, value)
+        self.redis_ids.put(domain, key, value)
+
+    # --- writing ---
+
+    @translates
+    def write(self, domain: Domain, records: Sequence[Record]) -> None:
+        """See Store. One findAndModify for one record, one bulk per thousand for more; then the caches."""
+        if not records:
+            return
+        now = datetime.now(UTC)
+        if len(records) == 1 and domain.keyed:
+            record = records[0]
+            update = update_of(domain, record, now)
+            self._ensure_indexes(domain)
+            if domain in self.history:
+                value, inserted = self.history.write(domain, record.key, record.when or 0, update)
+            else:
+                value, inserted = self.connection.upsert(domain, key_fields(domain, record.key), update)
+            if inserted:
+                self._look_again(domain)
+            # What another writer stored under an id of another type stays uncached. One that is known was written to Redis then.
+            if value is not None and not (domain in self.history and value == self.process_ids.get(domain, record.key)):
+                self._remember(domain, record.key, value)
+            upserts = self.upserts.get(domain.name)
+            if upserts is not None and not upserts.connected:
+                with suppress(NotConfiguredError):  # closed meanwhile by another thread; the record is stored
+                    self.connection.connect(domain, upserts)
+            return
+        if domain in self.history:
+            self._write_versions(domain, records, now)
+            return
+        chosen: dict[Key, Record] = {}
+        for record in records:
+            if domain.write == "upsert" or record.key not in chosen:
+                chosen[record.key] = record
+        # Everything is encoded, and so checked, before the first byte is sent.
+        updates = [(key, update_of(domain, record, now)) for key, record in chosen.items()]
+        self._ensure_indexes(domain)
+        for start in range(0, len(updates), CHUNK):
+            self._write_chunk(domain, updates[start : start + CHUNK])
+
+    @translates
+    def _write_by_driver(self, domain: Domain, key: Key, body: Any, when: int | None, removed: bool, number: Number | None) -> Any:
+        try:
+            update = update_of(domain, Record(key, body, when, removed), datetime.now(UTC))
+            return self.connection.upsert_by_driver(domain, key_fields(domain, key), update, number)
+        except (BacktestKitError, PyMongoError, BSONError):
+            self._metrics.domains[domain.name].add(ERRORS)
+            raise
+
+    def _write_versions(self, domain: Domain, records: Sequence[Record], now: datetime) -> None:
+        changes = self.history.changes((record.key, record.when or 0, update_of(domain, record, now)) for record in records)
+        self._ensure_indexes(domain)
+        for start in range(0, len(changes), CHUNK):
+            chunk = changes[start : start + CHUNK]
+            begun = self.history.begin(domain, chunk)
+            rest = self.history.write_known(domain, chunk, begun)
+            if rest:
+                self._write_chunk(domain, [(change.key, change.update) for change in rest])
+            self.history.end(domain, chunk, begun)
+
+    def _write_chunk(self, domain: Domain, updates: Sequence[tuple[Key, Document]]) -> None:
+        changes = [(key_fields(domain, key), update) for key, update in updates]
+        # Ordered for lists: their documents get their ids, and so their order among equal dates, in the order of the list.
+        inserted = self.connection.upsert_many(domain, changes, ordered=not domain.keyed)
+        ids = {updates[index][0]: value for index, value in inserted.items()}
+        if ids:
+            self._look_again(domain)
+        if domain.keyed:
+            # Ids of records that were there are not written to Redis: the ones this process remembers are not verified here, and
+            # whoever learned them has written them.
+            for key, value in ids.items():
+                if value is not None:
+                    self.process_ids.put(domain, key, value)
+        elif self.config.CC_REDIS_IDS != "all":
+            return
+        else:
+            others = [key[-1] for key, _ in updates if key not in ids]
+            if others:
+                prefix = updates[0][0][:-1]
+                wanted = {**key_fields(domain, prefix), domain.row_id: {"$in": others}}
+                fields = dict.fromkeys(domain.key, True)
+                for identity, record in self._records(domain, self.connection.fetch(domain, [{"filter": wanted, "projection": fields}])):
+                    ids[record.key] = identity
+        self.redis_ids.put_many(domain, ((key, value) for key, value in ids.items() if value is not None))
+
+    @translates
+    def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
+        """See Store. One conditional insert or update; where there is history, within a look at the versions before and after."""
+        update = update_of(domain, record, datetime.now(UTC))
+        self._ensure_indexes(domain)
+        changes = begun = None
+        if domain in self.history:
+            self.history.forget(domain, [record.key])
+            changes = self.history.changes([(record.key, record.when or 0, update)])
+            begun = self.history.begin(domain, changes)
+            update = changes[0].update
+        if before is None:
+            identity, change = insert_of(domain, record.key, update)
+            swapped = not self.connection.insert_members(domain, [change])
+            if swapped:
+                self._look_again(domain)
+                self._remember(domain, record.key, identity)
+        else:
+            swapped = self.connection.update_many(domain, [(unchanged(domain, before), update)]) == 1
+        if swapped and changes and begun:
+            self.history.end(domain, changes, begun)
+        return swapped
+
+    @translates
+    def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
+        """See Store."""
+        self._ensure_indexes(domain)
+        # A pipeline, because payload may be null, and then payload.removed could not be set.
+        change: Any = [
+            {"$set": {"removed": True, "payload": {"$mergeObjects": ["$payload", {"removed": True}]}, "updatedDate": datetime.now(UTC)}}
+        ]
+        self.connection.update_many(domain, [(key_fields(domain, key), change) for key in keys])
+        if domain in self.history:
+            self.history.forget(domain, keys)
+
+    # --- lists ---
+
+    def scan(
+        self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True, removed: bool = False
+    ) -> Iterator[Record]:
+        """See Store."""
+        if limit == 0:  # which MongoDB would take for "no limit"
+            return iter(())
+        rule = domain.listing
+        assert rule is not None
+        wanted: Document = key_fields(domain, prefix)
+        if domain.soft_delete and not removed:
+            wanted["removed"] = {"$in": [False, None]}
+        fields = dict.fromkeys((*domain.key, *["when"] * domain.when, *["removed"] * domain.soft_delete), True)
+        return self._stream(domain, wanted, [(rule.order, -1), ("_id", -1)], projection=None if bodies else fields, limit=limit or 0)
+
+    def records(self, domain: Domain) -> Iterator[Record]:
+        """See Store; those that are no lists in the order of their ids."""
+        # For Log this is its index, backwards.
+        return self._stream(domain, {}, [("_id", 1)] if domain.keyed else [("createDate", 1), ("_id", 1)])
+
+    def _stream(self, domain: Domain, wanted: Document, sort: list[tuple[str, int]], *, limit: int = 0, **options: Any) -> Iterator[Record]:
+        """The records of a query of any size."""
+        try:
+            size = min(limit or 10_000, 10_000) + 1  # a batch of just the limit would be followed by the question for more
+            batches = self.connection.find(domain, wanted, sort=sort, limit=limit, batch_size=size, allow_disk_use=True, **options)
+            for _, record in self._records(domain, batches):
+                yield record
+        except PyMongoError as error:
+            raise translated(error) from error
+        except BSONError as error:
+            raise DatabaseError(f"a reply of MongoDB cannot be read: {error}") from error
+
+    # --- candles ---
+
+    @translates
+    def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
+        """See Store."""
+        return self.candles.read((exchange_name, symbol, interval), since, limit)
+
+    @translates
+    def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
+        """See Store."""
+        if not len(candles):
+            return 0
+        self._ensure_indexes(DOMAINS["candle"], seen_within=SEEN)
+        return self.candles.write((exchange_name, symbol, interval), candles)
+
+    @translates
+    def candle_series(self) -> list[Key]:
+        """See Store."""
+        return self.candles.series()
+
+    def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
+        """See Store."""
+        batches = self.candles.stored(series, since, until)
+        while (batch := self._next_candles(batches)) is not None:
+            yield batch
+
+    @translates
+    def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
+        """See Store."""
+        return self.candles.remove(series, since, until)
+
+    @translates
+    def _next_candles(self, batches: Iterator[CandleArray]) -> CandleArray | None:
+        return next(batches, None)
+
+    # --- history ---
+
+    @translates
+    def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
+        """See Store. Only what is later than ``moment`` is looked up among the versions."""
+        found = {key: record for key, record in zip(keys, self.read(domain, keys), strict=True) if record is not None}
+        later = [key for key, record in found.items() if record.when is not None and record.when > moment]
+        for start in range(0, len(later), CHUNK):
+            chunk = later[start : start + CHUNK]
+            versions = self.history.read_at(domain, chunk, moment)
+            for key in chunk:
+                found.pop(key)
+            found.update(versions)
+        return _in_order(keys, found)
+
+    @translates
+    def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
+        """See Store."""
+        for start in range(0, len(keys), CHUNK):
+            gone = self.history.discard(domain, keys[start : start + CHUNK], since)
+            for key in gone:
+                self.process_ids.drop(domain, key)
+            self.redis_ids.drop(domain, gone)
+
+    # --- caches and connections ---
+
+    def drop_cache(self) -> int:
+        """See Store. SCAN and UNLINK under our own prefixes; nothing else in that Redis is touched."""
+        self.process_ids.clear()
+        self.candles.clear()
+        self.history.renew()
+        return self.redis_ids.clear([domain.prefix for domain in DOMAINS.values()])
+
+    def close(self) -> None:
+        """See Store."""
+        self.connection.close()
+        self.redis_ids.close()
+
+
+def _hashable(key: Key) -> bool:
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
+
+
+def _in_order(keys: Sequence[Key], found: Mapping[Key, Record | None]) -> list[Record | None]:
+    """The records of ``keys``; a key that was asked for twice gives two bodies, as two reads would."""
+    seen: set[Key] = set()
+    answer: list[Record | None] = []
+    for key in keys:
+        record = found.get(key)
+        answer.append(copy.deepcopy(record) if key in seen else record)
+        seen.add(key)
+    return answer
