@@ -49,7 +49,7 @@ test: prerequisites $(READY)
 	$(PYTEST) $(ARGS)
 	CC_WIRE_LANE=0 $(PYTEST) $(ARGS)
 
-# What needs a server, with the mongod of the tests as a replica set. (tests/test_replica_set.py has one of three in any run.)
+# What needs a server, with the mongod of the tests as a replica set. (tests/stores/test_replica_set.py has one of three in any run.)
 test-replicaset: prerequisites $(READY)
 	KIT_TEST_REPLICA_SET=rs0 $(PYTEST) -m server $(ARGS)
 
@@ -107,7 +107,7 @@ sanitize: prerequisites $(READY)
 	cd build/sanitize && find src -name '*.so' -delete && BTKM_SANITIZE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
 	cd build/sanitize && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) PYTHONMALLOC=malloc PYTHONPATH=src \
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-		../../$(BIN)/python -m pytest tests/test_core_*.py -s -p no:faulthandler $(ARGS)
+		../../$(BIN)/python -m pytest tests/core -s -p no:faulthandler $(ARGS)
 
 stubs: prerequisites $(READY)
 	$(BIN)/python tools/make_stubs.py

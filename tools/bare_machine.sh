@@ -4,7 +4,7 @@
 #   tools/bare_machine.sh [--demo-only] [--user] [--base FOLDER] [--keep] [SUITE [ARGS of make...]]
 #
 #   SUITE         bookworm (the default), trixie, or whatever debootstrap can make; MIRROR=... where it is not on the default mirror
-#   ARGS          instead of `demo` and `test`, each a run of make: tools/bare_machine.sh trixie demo 'test ARGS=tests/test_cli.py'
+#   ARGS          instead of `demo` and `test`, each a run of make: tools/bare_machine.sh trixie demo 'test ARGS=tests/cli/test_commands.py'
 #   --demo-only   make demo alone
 #   --user        as a user who may not install anything: what make says then, and how soon
 #   --base        a system made by `debootstrap --variant=minbase` instead of build/bare/SUITE, which is made once and kept

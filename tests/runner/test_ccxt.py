@@ -1,0 +1,595 @@
+"""ccxt against a local exchange that speaks Binance's protocol: candles and orders, with every fault that a network has."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exchange_server import BODY_FAULTS, OPEN, Exchange, ExchangeServer
+from hand_market import MINUTE, START
+from paths import HELPERS
+
+import backtest_kit_mongo as kit
+from backtest_kit_mongo.contracts.adapters import default_registry
+from backtest_kit_mongo.domains import DOMAINS
+from backtest_kit_mongo.errors import ConfigError, InvalidTypeError, InvalidValueError, MissingDependencyError
+from backtest_kit_mongo.runner import imported_spans, synthetic_market
+from backtest_kit_mongo.runner.engine.broker import Order, OrderRejected
+from backtest_kit_mongo.runner.live.ccxt_broker import CcxtBroker, short_id
+from backtest_kit_mongo.runner.market import ccxt_exchange
+from backtest_kit_mongo.runner.market.ccxt_exchange import add_ccxt_exchange
+from backtest_kit_mongo.runner.market.exchange import ExchangeError, ExchangeUnavailableError, clear_exchanges, fetch_missing, find_exchange
+
+pytestmark = [pytest.mark.once, pytest.mark.slow]  # a local exchange answers late on purpose
+
+SERVER = HELPERS / "exchange_server.py"
+MARKET = synthetic_market(5, 3000, START)
+NOW = START + 2000 * MINUTE + 30_000
+KLINES = "/api/v3/klines"
+
+
+@pytest.fixture
+def exchange():
+    return Exchange({"BTCUSDT": MARKET, "ETHUSDT": synthetic_market(6, 3000, START, price=1500.0)}, NOW)
+
+
+@pytest.fixture
+def server(exchange, monkeypatch):
+    monkeypatch.setattr(ccxt_exchange, "_FIRST_WAIT", 0.01)
+    clear_exchanges()
+    with ExchangeServer(exchange) as running:
+        yield running
+    clear_exchanges()
+
+
+def patience(fault):
+    """ccxt's time-out (ms): short where no answer comes, since on a busy machine any other would take as long."""
+    return 1_500 if fault == "timeout" else 30_000
+
+
+@pytest.fixture
+def binance(request, server, mongo):
+    fault = request.node.callspec.params.get("fault") if hasattr(request.node, "callspec") else None
+    add_ccxt_exchange(url=server.url, options={"timeout": patience(fault), "rateLimit": 1})
+    return server.exchange
+
+
+def broker(server, *, fault=None, **options):
+    given = {"api_key": "key", "secret": "secret", "recv_window": 1.0, "fill_timeout": 30.0, **options}
+    return CcxtBroker("binance", server.url, options={"timeout": patience(fault), "rateLimit": 1}, **given)
+
+
+def minutes(first, last):
+    return START + first * MINUTE, START + last * MINUTE
+
+
+def stored(first, last, symbol="BTCUSDT"):
+    return kit.PersistCandleAdapter.read_candles_array(symbol, "1m", "binance", last - first, START + first * MINUTE)
+
+
+def nothing_stored():
+    return default_registry.store(DOMAINS["candle"]).candle_series() == [] and imported_spans("BTCUSDT") == ()
+
+
+def asked(exchange, path=KLINES, method="GET"):
+    return [query for how, where, query in exchange.requests if (how, where) == (method, path)]
+
+
+# ---------------------------------------------------------------- candles
+
+
+def test_candles_come_as_they_are_and_only_those_that_are_missing(binance):
+    assert fetch_missing("BTCUSDT", "1m", "binance", *minutes(100, 1900), now_ms=NOW) == 1800
+    assert (stored(100, 1900) == MARKET[100:1900]).all()
+    assert [(int(query["startTime"]), query["limit"]) for query in asked(binance)] == [
+        (minutes(100, 0)[0], "1000"),
+        (minutes(1100, 0)[0], "801"),
+    ]
+    assert fetch_missing("BTCUSDT", "1m", "binance", *minutes(100, 1900), now_ms=NOW) == 0
+    assert len(asked(binance)) == 2
+    assert default_registry.store(DOMAINS["candle"]).candle_series() == [("binance", "BTCUSDT", "1m")]  # the plain symbol
+
+
+def test_other_intervals_and_the_symbol_in_ccxts_spelling(binance):
+    assert fetch_missing("ETHUSDT", "1h", "binance", START, START + 33 * 60 * MINUTE, now_ms=NOW) == 33
+    assert fetch_missing("ETH/USDT", "15m", "binance", *minutes(0, 60), now_ms=NOW) == 4
+    assert {query["symbol"] for query in asked(binance)} == {"ETHUSDT"}
+
+
+def test_a_candle_that_is_not_closed_by_the_exchanges_clock_is_left_out(binance):
+    """Our clock goes ahead: it is convinced that the minute is over, of which the exchange still gives prices so far."""
+    ahead = NOW + 45_000
+    assert fetch_missing("BTCUSDT", "1m", "binance", *minutes(1990, 2010), now_ms=ahead) == 10
+    assert stored(2000, 2001) is None
+    binance.now_ms = START + 2001 * MINUTE
+    assert fetch_missing("BTCUSDT", "1m", "binance", *minutes(1990, 2010), now_ms=ahead) == 1
+    assert (stored(1990, 2001) == MARKET[1990:2001]).all()
+
+
+def test_prices_that_are_older_than_the_answer_that_brings_them(binance):
+    """The minute ends while the answer is on its way: its date is of the next minute, its prices are not the last ones."""
+    fetch_missing("BTCUSDT", "1m", "binance", *minutes(0, 1), now_ms=NOW)  # what is asked for first takes its time
+    binance.now_ms, binance.speed = START + 2001 * MINUTE - 1500, 1.0
+    binance.fail("slow", KLINES, seconds=1.7)
+    assert fetch_missing("BTCUSDT", "1m", "binance", *minutes(1990, 2001), now_ms=NOW + MINUTE) == 11
+    assert (stored(1990, 2001) == MARKET[1990:2001]).all()
+    assert len(asked(binance)) >= 3
+
+
+def test_never_anything_unclosed_while_time_goes_on(server, mongo):
+    """A run that fetches while minutes end: whatever is stored has its final prices."""
+    exchange = server.exchange
+    add_ccxt_exchange(url=server.url, options={"rateLimit": 1})
+    exchange.speed = 600.0  # ten minutes in a second
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        fetch_missing("BTCUSDT", "1m", "binance", *minutes(1990, 3000), now_ms=exchange.now_ms + 20_000)
+    ((since, until),) = imported_spans("BTCUSDT")
+    last = (until - START) // MINUTE
+    assert since == minutes(1990, 0)[0]
+    assert last > 2002
+    assert (stored(1990, last) == MARKET[1990:last]).all()
+
+
+@pytest.mark.parametrize("fault", [429, 500, 503, "reset", "timeout", "drop", "empty", "html"])
+@pytest.mark.parametrize("path", [KLINES, "/api/v3/exchangeInfo"])
+def test_a_passing_fault_is_survived(binance, fault, path):
+    binance.fail(fault, path, times=2, seconds=2.0 if fault == "timeout" else 0)
+    assert fetch_missing("BTCUSDT", "1m", "binance", *minutes(0, 1500), now_ms=NOW) == 1500
+    assert (stored(0, 1500) == MARKET[:1500]).all()
+    assert len(asked(binance, path)) == 2 + (2 if path == KLINES else 1)
+
+
+@pytest.mark.parametrize("fault", [429, 500, "reset", "empty", "html", "drop"])
+def test_a_lasting_fault_is_an_error_that_names_everything(binance, fault):
+    binance.fail(fault, KLINES, times=99, seconds=0)
+    with pytest.raises(ExchangeUnavailableError, match="binance, 100 candles of BTCUSDT 1m: "):
+        fetch_missing("BTCUSDT", "1m", "binance", *minutes(0, 100), now_ms=NOW)
+    assert len(asked(binance)) == 5
+    assert nothing_stored()
+
+
+def test_the_exchange_says_how_long_to_wait(binance):
+    binance.fail(429, KLINES, seconds=1.0)
+    begin = time.monotonic()
+    assert fetch_missing("BTCUSDT", "1m", "binance", *minutes(0, 10), now_ms=NOW) == 10
+    assert time.monotonic() - begin >= 1.0
+    binance.fail(418, KLINES, times=2, seconds=120)  # banned for two minutes: asking again makes it worse
+    before = len(asked(binance))
+    with pytest.raises(ExchangeUnavailableError, match="418"):
+        fetch_missing("BTCUSDT", "1m", "binance", *minutes(0, 20), now_ms=NOW)
+    assert len(asked(binance)) == before + 1
+
+
+@pytest.mark.parametrize("fault", BODY_FAULTS)
+def test_candles_that_cannot_be_are_never_stored(binance, fault):
+    """Order is mended by ccxt; of everything else it is enough that nothing wrong is kept, and that the next fetch repairs it."""
+    binance.fail(fault, KLINES)
+    if fault in ("unordered", "before"):  # ccxt sorts, and cuts at the time that was asked for
+        fetch_missing("BTCUSDT", "1m", "binance", *minutes(10, 100), now_ms=NOW)
+    else:
+        with pytest.raises(ExchangeError, match=r"exchange 'binance', BTCUSDT 1m, 90 candles from .*: "):
+            fetch_missing("BTCUSDT", "1m", "binance", *minutes(10, 100), now_ms=NOW)
+        assert nothing_stored()
+    fetch_missing("BTCUSDT", "1m", "binance", *minutes(10, 100), now_ms=NOW)
+    assert (stored(10, 100) == MARKET[10:100]).all()
+
+
+def test_what_came_before_a_fault_is_kept(binance):
+    fetch_missing("BTCUSDT", "1m", "binance", *minutes(0, 1000), now_ms=NOW)
+    binance.fail("drop", KLINES, times=5)
+    with pytest.raises(ExchangeUnavailableError):
+        fetch_missing("BTCUSDT", "1m", "binance", *minutes(0, 1500), now_ms=NOW)
+    assert fetch_missing("BTCUSDT", "1m", "binance", *minutes(0, 1500), now_ms=NOW) == 500
+    assert imported_spans("BTCUSDT") == (minutes(0, 1500),)
+
+
+def test_names_that_there_are_not(server, mongo):
+    add_ccxt_exchange(url=server.url)
+    with pytest.raises(InvalidValueError, match=r"binance has no symbol 'BTCUSD'\n.*did you mean BTCUSDT"):
+        fetch_missing("BTCUSD", "1m", "binance", *minutes(0, 10), now_ms=NOW)
+    with pytest.raises(InvalidValueError, match="none of the 2 that there are is like it"):
+        fetch_missing("QQQQ", "1m", "binance", *minutes(0, 10), now_ms=NOW)
+    add_ccxt_exchange("typo", exchange_id="binanse", url=server.url)
+    with pytest.raises(InvalidValueError, match=r"ccxt has no exchange 'binanse'\n.*did you mean binance"):
+        fetch_missing("BTCUSDT", "1m", "typo", *minutes(0, 10), now_ms=NOW)
+    for bad in ("localhost:80", "ftp://x", ""):
+        with pytest.raises(InvalidValueError, match="it must be like http"):
+            add_ccxt_exchange("other", url=bad)
+    with pytest.raises(InvalidTypeError, match="options must be a mapping"):
+        add_ccxt_exchange("other", options=[1])
+    assert find_exchange("typo").place.startswith(f"{__file__}:")
+
+
+def test_an_interval_that_the_exchange_does_not_have(server, mongo):
+    add_ccxt_exchange("coinbase", exchange_id="coinbase", url=server.url)
+    connection = ccxt_exchange.CcxtConnection("coinbase", server.url, None)
+    connection._names = {"BTCUSDT": {"symbol": "BTC/USDT"}}
+    with pytest.raises(InvalidValueError, match=r"coinbase has no 8h candles\n.*it has 1m, 5m"):
+        connection.get_candles("BTCUSDT", "8h", START, 10)
+
+
+@pytest.mark.parametrize("exchange_id", ["binance", "kraken", "okx", "bybit", "coinbase"])
+def test_every_address_moves(server, exchange_id):
+    api = ccxt_exchange.CcxtConnection(exchange_id, server.url, None).api
+
+    def addresses(urls):
+        return [urls] if isinstance(urls, str) else [one for value in urls.values() for one in addresses(value)]
+
+    assert addresses(api.urls["api"])
+    assert all(address.startswith(server.url) for address in addresses(api.urls["api"]))
+
+
+def test_without_ccxt_the_error_says_what_to_install(server, mongo, monkeypatch):
+    add_ccxt_exchange(url=server.url)  # is no error yet: stored candles need no exchange
+    monkeypatch.setitem(sys.modules, "ccxt", None)
+    with pytest.raises(MissingDependencyError, match=r'ccxt is not installed\n.*pip install "backtest-kit-mongo\[exchange\]"'):
+        fetch_missing("BTCUSDT", "1m", "binance", *minutes(0, 10), now_ms=NOW)
+    with pytest.raises(MissingDependencyError, match="ccxt is not installed"):
+        broker(server)
+
+
+# ---------------------------------------------------------------- orders
+
+
+def order(client_id="a1", action="open", position="long", quantity=0.01, price=25_000.0, symbol="BTCUSDT", percent=100.0):
+    return Order(
+        client_id=client_id, signal_id="s", strategy_name="x", exchange_name="binance", symbol=symbol, action=action, position=position,
+        quantity=quantity, price=price, percent=percent,
+    )  # fmt: skip
+
+
+def sent(exchange):
+    return [(placed["clientOrderId"], placed["side"], float(placed["origQty"])) for placed in exchange.orders]
+
+
+def test_a_position_is_bought_and_sold_to_the_last_coin_that_can_be_sold(server):
+    """The fee of the purchase is taken in coins, so less can be sold than was bought."""
+    exchange = server.exchange
+    exchange.balances = {"USDT": 1000.0, "BTC": 0.0}
+    trader, price = broker(server), exchange.price("BTCUSDT")
+    bought = trader.submit(order(quantity=0.0123456))
+    assert (bought.order_id, bought.price) == ("1", pytest.approx(price))
+    assert bought.quantity == pytest.approx(0.01234 * 0.999)
+    assert bought.when_ms == pytest.approx(time.time() * 1000, abs=10_000)
+    sold = trader.submit(order("a2", "close", quantity=bought.quantity))
+    assert sold.quantity == pytest.approx(0.01232)
+    assert sent(exchange) == [("a1", "BUY", 0.01234), ("a2", "SELL", 0.01232)]
+
+
+@pytest.mark.parametrize(("action", "position", "side"), [("open", "short", "SELL"), ("close", "short", "BUY"), ("close", "long", "SELL")])
+def test_sides(server, action, position, side):
+    broker(server).submit(order(action=action, position=position, percent=50.0))
+    assert sent(server.exchange) == [("a1", side, 0.005)]
+
+
+def test_the_same_client_id_is_never_ordered_twice(server):
+    trader = broker(server)
+    first = trader.submit(order())
+    assert trader.submit(order()) == first  # asked again in the same process: a filled order's id would be taken again by the exchange
+    assert broker(server).submit(order()) == first  # and in another one
+    assert broker(server).submit(order(quantity=5.0)) == first
+    assert len(server.exchange.orders) == 1
+
+
+@pytest.mark.parametrize("fault", ["lost", "reset", "timeout", "drop", "empty", "html", 500, 503, 429, 418])
+@pytest.mark.parametrize("fill_after", [0, 2])
+def test_an_order_is_placed_once_whatever_happens_to_its_answer(server, fault, fill_after):
+    exchange = server.exchange
+    exchange.fill_after = fill_after
+    exchange.fail(fault, "/api/v3/order", method="POST", seconds=2.0 if fault == "timeout" else 0)
+    trader = broker(server, fault=fault)
+    fill = None
+    for _ in range(3):  # as the engine does: with an unknown outcome it asks again
+        try:
+            fill = trader.submit(order())
+            break
+        except ExchangeUnavailableError:
+            continue
+    assert fill.quantity == pytest.approx(0.00999)
+    assert sent(exchange) == [("a1", "BUY", 0.01)]
+
+
+@pytest.mark.parametrize("fault", ["reset", "timeout", "drop", "empty", "html", 500, 429])
+def test_faults_of_the_look_before_the_order(server, fault):
+    exchange = server.exchange
+    exchange.fail(fault, "/api/v3/order", method="GET", times=2, seconds=2.0 if fault == "timeout" else 0)
+    broker(server, fault=fault).submit(order())
+    assert sent(exchange) == [("a1", "BUY", 0.01)]
+    exchange.fail(fault, "/api/v3/order", method="GET", times=99, seconds=0)
+    with pytest.raises(ExchangeUnavailableError, match="binance, open long BTCUSDT, order a2: "):
+        broker(server).submit(order("a2"))
+    assert len(exchange.orders) == 1  # nothing is sent before it is known that it is not there
+
+
+def test_retries_that_ccxt_is_told_to_make_are_not_made_for_orders(server):
+    server.exchange.fail("lost", "/api/v3/order", method="POST", times=2)
+    trader = broker(server)
+    trader._connection.api.options["maxRetriesOnFailure"] = 3
+    trader.submit(order())
+    assert len(server.exchange.orders) == 1
+
+
+def test_an_order_that_is_seen_late_is_not_sent_again(server):
+    """The answer is lost, and the exchange does not show the order for a while."""
+    exchange = server.exchange
+    exchange.visible_after = 0.2
+    exchange.fail("lost", "/api/v3/order", method="POST")
+    broker(server).submit(order())
+    assert len(exchange.orders) == 1
+
+
+def test_an_order_that_travels_for_too_long_is_refused_by_the_exchange(server):
+    """It arrives after its time: so whoever has waited for so long may send it again."""
+    exchange = server.exchange
+    exchange.fail("late", "/api/v3/order", method="POST", seconds=1.5)
+    trader = broker(server)
+    trader._connection.api.timeout = 100
+    with pytest.raises(ExchangeUnavailableError, match="did not arrive") as failed:
+        trader.submit(order())
+    assert "signature" not in str(failed.value)
+    trader._connection.api.timeout = 30_000
+    trader.submit(order())
+    time.sleep(1.0)
+    assert len(exchange.orders) == 1
+    assert len(asked(exchange, "/api/v3/order", "POST")) == 2
+
+
+def test_a_broker_that_has_just_started_waits_for_what_the_one_before_may_have_sent(server):
+    exchange = server.exchange
+    exchange.fail("late", "/api/v3/order", method="POST", seconds=0.5)
+    before, after = broker(server, recv_window=5.0), broker(server, recv_window=5.0)
+    for trader in (before, after):
+        trader._connection.market("BTCUSDT")
+    before._began -= 5.0  # it has been there for long
+    thread = threading.Thread(target=before.submit, args=(order(),))
+    thread.start()
+    while not asked(exchange, "/api/v3/order", "POST"):
+        time.sleep(0.01)
+    after._began = time.monotonic()  # the order is on its way, as when a process is killed and started again
+    assert after.submit(order()).order_id == "1"
+    thread.join()
+    assert len(exchange.orders) == 1
+
+
+def test_a_slow_fill_is_waited_for_but_not_for_ever(server):
+    exchange = server.exchange
+    exchange.fill_after = 3
+    assert broker(server).submit(order()).quantity == pytest.approx(0.00999)
+    exchange.fill_after = 10**6
+    with pytest.raises(ExchangeUnavailableError, match=r"order a2 is not filled yet: 0.005 of 0.01"):
+        broker(server, fill_timeout=0.5).submit(order("a2"))
+    exchange.fill_after = 0
+    assert broker(server).submit(order("a2")).quantity == pytest.approx(0.00999)
+    assert len(exchange.orders) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"quantity": 0.000001}, "must be greater than minimum amount precision"),
+        ({"quantity": 0.0001}, "cost is 2.5 USDT, but the market takes at least 5"),
+        ({"quantity": 10_000.0}, "amount is 10000 BTC, but the market takes at most 9000"),
+        ({"quantity": 100.0}, "insufficient balance"),
+    ],
+)
+def test_what_the_market_does_not_take_is_rejected(server, change, words):
+    server.exchange.balances = {"USDT": 1000.0, "BTC": 0.0}
+    with pytest.raises(OrderRejected, match=words):
+        broker(server).submit(order(**change))
+    assert server.exchange.orders == []
+
+
+def test_an_order_that_somebody_canceled_is_rejected(server):
+    exchange = server.exchange
+    exchange.fill_after = 10**6
+    with pytest.raises(ExchangeUnavailableError):
+        broker(server, fill_timeout=0.1).submit(order(quantity=0.00001 * 30))
+    exchange.orders[0] |= {"executedQty": "0.00000000", "status": "CANCELED"}
+    with pytest.raises(OrderRejected, match="is canceled, and nothing of it was filled"):
+        broker(server).submit(order(quantity=0.0003))
+
+
+def test_an_answer_that_only_says_that_the_order_has_arrived(server):
+    """As those of OKX, Bybit, Kraken and KuCoin: what became of it is asked for."""
+    options = {"rateLimit": 1, "options": {"newOrderRespType": {"market": "ACK"}}}
+    trader = CcxtBroker("binance", server.url, api_key="k", secret="s", recv_window=1.0, options=options)
+    bought = trader.submit(order(quantity=0.01))
+    assert (bought.quantity, bought.price) == (pytest.approx(0.00999), pytest.approx(server.exchange.price("BTCUSDT")))
+    assert sent(server.exchange) == [("a1", "BUY", 0.01)]
+    assert asked(server.exchange, "/api/v3/order", "POST")[0]["newOrderRespType"] == "ACK"
+
+
+@pytest.mark.parametrize(
+    ("exchange_id", "answer"),
+    [
+        ("okx", {"ordId": "1", "clOrdId": "a1", "sCode": "0", "sMsg": "", "tag": ""}),
+        ("bybit", {"orderId": "1", "orderLinkId": "a1"}),
+        ("kucoin", {"orderId": "1", "clientOid": "a1"}),
+        ("kraken", {"descr": {"order": "buy 0.01 XBTUSDT @ market"}, "txid": ["1"]}),
+    ],
+)
+def test_answers_of_other_exchanges_have_no_status_either(server, monkeypatch, exchange_id, answer):
+    """Their own words, read by ccxt; the order itself is then the one of the local exchange."""
+    trader = broker(server)
+    other = ccxt_exchange.CcxtConnection(exchange_id, server.url, None).api
+    spot = other.safe_market_structure(
+        {"symbol": "BTC/USDT", "id": "BTCUSDT", "spot": True, "base": "BTC", "quote": "USDT", "type": "spot"}
+    )
+    once = trader._connection.once
+
+    def translated(method, *arguments):
+        found = once(method, *arguments)
+        return other.parse_order(answer, spot) if method == "create_order" else found
+
+    monkeypatch.setattr(trader._connection, "once", translated)
+    assert other.parse_order(answer, spot)["status"] is None
+    assert trader.submit(order()).quantity == pytest.approx(0.00999)
+    assert len(server.exchange.orders) == 1
+
+
+class ThinBook(Exchange):
+    """Of each order a share is filled, in turn, and the rest expires, as on Binance where nobody buys more."""
+
+    shares = ()
+
+    def _look(self, order):
+        if order["status"] in OPEN and self.shares:
+            share, *self.shares = self.shares
+            filled = round(float(order["origQty"]) * share, 5)
+            cost = filled * order["fillPrice"]
+            order |= {"status": "EXPIRED", "executedQty": f"{filled:.8f}", "cummulativeQuoteQty": f"{cost:.8f}"}
+            return self._shown(order)
+        return super()._look(order)
+
+
+@pytest.mark.parametrize(
+    ("shares", "amounts"),
+    [
+        ([0.5], [0.01, 0.005]),
+        ([0.5, 0.5], [0.01, 0.005, 0.0025]),
+        ([0.0], [0.01, 0.01]),
+        ([0.5, 0.0, 0.0], [0.01, 0.005, 0.005, 0.005]),
+        ([0.99], [0.01]),  # what is left is less than the market takes
+    ],
+)
+def test_what_an_exchange_leaves_of_a_close_is_sent_again_under_another_id(server, shares, amounts):
+    exchange = ThinBook({"BTCUSDT": MARKET}, NOW)
+    exchange.shares = shares
+    server.exchange = exchange
+    for _ in range(shares.count(0.0)):  # each time in a new process
+        with pytest.raises(ExchangeUnavailableError, match="nothing of it was filled; what is left is sent again"):
+            broker(server).submit(order(action="close"))
+    fill = broker(server).submit(order(action="close"))
+    assert [amount for _, _, amount in sent(exchange)] == pytest.approx(amounts)
+    assert len({name for name, _, _ in sent(exchange)}) == len(amounts)
+    filled = sum(float(placed["executedQty"]) for placed in exchange.orders)
+    assert fill.quantity == pytest.approx(filled)
+    assert broker(server).submit(order(action="close")) == fill  # asked again after a restart, nothing more is sold
+    assert len(exchange.orders) == len(amounts)
+
+
+def test_what_an_exchange_leaves_of_an_open_is_not_bought(server):
+    exchange = ThinBook({"BTCUSDT": MARKET}, NOW)
+    exchange.shares = [0.5, 0.0]
+    server.exchange = exchange
+    assert broker(server).submit(order()).quantity == pytest.approx(0.005 * 0.999)
+    with pytest.raises(OrderRejected, match="is expired, and nothing of it was filled"):
+        broker(server).submit(order("a2"))
+    assert len(exchange.orders) == 2
+
+
+def test_clocks_that_differ(server):
+    """Requests are stamped with the time of the exchange, and stamped anew when it jumps."""
+    exchange = server.exchange
+    exchange.skew_ms = 3_600_000
+    trader = broker(server)
+    trader.submit(order())
+    exchange.skew_ms = -3_600_000
+    trader.submit(order("a2"))
+    assert len(exchange.orders) == 2
+
+
+def test_without_a_key(server, monkeypatch):
+    for name in ("CC_EXCHANGE_KEY", "CC_EXCHANGE_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="CC_EXCHANGE_KEY and CC_EXCHANGE_SECRET"):
+        CcxtBroker(url=server.url)
+    monkeypatch.setenv("CC_EXCHANGE_KEY", "key-1")
+    monkeypatch.setenv("CC_EXCHANGE_SECRET", "secret-1")
+    assert repr(CcxtBroker(url=server.url)) == "CcxtBroker('binance')"
+    with pytest.raises(InvalidValueError, match="recv_window is 0"):
+        CcxtBroker(url=server.url, recv_window=0)
+
+
+def test_client_ids_fit_and_stay_the_same():
+    assert short_id("0123456789abcdef0123456789abcdef") == "0123456789abcdef0123456789abcdef"
+    long = "strategy:BTCUSDT:2023-03-01T00:00:00Z:open"
+    assert short_id(long) == short_id(long) != short_id(long + "x")
+    assert len(short_id(long)) == 32
+
+
+ORDERS = 40
+CHILD = """
+import sys
+from test_ccxt import CcxtBroker, ExchangeUnavailableError, order
+trader = CcxtBroker(url=sys.argv[1], api_key="k", secret="s", recv_window=1.0, options={"rateLimit": 1})
+print("ready", flush=True)
+for number in range(int(sys.argv[2])):
+    fill = None
+    while fill is None:
+        try:
+            fill = trader.submit(order(f"step{number}"))
+        except ExchangeUnavailableError:
+            pass
+    print(number, fill.order_id, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_anywhere_orders_each_step_once(server):
+    """It is started again and again, and begins with its first step each time, as if nothing of it had been noted."""
+    exchange, random = server.exchange, np.random.default_rng(1)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), str(Path(__file__).parent), *sys.path])}
+    kills, done = 0, False
+    while not done:
+        for kind in ("lost", "drop"):
+            exchange.fail(kind, "/api/v3/order", method="POST", times=1)
+        command = [sys.executable, "-c", CHILD, server.url, str(ORDERS)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
+            assert child.stdout.readline() == "ready\n"
+            before = len(exchange.orders)
+            if kills < 5:
+                while child.poll() is None and len(exchange.orders) < before + int(random.integers(1, 4)):
+                    time.sleep(0.001)
+                time.sleep(float(random.uniform(0, 0.02)))
+                kills += child.poll() is None
+                child.kill()
+            output, errors = child.communicate(timeout=60)
+            done = child.returncode == 0
+            assert done or child.returncode == -signal.SIGKILL, errors
+    assert kills == 5
+    assert [name for name, _, _ in sent(exchange)] == [f"step{number}" for number in range(ORDERS)]
+    assert output.splitlines()[-1] == f"{ORDERS - 1} {ORDERS}"
+
+
+# ---------------------------------------------------------------- the server as a process
+
+
+@pytest.mark.slow
+def test_orders_survive_a_kill_of_the_server(tmp_path):
+    state = tmp_path / "orders.json"
+
+    def start():
+        process = subprocess.Popen(
+            [sys.executable, SERVER, "--state", str(state), "--minutes", "600"], stdout=subprocess.PIPE, text=True, env=os.environ
+        )
+        return process, f"http://127.0.0.1:{process.stdout.readline().strip()}"
+
+    process, url = start()
+    try:
+        trader = CcxtBroker(url=url, api_key="k", secret="s", recv_window=1.0)
+        first = trader.submit(order())
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process, url = start()
+        assert CcxtBroker(url=url, api_key="k", secret="s", recv_window=1.0).submit(order()) == first
+        change = urllib.request.Request(url + "/control", json.dumps({"speed": 0, "now_ms": 1}).encode(), method="POST")
+        with urllib.request.urlopen(change) as answer:
+            known = json.load(answer)
+        assert known["now_ms"] == 1
+        assert [placed["clientOrderId"] for placed in known["orders"]] == ["a1"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        process.stdout.close()
