@@ -89,7 +89,7 @@ class Run:
 
 
 def growth(run: Run, sizes: Sequence[int], rounds: int) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Hits at each size: two rows of results (a placement each), and all medians for the plot."""
+    """HitReader at each size: two rows of results (a placement each), and all medians for the plot."""
     points = []
     shares: dict[str, list[float]] = {"same": [], "apart": []}
     words: dict[str, str] = {}

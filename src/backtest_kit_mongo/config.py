@@ -17,7 +17,7 @@ from .domains import DOMAINS, DomainName
 from .errors import ConfigError
 from .logs import log
 from .mode_defaults import KINDS, PROFILES, Kind, LookAhead
-from .redis_address import redis_place
+from .redis_address import redis_address
 
 __all__ = ["DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "Config", "ConfigInForce", "in_force", "load_config", "redacted", "unknown_settings"]
 
@@ -326,7 +326,7 @@ def _checked(config: Config) -> Config:
         )
     if not re.fullmatch(r"[!-~]{0,64}", config.CC_REDIS_PREFIX):
         raise ConfigError("CC_REDIS_PREFIX must be of at most 64 ASCII characters without blanks")
-    redis_place(config)
+    redis_address(config)
     return config
 
 

@@ -13,7 +13,7 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from .config import Config
 
-__all__ = ["RedisPlace", "redis_place"]
+__all__ = ["RedisAddress", "redis_address"]
 
 Address = tuple[str, int]
 
@@ -25,7 +25,7 @@ _TLS_OPTIONS: Final = ("ssl_cert_reqs", "ssl_check_hostname", "ssl_ca_path", "ss
 _FORM: Final = "redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix://[user:password@]/path[?db=0]"
 
 
-class RedisPlace(msgspec.Struct, frozen=True, kw_only=True):
+class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
     """Where Redis is, and how to log in. Exactly one of ``path``, ``sentinels`` and ``address`` counts."""
 
     address: Address = ("", 0)
@@ -56,12 +56,12 @@ class RedisPlace(msgspec.Struct, frozen=True, kw_only=True):
         return [("place", str(self))]
 
     def __repr__(self) -> str:
-        return f"<RedisPlace {self}>"
+        return f"<RedisAddress {self}>"
 
 
-def redis_place(config: Config) -> RedisPlace:
+def redis_address(config: Config) -> RedisAddress:
     """The place that the settings name; ConfigError, without any secret in it, where they contradict each other."""
-    place = _of_url(config.CC_REDIS_URL) if config.CC_REDIS_URL else RedisPlace() if config.CC_REDIS_SENTINEL else _of_settings(config)
+    place = _of_url(config.CC_REDIS_URL) if config.CC_REDIS_URL else RedisAddress() if config.CC_REDIS_SENTINEL else _of_settings(config)
     others: dict[str, Any] = {"cluster": config.CC_REDIS_CLUSTER}
     if not (place.user or place.password):
         others |= {"user": config.CC_REDIS_USER, "password": config.CC_REDIS_PASSWORD}
@@ -86,12 +86,12 @@ def redis_place(config: Config) -> RedisPlace:
     return place
 
 
-def _of_settings(config: Config) -> RedisPlace:
+def _of_settings(config: Config) -> RedisAddress:
     host = config.CC_REDIS_HOST
-    return RedisPlace(path=host) if host.startswith("/") else RedisPlace(address=(host, config.CC_REDIS_PORT))
+    return RedisAddress(path=host) if host.startswith("/") else RedisAddress(address=(host, config.CC_REDIS_PORT))
 
 
-def _of_url(url: str) -> RedisPlace:
+def _of_url(url: str) -> RedisAddress:
     try:
         parts = urlsplit(url)
         host, port, user, password = parts.hostname, parts.port, parts.username, parts.password
@@ -117,7 +117,7 @@ def _of_url(url: str) -> RedisPlace:
         number = -1
     if number < 0:
         raise _bad_url("the database must be a number")
-    return RedisPlace(
+    return RedisAddress(
         **place, db=number, user=unquote(user or ""), password=unquote(password or ""), tls_options=_tls_options(options, parts.scheme)
     )
 

@@ -204,7 +204,7 @@ def test_wrong_password_of_redis(right, user, logged):
 
 
 def unreachable(tmp_path):
-    """Places where nothing is: a closed port, a socket that is not there, a name that cannot be resolved."""
+    """Folders where nothing is: a closed port, a socket that is not there, a name that cannot be resolved."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]

@@ -18,7 +18,7 @@ from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest_kit_mongo._core import hits, link, op_msg, resp
+from backtest_kit_mongo._core import link, op_msg, resp
 from backtest_kit_mongo._core.bson import RecordReader
 
 pytestmark = pytest.mark.once
@@ -46,12 +46,12 @@ def pair():
         yield ours, theirs
 
 
-def mongo_link(ours: socket.socket, seconds: float = 60) -> op_msg.MongoLink:
-    return op_msg.MongoLink((ours,), ours.fileno(), seconds, SimpleNamespace(_generation=1), 1)
+def mongo_link(ours: socket.socket, seconds: float = 60) -> op_msg.MongoSocket:
+    return op_msg.MongoSocket((ours,), ours.fileno(), seconds, SimpleNamespace(_generation=1), 1)
 
 
-def redis_link(ours: socket.socket, seconds: float = 60) -> resp.RedisLink:
-    return resp.RedisLink((ours,), ours.fileno(), seconds)
+def redis_link(ours: socket.socket, seconds: float = 60) -> resp.RedisSocket:
+    return resp.RedisSocket((ours,), ours.fileno(), seconds)
 
 
 # --- MongoDB ---
@@ -113,7 +113,7 @@ def test_what_is_no_reply_breaks_the_link(pair, reply):
     ours, theirs = pair
     connection = mongo_link(ours)
     theirs.sendall(reply)
-    with pytest.raises(link.BrokenLink):
+    with pytest.raises(link.BrokenSocketError):
         connection.find_one(b"x", b"", b"")
 
 
@@ -133,7 +133,7 @@ def test_what_is_no_plain_success_is_unusual_and_in_step(pair, reply):
     ours, theirs = pair
     connection = mongo_link(ours)
     theirs.sendall(message(reply))
-    with pytest.raises(link.Unusual):
+    with pytest.raises(link.UnexpectedReplyError):
         connection.find_one(b"x", b"", b"")
     theirs.sendall(message(found({"n": 2}), answers=2))
     assert bson.decode(connection.find_one(b"x", b"", b"")) == {"n": 2}
@@ -142,22 +142,22 @@ def test_what_is_no_plain_success_is_unusual_and_in_step(pair, reply):
 def test_silence_and_end(pair):
     ours, theirs = pair
     connection = mongo_link(ours, 0.3)
-    with pytest.raises(link.LinkTimeout):
+    with pytest.raises(link.SocketTimeoutError):
         connection.find_one(b"x", b"", b"")
     connection = mongo_link(ours, 0.3)
     theirs.recv(1000)
     theirs.sendall(message(found())[:30])
-    with pytest.raises(link.LinkTimeout):
+    with pytest.raises(link.SocketTimeoutError):
         connection.find_one(b"x", b"", b"")
     theirs.recv(1000)
     theirs.close()
-    with pytest.raises(link.BrokenLink):
+    with pytest.raises(link.BrokenSocketError):
         mongo_link(ours, 0.3).find_one(b"x", b"", b"")
 
 
 def test_peer_that_reads_nothing(pair):
     ours, _ = pair
-    with pytest.raises(link.LinkTimeout):
+    with pytest.raises(link.SocketTimeoutError):
         mongo_link(ours, 0.3).post(b"x" * 20_000_000)
     with pytest.raises(ValueError, match="more than MongoDB takes"):
         mongo_link(ours, 0.3).post(b"x" * 48_100_000)
@@ -206,7 +206,7 @@ def test_peer_that_answers_at_length_before_it_reads(pair):
 @pytest.mark.parametrize("whole", [False, True])
 def test_signals_do_not_renew_the_time_out(pair, whole):
     ours, _ = pair
-    connection = op_msg.MongoLink((ours,), ours.fileno(), 0.4, SimpleNamespace(_generation=1), 1, whole)
+    connection = op_msg.MongoSocket((ours,), ours.fileno(), 0.4, SimpleNamespace(_generation=1), 1, whole)
     signals = itertools.count(1)
 
     def handler(*_):
@@ -216,7 +216,7 @@ def test_signals_do_not_renew_the_time_out(pair, whole):
     signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
     started = time.monotonic()
     try:
-        with pytest.raises(link.LinkTimeout):
+        with pytest.raises(link.SocketTimeoutError):
             connection.find_one(b"x", b"", b"")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -228,7 +228,7 @@ def test_signals_do_not_renew_the_time_out(pair, whole):
 def test_reply_that_drips(pair, whole):
     """A time-out for each wait is not over while bytes come; one for the whole exchange is."""
     ours, theirs = pair
-    connection = op_msg.MongoLink((ours,), ours.fileno(), 1.5, SimpleNamespace(_generation=1), 1, whole)
+    connection = op_msg.MongoSocket((ours,), ours.fileno(), 1.5, SimpleNamespace(_generation=1), 1, whole)
     reply = message(found({"n": 1}))
 
     def drip():
@@ -241,7 +241,7 @@ def test_reply_that_drips(pair, whole):
     server = threading.Thread(target=drip)
     server.start()
     if whole:
-        with pytest.raises(link.LinkTimeout):
+        with pytest.raises(link.SocketTimeoutError):
             connection.find_one(b"x", b"", b"")
     else:
         assert bson.decode(connection.find_one(b"x", b"", b"")) == {"n": 1}
@@ -257,7 +257,7 @@ def test_upserted(pair):
         theirs.sendall(message({"lastErrorObject": {"n": 1, "updatedExisting": known}, "value": {"_id": value}, "ok": 1.0}, answers=number))
         assert connection.upserted(b"x") == wanted
     theirs.sendall(message({"lastErrorObject": {"n": 1, "updatedExisting": True}, "value": None, "ok": 1.0}, answers=4))
-    with pytest.raises(link.Unusual):
+    with pytest.raises(link.UnexpectedReplyError):
         connection.upserted(b"x")
 
 
@@ -294,9 +294,9 @@ def test_garbled_replies_never_harm(pair):
                 else:
                     connection.upserted(b"x")
                 outcomes.add("answer")
-            except (link.BrokenLink, link.Unusual) as error:
+            except (link.BrokenSocketError, link.UnexpectedReplyError) as error:
                 outcomes.add(type(error).__name__)
-    assert outcomes == {"answer", "BrokenLink", "LinkTimeout", "Unusual"}
+    assert outcomes == {"answer", "BrokenSocketError", "SocketTimeoutError", "UnexpectedReplyError"}
 
 
 @given(st.lists(st.binary(min_size=12, max_size=12), max_size=1200))
@@ -357,7 +357,7 @@ def test_what_is_no_redis_reply_breaks_the_link(pair, reply):
     ours, theirs = pair
     connection = redis_link(ours)
     theirs.sendall(reply)
-    with pytest.raises(link.BrokenLink):
+    with pytest.raises(link.BrokenSocketError):
         connection.call(b"X")
 
 
@@ -372,7 +372,7 @@ def test_posted_commands_are_settled_by_the_next_call(pair):
     assert "OOM" in str(connection.take_late_error())
     assert connection.take_late_error() is None
     theirs.sendall(b"-WRONGTYPE x\r\n")
-    with pytest.raises(link.Unusual, match="WRONGTYPE"):
+    with pytest.raises(link.UnexpectedReplyError, match="WRONGTYPE"):
         connection.call(b"GET;")
     theirs.sendall(b":1\r\n")
     assert connection.call(b"DEL;") == 1
@@ -385,8 +385,8 @@ def test_many_posted_commands_do_not_pile_up(pair):
     theirs.sendall(b"+OK\r\n" * 64)
     for _ in range(65):
         connection.post(b"S;")
-    with pytest.raises(link.LinkTimeout):
-        connection.settle()
+    with pytest.raises(link.SocketTimeoutError):
+        connection.read_posted()
 
 
 # --- hits ---
@@ -401,18 +401,18 @@ def test_parse_id(value):
     wanted = None
     if isinstance(value, bytes) and len(value) == 24 and all(byte in b"0123456789abcdefABCDEF" for byte in value):
         wanted = bytes.fromhex(value.decode())
-    assert hits.parse_id(value) == wanted
+    assert hit_reader.parse_id(value) == wanted
 
 
 def test_bodies():
     inf = float("inf")
     row = {"minuteEstimatedTime": None}
     records = [None, ((), {"a": 1}, 1, False), ((), {"a": 1}, 1, True), ((), None, 1, False), ((), dict(row), 1, False)]
-    assert hits.bodies(records, list, False) == [[], {"a": 1}, [], [], row]
-    assert hits.bodies(records, lambda: None, True) == [None, {"a": 1}, None, None, {"minuteEstimatedTime": inf}]
+    assert hit_reader.bodies(records, list, False) == [[], {"a": 1}, [], [], row]
+    assert hit_reader.bodies(records, lambda: None, True) == [None, {"a": 1}, None, None, {"minuteEstimatedTime": inf}]
     nested = {"x": dict(row), "createdSignal": dict(row), "y": [dict(row)]}
-    hits.repair_lifetime(nested)
+    hit_reader.repair_lifetime(nested)
     assert nested == {"x": {"minuteEstimatedTime": inf}, "createdSignal": row, "y": [row]}
     pairs = [["k", dict(row)], ["short"], "text", ["k", 5]]
-    hits.repair_lifetime(pairs)
+    hit_reader.repair_lifetime(pairs)
     assert pairs == [["k", {"minuteEstimatedTime": inf}], ["short"], "text", ["k", 5]]

@@ -25,7 +25,7 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.candles import PRICES
 from backtest_kit_mongo.config import load_config
 from backtest_kit_mongo.data.export import Selection, declared_fields, export_domain
-from backtest_kit_mongo.data.store_addresses import check_apart, opened
+from backtest_kit_mongo.data.store_addresses import check_apart, open_store
 from backtest_kit_mongo.data.transfer import check_domain, copy_domain, json_form, same_records
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import read_klines, synthetic_market
@@ -100,7 +100,7 @@ def places(settings, tmp_path):
 
 
 def at(address, existing=False):
-    return opened(address, load_config(), existing=existing)
+    return open_store(address, load_config(), existing=existing)
 
 
 def copy_all(source, target, names=tuple(DOMAINS), **options):
@@ -388,7 +388,7 @@ def test_a_source_must_be_there(tmp_path):
 
 
 def test_a_mongodb_must_answer(settings):
-    with pytest.raises(kit.ServerUnavailableError), opened("mongodb://127.0.0.1:1/x", load_config(), existing=False, timeout=0.5):
+    with pytest.raises(kit.ServerUnavailableError), open_store("mongodb://127.0.0.1:1/x", load_config(), existing=False, timeout=0.5):
         pass
     with pytest.raises(kit.ConfigError) as caught, at(f"mongodb://u:{SECRET}@h:x/d"):
         pass
@@ -657,7 +657,7 @@ def test_times_flags_and_what_is_no_object(tmp_path):
         [Record(("b", "1"), {"when": NOON, "data": "x", "removed": True}, START, True), Record(("b", "2"), {"when": "soon"}, None)],
     )
     store.write(risk, [Record(("r", "e"), [["k", {"priceOpen": 1}]], START)])
-    store.write(storage, [Record((True, "1"), {"id": "1", "status": "opened"})])
+    store.write(storage, [Record((True, "1"), {"id": "1", "status": "open_store"})])
     for domain in (interval, risk, storage):
         for suffix in ("parquet", "csv"):
             export_domain(store, domain, tmp_path / f"{domain.name}.{suffix}")

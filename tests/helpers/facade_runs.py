@@ -10,7 +10,7 @@ from contextvars import copy_context
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.runner.current_run import Running, current_run
+from backtest_kit_mongo.runner.current_run import CurrentRun, current_run
 
 T0 = 1_700_002_800_000  # 2023-11-14T23:00Z
 MINUTE = 60_000
@@ -31,7 +31,7 @@ def set_up(kind, settings, folder, **more):
 
 def a_run(registry=default_registry, *, symbol="BTCUSDT", strategy="sma", exchange="binance", frame="march", backtest=True, signal="sig-1"):
     """One and the same run, for the same arguments; ``again`` gives another one over the same names."""
-    return Running(registry, symbol, strategy, exchange, frame if backtest else "", backtest, signal, "first")
+    return CurrentRun(registry, symbol, strategy, exchange, frame if backtest else "", backtest, signal, "first")
 
 
 def again(registry=default_registry, **names):

@@ -17,7 +17,7 @@ from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import BacktestKitError, InvalidValueError, MissingDependencyError
 from backtest_kit_mongo.metrics import BYTES_READ, BYTES_WRITTEN, HITS_BLOCK, READ, READS, WRITE, WRITES, Metrics
 from backtest_kit_mongo.observability.profile import figures
-from backtest_kit_mongo.stores.mongo.connection import RAW
+from backtest_kit_mongo.stores.mongo.database import RAW
 
 START, MINUTE = 1_677_628_800_000, 60_000
 

@@ -98,7 +98,7 @@ def test_a_second_run_sees_what_the_first_saw(settings, tmp_path, stores):
 
 def test_a_strategy_finds_at_once_what_its_run_wrote(mongo, monkeypatch):
     """Though it is written late, and though the id of an older record is known, so that a read goes straight to MongoDB."""
-    monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.LATENESS", 3600.0)
+    monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.MAX_DELAY_SECONDS", 3600.0)
     slot = "BTCUSDT", "looking", "synthetic"
     seen = []
 

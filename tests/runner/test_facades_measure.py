@@ -31,7 +31,7 @@ from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError
 from backtest_kit_mongo.runner.facades import Measure, NestedCallError
 from backtest_kit_mongo.runner.facades.argument_key import key_function
-from backtest_kit_mongo.runner.facades.here import derive_key
+from backtest_kit_mongo.runner.facades.run_scope import derive_key
 from backtest_kit_mongo.simulation import NOW
 
 pytestmark = pytest.mark.once

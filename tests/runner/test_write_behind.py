@@ -14,7 +14,7 @@ from backtest_kit_mongo import InvalidValueError, Registry, ServerUnavailableErr
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import add_risk, add_strategy, import_candles, run_backtest, run_backtests
-from backtest_kit_mongo.runner.engine.write_behind import LateWrites, WriteBehind
+from backtest_kit_mongo.runner.engine.write_behind import PendingWrites, WriteBehind
 
 pytestmark = pytest.mark.once
 
@@ -26,7 +26,7 @@ SLOT = "BTCUSDT", "hand", "binance"
 def late(memory, monkeypatch):  # noqa: F811
     """Backtests write late; the time that a write waits is not over in a test unless it says so."""
     monkeypatch.setenv("CC_DURABILITY", "memory")
-    monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.LATENESS", 3600.0)
+    monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.MAX_DELAY_SECONDS", 3600.0)
 
 
 def at(minute):
@@ -176,7 +176,7 @@ def test_runs_side_by_side_find_what_the_others_wrote():
 
 def test_what_nobody_reads_is_there_soon(monkeypatch, tmp_path):
     """As another process sees it: a second registry on the same files."""
-    monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.LATENESS", 0.1)
+    monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.MAX_DELAY_SECONDS", 0.1)
     one, two = Registry(), Registry()
     for registry in (one, two):
         registry.setup(stores=dict.fromkeys(DOMAINS, "file"), CC_DUMP_DIR=tmp_path)
@@ -303,7 +303,7 @@ def test_rows_stand_in_the_order_in_which_they_came():
     seen = {}
     for lateness in (3600.0, 0.0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("backtest_kit_mongo.runner.engine.write_behind.LATENESS", lateness)
+            patch.setattr("backtest_kit_mongo.runner.engine.write_behind.MAX_DELAY_SECONDS", lateness)
             registry = Registry()
             registry.setup(stores=dict.fromkeys(DOMAINS, "memory"), CC_DURABILITY="memory")
             for symbol in ("AAA", "BBB"):
@@ -320,7 +320,7 @@ def test_rows_stand_in_the_order_in_which_they_came():
 
 def test_a_run_beside_a_slow_one_does_not_wait_for_it(monkeypatch, tmp_path):
     """A position whose end nothing of its own run follows: a minute of the other one writes it."""
-    monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.LATENESS", 0.1)
+    monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.MAX_DELAY_SECONDS", 0.1)
     one, two = files(tmp_path), files(tmp_path)
     seen = []
 
@@ -342,7 +342,7 @@ def test_a_registry_without_a_run_has_nothing_to_write_first():
     hand(lambda when: kit.PersistSignalAdapter.read_signal_data(*SLOT) and None)
     run_backtest("BTCUSDT")
     assert default_registry._late == 0
-    assert [binding.settle for binding in default_registry.bindings.values()] == [None] * len(DOMAINS)
+    assert [binding.flush_pending for binding in default_registry.bindings.values()] == [None] * len(DOMAINS)
 
 
 def test_a_run_that_is_cut_off_leaves_nothing_to_write():
@@ -478,10 +478,10 @@ def test_a_check_of_a_risk_may_read_while_another_run_writes():
 
 
 def test_the_time_that_a_write_waits(monkeypatch):
-    monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.LATENESS", 2.0)
+    monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.MAX_DELAY_SECONDS", 2.0)
     registry = Registry()
     registry.setup(stores=dict.fromkeys(DOMAINS, "memory"))
-    out = WriteBehind({"state": registry.adapter("state")}, LateWrites(registry), "run")
+    out = WriteBehind({"state": registry.adapter("state")}, PendingWrites(registry), "run")
     out.put("state", "s", {"id": "s_b", "data": 1, "when": START}, "s", "b", START)
     store = registry.bindings["state"].store
 

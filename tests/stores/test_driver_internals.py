@@ -10,7 +10,7 @@ import pytest
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.stores.mongo import redis_ids as idcache
-from backtest_kit_mongo.stores.mongo.redis_connections import DriverLine
+from backtest_kit_mongo.stores.mongo.redis_connections import DriverConnection
 
 pytestmark = [pytest.mark.once, pytest.mark.server]
 
@@ -31,7 +31,7 @@ def test_redis_py_without_a_socket_to_borrow(settings, monkeypatch, caplog):
     monkeypatch.setattr(idcache, "hasattr", lambda *_: False, raising=False)
     kit.setup(settings)
     use()
-    assert isinstance(default_registry.mongo.redis_ids._take_line(), DriverLine)
+    assert isinstance(default_registry.mongo.redis_ids._take_connection(), DriverConnection)
     said = [record.getMessage() for record in caplog.records if "wire lane" in record.getMessage()]
     assert len(said) == 1
     assert said[0].startswith("the wire lane cannot be used with redis-py")

@@ -10,7 +10,7 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import BacktestKitError, InvalidTypeError, InvalidValueError
-from backtest_kit_mongo.stores.mongo.connection import MongoConnection
+from backtest_kit_mongo.stores.mongo.database import MongoDatabase
 from backtest_kit_mongo.stores.mongo.store import MongoStore
 
 pytestmark = pytest.mark.once
@@ -160,7 +160,7 @@ def test_what_is_stored_is_no_error_where_another_thread_closes(settings, monkey
         raise kit.NotConfiguredError("closed")
 
     kit.setup(settings)
-    monkeypatch.setattr(MongoConnection, "connect", connect)
+    monkeypatch.setattr(MongoDatabase, "connect", connect)
     STATE.write_state_data({"n": 1}, "s", "b", T0)
     assert kit.get_mongo()["state-items"].count_documents({}) == 1
     kit.close()

@@ -17,7 +17,7 @@ from backtest_kit_mongo.cli.stored import redis_work
 from backtest_kit_mongo.config import load_config
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import ConfigError, DatabaseError, ServerTimeoutError
-from backtest_kit_mongo.redis_address import RedisPlace, redis_place
+from backtest_kit_mongo.redis_address import RedisAddress, redis_address
 
 WHEN = 1_700_000_000_000
 STATE = kit.PersistStateAdapter
@@ -66,28 +66,28 @@ def hits():
 @pytest.mark.parametrize(
     ("settings", "place", "shown"),
     [
-        ({}, RedisPlace(address=("127.0.0.1", 6379)), "127.0.0.1:6379"),
-        ({"CC_REDIS_HOST": "/tmp/r.sock"}, RedisPlace(path="/tmp/r.sock"), "/tmp/r.sock"),
-        ({"CC_REDIS_HOST": "h", "CC_REDIS_DB": "3"}, RedisPlace(address=("h", 6379), db=3), "h:6379 (database 3)"),
-        ({"CC_REDIS_HOST": "h", "CC_REDIS_TLS": "1"}, RedisPlace(address=("h", 6379), tls=True), "h:6379 (TLS)"),
-        ({"CC_REDIS_URL": "redis://h"}, RedisPlace(address=("h", 6379)), "h:6379"),
+        ({}, RedisAddress(address=("127.0.0.1", 6379)), "127.0.0.1:6379"),
+        ({"CC_REDIS_HOST": "/tmp/r.sock"}, RedisAddress(path="/tmp/r.sock"), "/tmp/r.sock"),
+        ({"CC_REDIS_HOST": "h", "CC_REDIS_DB": "3"}, RedisAddress(address=("h", 6379), db=3), "h:6379 (database 3)"),
+        ({"CC_REDIS_HOST": "h", "CC_REDIS_TLS": "1"}, RedisAddress(address=("h", 6379), tls=True), "h:6379 (TLS)"),
+        ({"CC_REDIS_URL": "redis://h"}, RedisAddress(address=("h", 6379)), "h:6379"),
         (
             {"CC_REDIS_URL": "rediss://bot:p%40ss@h:7000/2?ssl_check_hostname=no"},
-            RedisPlace(address=("h", 7000), user="bot", password="p@ss", db=2, tls=True, tls_options={"ssl_check_hostname": False}),
+            RedisAddress(address=("h", 7000), user="bot", password="p@ss", db=2, tls=True, tls_options={"ssl_check_hostname": False}),
             "h:7000 (database 2, TLS)",
         ),
-        ({"CC_REDIS_URL": "rediss://:only@[::1]:7000"}, RedisPlace(address=("::1", 7000), password="only", tls=True), "[::1]:7000 (TLS)"),
+        ({"CC_REDIS_URL": "rediss://:only@[::1]:7000"}, RedisAddress(address=("::1", 7000), password="only", tls=True), "[::1]:7000 (TLS)"),
         (
             {"CC_REDIS_URL": "unix://u:p@/tmp/a%20b.sock?db=1"},
-            RedisPlace(path="/tmp/a b.sock", user="u", password="p", db=1),
+            RedisAddress(path="/tmp/a b.sock", user="u", password="p", db=1),
             "/tmp/a b.sock (database 1)",
         ),
-        ({"CC_REDIS_URL": "redis://h", "CC_REDIS_PASSWORD": "p"}, RedisPlace(address=("h", 6379), password="p"), "h:6379"),
-        ({"CC_REDIS_URL": "redis://:own@h", "CC_REDIS_PASSWORD": "p"}, RedisPlace(address=("h", 6379), password="own"), "h:6379"),
-        ({"CC_REDIS_URL": "redis://h", "CC_REDIS_CLUSTER": "1"}, RedisPlace(address=("h", 6379), cluster=True), "h:6379 (cluster)"),
+        ({"CC_REDIS_URL": "redis://h", "CC_REDIS_PASSWORD": "p"}, RedisAddress(address=("h", 6379), password="p"), "h:6379"),
+        ({"CC_REDIS_URL": "redis://:own@h", "CC_REDIS_PASSWORD": "p"}, RedisAddress(address=("h", 6379), password="own"), "h:6379"),
+        ({"CC_REDIS_URL": "redis://h", "CC_REDIS_CLUSTER": "1"}, RedisAddress(address=("h", 6379), cluster=True), "h:6379 (cluster)"),
         (
             {"CC_REDIS_SENTINEL": "su:sp@a:1,b,[::1]:3/ids", "CC_REDIS_PASSWORD": "p", "CC_REDIS_DB": 1},
-            RedisPlace(
+            RedisAddress(
                 sentinels=(("a", 1), ("b", 26379), ("::1", 3)),
                 service="ids",
                 sentinel_user="su",
@@ -100,10 +100,10 @@ def hits():
     ],
 )
 def test_places(settings, place, shown):
-    found = redis_place(load_config({}, settings))
+    found = redis_address(load_config({}, settings))
     assert found == place
     assert str(found) == shown
-    assert repr(found) == f"<RedisPlace {shown}>"
+    assert repr(found) == f"<RedisAddress {shown}>"
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,11 @@ def test_what_is_wrong_is_said_without_secrets(settings, message):
 
 
 def test_a_place_that_is_given_wins_over_one_of_the_environment():
-    place = redis_place(load_config({"CC_REDIS_HOST": "given"}, {"CC_REDIS_URL": "redis://there:7000", "CC_REDIS_DB": "2"}))
+    place = redis_address(load_config({"CC_REDIS_HOST": "given"}, {"CC_REDIS_URL": "redis://there:7000", "CC_REDIS_DB": "2"}))
     assert (place.address, place.db) == (("given", 6379), 2)
-    place = redis_place(load_config({"CC_REDIS_URL": "redis://given"}, {"CC_REDIS_HOST": "there", "CC_REDIS_PORT": "7000"}))
+    place = redis_address(load_config({"CC_REDIS_URL": "redis://given"}, {"CC_REDIS_HOST": "there", "CC_REDIS_PORT": "7000"}))
     assert place.address == ("given", 6379)
-    assert redis_place(load_config({"CC_REDIS_HOST": "given"}, {"CC_REDIS_SENTINEL": "a:1/ids"})).sentinels == ()
+    assert redis_address(load_config({"CC_REDIS_HOST": "given"}, {"CC_REDIS_SENTINEL": "a:1/ids"})).sentinels == ()
     with pytest.raises(ConfigError, match="the environment says where Redis is"):
         load_config({}, {"CC_REDIS_HOST": "a", "CC_REDIS_URL": "redis://b"})
 

@@ -207,7 +207,7 @@ def test_redis_hangs(settings, cache, lines):
 
 
 def somewhere_dead(tmp_path, servers, cache):
-    """Places where no Redis answers: (name, settings)."""
+    """Folders where no Redis answers: (name, settings)."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]

@@ -8,7 +8,7 @@ from bson import ObjectId
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.stores.mongo import connection
+from backtest_kit_mongo.stores.mongo import database as connection
 
 pytestmark = [pytest.mark.once, pytest.mark.server]
 

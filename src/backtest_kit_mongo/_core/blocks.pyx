@@ -6,7 +6,7 @@ from cpython.unicode cimport PyUnicode_CheckExact
 from libc.string cimport memcpy
 
 from backtest_kit_mongo._core.candles cimport dicts_of
-from backtest_kit_mongo._core.link cimport now_ns
+from backtest_kit_mongo._core.wire_socket cimport now_ns
 
 import threading
 

@@ -4,9 +4,9 @@ from libc.stdint cimport int32_t, int64_t
 
 from backtest_kit_mongo._core.bson cimport Element, RecordReader
 from backtest_kit_mongo._core.counters cimport Counters
-from backtest_kit_mongo._core.link cimport Link, iovec
+from backtest_kit_mongo._core.wire_socket cimport WireSocket, iovec
 
-cdef class MongoLink(Link):
+cdef class MongoSocket(WireSocket):
     cdef readonly Py_ssize_t size
     cdef readonly object pool_generation
     cdef readonly int64_t generation
@@ -26,13 +26,13 @@ cdef class MongoLink(Link):
     cdef tuple upserted_by(self, const char* message, Py_ssize_t size)
     cdef int one(self, bytes head, bytes middle, bytes tail, Element* document) except -1
 
-cdef class MongoLinks:
+cdef class MongoSocketPool:
     cdef public list idle
     cdef public bint usable, closed
 
     cpdef object borrow(self)
-    cpdef object give_back(self, MongoLink link)
-    cdef object failed(self, MongoLink link, object error)
-    cdef object not_taken_from(self, MongoLink link)
+    cpdef object give_back(self, MongoSocket link)
+    cdef object failed(self, MongoSocket link, object error)
+    cdef object not_taken_from(self, MongoSocket link)
     cdef object upsert(self, const char* message, Py_ssize_t size)
     cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key, Counters counters, int which)

@@ -10,9 +10,9 @@ from pymongo.errors import NetworkTimeout
 
 from backtest_kit_mongo._core.bson cimport Element, RecordReader, document_size, find_element, int32_at, next_element, number_of
 from backtest_kit_mongo._core.counters cimport Counters
-from backtest_kit_mongo._core.link cimport Link, iovec, now_ns
+from backtest_kit_mongo._core.wire_socket cimport WireSocket, iovec, now_ns
 
-from backtest_kit_mongo._core.link import BrokenLink, LinkTimeout, Unusual
+from backtest_kit_mongo._core.wire_socket import BrokenSocketError, SocketTimeoutError, UnexpectedReplyError
 
 try:
     from pymongo._csot import TIMEOUT as _TIMEOUT
@@ -35,7 +35,7 @@ cdef enum:
 
 
 @cython.final
-cdef class MongoLink(Link):
+cdef class MongoSocket(WireSocket):
     """Sends OP_MSGs and reads their replies in order. The last one's document stays in the buffer, at ``document`` of ``size`` bytes.
 
     Several messages may be on their way (``post``): the server answers them one after the other, so it works on the next one while
@@ -70,7 +70,7 @@ cdef class MongoLink(Link):
 
     cdef int look_up(self) except -1:
         if not self.serves():
-            raise BrokenLink("the server is no longer the primary, or its connections are dead")
+            raise BrokenSocketError("the server is no longer the primary, or its connections are dead")
         return 0
 
     cdef const unsigned char* document(self) noexcept:
@@ -87,12 +87,12 @@ cdef class MongoLink(Link):
             raise ValueError(f"a message of {length} bytes is more than MongoDB takes")
         if self.request == self.expected - 1:  # nothing is on its way
             if self.filled != self.total:
-                raise BrokenLink("more bytes than one reply")
+                raise BrokenSocketError("more bytes than one reply")
             self.filled = self.total = 0
             if self.request == 0x7FFFFFFF:
                 self.request, self.expected = 0, 1
         elif self.request == 0x7FFFFFFF:
-            raise BrokenLink("request ids have run out")
+            raise BrokenSocketError("request ids have run out")
         self.request += 1
         header[0], header[1], header[2], header[3] = <int32_t> length, self.request, 0, OP_MSG
         body[0].iov_base = header
@@ -110,39 +110,39 @@ cdef class MongoLink(Link):
         self.receive(HEADER)
         cdef Py_ssize_t total = int32_at(self.buffer)
         if total < HEADER + 5 + 5 or total > LARGEST:
-            raise BrokenLink(f"a reply of {total} bytes")
+            raise BrokenSocketError(f"a reply of {total} bytes")
         if int32_at(self.buffer + 12) != OP_MSG:
-            raise BrokenLink(f"a reply with opcode {int32_at(self.buffer + 12)}")
+            raise BrokenSocketError(f"a reply with opcode {int32_at(self.buffer + 12)}")
         if int32_at(self.buffer + 8) != self.expected:
-            raise BrokenLink("a reply to another request")
+            raise BrokenSocketError("a reply to another request")
         self.receive(total)
         cdef int32_t flags = int32_at(self.buffer + HEADER)
         self.size = total - HEADER - 5 - (4 if flags & 1 else 0)  # bit 0: a checksum stands at the end
         if flags & ~1 or self.buffer[HEADER + 4] != 0 or self.size < 5 or int32_at(self.document()) != self.size:
-            raise BrokenLink("a reply that is not one document")
+            raise BrokenSocketError("a reply that is not one document")
         self.total = total
         self.expected += 1
         if self.filled != total and self.expected > self.request:
-            raise BrokenLink("more bytes than one reply")
+            raise BrokenSocketError("more bytes than one reply")
         return 0
 
     cdef int find(self, const char* name, Element* found) except -1:
         return find_element(self.document(), self.size, name, strlen(name), found)
 
     cdef int succeeded(self) except -1:
-        """Raise Unusual unless the reply says ok and nothing of an error. BSON that is none breaks the link."""
+        """Raise UnexpectedReplyError unless the reply says ok and nothing of an error. BSON that is none breaks the link."""
         cdef Element found
         try:
             if not self.find(b"ok", &found) or number_of(&found) != 1.0:
-                raise Unusual("not ok")
+                raise UnexpectedReplyError("not ok")
             if self.find(b"writeErrors", &found):
-                raise Unusual("write error")
+                raise UnexpectedReplyError("write error")
             if self.find(b"writeConcernError", &found):
-                error = Unusual("write concern error")
+                error = UnexpectedReplyError("write concern error")
                 error.unconfirmed = PyBytes_FromStringAndSize(<const char*> self.document(), self.size)
                 raise error
         except ValueError as error:
-            raise BrokenLink(f"a reply that is no BSON: {error}") from None
+            raise BrokenSocketError(f"a reply that is no BSON: {error}") from None
         return 0
 
     cdef int batch(self, Element* batch, int64_t* cursor) except -1:
@@ -151,18 +151,18 @@ cdef class MongoLink(Link):
         self.succeeded()
         try:
             if not self.find(b"cursor", &outer) or outer.kind != 0x03:
-                raise Unusual("no cursor")
+                raise UnexpectedReplyError("no cursor")
             if document_size(outer.value, outer.size) != outer.size:
-                raise BrokenLink("a cursor that is no document")
+                raise BrokenSocketError("a cursor that is no document")
             if not find_element(outer.value, outer.size, b"firstBatch", 10, batch):
                 if not find_element(outer.value, outer.size, b"nextBatch", 9, batch):
-                    raise Unusual("no batch")
+                    raise UnexpectedReplyError("no batch")
             if batch.kind != 0x04 or document_size(batch.value, batch.size) != batch.size:
-                raise BrokenLink("a batch that is no array")
+                raise BrokenSocketError("a batch that is no array")
             if not find_element(outer.value, outer.size, b"id", 2, &inner) or inner.kind != 0x12:
-                raise Unusual("no cursor id")
+                raise UnexpectedReplyError("no cursor id")
         except ValueError as error:
-            raise BrokenLink(f"a reply that is no BSON: {error}") from None
+            raise BrokenSocketError(f"a reply that is no BSON: {error}") from None
         memcpy(cursor, inner.value, 8)
         return 0
 
@@ -184,7 +184,7 @@ cdef class MongoLink(Link):
         return PyBytes_FromStringAndSize(<const char*> self.document(), self.size)
 
     def success(self) -> bytes:
-        """As ``reply``; Unusual unless it is plain success."""
+        """As ``reply``; UnexpectedReplyError unless it is plain success."""
         self.receive_message()
         self.succeeded()
         return PyBytes_FromStringAndSize(<const char*> self.document(), self.size)
@@ -210,9 +210,9 @@ cdef class MongoLink(Link):
             if not next_element(batch.value, batch.size, &at, document):
                 return 0
         except ValueError as error:
-            raise BrokenLink(f"a reply that is no BSON: {error}") from None
+            raise BrokenSocketError(f"a reply that is no BSON: {error}") from None
         if document.kind != 0x03:
-            raise BrokenLink("a batch of something else")
+            raise BrokenSocketError("a batch of something else")
         return 1
 
     def find_one(self, bytes head not None, bytes middle not None, bytes tail not None):
@@ -234,9 +234,9 @@ cdef class MongoLink(Link):
         try:
             while next_element(batch.value, batch.size, &at, &document):
                 if document.kind != 0x03:
-                    raise BrokenLink("a batch of something else")
+                    raise BrokenSocketError("a batch of something else")
         except ValueError as error:
-            raise BrokenLink(f"a reply that is no BSON: {error}") from None
+            raise BrokenSocketError(f"a reply that is no BSON: {error}") from None
         at = 4
         while next_element(batch.value, batch.size, &at, &document):
             memmove(target + size, document.value, document.size)
@@ -257,20 +257,20 @@ cdef class MongoLink(Link):
         self.succeeded()
         try:
             if not self.find(b"lastErrorObject", &outer) or outer.kind != 0x03:
-                raise Unusual("no outcome")
+                raise UnexpectedReplyError("no outcome")
             if document_size(outer.value, outer.size) != outer.size:
-                raise BrokenLink("an outcome that is no document")
+                raise BrokenSocketError("an outcome that is no document")
             if not find_element(outer.value, outer.size, b"updatedExisting", 15, &inner) or inner.kind != 0x08:
-                raise Unusual("no outcome")
+                raise UnexpectedReplyError("no outcome")
             known = inner.value[0] == 1
             if not self.find(b"value", &outer) or outer.kind != 0x03:
-                raise Unusual("no document")
+                raise UnexpectedReplyError("no document")
             if document_size(outer.value, outer.size) != outer.size:
-                raise BrokenLink("a value that is no document")
+                raise BrokenSocketError("a value that is no document")
             if not find_element(outer.value, outer.size, b"_id", 3, &inner):
-                raise Unusual("a document without _id")
+                raise UnexpectedReplyError("a document without _id")
         except ValueError as error:
-            raise BrokenLink(f"a reply that is no BSON: {error}") from None
+            raise BrokenSocketError(f"a reply that is no BSON: {error}") from None
         return PyBytes_FromStringAndSize(<const char*> inner.value, 12) if inner.kind == 0x07 else None, not known
 
 
@@ -289,18 +289,18 @@ cdef bint _has_deadline() except -1:
     return limit is not None
 
 
-cdef class MongoLinks:
+cdef class MongoSocketPool:
     """Idle links, and what becomes of one after a call. Opening them and giving them back is the work of the class above this one."""
 
-    def open(self) -> MongoLink | None:
+    def open(self) -> MongoSocket | None:
         """A new link, or None where there can be none."""
         raise NotImplementedError
 
-    def leave(self, MongoLink link, bint broken) -> None:
+    def leave(self, MongoSocket link, bint broken) -> None:
         """Part with a link; a broken one's socket must never be used again."""
         raise NotImplementedError
 
-    def report(self, MongoLink link, error) -> None:
+    def report(self, MongoSocket link, error) -> None:
         """Tell the driver that a link broke."""
         raise NotImplementedError
 
@@ -310,7 +310,7 @@ cdef class MongoLinks:
 
     cpdef object borrow(self):
         """A link for one thread's exchange, or None where a call must go through the driver."""
-        cdef MongoLink link
+        cdef MongoSocket link
         if not self.usable or _has_deadline():
             return None
         while self.idle:
@@ -320,30 +320,30 @@ cdef class MongoLinks:
             self.leave(link, link.pool_generation._generation != link.generation)
         return self.open()
 
-    cpdef object give_back(self, MongoLink link):
+    cpdef object give_back(self, MongoSocket link):
         """After whole exchanges: the next caller may have it."""
         link.used = now_ns()
         self.idle.append(link)
         if self.closed:
             self.close()
 
-    cdef object failed(self, MongoLink link, object error):
+    cdef object failed(self, MongoSocket link, object error):
         """NOT_TAKEN after an error for which the driver may be asked again; any other error is raised."""
-        cdef bint in_step = isinstance(error, Unusual)
+        cdef bint in_step = isinstance(error, UnexpectedReplyError)
         try:
-            if isinstance(error, BrokenLink):
+            if isinstance(error, BrokenSocketError):
                 self.report(link, error)
         finally:
             self.leave(link, not in_step)
-        if isinstance(error, LinkTimeout):
+        if isinstance(error, SocketTimeoutError):
             raise NetworkTimeout(str(error)) from None
         if in_step and error.unconfirmed is not None:
             self.unconfirmed(error.unconfirmed)
-        if not in_step and not isinstance(error, BrokenLink):
+        if not in_step and not isinstance(error, BrokenSocketError):
             raise error
         return NOT_TAKEN
 
-    cdef object not_taken_from(self, MongoLink link):
+    cdef object not_taken_from(self, MongoSocket link):
         """NOT_TAKEN for an answer whose server was found to be no longer the primary while it came."""
         self.leave(link, False)
         return NOT_TAKEN
@@ -357,7 +357,7 @@ cdef class MongoLinks:
             answer = method(link, *args)
         except BaseException as error:  # Ctrl-C in the middle of a reply, a document that cannot be read
             return self.failed(link, error)
-        if not (<MongoLink> link).serves():
+        if not (<MongoSocket> link).serves():
             return self.not_taken_from(link)
         self.give_back(link)
         return answer
@@ -375,12 +375,12 @@ cdef class MongoLinks:
         return answer
 
     cdef object upsert(self, const char* message, Py_ssize_t size):
-        """What ``MongoLink.upserted`` gives for a message, or NOT_TAKEN. As ``write``."""
+        """What ``MongoSocket.upserted`` gives for a message, or NOT_TAKEN. As ``write``."""
         cdef object link = self.borrow()
         if link is None:
             return NOT_TAKEN
         try:
-            answer = (<MongoLink> link).upserted_by(message, size)
+            answer = (<MongoSocket> link).upserted_by(message, size)
         except BaseException as error:
             return self.failed(link, error)
         self.give_back(link)
@@ -392,7 +392,7 @@ cdef class MongoLinks:
         The size of the document is added to the count ``which``.
         """
         cdef object borrowed = self.borrow()
-        cdef MongoLink link
+        cdef MongoSocket link
         cdef Element document
         cdef object answer = None
         cdef Py_ssize_t size = 0

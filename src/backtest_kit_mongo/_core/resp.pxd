@@ -2,9 +2,9 @@
 
 from libc.stdint cimport int64_t
 
-from backtest_kit_mongo._core.link cimport Link
+from backtest_kit_mongo._core.wire_socket cimport WireSocket
 
-cdef class RedisLink(Link):
+cdef class RedisSocket(WireSocket):
     cdef Py_ssize_t at
     cdef int pending
     cdef readonly object late_error

@@ -5,31 +5,31 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int64_t
 from libc.string cimport memchr
 
-from backtest_kit_mongo._core.link cimport Link, iovec
+from backtest_kit_mongo._core.wire_socket cimport WireSocket, iovec
 
-from backtest_kit_mongo._core.link import BrokenLink, Unusual
+from backtest_kit_mongo._core.wire_socket import BrokenSocketError, UnexpectedReplyError
 
 
 @cython.final
-cdef class RedisLink(Link):
+cdef class RedisSocket(WireSocket):
     """Sends commands and reads their replies; a posted command's reply is read before the next one's."""
 
     def post(self, bytes command not None):
-        """Send a command whose reply is read later, by the next ``call`` or ``settle``."""
+        """Send a command whose reply is read later, by the next ``call`` or ``read_posted``."""
         cdef iovec piece
         if self.pending >= 64:
-            self.settle()
+            self.read_posted()
         piece.iov_base, piece.iov_len = PyBytes_AS_STRING(command), PyBytes_GET_SIZE(command)
         self.send(&piece, 1)
         self.pending += 1
 
-    def settle(self):
+    def read_posted(self):
         """Read the replies of posted commands; the last error among them stays in ``late_error``."""
         while self.pending:
             self.pending -= 1
             try:
                 self.reply(0)
-            except Unusual as error:
+            except UnexpectedReplyError as error:
                 self.late_error = error
 
     def take_late_error(self):
@@ -38,16 +38,16 @@ cdef class RedisLink(Link):
         return error
 
     cpdef object call(self, bytes command):
-        """Send a command and read its reply: bytes, int, list or None; Unusual for an error reply."""
+        """Send a command and read its reply: bytes, int, list or None; UnexpectedReplyError for an error reply."""
         cdef iovec piece
         if command is None:
             raise TypeError("a command is bytes")
         piece.iov_base, piece.iov_len = PyBytes_AS_STRING(command), PyBytes_GET_SIZE(command)
         self.send(&piece, 1)
-        self.settle()
+        self.read_posted()
         answer = self.reply(0)
         if self.at != self.filled:
-            raise BrokenLink("more bytes than one reply")
+            raise BrokenSocketError("more bytes than one reply")
         self.at = self.filled = 0
         return answer
 
@@ -61,11 +61,11 @@ cdef class RedisLink(Link):
                 if end != NULL:
                     seen = end - (self.buffer + self.at)
                     if seen < 1 or self.buffer[self.at + seen - 1] != 13:
-                        raise BrokenLink("a line without CR LF")
+                        raise BrokenSocketError("a line without CR LF")
                     return seen - 1
                 seen = self.filled - self.at
             if seen > 65536:
-                raise BrokenLink("a line without end")
+                raise BrokenSocketError("a line without end")
             self.more(1)
 
     cdef int more(self, Py_ssize_t size) except -1:
@@ -85,10 +85,10 @@ cdef class RedisLink(Link):
         if negative:
             i = 2
         if length - i < 1 or length - i > 18:
-            raise BrokenLink("a length that is no number")
+            raise BrokenSocketError("a length that is no number")
         while i < length:
             if not 48 <= self.buffer[self.at + i] <= 57:
-                raise BrokenLink("a length that is no number")
+                raise BrokenSocketError("a length that is no number")
             value = value * 10 + (self.buffer[self.at + i] - 48)
             i += 1
         return -value if negative else value
@@ -99,13 +99,13 @@ cdef class RedisLink(Link):
         cdef int64_t size, i
         cdef object value
         if length < 1:
-            raise BrokenLink("an empty line")
+            raise BrokenSocketError("an empty line")
         kind = self.buffer[self.at]
         if kind == 43 or kind == 45:  # simple string, error
             value = PyBytes_FromStringAndSize(<const char*> self.buffer + self.at + 1, length - 1)
             self.at += length + 2
             if kind == 45:
-                raise Unusual(value.decode("utf-8", "replace"))
+                raise UnexpectedReplyError(value.decode("utf-8", "replace"))
             return value
         size = self.number(length)
         self.at += length + 2
@@ -115,24 +115,24 @@ cdef class RedisLink(Link):
             if size == -1:
                 return None
             if not 0 <= size <= 512 * 1024 * 1024:
-                raise BrokenLink(f"a string of {size} bytes")
+                raise BrokenSocketError(f"a string of {size} bytes")
             while self.filled < self.at + size + 2:  # memory for what comes, not for what a length says
                 self.more(min(self.at + size + 2 - self.filled, 65536))
             value = PyBytes_FromStringAndSize(<const char*> self.buffer + self.at, size)
             if self.buffer[self.at + size] != 13 or self.buffer[self.at + size + 1] != 10:
-                raise BrokenLink("a string without CR LF")
+                raise BrokenSocketError("a string without CR LF")
             self.at += size + 2
             return value
         if kind == 42:  # array
             if size == -1:
                 return None
             if not 0 <= size <= 1024 * 1024 or depth:
-                raise BrokenLink(f"an array of {size}")
+                raise BrokenSocketError(f"an array of {size}")
             value = []
             for i in range(size):
                 try:
                     (<list> value).append(self.reply(depth + 1))
-                except Unusual as error:
-                    raise BrokenLink(f"an error inside an array: {error}") from None
+                except UnexpectedReplyError as error:
+                    raise BrokenSocketError(f"an error inside an array: {error}") from None
             return value
-        raise BrokenLink(f"a reply of kind {kind}")
+        raise BrokenSocketError(f"a reply of kind {kind}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 from ..contracts.default_registry import default_registry
-from .command import Link
+from .command import ServerOptions
 from .output import counted, places, say
 
 __all__ = ["flush_cache"]
 
 
-def flush_cache(link: Link) -> None:
+def flush_cache(link: ServerOptions) -> None:
     """Drop the ids that this library keeps in Redis. Always safe.
 
     Redis holds only shortcuts, from the name of a record to its id in MongoDB. Without them nothing is lost: the next read of

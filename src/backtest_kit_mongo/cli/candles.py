@@ -12,7 +12,7 @@ from ..candles import CandleArray
 from ..errors import InvalidValueError
 from ..runner import ImportReport, import_candles, list_candles, read_klines, remove_candles
 from ..runner.market.candle_series import count_candles
-from .command import Link, parse_time
+from .command import ServerOptions, parse_time
 from .output import counted, errors, progress, say, table, time_text
 
 __all__ = ["import_file", "read_file", "remove_series", "report_text", "show_series", "store_candles"]
@@ -21,7 +21,7 @@ _SHOWN_GAPS = 5
 
 
 def import_file(
-    link: Link,
+    link: ServerOptions,
     file: Annotated[str, typer.Argument(metavar="FILE", help="Binance kline file: CSV, plain or gzipped.", show_default=False)],
     symbol: Annotated[str, typer.Option(metavar="NAME", help="Whose candles they are, such as BTCUSDT.", show_default=False)],
     interval: Annotated[str, typer.Option(metavar="1m|5m|1h|...", help="How long one candle lasts.")] = "1m",
@@ -49,7 +49,7 @@ def import_file(
 
 
 def show_series(
-    link: Link,
+    link: ServerOptions,
     symbol: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Only this symbol.")] = None,
     interval: Annotated[str | None, typer.Option(metavar="1m|5m|...", show_default=False, help="Only candles of this length.")] = None,
     exchange: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Only this exchange name.")] = None,
@@ -91,7 +91,7 @@ def show_series(
 
 
 def remove_series(
-    link: Link,
+    link: ServerOptions,
     symbol: Annotated[str, typer.Argument(metavar="SYMBOL", help="Whose candles to remove, such as BTCUSDT.", show_default=False)],
     exchange: Annotated[str, typer.Option(metavar="NAME", help="The exchange name under which they are stored.", show_default=False)],
     interval: Annotated[str, typer.Option(metavar="1m|5m|...", help="How long one candle lasts.")] = "1m",

@@ -24,12 +24,12 @@ from ..servers.embedded import default_data_dir
 from ..simulation import milliseconds
 from .output import errors, say_error
 
-__all__ = ["Link", "add", "error_text", "pairs", "parse_time", "unwrapped"]
+__all__ = ["ServerOptions", "add", "error_text", "pairs", "parse_time", "unwrapped"]
 
 _PANEL = "Servers"
 
 
-class Link(msgspec.Struct, frozen=True, kw_only=True):
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options that every command has: where the servers are, and how much to say about a failure."""
 
     mongo: Annotated[
@@ -127,20 +127,24 @@ def _dump_dir(mode: str) -> str | None:
 
 
 def add(app: typer.Typer, name: str, function: Callable[..., None]) -> None:
-    """Make ``function(link, ...)`` the command ``name``: with the options of Link, errors in one line, connections closed at the end.
+    """Make ``function(link, ...)`` the command ``name``: with the options of ServerOptions.
 
-    A function without a Link asks no server: of those options its command has --debug alone. Another parameter whose type is a Struct
-    brings the options that are its fields, so that commands can share them.
+    An error is one line, and connections are closed at the end.
+
+    A function without a ServerOptions parameter asks no server: its command has only --debug of those options. Any other parameter
+    whose type is a Struct adds the fields of that Struct as options, so that commands can share them.
     """
     own = list(inspect.signature(function, eval_str=True).parameters.values())
-    links = [parameter.name for parameter in own if parameter.annotation is Link]
+    links = [parameter.name for parameter in own if parameter.annotation is ServerOptions]
     own = [parameter for parameter in own if parameter.name not in links]
     groups: dict[str, type[msgspec.Struct]] = {parameter.name: parameter.annotation for parameter in own if _is_group(parameter)}
     fields = {name: list(inspect.signature(group, eval_str=True).parameters.values()) for name, group in groups.items()}
-    shared = [parameter for parameter in inspect.signature(Link, eval_str=True).parameters.values() if links or parameter.name == "debug"]
+    shared = [
+        parameter for parameter in inspect.signature(ServerOptions, eval_str=True).parameters.values() if links or parameter.name == "debug"
+    ]
 
     def command(**values: Any) -> None:
-        link = Link(**{parameter.name: values.pop(parameter.name) for parameter in shared})
+        link = ServerOptions(**{parameter.name: values.pop(parameter.name) for parameter in shared})
         chosen = {name: group(**{field.name: values.pop(field.name) for field in fields[name]}) for name, group in groups.items()}
         with _ending(link.debug):
             function(**dict.fromkeys(links, link), **chosen, **values)

@@ -12,11 +12,11 @@ import typer
 
 from ..config import Config
 from ..contracts.default_registry import default_registry
-from ..data.store_addresses import CONFIGURED, FORMS, Place, check_apart, opened
+from ..data.store_addresses import CONFIGURED, FORMS, OpenStore, check_apart, open_store
 from ..data.transfer import Outcome, check_domain, copy_domain, same_records
 from ..domains import DOMAINS
 from ..errors import InvalidValueError
-from .command import Link
+from .command import ServerOptions
 from .output import counted, progress, say, table
 
 __all__ = ["copy", "domain_names", "settings_for", "steps"]
@@ -31,7 +31,7 @@ _MEANING = {
 
 
 def copy(
-    link: Link,
+    link: ServerOptions,
     source: Annotated[str, typer.Option("--from", metavar="ADDRESS", help=f"What is read: {FORMS}.", show_default=False)],
     target: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="What is written; an address as for --from.", show_default=False)],
     domains: Annotated[
@@ -65,8 +65,8 @@ def copy(
     names = domain_names(domains)
     config = settings_for(link, source, target)
     with ExitStack() as stack:
-        one = stack.enter_context(opened(source, config, existing=True, timeout=link.timeout))
-        other = stack.enter_context(opened(target, config, existing=False, timeout=link.timeout))
+        one = stack.enter_context(open_store(source, config, existing=True, timeout=link.timeout))
+        other = stack.enter_context(open_store(target, config, existing=False, timeout=link.timeout))
         check_apart(one, other)
         chosen = _chosen(names, one, other)
         outcomes = _run(chosen, one, other, dry_run, check)
@@ -80,10 +80,10 @@ def copy(
         raise typer.Exit(1)
 
 
-def settings_for(link: Link, *addresses: str) -> Config:
+def settings_for(link: ServerOptions, *addresses: str) -> Config:
     """The settings in force; servers of our own are started if one of ``addresses`` means them."""
     if CONFIGURED not in addresses:
-        if link != Link(timeout=link.timeout, debug=link.debug):
+        if link != ServerOptions(timeout=link.timeout, debug=link.debug):
             raise typer.BadParameter(f"options that say where the servers are go with the address {CONFIGURED}")
         return link.config()
     link.connect()
@@ -99,7 +99,7 @@ def domain_names(domains: str | None) -> list[str]:
     return names
 
 
-def _chosen(names: Sequence[str], source: Place, target: Place) -> list[str]:
+def _chosen(names: Sequence[str], source: OpenStore, target: OpenStore) -> list[str]:
     """The domains to copy: those asked for, which both places must be able to hold, or all that the source can hold."""
     for place in (source, target):
         for name in names or source.domains:
@@ -109,7 +109,7 @@ def _chosen(names: Sequence[str], source: Place, target: Place) -> list[str]:
     return [name for name in DOMAINS if name in (names or source.domains)]
 
 
-def _run(names: Sequence[str], source: Place, target: Place, dry_run: bool, check: bool) -> dict[str, Outcome]:
+def _run(names: Sequence[str], source: OpenStore, target: OpenStore, dry_run: bool, check: bool) -> dict[str, Outcome]:
     same = same_records(as_json=source.as_json or target.as_json)
     batch = max(source.batch, target.batch)
     outcomes: dict[str, Outcome] = {}
@@ -138,7 +138,7 @@ def steps(moved: Callable[[int, int], None], total: int) -> Callable[[int], None
     return step
 
 
-def _show(source: Place, target: Place, outcomes: dict[str, Outcome], dry_run: bool, check: bool) -> None:
+def _show(source: OpenStore, target: OpenStore, outcomes: dict[str, Outcome], dry_run: bool, check: bool) -> None:
     counts = {name: msgspec.structs.asdict(outcome) for name, outcome in outcomes.items()}
     seen = {name: row for name, row in counts.items() if row["records"] or row["extra"]}
     columns = ["records", "equal", "new", "changed"]

@@ -104,7 +104,7 @@ def show_demo(
         market += ["--mongo", uri, "--redis-host", servers.redis_socket]
         processes = []
         for name in ("first", "second"):
-            status.update(f"Running the {name} process")
+            status.update(f"CurrentRun the {name} process")
             processes.append(_run(name, folder, market))
         if page is not None:
             status.update("Drawing the report")

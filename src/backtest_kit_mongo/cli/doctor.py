@@ -25,7 +25,7 @@ from ..mode_defaults import KINDS
 from ..servers.embedded import default_data_dir
 from ..stores.mongo.errors import translated
 from ..stores.mongo.indexes import find_conflicts, missing_indexes
-from .command import Link
+from .command import ServerOptions
 from .output import facts, heading, output, places, say
 
 __all__ = ["doctor"]
@@ -34,7 +34,7 @@ Report = dict[str, Any]
 
 
 def doctor(
-    link: Link,
+    link: ServerOptions,
     samples: Annotated[int, typer.Option(metavar="N", min=1, help="How many round trips to measure; their median is shown.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
@@ -66,7 +66,7 @@ def doctor(
 
 
 @contextmanager
-def _looked_at(link: Link) -> Iterator[tuple[dict[str, Any], str]]:
+def _looked_at(link: ServerOptions) -> Iterator[tuple[dict[str, Any], str]]:
     """More settings for the check, and a remark: embedded servers without a data folder are tried in one that goes again."""
     config = link.config()
     folder = Path(config.CC_EMBEDDED_DIR).expanduser() if config.CC_EMBEDDED_DIR else default_data_dir()

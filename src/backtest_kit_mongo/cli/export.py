@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from ..data.export import Selection, check_export, export_domain
-from ..data.store_addresses import CONFIGURED, FORMS, opened
+from ..data.store_addresses import CONFIGURED, FORMS, open_store
 from ..domains import DOMAINS
-from .command import Link, parse_time
+from .command import ServerOptions, parse_time
 from .copy import domain_names, settings_for, steps
 from .output import counted, progress, say
 
@@ -18,7 +18,7 @@ __all__ = ["export"]
 
 
 def export(
-    link: Link,
+    link: ServerOptions,
     domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="What to export, such as candle or signal.", show_default=False)],
     file: Annotated[str, typer.Argument(metavar="OUT", help="The file to write, .parquet or .csv.", show_default=False)],
     source: Annotated[str, typer.Option("--from", metavar="ADDRESS", help=f"Where from: {FORMS}.")] = CONFIGURED,
@@ -56,7 +56,7 @@ def export(
     path = Path(file)
     check_export(DOMAINS[name], path, selection, force=force)
     config = settings_for(link, source)
-    with opened(source, config, existing=True, timeout=link.timeout) as place, progress("Exporting", "records") as moved:
+    with open_store(source, config, existing=True, timeout=link.timeout) as place, progress("Exporting", "records") as moved:
         step = steps(moved, place.count([name]))
         rows = export_domain(place.store, DOMAINS[name], path, selection, force=force, moved=step)
     say(f"{counted(rows, 'row')} of {name} from {place.shown} in {path}")

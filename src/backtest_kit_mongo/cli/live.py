@@ -47,7 +47,7 @@ def run_live(
             )
     say(f"running {', '.join(handles)}; Ctrl-C ends it after the minute, and a second one at once")
     reported: set[str] = set()
-    with errors.status("Running"):
+    with errors.status("CurrentRun"):
         while not stop.wait(_LOOK_SECONDS) and not all(handle.done for handle in handles.values()):
             for name, handle in handles.items():
                 if handle.done and name not in reported:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ..config import Config, redacted
 from ..observability.text_tables import Table
-from ..redis_address import redis_place
+from ..redis_address import redis_address
 
 __all__ = [
     "counted",
@@ -116,7 +116,7 @@ def places(config: Config) -> dict[str, str]:
     paper = f", database {config.CC_PAPER_DATABASE or 'of that name with -paper behind it'}" if config.CC_MODE == "paper" else ""
     return {
         "MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING) + paper,
-        "Redis": str(redis_place(config)),
+        "Redis": str(redis_address(config)),
     }
 
 

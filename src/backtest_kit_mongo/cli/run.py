@@ -29,7 +29,7 @@ from ..runner.loading.parameters import Scalar, check_parameters, given_paramete
 from ..runner.report.html import check_html, write_html
 from ..runner.report.statistics import profile_json, result_json, write_file
 from ..runner.strategy import find_strategy
-from .command import Link, error_text, pairs
+from .command import ServerOptions, error_text, pairs
 from .live import prepare_broker, run_live
 from .market import Costs, Market, Window, prepare_candles, prepare_exchange, read_market
 from .output import errors, facts, places, program, progress, say, say_error
@@ -112,7 +112,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(
-    link: Link,
+    link: ServerOptions,
     strategy_file: Annotated[
         str, typer.Argument(metavar="STRATEGY.py", help="Python file that registers strategies with add_strategy.", show_default=False)
     ],

@@ -13,7 +13,7 @@ from ..runner.engine.result import add_up
 from ..runner.report.html import check_html, write_html
 from ..runner.report.statistics import result_json, statistics_of, trades_of, write_file
 from ..runner.report.text import ratio_text
-from .command import Link
+from .command import ServerOptions
 from .market import Costs
 from .output import errors, facts, say, say_error, table
 from .results import percent, show_results
@@ -61,7 +61,7 @@ def _row(run: KeptRun) -> tuple[str, ...]:
 
 
 def show_run(
-    link: Link,
+    link: ServerOptions,
     run_id: Annotated[str, typer.Argument(metavar="ID", help="The id, its beginning, or last.", show_default=False)],
     trades: Annotated[int, typer.Option(metavar="N", min=0, help="How many trades to print, the last ones.")] = 20,
     json: Annotated[

@@ -14,7 +14,7 @@ from ..contracts.default_registry import default_registry
 from ..errors import BacktestKitError, InvalidValueError
 from ..observability.profile import load_matplotlib
 from ..observability.text_tables import size
-from .command import Link
+from .command import ServerOptions
 from .output import heading, output, places, say, table
 from .records import Record, load_last_run, plain, run_text
 from .stored import documents, redis_ids
@@ -24,7 +24,7 @@ __all__ = ["show_stats"]
 
 
 def show_stats(
-    link: Link,
+    link: ServerOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON; with --watch one line for each look.")] = False,
     png: Annotated[
         str | None,

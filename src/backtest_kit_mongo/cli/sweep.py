@@ -15,7 +15,7 @@ from ..runner import SweepResult, SweepRun, Totals, load_strategy_file, sweep
 from ..runner.backtest.cluster import cluster_executor
 from ..runner.loading.config_files import load_config_files
 from ..runner.report.statistics import write_file
-from .command import Link, pairs
+from .command import ServerOptions, pairs
 from .market import Costs, Market, prepare_candles, read_market
 from .output import counted, errors, facts, heading, places, progress, say, table
 
@@ -25,7 +25,7 @@ _RUNS, _OUTPUT = "Runs", "Output"
 
 
 def sweep_parameters(
-    link: Link,
+    link: ServerOptions,
     strategy_file: Annotated[
         str, typer.Argument(metavar="STRATEGY.py", help="Python file that registers strategies with add_strategy.", show_default=False)
     ],

@@ -13,7 +13,7 @@ from ..contracts.default_registry import default_registry
 from ..domains import DOMAINS
 from ..errors import BacktestKitError
 from ..observability.text_tables import size
-from .command import Link
+from .command import ServerOptions
 from .output import counted, heading, output, places, say, table
 from .records import Record, load_last_run, load_running, plain, run_text
 from .stored import documents, mongodb_work, redis_ids, redis_work
@@ -27,7 +27,7 @@ Look = dict[str, Any]
 Rate = Callable[..., float | None]
 
 
-def watch(link: Link, interval: float, as_json: bool) -> None:
+def watch(link: ServerOptions, interval: float, as_json: bool) -> None:
     """Show a look every ``interval`` seconds until KeyboardInterrupt, which is the way to end it and no error."""
     try:
         link.connect()

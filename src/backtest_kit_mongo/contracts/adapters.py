@@ -77,9 +77,9 @@ class AdapterBase(Contract):
 
     def _store(self) -> Store:
         binding = self._binding
-        settle = binding.settle
-        if settle is not None:
-            settle()
+        flush_pending = binding.flush_pending
+        if flush_pending is not None:
+            flush_pending()
         return binding.store or self._registry.mongo
 
     def __repr__(self) -> str:
@@ -164,9 +164,9 @@ class AdapterBase(Contract):
         self, operation: Operation, context: tuple[Any, ...], name: str, arguments: tuple[Any, ...], type: Any = None, **options: Any
     ) -> Any:
         """Call the instance of the context; ``options`` are passed on where the caller gave them, ``type`` is applied here."""
-        settle = self._binding.settle
-        if settle is not None:
-            settle()
+        flush_pending = self._binding.flush_pending
+        if flush_pending is not None:
+            flush_pending()
         self._check_context(context)
         if options.get("limit") is DEFAULT_LIMIT:
             del options["limit"]

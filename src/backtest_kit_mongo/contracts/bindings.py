@@ -20,8 +20,8 @@ from pymongo.database import Database
 from pymongo.uri_parser import parse_uri
 
 from .._core.blocks import CandleBlocks
-from .._core.hits import Hits
-from .._core.upserts import Upserts
+from .._core.hit_reader import HitReader
+from .._core.upsert_writer import UpsertWriter
 from ..config import DEFAULT_DATABASE, Config, ConfigInForce, in_force, load_config
 from ..domains import DOMAINS, Domain, DomainName
 from ..errors import ConfigError, InvalidTypeError, InvalidValueError, NotConfiguredError
@@ -43,7 +43,7 @@ LATE: Final[ContextVar[Callable[[], None] | None]] = ContextVar("backtest_kit_mo
 """Writes what the runs of this context have still to write."""
 
 
-def settle() -> None:
+def flush_pending() -> None:
     """Write what the runs of this context have still to write."""
     flush = LATE.get()
     if flush is not None:
@@ -58,11 +58,11 @@ class Binding:
         "_name",
         "blocks",
         "custom",
+        "flush_pending",
         "history",
         "hits",
         "instances",
         "look_ahead",
-        "settle",
         "store",
         "upserts",
         "watches",
@@ -75,17 +75,17 @@ class Binding:
         self.watches = False
         """Whether a read looks at the simulation time."""
         self.store: Store | None = None
-        self.hits: Hits | None = None
-        self.upserts: Upserts | None = None
+        self.hits: HitReader | None = None
+        self.upserts: UpsertWriter | None = None
         self.blocks: CandleBlocks | None = None
         self.custom: type[Any] | None = None
         self.instances: dict[tuple[Any, ...], Any] = {}
-        self.settle: Callable[[], None] | None = None
+        self.flush_pending: Callable[[], None] | None = None
         """Writes what waits to be written; called before every use of the store while there may be something."""
 
     def use(self, store: Store | None, custom: type[Any] | None = None) -> None:
         """Serve the domain from ``store`` (None: the MongoDB of the settings), through ``custom`` if given."""
-        settle()
+        flush_pending()
         self.store, self.custom, self.instances = store, custom, {}
         self.refresh()
 
@@ -161,9 +161,9 @@ class Bindings:
     def store(self, domain: Domain) -> Store:
         """The store that serves ``domain``."""
         binding = self.bindings[domain.name]
-        settle = binding.settle
-        if settle is not None:
-            settle()
+        flush_pending = binding.flush_pending
+        if flush_pending is not None:
+            flush_pending()
         return self.mongo if binding.store is None else binding.store
 
     def write_late(self, late: bool) -> None:
@@ -172,11 +172,11 @@ class Bindings:
             self._late += 1 if late else -1
             for name, binding in self.bindings.items():
                 if name != "candle":  # read in every run, and never written late
-                    binding.settle = settle if self._late else None
+                    binding.flush_pending = flush_pending if self._late else None
 
     def configure(self, config: Config) -> None:
         """Take settings; connections of other settings are closed. No server is contacted, but for starting embedded ones."""
-        settle()
+        flush_pending()
         with self._lock:
             if config in (self._given, self._config):
                 if self._servers is None:
@@ -334,17 +334,17 @@ class Bindings:
 
         In a backtest it is asked for anew before each look: that is when late writes (``runner.write_behind``) are written.
         """
-        settle()
+        flush_pending()
         return self.mongo.connection.database
 
     def get_redis(self) -> redis.Redis:
         """The redis-py client of the id cache."""
-        settle()
+        flush_pending()
         return self.mongo.redis_ids.client
 
     def close(self) -> None:
         """Close connections and stop embedded servers that this process started; idempotent. A later call needs ``setup()`` again."""
-        settle()
+        flush_pending()
         with self._lock:
             mongo, self._mongo = self._mongo, None
             servers, self._servers = self._servers, None

@@ -22,9 +22,9 @@ import msgspec
 import numpy as np
 
 from .._core.blocks import CandleBlocks
-from .._core.hits import EMPTY, LONG_WAY, Hits, bodies, repair_lifetime
+from .._core.hit_reader import EMPTY, FALLBACK, HitReader, bodies, repair_lifetime
 from .._core.keys import first_illegal
-from .._core.upserts import Upserts
+from .._core.upsert_writer import UpsertWriter
 from ..candles import CANDLE_DTYPE, INTERVAL_MS, CandleArray, align, closed_candles, interval_ms, to_columns, to_dicts
 from ..domains import Domain
 from ..errors import BacktestKitError, DatabaseError, InvalidTypeError, InvalidValueError, LookAheadError
@@ -57,13 +57,13 @@ def _is_row(value: Any) -> bool:
 class Bound(Protocol):
     """What the store in force offers to be tried first, if there is one and it does, and what reads do with simulation time."""
 
-    hits: Hits | None
-    upserts: Upserts | None
+    hits: HitReader | None
+    upserts: UpsertWriter | None
     blocks: CandleBlocks | None
     look_ahead: LookAhead
     history: bool
     watches: bool
-    settle: Callable[[], None] | None
+    flush_pending: Callable[[], None] | None
 
 
 class Contract:
@@ -185,9 +185,9 @@ class Contract:
 
     def _read(self, key: Key, when: Any, type: Any = None) -> Any:
         binding = self._binding
-        settle = binding.settle
-        if settle is not None:
-            settle()
+        flush_pending = binding.flush_pending
+        if flush_pending is not None:
+            flush_pending()
         moment = None if when is NO_TIME else milliseconds("when", when)
         if not binding.watches:
             moment = None
@@ -198,7 +198,7 @@ class Contract:
             body = hits(key) if moment is None else hits(key, moment)
             if body is EMPTY:
                 return self._domain.empty()
-            if body is not LONG_WAY:
+            if body is not FALLBACK:
                 return body if type is None else typed(self._domain.name, body, type)
         self._check(key)
         self._count(READS)
@@ -218,9 +218,9 @@ class Contract:
         binding = self._binding
         upserts = binding.upserts
         if upserts is not None:
-            settle = binding.settle
-            if settle is not None:
-                settle()
+            flush_pending = binding.flush_pending
+            if flush_pending is not None:
+                flush_pending()
             try:
                 stamp = None if when is NO_TIME else milliseconds("when", when)
             except (InvalidTypeError, InvalidValueError):

@@ -26,7 +26,7 @@ import numpy as np
 from bson import Decimal128, json_util
 from msgspec import inspect
 
-from .._core.hits import repair_lifetime
+from .._core.hit_reader import repair_lifetime
 from ..candles import PRICES, library
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError

@@ -21,7 +21,7 @@ from bson.errors import BSONError
 from pymongo.errors import PyMongoError
 
 from .._core import bson
-from .._core.hits import repair_lifetime
+from .._core.hit_reader import repair_lifetime
 from ..candles import INTERVAL_MS, PRICES, library, to_dicts
 from ..contracts.bindings import Bindings
 from ..contracts.default_registry import default_registry

@@ -23,14 +23,14 @@ from ..stores.mongo.errors import translated
 from ..stores.mongo.store import MongoStore
 from .transfer import BATCH
 
-__all__ = ["CONFIGURED", "FORMS", "Place", "check_apart", "opened"]
+__all__ = ["CONFIGURED", "FORMS", "OpenStore", "check_apart", "open_store"]
 
 CONFIGURED: Final = "mongo:"
 """The address of the MongoDB that the settings name, so that a password need not be typed."""
 FORMS: Final = f"file:FOLDER, jsonl:FOLDER (the log in FOLDER/log), mongodb://..., or {CONFIGURED} for the MongoDB of the settings"
 
 
-class Place(NamedTuple):
+class OpenStore(NamedTuple):
     """A store that an address led to."""
 
     shown: str
@@ -49,7 +49,7 @@ class Place(NamedTuple):
 
 
 @contextmanager
-def opened(address: str, config: Config, *, existing: bool, timeout: float = 15.0) -> Iterator[Place]:
+def open_store(address: str, config: Config, *, existing: bool, timeout: float = 15.0) -> Iterator[OpenStore]:
     """The store at ``address``, closed at the end. Nothing is written to find it.
 
     ``config``: where ``mongo:`` is, and the rest of the settings. ``existing``: a folder that is not there is an error. A MongoDB must
@@ -70,7 +70,7 @@ def opened(address: str, config: Config, *, existing: bool, timeout: float = 15.
         yield place
 
 
-def check_apart(source: Place, target: Place) -> None:
+def check_apart(source: OpenStore, target: OpenStore) -> None:
     """InvalidValueError if both are one place, or if one folder lies in the other."""
     one, other = source.identity, target.identity
     if one == other:
@@ -83,7 +83,7 @@ def _history(config: Config) -> History:
     return History(frozenset(config.CC_HISTORY), config.CC_HISTORY_LIMIT, config.CC_HISTORY_DAYS)
 
 
-def _mongo(config: Config, timeout: float) -> Place:
+def _mongo(config: Config, timeout: float) -> OpenStore:
     store = MongoStore(config, Metrics(), _history(config))
     store.redis_ids.close()  # from here on it does nothing: which Redis belongs to an address is not known
     try:
@@ -103,24 +103,24 @@ def _mongo(config: Config, timeout: float) -> Place:
 
     # One server has many names, but one number for its process (since MongoDB 4.4).
     server = hello.get("topologyVersion", {}).get("processId", shown)
-    return Place(shown, store, frozenset(DOMAINS), False, (server, database.name), count)
+    return OpenStore(shown, store, frozenset(DOMAINS), False, (server, database.name), count)
 
 
-def _folder(kind: str, path: Path, existing: bool, config: Config) -> Place:
+def _folder(kind: str, path: Path, existing: bool, config: Config) -> OpenStore:
     shown = f"{kind}:{path}"
     if existing and not path.exists():
         raise InvalidValueError(f"{shown}: there is no such folder")
     if path.exists() and not path.is_dir():
         raise InvalidValueError(f"{shown}: that is no folder")
     if kind == "file":
-        return Place(shown, FileStore(path, _history(config)), frozenset(DOMAINS), True, path.resolve(), partial(_count_files, path))
+        return OpenStore(shown, FileStore(path, _history(config)), frozenset(DOMAINS), True, path.resolve(), partial(_count_files, path))
     store = JsonlStore(path, config.CC_LOG_ROTATE_MB * 1024 * 1024)
 
     def count(names: Iterable[str]) -> int:
         return sum(1 for _ in store.records(DOMAINS["log"]))
 
     # It finds entries by reading all of them, so many are asked for at once.
-    return Place(shown, store, frozenset({"log"}), True, ("log", path.resolve()), count, batch=50_000)
+    return OpenStore(shown, store, frozenset({"log"}), True, ("log", path.resolve()), count, batch=50_000)
 
 
 def _count_files(folder: Path, names: Iterable[str]) -> int:

@@ -16,7 +16,7 @@ from ..domains import DOMAINS, Domain
 from ..errors import InvalidTypeError, InvalidValueError
 from ..stores.base import Key, Record, Store, check_key
 from ..stores.files.json_text import json_of, value_of
-from ..stores.skipped_records import surveyed
+from ..stores.skipped_records import collecting_skipped
 
 __all__ = ["BATCH", "Outcome", "check_domain", "copy_domain", "json_form", "same_records"]
 
@@ -197,7 +197,7 @@ def _batches(domain: Domain, source: Store, target: Store, same: Same, size: int
     """All that the source hands out; what it cannot stays as it lies there, and is told to ``left_out``."""
     if domain.name == "candle":
         return _candle_batches(source, target, left_out)
-    return _record_batches(domain, surveyed(source.records(domain), left_out), target, same, size)
+    return _record_batches(domain, collecting_skipped(source.records(domain), left_out), target, same, size)
 
 
 # --- records ---
@@ -255,7 +255,7 @@ def _candle_batches(source: Store, target: Store, left_out: list[str]) -> Iterat
             yield _Batch(1, [], [], [], [(series, reason)], list)
             continue
         exchange_name, symbol, interval = series
-        for candles in _in_batches(surveyed(source.stored_candles(series), left_out)):
+        for candles in _in_batches(collecting_skipped(source.stored_candles(series), left_out)):
             there, equal = _compare(series, candles, target)
             missing = candles[~there]
             different = candles[there & ~equal]

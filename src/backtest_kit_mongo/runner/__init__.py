@@ -13,11 +13,11 @@ from .engine.broker import Broker, Fill, Order, OrderFailedError, OrderRejected,
 from .engine.journal import TakenOverError
 from .engine.result import BacktestResult, OpenTrade, Totals, Trade
 from .engine.risk import Risk, RiskRequest, add_risk, clear_risks, list_risks
-from .facades.here import NoSignalError
 from .facades.interval import Interval
 from .facades.measure import Measure
 from .facades.memory import Memory, Remembered
 from .facades.messages import Log, Notification
+from .facades.run_scope import NoSignalError
 from .facades.session import Session
 from .facades.signals import Recent, Storage
 from .facades.single_flight import NestedCallError

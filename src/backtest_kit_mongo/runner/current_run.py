@@ -10,10 +10,10 @@ import msgspec
 from ..contracts.adapters import Registry
 from .clock import OutsideRunError
 
-__all__ = ["Running", "current_run", "running"]
+__all__ = ["CurrentRun", "current_run", "require_run"]
 
 
-class Running(msgspec.Struct):
+class CurrentRun(msgspec.Struct):
     """A run, as its strategy sees it. A live or a paper run has an empty ``frame_name``."""
 
     registry: Registry
@@ -28,10 +28,10 @@ class Running(msgspec.Struct):
     """Tells this run from an earlier one over the same names. Nothing that decides about a trade may depend on its value."""
 
 
-current_run: ContextVar[Running] = ContextVar("backtest_kit_mongo_run")
+current_run: ContextVar[CurrentRun] = ContextVar("backtest_kit_mongo_run")
 
 
-def running(caller: str) -> Running:
+def require_run(caller: str) -> CurrentRun:
     """The run that this thread is in; OutsideRunError, which names ``caller``, where none is going on."""
     run = current_run.get(None)
     if run is None:

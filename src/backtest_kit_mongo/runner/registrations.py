@@ -10,10 +10,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ..errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["Named", "calling_place", "check_function", "check_name"]
+__all__ = ["Registrations", "calling_place", "check_function", "check_name"]
 
 
-class Item(Protocol):
+class RegisteredItem(Protocol):
     """What can be registered; ``place`` is ``file:line`` of its registration."""
 
     @property
@@ -22,10 +22,10 @@ class Item(Protocol):
     def place(self) -> str: ...
 
 
-T = TypeVar("T", bound=Item)
+T = TypeVar("T", bound=RegisteredItem)
 
 
-class Named(Generic[T]):
+class Registrations(Generic[T]):
     """Items by name, in the order of their registration. ``noun`` is what one is called in errors, ``adding`` is what adds one."""
 
     def __init__(self, noun: str, adding: str) -> None:

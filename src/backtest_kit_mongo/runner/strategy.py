@@ -11,7 +11,7 @@ import msgspec
 
 from ..candles import interval_ms
 from ..errors import BacktestKitError, InvalidTypeError
-from .registrations import Named, calling_place, check_function, check_name
+from .registrations import Registrations, calling_place, check_function, check_name
 
 __all__ = [
     "BadSignalError",
@@ -94,7 +94,7 @@ class Strategy(msgspec.Struct, frozen=True):
     callbacks: Callbacks
 
 
-_strategies: Named[Strategy] = Named("strategy", "add_strategy")
+_strategies: Registrations[Strategy] = Registrations("strategy", "add_strategy")
 
 
 @overload

@@ -15,8 +15,8 @@ from bson import Decimal128
 
 from .._core import keys, writer
 from .._core.blocks import CandleBlocks
-from .._core.hits import Hits
-from .._core.upserts import Upserts
+from .._core.hit_reader import HitReader
+from .._core.upsert_writer import UpsertWriter
 from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
@@ -63,11 +63,11 @@ class Store(Protocol):
         """Closed candles in the memory of this process, to be looked at before ``read_candles``; None where it would save nothing."""
 
     @property
-    def hits(self) -> Mapping[str, Hits] | None:
+    def hits(self) -> Mapping[str, HitReader] | None:
         """By domain name the straight path to a body, to be tried before ``read``; None where it would save nothing."""
 
     @property
-    def upserts(self) -> Mapping[str, Upserts] | None:
+    def upserts(self) -> Mapping[str, UpsertWriter] | None:
         """By domain name the straight path of a single write, to be tried before ``write``; None where there is none."""
 
     def wait_for_init(self, timeout: float) -> None:

@@ -1,4 +1,4 @@
-"""A survey of a store: what is there and cannot be handed out is left as it lies, and told to whoever reads."""
+"""A report_skipped of a store: what is there and cannot be handed out is left as it lies, and told to whoever reads."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import TypeVar
 
-__all__ = ["survey", "surveyed"]
+__all__ = ["collecting_skipped", "report_skipped"]
 
 T = TypeVar("T")
 
 _found: ContextVar[list[str] | None] = ContextVar("backtest_kit_mongo_survey", default=None)
 
 
-def survey(text: str) -> bool:
-    """Tell a survey what is left out, and why; False if there is none, so that a store may set a corrupt file aside."""
+def report_skipped(text: str) -> bool:
+    """Tell a report_skipped what is left out, and why; False if there is none, so that a store may set a corrupt file aside."""
     found = _found.get()
     if found is not None:
         found.append(text)
     return found is not None
 
 
-def surveyed(items: Iterable[T], found: list[str]) -> Iterator[T]:
-    """``items`` out of a store; what it leaves out goes into ``found``. Only the reading of them is a survey."""
+def collecting_skipped(items: Iterable[T], found: list[str]) -> Iterator[T]:
+    """``items`` out of a store; what it leaves out goes into ``found``. Only the reading of them is a report_skipped."""
     iterator, end = iter(items), object()
     while True:
         token = _found.set(found)

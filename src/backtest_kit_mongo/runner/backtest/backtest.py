@@ -18,7 +18,7 @@ from ..engine.result import BacktestResult, add_up
 from ..engine.risk import Books
 from ..engine.rows import RunContext, derive_id
 from ..engine.user_code import OnError
-from ..engine.write_behind import LateWrites
+from ..engine.write_behind import PendingWrites
 from ..market.candle_history import CandleHistory
 from ..market.candle_import import check_source, choose_window
 from ..market.exchange import find_exchange, list_exchanges
@@ -126,7 +126,7 @@ def run_backtests(
             windows[symbol] = _window(symbol, exchange_name, start_ms, end_ms, registry)
     books: Books = {}
     # A backtest that is run again after a crash needs no record at every step.
-    late = LateWrites(registry) if registry.get_config().CC_DURABILITY == "memory" else None
+    late = PendingWrites(registry) if registry.get_config().CC_DURABILITY == "memory" else None
     by_name = {strategy.name: strategy for strategy in strategies}
 
     valid = [window for window in windows.values() if not isinstance(window, BacktestKitError)]

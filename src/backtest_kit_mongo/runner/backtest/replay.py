@@ -15,7 +15,7 @@ from ..current_run import current_run
 from ..engine.actions import enlisted
 from ..engine.engine import Engine
 from ..engine.user_code import PERSISTENCE_ERRORS
-from ..engine.write_behind import LateWrites, late_failure
+from ..engine.write_behind import PendingWrites, pending_write_error
 from ..market.average_price import VWAP_CANDLES
 from ..market.candle_history import BLOCK, Candle, CandleHistory, current_history
 from ..strategy import StrategyError
@@ -64,7 +64,7 @@ class Replay:
         try:
             step(*arguments, **options)
         except (StrategyError, InvalidValueError) as error:
-            if late_failure(error) is not None:  # perhaps of what another run had to write
+            if pending_write_error(error) is not None:  # perhaps of what another run had to write
                 raise
             self.failure = error
             self.over = True
@@ -130,7 +130,7 @@ class Replay:
 def replay(
     runs: Sequence[Replay],
     *,
-    late: LateWrites | None,
+    late: PendingWrites | None,
     before: Callable[[Engine], object],
     progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeVar
 import msgspec
 
 from ...errors import BacktestKitError, InvalidTypeError
-from ..registrations import Named, calling_place, check_name
+from ..registrations import Registrations, calling_place, check_name
 from .position import Side
 
 __all__ = [
@@ -84,7 +84,7 @@ class RegisteredBroker(msgspec.Struct, frozen=True):
 
 
 B = TypeVar("B", bound=Broker)
-_brokers: Named[RegisteredBroker] = Named("broker", "add_broker")
+_brokers: Registrations[RegisteredBroker] = Registrations("broker", "add_broker")
 
 
 def add_broker(name: str, broker: B) -> B:

@@ -28,7 +28,7 @@ from ...contracts.adapters import Registry
 from ...errors import InvalidTypeError, InvalidValueError
 from ...logs import log
 from ..clock import MINUTE_MS, advance_to
-from ..current_run import Running
+from ..current_run import CurrentRun
 from ..error_text import describe
 from ..market.average_price import VWAP_CANDLES, vwap
 from ..market.candle_history import Candle
@@ -55,7 +55,7 @@ from .risk import Books
 from .rows import Row, RunContext, derive_id
 from .user_code import PERSISTENCE_ERRORS, OnError, UserCode
 from .user_requests import UserRequests
-from .write_behind import LateWrites
+from .write_behind import PendingWrites
 
 __all__ = ["Engine"]
 
@@ -75,14 +75,14 @@ class Engine(UserRequests):
         wait_minutes: float = 120,
         clock: Callable[[], int] = lambda: 0,
         books: Books | None = None,
-        late: LateWrites | None = None,
+        late: PendingWrites | None = None,
         on_error: OnError = "skip",
     ) -> None:
         self.context = context
         self.strategy = strategy
         self.journal = Journal(context, registry, mode, books, late)
         self._user = UserCode(context, strategy, self.journal, on_error)
-        self.running = Running(
+        self.running = CurrentRun(
             registry=registry,
             symbol=context.symbol,
             strategy_name=context.strategy_name,

@@ -15,7 +15,7 @@ from .deferred import Deferred, Mode, deferred_of
 from .position import CloseReason, Position, Progress
 from .risk import Books, RiskBook
 from .rows import Row, RunContext, Status
-from .write_behind import LateWrites, WriteBehind, WriteThrough, late_failure
+from .write_behind import PendingWrites, WriteBehind, WriteThrough, pending_write_error
 
 __all__ = ["BUCKET", "Journal", "TakenOverError"]
 
@@ -33,11 +33,11 @@ BUCKET: Final = "position"
 class Journal:
     """The records of one run. Times are ms (of the simulation, in a backtest), prices those of the market.
 
-    Each is written at once, or, if there are ``LateWrites``, before code of the run looks, and soon.
+    Each is written at once, or, if there are ``PendingWrites``, before code of the run looks, and soon.
     """
 
     def __init__(
-        self, context: RunContext, registry: Registry, mode: Mode, books: Books | None = None, late: LateWrites | None = None
+        self, context: RunContext, registry: Registry, mode: Mode, books: Books | None = None, late: PendingWrites | None = None
     ) -> None:
         self._context = context
         self._mode: Mode = mode
@@ -228,7 +228,7 @@ class Journal:
 
     def save(self, error: Exception) -> None:
         """Write what waits when ``error`` ends the run, or add to it that this failed as well."""
-        if late_failure(error) is not None:
+        if pending_write_error(error) is not None:
             return
         try:
             self.flush()

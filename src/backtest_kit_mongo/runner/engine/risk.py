@@ -11,12 +11,12 @@ from ...contracts.adapters import Registry
 from ...errors import InvalidTypeError, InvalidValueError
 from ..clock import MINUTE_MS
 from ..error_text import USER_ERRORS, describe
-from ..registrations import Named, calling_place, check_function, check_name
+from ..registrations import Registrations, calling_place, check_function, check_name
 from . import rows
 from .deferred import has_order
 from .position import Position
 from .rows import Row, RunContext
-from .write_behind import as_it_is, late_failure
+from .write_behind import pending_write_error, without_flush
 
 __all__ = ["Books", "Risk", "RiskBook", "RiskRequest", "add_risk", "clear_risks", "list_risks", "restore_risks"]
 
@@ -44,7 +44,7 @@ class Risk(msgspec.Struct):
     place: str
 
 
-_risks: Named[Risk] = Named("risk", "add_risk")
+_risks: Registrations[Risk] = Registrations("risk", "add_risk")
 
 
 def add_risk(name: str, *, max_positions: int | None = None, validate: Validate | None = None) -> Callable[[F], F]:
@@ -156,7 +156,7 @@ class RiskBook:
             self._guard(stored)
             return others if position is None else _with(stored, key, rows.risk_row(self._context, position))
 
-        with as_it_is():
+        with without_flush():
             self._change(changed, when_ms)
 
     def leave(self) -> None:
@@ -175,7 +175,7 @@ class RiskBook:
             return kept if sorted(pair[0] for pair in kept) != sorted(pair[0] for pair in stored) else stored
 
         self.hold(mine)
-        with as_it_is():
+        with without_flush():
             self._change(changed, when_ms)
 
     def _abandoned(self, held: Row, when_ms: int) -> bool:
@@ -215,7 +215,7 @@ def _refusal(limit: Risk, request: RiskRequest) -> str | None:
     try:
         answer = limit.validate(request)
     except USER_ERRORS as error:  # a check that fails must not let a position through
-        late = late_failure(error)
+        late = pending_write_error(error)
         if late is not None:
             raise late from None
         return f"risk {limit.name!r} raised {describe(error)}"

@@ -15,7 +15,7 @@ from . import rows
 from .journal import Journal
 from .position import Position
 from .rows import RunContext
-from .write_behind import late_failure
+from .write_behind import pending_write_error
 
 __all__ = ["PERSISTENCE_ERRORS", "OnError", "UserCode"]
 
@@ -66,7 +66,7 @@ class UserCode:
         except again:
             raise
         except USER_ERRORS as error:  # a strategy that calls sys.exit() has failed as well
-            late = late_failure(error)
+            late = pending_write_error(error)
             if late is not None:  # not that of the code, which only wanted to read
                 raise late from None
             fatal = self._on_error == "stop"

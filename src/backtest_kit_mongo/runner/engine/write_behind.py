@@ -16,9 +16,9 @@ from ...domains import DOMAINS
 from ...simulation import NOW, simulated_time
 from .rows import Row
 
-__all__ = ["LATENESS", "LateWrites", "WriteBehind", "WriteThrough", "as_it_is", "late_failure"]
+__all__ = ["MAX_DELAY_SECONDS", "PendingWrites", "WriteBehind", "WriteThrough", "pending_write_error", "without_flush"]
 
-LATENESS: Final = 0.25
+MAX_DELAY_SECONDS: Final = 0.25
 """Seconds that a write may wait."""
 
 _WRITES: Final[Mapping[str, str]] = {
@@ -37,7 +37,7 @@ def _write_of(contract: Any, name: str) -> Callable[..., object]:
 _OF_A_LATE_WRITE: Final = "_of_a_late_write"
 
 
-def late_failure(error: BaseException | None) -> BaseException | None:
+def pending_write_error(error: BaseException | None) -> BaseException | None:
     """The error of a late write that ``error`` is, or comes of: it came up in code that only wanted to read."""
     while error is not None and not hasattr(error, _OF_A_LATE_WRITE):
         error = error.__cause__ or error.__context__
@@ -52,7 +52,7 @@ _busy = _Busy()
 
 
 @contextmanager
-def as_it_is() -> Iterator[None]:
+def without_flush() -> Iterator[None]:
     """Use the contracts inside the block without having written first what waits: whoever holds a lock must not wait for others."""
     before, _busy.writing = _busy.writing, True
     try:
@@ -85,12 +85,12 @@ class WriteThrough:
     flush_when_due = forget = flush
 
 
-class LateWrites:
-    """What the runs of one clock have still to write: of each record only what it is by now.
+class PendingWrites:
+    """Pending writes of the runs that share a clock: the latest state of each record.
 
-    In their own code nobody sees that something waits: whoever uses a contract there (or ``aio``) has it written first. Other threads
-    and processes see it after ``LATENESS`` seconds, or when the function of a user that takes longer has returned. Domains that keep
-    versions, and those that a class of the user's serves, are written at once.
+    Code inside the runs never sees a pending write: using a contract there (or ``aio``) flushes first. Other threads and processes
+    see it after ``MAX_DELAY_SECONDS`` seconds, or when a user function that takes longer returns. Domains that keep versions, and
+    domains served by a user's class, are written at once.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -139,7 +139,7 @@ class LateWrites:
             if (owner, name) in self._known:
                 self._calls[owner, name] = write, erases
             else:
-                with as_it_is():
+                with without_flush():
                     write()
                 self._known[owner, name] = erases
 
@@ -152,7 +152,7 @@ class LateWrites:
                 return
             try:
                 # Perhaps by a thread that has another time, or none.
-                with as_it_is(), simulated_time(self._now):
+                with without_flush(), simulated_time(self._now):
                     self._write()
                 self._flushed = time.monotonic()
             except BaseException as error:
@@ -162,7 +162,7 @@ class LateWrites:
 
     def flush_when_due(self) -> None:
         """Write what waits if that was not done lately."""
-        if self._waits and time.monotonic() - self._flushed >= LATENESS:
+        if self._waits and time.monotonic() - self._flushed >= MAX_DELAY_SECONDS:
             self.flush()
 
     def forget(self, owner: str) -> None:
@@ -216,7 +216,7 @@ class LateWrites:
 class WriteBehind(WriteThrough):
     """The writes of one run (``owner``), which may be late."""
 
-    def __init__(self, contracts: Mapping[str, Any], late: LateWrites, owner: str) -> None:
+    def __init__(self, contracts: Mapping[str, Any], late: PendingWrites, owner: str) -> None:
         super().__init__(contracts)
         self._late, self._owner = late, owner
 

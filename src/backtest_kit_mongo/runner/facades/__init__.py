@@ -4,11 +4,11 @@ Every facade works in the registry of the run, at its simulation time, and keeps
 after a restart, see what is stored. A strategy imports them from ``backtest_kit_mongo.runner``.
 """
 
-from .here import NoSignalError
 from .interval import Interval
 from .measure import CachedFunction, Measure
 from .memory import Memory, Remembered
 from .messages import Log, Notification
+from .run_scope import NoSignalError
 from .session import Session
 from .signals import Recent, Storage
 from .single_flight import NestedCallError

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 from ...candles import align, interval_ms
 from ...simulation import simulated_time
 from ..clock import as_datetime
-from ..current_run import Running
+from ..current_run import CurrentRun
 from .argument_key import bucket_of, key_function, name_of
-from .here import derive_key, here, stamp
 from .messages import as_stored
-from .single_flight import FLIGHTS
+from .run_scope import derive_key, stamp, this_run
+from .single_flight import SINGLE_FLIGHT
 
 __all__ = ["Interval"]
 
@@ -59,7 +59,7 @@ class Interval:
                 @wraps(function)
                 async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
                     marker = _marker(name, place, step, identify(*args, **kwargs))
-                    async with FLIGHTS.one_async(marker.flight):
+                    async with SINGLE_FLIGHT.one_async(marker.flight):
                         if marker.is_there():
                             return None
                         with marker.firing() as fired:
@@ -71,7 +71,7 @@ class Interval:
             @wraps(function)
             def call(*args: P.args, **kwargs: P.kwargs) -> Any:
                 marker = _marker(name, place, step, identify(*args, **kwargs))
-                with FLIGHTS.one(marker.flight):
+                with SINGLE_FLIGHT.one(marker.flight):
                     if marker.is_there():
                         return None
                     with marker.firing() as fired:
@@ -88,7 +88,7 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
 
 
 def _marker(name: str, bucket: str, step: int, call: Any) -> _Marker:
-    run, now = here(name)
+    run, now = this_run(name)
     begin = align(now, step)
     owner = (run.symbol, run.strategy_name, run.exchange_name, run.frame_name, run.backtest)
     return _Marker(run, bucket, f"{run.symbol}_{begin}_{derive_key(owner, step, call)}", now)
@@ -97,7 +97,7 @@ def _marker(name: str, bucket: str, step: int, call: Any) -> _Marker:
 class _Marker(NamedTuple):
     """The marker of one interval, at the simulation time ``now`` (ms)."""
 
-    run: Running
+    run: CurrentRun
     bucket: str
     key: str
     now: int

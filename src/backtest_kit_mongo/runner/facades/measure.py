@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 from ...candles import align, interval_ms
 from ...contracts.contract import typed
 from ...errors import InvalidTypeError, InvalidValueError
-from ..current_run import Running
+from ..current_run import CurrentRun
 from .argument_key import bucket_of, key_function, name_of
-from .here import derive_key, here
-from .single_flight import FLIGHTS
+from .run_scope import derive_key, this_run
+from .single_flight import SINGLE_FLIGHT
 
 __all__ = ["CachedFunction", "Measure"]
 
@@ -69,7 +69,7 @@ class Measure:
                     place = answers.place(identify(*args, **kwargs))
                     if (found := answers.read(place)) is not _MISSING:
                         return found
-                    async with FLIGHTS.one_async(answers.flight(place)):
+                    async with SINGLE_FLIGHT.one_async(answers.flight(place)):
                         if (found := answers.read(place)) is not _MISSING:
                             return found
                         return answers.keep(place, await function(*args, **kwargs))
@@ -82,7 +82,7 @@ class Measure:
                     place = answers.place(identify(*args, **kwargs))
                     if (found := answers.read(place)) is not _MISSING:
                         return found
-                    with FLIGHTS.one(answers.flight(place)):
+                    with SINGLE_FLIGHT.one(answers.flight(place)):
                         if (found := answers.read(place)) is not _MISSING:
                             return found
                         return answers.keep(place, function(*args, **kwargs))
@@ -94,10 +94,10 @@ class Measure:
         return decorate
 
 
-class _Place(NamedTuple):
+class _AnswerSlot(NamedTuple):
     """Where the answer to a call at the simulation time ``now`` (ms) is."""
 
-    run: Running
+    run: CurrentRun
     key: str
     now: int
 
@@ -108,22 +108,22 @@ class _Answers:
     def __init__(self, name: str, bucket: str, step: int | None, type: Any) -> None:
         self._name, self._bucket, self._step, self._type = name, bucket, step, type
 
-    def place(self, call: Any) -> _Place:
-        run, now = here(self._name)
+    def place(self, call: Any) -> _AnswerSlot:
+        run, now = this_run(self._name)
         which = "always" if self._step is None else str(align(now, self._step))
-        return _Place(run, f"{_owner(run)}{which}_{derive_key(self._step, call)}", now)
+        return _AnswerSlot(run, f"{_owner(run)}{which}_{derive_key(self._step, call)}", now)
 
-    def flight(self, place: _Place) -> Hashable:
+    def flight(self, place: _AnswerSlot) -> Hashable:
         return id(place.run.registry), self._bucket, place.key
 
-    def read(self, place: _Place) -> Any:
+    def read(self, place: _AnswerSlot) -> Any:
         for one in self._versions(place):
             if self._step is None or _time(one) <= place.now:
                 data = one["data"]
                 return data if self._type is None or data is None else typed("measure", data, self._type)
         return _MISSING
 
-    def keep(self, place: _Place, answer: Any) -> Any:
+    def keep(self, place: _AnswerSlot, answer: Any) -> Any:
         """Store an answer, and give it as the next call will get it."""
         newest, *earlier = sorted([{"data": answer, "when": place.now}, *self._versions(place)], key=_time, reverse=True)
         row = {"id": place.key, "removed": False, **newest, **({"earlier": earlier} if earlier else {})}
@@ -136,13 +136,13 @@ class _Answers:
         stored = self.read(place)
         return answer if stored is _MISSING else stored  # a dummy store keeps nothing
 
-    def _versions(self, place: _Place) -> list[dict[str, Any]]:
+    def _versions(self, place: _AnswerSlot) -> list[dict[str, Any]]:
         """The answers of one interval, each with the simulation time (ms) at which it was given, the latest first."""
         row = place.run.registry.PersistMeasureAdapter.read_measure_data(self._bucket, place.key)
         return [] if row is None else [{"data": row["data"], "when": row.get("when", 0)}, *row.get("earlier", ())]
 
     def clear(self) -> int:
-        run, _ = here(f"{self._name}.clear")
+        run, _ = this_run(f"{self._name}.clear")
         adapter = run.registry.PersistMeasureAdapter
         keys = [key for key in adapter.list_measure_data(self._bucket) if key.startswith(_owner(run))]
         for key in keys:
@@ -150,7 +150,7 @@ class _Answers:
         return len(keys)
 
 
-def _owner(run: Running) -> str:
+def _owner(run: CurrentRun) -> str:
     """How all keys of a symbol, strategy and exchange begin."""
     return f"{run.symbol}_{derive_key(run.symbol, run.strategy_name, run.exchange_name)}_"
 

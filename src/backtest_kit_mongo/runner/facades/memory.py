@@ -9,7 +9,7 @@ import msgspec
 
 from ...errors import InvalidTypeError, InvalidValueError
 from ..registrations import check_name
-from .here import here, is_known, signal_of, stamp, wall_ms
+from .run_scope import is_known, signal_of, stamp, this_run, wall_ms
 from .text_search import scores
 
 __all__ = ["Memory", "Remembered"]
@@ -46,14 +46,14 @@ class Memory:
             raise InvalidTypeError(f"Memory.write: content must be a dict, got {type(content).__name__}")
         if not isinstance(description, str):
             raise InvalidTypeError(f"Memory.write: description must be a str, got {type(description).__name__}")
-        run, now = here("Memory.write")
+        run, now = this_run("Memory.write")
         signal_id = signal_of("Memory.write", run, self._signal_id)
         row = {"priority": wall_ms(), "data": content, "removed": False, "index": description, "when": now, **stamp(run)}
         run.registry.PersistMemoryAdapter.write_memory_data(row, signal_id, self._bucket, memory_id, now)
 
     def read(self, memory_id: str) -> dict[str, Any] | None:
         """The content of a memory; None where there is none."""
-        run, now = here("Memory.read")
+        run, now = this_run("Memory.read")
         signal_id = signal_of("Memory.read", run, self._signal_id)
         row = run.registry.PersistMemoryAdapter.read_memory_data(signal_id, self._bucket, memory_id)
         return row["data"] if row is not None and is_known(row, "when", run, now) else None
@@ -64,13 +64,13 @@ class Memory:
 
     def remove(self, memory_id: str) -> None:
         """Remove a memory; one that is not there is passed over."""
-        run, _ = here("Memory.remove")
+        run, _ = this_run("Memory.remove")
         signal_id = signal_of("Memory.remove", run, self._signal_id)
         run.registry.PersistMemoryAdapter.remove_memory_data(signal_id, self._bucket, memory_id)
 
     def list(self) -> Memories:
         """All memories, oldest first; those of one time by their ids."""
-        run, now = here("Memory.list")
+        run, now = this_run("Memory.list")
         signal_id = signal_of("Memory.list", run, self._signal_id)
         found = (
             Remembered(record["memoryId"], row["data"], row["index"], int(row["when"]))

@@ -12,8 +12,8 @@ from ...errors import InvalidTypeError, InvalidValueError
 from ...stores.base import encode
 from ...stores.fork_safety import renew_after_fork
 from ..clock import as_datetime, iso_time
-from ..current_run import Running
-from .here import derive_key, here, is_known, is_own, stamp, wall_ms
+from ..current_run import CurrentRun
+from .run_scope import derive_key, is_known, is_own, stamp, this_run, wall_ms
 from .signals import latest_row
 
 __all__ = ["Log", "Notification", "as_stored"]
@@ -53,7 +53,7 @@ class _Occurrences:
 _occurrences: Final = _Occurrences()
 
 
-def _message_id(run: Running, now: int, *said: Any) -> str:
+def _message_id(run: CurrentRun, now: int, *said: Any) -> str:
     """An id that a backtest gives again when it is run again; in a live run, which is never run again, one of this process."""
     # Counted are lines that say the same, so that the ids do not depend on which of two threads is first.
     base = derive_key(
@@ -99,7 +99,7 @@ class Log:
 
 
 def _write_line(kind: str, topic: str, args: tuple[Any, ...]) -> None:
-    run, now = here(f"Log.{kind}")
+    run, now = this_run(f"Log.{kind}")
     if not isinstance(topic, str):
         raise InvalidTypeError(f"Log.{kind}: topic must be a str, got {type(topic).__name__}")
     values, raw = zip(*map(as_stored, args), strict=True) if args else ((), ())
@@ -123,7 +123,7 @@ class Notification:
     @staticmethod
     def list() -> list[Row]:
         """All notifications of this symbol, strategy and exchange up to the simulation time, oldest first."""
-        run, now = here("Notification.list")
+        run, now = this_run("Notification.list")
         rows = run.registry.PersistNotificationAdapter.read_notification_data(run.backtest, limit=None)
         found = (row for row in rows if is_own(row, run) and is_known(row, "timestamp", run, now))
         return sorted(found, key=lambda row: row.get("timestamp", 0))
@@ -131,7 +131,7 @@ class Notification:
     @staticmethod
     def add(message: str) -> str:
         """Write a message; its id. With a position it is a ``signal.info`` about it, else an ``error.info``, the only type without one."""
-        run, now = here("Notification.add")
+        run, now = this_run("Notification.add")
         if not isinstance(message, str):
             raise InvalidTypeError(f"Notification.add: the message must be a str, got {type(message).__name__}")
         latest = latest_row(run, now)

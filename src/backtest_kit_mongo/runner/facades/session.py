@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from ...contracts.contract import typed
-from ..current_run import Running
-from .here import changed, here, is_known, stamp
-from .single_flight import FLIGHTS
+from ..current_run import CurrentRun
+from .run_scope import changed, is_known, stamp, this_run
+from .single_flight import SINGLE_FLIGHT
 
 __all__ = ["Session"]
 
@@ -30,33 +30,33 @@ class Session:
     @staticmethod
     def get(type: Any = None) -> Any:
         """The value as of the simulation time, as ``type`` if given (a msgspec type); None where there is none."""
-        run, now = here("Session.get")
+        run, now = this_run("Session.get")
         data = _read(run, now)
         return data if type is None or data is None else typed("session", data, type)
 
     @staticmethod
     def set(data: Any) -> None:
         """Store a value; None clears it. InvalidTypeError or InvalidValueError, and nothing is written, for what cannot be stored."""
-        run, now = here("Session.set")
+        run, now = this_run("Session.set")
         _write(run, now, data)
 
     @staticmethod
     def update(change: Callable[[Any], Any]) -> Any:
         """Store what ``change`` makes of the value (None at first), and give it. No other ``update`` in this process comes between."""
-        run, now = here("Session.update")
-        with FLIGHTS.one((id(run.registry), "session", _names(run))):
+        run, now = this_run("Session.update")
+        with SINGLE_FLIGHT.one((id(run.registry), "session", _names(run))):
             data = changed("Session.update", change, _read(run, now))
             _write(run, now, data)
         return data
 
 
-def _names(run: Running) -> tuple[str, ...]:
+def _names(run: CurrentRun) -> tuple[str, ...]:
     """The names that the framework's reader asks for in the id of a session; a live one has no frame."""
     frame = [run.frame_name] if run.frame_name else []
     return (run.symbol, run.strategy_name, run.exchange_name, *frame, "backtest" if run.backtest else "live")
 
 
-def _read(run: Running, now: int) -> Any:
+def _read(run: CurrentRun, now: int) -> Any:
     row = run.registry.PersistSessionAdapter.read_session_data(
         run.strategy_name, run.exchange_name, run.frame_name, run.symbol, run.backtest
     )
@@ -64,7 +64,7 @@ def _read(run: Running, now: int) -> Any:
     return row.get("data") if row is not None and not row.get("_run") and is_known(row, "when", run, now) else None
 
 
-def _write(run: Running, now: int, data: Any) -> None:
+def _write(run: CurrentRun, now: int, data: Any) -> None:
     row = {"id": ":".join(_names(run)), "data": data, "when": now, **stamp(run)}
     run.registry.PersistSessionAdapter.write_session_data(
         row, run.strategy_name, run.exchange_name, run.frame_name, now, run.symbol, run.backtest

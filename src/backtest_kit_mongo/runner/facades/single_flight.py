@@ -13,7 +13,7 @@ from typing import Final
 from ...errors import BacktestKitError
 from ...stores.fork_safety import renew_after_fork
 
-__all__ = ["FLIGHTS", "Flights", "NestedCallError"]
+__all__ = ["SINGLE_FLIGHT", "NestedCallError", "SingleFlight"]
 
 
 class NestedCallError(BacktestKitError, RecursionError):
@@ -23,7 +23,7 @@ class NestedCallError(BacktestKitError, RecursionError):
 _mine: Final[ContextVar[frozenset[Hashable]]] = ContextVar("backtest_kit_mongo_flights", default=frozenset())
 
 
-class Flights:
+class SingleFlight:
     """Keys that somebody is busy with. A lock for each would do for threads, but a task that waits for one stops its whole loop."""
 
     def __init__(self) -> None:
@@ -75,5 +75,5 @@ class Flights:
             mine.set_result(None)
 
 
-FLIGHTS: Final = Flights()
+SINGLE_FLIGHT: Final = SingleFlight()
 """Those of this process."""

@@ -11,11 +11,11 @@ import msgspec
 
 from ...contracts.contract import typed
 from ...errors import InvalidValueError
-from ..current_run import Running
+from ..current_run import CurrentRun
 from ..engine.journal import BUCKET
 from ..registrations import check_name
-from .here import changed, here, is_known, signal_of, stamp
-from .single_flight import FLIGHTS
+from .run_scope import changed, is_known, signal_of, stamp, this_run
+from .single_flight import SINGLE_FLIGHT
 
 __all__ = ["State"]
 
@@ -41,30 +41,30 @@ class State(Generic[T]):
 
     def get(self) -> T:
         """The value as of the simulation time; the caller's own."""
-        run, now = here("State.get")
+        run, now = this_run("State.get")
         return self._read(run, signal_of("State.get", run, self._signal_id), now)
 
     def set(self, value: T) -> None:
         """Store a value. InvalidTypeError or InvalidValueError, and nothing is written, for one that cannot be stored."""
-        run, now = here("State.set")
+        run, now = this_run("State.set")
         self._write(run, signal_of("State.set", run, self._signal_id), now, value)
 
     def update(self, change: Callable[[T], T]) -> T:
         """Store what ``change`` makes of the value, and give it. No other ``update`` in this process comes between; one of another may."""
-        run, now = here("State.update")
+        run, now = this_run("State.update")
         signal_id = signal_of("State.update", run, self._signal_id)
-        with FLIGHTS.one((id(run.registry), "state", signal_id, self._bucket)):
+        with SINGLE_FLIGHT.one((id(run.registry), "state", signal_id, self._bucket)):
             value: T = changed("State.update", change, self._read(run, signal_id, now))
             self._write(run, signal_id, now, value)
         return value
 
-    def _read(self, run: Running, signal_id: str, now: int) -> T:
+    def _read(self, run: CurrentRun, signal_id: str, now: int) -> T:
         row = run.registry.PersistStateAdapter.read_state_data(signal_id, self._bucket)
         if row is None or not is_known(row, "when", run, now):
             return copy.deepcopy(self._initial)
         data = row["data"]
         return cast(T, data if self._type is None else typed("state", data, self._type))
 
-    def _write(self, run: Running, signal_id: str, now: int, value: T) -> None:
+    def _write(self, run: CurrentRun, signal_id: str, now: int, value: T) -> None:
         row = {"id": f"{signal_id}_{self._bucket}", "data": value, "when": now, **stamp(run)}
         run.registry.PersistStateAdapter.write_state_data(row, signal_id, self._bucket, now)

@@ -60,7 +60,7 @@ def load_strategy_file(path: str | PathLike[str]) -> tuple[Strategy, ...]:
         )
     before = [(known(), restore) for known, restore in _REGISTERED]
     kept = [(tuple(item for item in items if item.file != str(file)), restore) for items, restore in before]
-    # Named after its path: two files of one name, or one named like an installed module, do not replace each other.
+    # Registrations after its path: two files of one name, or one named like an installed module, do not replace each other.
     name = f"backtest_kit_strategy_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:

@@ -14,7 +14,7 @@ from ...contracts.adapters import Registry
 from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from ..clock import MINUTE_MS, check_ms, iso_time
 from ..error_text import USER_ERRORS
-from ..registrations import Named, calling_place, check_function, check_name
+from ..registrations import Registrations, calling_place, check_function, check_name
 from .stored_candles import Span, StoredCandles, joined, runs
 
 __all__ = [
@@ -70,7 +70,7 @@ class Exchange(msgspec.Struct, frozen=True):
     all_candles: AllCandles | None = None
 
 
-_exchanges: Named[Exchange] = Named("exchange", "add_exchange")
+_exchanges: Registrations[Exchange] = Registrations("exchange", "add_exchange")
 
 
 @overload

@@ -9,7 +9,7 @@ import msgspec
 
 from ...errors import InvalidTypeError, InvalidValueError
 from ..clock import check_ms, iso_time
-from ..registrations import Named, calling_place, check_name
+from ..registrations import Registrations, calling_place, check_name
 
 __all__ = ["Frame", "add_frame", "clear_frames", "find_frame", "list_frames", "moment_ms", "restore_frames"]
 
@@ -24,7 +24,7 @@ class Frame(msgspec.Struct, frozen=True):
     place: str
 
 
-_frames: Named[Frame] = Named("frame", "add_frame")
+_frames: Registrations[Frame] = Registrations("frame", "add_frame")
 
 
 def add_frame(name: str, start: datetime | str | int, end: datetime | str | int) -> None:

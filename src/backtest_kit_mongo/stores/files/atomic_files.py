@@ -16,12 +16,12 @@ from typing import Final, NamedTuple
 from ...errors import StorageError
 from ...logs import log
 from ...servers.processes import try_lock
-from ..skipped_records import survey
+from ..skipped_records import report_skipped
 
 __all__ = [
     "LOCK_SECONDS",
-    "NoRegularFile",
-    "Pending",
+    "NotARegularFileError",
+    "PendingFile",
     "folder_lock",
     "keep_link",
     "locked",
@@ -71,7 +71,7 @@ _NO_LOCKS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENO
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 
 
-class NoRegularFile(OSError):
+class NotARegularFileError(OSError):
     """What has the name of a file is a folder, a pipe or the like, or a link that leads nowhere but to itself."""
 
 
@@ -92,22 +92,22 @@ def storage_errors(what: str) -> Iterator[None]:
 
 
 def read_bytes(path: str) -> bytes:
-    """A whole file; FileNotFoundError if it is not there, NoRegularFile if it is none."""
+    """A whole file; FileNotFoundError if it is not there, NotARegularFileError if it is none."""
     try:
         # Or else opening a pipe would wait until somebody writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise NoRegularFile(error.errno, error.strerror, path) from None
+            raise NotARegularFileError(error.errno, error.strerror, path) from None
         if error.errno == errno.ENOENT and os.path.islink(path):
-            raise NoRegularFile(errno.ELOOP, "a symbolic link that leads nowhere", path) from None
+            raise NotARegularFileError(errno.ELOOP, "a symbolic link that leads nowhere", path) from None
         raise
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
-            raise NoRegularFile(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            raise NotARegularFileError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not stat.S_ISREG(status.st_mode):
-            raise NoRegularFile(errno.EINVAL, "it is no regular file", path)
+            raise NotARegularFileError(errno.EINVAL, "it is no regular file", path)
         content = os.read(descriptor, status.st_size)
         while len(content) < status.st_size and (more := os.read(descriptor, status.st_size)):
             content += more
@@ -245,7 +245,7 @@ def keep_link(path: str, kept: str) -> None:
             return
 
 
-class Pending(NamedTuple):
+class PendingFile(NamedTuple):
     """A file to write."""
 
     folder: str
@@ -261,11 +261,11 @@ class Pending(NamedTuple):
         """Whether this very content is there already."""
         try:
             return read_bytes(self.path) == self.content
-        except (FileNotFoundError, NoRegularFile):
+        except (FileNotFoundError, NotARegularFileError):
             return False
 
 
-def publish(files: Sequence[Pending], put: Callable[[str, Pending], bool], *, durable: bool) -> int:
+def publish(files: Sequence[PendingFile], put: Callable[[str, PendingFile], bool], *, durable: bool) -> int:
     """Write files into existing folders, each whole or not at all; how many were put.
 
     ``put`` moves a temporary to its place and says whether it did. If ``durable``, each content is on the disk before its name is, and
@@ -289,7 +289,7 @@ def publish(files: Sequence[Pending], put: Callable[[str, Pending], bool], *, du
     return done
 
 
-def publish_new(files: Sequence[Pending], makes_sense: Callable[[str], bool], *, durable: bool) -> int:
+def publish_new(files: Sequence[PendingFile], makes_sense: Callable[[str], bool], *, durable: bool) -> int:
     """Write those files that are not there yet, and leave the others as they are; how many were new.
 
     ``makes_sense`` is asked of a file that is there, and sets it aside if it does not: what is acknowledged can be read again.
@@ -314,7 +314,7 @@ def set_aside(path: str, content: bytes, reason: str) -> bool:
 
     What is in it stays for whoever can repair it, and so do those that were set aside before.
     """
-    if survey(f"{path}: {reason}"):
+    if report_skipped(f"{path}: {reason}"):
         log("warning", f"{path} is corrupt and counts as missing ({reason})")
         return True
     try:
@@ -367,5 +367,5 @@ def _is_same(path: str, other: str) -> bool:
 
 def pass_over(path: str, reason: str) -> None:
     """Say that a list leaves something out."""
-    survey(f"{path}: {reason}")
+    report_skipped(f"{path}: {reason}")
     log("warning", f"{path} is passed over in lists: {reason}")

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from ...candles import CANDLE_DTYPE, CandleArray, to_dicts
-from .atomic_files import NoRegularFile, Pending, pass_over, publish_new, read_bytes, set_aside
+from .atomic_files import NotARegularFileError, PendingFile, pass_over, publish_new, read_bytes, set_aside
 
 __all__ = ["as_window", "read_rows", "read_window", "write_window"]
 
@@ -97,7 +97,7 @@ def _second_look(path: str, time: int, *, whole: bool) -> _Candle | None:
             content = read_bytes(path)
         except FileNotFoundError:
             return None
-        except NoRegularFile as error:
+        except NotARegularFileError as error:
             if whole:
                 raise
             pass_over(path, str(error.strerror))
@@ -112,6 +112,6 @@ def _second_look(path: str, time: int, *, whole: bool) -> _Candle | None:
 def write_window(folder: str, candles: CandleArray, *, durable: bool) -> int:
     """Write those candles that are not there yet into an existing folder; how many were new."""
     rows = to_dicts(candles)
-    files = [Pending(folder, f"{candle['timestamp']}.json", msgspec.json.encode(candle)) for candle in rows]
+    files = [PendingFile(folder, f"{candle['timestamp']}.json", msgspec.json.encode(candle)) for candle in rows]
     times = {file.path: candle["timestamp"] for file, candle in zip(files, rows, strict=True)}
     return publish_new(files, lambda path: _second_look(path, times[path], whole=True) is not None, durable=durable)

@@ -15,12 +15,12 @@ import msgspec
 
 from ...domains import Domain
 from ..base import Key
-from .atomic_files import NoRegularFile, make_folder, pass_over, put_new, read_bytes, set_aside, sweep, sync_folder, write_new
+from .atomic_files import NotARegularFileError, make_folder, pass_over, put_new, read_bytes, set_aside, sweep, sync_folder, write_new
 from .json_text import value_of
-from .layout import Fields, Layout, Part, agrees, layout_of
+from .layout import Fields, Layout, PathPart, agrees, layout_of
 from .names import encode_name, hash_of, is_hashed, natural, plain_name
 
-__all__ = ["SUFFIX", "Places", "fitting_keys", "holds_files", "record_files"]
+__all__ = ["SUFFIX", "Folders", "fitting_keys", "holds_files", "record_files"]
 
 SUFFIX: Final = ".json"
 
@@ -42,7 +42,7 @@ class _Known(NamedTuple):
     note: tuple[int, int] | None
 
 
-class Places:
+class Folders:
     """Paths below one folder. What it remembers can be forgotten at any time."""
 
     def __init__(self, root: str, *, durable: bool) -> None:
@@ -222,7 +222,7 @@ def _text(parent: str, component: str, suffix: str) -> str | None:
     if is_hashed(name):
         try:
             text = read_bytes(f"{parent}/{_NAME}{name[2:]}").decode()
-        except (FileNotFoundError, NoRegularFile, UnicodeDecodeError):
+        except (FileNotFoundError, NotARegularFileError, UnicodeDecodeError):
             pass_over(f"{parent}/{component}", f"{_NAME}{name[2:]}, which has its full name, is not there")
             return None
     return text if _place(parent, text, suffix) == component else None
@@ -270,7 +270,7 @@ def _subfolders(path: str) -> list[str]:
 # --- whose a joined folder is ---
 
 
-def _owner(folder: str, part: Part) -> Fields | None:
+def _owner(folder: str, part: PathPart) -> Fields | None:
     """The fields in the note of a joined folder, if there is one."""
     path = f"{folder}/{_KEY}"
     try:
@@ -285,7 +285,7 @@ def _owner(folder: str, part: Part) -> Fields | None:
     return None
 
 
-def _is_named(folder: str, fields: Fields, part: Part) -> bool:
+def _is_named(folder: str, fields: Fields, part: PathPart) -> bool:
     """Whether a folder has a name that is made for these fields; it may have been renamed, or copied."""
     text = part.text(fields) or ""
     return any(os.path.basename(folder) in (name, _other(name, fields)) for name in (text, _encoded(text, folder=True)))
@@ -321,7 +321,7 @@ def _is_free(layout: Layout, mine: Fields, folder: str) -> bool:
     assert layout.joined is not None
     for name in islice(record_files(folder), _MOST_LOOKED_AT):
         body = None
-        with suppress(FileNotFoundError, NoRegularFile, ValueError):
+        with suppress(FileNotFoundError, NotARegularFileError, ValueError):
             body = value_of(read_bytes(f"{folder}/{name}"))
         keys = fitting_keys(layout, folder, name, body)
         if keys and mine not in (layout.joined.values(layout.fields(key)) for key in keys):

@@ -26,7 +26,7 @@ from ...errors import InvalidTypeError, InvalidValueError
 from ...logs import log
 from ..base import Key, Record, encode
 from ..fork_safety import renew_after_fork
-from ..skipped_records import survey
+from ..skipped_records import report_skipped
 from .atomic_files import LOCK_SECONDS, locked, make_folder, storage_errors, sync_folder
 from .json_text import json_of, value_of
 
@@ -278,7 +278,7 @@ class JsonlStore:
         """Say once that a line is damaged; the rest of one that is being written, or was when its writer was killed, is none."""
         if not line.endswith(b"\n") or line.isspace():
             return
-        survey(f"{file.name}, byte {offset}: no log entry")
+        report_skipped(f"{file.name}, byte {offset}: no log entry")
         status = os.fstat(file.fileno())
         warned = self._warned.setdefault((status.st_dev, status.st_ino), set())
         if offset in warned or len(warned) >= _WARNINGS:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ...domains import DOMAINS, Domain
 
-__all__ = ["Fields", "Layout", "Part", "agrees", "layout_of"]
+__all__ = ["Fields", "Layout", "PathPart", "agrees", "layout_of"]
 
 _SLOT: Final = "{symbol}_{strategyName}_{exchangeName}"
 
@@ -46,7 +46,7 @@ Fields = dict[str, Any]
 """Key fields by name."""
 
 
-class Part:
+class PathPart:
     """One folder or the file of a place: a word, or key fields joined by underscores."""
 
     def __init__(self, domain: Domain, text: str) -> None:
@@ -105,7 +105,7 @@ class Layout:
     """The parts of one domain's places."""
 
     def __init__(self, domain: Domain) -> None:
-        *folders, file = (Part(domain, text) for text in _PLACES[domain.name].split("/"))
+        *folders, file = (PathPart(domain, text) for text in _PLACES[domain.name].split("/"))
         self.domain = domain
         self.folders = tuple(folders)
         self.file = file

@@ -17,10 +17,10 @@ from ...logs import log
 from ...metrics import BYTES_READ, BYTES_WRITTEN, Metrics
 from ..base import History, Key, Record
 from ..fork_safety import renew_after_fork
-from ..skipped_records import survey
+from ..skipped_records import report_skipped
 from .atomic_files import (
-    NoRegularFile,
-    Pending,
+    NotARegularFileError,
+    PendingFile,
     folder_lock,
     make_folder,
     pass_over,
@@ -33,9 +33,9 @@ from .atomic_files import (
 )
 from .candles import as_window, read_rows, read_window, write_window
 from .content import open_content, pack_record
-from .folders import SUFFIX, Places, fitting_keys, holds_files, record_files
+from .folders import SUFFIX, Folders, fitting_keys, holds_files, record_files
 from .layout import Fields, layout_of
-from .versions import ALWAYS, Versions
+from .versions import ALWAYS, FileVersions
 
 __all__ = ["FileStore"]
 
@@ -73,8 +73,8 @@ class FileStore:
         self._history = history
         self._durable = durable
         self._metrics = metrics
-        self._places = Places(str(self.folder), durable=durable)
-        self._versions = Versions(history)
+        self._places = Folders(str(self.folder), durable=durable)
+        self._versions = FileVersions(history)
         self.renew()
         renew_after_fork(self)
 
@@ -134,7 +134,7 @@ class FileStore:
         files = []
         for record, content in zip(records, contents, strict=True):
             folder = self._places.prepare(domain, record.key)
-            files.append(Pending(folder, self._places.file(domain, record.key, folder, note=True), content))
+            files.append(PendingFile(folder, self._places.file(domain, record.key, folder, note=True), content))
         if domain.write == "insert_once":
             keys = {file.path: record.key for file, record in zip(files, records, strict=True)}
             publish_new(files, lambda path: self._makes_sense(domain, keys[path], path), durable=self._durable)
@@ -159,16 +159,16 @@ class FileStore:
             self._sound.add(path)
         return True
 
-    def _rename(self, temporary: str, file: Pending) -> bool:
+    def _rename(self, temporary: str, file: PendingFile) -> bool:
         with self._lock:
             os.rename(temporary, file.path)
         return True
 
-    def _rename_alone(self, temporary: str, file: Pending) -> bool:
+    def _rename_alone(self, temporary: str, file: PendingFile) -> bool:
         with self._only_writer(file.folder):
             return self._rename(temporary, file)
 
-    def _replace(self, domain: Domain, temporary: str, file: Pending, when: int) -> bool:
+    def _replace(self, domain: Domain, temporary: str, file: PendingFile, when: int) -> bool:
         with self._only_writer(file.folder):
             self._versions.replace(temporary, file.path, when, self._clock(domain))
         return True
@@ -276,7 +276,7 @@ class FileStore:
                 if len(keys) == 1:
                     yield record._replace(key=keys[0])
                 else:
-                    survey(f"{path}: nothing says whose it is")
+                    report_skipped(f"{path}: nothing says whose it is")
                     left_out += 1
         if left_out:
             names = ", ".join(layout.folders[-1].fields)
@@ -290,7 +290,7 @@ class FileStore:
         """The record in a file; what is no file must not keep the others out of a list."""
         try:
             return self._load(domain, key, path)
-        except NoRegularFile as error:
+        except NotARegularFileError as error:
             pass_over(path, str(error.strerror))
             return None
 

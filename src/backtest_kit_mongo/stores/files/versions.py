@@ -1,4 +1,4 @@
-"""Versions of a record beside its file: what was there before a write, under the time at which it was written.
+"""FileVersions of a record beside its file: what was there before a write, under the time at which it was written.
 
 The record itself is always the last version. Those before it are files named by their time (ms) in a folder ``.<name>.was``, hard links
 to what the record was, so that keeping one costs no writing. The original passes the folder over.
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from ..base import History
 from .atomic_files import keep_link, sync_folder
 
-__all__ = ["ALWAYS", "Versions"]
+__all__ = ["ALWAYS", "FileVersions"]
 
 ALWAYS: Final = -(2**63)
 """The time (ms) of what says none: before all others."""
@@ -35,7 +35,7 @@ class _Known(NamedTuple):
     times: list[int]
 
 
-class Versions:
+class FileVersions:
     """The versions of records, by the paths of their files. One thread at a time may change them."""
 
     def __init__(self, history: History) -> None:

@@ -15,7 +15,7 @@ from pymongo.uri_parser import parse_uri
 from ...config import Config, redacted
 from ...errors import OWN_SERVERS, ServerUnavailableError
 from ...logs import log
-from ...redis_address import redis_place
+from ...redis_address import redis_address
 
 __all__ = ["check_listening", "saying_what_is_waited_for"]
 
@@ -52,7 +52,7 @@ def saying_what_is_waited_for(config: Config, timeout: float) -> Iterator[dict[s
 
     Gives the places that are waited for, by server; the block takes out those that have answered.
     """
-    places = {"MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING), "Redis": str(redis_place(config))}
+    places = {"MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING), "Redis": str(redis_address(config))}
 
     def say() -> None:
         silent = " and ".join(f"{name} at {place}" for name, place in list(places.items()))

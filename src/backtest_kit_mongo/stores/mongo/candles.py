@@ -25,7 +25,7 @@ from ...domains import DOMAINS
 from ...metrics import HITS_BLOCK, READ, READS, Metrics
 from ..base import Key
 from ..fork_safety import renew_after_fork
-from .connection import MongoConnection
+from .database import MongoDatabase
 from .documents import Document
 from .errors import reading
 from .redis_ids import RedisIds
@@ -56,7 +56,7 @@ AHEAD, FARTHEST = 1_000, 32_768
 class MongoCandles:
     """The candle domain of a Mongo store. A series is (exchangeName, symbol, interval)."""
 
-    def __init__(self, config: Config, connection: MongoConnection, redis_ids: RedisIds, metrics: Metrics) -> None:
+    def __init__(self, config: Config, connection: MongoDatabase, redis_ids: RedisIds, metrics: Metrics) -> None:
         self._counters = metrics.domains["candle"]
         self.blocks = CandleBlocks(config.CC_CANDLE_MEMORY_MB * 1024 * 1024, self._counters, (READS, HITS_BLOCK, READ))
         renew_after_fork(self.blocks)

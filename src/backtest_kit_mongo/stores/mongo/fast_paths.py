@@ -1,4 +1,7 @@
-"""The compiled paths of the Mongo store, by domain: ``Hits`` for reads whose id is known, ``Upserts`` for writes of single records."""
+"""The compiled fast paths of the Mongo store, by domain.
+
+``HitReader`` reads records whose id is cached; ``UpsertWriter`` writes single records.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +10,31 @@ from functools import partial
 from typing import Any
 
 from ..._core.bson import RecordReader
-from ..._core.hits import Hits
-from ..._core.upserts import Upserts
+from ..._core.hit_reader import HitReader
+from ..._core.upsert_writer import UpsertWriter
 from ...domains import DOMAINS, Domain
 from ...metrics import BYTES_READ, BYTES_WRITTEN, ERRORS, HITS_PROCESS, HITS_REDIS, READ, READS, WRITE, WRITES, Metrics
 from ..base import LARGEST_BODY, plain
 from .errors import translated
 from .redis_ids import ProcessIds, RedisIds
 
-__all__ = ["make_hits", "make_upserts"]
+__all__ = ["make_hit_readers", "make_upsert_writers"]
 
 
-def make_hits(readers: Mapping[str, RecordReader[Any]], ids: ProcessIds, redis_ids: RedisIds, metrics: Metrics) -> dict[str, Hits]:
-    """Of all domains. They read nothing before ``MongoConnection.connect``."""
+def make_hit_readers(
+    readers: Mapping[str, RecordReader[Any]], ids: ProcessIds, redis_ids: RedisIds, metrics: Metrics
+) -> dict[str, HitReader]:
+    """Of all domains. They read nothing before ``MongoDatabase.connect``."""
     counts = (READS, HITS_PROCESS, HITS_REDIS, BYTES_READ, ERRORS, READ)
     return {
-        name: Hits(
+        name: HitReader(
             domain,
             ids.of(domain),
             readers[name],
             metrics.domains[name],
             counts,
             redis_ids.builders[name].get,
-            redis_ids.take_line_in_order,
+            redis_ids.take_connection_in_order,
             redis_ids.give_back,
             partial(redis_ids.timed_out, domain),
             translated,
@@ -38,18 +43,18 @@ def make_hits(readers: Mapping[str, RecordReader[Any]], ids: ProcessIds, redis_i
     }
 
 
-def make_upserts(
+def make_upsert_writers(
     domains: Iterable[Domain],
     ids: ProcessIds,
     redis_ids: RedisIds,
     metrics: Metrics,
     was_new: Callable[[Domain], None],
     by_driver: Callable[..., tuple[bytes | None, bool]],
-) -> dict[str, Upserts]:
+) -> dict[str, UpsertWriter]:
     """Of those ``domains`` that have one record per key, which is stored as it is given. They write nothing before ``connect``."""
     counts = (WRITES, BYTES_WRITTEN, ERRORS, WRITE)
     return {
-        domain.name: Upserts(
+        domain.name: UpsertWriter(
             domain,
             ids.of(domain),
             metrics.domains[domain.name],
@@ -60,7 +65,7 @@ def make_upserts(
             partial(by_driver, domain),
             translated,
             redis_ids.builders[domain.name].set,
-            partial(redis_ids.take_line_in_order, writes=True),
+            partial(redis_ids.take_connection_in_order, writes=True),
             redis_ids.give_back,
             partial(redis_ids.timed_out, domain),
             partial(redis_ids.put, domain),

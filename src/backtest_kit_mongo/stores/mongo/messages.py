@@ -14,7 +14,7 @@ from ..._core import op_msg, writer
 from ..._core.bson import decode
 from ..base import plain
 from .documents import Document
-from .sessions import Number
+from .sessions import TransactionNumber
 
 __all__ = ["STATEMENTS", "WHOLE", "Messages", "chunks", "concern", "id_after", "id_before", "joined", "message", "size_of"]
 
@@ -102,7 +102,7 @@ class Messages:
         answer = _BEFORE if before else _AFTER
         return {"findAndModify": self._name, "query": wanted, "update": update, "upsert": True, **answer}
 
-    def write(self, command: Document, number: Number | None) -> bytes:
+    def write(self, command: Document, number: TransactionNumber | None) -> bytes:
         """A command that writes."""
         return message({**command, **self._write, **(number.members if number else {})})
 
@@ -112,7 +112,7 @@ class Messages:
         return {"update": self._name, "ordered": ordered, "updates": statements}
 
     def update(
-        self, changes: Sequence[tuple[Document, Document]], *, ordered: bool, upsert: bool, number: Number | None
+        self, changes: Sequence[tuple[Document, Document]], *, ordered: bool, upsert: bool, number: TransactionNumber | None
     ) -> tuple[bytes, bytes]:
         """The message of ``update_command``."""
         command = self.update_command(changes, ordered=ordered, upsert=upsert)
@@ -123,7 +123,7 @@ class Messages:
         """Insert documents."""
         return {"insert": self._name, "ordered": False, "documents": documents}
 
-    def insert(self, documents: bytes, number: Number | None) -> tuple[bytes, bytes]:
+    def insert(self, documents: bytes, number: TransactionNumber | None) -> tuple[bytes, bytes]:
         """The message of ``insert_command``, for documents that stand end to end."""
         command = self.insert_command(())
         del command["documents"]

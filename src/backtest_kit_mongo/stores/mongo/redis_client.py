@@ -9,12 +9,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from ...redis_address import RedisPlace
+from ...redis_address import RedisAddress
 
 __all__ = ["login", "make_client"]
 
 
-def make_client(place: RedisPlace, seconds: float) -> redis.Redis:
+def make_client(place: RedisAddress, seconds: float) -> redis.Redis:
     """A client that waits ``seconds`` at most, and tries nothing again: one reconnect is ours, the rest is for the cache to sit out."""
     options = {**login(place, seconds), "db": place.db}
     if place.sentinels:
@@ -27,7 +27,7 @@ def make_client(place: RedisPlace, seconds: float) -> redis.Redis:
     return redis.Redis(**where, **options)
 
 
-def login(place: RedisPlace, seconds: float) -> dict[str, Any]:
+def login(place: RedisAddress, seconds: float) -> dict[str, Any]:
     """What redis-py wants to know beside the address."""
     limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": Retry(NoBackoff(), 0), "protocol": 2}
     tls = {"ssl": True, "ssl_check_hostname": True, **place.tls_options} if place.tls else {}

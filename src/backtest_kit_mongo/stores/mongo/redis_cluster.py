@@ -107,7 +107,7 @@ class ClusterIds(RedisIds):
     def _send(self, command: Ask, posted: bool) -> Any:
         return command(self.client)
 
-    def take_line_in_order(self, *, writes: bool = False) -> None:
+    def take_connection_in_order(self, *, writes: bool = False) -> None:
         """Always None, as no connection belongs to a thread."""
 
     def _ask(self, limits: dict[str, float]) -> None:

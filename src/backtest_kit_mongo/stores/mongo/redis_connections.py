@@ -14,17 +14,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ..._core.link import BrokenLink, LinkTimeout, Unusual
-from ..._core.resp import RedisLink
+from ..._core.resp import RedisSocket
+from ..._core.wire_socket import BrokenSocketError, SocketTimeoutError, UnexpectedReplyError
 from ...logs import log
 
-__all__ = ["DriverLine", "Outage", "PostedError", "WireLine", "reason"]
+__all__ = ["CircuitBreaker", "DriverConnection", "PostedError", "WireConnection", "reason"]
 
 
 _REPLICA = "READONLY"
 
 
-class Outage:
+class CircuitBreaker:
     """Something of Redis that cannot be used for now: noticed once, tried again by one call at a time, and noticed when it is back."""
 
     def __init__(self, gone: str, back: str) -> None:
@@ -72,7 +72,7 @@ class Outage:
             log("info", self._back)
 
 
-class DriverLine:
+class DriverConnection:
     """A connection of redis-py, used through its methods."""
 
     broke = False
@@ -113,36 +113,36 @@ class DriverLine:
         self._connection.disconnect()
 
 
-class WireLine:
+class WireConnection:
     """A connection of redis-py whose socket the compiled core writes and reads, once redis-py has logged in."""
 
     def __init__(self, connection: Any, seconds: float) -> None:
         self._connection = connection
         self._seconds = seconds
-        self.link: RedisLink | None = None
+        self.link: RedisSocket | None = None
         self.broke = False  # in an exchange that will be tried again
 
-    def _run(self, work: Callable[[RedisLink, bytes], Any], command: bytes) -> Any:
+    def _run(self, work: Callable[[RedisSocket, bytes], Any], command: bytes) -> Any:
         link = self.link
         try:
             if link is None:
                 self._connection.connect()
                 sock = self._connection._sock
-                link = self.link = RedisLink(self._connection, sock.fileno(), self._seconds)
+                link = self.link = RedisSocket(self._connection, sock.fileno(), self._seconds)
                 if isinstance(sock, ssl.SSLSocket):
                     link.through(sock)
             answer = work(link, command)
             late = link.take_late_error()
-        except Unusual as error:
+        except UnexpectedReplyError as error:
             # A whole reply: the connection stays in step. But the server was a primary and is a replica now: another one is to be found.
             if str(error).startswith(_REPLICA):
                 self.drop()
             raise ResponseError(str(error)) from None
         except BaseException as error:
             self.drop()
-            if isinstance(error, LinkTimeout):
+            if isinstance(error, SocketTimeoutError):
                 raise RedisTimeoutError(str(error)) from None
-            if isinstance(error, (BrokenLink, UnicodeError)):
+            if isinstance(error, (BrokenSocketError, UnicodeError)):
                 raise RedisConnectionError(str(error)) from None
             raise
         if late is not None:
@@ -158,11 +158,11 @@ class WireLine:
 
     def call(self, command: bytes) -> Any:
         """Send one command and read its reply."""
-        return self._run(RedisLink.call, command)
+        return self._run(RedisSocket.call, command)
 
     def post(self, command: bytes) -> None:
         """Send one command; its reply is read by the next call."""
-        self._run(RedisLink.post, command)
+        self._run(RedisSocket.post, command)
 
     def close(self) -> None:
         """From whatever thread. The socket is only ended: its number must not be given to another file while a thread may use it.

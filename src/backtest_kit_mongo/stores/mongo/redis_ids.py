@@ -27,11 +27,11 @@ from ...domains import DOMAINS, Domain
 from ...errors import OWN_SERVERS, BacktestKitError, DatabaseError, InvalidTypeError, ServerTimeoutError, ServerUnavailableError
 from ...logs import log
 from ...metrics import REDIS_ERRORS, Metrics
-from ...redis_address import redis_place
+from ...redis_address import redis_address
 from ..base import Key, check_key
 from ..fork_safety import renew_after_fork
 from .redis_client import make_client
-from .redis_connections import DriverLine, Outage, PostedError, WireLine, reason
+from .redis_connections import CircuitBreaker, DriverConnection, PostedError, WireConnection, reason
 
 __all__ = ["GARBAGE", "DomainIds", "ProcessIds", "RedisIds"]
 
@@ -82,7 +82,7 @@ class RedisIds:
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
         self._seconds = config.CC_REDIS_TIMEOUT_MS / 1000
-        self.place = redis_place(config)
+        self.place = redis_address(config)
         self.prefix = config.CC_REDIS_PREFIX
         self._metrics = metrics
         # The keys and commands of each domain.
@@ -91,8 +91,8 @@ class RedisIds:
         }
         self.commands: Mapping[str, Any] = self.builders
         self._connect(on_lane=config.CC_WIRE_LANE)
-        self._reach = Outage("Redis is not usable ({}); reads and writes go on with MongoDB alone", "Redis is back")
-        self._taking = Outage("Redis takes no ids ({}); reads and writes go on with MongoDB", "Redis takes ids again")
+        self._reach = CircuitBreaker("Redis is not usable ({}); reads and writes go on with MongoDB alone", "Redis is back")
+        self._taking = CircuitBreaker("Redis takes no ids ({}); reads and writes go on with MongoDB", "Redis takes ids again")
         self._closed = False
         self.renew()
         renew_after_fork(self)
@@ -114,16 +114,16 @@ class RedisIds:
         self._taking.renew()
         self._lock = threading.RLock()
         self._local = threading.local()
-        self._lines: weakref.WeakSet[DriverLine | WireLine] = weakref.WeakSet()
+        self._lines: weakref.WeakSet[DriverConnection | WireConnection] = weakref.WeakSet()
 
     # --- one command and back ---
 
-    def _take_line(self) -> DriverLine | WireLine:
+    def _take_connection(self) -> DriverConnection | WireConnection:
         """This thread's own connection: going through the pool costs as much as the round trip of a GET.
 
         It is out of reach until it is given back: what runs inside of an exchange (a signal handler, a finalizer) gets another.
         """
-        line: DriverLine | WireLine | None = getattr(self._local, "line", None)
+        line: DriverConnection | WireConnection | None = getattr(self._local, "line", None)
         if line is not None:
             self._local.line = None
             return line
@@ -134,22 +134,22 @@ class RedisIds:
                 "info",
                 f"the wire lane cannot be used with redis-py {redis.__version__} (no _sock); all commands go through redis-py itself",
             )
-        line = WireLine(connection, self._seconds) if self._lane else DriverLine(connection)
+        line = WireConnection(connection, self._seconds) if self._lane else DriverConnection(connection)
         with self._lock:
             self._lines.add(line)
         return line
 
-    def take_line_in_order(self, *, writes: bool = False) -> WireLine | None:
+    def take_connection_in_order(self, *, writes: bool = False) -> WireConnection | None:
         """This thread's connection if it stands and nothing is known to be wrong with Redis, to be given back."""
         if self._closed or self._reach.on or (writes and self._taking.on):
             return None
         line = getattr(self._local, "line", None)
-        if not isinstance(line, WireLine) or line.link is None:
+        if not isinstance(line, WireConnection) or line.link is None:
             return None
         self._local.line = None
         return line
 
-    def give_back(self, line: DriverLine | WireLine) -> None:
+    def give_back(self, line: DriverConnection | WireConnection) -> None:
         """After an exchange, good or bad."""
         if self._closed:
             line.close()
@@ -157,7 +157,7 @@ class RedisIds:
             self._local.line = line
 
     def _send(self, command: Any, posted: bool) -> Any:
-        line = self._take_line()
+        line = self._take_connection()
         act = line.post if posted else line.call
         last, line.broke = line.broke, False
         try:
@@ -224,7 +224,7 @@ class RedisIds:
         if isinstance(reply, list) and len(reply) == len(keys):
             return reply
         if reply is not None:
-            self._take_line().close()  # the reply of another command: this connection is out of step, and is not given back
+            self._take_connection().close()  # the reply of another command: this connection is out of step, and is not given back
         return [None] * len(keys)
 
     def put(self, domain: Domain, key: Key, value: bytes) -> None:
@@ -276,7 +276,7 @@ class RedisIds:
         """Read an id that nobody has, on a connection of its own: the command that a cache needs, where PING may be forbidden."""
         connection = self._pool.connection_class(**{**self._pool.connection_kwargs, **limits})
         try:
-            DriverLine(connection).call(self.builders["signal"].get(("", "", "")))
+            DriverConnection(connection).call(self.builders["signal"].get(("", "", "")))
         finally:
             connection.disconnect()
 

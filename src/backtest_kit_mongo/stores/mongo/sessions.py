@@ -15,14 +15,14 @@ from bson import Int64
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 
-__all__ = ["Number", "Sessions"]
+__all__ = ["Sessions", "TransactionNumber"]
 
 _FIRST = 1 << 40
 """Where numbers begin. pymongo hands out sessions that it has used for writes of its own, which it counts from 1: a number that is lower
 than one of those is refused, and an equal one taken for the same write, which is not done then."""
 
 
-class Number(NamedTuple):
+class TransactionNumber(NamedTuple):
     """The number of one write in a session that nothing else uses meanwhile."""
 
     session: ClientSession
@@ -39,17 +39,17 @@ class Sessions:
 
     def __init__(self, client: MongoClient[Any]) -> None:
         self._client = client
-        self._idle: list[Number] = []  # with the numbers that they used last
+        self._idle: list[TransactionNumber] = []  # with the numbers that they used last
 
-    def take(self) -> Number:
+    def take(self) -> TransactionNumber:
         """A number that no write has carried yet, to be given back when its write has ended."""
         try:
             session, last = self._idle.pop()
         except IndexError:
             session, last = self._client.start_session(causal_consistency=False), Int64(_FIRST)
-        return Number(session, Int64(last + 1))
+        return TransactionNumber(session, Int64(last + 1))
 
-    def give_back(self, number: Number) -> None:
+    def give_back(self, number: TransactionNumber) -> None:
         """The write has ended, well or not, and is not sent again."""
         self._idle.append(number)
 

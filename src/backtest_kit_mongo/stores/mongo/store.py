@@ -17,7 +17,7 @@ from bson.errors import BSONError
 from pymongo.errors import PyMongoError
 
 from ..._core import bson
-from ..._core.hits import UNASKED, parse_id
+from ..._core.hit_reader import UNASKED, parse_id
 from ...candles import CandleArray
 from ...config import Config
 from ...domains import DOMAINS, Domain
@@ -26,15 +26,15 @@ from ...metrics import BACKFILLS, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, STAL
 from ..base import History, Key, Record
 from .availability import saying_what_is_waited_for
 from .candles import MongoCandles
-from .connection import MongoConnection
+from .database import MongoDatabase
 from .documents import Document, insert_of, key_fields, unchanged, update_of
 from .errors import reading, translated, translates
-from .fast_paths import make_hits, make_upserts
+from .fast_paths import make_hit_readers, make_upsert_writers
 from .indexes import conflict_error, ensure_indexes
 from .redis_cluster import redis_ids
 from .redis_ids import DomainIds, ProcessIds, RedisIds
-from .sessions import Number
-from .versions import MongoHistory
+from .sessions import TransactionNumber
+from .versions import MongoVersions
 
 __all__ = ["MongoStore"]
 
@@ -56,17 +56,17 @@ class MongoStore:
 
     def __init__(self, config: Config, metrics: Metrics, history: History = NO_HISTORY) -> None:
         self.config = config
-        self.connection = MongoConnection(config, metrics)
-        self.history = MongoHistory(history, self.connection)
+        self.connection = MongoDatabase(config, metrics)
+        self.history = MongoVersions(history, self.connection)
         self.process_ids = ProcessIds(config.CC_PROCESS_IDS)
         self.redis_ids: RedisIds = redis_ids(config, metrics)
         self.candles = MongoCandles(config, self.connection, self.redis_ids, metrics)
         self.blocks = self.candles.blocks
         self._metrics = metrics
         self._readers = {name: bson.RecordReader(domain.key, domain.body or "", Record) for name, domain in DOMAINS.items()}
-        self.hits = make_hits(self._readers, self.process_ids, self.redis_ids, metrics)
+        self.hits = make_hit_readers(self._readers, self.process_ids, self.redis_ids, metrics)
         written = [domain for domain in DOMAINS.values() if domain not in self.history]
-        self.upserts = make_upserts(written, self.process_ids, self.redis_ids, metrics, self._look_again, self._write_by_driver)
+        self.upserts = make_upsert_writers(written, self.process_ids, self.redis_ids, metrics, self._look_again, self._write_by_driver)
         self._indexed: dict[str, float] = {}  # when the indexes of a domain were last seen to stand (time.monotonic)
 
     def ids(self, domain: Domain) -> DomainIds:
@@ -284,7 +284,9 @@ class MongoStore:
             self._write_chunk(domain, updates[start : start + CHUNK])
 
     @translates
-    def _write_by_driver(self, domain: Domain, key: Key, body: Any, when: int | None, removed: bool, number: Number | None) -> Any:
+    def _write_by_driver(
+        self, domain: Domain, key: Key, body: Any, when: int | None, removed: bool, number: TransactionNumber | None
+    ) -> Any:
         try:
             update = update_of(domain, Record(key, body, when, removed), datetime.now(UTC))
             return self.connection.upsert_by_driver(domain, key_fields(domain, key), update, number)

@@ -27,11 +27,11 @@ from ..._core import bson
 from ...domains import DOMAINS, Domain
 from ..base import History, Key, Record
 from ..fork_safety import renew_after_fork
-from .connection import MongoConnection
+from .database import MongoDatabase
 from .documents import Document, key_fields
 from .errors import reading
 
-__all__ = ["Change", "MongoHistory"]
+__all__ = ["Change", "MongoVersions"]
 
 DAY = 86_400_000
 
@@ -88,10 +88,10 @@ class _Versions(Domain):
         return f"{self.name}-versions"
 
 
-class MongoHistory:
+class MongoVersions:
     """The versions of the domains that ``history`` names."""
 
-    def __init__(self, history: History, connection: MongoConnection) -> None:
+    def __init__(self, history: History, connection: MongoDatabase) -> None:
         self._connection = connection
         self._limit, self._age = history.limit, history.days * DAY
         # The oldest go when there are a tenth more than the limit, so that not every write has to look for them.

@@ -28,14 +28,14 @@ from pymongo.errors import AutoReconnect, NetworkTimeout, PyMongoError
 from pymongo.server_selectors import writable_server_selector
 
 from ..._core.bson import decode
-from ..._core.link import BrokenLink, LinkTimeout, Unusual
-from ..._core.op_msg import KNOWS_DEADLINES, MongoLink, MongoLinks
+from ..._core.op_msg import KNOWS_DEADLINES, MongoSocket, MongoSocketPool
+from ..._core.wire_socket import BrokenSocketError, SocketTimeoutError, UnexpectedReplyError
 from ...logs import log
 from ..fork_safety import renew_after_fork
 from .errors import unconfirmed
 from .messages import message
 
-__all__ = ["Lane"]
+__all__ = ["WirePool"]
 
 R = TypeVar("R")
 
@@ -61,7 +61,7 @@ def _suits(client: MongoClient[Any]) -> bool:
     )
 
 
-class _Loan(NamedTuple):
+class _Borrowed(NamedTuple):
     """What a link was borrowed with."""
 
     checkout: Any
@@ -69,7 +69,7 @@ class _Loan(NamedTuple):
     address: tuple[str, int | None]
 
 
-class Lane(MongoLinks):
+class WirePool(MongoSocketPool):
     """The borrowed connections of one client. ``read``, ``write`` and ``match`` of the compiled part use them one exchange at a time."""
 
     def __init__(self, client: MongoClient[Any], *, on: bool) -> None:
@@ -99,7 +99,7 @@ class Lane(MongoLinks):
     def pipeline(
         self,
         messages: Iterable[Sequence[bytes]],
-        take: Callable[[MongoLink], R],
+        take: Callable[[MongoSocket], R],
         more: Callable[[R], bytes | None] | None = None,
         *,
         ahead: int = 2,
@@ -124,7 +124,7 @@ class Lane(MongoLinks):
         def taken() -> R:
             answer = take(link)
             if reads and not link.serves():
-                raise Unusual("the server is no longer the primary")
+                raise UnexpectedReplyError("the server is no longer the primary")
             return answer
 
         try:
@@ -154,22 +154,22 @@ class Lane(MongoLinks):
                     yield answer
             whole = True
         except GeneratorExit:  # nobody wants the rest
-            with suppress(BrokenLink):
+            with suppress(BrokenSocketError):
                 whole = self._take_rest(link, take, waiting)
             raise
-        except Unusual as unusual:
+        except UnexpectedReplyError as unusual:
             try:
                 whole = self._take_rest(link, take, waiting)
-            except LinkTimeout as error:
+            except SocketTimeoutError as error:
                 raise NetworkTimeout(str(error)) from None
-            except BrokenLink as error:
+            except BrokenSocketError as error:
                 self.report(link, error)
                 return
             if unusual.unconfirmed is not None:
                 self.unconfirmed(unusual.unconfirmed)
-        except LinkTimeout as error:
+        except SocketTimeoutError as error:
             raise NetworkTimeout(str(error)) from None
-        except BrokenLink as error:
+        except BrokenSocketError as error:
             self.report(link, error)
             return
         finally:
@@ -179,16 +179,16 @@ class Lane(MongoLinks):
                 self.leave(link, True)
 
     @staticmethod
-    def _take_rest(link: MongoLink, take: Callable[[MongoLink], R], waiting: int) -> bool:
+    def _take_rest(link: MongoSocket, take: Callable[[MongoSocket], R], waiting: int) -> bool:
         """Take replies that nobody wants, so that the link is in step again. True."""
         for _ in range(waiting):
-            with suppress(Unusual):
+            with suppress(UnexpectedReplyError):
                 take(link)
         return True
 
     # --- links ---
 
-    def leave(self, link: MongoLink, broken: bool) -> None:
+    def leave(self, link: MongoSocket, broken: bool) -> None:
         """Give the connection back to pymongo's pool, which makes room for a new one if this one is ``broken``."""
         loan = link.owner
         if broken:
@@ -197,13 +197,13 @@ class Lane(MongoLinks):
             self._out -= 1
         loan.checkout.__exit__(None, None, None)
 
-    def report(self, link: MongoLink, error: Exception) -> None:
+    def report(self, link: MongoSocket, error: Exception) -> None:
         """Tell pymongo's topology that a link broke, as its own calls do.
 
         It takes the server for unknown until it has asked it again, so that the next call waits for a server, and closes the other
         connections of that age. An error of an older connection than those it has now it passes over.
         """
-        if not isinstance(error, LinkTimeout):  # which to pymongo is none of the server's
+        if not isinstance(error, SocketTimeoutError):  # which to pymongo is none of the server's
             self._tell(link.owner.address, link.generation, link.owner.connection.max_wire_version, error)
 
     def renew_connections(self, error: Exception) -> None:
@@ -235,7 +235,7 @@ class Lane(MongoLinks):
         if not isinstance(error, AutoReconnect):
             raise error
 
-    def open(self) -> MongoLink | None:
+    def open(self) -> MongoSocket | None:
         """A connection of pymongo's pool that has proved to work, or None where there can be none."""
         with self._lock:
             if self.closed or self._out >= self._most:
@@ -250,7 +250,7 @@ class Lane(MongoLinks):
                     self._out -= 1
         return link
 
-    def _open_one(self) -> MongoLink | None:
+    def _open_one(self) -> MongoSocket | None:
         limit = self._client.options.timeout
         try:
             with pymongo.timeout(limit) if limit else nullcontext():  # as inside of pymongo's own calls
@@ -274,9 +274,9 @@ class Lane(MongoLinks):
                 generation = server.pool.gen
                 generation._generation  # noqa: B018 - the AttributeError, if there is none, is handled here
                 server.description.is_writable, server._description, connection.max_wire_version  # noqa: B018 - as above
-                owner = _Loan(checkout, connection, server.description.address)
+                owner = _Borrowed(checkout, connection, server.description.address)
                 seconds = min(limits, default=0.0)
-                link = MongoLink(owner, sock.fileno(), seconds, generation, connection.generation, bool(limit), server)
+                link = MongoSocket(owner, sock.fileno(), seconds, generation, connection.generation, bool(limit), server)
                 if type(sock) is ssl.SSLSocket:
                     connection.set_conn_timeout(seconds or None)
                     link.through(sock)
@@ -284,11 +284,11 @@ class Lane(MongoLinks):
             elif not connection.closed:
                 self.usable = False
             healthy = True
-        except LinkTimeout as error:
+        except SocketTimeoutError as error:
             raise NetworkTimeout(str(error)) from None
-        except BrokenLink:  # a connection that died in the pool is pymongo's to replace
+        except BrokenSocketError:  # a connection that died in the pool is pymongo's to replace
             return None
-        except (AttributeError, TypeError, Unusual) as error:
+        except (AttributeError, TypeError, UnexpectedReplyError) as error:
             self._give_up(error)
             return None
         finally:
@@ -337,7 +337,7 @@ class Lane(MongoLinks):
             self.leave(link, False)
 
 
-def _keep(lane: weakref.ref[Lane]) -> None:
+def _keep(lane: weakref.ref[WirePool]) -> None:
     """Look after idle links for as long as the lane is in use."""
     while True:
         time.sleep(IDLE_NS / 2e9)

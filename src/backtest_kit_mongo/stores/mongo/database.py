@@ -19,9 +19,9 @@ from pymongo.errors import AutoReconnect, BulkWriteError, ConfigurationError
 from pymongo.read_preferences import ReadPreference
 
 from ..._core.bson import RecordReader, decode, split
-from ..._core.hits import Hits
-from ..._core.op_msg import NOT_TAKEN, MongoLink, upserted_ids
-from ..._core.upserts import Upserts
+from ..._core.hit_reader import HitReader
+from ..._core.op_msg import NOT_TAKEN, MongoSocket, upserted_ids
+from ..._core.upsert_writer import UpsertWriter
 from ...config import DEFAULT_DATABASE, Config
 from ...domains import Domain
 from ...errors import NotConfiguredError
@@ -33,10 +33,10 @@ from .client import is_sharded, make_client, topology, warn_of_lost_writes, writ
 from .documents import Document, key_fields
 from .errors import lost_alone, lost_races, retried, together, unconfirmed
 from .messages import STATEMENTS, WHOLE, Messages, chunks, concern, id_after, id_before, joined, size_of
-from .sessions import Number, Sessions
-from .wire import Lane
+from .sessions import Sessions, TransactionNumber
+from .wire import WirePool
 
-__all__ = ["MongoConnection"]
+__all__ = ["MongoDatabase"]
 
 # Documents are taken apart by the compiled core; pymongo hands them over as they came.
 RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
@@ -56,10 +56,10 @@ class _Part(NamedTuple):
 
     start: int
     end: int
-    number: Number | None
+    number: TransactionNumber | None
 
 
-class MongoConnection:
+class MongoDatabase:
     """A lazily made client on the configured database. No I/O before the first use."""
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
@@ -67,7 +67,7 @@ class MongoConnection:
         self._metrics = metrics
         self._closed = False
         self._client: MongoClient[Document] | None = None
-        self._straight: list[Hits | Upserts] = []
+        self._straight: list[HitReader | UpsertWriter] = []
         self.renew()
         renew_after_fork(self)
 
@@ -79,7 +79,7 @@ class MongoConnection:
             _inherited.append((self._client, self._sessions))
         self._lock = threading.RLock()
         self._client = None
-        self._lane_or_none: Lane | None = None
+        self._lane_or_none: WirePool | None = None
         self._sessions: Sessions | None = None
         self._looked_at = False  # what kind of server there is
         self._is_sharded: bool | None = None
@@ -136,14 +136,14 @@ class MongoConnection:
         """See ``failures.retried``; for as long as pymongo waits for a server."""
         return retried(domain, operation, self.client.options.server_selection_timeout)
 
-    def _take_number(self, domain: Domain) -> Number | None:
+    def _take_number(self, domain: Domain) -> TransactionNumber | None:
         """A number for a write, to be given back after it; None from a server that knows of none."""
         if not self._looked_at:
             self.retried(domain, self.look_at_server)
         sessions = self._sessions
         return None if sessions is None else sessions.take()
 
-    def _give_back_number(self, number: Number | None) -> None:
+    def _give_back_number(self, number: TransactionNumber | None) -> None:
         sessions = self._sessions
         if number is not None and sessions is not None:
             sessions.give_back(number)
@@ -175,22 +175,22 @@ class MongoConnection:
         return self._is_sharded
 
     @property
-    def _lane(self) -> Lane:
+    def _lane(self) -> WirePool:
         lane = self._lane_or_none
         if lane is None:
             client = self.client
             with self._lock:
                 if self._lane_or_none is None:
-                    self._lane_or_none = Lane(client, on=self.config.CC_WIRE_LANE)
+                    self._lane_or_none = WirePool(client, on=self.config.CC_WIRE_LANE)
                 lane = self._lane_or_none
         return lane
 
-    def connect(self, domain: Domain, path: Hits | Upserts) -> None:
+    def connect(self, domain: Domain, path: HitReader | UpsertWriter) -> None:
         """Let a straight path use this connection, until it is closed or the process forks. Not to a mongos: see ``match``."""
         messages, lane = self._messages_of(domain), self._lane
         if not lane.usable or self._closed or self._sharded is not False:
             return
-        if isinstance(path, Hits):
+        if isinstance(path, HitReader):
             path.connect(lane, messages.by_id_head, messages.by_id_tail)
         elif self._looked_at:
             path.connect(lane, messages.upsert_head, messages.upsert_tail, self._sessions)
@@ -206,7 +206,7 @@ class MongoConnection:
 
     def find_one(self, domain: Domain, wanted: Document) -> bytes | None:
         """One document as BSON."""
-        document = self._lane.read(MongoLink.find_one, self._messages_of(domain).find_one(wanted), b"", b"")
+        document = self._lane.read(MongoSocket.find_one, self._messages_of(domain).find_one(wanted), b"", b"")
         if document is NOT_TAKEN:
             document = self._find_one(domain, wanted)
         if document is not None:
@@ -265,7 +265,7 @@ class MongoConnection:
         """
         messages = self._messages_of(domain)
         done = 0
-        for batch, cursor in self._lane.pipeline(((messages.find(query),) for query in queries), MongoLink.find_documents, messages.more):
+        for batch, cursor in self._lane.pipeline(((messages.find(query),) for query in queries), MongoSocket.find_documents, messages.more):
             done += not cursor
             self._count(domain, BYTES_READ, len(batch))
             yield batch
@@ -285,7 +285,7 @@ class MongoConnection:
         chunks = [values[start : start + _IDS] for start in range(0, len(values), _IDS)]
         done = 0
         finds = ((messages.find_ids(chunk),) for chunk in chunks)
-        for batch, cursor in self._lane.pipeline(finds, MongoLink.find_documents, messages.more):
+        for batch, cursor in self._lane.pipeline(finds, MongoSocket.find_documents, messages.more):
             done += not cursor
             self._count(domain, BYTES_READ, len(batch))
             yield batch
@@ -294,7 +294,7 @@ class MongoConnection:
 
     def count(self, domain: Domain, wanted: Document) -> int:
         """How many documents a filter has."""
-        reply = self._lane.read(MongoLink.command, self._messages_of(domain).count(wanted))
+        reply = self._lane.read(MongoSocket.command, self._messages_of(domain).count(wanted))
         if reply is not NOT_TAKEN:
             return int(decode(reply)["n"])
         collection = self.collection(domain)
@@ -305,9 +305,11 @@ class MongoConnection:
 
     def upsert(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, bool]:
         """Update or insert the one document of a key; its ``_id`` (None if that is no ObjectId), and whether it is new."""
-        return self._upsert(domain, self._messages_of(domain).upsert_command(wanted, update), MongoLink.upserted, id_after)
+        return self._upsert(domain, self._messages_of(domain).upsert_command(wanted, update), MongoSocket.upserted, id_after)
 
-    def upsert_by_driver(self, domain: Domain, wanted: Document, update: Document, number: Number | None) -> tuple[bytes | None, bool]:
+    def upsert_by_driver(
+        self, domain: Domain, wanted: Document, update: Document, number: TransactionNumber | None
+    ) -> tuple[bytes | None, bool]:
         """As ``upsert``, for what went out under a number over the lane, which did not get through with it."""
         return self._write(domain, self._messages_of(domain).upsert_command(wanted, update), number, id_after)
 
@@ -316,7 +318,7 @@ class MongoConnection:
         command = self._messages_of(domain).upsert_command(wanted, update, before=True)
         return self._upsert(domain, command, lambda link, message: id_before(link.command(message)), id_before)
 
-    def _upsert(self, domain: Domain, command: Document, send: Callable[[MongoLink, bytes], R], take: Callable[[bytes], R]) -> R:
+    def _upsert(self, domain: Domain, command: Document, send: Callable[[MongoSocket, bytes], R], take: Callable[[bytes], R]) -> R:
         """Send a findAndModify: over the lane by ``send``, or else by pymongo, of whose reply ``take`` makes the same."""
         number = self._take_number(domain)
         try:
@@ -327,7 +329,9 @@ class MongoConnection:
         finally:
             self._give_back_number(number)
 
-    def _write(self, domain: Domain, command: Document, number: Number | None, take: Callable[[bytes], R], *, lost: bool = False) -> R:
+    def _write(
+        self, domain: Domain, command: Document, number: TransactionNumber | None, take: Callable[[bytes], R], *, lost: bool = False
+    ) -> R:
         """What ``take`` makes of the reply to a command that writes, sent by pymongo.
 
         ``lost``: the reply may say that keys of inserts were there before.
@@ -459,7 +463,7 @@ class MongoConnection:
             return part
 
         try:
-            for reply in self._lane.pipeline(messages(), MongoLink.reply if lost else MongoLink.success, ahead=ahead, reads=False):
+            for reply in self._lane.pipeline(messages(), MongoSocket.reply if lost else MongoSocket.success, ahead=ahead, reads=False):
                 if lost and not lost_alone(domain, reply):
                     break  # sent again below, where pymongo makes an error of the refusal
                 yield answered(lengths.popleft()), reply

@@ -4,9 +4,9 @@ from typing import Any, Final, final
 from .bson import RecordReader
 from .counters import Counters
 from .ids import IdTable
-from .op_msg import MongoLinks
+from .op_msg import MongoSocketPool
 
-LONG_WAY: Final[Any]
+FALLBACK: Final[Any]
 EMPTY: Final[Any]
 UNASKED: Final[Any]
 
@@ -14,7 +14,7 @@ def repair_lifetime(body: Any) -> None: ...
 def parse_id(value: object) -> bytes | None: ...
 def bodies(records: list[Any], empty: Callable[[], Any], lifetime: bool) -> list[Any]: ...
 @final
-class Hits:
+class HitReader:
     def __init__(
         self,
         domain: Any,
@@ -29,7 +29,7 @@ class Hits:
         translated: Callable[[Any], Exception],
     ) -> None: ...
     connected: bool
-    def connect(self, links: MongoLinks, head: bytes, tail: bytes) -> None: ...
+    def connect(self, links: MongoSocketPool, head: bytes, tail: bytes) -> None: ...
     def disconnect(self) -> None: ...
     def take_learned(self, key: tuple[Any, ...]) -> tuple[bytes | None, Any]: ...
     def __call__(self, key: tuple[Any, ...], moment: int | None = None) -> Any: ...

@@ -9,9 +9,9 @@ from typing import Any
 
 from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from ..clock import current_time_ms
-from ..current_run import Running, running
+from ..current_run import CurrentRun, require_run
 
-__all__ = ["NoSignalError", "changed", "derive_key", "here", "is_known", "is_own", "signal_of", "stamp", "wall_ms"]
+__all__ = ["NoSignalError", "changed", "derive_key", "is_known", "is_own", "signal_of", "stamp", "this_run", "wall_ms"]
 
 Row = dict[str, Any]
 
@@ -20,12 +20,12 @@ class NoSignalError(BacktestKitError, LookupError):
     """A record of the current signal was asked for, and there is neither an open position nor a scheduled signal."""
 
 
-def here(caller: str) -> tuple[Running, int]:
+def this_run(caller: str) -> tuple[CurrentRun, int]:
     """The run that this thread is in, and its simulation time (ms); OutsideRunError, which names ``caller``, where there is none."""
-    return running(caller), current_time_ms(caller)
+    return require_run(caller), current_time_ms(caller)
 
 
-def signal_of(caller: str, run: Running, signal_id: str | None) -> str:
+def signal_of(caller: str, run: CurrentRun, signal_id: str | None) -> str:
     """``signal_id``, or that of the run; NoSignalError if it has none."""
     found = run.signal_id if signal_id is None else signal_id
     if found is None:
@@ -36,12 +36,12 @@ def signal_of(caller: str, run: Running, signal_id: str | None) -> str:
     return found
 
 
-def stamp(run: Running) -> Row:
+def stamp(run: CurrentRun) -> Row:
     """What a row of a backtest says of its run besides the fields of the framework; rows of a live run outlive the process."""
     return {"runId": run.run_id} if run.backtest else {}
 
 
-def is_known(row: Mapping[str, Any], field: str, run: Running, now: int) -> bool:
+def is_known(row: Mapping[str, Any], field: str, run: CurrentRun, now: int) -> bool:
     """Whether a row, of which ``field`` says the time (ms), is nothing of a later time, and in a backtest nothing of another run.
 
     A guard in front of the store is not enough: it lets through what an earlier run wrote at this very minute. So of the rows that do
@@ -54,7 +54,7 @@ def is_known(row: Mapping[str, Any], field: str, run: Running, now: int) -> bool
     return time <= now and row["runId"] == run.run_id if "runId" in row else time < now
 
 
-def is_own(row: Mapping[str, Any], run: Running) -> bool:
+def is_own(row: Mapping[str, Any], run: CurrentRun) -> bool:
     """Whether a row of a list, which all runs of a mode share, is of this run's names. Some kinds of rows have no ``frameName``."""
     return (
         row.get("symbol") == run.symbol

@@ -1,13 +1,13 @@
 from ssl import SSLSocket
 from typing import Any
 
-class BrokenLink(Exception): ...
-class LinkTimeout(BrokenLink): ...
+class BrokenSocketError(Exception): ...
+class SocketTimeoutError(BrokenSocketError): ...
 
-class Unusual(Exception):
+class UnexpectedReplyError(Exception):
     unconfirmed: bytes | None
 
-class Link:
+class WireSocket:
     owner: Any
     used: int
     def __init__(self, owner: Any, fd: int, timeout_seconds: float) -> None: ...

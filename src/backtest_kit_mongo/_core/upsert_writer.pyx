@@ -8,18 +8,18 @@ from pymongo.errors import PyMongoError
 
 from backtest_kit_mongo._core.counters cimport Counters
 from backtest_kit_mongo._core.ids cimport IdTable
-from backtest_kit_mongo._core.link cimport now_ns, today_ms
-from backtest_kit_mongo._core.op_msg cimport MongoLinks
-from backtest_kit_mongo._core.resp cimport RedisLink
+from backtest_kit_mongo._core.wire_socket cimport now_ns, today_ms
+from backtest_kit_mongo._core.op_msg cimport MongoSocketPool
+from backtest_kit_mongo._core.resp cimport RedisSocket
 from backtest_kit_mongo._core.writer cimport Writer
 
 from backtest_kit_mongo._core.keys import check_fields
-from backtest_kit_mongo._core.link import BrokenLink, LinkTimeout
+from backtest_kit_mongo._core.wire_socket import BrokenSocketError, SocketTimeoutError
 from backtest_kit_mongo._core.op_msg import NOT_TAKEN
 
 
 @cython.final
-cdef class Upserts:
+cdef class UpsertWriter:
     """Writes single records of one domain. Called with a key, a body and a simulation time (ms, or None), it returns True once stored.
 
     It returns False, before it sends anything, where the store must write instead: if the key or the body may have to be refused, if the
@@ -35,7 +35,7 @@ cdef class Upserts:
     cdef Py_ssize_t most
     cdef object plain, was_new, by_driver, translated
     cdef object set_command, take_line, give_line_back, redis_timed_out, put_id
-    cdef MongoLinks links
+    cdef MongoSocketPool links
     cdef object sessions
     cdef bytes head, tail
     cdef int64_t until
@@ -49,7 +49,7 @@ cdef class Upserts:
         ``most``: bytes of the longest message that is surely no document too large; ``plain``: see ``writer.encode``;
         ``was_new``: told that a document was inserted; ``by_driver``: sends key, body, time, removal and the number of a write that the
         links could not take, and gives what they would; ``translated``: our error for one of the driver's. ``set_command``: the Redis
-        command for a key and an id; ``take_line``, ``give_line_back``, ``redis_timed_out``: as ``Hits`` has them; ``put_id``: writes
+        command for a key and an id; ``take_line``, ``give_line_back``, ``redis_timed_out``: as ``HitReader`` has them; ``put_id``: writes
         an id if there is no such line, if it broke, or if Redis refused an earlier id.
         """
         self.ids, self.counters, self.most = ids, counters, most
@@ -60,7 +60,7 @@ cdef class Upserts:
         self.set_command, self.take_line, self.give_line_back = set_command, take_line, give_line_back
         self.redis_timed_out, self.put_id = redis_timed_out, put_id
 
-    def connect(self, MongoLinks links not None, bytes head not None, bytes tail not None, sessions):
+    def connect(self, MongoSocketPool links not None, bytes head not None, bytes tail not None, sessions):
         """Write over ``links``, with a findAndModify whose query and update stand between the elements of ``head`` and ``tail``.
 
         ``sessions`` number the writes; None if the server does not.
@@ -123,7 +123,7 @@ cdef class Upserts:
 
     cdef int note(self, tuple key, bytes identity) except -1:
         """Write the id to Redis; its reply is read by the next exchange of this thread's connection."""
-        cdef RedisLink link
+        cdef RedisSocket link
         cdef int64_t started = now_ns()
         cdef bint posted = False
         line = self.take_line()
@@ -134,10 +134,10 @@ cdef class Upserts:
                 posted = link.late_error is None  # else an earlier one was refused, which is to be counted and logged
             except BaseException as error:
                 line.drop()
-                if isinstance(error, LinkTimeout):
+                if isinstance(error, SocketTimeoutError):
                     self.redis_timed_out(error, started / 1e9)
                     posted = True
-                elif isinstance(error, BrokenLink):
+                elif isinstance(error, BrokenSocketError):
                     line.broke = True  # it is asked once more, and not twice
                 else:
                     raise
@@ -149,7 +149,7 @@ cdef class Upserts:
 
     def __call__(self, tuple key not None, object body, object when) -> bool:
         cdef int64_t started = now_ns()
-        cdef MongoLinks links = self.links
+        cdef MongoSocketPool links = self.links
         cdef object sessions = self.sessions, number = None
         cdef Writer message
         cdef bint removed = False

@@ -11,16 +11,16 @@ from pymongo.errors import PyMongoError
 from backtest_kit_mongo._core.bson cimport RecordReader
 from backtest_kit_mongo._core.counters cimport Counters
 from backtest_kit_mongo._core.ids cimport IdTable, hash_of
-from backtest_kit_mongo._core.link cimport now_ns
-from backtest_kit_mongo._core.op_msg cimport MongoLinks
-from backtest_kit_mongo._core.resp cimport RedisLink
+from backtest_kit_mongo._core.wire_socket cimport now_ns
+from backtest_kit_mongo._core.op_msg cimport MongoSocketPool
+from backtest_kit_mongo._core.resp cimport RedisSocket
 
 from backtest_kit_mongo._core.keys import check_fields
-from backtest_kit_mongo._core.link import BrokenLink, LinkTimeout, Unusual
+from backtest_kit_mongo._core.wire_socket import BrokenSocketError, SocketTimeoutError, UnexpectedReplyError
 from backtest_kit_mongo._core.op_msg import NOT_TAKEN
 
-LONG_WAY = object()
-"""What ``Hits`` gives where the store must be asked: an unknown or stale id, an illegal key, a connection that cannot be used."""
+FALLBACK = object()
+"""What ``HitReader`` gives where the store must be asked: an unknown or stale id, an illegal key, a connection that cannot be used."""
 
 
 cdef int _repair_row(dict row) except -1:
@@ -69,12 +69,12 @@ UNASKED = object()
 """Stands for what Redis holds, where it was not asked."""
 
 EMPTY = object()
-"""What ``Hits`` gives for a record that is removed or has no body."""
+"""What ``HitReader`` gives for a record that is removed or has no body."""
 
 
 @cython.final
-cdef class Hits:
-    """Reads of one domain. Called with a key: the body of its record, EMPTY, or LONG_WAY.
+cdef class HitReader:
+    """Reads of one domain. Called with a key: the body of its record, EMPTY, or FALLBACK.
 
     The long way is gone for everything but a plain hit. It does its own counting, and says what is wrong.
     """
@@ -86,7 +86,7 @@ cdef class Hits:
     cdef int reads, process_hits, redis_hits, bytes_read, errors, operation
     cdef bint lifetime
     cdef object get_command, take_line, give_line_back, redis_timed_out, translated
-    cdef MongoLinks links
+    cdef MongoSocketPool links
     cdef bytes head, tail
     cdef object learned
 
@@ -107,12 +107,12 @@ cdef class Hits:
         self.get_command, self.translated = get_command, translated
         self.take_line, self.give_line_back, self.redis_timed_out = take_line, give_line_back, redis_timed_out
 
-    def connect(self, MongoLinks links not None, bytes head not None, bytes tail not None):
+    def connect(self, MongoSocketPool links not None, bytes head not None, bytes tail not None):
         """Read over ``links``, with a find that has the id between ``head`` and ``tail``."""
         self.head, self.tail, self.links = head, tail, links
 
     def disconnect(self):
-        """Give LONG_WAY for everything."""
+        """Give FALLBACK for everything."""
         self.links = None
 
     @property
@@ -121,7 +121,7 @@ cdef class Hits:
         return self.links is not None
 
     def take_learned(self, tuple key) -> tuple:
-        """What the call with this very tuple found out before it gave LONG_WAY, so that nobody is asked twice.
+        """What the call with this very tuple found out before it gave FALLBACK, so that nobody is asked twice.
 
         An id of this process that leads to no record of the key, or None; what Redis holds (None: nothing), or UNASKED. An id that
         Redis holds leads to no record either.
@@ -133,7 +133,7 @@ cdef class Hits:
 
     cdef bytes ask_redis(self, tuple key):
         """The id that Redis holds, or None."""
-        cdef RedisLink link
+        cdef RedisSocket link
         cdef int64_t started = now_ns()
         line = self.take_line()
         if line is None:
@@ -141,13 +141,13 @@ cdef class Hits:
         link = line.link
         try:
             answer = link.call(self.get_command(key))
-        except Unusual:
+        except UnexpectedReplyError:
             return None
         except BaseException as error:
             line.drop()
-            if isinstance(error, LinkTimeout):
+            if isinstance(error, SocketTimeoutError):
                 self.redis_timed_out(error, started / 1e9)
-            elif isinstance(error, BrokenLink):
+            elif isinstance(error, BrokenSocketError):
                 line.broke = True  # the long way asks once more, and not twice
             else:
                 raise
@@ -158,13 +158,13 @@ cdef class Hits:
         return _id_of(answer)
 
     def __call__(self, tuple key not None, object moment=None):
-        """The body, EMPTY, or LONG_WAY; the long way also for what was written later than ``moment`` (ms)."""
+        """The body, EMPTY, or FALLBACK; the long way also for what was written later than ``moment`` (ms)."""
         cdef int64_t started = now_ns()
         cdef bytes value
         cdef bint known = True
-        cdef MongoLinks links = self.links
+        cdef MongoSocketPool links = self.links
         if links is None:
-            return LONG_WAY
+            return FALLBACK
         try:
             check_fields(key, self.names, self.kinds)
             value = self.ids.look_up(hash_of(key))
@@ -172,26 +172,26 @@ cdef class Hits:
                 known = False
                 value = self.ask_redis(key)
                 if value is None:
-                    return LONG_WAY
+                    return FALLBACK
             record = links.match(self.head, value, self.tail, self.reader, key, self.counters, self.bytes_read)
         except (TypeError, ValueError):
-            return LONG_WAY
+            return FALLBACK
         except PyMongoError as error:  # the configured time has passed: to try again would double it
             self.counters.add(self.errors)
             raise self.translated(error) from error
         if record is NOT_TAKEN:
             self.learned = None
-            return LONG_WAY
+            return FALLBACK
         if record is None:
             if known:
                 self.learned = (key, value, UNASKED)
-            return LONG_WAY
+            return FALLBACK
         if not known:
             self.learned = None
             self.ids.put(key, value)
         _, body, when, removed = record
         if moment is not None and when is not None and when > moment:
-            return LONG_WAY
+            return FALLBACK
         if removed or body is None:
             body = EMPTY
         elif self.lifetime:

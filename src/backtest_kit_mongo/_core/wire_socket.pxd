@@ -10,7 +10,7 @@ cdef extern from "<sys/uio.h>" nogil:
 cdef int64_t now_ns() noexcept
 cdef int64_t today_ms() noexcept
 
-cdef class Link:
+cdef class WireSocket:
     cdef readonly object owner
     cdef int fd, timeout_ms
     cdef int64_t until  # when the time-out is over, on the clock of now_ns

@@ -3,10 +3,10 @@ from typing import Any, final
 
 from .counters import Counters
 from .ids import IdTable
-from .op_msg import MongoLinks
+from .op_msg import MongoSocketPool
 
 @final
-class Upserts:
+class UpsertWriter:
     def __init__(
         self,
         domain: Any,
@@ -25,7 +25,7 @@ class Upserts:
         put_id: Callable[[tuple[Any, ...], bytes], None],
     ) -> None: ...
     connected: bool
-    def connect(self, links: MongoLinks, head: bytes, tail: bytes, sessions: Any) -> None: ...
+    def connect(self, links: MongoSocketPool, head: bytes, tail: bytes, sessions: Any) -> None: ...
     def disconnect(self) -> None: ...
     def trust_indexes(self, seconds: float) -> None: ...
     def __call__(self, key: tuple[Any, ...], body: Any, when: int | None) -> bool: ...

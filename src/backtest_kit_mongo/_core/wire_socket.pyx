@@ -1,9 +1,9 @@
 """Bytes over sockets that a driver has opened, sent and read with the GIL released: what MongoDB's and Redis's links share.
 
-A ``Link`` knows no host, login or certificate: those are the driver's, and a link only borrows a socket of which the driver has
+A ``WireSocket`` knows no host, login or certificate: those are the driver's, and a link only borrows a socket of which the driver has
 made a ready connection. Where that is an ``ssl.SSLSocket``, its bytes go through it (``through``). Two things can go wrong, and they
-must not be mixed up. ``BrokenLink``: the bytes are not what they should be, the socket must be thrown away, since a later reply might
-be taken for this one's. ``Unusual``: a whole reply which is no plain success; the socket is in step, and the driver may ask again and
+must not be mixed up. ``BrokenSocketError``: the bytes are not what they should be, the socket must be thrown away, since a later reply might
+be taken for this one's. ``UnexpectedReplyError``: a whole reply which is no plain success; the socket is in step, and the driver may ask again and
 say it better.
 """
 
@@ -64,15 +64,15 @@ cdef int64_t today_ms() noexcept:
     return <int64_t> moment.tv_sec * 1000 + moment.tv_nsec // 1_000_000
 
 
-class BrokenLink(Exception):
+class BrokenSocketError(Exception):
     """The stream cannot be trusted any more: throw the connection away."""
 
 
-class LinkTimeout(BrokenLink):
+class SocketTimeoutError(BrokenSocketError):
     """No whole reply within the time-out; the reply may still come, so the connection must go as well."""
 
 
-class Unusual(Exception):
+class UnexpectedReplyError(Exception):
     """A whole reply that is no plain success; the connection is in step."""
 
     unconfirmed = None
@@ -135,7 +135,7 @@ cdef ssize_t _receive(int fd, unsigned char* buffer, size_t size, int timeout_ms
     return recv(fd, buffer, size, 0) if ready > 0 else ready
 
 
-cdef class Link:
+cdef class WireSocket:
     """A borrowed socket and a buffer for its replies. For one thread at a time."""
 
     def __cinit__(self, object owner not None, int fd, double timeout_seconds, *_):
@@ -198,11 +198,11 @@ cdef class Link:
                     got = _receive(self.fd, self.buffer + self.filled, self.capacity - self.filled, 0)
                 self.take(got)
             elif outcome == -2:
-                raise LinkTimeout("the server took no more bytes within the time-out")
+                raise SocketTimeoutError("the server took no more bytes within the time-out")
             elif errno == EINTR:
                 PyErr_CheckSignals()
             else:
-                raise BrokenLink(f"sending failed: {os.strerror(errno)}")
+                raise BrokenSocketError(f"sending failed: {os.strerror(errno)}")
 
     cdef int send_encrypted(self, iovec* pieces, int count) except -1:
         cdef int i
@@ -210,9 +210,9 @@ cdef class Link:
         try:
             self.tls.sendall(parts[0] if count == 1 else b"".join(parts))  # one record, if it is small
         except TimeoutError:
-            raise LinkTimeout("the server took no more bytes within the time-out") from None
+            raise SocketTimeoutError("the server took no more bytes within the time-out") from None
         except OSError as error:
-            raise BrokenLink(f"sending failed: {error}") from None
+            raise BrokenSocketError(f"sending failed: {error}") from None
         return 0
 
     cdef ssize_t receive_encrypted(self, int turn) except -3:
@@ -229,7 +229,7 @@ cdef class Link:
         except TimeoutError:
             return -2
         except OSError as error:
-            raise BrokenLink(f"receiving failed: {error}") from None
+            raise BrokenSocketError(f"receiving failed: {error}") from None
 
     cdef int take(self, ssize_t got) except -1:
         """Note what a read gave, before anything else sets errno."""
@@ -238,13 +238,13 @@ cdef class Link:
             if not self.whole:
                 self.begin()
         elif got == 0:
-            raise BrokenLink("the server closed the connection")
+            raise BrokenSocketError("the server closed the connection")
         elif got == -2:
-            raise LinkTimeout("no reply within the time-out")
+            raise SocketTimeoutError("no reply within the time-out")
         elif errno == EINTR:
             PyErr_CheckSignals()
         elif errno != EAGAIN:
-            raise BrokenLink(f"receiving failed: {os.strerror(errno)}")
+            raise BrokenSocketError(f"receiving failed: {os.strerror(errno)}")
         return 0
 
     cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1:
@@ -269,5 +269,5 @@ cdef class Link:
         return self.filled
 
     cdef int look_up(self) except -1:
-        """In the midst of waiting, every ``TURN_MS``: raise BrokenLink where there is nothing to wait for any more."""
+        """In the midst of waiting, every ``TURN_MS``: raise BrokenSocketError where there is nothing to wait for any more."""
         return 0
