@@ -18,7 +18,7 @@ from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest_kit_mongo._core import link, op_msg, resp
+from backtest_kit_mongo._core import hit_reader, op_msg, resp, wire_socket
 from backtest_kit_mongo._core.bson import RecordReader
 
 pytestmark = pytest.mark.once
@@ -113,7 +113,7 @@ def test_what_is_no_reply_breaks_the_link(pair, reply):
     ours, theirs = pair
     connection = mongo_link(ours)
     theirs.sendall(reply)
-    with pytest.raises(link.BrokenSocketError):
+    with pytest.raises(wire_socket.BrokenSocketError):
         connection.find_one(b"x", b"", b"")
 
 
@@ -133,7 +133,7 @@ def test_what_is_no_plain_success_is_unusual_and_in_step(pair, reply):
     ours, theirs = pair
     connection = mongo_link(ours)
     theirs.sendall(message(reply))
-    with pytest.raises(link.UnexpectedReplyError):
+    with pytest.raises(wire_socket.UnexpectedReplyError):
         connection.find_one(b"x", b"", b"")
     theirs.sendall(message(found({"n": 2}), answers=2))
     assert bson.decode(connection.find_one(b"x", b"", b"")) == {"n": 2}
@@ -142,22 +142,22 @@ def test_what_is_no_plain_success_is_unusual_and_in_step(pair, reply):
 def test_silence_and_end(pair):
     ours, theirs = pair
     connection = mongo_link(ours, 0.3)
-    with pytest.raises(link.SocketTimeoutError):
+    with pytest.raises(wire_socket.SocketTimeoutError):
         connection.find_one(b"x", b"", b"")
     connection = mongo_link(ours, 0.3)
     theirs.recv(1000)
     theirs.sendall(message(found())[:30])
-    with pytest.raises(link.SocketTimeoutError):
+    with pytest.raises(wire_socket.SocketTimeoutError):
         connection.find_one(b"x", b"", b"")
     theirs.recv(1000)
     theirs.close()
-    with pytest.raises(link.BrokenSocketError):
+    with pytest.raises(wire_socket.BrokenSocketError):
         mongo_link(ours, 0.3).find_one(b"x", b"", b"")
 
 
 def test_peer_that_reads_nothing(pair):
     ours, _ = pair
-    with pytest.raises(link.SocketTimeoutError):
+    with pytest.raises(wire_socket.SocketTimeoutError):
         mongo_link(ours, 0.3).post(b"x" * 20_000_000)
     with pytest.raises(ValueError, match="more than MongoDB takes"):
         mongo_link(ours, 0.3).post(b"x" * 48_100_000)
@@ -216,7 +216,7 @@ def test_signals_do_not_renew_the_time_out(pair, whole):
     signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
     started = time.monotonic()
     try:
-        with pytest.raises(link.SocketTimeoutError):
+        with pytest.raises(wire_socket.SocketTimeoutError):
             connection.find_one(b"x", b"", b"")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -241,7 +241,7 @@ def test_reply_that_drips(pair, whole):
     server = threading.Thread(target=drip)
     server.start()
     if whole:
-        with pytest.raises(link.SocketTimeoutError):
+        with pytest.raises(wire_socket.SocketTimeoutError):
             connection.find_one(b"x", b"", b"")
     else:
         assert bson.decode(connection.find_one(b"x", b"", b"")) == {"n": 1}
@@ -257,7 +257,7 @@ def test_upserted(pair):
         theirs.sendall(message({"lastErrorObject": {"n": 1, "updatedExisting": known}, "value": {"_id": value}, "ok": 1.0}, answers=number))
         assert connection.upserted(b"x") == wanted
     theirs.sendall(message({"lastErrorObject": {"n": 1, "updatedExisting": True}, "value": None, "ok": 1.0}, answers=4))
-    with pytest.raises(link.UnexpectedReplyError):
+    with pytest.raises(wire_socket.UnexpectedReplyError):
         connection.upserted(b"x")
 
 
@@ -294,7 +294,7 @@ def test_garbled_replies_never_harm(pair):
                 else:
                     connection.upserted(b"x")
                 outcomes.add("answer")
-            except (link.BrokenSocketError, link.UnexpectedReplyError) as error:
+            except (wire_socket.BrokenSocketError, wire_socket.UnexpectedReplyError) as error:
                 outcomes.add(type(error).__name__)
     assert outcomes == {"answer", "BrokenSocketError", "SocketTimeoutError", "UnexpectedReplyError"}
 
@@ -357,7 +357,7 @@ def test_what_is_no_redis_reply_breaks_the_link(pair, reply):
     ours, theirs = pair
     connection = redis_link(ours)
     theirs.sendall(reply)
-    with pytest.raises(link.BrokenSocketError):
+    with pytest.raises(wire_socket.BrokenSocketError):
         connection.call(b"X")
 
 
@@ -372,7 +372,7 @@ def test_posted_commands_are_settled_by_the_next_call(pair):
     assert "OOM" in str(connection.take_late_error())
     assert connection.take_late_error() is None
     theirs.sendall(b"-WRONGTYPE x\r\n")
-    with pytest.raises(link.UnexpectedReplyError, match="WRONGTYPE"):
+    with pytest.raises(wire_socket.UnexpectedReplyError, match="WRONGTYPE"):
         connection.call(b"GET;")
     theirs.sendall(b":1\r\n")
     assert connection.call(b"DEL;") == 1
@@ -385,7 +385,7 @@ def test_many_posted_commands_do_not_pile_up(pair):
     theirs.sendall(b"+OK\r\n" * 64)
     for _ in range(65):
         connection.post(b"S;")
-    with pytest.raises(link.SocketTimeoutError):
+    with pytest.raises(wire_socket.SocketTimeoutError):
         connection.read_posted()
 
 
