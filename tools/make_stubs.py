@@ -1,4 +1,4 @@
-"""Write adapters.pyi and aio.pyi from the table of domains (``make stubs``); ``stub()`` and ``aio_stub()`` are what tests compare with."""
+"""Generate adapters.pyi and aio.pyi from the table of domains (``make stubs``). Tests compare them with ``stub()`` and ``aio_stub()``."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def adapter_of(domain: Domain) -> AdapterBase: ...
 
 
 def awaited(stub: str) -> str:
-    """A stub whose methods that may wait are awaitable, or asynchronous iterators."""
+    """Return a stub with the methods that may wait turned into coroutines or async iterators."""
     stub = re.sub(r"^    def (?!__init__|id_cache)(.*)", r"    async def \1", stub, flags=re.MULTILINE)
     stub = re.sub(r"async (def .* -> )Iterator\[", r"\1AsyncGenerator[", stub)
     return re.sub(r"^class (InstanceBase|AdapterBase):", r"class \1(Face):", stub, flags=re.MULTILINE).replace("DomainIds", "AsyncIds")
@@ -116,7 +116,7 @@ TYPES = {
 
 
 def parameters(domain: Domain, names: tuple[str, ...]) -> str:
-    """``self`` and the typed parameters."""
+    """Return ``self`` and the typed parameters of a method."""
     typed = []
     for name in names:
         kind = TYPES.get(name, "str")
@@ -127,7 +127,7 @@ def parameters(domain: Domain, names: tuple[str, ...]) -> str:
 
 
 def results(domain: Domain, call: Call) -> tuple[str, str | None]:
-    """What a method gives, and what it gives with ``type=T`` (None: it takes no ``type``)."""
+    """Return the return type of a method, and the one with ``type=T`` (None if it takes no ``type``)."""
     match call.operation:
         case "read":
             if domain.empty is list:
@@ -150,7 +150,7 @@ def results(domain: Domain, call: Call) -> tuple[str, str | None]:
 
 
 def method(domain: Domain, call: Call, *, instance: bool) -> list[str]:
-    """The stub lines of one method."""
+    """Return the stub lines of one method."""
     names = tuple(name for name in call.arguments if not (instance and name in domain.context))
     head = f"    def {call.name}({parameters(domain, names)}"
     plain, typed = results(domain, call)
@@ -166,7 +166,7 @@ def method(domain: Domain, call: Call, *, instance: bool) -> list[str]:
 
 
 def classes(domain: Domain) -> list[str]:
-    """The stub lines of a domain's two classes."""
+    """Return the stub lines of a domain's two classes."""
     title = domain.name.capitalize()
     lines = [f"class Persist{title}Instance(InstanceBase):"]
     lines += [f"    {name}: {TYPES.get(name, 'str')}" for name in domain.context]
@@ -184,19 +184,19 @@ def classes(domain: Domain) -> list[str]:
 
 
 def of_registry() -> list[str]:
-    """The stub lines of a registry's adapters and instances."""
+    """Return the stub lines of a registry's adapters and instances."""
     titles = [f"Persist{domain.name.capitalize()}" for domain in DOMAINS.values()]
     lines = [line for title in titles for line in (f"    {title}Adapter: {title}Utils", f"    {title}Instance: type[{title}Instance]")]
     return [*lines, "    def adapter(self, name: str) -> AdapterBase: ..."]
 
 
 def named(names: list[str]) -> list[str]:
-    """The stub lines of ``__all__``."""
+    """Return the stub lines of ``__all__``."""
     return ["__all__ = [", *(f'    "{name}",' for name in names), "]"]
 
 
 def stub() -> str:
-    """The whole stub of ``adapters``."""
+    """Return the whole stub of ``adapters``."""
     lines = [HEAD]
     for domain in DOMAINS.values():
         title = domain.name.capitalize()
@@ -207,7 +207,7 @@ def stub() -> str:
 
 
 def aio_stub() -> str:
-    """The whole stub of ``aio``."""
+    """Return the whole stub of ``aio``."""
     titles = [domain.name.capitalize() for domain in DOMAINS.values()]
     lines = [AIO_HEAD]
     for domain in DOMAINS.values():
@@ -216,8 +216,8 @@ def aio_stub() -> str:
     faces = {f"_sync.Persist{title}{kind}": f"Persist{title}{kind}" for title in titles for kind in ("Utils", "Instance")}
     faces |= {"DomainIds": "AsyncIds", "_sync.Registry": "AsyncRegistry"}
     lines += ["class AsyncRegistry(Face):", *of_registry(), "    def __getattr__(self, name: str) -> Any: ...", ""]
-    for one, other in faces.items():
-        lines += ["@overload", f"def face(sync: {one}) -> {other}: ..."]
+    for sync_name, async_name in faces.items():
+        lines += ["@overload", f"def face(sync: {sync_name}) -> {async_name}: ..."]
     lines += ["", *adapters]
     for name in kit.__all__:
         if not name.startswith("Persist"):

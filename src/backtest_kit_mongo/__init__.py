@@ -1,6 +1,6 @@
 """MongoDB and Redis persistence for trading strategies: the contracts of backtest-kit with a compiled core.
 
-Importing the package alone is cheap: the first name that needs them loads NumPy, the drivers and the compiled core.
+Importing the package is cheap: NumPy, the drivers and the compiled core are loaded by the first use of a name that needs them.
 """
 
 import sys
@@ -59,7 +59,7 @@ __all__ = [
     "wait_for_init",
 ]
 
-if not TYPE_CHECKING:  # a type checker would take __getattr__ for leave to use any name
+if not TYPE_CHECKING:  # a type checker that sees __getattr__ would accept any name
     _HOMES = {
         **dict.fromkeys((*_contracts, "Registry"), "contracts.adapters"),
         **dict.fromkeys(("to_arrow", "to_pandas", "to_polars"), "candles"),
@@ -71,7 +71,7 @@ if not TYPE_CHECKING:  # a type checker would take __getattr__ for leave to use 
     _HOMES |= {name: "contracts.default_registry" for name in __all__ if name not in _HOMES and name not in _errors}
 
     def __getattr__(name: str) -> object:
-        """A name at its first use; from then on it is a plain global."""
+        """Import a name at its first use and keep it as a plain global."""
         if name == "__version__":
             from importlib.metadata import version
 
@@ -84,7 +84,7 @@ if not TYPE_CHECKING:  # a type checker would take __getattr__ for leave to use 
             from importlib import import_module
             from importlib.util import find_spec
 
-            if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:  # a module that was not imported yet
+            if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:  # a module that is not imported yet
                 return import_module(f".{name}", __name__)
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
         globals()[name] = value

@@ -1,4 +1,4 @@
-"""``python -m backtest_kit_mongo`` is the command ``backtest-kit-mongo``."""
+"""Run the command ``backtest-kit-mongo`` as ``python -m backtest_kit_mongo``."""
 
 from .cli import main
 

@@ -1,4 +1,4 @@
-"""Candles as columns: intervals, the time grid, and the checks that a candle must pass before it is stored."""
+"""Candles in columns: intervals, the time grid, and the checks that candles must pass before they are stored."""
 
 from __future__ import annotations
 
@@ -38,37 +38,37 @@ INTERVAL_MS: Final = MappingProxyType(
 
 PRICES: Final = ("open", "high", "low", "close", "volume")
 CANDLE_DTYPE: Final = np.dtype([("timestamp", "<i8"), *((name, "<f8") for name in PRICES)])
-"""One candle: open time in ms, prices, volume in the base asset. Packed, 48 bytes, as the compiled reader writes it."""
+"""One candle: open time in ms, prices, and volume in the base asset. Packed into 48 bytes, as the compiled reader writes it."""
 
-# Times beyond these (about the years -283,000 and 287,000) do not fit a double exactly, and the original stores doubles.
+# The TypeScript package stores times as doubles, which are exact only within this many ms of 1970 (about the years -283,000 to 287,000).
 _TIME_LIMIT: Final = 2**53
 
 
 def interval_ms(interval: Any) -> int:
-    """Length of an interval in ms; InvalidTypeError or InvalidValueError for anything that is none."""
+    """Return the length of an interval in ms. Raises InvalidTypeError or InvalidValueError if it is not an interval."""
     if not isinstance(interval, str):
         raise InvalidTypeError(f"interval must be a str, got {type(interval).__name__}")
     try:
         return INTERVAL_MS[interval]
     except KeyError:
-        raise InvalidValueError(f"unknown interval {interval!r}", hint=f"one of {', '.join(INTERVAL_MS)}") from None
+        raise InvalidValueError(f"unknown interval {interval!r}", hint=f"use one of {', '.join(INTERVAL_MS)}") from None
 
 
 def align(timestamp: int, step: int) -> int:
-    """The start of the candle of length ``step`` ms that ``timestamp`` (ms) falls into; UTC, counted from the epoch."""
+    """Return the open time (ms) of the candle of ``step`` ms that contains ``timestamp`` (ms), counted from the epoch in UTC."""
     return timestamp // step * step
 
 
 def to_columns(candles: Iterable[Any], interval: str) -> CandleArray:
-    """Check candles (dicts, dataclasses, Structs or an array of CANDLE_DTYPE) and give them as CANDLE_DTYPE, in their order.
+    """Check candles and return them as an array of CANDLE_DTYPE, in their order.
 
-    Raises InvalidTypeError or InvalidValueError that names the row: an absent field, a value that is no finite number, a time
-    stamp off the grid of ``interval``.
+    ``candles`` are dicts, dataclasses or Structs, or already an array of CANDLE_DTYPE. Raises InvalidTypeError or InvalidValueError
+    naming the row if a field is missing, a value is not a finite number, or a timestamp is off the grid of ``interval``.
     """
     step = interval_ms(interval)
     if isinstance(candles, np.ndarray):
         if candles.dtype != CANDLE_DTYPE or candles.ndim != 1:
-            raise InvalidTypeError(f"an array of candles must be one-dimensional with dtype {CANDLE_DTYPE}, got {candles.dtype}")
+            raise InvalidTypeError(f"an array of candles must be one-dimensional and have dtype {CANDLE_DTYPE}, got {candles.dtype}")
         columns = candles
     else:
         if isinstance(candles, (str, bytes, Mapping)) or not isinstance(candles, Iterable):
@@ -82,12 +82,12 @@ def to_columns(candles: Iterable[Any], interval: str) -> CandleArray:
 
 
 def _memory(columns: CandleArray) -> npt.NDArray[np.int8]:
-    """The packed rows as the compiled core takes them."""
+    """View the rows as the packed bytes that the compiled core takes."""
     return np.ascontiguousarray(columns).view(np.int8)
 
 
 def _refuse(columns: CandleArray, interval: str, step: int) -> None:
-    """Name the first candle that must not be stored."""
+    """Raise InvalidValueError naming a candle that must not be stored."""
     for name in PRICES:
         bad = np.flatnonzero(~np.isfinite(columns[name]))
         if bad.size:
@@ -97,13 +97,13 @@ def _refuse(columns: CandleArray, interval: str, step: int) -> None:
             )
     far = np.flatnonzero((columns["timestamp"] > _TIME_LIMIT) | (columns["timestamp"] < -_TIME_LIMIT))
     if far.size:
-        raise InvalidValueError(f"candle {far[0]}: timestamp {columns['timestamp'][far[0]]} is no time in ms")
+        raise InvalidValueError(f"candle {far[0]}: timestamp {columns['timestamp'][far[0]]} is not a timestamp in milliseconds")
     off = np.flatnonzero(columns["timestamp"] % step)
     if off.size:
         row = int(off[0])
         stamp = int(columns["timestamp"][row])
         raise InvalidValueError(
-            f"candle {row}: timestamp {stamp} is off the {interval} grid", hint=f"the candle's open time in ms, a multiple of {step}"
+            f"candle {row}: timestamp {stamp} is off the {interval} grid", hint=f"use the candle's open time in ms, a multiple of {step}"
         )
 
 
@@ -130,49 +130,52 @@ def _row(index: int, candle: Any) -> tuple[Any, ...]:
 
 
 def closed_candles(columns: CandleArray, interval: str, now: int | None = None) -> CandleArray:
-    """Those candles that have closed by ``now`` (ms, default: the wall clock); one that closes exactly then has closed."""
+    """Return the candles that have closed at ``now`` (ms, default: the wall clock). A candle that closes exactly at ``now`` has closed."""
     now = time.time_ns() // 1_000_000 if now is None else now
     open_until = now - interval_ms(interval)
     return columns if (columns["timestamp"] <= open_until).all() else columns[columns["timestamp"] <= open_until]
 
 
 def matches(candles: CandleArray, stored: Iterable[CandleArray]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which of ``candles`` (ascending) are among ``stored`` (batches of the same series), and which of them with the same values."""
+    """Compare ``candles`` (ascending) with ``stored`` (batches of the same series).
+
+    Returns two masks over ``candles``: which open times are stored, and which are stored with the same values.
+    """
     stamps = candles["timestamp"]
     present, equal = np.zeros(len(stamps), bool), np.zeros(len(stamps), bool)
     for batch in stored:
-        places = np.minimum(np.searchsorted(stamps, batch["timestamp"]), len(stamps) - 1)
-        found = stamps[places] == batch["timestamp"]
-        present[places[found]] = True
-        equal[places[found]] = candles[places[found]] == batch[found]
+        rows = np.minimum(np.searchsorted(stamps, batch["timestamp"]), len(stamps) - 1)
+        matching = stamps[rows] == batch["timestamp"]
+        present[rows[matching]] = True
+        equal[rows[matching]] = candles[rows[matching]] == batch[matching]
     return present, equal
 
 
 def to_dicts(columns: CandleArray) -> list[dict[str, Any]]:
-    """One plain dict per candle, in order."""
+    """Return one plain dict per candle, in order."""
     return core.to_dicts(_memory(columns))
 
 
-# --- for other libraries: the prices in float64 columns, each copied once out of the packed rows ---
+# --- for other libraries: float64 columns, each copied once out of the packed rows ---
 
 
 def to_pandas(candles: CandleArray) -> Any:
-    """A pandas DataFrame of the prices, with the open times as its index ``timestamp`` (datetime64[ms, UTC])."""
+    """Return a pandas DataFrame of prices and volume, indexed by open time: ``timestamp`` (datetime64[ms, UTC])."""
     pandas = library("pandas", "pandas")
     times = pandas.DatetimeIndex(_times(candles), name="timestamp").tz_localize("UTC")
     return pandas.DataFrame({name: _column(candles, name) for name in PRICES}, index=times, copy=False)
 
 
 def to_polars(candles: CandleArray) -> Any:
-    """A polars DataFrame: ``timestamp`` (Datetime in ms, UTC) and the prices."""
+    """Return a polars DataFrame of ``timestamp`` (Datetime in ms, UTC), prices and volume."""
     polars = library("polars", "polars")
-    # A cast of numbers takes any time stamp; a time zone that is put on a date of the far future is a panic.
+    # Cast from integers, which works for any timestamp: polars panics if it attaches a time zone to a date in the far future.
     times = polars.Series("timestamp", _column(candles, "timestamp")).cast(polars.Datetime("ms", "UTC"))
     return polars.DataFrame([times, *(polars.Series(name, _column(candles, name)) for name in PRICES)])
 
 
 def to_arrow(candles: CandleArray) -> Any:
-    """A pyarrow Table: ``timestamp`` (timestamp[ms, tz=UTC]) and the prices."""
+    """Return a pyarrow Table of ``timestamp`` (timestamp[ms, tz=UTC]), prices and volume."""
     arrow = library("pyarrow", "arrow")
     times = arrow.array(_times(candles), type=arrow.timestamp("ms", tz="UTC"))
     return arrow.table({"timestamp": times, **{name: arrow.array(_column(candles, name)) for name in PRICES}})
@@ -188,7 +191,7 @@ def library(name: str, extra: str) -> Any:
 
 def _column(candles: CandleArray, name: str) -> npt.NDArray[np.float64]:
     if not isinstance(candles, np.ndarray) or candles.dtype != CANDLE_DTYPE or candles.ndim != 1:
-        raise InvalidTypeError(f"a one-dimensional array of {CANDLE_DTYPE} is needed, as read_candles_array gives it")
+        raise InvalidTypeError(f"expected a one-dimensional array of {CANDLE_DTYPE}, as read_candles_array returns it")
     return candles[name].copy()
 
 

@@ -1,4 +1,4 @@
-"""Settings: one frozen Struct, filled from defaults, the environment and the caller, in rising order of weight."""
+"""Settings: one frozen Struct, filled from the defaults, then the environment, then the caller. Later sources override earlier ones."""
 
 from __future__ import annotations
 
@@ -27,73 +27,73 @@ _FALSE, _TRUE = ("", "0", "false", "no", "off"), ("1", "true", "yes", "on")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings in force. Attribute names are the names of the environment variables."""
+    """The settings in force. Each attribute has the name of its environment variable."""
 
     CC_MONGO_CONNECTION_STRING: str = f"mongodb://localhost:27017/{DEFAULT_DATABASE}?wtimeoutMS=15000"
-    """Where MongoDB is; its database, credentials, TLS and time-outs (15 s where it is silent)."""
+    """MongoDB connection string: servers, database, credentials, TLS and timeouts (15 s for those it does not set)."""
     CC_REDIS_HOST: str = "127.0.0.1"
-    """Host name, or the path of a Unix socket."""
+    """Redis host name, or the path of a Unix socket."""
     CC_REDIS_PORT: int = 6379
-    """TCP port of Redis."""
+    """Redis TCP port."""
     CC_REDIS_USER: str = ""
-    """User of Redis; empty: the default one."""
+    """Redis user; empty for the default user."""
     CC_REDIS_PASSWORD: str = ""
-    """Password of Redis; empty: none."""
+    """Redis password; empty for none."""
     CC_REDIS_URL: str = ""
-    """Redis in one piece, instead of host and port: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database."""
+    """Redis URL, instead of host and port: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database."""
     CC_REDIS_DB: int = 0
-    """Number of the Redis database."""
+    """Redis database number."""
     CC_REDIS_TLS: bool = False
-    """Speak TLS with Redis, and check its certificate; more about TLS can be said in ``CC_REDIS_URL``."""
+    """Connect to Redis over TLS and verify its certificate. ``CC_REDIS_URL`` takes further TLS options."""
     CC_REDIS_SENTINEL: str = ""
-    """Ask these Sentinels for the primary: ``host:port,host:port/name``, with ``user:password@`` in front where they want a login."""
+    """Sentinels to ask for the primary: ``host:port,host:port/name``, preceded by ``user:password@`` if they require a login."""
     CC_REDIS_CLUSTER: bool = False
-    """Host and port are one node of a Redis cluster, which names the others."""
+    """Host and port are one node of a Redis cluster; the client learns the other nodes from it."""
     CC_REDIS_PREFIX: str = ""
-    """What all keys in Redis begin with, for two MongoDB databases that share one Redis; empty as in the original."""
+    """Prefix of all Redis keys, for two MongoDB databases that share one Redis; empty as in the TypeScript package."""
     CC_REDIS_TIMEOUT_MS: int = 1000
-    """How long one cache operation may wait before the store goes on without Redis, in ms."""
+    """Timeout in ms of one cache operation; after it the store continues without Redis."""
     CC_REDIS_IDS: Literal["keyed", "all"] = "keyed"
-    """Whose ids go to Redis: the domains that are read by key, or all (one key per candle, without end)."""
+    """Which ids Redis caches: ``keyed`` those of domains that are read by key, ``all`` those of all domains (unbounded: one per candle)."""
     CC_MODE: Literal["", "backtest", "live", "paper"] = ""
-    """The kind of run, which decides the settings below where they are not given: stores, durability and look-ahead."""
+    """Kind of run. It sets the defaults of stores, durability and look-ahead below."""
     CC_PAPER_DATABASE: str = ""
-    """The database of a paper run; empty: that of the connection string with ``-paper`` behind its name."""
+    """Database of a paper run; empty for the database of the connection string with ``-paper`` appended."""
     CC_STORES: dict[str, Kind] = msgspec.field(default_factory=lambda: _stores(""))
-    """What serves which domain: mongo, file, memory, jsonl (log only) or dummy. As text: ``log=jsonl,memory=file``."""
+    """Store of each domain: mongo, file, memory, jsonl (log only) or dummy. As text: ``log=jsonl,memory=file``."""
     CC_DURABILITY: Literal["journal", "memory"] = "journal"
-    """When a write counts as done: on the disks of a majority (or the one server), or in memory, the primary's and the system's (files)."""
+    """When a write returns: ``journal`` once on disk (of a majority or the one server), ``memory`` once in memory (primary or OS)."""
     CC_LOOK_AHEAD: LookAhead = "off"
-    """What a read at a simulation time does with what was written at a later one: give it, hide it, or raise LookAheadError."""
+    """How reads treat records of a later simulation time: ``off`` returns them, ``hide`` hides them, ``raise`` raises LookAheadError."""
     CC_HISTORY: tuple[DomainName, ...] = ()
-    """Domains that keep versions, so that a read at a simulation time gives the value as of then. As text: ``state,session``."""
+    """Domains that keep versions, so that a read returns the value as of its simulation time. As text: ``state,session``."""
     CC_HISTORY_LIMIT: int = 1000
-    """How many versions of a record are kept, the current one among them; 0: all."""
+    """Maximum number of versions per record, including the current one; 0 for no limit."""
     CC_HISTORY_DAYS: int = 0
-    """How long before its newest version a version is kept, in days of simulation time; 0: without end."""
+    """Maximum age of a version, in days of simulation time before the newest version; 0 for no limit."""
     CC_DUMP_DIR: str = "./dump"
-    """Where the file store and the JSON lines of the log are; a paper run has ``./dump-paper``."""
+    """Folder of the file store and of the JSON lines of the log; the default of a paper run is ``./dump-paper``."""
     CC_LOG_ROTATE_MB: int = 64
-    """At which size a file of JSON lines is put aside and a new one begun, in MiB."""
+    """Size in MiB at which a file of JSON lines is rotated."""
     CC_PROCESS_IDS: int = 100_000
-    """How many ids of each domain this process remembers; 0 turns that cache off."""
+    """Maximum number of ids per domain in the cache of this process; 0 disables that cache."""
     CC_CANDLE_MEMORY_MB: int = 256
-    """How much memory this process may keep candles in that it has read, in MiB; 0 keeps none."""
+    """Maximum memory in MiB in which this process caches candles that it has read; 0 disables that cache."""
     CC_WIRE_LANE: bool = True
-    """Exchange prebuilt messages on connections of pymongo and redis-py; 0: every call goes through their public methods."""
+    """Send prebuilt messages over the connections of pymongo and redis-py; 0 makes every call through their public methods."""
     CC_EMBEDDED: bool = False
-    """Start a mongod and a redis-server of our own instead of connecting to others."""
+    """Start an embedded mongod and redis-server instead of connecting to other servers."""
     CC_EMBEDDED_DIR: str = ""
-    """Where the embedded servers keep their data; empty: the user's data folder."""
+    """Data folder of the embedded servers; empty for ``backtest-kit-mongo`` in the user's data home."""
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        # msgspec brings one of its own, with which rich would print the secrets.
+        # The method that msgspec.Struct defines would make rich print the secrets.
         shown = msgspec.structs.asdict(self)
         shown["CC_MONGO_CONNECTION_STRING"] = redacted(self.CC_MONGO_CONNECTION_STRING)
         shown["CC_REDIS_PASSWORD"] = "***" if self.CC_REDIS_PASSWORD else ""
         shown["CC_REDIS_URL"] = redacted(self.CC_REDIS_URL) if self.CC_REDIS_URL else ""
-        credentials, at, place = self.CC_REDIS_SENTINEL.rpartition("@")
-        shown["CC_REDIS_SENTINEL"] = f"{credentials.partition(':')[0]}:***@{place}" if at else place
+        credentials, at, hosts = self.CC_REDIS_SENTINEL.rpartition("@")
+        shown["CC_REDIS_SENTINEL"] = f"{credentials.partition(':')[0]}:***@{hosts}" if at else hosts
         return list(shown.items())
 
     def __repr__(self) -> str:
@@ -103,93 +103,98 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfigInForce(Config, frozen=True, kw_only=True, dict=True):
-    """The settings in force, and what they have come to at MongoDB: None before the first use of it (``wait_for_init`` is one).
+    """The settings in force, with the topology, write concern and read concern of the MongoDB in use.
 
-    As a Struct (for ``msgspec.structs``) it has the settings alone, so that they can be given to ``setup`` again.
+    Those are None until MongoDB is first used (``wait_for_init`` uses it). The fields of the Struct (``msgspec.structs``) are the
+    settings alone, so that you can pass them to ``setup`` again.
     """
 
     @property
     def topology(self) -> str | None:
         """One of "standalone", "replica set NAME" and "sharded cluster"."""
-        found: str | None = self.__dict__.get("topology")
-        return found
+        topology: str | None = self.__dict__.get("topology")
+        return topology
 
     @property
     def write_concern(self) -> dict[str, Any] | None:
-        """When a write counts as done, in MongoDB's words: ``{"w": "majority", "j": True, "wtimeout": 11250}``."""
-        found: dict[str, Any] | None = self.__dict__.get("write_concern")
-        return found
+        """MongoDB's write concern, such as ``{"w": "majority", "j": True, "wtimeout": 11250}``: when a write counts as done."""
+        concern: dict[str, Any] | None = self.__dict__.get("write_concern")
+        return concern
 
     @property
     def read_concern(self) -> dict[str, Any] | None:
-        """What reads see, in MongoDB's words: ``{"level": "majority"}``; empty for its default, local."""
-        found: dict[str, Any] | None = self.__dict__.get("read_concern")
-        return found
+        """MongoDB's read concern, such as ``{"level": "majority"}``: what reads see. Empty for MongoDB's default, ``local``."""
+        concern: dict[str, Any] | None = self.__dict__.get("read_concern")
+        return concern
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [*super().__rich_repr__(), *((name, getattr(self, name)) for name in ("topology", "write_concern", "read_concern"))]
 
 
 def in_force(config: Config, **found: Any) -> ConfigInForce:
-    """Settings with what they have come to."""
+    """Return ``config`` as a ConfigInForce. ``found`` has its topology, write_concern and read_concern, if known."""
     settings = ConfigInForce(**msgspec.structs.asdict(config))
     settings.__dict__.update(found)
     return settings
 
 
 def _stores(mode: str) -> dict[str, Kind]:
-    """The stores of a mode, every domain named."""
+    """Return the store of every domain in a mode."""
     return {name: PROFILES[mode].stores.get(name, "mongo") for name in DOMAINS}
 
 
 def redacted(uri: str) -> str:
-    """A connection string without its password and without the option values that may hold another secret.
+    """Return a connection string without its password and without option values that may be another secret.
 
-    Made for strings that are wrong, too: whatever stands between the user and the last @ is taken for the password.
+    This works on malformed strings too: everything between the user and the last @ counts as the password.
     """
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return "***"
-    credentials, at, place = rest.rpartition("@")
-    place, question, options = place.partition("?")
-    kept = [
+    credentials, at, address = rest.rpartition("@")
+    address, question, options = address.partition("?")
+    pairs = [
         f"{pair.partition('=')[0]}=***" if "password" in pair.lower() or "properties" in pair.lower() else pair
         for pair in options.split("&")
     ]
     user = credentials.partition(":")[0]
-    return f"{scheme}://{f'{user}:***' if at else ''}{at}{place}{question}{'&'.join(kept)}"
+    return f"{scheme}://{f'{user}:***' if at else ''}{at}{address}{question}{'&'.join(pairs)}"
 
 
 def _choice(value: Any, sources: _Sources) -> dict[str, Kind]:
-    """``CC_STORES``: domain -> kind of store, from a mapping or from text."""
+    """Convert ``CC_STORES``, a mapping or text, to a dict of domain -> kind of store."""
     if isinstance(value, str):
         pairs = [item.partition("=") for item in value.split(",") if item.strip()]
         value = {name.strip(): kind.strip() for name, _, kind in pairs}
     if not isinstance(value, Mapping):
-        raise ConfigError(f"CC_STORES must be a mapping of domains to stores, or text as log=jsonl,memory=file; got {type(value).__name__}")
+        raise ConfigError(
+            f"CC_STORES must be a mapping of domains to stores, or text like log=jsonl,memory=file; got {type(value).__name__}"
+        )
     for name, kind in value.items():
         _known_domain("CC_STORES", name, sources)
         if not isinstance(kind, str) or kind not in KINDS:
             shown = f"not {kind!r}" if _may_be_shown(kind, KINDS, sources) else _UNSHOWN
-            raise ConfigError(f"CC_STORES: {name} must be on one of {', '.join(KINDS)}, {shown}", hint=_did_you_mean(kind, KINDS))
+            raise ConfigError(f"CC_STORES: the store of {name} must be one of {', '.join(KINDS)}, {shown}", hint=_did_you_mean(kind, KINDS))
         if kind == "jsonl" and name != "log":
-            raise ConfigError(f"CC_STORES: only log can be on jsonl, {name} cannot", hint=f"{name}=file keeps it in files")
+            raise ConfigError(f"CC_STORES: jsonl stores only log, not {name}", hint=f"{name}=file stores it in files")
     return dict(value)
 
 
 def _with_history(value: Any, sources: _Sources) -> tuple[DomainName, ...]:
-    """``CC_HISTORY``: names of domains, from a collection or from text."""
+    """Convert ``CC_HISTORY``, a collection or text, to a tuple of domain names without duplicates."""
     if isinstance(value, str):
         value = [item.strip() for item in value.split(",") if item.strip()]
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
-        raise ConfigError(f"CC_HISTORY must be a list of domains, or text as state,session; got {type(value).__name__}")
+        raise ConfigError(f"CC_HISTORY must be a list of domains, or text like state,session; got {type(value).__name__}")
     names: list[DomainName] = []
     for name in value:
         _known_domain("CC_HISTORY", name, sources)
         names += [] if name in names else [name]
         if not DOMAINS[name].when:
             timed = ", ".join(domain.name for domain in DOMAINS.values() if domain.when)
-            raise ConfigError(f"CC_HISTORY: {name} carries no simulation time, so it has no versions", hint=f"domains that do: {timed}")
+            raise ConfigError(
+                f"CC_HISTORY: {name} stores no simulation time, so it cannot keep versions", hint=f"domains that can: {timed}"
+            )
     return tuple(names)
 
 
@@ -201,9 +206,9 @@ def _known_domain(setting: str, name: Any, sources: _Sources) -> None:
 
 
 def _convert(name: str, value: Any, kind: Any, sources: _Sources) -> Any:
-    """One raw setting as its type; text (as the environment gives it) is understood for every type.
+    """Convert one raw setting to its type. Any type may come as text, as from the environment.
 
-    ``sources`` is where settings come from; a secret among them is in no error.
+    ``sources`` are the mappings that settings come from. No error contains a secret that is in them. Raises ConfigError.
     """
     if name == "CC_STORES":
         return _choice(value, sources)
@@ -215,7 +220,7 @@ def _convert(name: str, value: Any, kind: Any, sources: _Sources) -> Any:
                 return True
             if value.strip().lower() in _FALSE:
                 return False
-        if kind is bool and type(value) is int and value in (0, 1):  # as in the environment
+        if kind is bool and type(value) is int and value in (0, 1):  # like "0" and "1" in the environment
             return bool(value)
         if kind is str and isinstance(value, os.PathLike):
             value = os.fspath(value)
@@ -224,27 +229,27 @@ def _convert(name: str, value: Any, kind: Any, sources: _Sources) -> Any:
         raise _wrong(name, value, kind, sources) from None
 
 
-# --- errors that show what is wrong, and no secret ---
+# --- errors that show the wrong value, but never a secret ---
 
 _Sources = tuple[Mapping[str, Any], ...]
 _SECRETS: Final = ("CC_MONGO_CONNECTION_STRING", "CC_REDIS_URL", "CC_REDIS_SENTINEL", "CC_REDIS_USER", "CC_REDIS_PASSWORD")
-_UNSHOWN: Final = "the value is not shown, as it may be a secret"
+_UNSHOWN: Final = "the value is not shown because it may be a secret"
 _WANTED: Final = {int: "a whole number", bool: "0 or 1", str: "text"}
 
 
 def _wrong(name: str, value: Any, kind: Any, sources: _Sources) -> ConfigError:
-    """The refusal of a value that a setting cannot have: with the value, unless it may be a secret, and with the nearest right one."""
+    """Return the error for an invalid value. It suggests the nearest valid one, and shows the value unless that may be a secret."""
     choices = [choice for choice in get_args(kind) if choice]
-    wanted = _WANTED.get(kind) or f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
+    expected = _WANTED.get(kind) or f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
     if not isinstance(value, (str, int, float)):
-        return ConfigError(f"{name} must be {wanted}; it is of type {type(value).__name__}")
+        return ConfigError(f"{name} must be {expected}, got {type(value).__name__}")
     if name in _SECRETS or not _may_be_shown(value, choices, sources):
-        return ConfigError(f"{name} must be {wanted}; {_UNSHOWN}")
-    return ConfigError(f"{name} is {value!r}; it must be {wanted}", hint=_did_you_mean(value, choices))
+        return ConfigError(f"{name} must be {expected}; {_UNSHOWN}")
+    return ConfigError(f"{name} is {value!r}; it must be {expected}", hint=_did_you_mean(value, choices))
 
 
 def _may_be_shown(value: Any, choices: Iterable[str], sources: _Sources) -> bool:
-    """Whether an error may quote a wrong value. A password given under the wrong name is rarely a plain word or a number."""
+    """Return whether an error may quote a wrong value. A password under the wrong name is rarely a plain word or a number."""
     plain = re.fullmatch(r"[A-Za-z][A-Za-z _-]{0,19}|[-+]?[\d., ]{1,12}[A-Za-z]{0,2}", str(value))
     return bool(plain or _did_you_mean(value, choices)) and not _secret(value, sources)
 
@@ -255,22 +260,22 @@ def _did_you_mean(value: Any, choices: Iterable[str]) -> str | None:
 
 
 def _secret(value: Any, sources: _Sources) -> bool:
-    """Whether a value must not be shown: it looks like a connection string, or is a secret, or part of one, of another setting."""
+    """Return whether a value must not be shown: it looks like a connection string, or it is a secret of another setting or part of one."""
     text = str(value)
     if "@" in text or "://" in text:
         return True
-    named = [
+    secrets = [
         str(other)
         for source in sources
         for name, other in source.items()
         if name in _SECRETS or re.search("PASSW|SECRET|TOKEN|KEY", str(name).upper())
     ]
-    parts = {part for secret in named for part in (secret, *re.split("[:@/?]+", secret))}
+    parts = {part for secret in secrets for part in (secret, *re.split("[:@/?]+", secret))}
     return text in parts or text in map(unquote, parts)
 
 
 def _is_text(name: str) -> bool:
-    """Whether a name can be encoded; halves of surrogate pairs cannot."""
+    """Return whether a file name can be encoded. Lone surrogates cannot."""
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
@@ -279,25 +284,25 @@ def _is_text(name: str) -> bool:
 
 
 def _checked(config: Config) -> Config:
-    """Refuse what would only fail later, or fail with a secret in the message."""
+    """Return ``config``, or raise ConfigError for what would otherwise fail later, or with a secret in the message."""
     try:
         uri = config.CC_MONGO_CONNECTION_STRING
-        if uri.startswith("mongodb+srv://"):  # resolved by DNS, at the connect; until then only its form can be looked at
+        if uri.startswith("mongodb+srv://"):  # DNS resolves it when connecting; check only the syntax here
             authority = uri.removeprefix("mongodb+srv://").partition("/")[0]
             if authority.count("@") > 1 or "#" in authority or "?" in authority.rpartition("@")[0]:
                 raise InvalidURI("user")
         else:
             parse_uri(uri, warn=False)
     except InvalidURI as error:
-        # pymongo's text may quote the string, so it is not shown; ``from None`` keeps it out of the traceback.
+        # pymongo's message may quote the string, so do not show it; ``from None`` keeps it out of the traceback.
         kind = "scheme" if "Invalid URI scheme" in str(error) else "host, port, user or options"
         raise ConfigError(
-            f"CC_MONGO_CONNECTION_STRING is no valid connection string ({kind})",
-            hint="mongodb://[user:password@]host:port/database; percent-encode special characters of user and password",
+            f"CC_MONGO_CONNECTION_STRING is not a valid connection string ({kind})",
+            hint="expected mongodb://[user:password@]host:port/database; percent-encode special characters in user and password",
         ) from None
     except (PyMongoError, ValueError, TypeError):
-        raise ConfigError("CC_MONGO_CONNECTION_STRING holds an option with an invalid value, or its host cannot be resolved") from None
-    except OSError as error:  # a certificate that an option names; the name of the file is no secret
+        raise ConfigError("CC_MONGO_CONNECTION_STRING has an option with an invalid value, or its host cannot be resolved") from None
+    except OSError as error:  # a certificate file that an option names; strerror contains no secret
         raise ConfigError(f"CC_MONGO_CONNECTION_STRING names a file that cannot be read: {error.strerror}") from None
     if not 0 < config.CC_REDIS_PORT < 65536:
         raise ConfigError(f"CC_REDIS_PORT must be from 1 to 65535, got {config.CC_REDIS_PORT}")
@@ -316,49 +321,50 @@ def _checked(config: Config) -> Config:
         if value > most:
             raise ConfigError(f"{name} must be at most {most}, got {value}")
     if re.search(r'[\0/\\. "$]', config.CC_PAPER_DATABASE) or len(config.CC_PAPER_DATABASE.encode()) > 63:
-        raise ConfigError('CC_PAPER_DATABASE must be a name of at most 63 bytes without / \\ . " $ and blanks')
+        raise ConfigError('CC_PAPER_DATABASE must be a name of at most 63 bytes without / \\ . " $ or spaces')
     if "\0" in config.CC_DUMP_DIR or not _is_text(config.CC_DUMP_DIR):
-        raise ConfigError("CC_DUMP_DIR holds a character that no folder's name can have")
+        raise ConfigError("CC_DUMP_DIR contains a character that a folder name cannot have")
     if "://" in config.CC_REDIS_HOST or "@" in config.CC_REDIS_HOST:
         raise ConfigError(
             "CC_REDIS_HOST must be a host name or the path of a Unix socket, not a URL",
-            hint="CC_REDIS_URL takes one; or CC_REDIS_PORT, CC_REDIS_USER and CC_REDIS_PASSWORD hold the other parts",
+            hint="set CC_REDIS_URL instead, or put the other parts in CC_REDIS_PORT, CC_REDIS_USER and CC_REDIS_PASSWORD",
         )
     if not re.fullmatch(r"[!-~]{0,64}", config.CC_REDIS_PREFIX):
-        raise ConfigError("CC_REDIS_PREFIX must be of at most 64 ASCII characters without blanks")
+        raise ConfigError("CC_REDIS_PREFIX must be at most 64 printable ASCII characters without spaces")
     redis_address(config)
     return config
 
 
-# Variables of the environment that other parts of the library read.
+# Environment variables that other parts of the library read.
 _ELSEWHERE: Final = ("CC_EXCHANGE_KEY", "CC_EXCHANGE_SECRET", "CC_SCHEDULE_AWAIT_MINUTES", "CC_TICK_SECONDS")
 _reported: set[str] = set()
 
 
 def unknown_settings(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """CC_* variables of ``environ`` (default: the process's) that are probably settings misspelt, each with the nearest known name.
+    """Return the probably misspelt settings in ``environ`` (default: ``os.environ``), each with the nearest setting.
 
     The TypeScript framework and other tools of the same stack read CC_* variables of their own (CC_TELEGRAM_TOKEN, CC_WWWROOT_PORT),
-    and nobody has a list of all of them. So a name counts as misspelt only where it is much like one of ours, or says MONGO or REDIS.
+    and there is no list of all of them. So a name counts as misspelt only if it is close to one of ours, or if it starts with CC_MONGO
+    or CC_REDIS.
     """
-    known = {name.removeprefix("CC_"): name for name in (*(field.name for field in msgspec.structs.fields(Config)), *_ELSEWHERE)}
-    found = {}
+    settings = {name.removeprefix("CC_"): name for name in (*(field.name for field in msgspec.structs.fields(Config)), *_ELSEWHERE)}
+    misspelt = {}
     for name in os.environ if environ is None else environ:
         word = name.upper().removeprefix("CC_")
-        if word == name.upper() or name in known.values():
+        if word == name.upper() or name in settings.values():
             continue
         cutoff = 0.0 if word.startswith(("MONGO", "REDIS")) else 0.65
-        near = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
+        near = difflib.get_close_matches(word, settings, n=1, cutoff=cutoff)
         if near:
-            found[name] = known[near[0]]
-    return found
+            misspelt[name] = settings[near[0]]
+    return misspelt
 
 
 def load_config(given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Config:
-    """The settings: defaults, then what the mode decides, then ``environ`` (default: the process's), then ``given``.
+    """Return the settings: the defaults, then those of the mode, then ``environ`` (default: ``os.environ``), then ``given``.
 
-    Empty text and a zero port count as not given, as in the original. Raises ConfigError for an unknown name (with the nearest
-    known one) and for a value of the wrong type or range. A name of ``environ`` that is unknown is warned of, once.
+    Empty text and a zero port count as not given, as in the TypeScript package. Raises ConfigError for an unknown name in ``given``
+    (and suggests the nearest one) and for a value of the wrong type or range. Logs a warning, once, for a misspelt name in ``environ``.
     """
     kinds = {field.name: field.type for field in msgspec.structs.fields(Config)}
     environ = os.environ if environ is None else environ
@@ -389,24 +395,27 @@ _PLACES: Final = (("CC_REDIS_URL",), ("CC_REDIS_HOST", "CC_REDIS_PORT"), ("CC_RE
 
 
 def _choose_redis(values: dict[str, Any], given: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-    """Let a place of Redis that was given win over another kind of place in the environment; both at once are a contradiction."""
+    """Drop the environment's Redis address if the caller gave another kind of address: a URL, host and port, or Sentinels.
+
+    Raises ConfigError if one source has two kinds.
+    """
     for source, name in ((given, "setup()"), (environ, "the environment")):
-        named = [[setting for setting in place if source.get(setting)] for place in _PLACES]
-        first = [settings[0] for settings in named if settings]
+        given_by_kind = [[setting for setting in kind if source.get(setting)] for kind in _PLACES]
+        first = [settings[0] for settings in given_by_kind if settings]
         if len(first) > 1:
-            raise ConfigError(f"{name} says where Redis is by {' and by '.join(first)}", hint="set one of them")
+            raise ConfigError(f"{name} sets more than one Redis address: {' and '.join(first)}", hint="set only one of them")
         if first:
-            for place, settings in zip(_PLACES, named, strict=True):
-                for setting in place if not settings else ():
+            for kind, settings in zip(_PLACES, given_by_kind, strict=True):
+                for setting in kind if not settings else ():
                     values.pop(setting, None)
             return
 
 
 def _resolved(values: dict[str, Any]) -> Config:
-    """The settings, with what the mode decides where nothing was given."""
+    """Return the settings; the mode decides those that were not given."""
     mode = values.get("CC_MODE", "")
     profile = PROFILES[mode]
     decided: dict[str, str] = {"CC_DURABILITY": profile.durability, "CC_LOOK_AHEAD": profile.look_ahead}
-    if mode == "paper":  # it must not meet the records of a live run
+    if mode == "paper":  # keeps its records apart from those of a live run
         decided["CC_DUMP_DIR"] = "./dump-paper"
     return Config(**{**decided, **values, "CC_STORES": _stores(mode) | values["CC_STORES"]})

@@ -1,4 +1,4 @@
-"""The names of the domains and of what serves them, without the table behind them: the package knows its own names at no cost."""
+"""Names of the domains and of their public classes, apart from the table of domains so that the package stays cheap to import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DomainName = Literal[
     "candle", "signal", "schedule", "strategy", "risk", "partial", "breakeven", "storage", "notification", "log", "measure", "interval",
     "memory", "recent", "state", "session", "dictionary",
 ]  # fmt: skip
-"""Those of the table in ``domains``, for type checkers."""
+"""Names of the domains in the table of ``domains``, for type checkers."""
 
 PUBLIC: Final = sorted(f"Persist{name.capitalize()}{kind}" for name in get_args(DomainName) for kind in ("Adapter", "Instance"))
-"""The public names of the contracts; ``adapters`` makes what they stand for."""
+"""The public names of the contracts; ``contracts.adapters`` creates the classes."""

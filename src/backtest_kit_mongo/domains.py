@@ -1,8 +1,7 @@
 """The seventeen domains, one declared row each.
 
-Collections, indexes, Redis keys, empty values, list rules and the names and argument orders of the public methods are all
-read from this table. The sources are FORMAT (what the TypeScript package stores) and its contracts; adding a domain means
-adding a row.
+This table defines collections, indexes, Redis keys, empty values, list rules, and the names and argument order of the public
+methods. It follows the storage format (FORMAT) and the contracts of the TypeScript package. To add a domain, add a row.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ __all__ = ["DOMAINS", "Call", "Domain", "DomainName", "ListRule", "field_name"]
 Operation = Literal["read", "write", "remove", "has", "keys", "records", "rows", "put_rows", "candles", "array", "put_candles"]
 Index = tuple[tuple[str, int], ...]
 
-# Every key field that is no text; all others are str.
+# The key fields that are not text. All others are str.
 _KINDS: Final = MappingProxyType({"backtest": bool, "timestamp": int})
 
 
 def field_name(argument: str) -> str:
-    """The stored (camelCase) name of a public argument: ``strategy_name`` is ``strategyName``, ``key`` is ``entryKey``."""
+    """Return the stored (camelCase) name of a public argument: ``strategyName`` for ``strategy_name``, ``entryKey`` for ``key``."""
     if argument == "key":
         return "entryKey"
     first, *rest = argument.split("_")
@@ -34,13 +33,13 @@ def field_name(argument: str) -> str:
 
 
 def _argument_name(field: str) -> str:
-    """``signalId`` is ``signal_id``."""
+    """Return the public argument for a stored name: ``signal_id`` for ``signalId``."""
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in field)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One public method: what it does, its name, and its arguments in the order of the original."""
+    """One public method: what it does, its name, and its arguments in the order of the TypeScript package."""
 
     operation: Operation
     name: str
@@ -49,36 +48,36 @@ class Call:
 
 @dataclass(frozen=True)
 class ListRule:
-    """How a domain is listed: by which date, newest first, at most ``limit`` records unless the caller says otherwise."""
+    """How to list a domain: newest first by the date ``order``, at most ``limit`` records unless the caller passes another limit."""
 
     order: Literal["createDate", "updatedDate"]
     limit: int | None = None
-    oldest_first: bool = False  # the newest ``limit`` records, handed out in the order in which they were written
+    oldest_first: bool = False  # the newest ``limit`` records, but returned oldest first
 
 
 @dataclass(frozen=True)
 class Domain:
-    """What one contract stores, and where."""
+    """What one contract stores and where."""
 
     name: str  # one of DomainName
-    key: tuple[str, ...]  # the unique index, in its order
-    cache: tuple[str, ...]  # the same fields in the order of the Redis key
+    key: tuple[str, ...]  # the fields of the unique index, in index order
+    cache: tuple[str, ...]  # the same fields, in the order of the Redis key
     context: tuple[str, ...]  # the constructor arguments of the instance
     calls: tuple[Call, ...]
-    payload: Any  # the msgspec type of a payload
-    body: str | None = "payload"  # the field that holds the payload; None: the payload's fields stand in the document itself
+    payload: Any  # the msgspec type of a body
+    body: str | None = "payload"  # the field that holds the body; None: the fields of the body are fields of the document
     write: Literal["upsert", "insert_once"] = "upsert"
-    when: bool = False  # carries the simulation time of the write
+    when: bool = False  # a record has the simulation time of its write
     soft_delete: bool = False
-    empty: Callable[[], Any] = field(default=lambda: None)  # what a read gives where nothing is stored
+    empty: Callable[[], Any] = field(default=lambda: None)  # what a read returns if nothing is stored
     listing: ListRule | None = None
-    indexes: tuple[Index, ...] = ()  # besides the unique one; only what a query of ours uses
-    lifetime: bool = False  # rows with minuteEstimatedTime, whose null means +Infinity
-    nullable: bool = True  # an explicit None may be written
+    indexes: tuple[Index, ...] = ()  # besides the unique one; only those that our queries use
+    lifetime: bool = False  # rows have minuteEstimatedTime, where null means +Infinity
+    nullable: bool = True  # you may write None
 
     @cached_property
     def collection(self) -> str:
-        """MongoDB collection."""
+        """Name of the MongoDB collection."""
         return f"{self.name}-items"
 
     @cached_property
@@ -98,35 +97,35 @@ class Domain:
 
     @cached_property
     def unique_index(self) -> Index:
-        """The unique index as pymongo takes it."""
+        """The unique index in the form that pymongo expects."""
         return tuple((name, 1) for name in self.key)
 
     @cached_property
     def keyed(self) -> bool:
-        """One record per key, read and written by that key (and so worth an id in the caches)."""
+        """Whether records are read and written one by one, by key, so that caching their ids pays off."""
         return any(call.operation == "read" for call in self.calls)
 
     @cached_property
     def key_arguments(self) -> tuple[str, ...]:
-        """The arguments that name one record: those of a read without ``when``; for lists and candles the context and the id."""
+        """The arguments that select one record: those of the read without ``when``; for lists and candles, context and last key field."""
         for call in self.calls:
             if call.operation == "read":
                 return tuple(name for name in call.arguments if name != "when")
         return (*self.context, _argument_name(self.key[-1]))
 
     def key_of(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
-        """Key fields in order, from ``key_arguments``."""
+        """Return the key for the values of ``key_arguments``."""
         names = [field_name(name) for name in self.key_arguments]
         return tuple(arguments[names.index(name)] for name in self.key)
 
     @cached_property
     def row_id(self) -> str:
-        """For domains that are written as lists: the key field that each row brings along as its ``id``."""
+        """The key field that each row of a list has as its ``id``. Only for domains that are written as lists."""
         return self.key[-1]
 
 
 def _calls(**specs: str) -> tuple[Call, ...]:
-    """``read="read_x_data a b"`` is the method ``read_x_data(a, b)``."""
+    """Return the calls of specs such as ``read="read_x_data a b"``, which stands for the method ``read_x_data(a, b)``."""
     calls = []
     for operation, spec in specs.items():
         name, *arguments = spec.split()
@@ -135,7 +134,7 @@ def _calls(**specs: str) -> tuple[Call, ...]:
 
 
 def _slot(name: str, payload: Any) -> Domain:
-    """One row per (symbol, strategy, exchange), as Signal, Schedule and Strategy have it."""
+    """Return a domain with one record per (symbol, strategy, exchange): Signal, Schedule, Strategy."""
     return Domain(
         name=name,
         key=("symbol", "strategyName", "exchangeName"),
@@ -151,7 +150,7 @@ def _slot(name: str, payload: Any) -> Domain:
 
 
 def _levels(name: str, payload: Any) -> Domain:
-    """One map of levels per signal, as Partial and Breakeven have it."""
+    """Return a domain with one map of levels per signal: Partial, Breakeven."""
     return Domain(
         name=name,
         key=("symbol", "strategyName", "exchangeName", "signalId"),
@@ -168,7 +167,7 @@ def _levels(name: str, payload: Any) -> Domain:
 
 
 def _bucket(name: str, payload: Any, *, when: bool) -> Domain:
-    """Softly deleted entries of a bucket, as Measure and Interval have them."""
+    """Return a domain with softly deleted entries in buckets: Measure, Interval."""
     return Domain(
         name=name,
         key=("bucket", "entryKey"),
@@ -246,7 +245,7 @@ _ROWS: Final = (
         nullable=False,
         lifetime=True,
         listing=ListRule("createDate", limit=5000, oldest_first=True),
-        # The original's backtest_1_createDate_-1 leaves equal dates unordered; with _id the index alone gives a total order.
+        # The TypeScript package's backtest_1_createDate_-1 leaves equal dates unordered. With _id the index is a total order.
         indexes=((("backtest", 1), ("createDate", -1), ("_id", -1)),),
     ),
     Domain(

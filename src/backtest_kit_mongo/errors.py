@@ -1,4 +1,4 @@
-"""Everything this library raises: one base, and the builtin that a caller would catch anyway."""
+"""The exceptions of this library: all derive from BacktestKitError, most also from the builtin exception that you would expect."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = [
 
 
 class BacktestKitError(Exception):
-    """Base of every error of this library.
+    """Base class of all errors of this library.
 
-    The message says what happened; ``hint``, where there is one, says what to do and is part of the text.
+    The message says what happened. ``hint``, if not None, says what to do; the message includes it.
     """
 
     hint: str | None
 
     results: Sequence[Any] = ()
-    """What the backtests that this error ended had reached: each a ``BacktestResult`` that is not ``complete``. Else empty."""
+    """A ``BacktestResult`` per backtest that this error affects, not ``complete`` if the error ended it. Empty for other errors."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message if hint is None else f"{message}\n  hint: {hint}")
@@ -40,7 +40,7 @@ class BacktestKitError(Exception):
 
 
 class ConfigError(BacktestKitError, ValueError):
-    """A setting is unknown or has a value it cannot have."""
+    """A setting is unknown, or its value is not allowed."""
 
 
 class NotConfiguredError(BacktestKitError, RuntimeError):
@@ -48,60 +48,60 @@ class NotConfiguredError(BacktestKitError, RuntimeError):
 
 
 class InvalidTypeError(BacktestKitError, TypeError):
-    """An argument or a payload holds a type that cannot be stored; nothing was written."""
+    """An argument or a body contains a type that cannot be stored. Nothing was written."""
 
 
 class InvalidValueError(BacktestKitError, ValueError):
-    """An argument or a payload holds a value that cannot be stored; nothing was written."""
+    """An argument or a body contains a value that cannot be stored. Nothing was written."""
 
 
 class LookAheadError(BacktestKitError, ValueError):
-    """What a read asked for lies in the future: written at a later simulation time (``look_ahead`` is "raise"), or candles of later."""
+    """A read asked for data of a later simulation time: a record written then (with ``look_ahead="raise"``), or candles that close then."""
 
 
 class StorageError(BacktestKitError, OSError):
-    """A file cannot be read or written: missing rights, a full disk; nothing that was acknowledged is lost.
+    """A file cannot be read or written: missing permissions, a full disk. No acknowledged write is lost.
 
-    ``errno`` and ``filename`` are those of the system's error, which is the cause.
+    ``errno`` and ``filename`` are those of the operating system's error, which is the ``__cause__``.
     """
 
     def __str__(self) -> str:
-        return str(self.args[0])  # an OSError with a file name would show that name in place of the message
+        return str(self.args[0])  # an OSError with a filename would show errno and filename instead of the message
 
 
 class ServerUnavailableError(BacktestKitError, ConnectionError):
-    """A server cannot be reached, or broke the connection; the same call may succeed later."""
+    """A server cannot be reached, or it closed the connection. The same call may succeed later."""
 
 
 OWN_SERVERS: Final = "no server of your own? setup(embedded=True) starts both (CC_EMBEDDED=1, or --embedded on the command line)"
-"""For the hint of every error that says that a server does not answer."""
+"""Part of the hint of every error about a server that does not answer."""
 
 
 class ServerTimeoutError(ServerUnavailableError, TimeoutError):
-    """A server did not answer within the configured time."""
+    """A server did not answer within the configured timeout."""
 
 
 class ServerStartError(BacktestKitError, RuntimeError):
-    """An embedded server could not be started; the message holds the tail of its log."""
+    """An embedded server could not be started. The message includes the end of its log."""
 
 
 class IndexConflictError(BacktestKitError, RuntimeError):
-    """The database holds an index or duplicate documents that contradict a unique key; the message holds the cure.
+    """An index or duplicate documents in the database contradict a unique key. The message says how to repair it.
 
-    ``conflicts`` has the same by collection: pairs of what was found and the mongosh command that mends it.
+    ``conflicts`` has the same by collection: pairs of what is wrong and the mongosh command that repairs it.
     """
 
     conflicts: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({})
 
 
 class DatabaseError(BacktestKitError, RuntimeError):
-    """A server answered, and refused: missing rights, a failed validation, a full disk."""
+    """A server answered, but rejected the command: missing permissions, failed validation, a full disk."""
 
 
 class MissingDependencyError(BacktestKitError, ImportError):
-    """An optional package is needed; the message says how to install it."""
+    """An optional package is not installed. The message says how to install it."""
 
 
 def with_notes(error: BaseException) -> str:
-    """The message of an exception and its notes, a line each."""
+    """Return the message of an exception, then each of its notes on a line of its own."""
     return "\n  ".join([str(error), *getattr(error, "__notes__", ())])

@@ -1,4 +1,4 @@
-"""Where the library logs to: the logger ``backtest_kit_mongo``, or whatever the user put in its place."""
+"""Logging: the library logs to the logger ``backtest_kit_mongo``, or to the one passed to ``set_logger``."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["Logger", "log", "set_logger"]
 
 
 class Logger(Protocol):
-    """What ``set_logger`` takes: a ``logging.Logger`` is one."""
+    """The methods that ``set_logger`` requires; a ``logging.Logger`` has them."""
 
     def debug(self, message: str, /) -> object:
-        """Details."""
+        """Log details."""
 
     def info(self, message: str, /) -> object:
-        """Something came back to normal."""
+        """Log that something is back to normal."""
 
     def warning(self, message: str, /) -> object:
-        """Something is wrong, and the library goes on."""
+        """Log a problem; the library carries on."""
 
     def error(self, message: str, /) -> object:
-        """Something is lost or has ended."""
+        """Log that something was lost or has ended."""
 
 
 _standard = logging.getLogger("backtest_kit_mongo")
@@ -32,18 +32,21 @@ _current: Logger = _standard
 
 
 def set_logger(logger: Logger | None) -> None:
-    """Send the library's log lines to ``logger`` (anything with debug, info, warning and error); None: the standard logger."""
+    """Send the library's messages to ``logger``, any object with methods debug, info, warning and error; None: the standard logger.
+
+    Raises InvalidTypeError if a method is missing.
+    """
     global _current
     if logger is not None:
         missing = [name for name in ("debug", "info", "warning", "error") if not callable(getattr(logger, name, None))]
         if missing:
-            raise InvalidTypeError(f"a logger needs the methods debug, info, warning and error; {', '.join(missing)} missing")
+            raise InvalidTypeError(f"a logger must have the methods debug, info, warning and error; missing: {', '.join(missing)}")
     _current = _standard if logger is None else logger
 
 
 def log(level: Literal["debug", "info", "warning", "error"], message: str) -> None:
-    """Write one line. A logger that raises is reported to the standard one, and does not fail the read or write with its news."""
+    """Log a message. An error in the user's logger goes to the standard logger and never fails the read or write that logs."""
     try:
         getattr(_current, level)(message)
-    except Exception:  # noqa: BLE001 - it is not ours, and may raise anything
-        _standard.exception("the logger given to set_logger failed on this line: %s", message)
+    except Exception:  # noqa: BLE001 - the user's logger may raise anything
+        _standard.exception("the logger passed to set_logger failed on this message: %s", message)

@@ -1,4 +1,4 @@
-"""What each domain did: plain counts and latency histograms, kept in C and summed up only when somebody asks."""
+"""What each domain did: counts and latency histograms, kept in C and summed up only on request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .domains import DOMAINS
 
 __all__ = ["COUNTS", "OPERATIONS", "PERCENTILES", "Mark", "Metrics", "Stats"]
 
-# The positions in these tuples are the numbers under which the stores count.
+# The stores count by number: the position of a name in these tuples.
 COUNTS: Final = (
     "reads", "hits_process", "hits_redis", "misses", "stale", "backfills", "writes", "removes", "errors", "redis_errors",
     "hits_block", "bytes_read", "bytes_written", "future_reads",
@@ -39,30 +39,37 @@ class Metrics:
         self.reset()
 
     def mark(self) -> Mark:
-        """The state at this moment, for a later ``snapshot(since=...)``."""
+        """Return the current state, for a later ``snapshot(since=...)``."""
         return {name: counters.copy() for name, counters in self.domains.items()}
 
     def reset(self) -> None:
-        """Let ``snapshot()`` begin at zero. The counters go on, so whoever holds a mark is not disturbed."""
+        """Make ``snapshot()`` start from zero. The counters keep counting, so existing marks stay valid."""
         self._zero = self.mark()
 
     def snapshot(self, since: Mark | None = None) -> Stats:
-        """What happened since a mark (None: since ``reset``): domain -> counts, hit ratios and ``operations``.
+        """Return what happened since a mark (None: since ``reset``): domain -> counts, ``hit_ratio``, ``hit_ratios``, ``operations``.
 
-        ``reads`` counts records asked for by key, rows and keys that lists gave, and candle windows; ``writes`` records and rows
-        sent, and candles that were new. ``hits_process``, ``hits_redis`` and ``misses`` say where the id of a record asked for by
-        key came from (a miss was found, or not, by its key; for candles: a window that was not whole), ``stale`` which cached ids
-        led nowhere or elsewhere, ``backfills`` which ids were cached by reads. ``hits_block`` counts candle windows served from the
-        memory of this process, ``bytes_read`` and ``bytes_written`` BSON from and to MongoDB, ``future_reads`` reads that met what was
-        written at a later simulation time (see ``look_ahead``). ``errors`` counts calls that failed
-        after their arguments were accepted, ``redis_errors`` cache operations that failed and failed no call.
+        The counts are:
 
-        ``hit_ratios`` has for each layer (``process``, ``redis``, ``block``) the share of what was asked for that it answered, 0 to
-        1: of the records asked for by key, or of the candle windows. It is None where a layer has no part, or nothing was asked.
-        ``hit_ratio`` is their sum.
+        - ``reads``: records requested by key, rows and keys returned by lists, and candle windows
+        - ``hits_process``, ``hits_redis``: records requested by key with a correct id from this process or from Redis
+        - ``hits_block``: candle windows served from the memory of this process
+        - ``misses``: records requested by key without a correct id in any cache, stored or not; for candles, incomplete windows
+        - ``stale``: cached ids of documents that were gone or belonged to another key
+        - ``backfills``: ids that reads put into the caches
+        - ``writes``: records and rows sent, and new candles
+        - ``removes``: records removed
+        - ``errors``: calls that failed after their arguments were accepted
+        - ``redis_errors``: cache operations that failed without failing a call
+        - ``bytes_read``, ``bytes_written``: bytes of BSON from and to MongoDB
+        - ``future_reads``: reads that met data of a later simulation time (see ``look_ahead``)
 
-        ``operations`` has for each that was called ``count``, ``p50``, ``p90``, ``p99`` and ``max`` in us, of calls that succeeded.
-        They are read from a histogram whose steps are 1/16 of a power of two wide: at most so much too long, never too short.
+        ``hit_ratios`` maps each layer (``process``, ``redis``, ``block``) to the share of requests that it answered, 0 to 1: of the
+        records requested by key, or of the candle windows. It is None if the layer does not serve the domain or nothing was requested.
+        ``hit_ratio`` is the sum over the layers.
+
+        ``operations`` maps each operation that was called to ``count``, ``p50``, ``p90``, ``p99`` and ``max`` (us) of its successful
+        calls. They come from a histogram with steps of 1/16 of a power of two: a duration may be too long by one step, never too short.
         """
         before = self._zero if since is None else since
         return {name: _row(name, counters.since(before[name])) for name, counters in self.domains.items()}
@@ -71,7 +78,7 @@ class Metrics:
 def _row(name: str, counters: Counters) -> dict[str, Any]:
     row: dict[str, Any] = {count: counters.count(index) for index, count in enumerate(COUNTS)}
     asked, hits = 0, {"process": row["hits_process"], "redis": row["hits_redis"]}
-    if DOMAINS[name].keyed:  # lists do not go by ids
+    if DOMAINS[name].keyed:  # lists do not use ids
         asked = row["misses"] + sum(hits.values())
     elif name == "candle":
         asked, hits = row["reads"], {"block": row["hits_block"]}

@@ -1,7 +1,7 @@
-"""Which store serves which domain in which mode, and what else a mode decides. The source is the table of the original's docker project.
+"""Defaults of each mode: the store of each domain, durability and look-ahead.
 
-There the backtest's Session, Memory and State are called "local files", Storage, Recent and Notification "in memory", the log is
-JSON lines, and everything that is not listed is on MongoDB.
+The stores follow a table in the docker project of the TypeScript package. For a backtest it lists Session, Memory and State as
+"local files", Storage, Recent and Notification as "in memory", and the log as JSON lines; everything else is in MongoDB.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Mode = Literal["backtest", "paper", "live"]
 
 
 class Profile(NamedTuple):
-    """What a mode sets where nobody says otherwise. Domains that ``stores`` does not name are on MongoDB."""
+    """What a mode sets unless you set it yourself. Domains missing from ``stores`` are in MongoDB."""
 
     stores: Mapping[str, Kind]
     durability: Literal["journal", "memory"]
@@ -32,7 +32,7 @@ _BACKTEST: Final[Mapping[str, Kind]] = {
     "log": "jsonl",
 }  # fmt: skip
 
-# A run that trades must find its records after a crash of the machine; a backtest is run again.
+# A run that trades must find its records after the machine crashes; a backtest can be run again.
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
     {
         "": Profile({}, "journal", "off"),
@@ -41,4 +41,4 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
         "live": Profile({"log": "jsonl"}, "journal", "off"),
     }
 )
-"""By mode; the empty mode is what ``setup()`` without one gives."""
+"""Defaults by mode. The empty mode is that of ``setup()`` without a mode."""

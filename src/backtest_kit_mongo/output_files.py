@@ -1,4 +1,4 @@
-"""Output files that are there whole or not at all."""
+"""Write output files completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["check_target", "replacing"]
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:
-    """``path`` if a file can be written there, one that is there already included; InvalidValueError or StorageError says why not.
+    """Return ``path`` if a file can be written there, whether or not one exists already. Call it before the work that the file will hold.
 
-    For use before the work whose outcome the file is to hold.
+    Raises InvalidValueError or StorageError with the reason if it cannot be written.
     """
     target = Path(path)
     try:
         if problem := _problem(target):
             raise InvalidValueError(f"{target} cannot be written: {problem}")
-    except OSError as error:  # such as a name that is too long
+    except OSError as error:  # for example a name that is too long
         raise StorageError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
 
@@ -33,19 +33,19 @@ def _problem(target: Path) -> str:
         return f"there is no folder {target.parent}"
     if target.is_dir():
         return "it is a folder"
-    if target.exists() and not target.is_file():  # a device, which a rename would put a file in place of
-        return "it is no regular file"
+    if target.exists() and not target.is_file():  # a device: the rename would replace it by a file
+        return "it is not a regular file"
     folder = target.resolve().parent
-    return "" if os.access(folder, os.W_OK | os.X_OK) else f"no right to write in {folder}"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"no permission to write in {folder}"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that becomes ``path`` at the end of the block, in place of what is there, and vanishes if the block fails.
+    """Open a temporary file that replaces ``path`` at the end of the block, or is deleted if the block fails.
 
-    StorageError if it cannot be written.
+    Raises StorageError if it cannot be written.
     """
-    final = path.resolve()  # through a link, not in place of it
+    final = path.resolve()  # write through a symbolic link instead of replacing it
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -58,6 +58,6 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 temporary.unlink(missing_ok=True)
                 raise
     except BacktestKitError:
-        raise  # of what the block reads; some of them are OSErrors
+        raise  # from the code of the block; some of these errors are OSErrors
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error

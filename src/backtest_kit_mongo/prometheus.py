@@ -1,4 +1,4 @@
-"""The counters of a process for Prometheus: what each domain did since the process began, and whether both servers answer."""
+"""Metrics of a process for Prometheus: what each domain did since the process began, and whether both servers answer."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _PREFIX: Final = "backtest_kit_mongo"
 _PING_SECONDS: Final = 1.0
 
 _COUNTERS: Final = {
-    "reads": ("reads", "Records, rows and candle windows that were asked for."),
-    "misses": ("misses", "Reads by key whose id was in no cache, and candle windows that were not whole."),
-    "stale": ("stale_ids", "Cached ids that led nowhere or elsewhere."),
-    "backfills": ("backfilled_ids", "Ids that were cached by reads."),
-    "writes": ("writes", "Records and rows that were sent, and candles that were new."),
-    "removes": ("removes", "Records that were removed."),
+    "reads": ("reads", "Records, rows and candle windows requested."),
+    "misses": ("misses", "Reads by key without a correct id in any cache, and incomplete candle windows."),
+    "stale": ("stale_ids", "Cached ids of documents that were gone or belonged to another key."),
+    "backfills": ("backfilled_ids", "Ids that reads put into the caches."),
+    "writes": ("writes", "Records and rows sent, and new candles."),
+    "removes": ("removes", "Records removed."),
     "errors": ("errors", "Calls that failed after their arguments were accepted."),
-    "redis_errors": ("redis_errors", "Cache operations that failed, and failed no call."),
-    "future_reads": ("future_reads", "Reads that met what was written at a later simulation time."),
-    "bytes_read": ("received_bytes", "BSON from MongoDB."),
-    "bytes_written": ("sent_bytes", "BSON to MongoDB."),
+    "redis_errors": ("redis_errors", "Cache operations that failed without failing a call."),
+    "future_reads": ("future_reads", "Reads that met data of a later simulation time."),
+    "bytes_read": ("received_bytes", "Bytes of BSON received from MongoDB."),
+    "bytes_written": ("sent_bytes", "Bytes of BSON sent to MongoDB."),
 }
 _QUANTILES: Final = {"p50": "0.5", "p90": "0.9", "p99": "0.99"}
 
@@ -43,8 +43,8 @@ _QUANTILES: Final = {"p50": "0.5", "p90": "0.9", "p99": "0.99"}
 class StatsCollector:
     """A collector for ``prometheus_client``: ``CollectorRegistry().register(StatsCollector())``.
 
-    Counts are those of ``stats()`` since the process began: ``reset_stats()`` does not set them back. Each scrape asks both
-    servers for a sign of life, for at most a second each.
+    The counts are those of ``stats()`` since the process began: ``reset_stats()`` does not reset them. Each scrape pings both
+    servers and waits at most a second for each.
     """
 
     def __init__(self, registry: Registry = default_registry) -> None:
@@ -52,7 +52,7 @@ class StatsCollector:
         self._zero = {name: Counters() for name in DOMAINS}
 
     def collect(self) -> Iterator[Any]:
-        """What ``prometheus_client`` calls at each scrape."""
+        """Yield the metric families; ``prometheus_client`` calls this at each scrape."""
         core = library("prometheus_client.core", "metrics")
         rows = self._registry.metrics.snapshot(self._zero)
         for count, (name, help_text) in _COUNTERS.items():
@@ -60,25 +60,27 @@ class StatsCollector:
             for domain, row in rows.items():
                 family.add_metric([domain], row[count])
             yield family
-        hits = core.CounterMetricFamily(f"{_PREFIX}_hits", "Reads that a cache answered, by its layer.", labels=["domain", "layer"])
-        calls = core.SummaryMetricFamily(f"{_PREFIX}_call_seconds", "How long calls that succeeded took.", labels=["domain", "operation"])
+        hits = core.CounterMetricFamily(f"{_PREFIX}_hits", "Reads answered by a cache, by layer.", labels=["domain", "layer"])
+        calls = core.SummaryMetricFamily(
+            f"{_PREFIX}_call_seconds", "Duration of successful calls in seconds.", labels=["domain", "operation"]
+        )
         for domain, row in rows.items():
             for layer in LAYERS:
                 hits.add_metric([domain, layer], row[f"hits_{layer}"])
-            for operation, taken in row["operations"].items():
+            for operation, timing in row["operations"].items():
                 labels = {"domain": domain, "operation": operation}
                 for label, quantile in _QUANTILES.items():
-                    calls.add_sample(calls.name, {**labels, "quantile": quantile}, taken[label] / 1e6)
-                calls.add_sample(f"{calls.name}_count", labels, taken["count"])
+                    calls.add_sample(calls.name, {**labels, "quantile": quantile}, timing[label] / 1e6)
+                calls.add_sample(f"{calls.name}_count", labels, timing["count"])
         yield hits
         yield calls
         answers = core.GaugeMetricFamily(
-            f"{_PREFIX}_up", "1 if the server answers, 0 if not; absent where none is used.", labels=["server"]
+            f"{_PREFIX}_up", "1 if the server answers, 0 if it does not; absent if it is not used.", labels=["server"]
         )
         for server, answer in self._answers():
             answers.add_metric([server], answer)
         yield answers
-        yield core.InfoMetricFamily(_PREFIX, "The library.", value={"version": __version__})
+        yield core.InfoMetricFamily(_PREFIX, "Version of the library.", value={"version": __version__})
 
     def _answers(self) -> Iterator[tuple[str, bool]]:
         mongo = self._registry.mongo_or_none
@@ -98,14 +100,14 @@ class StatsCollector:
 
 
 class MetricsServer:
-    """The HTTP server of ``start_metrics``: where it listens, and its end."""
+    """The HTTP server that ``start_metrics`` returns; ``port`` is where it listens, ``close()`` ends it."""
 
     def __init__(self, server: Any, thread: Any) -> None:
         self._server, self._thread = server, thread
         self.port: int = server.server_port
 
     def close(self) -> None:
-        """Stop listening; idempotent."""
+        """Stop the server; idempotent."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -118,10 +120,10 @@ class MetricsServer:
 
 
 def start_metrics(port: int = 9464, address: str = "127.0.0.1", *, registry: Registry = default_registry) -> MetricsServer:
-    """Serve the metrics of this process over HTTP at ``http://address:port/metrics``, from a thread, until ``close()``.
+    """Serve the metrics of this process at ``http://address:port/metrics``, from a thread, until ``close()``.
 
-    Port 0 takes a free one. There is no login, so an ``address`` that others can reach is for networks that may read it.
-    InvalidValueError where the port cannot be had, MissingDependencyError without prometheus-client.
+    Port 0 picks a free port. There is no authentication, so bind only to an ``address`` in a network that may read the metrics.
+    Raises InvalidValueError if the port cannot be used, MissingDependencyError if prometheus-client is not installed.
     """
     client = library("prometheus_client", "metrics")
     collectors = client.CollectorRegistry()
@@ -131,5 +133,5 @@ def start_metrics(port: int = 9464, address: str = "127.0.0.1", *, registry: Reg
         return MetricsServer(*client.start_http_server(port, address, collectors))
     except (OSError, OverflowError) as error:
         raise InvalidValueError(
-            f"metrics cannot be served at {address}:{port}: {error}", hint="another port, or 0 for a free one"
+            f"cannot serve metrics at {address}:{port}: {error}", hint="choose another port, or 0 for a free one"
         ) from error

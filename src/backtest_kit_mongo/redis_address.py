@@ -1,4 +1,4 @@
-"""Where Redis is: one server, the primary that Sentinels know, or a cluster; from a URL or from single settings."""
+"""The address of Redis, from a URL or from single settings: one server, a primary behind Sentinels, or a cluster."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SENTINEL_PORT: Final = 26379
 _SWITCHES: Final = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS_OPTIONS: Final = ("ssl_cert_reqs", "ssl_check_hostname", "ssl_ca_path", "ssl_ca_data", "ssl_password", "ssl_ciphers", *_FILES)
-"""Parameters of redis-py that a URL may carry."""
+"""The redis-py parameters that ``CC_REDIS_URL`` may carry."""
 _FORM: Final = "redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix://[user:password@]/path[?db=0]"
 
 
 class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where Redis is, and how to log in. Exactly one of ``path``, ``sentinels`` and ``address`` counts."""
+    """Where Redis is and how to log in. Only one applies: ``path`` if set, else ``sentinels`` if set, else ``address``."""
 
     address: Address = ("", 0)
     path: str = ""
@@ -42,48 +42,54 @@ class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
     cluster: bool = False
 
     def __str__(self) -> str:
-        """Without secrets."""
+        """Return the address without secrets."""
         if self.path:
-            place = self.path
+            address = self.path
         elif self.sentinels:
-            place = f"{','.join(map(_shown, self.sentinels))}/{self.service} (Sentinel)"
+            address = f"{','.join(map(_shown, self.sentinels))}/{self.service} (Sentinel)"
         else:
-            place = _shown(self.address)
+            address = _shown(self.address)
         more = [f"database {self.db}"] * bool(self.db) + ["TLS"] * self.tls + ["cluster"] * self.cluster
-        return f"{place} ({', '.join(more)})" if more else place
+        return f"{address} ({', '.join(more)})" if more else address
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [("place", str(self))]
+        return [("address", str(self))]
 
     def __repr__(self) -> str:
         return f"<RedisAddress {self}>"
 
 
 def redis_address(config: Config) -> RedisAddress:
-    """The place that the settings name; ConfigError, without any secret in it, where they contradict each other."""
-    place = _of_url(config.CC_REDIS_URL) if config.CC_REDIS_URL else RedisAddress() if config.CC_REDIS_SENTINEL else _of_settings(config)
+    """Return the address that the settings describe.
+
+    Raises ConfigError if they contradict each other. The error never contains a secret.
+    """
+    address = _of_url(config.CC_REDIS_URL) if config.CC_REDIS_URL else RedisAddress() if config.CC_REDIS_SENTINEL else _of_settings(config)
     others: dict[str, Any] = {"cluster": config.CC_REDIS_CLUSTER}
-    if not (place.user or place.password):
+    if not (address.user or address.password):
         others |= {"user": config.CC_REDIS_USER, "password": config.CC_REDIS_PASSWORD}
     if config.CC_REDIS_DB:
-        if place.db not in (0, config.CC_REDIS_DB):
-            raise ConfigError(f"CC_REDIS_URL names database {place.db}, and CC_REDIS_DB {config.CC_REDIS_DB}", hint="set one of them")
+        if address.db not in (0, config.CC_REDIS_DB):
+            raise ConfigError(
+                f"CC_REDIS_URL names database {address.db}, but CC_REDIS_DB is {config.CC_REDIS_DB}", hint="set only one of them"
+            )
         others["db"] = config.CC_REDIS_DB
     if config.CC_REDIS_TLS:
-        if place.path or (config.CC_REDIS_URL and not place.tls):
+        if address.path or (config.CC_REDIS_URL and not address.tls):
             raise ConfigError(
-                "CC_REDIS_TLS is on, and the place of Redis has none", hint="rediss://host:port, or CC_REDIS_HOST with a port"
+                "CC_REDIS_TLS is on, but the address of Redis is a Unix socket or a URL without TLS",
+                hint="use CC_REDIS_URL=rediss://host:port, or CC_REDIS_HOST and CC_REDIS_PORT",
             )
         others["tls"] = True
     if config.CC_REDIS_SENTINEL:
         if config.CC_REDIS_CLUSTER:
-            raise ConfigError("CC_REDIS_SENTINEL and CC_REDIS_CLUSTER exclude each other")
+            raise ConfigError("CC_REDIS_SENTINEL and CC_REDIS_CLUSTER cannot be combined")
         others |= _of_sentinel(config.CC_REDIS_SENTINEL)
-    place = msgspec.structs.replace(place, **others)
-    if place.cluster and (place.db or place.path):
-        what = "has database 0 only" if place.db else "is not reached over a Unix socket"
-        raise ConfigError(f"a Redis cluster {what}", hint="CC_REDIS_PREFIX keeps two that share one apart")
-    return place
+    address = msgspec.structs.replace(address, **others)
+    if address.cluster and (address.db or address.path):
+        limitation = "has only database 0" if address.db else "cannot be reached over a Unix socket"
+        raise ConfigError(f"a Redis cluster {limitation}", hint="set CC_REDIS_PREFIX to separate two databases that share a cluster")
+    return address
 
 
 def _of_settings(config: Config) -> RedisAddress:
@@ -103,11 +109,11 @@ def _of_url(url: str) -> RedisAddress:
     path = unquote(parts.path)
     database = options.pop("db", None)
     if parts.scheme == "unix":
-        place: dict[str, Any] = {"path": path}
+        server: dict[str, Any] = {"path": path}
         if not path.startswith("/") or host:
-            raise _bad_url("a Unix socket has an absolute path")
+            raise _bad_url("the path of a Unix socket must be absolute")
     else:
-        place = {"address": (host or "", 6379 if port is None else port), "tls": parts.scheme == "rediss"}
+        server = {"address": (host or "", 6379 if port is None else port), "tls": parts.scheme == "rediss"}
         if not host or port == 0:
             raise _bad_url("host or port")
         database = path.strip("/") or database
@@ -118,7 +124,7 @@ def _of_url(url: str) -> RedisAddress:
     if number < 0:
         raise _bad_url("the database must be a number")
     return RedisAddress(
-        **place, db=number, user=unquote(user or ""), password=unquote(password or ""), tls_options=_tls_options(options, parts.scheme)
+        **server, db=number, user=unquote(user or ""), password=unquote(password or ""), tls_options=_tls_options(options, parts.scheme)
     )
 
 
@@ -126,8 +132,8 @@ def _tls_options(given: dict[str, str], scheme: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, value in given.items():
         if name not in _TLS_OPTIONS or scheme != "rediss":
-            known = f"known: {', '.join(_TLS_OPTIONS)}, with rediss://; time-outs are CC_REDIS_TIMEOUT_MS"
-            raise ConfigError("CC_REDIS_URL has an option that is none of TLS", hint=known)
+            hint = f"known, with rediss:// only: {', '.join(_TLS_OPTIONS)}; set timeouts with CC_REDIS_TIMEOUT_MS"
+            raise ConfigError("CC_REDIS_URL has an unknown option, or a TLS option without rediss://", hint=hint)
         if name == "ssl_check_hostname":
             if value.lower() not in _SWITCHES:
                 raise ConfigError("CC_REDIS_URL: ssl_check_hostname must be true or false")
@@ -139,7 +145,7 @@ def _tls_options(given: dict[str, str], scheme: str) -> dict[str, Any]:
         if name in _FILES and not os.access(value, os.R_OK):
             raise ConfigError(f"CC_REDIS_URL: the file that {name} names cannot be read")
     if options.get("ssl_cert_reqs") == "none":
-        options.setdefault("ssl_check_hostname", False)  # which only makes sense with a certificate that is checked
+        options.setdefault("ssl_check_hostname", False)  # the host name is part of the certificate, which nobody verifies
     return options
 
 
@@ -149,8 +155,8 @@ def _of_sentinel(text: str) -> dict[str, Any]:
     addresses = [_address(item.strip()) for item in hosts.split(",") if item.strip()]
     if not addresses or None in addresses or not service.strip() or not slash:
         raise ConfigError(
-            "CC_REDIS_SENTINEL names no Sentinels",
-            hint="[user:password@]host:port,host:port/name, with the name of what they monitor",
+            "CC_REDIS_SENTINEL is not a valid list of Sentinels",
+            hint="expected [user:password@]host:port,host:port/name, where name is what they call the primary",
         )
     user, _, password = credentials.partition(":")
     return {
@@ -160,7 +166,7 @@ def _of_sentinel(text: str) -> dict[str, Any]:
 
 def _address(text: str) -> Address | None:
     host, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]"):  # an IPv6 address may stand alone in its brackets
+    if not colon or text.endswith("]"):  # an IPv6 address in brackets may come without a port
         host, port = text, str(_SENTINEL_PORT)
     if not host.strip("[]") or not port.isdecimal() or not 0 < int(port) < 65536:
         return None
@@ -173,4 +179,4 @@ def _shown(address: Address) -> str:
 
 
 def _bad_url(what: str) -> ConfigError:
-    return ConfigError(f"CC_REDIS_URL is no valid URL of Redis ({what})", hint=f"{_FORM}; percent-encode special characters in them")
+    return ConfigError(f"CC_REDIS_URL is not a valid Redis URL ({what})", hint=f"expected {_FORM}; percent-encode special characters")

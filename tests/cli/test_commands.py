@@ -231,7 +231,7 @@ def test_the_file_chooses_the_window(cli):
 
 def test_a_file_needs_a_symbol_and_says_it_in_its_name(cli, database):
     found = cli.err(*BACKTEST, "--csv", klines(cli.home / "prices.csv", 60), code=1)
-    assert "whose candles" in found
+    assert "the symbol of the candles" in found
     assert "--symbol" in found
     cli(*BACKTEST, "--csv", klines(cli.home / "ETHUSDT-1m-2023-03.csv", 60))
     cli(*BACKTEST, "--csv", klines(cli.home / "SOLUSDT.csv.gz", 60))
@@ -261,7 +261,7 @@ def test_a_file_that_contradicts_what_is_stored_does_not_run(cli, database):
     assert "60 new" in cli.out(*BACKTEST, "--csv", str(file))
     assert re.search(r"^csv +BTCUSDT +1m .* 60 +0 +0$", cli.out("candles", "list"), re.MULTILINE)
     assert json.loads(cli.out("candles", "list", "--json", "--symbol", "BTCUSDT"))[0]["candles"] == 60
-    assert "stored are BTCUSDT 1m on csv" in cli.err("candles", "remove", "X", "--exchange", "csv", code=1)
+    assert "stored series: BTCUSDT 1m on csv" in cli.err("candles", "remove", "X", "--exchange", "csv", code=1)
 
 
 def test_candles_of_a_file_that_were_stored_as_binance_are_mentioned(cli):
@@ -320,7 +320,7 @@ def test_results_are_kept_and_shown_again(cli):
     assert (cli.home / "page.html").read_text().startswith("<!DOCTYPE html>")
     cli(*BACKTEST, "--synthetic-days", "2", "--param", "FAST=6", "--json", "first.json")
     assert (cli.home / "again.json").read_bytes() == (cli.home / "first.json").read_bytes()
-    assert "no run 'nope'" in cli.err("runs", "show", "nope", code=1)
+    assert "no kept run 'nope'" in cli.err("runs", "show", "nope", code=1)
 
 
 def test_a_data_folder_that_cannot_be_written_to_is_no_failure(cli):
@@ -334,7 +334,7 @@ def test_the_demo_shows_what_the_second_process_need_not_do(cli):
     """Its servers are its own: those of the environment are somebody's data."""
     shown = cli.out("demo", CC_MONGO_CONNECTION_STRING="mongodb://127.0.0.1:1/x", CC_MODE="nonsense")
     assert re.search(r"^candles imported +20,160 +0$", shown, re.MULTILINE)
-    assert re.search(r"^trends worked out +\d+ +0$", shown, re.MULTILINE)
+    assert re.search(r"^trends computed +\d+ +0$", shown, re.MULTILINE)
     assert re.search(r"^ids from Redis +0 of 0 +(\d+) of \1 \(100%\)$", shown, re.MULTILINE)
     assert "The same trades in both." in shown
     page = Path(re.search(r"^Report: (.*)$", shown, re.MULTILINE)[1])
@@ -503,7 +503,7 @@ def test_stats_draws_the_last_run(cli):
     # What cannot be drawn is said before any server is asked.
     for path, said in (("nowhere/run.png", "no such folder"), (str(cli.home), "it is a folder")):
         found = cli("stats", "--png", path, code=1)
-        assert f"error: no picture can be written to {path}: {said}" in found.err
+        assert f"error: cannot write a picture to {path}: {said}" in found.err
         assert not found.out
     assert "--png" in cli.err("stats", "--png", "run.png", "--watch", code=2)
 
@@ -557,7 +557,7 @@ class Watching:
 def test_watch_shows_what_changes_until_it_is_interrupted(cli, database, cache):
     with Watching(cli) as watching:
         watching.shows("until Ctrl-C", 2)
-        assert "No run is at work" in watching.text
+        assert "No run is active" in watching.text
         assert "none is recorded" in watching.text
         database["signal-items"].insert_many([{"symbol": str(number)} for number in range(1234)])
         cache.mset({f"signal_cache:x:y:{number}": "1" for number in range(77)})
@@ -615,9 +615,9 @@ def test_what_a_killed_run_left_behind_is_not_at_work(cli):
     left.write_text(json.dumps({"saved": "2023-03-01", "run": run, "report": report}))
     os.utime(left, (time.time() + 3600, time.time() + 3600))  # it must not grow old before a busy machine has looked at it
     with Watching(cli) as watching:
-        watching.shows("At work: left on X x")
+        watching.shows("Running: left on X x")
         os.utime(left, (time.time() - 60, time.time() - 60))
-        watching.shows("No run is at work")
+        watching.shows("No run is active")
     cli(*BACKTEST, "--synthetic-days", "1")
     assert not left.exists()
 
@@ -671,7 +671,7 @@ def test_import_says_how_many_were_new(cli, database):
     more = ("candles", "import", klines(cli.home / "b.csv", 150, without=(120, 121)), "--symbol", "BTCUSDT")
     shown = cli.out(*more)
     assert "48 new, 100 stored before" in shown
-    assert "hole: 2 candles are missing from 2023-03-01T02:00:00Z to 2023-03-01T02:02:00Z" in shown
+    assert "gap: 2 candles are missing from 2023-03-01T02:00:00Z to 2023-03-01T02:02:00Z" in shown
     assert database["candle-items"].count_documents({}) == 148
     assert "unknown interval '7m'" in cli.err(*command, "--interval", "7m", code=1)
 
@@ -723,7 +723,7 @@ def test_doctor_finds_a_legacy_index_and_the_command_that_mends_it(cli, database
 def test_doctor_finds_duplicates(cli, database):
     ids = database["state-items"].insert_many([{"signalId": "a", "bucketName": "b", "payload": {}} for _ in range(2)]).inserted_ids
     (problem,) = json.loads(cli.out("doctor", "--json", code=1))["problems"]
-    assert "2 documents with one key (signalId='a', bucketName='b')" in problem["problem"]
+    assert "2 documents with the same key (signalId='a', bucketName='b')" in problem["problem"]
     assert sum(str(value) in problem["command"] for value in ids) == 1
     assert "deleteMany" in problem["command"]
     assert database["state-items"].count_documents({}) == 2
@@ -761,7 +761,7 @@ def test_passwords_are_not_printed(cli, tmp_path):
     for run in runs:
         assert SECRET not in run.out + run.err, run.args
     assert "somebody:***@" in runs[2].out
-    assert "refuses the login" in runs[3].out
+    assert "rejected the login" in runs[3].out
 
 
 # --- embedded servers, and the end of a process ---
@@ -809,7 +809,7 @@ def test_interrupted_in_the_middle_of_a_run(lonely):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert err.rstrip().endswith("error: interrupted; what is stored stays stored")
+    assert err.rstrip().endswith("error: interrupted; stored records are kept")
     assert "Traceback" not in out + err
     assert not answers(folder / "mongo" / "mongo.sock")
     assert not answers(folder / "redis" / "redis.sock")

@@ -58,9 +58,9 @@ def test_a_file_that_is_there_stays_unless_forced(cli):
     ("file", "words"),
     [
         ("nowhere/mine.py", "there is no folder nowhere"),
-        ("mine", "ends in .py, not mine"),
-        ("mine.txt", "ends in .py, not mine.txt"),
-        (".py", "ends in .py, not .py"),
+        ("mine", "must end in .py, got mine"),
+        ("mine.txt", "must end in .py, got mine.txt"),
+        (".py", "must end in .py, got .py"),
     ],
 )
 def test_what_cannot_be_a_strategy_file_is_refused(cli, file, words):

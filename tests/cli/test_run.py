@@ -179,7 +179,7 @@ def test_a_setup_file_decides_the_settings(cli):
     ("arguments", "said"),
     [
         (("--backtest", "--frame", "2023-03-05:2023-03-01"), "is empty"),
-        (("--backtest", "--frame", "2023-03-01"), "is no window"),
+        (("--backtest", "--frame", "2023-03-01"), "is not a window"),
         (("--backtest", "--frame", "spring"), "no frame 'spring' is registered"),
         (("--backtest", "--frame", "2023-03-01:2023-03-02", "--exchange", "no-such-place"), "no-such-place"),
         (("--backtest", "--json", "nowhere/out.json", "--synthetic-days", "1"), "nowhere"),
@@ -191,7 +191,7 @@ def test_a_setup_file_decides_the_settings(cli):
         (("--paper", "--synthetic-days", "1"), "needs the candles of an exchange"),
         (("--paper", "--frame", "2023-03-01:2023-03-02"), "has no window"),
         (("--backtest", "--param", "FAST"), "is not NAME=VALUE"),
-        (("--backtest", "--stores", "floppy", "--synthetic-days", "1"), "must be on one of"),
+        (("--backtest", "--stores", "floppy", "--synthetic-days", "1"), "must be one of"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -245,7 +245,7 @@ def test_an_interrupted_backtest_ends_with_its_minute(cli):
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert err.rstrip().endswith("error: interrupted; what is stored stays stored")
+    assert err.rstrip().endswith("error: interrupted; stored records are kept")
     assert "Traceback" not in out + err
 
 

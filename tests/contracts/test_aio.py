@@ -564,7 +564,7 @@ def test_an_error_shows_where_it_was_awaited_and_where_it_arose(mongo):
     async def awaiting_here():
         await SIGNAL.write_signal_data("no row", *CONTEXTS[0])
 
-    with pytest.raises(kit.InvalidTypeError, match="a dict, dataclass or Struct is needed") as caught:
+    with pytest.raises(kit.InvalidTypeError, match="expected a dict, dataclass or Struct") as caught:
         asyncio.run(awaiting_here())
     names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert names.index("awaiting_here") < names.index("write_signal_data") < names.index("_record")

@@ -112,7 +112,7 @@ def test_hidden_until_its_time_comes(begin, name):
 def test_raised(begin, name):
     begin(look_ahead="raise")
     write(name, "k", 1, T0)
-    with pytest.raises(LookAheadError, match=f"^{name} .*written at {T0} ms, and it is {T0 - 1} ms\n  hint: ") as caught:
+    with pytest.raises(LookAheadError, match=f"^{name} .*written at {T0} ms, but the simulation time is {T0 - 1} ms\n  hint: ") as caught:
         read(name, "k", T0 - 1)
     assert isinstance(caught.value, ValueError)
     assert read(name, "k", T0) == 1
@@ -202,7 +202,7 @@ def test_a_list_is_of_the_time_of_its_call(begin, history):
 def test_times_beyond_those_of_javascript(begin, when):
     """Nanoseconds, most often. MongoDB's doubles do not hold each of them, so that one could pass for an earlier one."""
     begin(look_ahead="hide")
-    with pytest.raises(InvalidValueError, match="is no time in ms\n  hint: milliseconds since 1970"):
+    with pytest.raises(InvalidValueError, match="is not a timestamp in milliseconds\n  hint: pass milliseconds since 1970"):
         write("state", "k", 1, when)
     with pytest.raises(InvalidValueError), kit.simulated_time(when):
         pass

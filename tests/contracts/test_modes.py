@@ -142,9 +142,9 @@ def test_without_a_domain_on_mongodb_no_server_is_contacted(tmp_path):
     ("settings", "text"),
     [
         ({"CC_STORES": {"signals": "file"}}, "CC_STORES: unknown domain 'signals'\n  hint: did you mean signal"),
-        ({"CC_STORES": {"signal": "disk"}}, "CC_STORES: signal must be on one of mongo, file, memory, jsonl, dummy, not 'disk'"),
-        ({"CC_STORES": {"signal": "jsonl"}}, "only log can be on jsonl, signal cannot\n  hint: signal=file"),
-        ({"CC_STORES": "signal"}, "signal must be on one of"),
+        ({"CC_STORES": {"signal": "disk"}}, "CC_STORES: the store of signal must be one of mongo, file, memory, jsonl, dummy, not 'disk'"),
+        ({"CC_STORES": {"signal": "jsonl"}}, "jsonl stores only log, not signal\n  hint: signal=file"),
+        ({"CC_STORES": "signal"}, "signal must be one of"),
         ({"CC_STORES": 5}, "CC_STORES must be a mapping"),
         ({"CC_STORES": {5: "file"}}, "unknown domain 5"),
         ({"CC_MODE": "walker"}, "CC_MODE is 'walker'; it must be 'backtest', 'live' or 'paper'"),
@@ -152,10 +152,10 @@ def test_without_a_domain_on_mongodb_no_server_is_contacted(tmp_path):
         ({"CC_LOOK_AHEAD": "warn"}, "CC_LOOK_AHEAD is 'warn'; it must be 'off', 'hide' or 'raise'"),
         ({"CC_HISTORY": "state,sessions"}, "CC_HISTORY: unknown domain 'sessions'\n  hint: did you mean session"),
         ({"CC_HISTORY": [["state"]]}, "CC_HISTORY: unknown domain ['state']"),
-        ({"CC_STORES": {"log": ["file"]}}, "log must be on one of"),
-        ({"CC_DUMP_DIR": "a\0b"}, "CC_DUMP_DIR holds a character"),
-        ({"CC_DUMP_DIR": "\ud800"}, "CC_DUMP_DIR holds a character"),
-        ({"CC_HISTORY": ["signal"]}, "signal carries no simulation time, so it has no versions\n  hint: domains that do: risk, "),
+        ({"CC_STORES": {"log": ["file"]}}, "log must be one of"),
+        ({"CC_DUMP_DIR": "a\0b"}, "CC_DUMP_DIR contains a character"),
+        ({"CC_DUMP_DIR": "\ud800"}, "CC_DUMP_DIR contains a character"),
+        ({"CC_HISTORY": ["signal"]}, "signal stores no simulation time, so it cannot keep versions\n  hint: domains that can: risk, "),
         ({"CC_HISTORY": {"state": 1}}, "CC_HISTORY must be a list of domains"),
         ({"CC_HISTORY_LIMIT": -1}, "CC_HISTORY_LIMIT must not be negative"),
         ({"CC_LOG_ROTATE_MB": 0}, "CC_LOG_ROTATE_MB must not be less than 1"),
@@ -203,7 +203,7 @@ def test_set_config_keeps_the_mode(settings, folder):
         assert getattr(after, name) == getattr(before, name), name
     with kit.simulated_time(T0 - 1):
         assert kit.PersistStateAdapter.read_state_data("sig", "one") is None
-    with pytest.raises(ConfigError, match="the history of stores that are in use cannot be changed"):
+    with pytest.raises(ConfigError, match="the history of stores in use cannot be changed"):
         kit.set_config(settings, CC_HISTORY="session")
     kit.set_config(settings, CC_MODE="live", CC_HISTORY="state")
     assert kit.get_config().CC_LOOK_AHEAD == "off"

@@ -274,7 +274,7 @@ def test_times_of_a_write(store, when):
 
 @pytest.mark.parametrize("when", [-(2**63), 2**63 - 1, LATEST + 1, -LATEST - 1])
 def test_times_that_a_date_cannot_hold(store, when):
-    with pytest.raises(kit.InvalidValueError, match="no time in ms"):
+    with pytest.raises(kit.InvalidValueError, match="not a timestamp in milliseconds"):
         kit.PersistStateAdapter.write_state_data({"value": 1}, "values", "k", when)
 
 

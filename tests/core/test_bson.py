@@ -439,7 +439,7 @@ def test_errors_begin_with_the_place(value, kind, text):
     [
         ({1: 2}, TypeError, r"^document: keys must be str, got int \(1\)$"),
         ({"a\0": 2}, ValueError, r"^document: key 'a\\x00' holds a NUL character$"),
-        ({"\udfff": 2}, ValueError, r"^document: key '\\udfff' holds a lone surrogate and is no UTF-8$"),
+        ({"\udfff": 2}, ValueError, r"^document: key '\\udfff' holds a lone surrogate and cannot be stored as UTF-8$"),
     ],
 )
 def test_errors_in_the_outermost_keys_have_a_place_too(document, kind, text):
@@ -1312,18 +1312,18 @@ BAD_UTF8 = struct.pack("<i", 3) + b"\xff\xfe\0"
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
-        (b"", "beyond its bytes"),
-        (b"\5\0\0\0", "beyond its bytes"),
-        (document() + b"\0", "beyond its bytes"),
-        (document()[:-1], "beyond its bytes"),
+        (b"", "BSON document length does not match its"),
+        (b"\5\0\0\0", "BSON document length does not match its"),
+        (document() + b"\0", "BSON document length does not match its"),
+        (document()[:-1], "BSON document length does not match its"),
         (struct.pack("<i", 5) + b"\1", "does not end where its length says"),
-        (struct.pack("<i", -5) + b"\0", "beyond its bytes"),
+        (struct.pack("<i", -5) + b"\0", "BSON document length does not match its"),
         (document(element("a", DatetimeMS(253402300800000))), "outside the years 1 to 9999"),
         (document(element("a", DatetimeMS(-62135596800001))), "outside the years 1 to 9999"),
         (document(element("a", DatetimeMS(2**63 - 1))), "outside the years 1 to 9999"),
         (document(element("a", DatetimeMS(-(2**63)))), "outside the years 1 to 9999"),
         (document(raw_element(0x08, "a", b"\2")), "neither true nor false"),
-        (document(raw_element(0x02, "a", struct.pack("<i", 2) + b"xy")), "BSON text has no end"),
+        (document(raw_element(0x02, "a", struct.pack("<i", 2) + b"xy")), "BSON text does not end with NUL"),
         (document(raw_element(0x02, "a", BAD_UTF8)), "utf-8"),
         (document(b"\x0a\xff\0"), "utf-8"),
         (document(raw_element(0x03, "a", struct.pack("<i", 6) + b"\0\1")), "BSON"),
@@ -1388,7 +1388,7 @@ def test_documents_nested_without_end_are_refused(kind):
     assert same(core.decode(raw), bson.decode(raw))
     for _ in range(5000):
         raw = document(raw_element(kind, "0", raw))
-    with pytest.raises(ValueError, match="nested too deep"):
+    with pytest.raises(ValueError, match="nested too deeply"):
         core.decode(raw)
 
 
@@ -1501,7 +1501,7 @@ def test_records_with_up_to_eight_key_fields(names):
     assert reader.match(raw, names) == (names, 1, None, False)
     assert reader.open(raw) == (None, (names, 1, None, False))
     for wrong in ((*names, "x"), names[:-1] if names else ("x",)):
-        with pytest.raises(ValueError, match="a key of another length"):
+        with pytest.raises(ValueError, match=r"expected a key of \d fields, got"):
             reader.match(raw, wrong)
     with pytest.raises(ValueError, match="too many key fields"):
         core.RecordReader((*"abcdefgh", "i"), "body")

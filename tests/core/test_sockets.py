@@ -159,7 +159,7 @@ def test_peer_that_reads_nothing(pair):
     ours, _ = pair
     with pytest.raises(wire_socket.SocketTimeoutError):
         mongo_link(ours, 0.3).post(b"x" * 20_000_000)
-    with pytest.raises(ValueError, match="more than MongoDB takes"):
+    with pytest.raises(ValueError, match="exceeds MongoDB's limit"):
         mongo_link(ours, 0.3).post(b"x" * 48_100_000)
 
 

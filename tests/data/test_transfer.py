@@ -369,7 +369,7 @@ def test_what_is_the_same(one, other, equal):
 
 @pytest.mark.parametrize("address", ["./dump", "dump", "file:", "ftp://x", f"mongo://u:{SECRET}@h/d", f"u:{SECRET}@h", "memory:", ""])
 def test_what_is_no_address(address):
-    with pytest.raises(kit.InvalidValueError, match="is no address of a store") as caught, at(address):
+    with pytest.raises(kit.InvalidValueError, match="is not the address of a store") as caught, at(address):
         pass
     assert "file:FOLDER" in str(caught.value)
     assert SECRET not in str(caught.value)
@@ -382,7 +382,7 @@ def test_a_source_must_be_there(tmp_path):
             pass
         with at(address):
             pass
-    with pytest.raises(kit.InvalidValueError, match="is no folder"), at(f"file:{tmp_path}/file"):
+    with pytest.raises(kit.InvalidValueError, match="is not a folder"), at(f"file:{tmp_path}/file"):
         pass
     assert sorted(os.listdir(tmp_path)) == ["file"]
 
@@ -411,7 +411,7 @@ def test_one_place_under_two_names(places, tmp_path):
         (f"file:{tmp_path}/dump", f"jsonl:{tmp_path}/dump"),
         (f"file:{tmp_path}/a", f"file:{tmp_path}/b"),
     ]
-    for pairs, error in ((same, "same place"), (inside, "inside the other"), (apart, None)):
+    for pairs, error in ((same, "same store"), (inside, "inside the other"), (apart, None)):
         for one, other in pairs:
             with at(one) as source, at(other) as target:
                 if error is None:
@@ -444,7 +444,7 @@ def test_a_folder_goes_into_mongodb_and_back(cli, tmp_path, settings):
     assert re.search(r"^state +30 +0 +30 +0 +0 +0 +0$", shown, re.MULTILINE)
     assert re.search(r"^candle +557 +0 +557", shown, re.MULTILINE)
     assert "1,037 written, from file:dump to mongodb://" in shown
-    assert "The target holds all of it." in shown
+    assert "The target has all records." in shown
     again = cli("copy", "--from", "mongo:", "--to", "file:./back", "--json", "--check")
     found = json.loads(again.out)
     assert found["ok"]
@@ -478,13 +478,13 @@ def test_a_check_fails_for_what_is_missing_or_different_alone(cli, tmp_path):
     other.write(state, [Record(("more", "b"), {}, START)])
     arguments = ("copy", "--from", "file:one", "--to", "file:other", "--domains", "state", "--dry-run", "--check")
     shown = cli(*arguments).out
-    assert "state: 1 record on the target alone:\n  more, b" in shown
+    assert "state: 1 record only on the target:\n  more, b" in shown
     one.write(state, [Record(("new", "b"), {}, START)])
     other.write(state, [Record(("s1", "b"), {"n": 9}, START)])
     shown = cli(*arguments, code=1).out
     assert "state: 1 record not on the target:\n  new, b" in shown
     assert "state: 1 record different on the target:\n  s1, b" in shown
-    assert "does not hold all of it" in shown
+    assert "does not have all records" in shown
     cli(*arguments[:-2], "--check")
     cli(*arguments)
 
@@ -493,7 +493,7 @@ def test_the_log_goes_into_json_lines_and_back(cli, tmp_path):
     log = DOMAINS["log"]
     FileStore(tmp_path / "dump").write(log, list(records_of(log, 20)))
     said = cli("copy", "--from", "file:dump", "--to", "jsonl:dump", code=1).err
-    assert "jsonl:dump holds no" in said
+    assert "jsonl:dump cannot hold" in said
     assert "--domains log" in said
     cli("copy", "--from", "file:dump", "--to", "jsonl:dump", "--domains", "log", "--check")
     assert len((tmp_path / "dump" / "log" / "log.jsonl").read_text().splitlines()) == 20
@@ -505,12 +505,12 @@ def test_the_log_goes_into_json_lines_and_back(cli, tmp_path):
     ("arguments", "said"),
     [
         (("--from", "file:none", "--to", "mongo:"), "there is no such folder"),
-        (("--from", "mongo:", "--to", "nowhere"), "nowhere is no address of a store"),
-        (("--from", "mongo:", "--to", "mongo:"), "are the same place"),
+        (("--from", "mongo:", "--to", "nowhere"), "nowhere is not the address of a store"),
+        (("--from", "mongo:", "--to", "mongo:"), "are the same store"),
         (("--from", "mongo:", "--to", "file:x", "--domains", "signal,stat"), "there is no domain 'stat'"),
-        (("--from", "mongo:", "--to", "jsonl:x", "--domains", "state"), "jsonl:x holds no state"),
+        (("--from", "mongo:", "--to", "jsonl:x", "--domains", "state"), "jsonl:x cannot hold state"),
         (("--from", "file:.", "--to", f"mongodb://me:{SECRET}@127.0.0.1:1/d", "--timeout", "0.5"), "127.0.0.1:1"),
-        (("--from", "file:.", "--to", f"mongo://me:{SECRET}@h"), "mongo://me:***@h is no address"),
+        (("--from", "file:.", "--to", f"mongo://me:{SECRET}@h"), "mongo://me:***@h is not the address"),
         (("--from", "file:.", "--to", f"mongodb://me:{SECRET}@h:port/d"), "cannot be resolved"),
     ],
     ids=lambda value: " ".join(value).replace(SECRET, "...") if isinstance(value, tuple) else "",
@@ -697,14 +697,14 @@ def test_only_what_was_selected(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("state", "out.csv", "--symbol", "BTC"), 1, "state has no symbol"),
-        (("signal", "out.csv", "--interval", "1m"), 1, "signal has no interval"),
-        (("signal", "out.csv", "--since", "2023-03-01"), 1, "signal carries no simulation time"),
+        (("state", "out.csv", "--symbol", "BTC"), 1, "state has no key field symbol"),
+        (("signal", "out.csv", "--interval", "1m"), 1, "signal has no key field interval"),
+        (("signal", "out.csv", "--since", "2023-03-01"), 1, "signal stores no simulation time"),
         (("state", "out.csv", "--since", "yesterday"), 2, "neither a time"),
         (("state", "out.txt"), 1, "must end in .csv or .parquet"),
         (("state", "none/out.csv"), 1, "there is no folder"),
         (("state", "folder.csv"), 1, "it is a folder"),
-        (("state", "there.csv"), 1, "--force writes over it"),
+        (("state", "there.csv"), 1, "use --force to overwrite it"),
         (("states", "out.csv"), 1, "there is no domain 'states'"),
         (("state", "out.csv", "--from", "file:none"), 1, "there is no such folder"),
     ],

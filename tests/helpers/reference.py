@@ -18,7 +18,7 @@ from bson import DBRef, Decimal128, Int64, ObjectId
 def check_fields(fields, names, kinds):
     """TypeError or ValueError, beginning with the name of the first field that is no legal key value of its kind."""
     if len(fields) != len(names) or len(kinds) != len(names):
-        raise TypeError(f"{len(names)} key fields are needed")
+        raise TypeError(f"expected {len(names)} key fields")
     for value, name, kind in zip(fields, names, kinds, strict=True):
         if kind is bool:
             if type(value) is not bool:

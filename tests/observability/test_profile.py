@@ -300,7 +300,7 @@ def test_json_and_back(report):
 @pytest.mark.parametrize("saved", [None, [], {}, {"seconds": 1}, {"seconds": 1, "domains": {"state": {}}}, {"seconds": "1", "domains": {}}])
 def test_what_is_no_saved_report(saved):
     """An error in words, for other types and for missing counts."""
-    with pytest.raises(InvalidValueError, match="no saved report"):
+    with pytest.raises(InvalidValueError, match="not a saved report"):
         Report.from_dict(saved)
 
 

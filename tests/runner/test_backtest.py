@@ -511,7 +511,7 @@ def test_a_strategy_that_raises_is_named_with_symbol_time_and_line():
 def test_a_bad_signal_is_named_with_strategy_symbol_and_time():
     once_at(10, {**LONG, "priceTakeProfit": "90"})
     with pytest.raises(
-        BadSignalError, match=r"strategy 'hand' on BTCUSDT at 2023-03-01T00:10:00Z returned no valid signal: the signal's priceTakeProfit"
+        BadSignalError, match=r"strategy 'hand' on BTCUSDT at 2023-03-01T00:10:00Z returned an invalid signal: the signal's priceTakeProfit"
     ):
         replay(flat(60))
     assert issubclass(BadSignalError, ValueError)
@@ -563,7 +563,7 @@ def test_an_average_price_needs_five_candles():
 
     add_strategy("hand", interval="5m", get_signal=get_signal)
     import_candles(flat(60)[7:], "OTHER")
-    with pytest.raises(StrategyError, match=r"get_average_price\('OTHER'\) needs 5 closed 1m candles, and 3 are stored"):
+    with pytest.raises(StrategyError, match=r"get_average_price\('OTHER'\) needs 5 closed 1m candles, but only 3 are stored"):
         replay(flat(60), start_ms=START + 5 * MINUTE)
 
 
@@ -638,7 +638,7 @@ def test_a_window_over_a_hole_is_refused_before_anything_is_written():
     once_at(10, LONG)
     import_candles(market, "BTCUSDT")
     with pytest.raises(
-        InvalidValueError, match=r"have holes .2023-03-02T11:00:00Z to 2023-03-02T11:10:00Z.*(.|\n)*give start_ms and end_ms inside"
+        InvalidValueError, match=r"have gaps .2023-03-02T11:00:00Z to 2023-03-02T11:10:00Z.*(.|\n)*choose start_ms and end_ms inside"
     ):
         run_backtest("BTCUSDT")
     with pytest.raises(InvalidValueError, match="1m candle of BTCUSDT on binance at 2023-03-02T11:00:00Z is not stored"):
@@ -665,7 +665,7 @@ def test_a_window_beyond_the_candles_names_the_first_that_is_missing():
 def test_candles_of_another_writer_need_no_import_but_a_window():
     kit.PersistCandleAdapter.write_candles_data(flat(100), "BTCUSDT", "1m", "binance")
     once_at(10, LONG)
-    with pytest.raises(InvalidValueError, match=r"no import of BTCUSDT 1m on binance is known(.|\n)*start_ms and end_ms"):
+    with pytest.raises(InvalidValueError, match=r"no candles of BTCUSDT 1m on binance have been imported(.|\n)*start_ms and end_ms"):
         run_backtest("BTCUSDT")
     assert run_backtest("BTCUSDT", start_ms=START, end_ms=START + 100 * MINUTE).totals.trades == 1
 
@@ -701,6 +701,6 @@ def test_which_strategy_must_be_clear():
         run_backtest("BTCUSDT")
     for name in ("one", "two"):
         add_strategy(name, get_signal=lambda symbol, when: None)
-    with pytest.raises(InvalidValueError, match="2 strategies are registered, so one must be named: 'one', 'two'"):
+    with pytest.raises(InvalidValueError, match="2 strategies are registered; name one of them: 'one', 'two'"):
         run_backtest("BTCUSDT")
     assert run_backtest("BTCUSDT", "two").strategy_name == "two"

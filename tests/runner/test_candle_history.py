@@ -145,7 +145,7 @@ def test_other_symbols_and_their_holes():
     assert len(seen_at(90, lambda: get_candles("ETHUSDT", "1m", 10))) == 10
     assert len(seen_at(205, lambda: get_candles("ETHUSDT", "1m", 10))) == 5
     with pytest.raises(
-        StrategyError, match=r"no 1m candle of ETHUSDT on binance that closes at 2023-03-01T02:30:00Z is stored(.|\n)*import"
+        StrategyError, match=r"the 1m candle of ETHUSDT on binance that closes at 2023-03-01T02:30:00Z is not stored(.|\n)*import"
     ):
         seen_at(150, lambda: get_candles("ETHUSDT", "1m", 10))
     with pytest.raises(StrategyError, match="no 5m candle of XRPUSDT"):

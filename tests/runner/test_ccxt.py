@@ -197,7 +197,7 @@ def test_names_that_there_are_not(server, mongo):
     add_ccxt_exchange(url=server.url)
     with pytest.raises(InvalidValueError, match=r"binance has no symbol 'BTCUSD'\n.*did you mean BTCUSDT"):
         fetch_missing("BTCUSD", "1m", "binance", *minutes(0, 10), now_ms=NOW)
-    with pytest.raises(InvalidValueError, match="none of the 2 that there are is like it"):
+    with pytest.raises(InvalidValueError, match="none of the 2 names is similar"):
         fetch_missing("QQQQ", "1m", "binance", *minutes(0, 10), now_ms=NOW)
     add_ccxt_exchange("typo", exchange_id="binanse", url=server.url)
     with pytest.raises(InvalidValueError, match=r"ccxt has no exchange 'binanse'\n.*did you mean binance"):
@@ -377,8 +377,8 @@ def test_a_slow_fill_is_waited_for_but_not_for_ever(server):
     ("change", "words"),
     [
         ({"quantity": 0.000001}, "must be greater than minimum amount precision"),
-        ({"quantity": 0.0001}, "cost is 2.5 USDT, but the market takes at least 5"),
-        ({"quantity": 10_000.0}, "amount is 10000 BTC, but the market takes at most 9000"),
+        ({"quantity": 0.0001}, "cost is 2.5 USDT, but the market accepts at least 5"),
+        ({"quantity": 10_000.0}, "amount is 10000 BTC, but the market accepts at most 9000"),
         ({"quantity": 100.0}, "insufficient balance"),
     ],
 )
@@ -395,7 +395,7 @@ def test_an_order_that_somebody_canceled_is_rejected(server):
     with pytest.raises(ExchangeUnavailableError):
         broker(server, fill_timeout=0.1).submit(order(quantity=0.00001 * 30))
     exchange.orders[0] |= {"executedQty": "0.00000000", "status": "CANCELED"}
-    with pytest.raises(OrderRejected, match="is canceled, and nothing of it was filled"):
+    with pytest.raises(OrderRejected, match="is canceled, and nothing was filled"):
         broker(server).submit(order(quantity=0.0003))
 
 
@@ -467,7 +467,7 @@ def test_what_an_exchange_leaves_of_a_close_is_sent_again_under_another_id(serve
     exchange.shares = shares
     server.exchange = exchange
     for _ in range(shares.count(0.0)):  # each time in a new process
-        with pytest.raises(ExchangeUnavailableError, match="nothing of it was filled; what is left is sent again"):
+        with pytest.raises(ExchangeUnavailableError, match="nothing was filled; the rest will be sent again"):
             broker(server).submit(order(action="close"))
     fill = broker(server).submit(order(action="close"))
     assert [amount for _, _, amount in sent(exchange)] == pytest.approx(amounts)
@@ -483,7 +483,7 @@ def test_what_an_exchange_leaves_of_an_open_is_not_bought(server):
     exchange.shares = [0.5, 0.0]
     server.exchange = exchange
     assert broker(server).submit(order()).quantity == pytest.approx(0.005 * 0.999)
-    with pytest.raises(OrderRejected, match="is expired, and nothing of it was filled"):
+    with pytest.raises(OrderRejected, match="is expired, and nothing was filled"):
         broker(server).submit(order("a2"))
     assert len(exchange.orders) == 2
 

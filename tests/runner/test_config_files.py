@@ -91,5 +91,5 @@ def test_what_setup_breaks_the_loader_does_not_see(project):
 
 def test_a_loader_without_a_function_is_refused(project):
     write(project, loader="x = 1")
-    with pytest.raises(InvalidValueError, match=r"neither a function default\(\) nor loader\(\)"):
+    with pytest.raises(InvalidValueError, match=r"defines neither default\(\) nor loader\(\)"):
         load_config_files(project)

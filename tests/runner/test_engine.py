@@ -266,7 +266,7 @@ def test_actions_are_checked_before_anything_is_written():
     with pytest.raises(StrategyError, match="priceTakeProfit is missing"):
         run(flat(60))
     assert kit.PersistStrategyAdapter.read_strategy_data(*CONTEXT) is None
-    with pytest.raises(OutsideRunError, match=r"close_pending.symbol='BTCUSDT'.: no such run"):
+    with pytest.raises(OutsideRunError, match=r"close_pending.symbol='BTCUSDT'.: no matching run"):
         close_pending("BTCUSDT")
 
 
@@ -311,7 +311,7 @@ def test_a_callback_that_raises_ends_a_backtest_with_its_name_and_line():
 
 
 def test_bad_callbacks_are_refused():
-    with pytest.raises(InvalidTypeError, match=r"no 'on_opne'(.|\n)*did you mean 'on_open'"):
+    with pytest.raises(InvalidTypeError, match=r"no argument 'on_opne'(.|\n)*did you mean 'on_open'"):
         add_strategy("x", get_signal=lambda symbol, when: None, on_opne=print)
     with pytest.raises(InvalidTypeError, match=r"on_open of strategy 'x' must take \(event\)"):
         add_strategy("x", get_signal=lambda symbol, when: None, on_open=lambda: None)
@@ -376,9 +376,9 @@ def test_frames_are_windows_by_name():
     ("start", "end", "error", "message"),
     [
         ("2023-03-02", "2023-03-01", InvalidValueError, "frame 'x' is empty"),
-        ("yesterday", "2023-03-01", InvalidValueError, "start is 'yesterday', which is no ISO time"),
+        ("yesterday", "2023-03-01", InvalidValueError, "start is 'yesterday', which is not an ISO time"),
         (START, START + 1, InvalidValueError, "end is 1677628800001"),
-        (START, datetime(2023, 3, 1, 1, 0, 1), InvalidValueError, "no whole minute"),
+        (START, datetime(2023, 3, 1, 1, 0, 1), InvalidValueError, "not a whole minute"),
         (START, 1.5, InvalidTypeError, "end must be a datetime, ISO text or ms"),
     ],
 )
@@ -459,10 +459,10 @@ def test_a_window_in_the_future_is_an_error_that_names_strategy_and_call(argumen
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "names no window"),
-        ({"start": START}, "names no window"),
+        ({}, "defines no window"),
+        ({"start": START}, "defines no window"),
         ({"limit": 0}, "limit is 0"),
-        ({"start": START + 9 * MINUTE, "end": START + 9 * MINUTE}, "start is not before end"),
+        ({"start": START + 9 * MINUTE, "end": START + 9 * MINUTE}, "start must be before end"),
         ({"end": START, "limit": 1}, "at 2023-02-28T23:59:00Z is not stored"),
     ],
 )

@@ -80,7 +80,7 @@ def test_both_forms_register_and_give_the_function_back():
     assert [(exchange.name, exchange.get_candles) for exchange in list_exchanges()] == [("plain", get_candles), ("decorated", other)]
     assert find_exchange("plain").place.startswith(f"{__file__}:")
     assert find_exchange("plain").file == __file__
-    with pytest.raises(InvalidValueError, match="2 exchanges are registered, so one must be named: 'plain', 'decorated'"):
+    with pytest.raises(InvalidValueError, match="2 exchanges are registered; name one of them: 'plain', 'decorated'"):
         find_exchange()
     kept = list_exchanges()[:1]
     restore_exchanges(kept)
@@ -90,7 +90,7 @@ def test_both_forms_register_and_give_the_function_back():
 def test_what_cannot_be_registered():
     add_exchange("x", get_candles=Source())
     with pytest.raises(
-        InvalidValueError, match=r"exchange 'x' of .*test_exchange\.py:\d+ is already registered by .*test_exchange\.py:\d+"
+        InvalidValueError, match=r"exchange 'x' at .*test_exchange\.py:\d+ is already registered at .*test_exchange\.py:\d+"
     ):
         add_exchange("x", get_candles=Source())
     with pytest.raises(InvalidTypeError, match="the name of an exchange must be a str"):
@@ -102,10 +102,10 @@ def test_what_cannot_be_registered():
 
     async def later(symbol, interval, since, limit): ...
 
-    with pytest.raises(InvalidTypeError, match="not an async one"):
+    with pytest.raises(InvalidTypeError, match="not an async function"):
         add_exchange("y", get_candles=later)
     assert len(list_exchanges()) == 1
-    with pytest.raises(InvalidValueError, match=r"no exchange 'y' is registered\n.*add_exchange registers one; now: 'x'"):
+    with pytest.raises(InvalidValueError, match=r"no exchange 'y' is registered\n.*register it with add_exchange; registered so far: 'x'"):
         fetch_missing("BTCUSDT", "1m", "y", *minutes(0, 10))
 
 
@@ -300,14 +300,14 @@ def put(column, row, value):
         (lambda rows: rows[::-1], "comes after"),
         (lambda rows: np.concatenate([rows[:5], rows[4:]]), "appears twice"),
         (put("timestamp", 3, START + 3 * MINUTE + 1), "off the 1m grid"),
-        (put("timestamp", 0, START - MINUTE), "before the time that was asked for"),
-        (put("timestamp", -1, 4_000_000_020_000), "is of the future"),
+        (put("timestamp", 0, START - MINUTE), "before the requested time"),
+        (put("timestamp", -1, 4_000_000_020_000), "is in the future"),
         (put("close", 7, float("nan")), "close is nan, not a finite number"),
         (put("volume", 7, float("inf")), "volume is inf"),
-        (put("volume", 7, -1.0), "cannot be: .*volume -1"),
-        (put("low", 7, 0.0), "cannot be: .*low 0"),
-        (put("high", 7, 1.0), "cannot be: .*high 1"),
-        (put("low", 7, 0.01), "cannot be: .*low 0.01"),
+        (put("volume", 7, -1.0), "has impossible values: .*volume -1"),
+        (put("low", 7, 0.0), "has impossible values: .*low 0"),
+        (put("high", 7, 1.0), "has impossible values: .*high 1"),
+        (put("low", 7, 0.01), "has impossible values: .*low 0.01"),
         (lambda rows: [{**row, "close": None} for row in to_dicts(rows)], "close is missing"),
         (lambda rows: [row[:5] for row in map(list, rows.tolist())], "candle 0 has 5 columns"),
         (lambda rows: [[str(value) for value in row] for row in rows.tolist()], "must be a number"),

@@ -103,7 +103,7 @@ def named(name):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_outside_of_a_run(name):
-    with pytest.raises(OutsideRunError, match=r"(?s)outside a run.*hint: call it in a function that is registered") as caught:
+    with pytest.raises(OutsideRunError, match=r"(?s)outside a run.*hint: call it from a function that is registered") as caught:
         CALLS[name]()
     assert str(caught.value).startswith(name)
 
@@ -267,7 +267,7 @@ def test_bad_buckets_are_refused_where_they_are_written_down(bucket):
 
 
 def test_the_bucket_of_the_run_itself_is_taken():
-    with pytest.raises(InvalidValueError, match="the run itself keeps how a position stands"):
+    with pytest.raises(InvalidValueError, match="the bucket 'position' is reserved for the run itself"):
         State("position", 0)
 
 
@@ -307,7 +307,7 @@ def test_session(kind):
         assert Session.get() is None
         assert Session.get(Grid) is None
         Session.set({"levels": 5})
-        with pytest.raises(InvalidValueError, match="the stored record is no Grid"):
+        with pytest.raises(InvalidValueError, match="the stored record is not a valid Grid"):
             Session.get(Grid)
 
 

@@ -101,7 +101,7 @@ def test_a_folder_of_many_series_and_months(mongo, tmp_path):
 
 def test_a_file_without_a_telling_name(mongo, tmp_path):
     write_csv(tmp_path / "candles.csv")
-    with pytest.raises(InvalidValueError, match=r"whose candles .*candles\.csv holds is not known"):
+    with pytest.raises(InvalidValueError, match=r"cannot tell which symbol .*candles\.csv is for"):
         add_file_exchange("x", tmp_path / "candles.csv")
     add_file_exchange("x", tmp_path / "candles.csv", "BTCUSDT")
     assert fetch_missing("BTCUSDT", "1m", "x", START, END) == 1500

@@ -47,10 +47,10 @@ def test_ids_are_found_by_their_beginning_and_the_newest_as_last(result):
         keep_run([result], run_id=run_id)
     assert [run.id for run in list_runs()] == ["20230302-000000-000003", "20230301-000000-000002", "20230301-000000-000001"]
     assert load_run("last").id == load_run("20230302").id == "20230302-000000-000003"
-    with pytest.raises(InvalidValueError, match="several runs begin with '20230301'"):
+    with pytest.raises(InvalidValueError, match="several run ids begin with '20230301'"):
         load_run("20230301")
     for unknown in ("nope", "", "../x", "/etc/passwd"):
-        with pytest.raises(InvalidValueError, match="no run"):
+        with pytest.raises(InvalidValueError, match="no kept run"):
             load_run(unknown)
 
 
@@ -72,7 +72,7 @@ def test_a_file_that_makes_no_sense_is_named_and_passed_over_in_lists(result):
 
 def test_a_folder_that_cannot_be_made_is_an_error(result, home):
     (home / "data").write_text("a file")
-    with pytest.raises(StorageError, match="cannot be made"):
+    with pytest.raises(StorageError, match="cannot be created"):
         keep_run([result])
 
 

@@ -121,7 +121,7 @@ def test_byte_order_mark_windows_lines_blank_lines_and_quotes(klines):
 def test_higher_intervals_lie_on_their_own_grid(klines):
     text = HEADER + ROW.format(START) + ROW.format(START + 5 * MINUTE)
     assert klines(text, interval="5m")["timestamp"].tolist() == [START, START + 5 * MINUTE]
-    with pytest.raises(InvalidValueError, match=r"line 3: open_time .* is not the start of a candle of 15 minutes"):
+    with pytest.raises(InvalidValueError, match=r"line 3: open_time .* is not a multiple of the interval, 15 min"):
         klines(text, interval="15m")
 
 
@@ -166,24 +166,24 @@ HOSTILE = [
     (GOOD + f"{START + MINUTE},1_0,1,1,1,1\n", r"k\.csv, line 3: open is '1_0', not a number"),
     (GOOD + f"{START + MINUTE},1,nan,1,1,1\n", r"k\.csv, line 3: high is 'nan', not a finite number"),
     (GOOD + f"{START + MINUTE},1,inf,1,1,1\n", r"k\.csv, line 3: high is 'inf', not a finite number"),
-    (GOOD + f"{START + MINUTE},1,1,1,1,-1\n", r"k\.csv, line 3: volume is -1\.0, below 0"),
-    (GOOD + f"{START + MINUTE},0,1,0,1,1\n", r"k\.csv, line 3: no candle has open 0\.0"),
-    (GOOD + f"{START + MINUTE},2,1,3,2,1\n", r"k\.csv, line 3: no candle has open 2\.0, high 1\.0, low 3\.0"),
+    (GOOD + f"{START + MINUTE},1,1,1,1,-1\n", r"k\.csv, line 3: volume is -1\.0; it must not be negative"),
+    (GOOD + f"{START + MINUTE},0,1,0,1,1\n", r"k\.csv, line 3: impossible candle: open 0\.0"),
+    (GOOD + f"{START + MINUTE},2,1,3,2,1\n", r"k\.csv, line 3: impossible candle: open 2\.0, high 1\.0, low 3\.0"),
     (GOOD + f"{START + MINUTE},2,3,1,4,1\n", r"k\.csv, line 3: no candle has .* close 4\.0"),
-    (GOOD + ROW.format(START + 1000), r"k\.csv, line 3: open_time '1677628801000' is not the start of a candle of 1 minutes"),
+    (GOOD + ROW.format(START + 1000), r"k\.csv, line 3: open_time '1677628801000' is not a multiple of the interval, 1 min"),
     (GOOD + ROW.format("2023-03-01 00:00:30"), r"k\.csv, line 3: open_time .* is not the start"),
     (GOOD + ROW.format(START), r"k\.csv, line 3: open_time 2023-03-01T00:00:00Z appears twice"),
     (GOOD + ROW.format(START - MINUTE), r"k\.csv, line 3: open_time 2023-02-28T23:59:00Z comes after 2023-03-01T00:00:00Z"),
     (HEADER + ROW.format(START // 1000), r"k\.csv, line 2: open_time 1677628800 is neither milliseconds nor microseconds(.|\n)*seconds"),
     (HEADER + ROW.format(START * 1_000_000), r"k\.csv, line 2: open_time 1677628800000000000 is neither"),
     (HEADER + ROW.format(START * 1000 + 1), r"k\.csv, line 2: .* is in microseconds, but not a whole number of milliseconds"),
-    (HEADER + ROW.format("yesterday"), r"k\.csv, line 2: open_time 'yesterday' is neither a time in ISO format"),
+    (HEADER + ROW.format("yesterday"), r"k\.csv, line 2: open_time 'yesterday' is neither an ISO time"),
     (HEADER + ROW.format("2023-02-30 00:00:00"), r"k\.csv, line 2: open_time '2023-02-30 00:00:00' is neither"),
     (GOOD + '"unclosed\n', r"k\.csv, line 3: "),
     (b"PK\x03\x04rest", r"k\.csv is a zip archive(.|\n)*unzip"),
     (b"\x1f\x8bnot really", r"k\.csv cannot be read"),
     (gzip.compress(GOOD.encode())[:-12], r"k\.csv cannot be read"),
-    (b"\xff\xfe\x00bad", r"k\.csv is not text in UTF-8"),
+    (b"\xff\xfe\x00bad", r"k\.csv is not UTF-8 text"),
 ]
 
 

@@ -214,7 +214,7 @@ def test_x26_exhaustion_of_an_open_is_persisted_before_the_run_ends(monkeypatch)
     recorder = Recorder(monkeypatch)
     market = Market()
     with pytest.raises(
-        OrderFailedError, match=r"order to open .* failed .attempt 3.: ConnectionError: the exchange is down(.|\n)*look at the"
+        OrderFailedError, match=r"order to open .* failed .attempt 3.: ConnectionError: the exchange is down(.|\n)*look for this order"
     ):
         market.live(30, broker_name="book", order_attempts=3)
     assert len(book.asked) == 3
@@ -245,7 +245,7 @@ def test_x26_exhaustion_of_a_close_keeps_the_position(monkeypatch):
 def test_a_broker_that_fills_nonsense_is_not_believed():
     broker(price=float("nan"))
     once_at(10, LONG)
-    with pytest.raises(OrderFailedError, match=r"the broker filled 1.0 at nan"):
+    with pytest.raises(OrderFailedError, match=r"the broker reported a fill of 1.0 at nan"):
         Market().live(30, broker_name="book", order_attempts=2)
     assert signal_row() is None
 
@@ -491,7 +491,7 @@ def test_paper_does_not_take_over_what_is_live():
     market = Market()
     market.live(15, broker_name="book")
     before = signal_row(), strategy_row()
-    with pytest.raises(InvalidValueError, match=r"'hand' on BTCUSDT of binance has the records of a live run(.|\n)*a database of its own"):
+    with pytest.raises(InvalidValueError, match=r"'hand' on BTCUSDT of binance has the records of a live run(.|\n)*a separate database"):
         market.live(20)
     assert (signal_row(), strategy_row()) == before
 
@@ -501,7 +501,7 @@ def test_the_same_run_twice_in_one_process_is_refused():
     market = Market()
 
     def kill(minute):
-        with pytest.raises(InvalidValueError, match="a live run of 'hand' on BTCUSDT of binance goes on"):
+        with pytest.raises(InvalidValueError, match="a live run of 'hand' on BTCUSDT of binance is already running"):
             Market().live(20)
         raise Killed
 

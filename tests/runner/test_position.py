@@ -231,10 +231,10 @@ def test_a_signal_may_hold_numbers_of_numpy_and_whole_numbers():
         ({**SHORT, "priceTakeProfit": 105.0, "priceStopLoss": 90.0}, InvalidValueError, "a short signal needs priceTakeProfit < price"),
         ({**SHORT, "priceStopLoss": 100.0}, InvalidValueError, "a short signal needs"),
         ({**LONG, "note": 5}, InvalidTypeError, "note must be a str, got int"),
-        ({**LONG, "priceTakeProift": 1}, InvalidValueError, "no 'priceTakeProift'(.|\n)*did you mean 'priceTakeProfit'"),
-        ({**LONG, "price_stop_loss": 1}, InvalidValueError, "no 'price_stop_loss'(.|\n)*did you mean 'priceStopLoss'"),
-        ({**LONG, "leverage": 20}, InvalidValueError, "no 'leverage'(.|\n)*it has position, "),
-        ({**LONG, 5: 20}, InvalidValueError, "no 5"),
+        ({**LONG, "priceTakeProift": 1}, InvalidValueError, "no field 'priceTakeProift'(.|\n)*did you mean 'priceTakeProfit'"),
+        ({**LONG, "price_stop_loss": 1}, InvalidValueError, "no field 'price_stop_loss'(.|\n)*did you mean 'priceStopLoss'"),
+        ({**LONG, "leverage": 20}, InvalidValueError, "no field 'leverage'(.|\n)*its fields are position, "),
+        ({**LONG, 5: 20}, InvalidValueError, "no field 5"),
     ],
 )
 def test_bad_signals_say_what_is_wrong(raw, error, message):

@@ -342,7 +342,7 @@ def test_an_open_live_risk_slot_is_never_overwritten():
             lambda symbol, when: {"position": "long"},
             BadSignalError,
             "BadSignalError",
-            "returned no valid signal: the signal's priceTakeProfit is missing",
+            "returned an invalid signal: the signal's priceTakeProfit is missing",
         ),
     ],
 )

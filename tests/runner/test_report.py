@@ -252,7 +252,7 @@ def test_without_pandas_the_error_says_what_to_install(quiet, monkeypatch):
 
 def test_a_target_is_checked_before_the_work(tmp_path):
     (tmp_path / "folder").mkdir()
-    for path, said in [("nowhere/out.json", "there is no folder"), ("folder", "it is a folder"), (os.devnull, "it is no regular file")]:
+    for path, said in [("nowhere/out.json", "there is no folder"), ("folder", "it is a folder"), (os.devnull, "it is not a regular file")]:
         for check in (check_target, check_html):
             with pytest.raises(InvalidValueError, match=said):
                 check(tmp_path / path)
@@ -436,7 +436,7 @@ def test_names_are_text_everywhere(finished):
 
 def test_a_run_without_trades_says_so(quiet):
     page = Page(html_report(quiet))
-    assert "None was closed." in page.text
+    assert "No trade was closed." in page.text
     assert [note["text"] for note in page.figures[0]["layout"]["annotations"]] == ["no closed trades"]
 
 

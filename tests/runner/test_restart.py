@@ -730,7 +730,7 @@ def test_nothing_can_be_asked_of_a_run_that_has_not_read_yet_what_was_left(monke
 
     def reading(*context):
         monkeypatch.setattr(kit.PersistStrategyAdapter, "read_strategy_data", read)  # from the first read on it is known
-        with pytest.raises(OutsideRunError, match=r"stop\(symbol='BTCUSDT'\): no such run"):
+        with pytest.raises(OutsideRunError, match=r"stop\(symbol='BTCUSDT'\): no matching run"):
             early.append(stop("BTCUSDT"))
         return read(*context)
 

@@ -183,5 +183,5 @@ def test_bad_limits_are_refused(arguments, error, message):
 
 def test_names_are_unique():
     add_risk("x", max_positions=1)
-    with pytest.raises(InvalidValueError, match=r"risk 'x' of .*test_risk.py:\d+ is already registered by .*test_risk.py:\d+"):
+    with pytest.raises(InvalidValueError, match=r"risk 'x' at .*test_risk.py:\d+ is already registered at .*test_risk.py:\d+"):
         add_risk("x", max_positions=2)

@@ -93,14 +93,14 @@ def test_async_functions_and_generators_are_refused():
             return None
 
     for function in (coroutine, generator, Async()):
-        with pytest.raises(InvalidTypeError, match="must be a plain function, not an async one or a generator"):
+        with pytest.raises(InvalidTypeError, match="must be a plain function, not an async function or a generator"):
             add_strategy("x", get_signal=function)
 
 
 def test_a_second_strategy_of_the_same_name_is_refused_and_both_places_are_named():
     add_strategy("x", get_signal=nothing)
     first = list_strategies()[0].place
-    with pytest.raises(InvalidValueError, match=r"strategy 'x' of .*test_strategy\.py:\d+ is already registered by .*\.py:\d+") as caught:
+    with pytest.raises(InvalidValueError, match=r"strategy 'x' at .*test_strategy\.py:\d+ is already registered at .*\.py:\d+") as caught:
         add_strategy("x", get_signal=lambda symbol, when: None)
     assert first in str(caught.value)
     assert list_strategies()[0].get_signal is nothing
@@ -109,7 +109,7 @@ def test_a_second_strategy_of_the_same_name_is_refused_and_both_places_are_named
 def test_find_strategy():
     add_strategy("x", get_signal=nothing)
     assert find_strategy(None) is find_strategy("x") is list_strategies()[0]
-    with pytest.raises(InvalidValueError, match=r"no strategy 'y' is registered(.|\n)*now: 'x'"):
+    with pytest.raises(InvalidValueError, match=r"no strategy 'y' is registered(.|\n)*so far: 'x'"):
         find_strategy("y")
 
 

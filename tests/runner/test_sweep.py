@@ -241,7 +241,7 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(market, file):
         ([3], {}, "must be a dict"),
         ({}, {"symbols": "BTCUSDT"}, "list of names"),
         ({}, {"symbols": ["BTCUSDT", "XRPUSDT"]}, "XRPUSDT"),
-        ({}, {"workers": 0}, "from 1 on"),
+        ({}, {"workers": 0}, "at least 1"),
         ({}, {"frame_name": ""}, "frame_name"),
         ({}, {"strategy_name": "other"}, "no strategy 'other'"),
     ],
@@ -264,7 +264,7 @@ def test_a_sweep_needs_settings_and_candles_that_others_can_see(file, settings):
     with pytest.raises(NotConfiguredError):
         sweep(file, {})
     kit.setup(settings, stores={"candle": "memory"})
-    with pytest.raises(InvalidValueError, match="not seen by others"):
+    with pytest.raises(InvalidValueError, match="cannot see candles in the memory"):
         sweep(file, {})
 
 

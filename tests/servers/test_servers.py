@@ -331,7 +331,7 @@ def test_no_watcher_outlives_its_server(cache):
 
 
 def test_a_second_server_on_a_folder_in_use_is_refused_and_harms_nothing(cache):
-    with pytest.raises(ServerStartError, match=r"another (redis|valkey)-server still runs"):
+    with pytest.raises(ServerStartError, match=r"another (redis|valkey)-server is still running"):
         RedisServer(cache.data_dir).start(timeout=0.3)
     assert ping(cache)
 
@@ -553,7 +553,7 @@ def test_redis_is_the_valkey_of_the_wheel_where_path_has_none(tmp_path, monkeypa
         with redis.Redis(unix_socket_path=cache.socket, password=SECRET) as client:
             assert client.info("server")["server_name"] == "valkey"
         rival = RedisServer(tmp_path)
-        with pytest.raises(ServerStartError, match="another valkey-server still runs"):
+        with pytest.raises(ServerStartError, match="another valkey-server is still running"):
             rival.start(timeout=0)
     folder, name = os.path.split(cache._find())
     assert (os.path.basename(os.path.dirname(folder)), name) == ("_binaries", "valkey-server")

@@ -32,9 +32,9 @@ def test_redis_py_without_a_socket_to_borrow(settings, monkeypatch, caplog):
     kit.setup(settings)
     use()
     assert isinstance(default_registry.mongo.redis_ids._take_connection(), DriverConnection)
-    said = [record.getMessage() for record in caplog.records if "wire lane" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "wire protocol" in record.getMessage()]
     assert len(said) == 1
-    assert said[0].startswith("the wire lane cannot be used with redis-py")
+    assert said[0].startswith("the wire protocol cannot be used with redis-py")
     assert kit.stats()["state"]["redis_errors"] == 0
 
 
@@ -58,7 +58,7 @@ def test_a_client_of_pymongo_with_other_members(settings, monkeypatch, caplog, n
     monkeypatch.setattr(connection, "_client", Changed())
     use()
     assert not connection._lane.usable
-    said = [record.getMessage() for record in caplog.records if "wire lane" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "wire protocol" in record.getMessage()]
     assert len(said) == 1
     assert f"({name})" in said[0]
     monkeypatch.undo()
@@ -85,4 +85,4 @@ kit.close()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("the wire lane cannot be used with pymongo") == 1
+    assert done.stderr.count("the wire protocol cannot be used with pymongo") == 1

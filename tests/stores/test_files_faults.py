@@ -351,9 +351,9 @@ def test_entry_on_top_of_a_corrupt_file_is_stored(store, folder, warnings, conte
 
 
 def test_body_that_could_not_be_read_again_is_refused(store, folder):
-    with pytest.raises(kit.InvalidTypeError, match="a list is no state"):
+    with pytest.raises(kit.InvalidTypeError, match="a list is not a valid state body"):
         put(store, "state", KEY, [1])
-    with pytest.raises(kit.InvalidTypeError, match="a dict is no risk"):
+    with pytest.raises(kit.InvalidTypeError, match="a dict is not a valid risk body"):
         put(store, "risk", ("r", "e"), {})
     assert not folder.exists()
 
@@ -406,7 +406,7 @@ def test_name_that_is_no_utf8_does_not_break_a_list(store, folder, warnings):
     (folder / os.fsdecode(b"memory/s/n/\xff.json")).write_bytes(b"{}")
     (folder / os.fsdecode(b"memory/\xfe/n")).mkdir(parents=True)
     assert all_keys(store, "memory") == keys(store, "memory", ("s", "n")) == [("s", "n", "a")]
-    assert any("no UTF-8" in line for _, line in warnings)
+    assert any("not UTF-8" in line for _, line in warnings)
 
 
 # --- temporaries -----------------------------------------------------------------------------------------------------

@@ -276,7 +276,7 @@ def test_a_file_that_is_no_log_does_not_fill_the_log(tmp_path, warnings):
         file.write(b"no\n" * 1000)
     assert names(store) == ["a"]
     assert len(warnings) == 20
-    assert warnings[-1].endswith("no more will be said about this file")
+    assert warnings[-1].endswith("further warnings about this file are suppressed")
 
 
 def test_lines_longer_than_what_is_read_at_once(store):
@@ -491,7 +491,7 @@ def test_a_forked_child_goes_on_while_the_parent_writes(tmp_path, store):
         assert os.waitpid(pid, 0)[1] == 0
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(jsonl, "LOCK_SECONDS", 0.05)
-            with pytest.raises(kit.StorageError, match=r"another process holds it.*\n  hint: look for a stopped process"):
+            with pytest.raises(kit.StorageError, match=r"another process has held its lock.*\n  hint: look for a stopped process"):
                 JsonlStore(tmp_path).write(LOG, [entry("no")])
     pid = os.fork()
     if pid == 0:
@@ -542,7 +542,7 @@ def test_a_read_only_folder(tmp_path, store):
         try:
             os.setresuid(user, user, user)
             for act in (lambda: store.write(LOG, [entry("b")]), lambda: store.wait_for_init(1)):
-                with pytest.raises(kit.StorageError, match="give this user the right to read and write there"):
+                with pytest.raises(kit.StorageError, match="give this user permission to read and write there"):
                     act()
             assert names(store) == ["a"]
             status = 0

@@ -60,7 +60,7 @@ def test_the_first_call_does_not_wait_for_a_port_that_refuses(nowhere, call):
     """Not for the 15 s of pymongo; the error says what to do, and which call does wait."""
     kit.setup(nowhere)
     start = time.monotonic()
-    with pytest.raises(kit.ServerUnavailableError, match="nothing listens on localhost") as caught:
+    with pytest.raises(kit.ServerUnavailableError, match="nothing is listening on localhost") as caught:
         call()
     assert time.monotonic() - start < PATIENCE + 8
     assert "wait_for_init() waits" in caught.value.hint

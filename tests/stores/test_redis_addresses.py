@@ -109,7 +109,7 @@ def test_places(settings, place, shown):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"CC_REDIS_URL": "http://h"}, r"no valid URL of Redis \(scheme\)(.|\n)*rediss:// for TLS"),
+        ({"CC_REDIS_URL": "http://h"}, r"not a valid Redis URL \(scheme\)(.|\n)*rediss:// for TLS"),
         ({"CC_REDIS_URL": "h:6379"}, "scheme"),
         ({"CC_REDIS_URL": "redis://"}, "host or port"),
         ({"CC_REDIS_URL": "redis://h:0"}, "host or port"),
@@ -117,26 +117,26 @@ def test_places(settings, place, shown):
         ({"CC_REDIS_URL": "redis://:s3cret#x@h"}, "scheme|# must be|host or port"),
         ({"CC_REDIS_URL": "redis://h/s3cret"}, "the database must be a number"),
         ({"CC_REDIS_URL": "redis://h?db=-1"}, "the database must be a number"),
-        ({"CC_REDIS_URL": "unix://h/tmp/x"}, "absolute path"),
-        ({"CC_REDIS_URL": "redis://h?decode_responses=s3cret"}, r"an option that is none of TLS(.|\n)*CC_REDIS_TIMEOUT_MS"),
-        ({"CC_REDIS_URL": "redis://h?ssl_ca_certs=/x"}, "an option that is none of TLS"),
+        ({"CC_REDIS_URL": "unix://h/tmp/x"}, "must be absolute"),
+        ({"CC_REDIS_URL": "redis://h?decode_responses=s3cret"}, r"a TLS option without rediss://(.|\n)*CC_REDIS_TIMEOUT_MS"),
+        ({"CC_REDIS_URL": "redis://h?ssl_ca_certs=/x"}, "a TLS option without rediss://"),
         ({"CC_REDIS_URL": "rediss://h?ssl_ca_certs=/no/such"}, "the file that ssl_ca_certs names cannot be read"),
         ({"CC_REDIS_URL": "rediss://h?ssl_cert_reqs=s3cret"}, "none, optional or required"),
         ({"CC_REDIS_URL": "rediss://h?ssl_check_hostname=s3cret"}, "true or false"),
-        ({"CC_REDIS_URL": "redis://h/1", "CC_REDIS_DB": 2}, "names database 1, and CC_REDIS_DB 2"),
+        ({"CC_REDIS_URL": "redis://h/1", "CC_REDIS_DB": 2}, "names database 1, but CC_REDIS_DB is 2"),
         ({"CC_REDIS_URL": "redis://h", "CC_REDIS_TLS": True}, r"CC_REDIS_TLS is on(.|\n)*rediss://"),
         ({"CC_REDIS_HOST": "/tmp/r.sock", "CC_REDIS_TLS": True}, "CC_REDIS_TLS is on"),
-        ({"CC_REDIS_URL": "redis://h", "CC_REDIS_HOST": "other"}, "says where Redis is by CC_REDIS_URL and by CC_REDIS_HOST"),
-        ({"CC_REDIS_URL": "redis://h", "CC_REDIS_SENTINEL": "a:1/ids"}, "by CC_REDIS_URL and by CC_REDIS_SENTINEL"),
-        ({"CC_REDIS_SENTINEL": "a:1/ids", "CC_REDIS_CLUSTER": True}, "exclude each other"),
-        ({"CC_REDIS_SENTINEL": "a:1"}, r"names no Sentinels(.|\n)*host:port,host:port/name"),
-        ({"CC_REDIS_SENTINEL": ":s3cret@a:x/ids"}, "names no Sentinels"),
-        ({"CC_REDIS_HOST": "h", "CC_REDIS_CLUSTER": True, "CC_REDIS_DB": 1}, "a Redis cluster has database 0 only"),
-        ({"CC_REDIS_HOST": "/tmp/r.sock", "CC_REDIS_CLUSTER": True}, "not reached over a Unix socket"),
+        ({"CC_REDIS_URL": "redis://h", "CC_REDIS_HOST": "other"}, "sets more than one Redis address: CC_REDIS_URL and CC_REDIS_HOST"),
+        ({"CC_REDIS_URL": "redis://h", "CC_REDIS_SENTINEL": "a:1/ids"}, ": CC_REDIS_URL and CC_REDIS_SENTINEL"),
+        ({"CC_REDIS_SENTINEL": "a:1/ids", "CC_REDIS_CLUSTER": True}, "cannot be combined"),
+        ({"CC_REDIS_SENTINEL": "a:1"}, r"not a valid list of Sentinels(.|\n)*host:port,host:port/name"),
+        ({"CC_REDIS_SENTINEL": ":s3cret@a:x/ids"}, "not a valid list of Sentinels"),
+        ({"CC_REDIS_HOST": "h", "CC_REDIS_CLUSTER": True, "CC_REDIS_DB": 1}, "a Redis cluster has only database 0"),
+        ({"CC_REDIS_HOST": "/tmp/r.sock", "CC_REDIS_CLUSTER": True}, "cannot be reached over a Unix socket"),
         ({"CC_REDIS_DB": -1}, "CC_REDIS_DB must not be negative"),
-        ({"CC_REDIS_PREFIX": "with blank "}, "CC_REDIS_PREFIX must be of at most 64 ASCII characters"),
+        ({"CC_REDIS_PREFIX": "with blank "}, "CC_REDIS_PREFIX must be at most 64 printable ASCII characters"),
         ({"CC_REDIS_PREFIX": "ü"}, "CC_REDIS_PREFIX must be"),
-        ({"CC_REDIS_HOST": "redis://h"}, r"not a URL(.|\n)*CC_REDIS_URL takes one"),
+        ({"CC_REDIS_HOST": "redis://h"}, r"not a URL(.|\n)*set CC_REDIS_URL instead"),
     ],
 )
 def test_what_is_wrong_is_said_without_secrets(settings, message):
@@ -151,7 +151,7 @@ def test_a_place_that_is_given_wins_over_one_of_the_environment():
     place = redis_address(load_config({"CC_REDIS_URL": "redis://given"}, {"CC_REDIS_HOST": "there", "CC_REDIS_PORT": "7000"}))
     assert place.address == ("given", 6379)
     assert redis_address(load_config({"CC_REDIS_HOST": "given"}, {"CC_REDIS_SENTINEL": "a:1/ids"})).sentinels == ()
-    with pytest.raises(ConfigError, match="the environment says where Redis is"):
+    with pytest.raises(ConfigError, match="the environment sets more than one Redis address"):
         load_config({}, {"CC_REDIS_HOST": "a", "CC_REDIS_URL": "redis://b"})
 
 
@@ -274,7 +274,7 @@ def test_the_least_rights_are_enough(begin, lane, users, servers):
     use()
     assert hits() == (len(KEYS), 0)
     for call in (STATE.id_cache.size, STATE.id_cache.clear, default_registry.mongo.drop_cache, lambda: STATE.id_cache.has(*KEYS[0])):
-        with pytest.raises(DatabaseError, match=r"Redis refuses a command(.|\n)*for flush-cache and id_cache SCAN, UNLINK and EXISTS"):
+        with pytest.raises(DatabaseError, match=r"Redis rejected a command(.|\n)*for flush-cache and id_cache SCAN, UNLINK and EXISTS"):
             call()
     users(f"{LEAST} +scan +unlink +exists")
     assert STATE.id_cache.size() == len(KEYS)
@@ -285,7 +285,7 @@ def test_the_least_rights_are_enough(begin, lane, users, servers):
 def test_missing_rights_are_not_taken_for_a_dead_server(begin, lane, users, servers):
     users("on >p ~other:* +get +mget +set +mset +del")
     begin(CC_REDIS_HOST=servers.redis.socket, CC_REDIS_USER="bot", CC_REDIS_PASSWORD="p")
-    with pytest.raises(DatabaseError, match=r"Redis refuses a command(.|\n)*GET, MGET, SET, MSET and DEL on the keys \*_cache:\*"):
+    with pytest.raises(DatabaseError, match=r"Redis rejected a command(.|\n)*GET, MGET, SET, MSET and DEL on the keys \*_cache:\*"):
         kit.wait_for_init(timeout=30)
     use(KEYS[:5])
     assert hits()[0] == 0
@@ -293,7 +293,7 @@ def test_missing_rights_are_not_taken_for_a_dead_server(begin, lane, users, serv
     kit.wait_for_init(timeout=15)
     use(KEYS[5:9])  # reads go on asking Redis
     begin(CC_REDIS_HOST=servers.redis.socket, CC_REDIS_USER="bot", CC_REDIS_PASSWORD="wrong")
-    with pytest.raises(DatabaseError, match="Redis refuses the login"):
+    with pytest.raises(DatabaseError, match="Redis rejected the login"):
         kit.wait_for_init(timeout=30)
 
 

@@ -118,7 +118,7 @@ def test_w_1_beside_a_replica_set_is_warned_of_once(begin, caplog, durability):
     begin({"w": 1} if durability == "journal" else (), CC_DURABILITY=durability)
     for number in range(3):
         STATE.write_state_data({"n": number}, "s", "b", WHEN)
-    (said,) = [record.getMessage() for record in caplog.records if "fail-over" in record.getMessage()]
+    (said,) = [record.getMessage() for record in caplog.records if "failover" in record.getMessage()]
     assert said.startswith("CC_DURABILITY=memory" if durability == "memory" else "w=1 in CC_MONGO_CONNECTION_STRING")
     begin({"w": "majority"}, CC_DURABILITY=durability)
     caplog.clear()

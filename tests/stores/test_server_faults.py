@@ -310,7 +310,7 @@ def test_redis_password(settings, tmp_path, lines):
             kit.setup({**settings, "CC_REDIS_HOST": server.socket, **given})
             everything_works(f"wrong{number}")
             assert levels(lines) == ["WARNING"] * (number + 1)
-            with within(), pytest.raises(DatabaseError, match=r"(?s)Redis refuses the login.*CC_REDIS_PASSWORD"):
+            with within(), pytest.raises(DatabaseError, match=r"(?s)Redis rejected the login.*CC_REDIS_PASSWORD"):
                 kit.wait_for_init(timeout=60)
         kit.close()
 

@@ -1,1 +1,1 @@
-"""The compiled core: bytes in, bytes out. It knows nothing of domains, servers or settings."""
+"""The compiled core: bytes in, bytes out. It knows nothing about domains, servers or settings."""

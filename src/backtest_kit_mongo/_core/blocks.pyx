@@ -1,4 +1,4 @@
-"""Closed candles in process memory, under a byte budget. They never change, so what is here needs no look at the database."""
+"""A cache of closed candles in process memory, under a byte budget. They never change, so a cached candle needs no query."""
 
 cimport cython
 from cpython.long cimport PyLong_CheckExact
@@ -17,21 +17,20 @@ cdef extern from "Python.h":
 
 cdef enum:
     ROW = 48
-    # What a run costs besides its candles: the array, its view, this object, its place in a list and perhaps its series.
+    # The memory of a block besides its candles: the array, its view, this object, its list entry and perhaps its series.
     OVERHEAD = 1024
-    # Neighbours grow together up to so many candles (12 MiB), so that a window seldom lies over two runs, and the copy that a
-    # newcomer costs stays small.
+    # Adjacent blocks merge up to this many candles (12 MiB): few windows then span two blocks, and adding a block copies little.
     MERGED = 1 << 18
 
 
 @cython.final
 cdef class _Run:
-    """Candles of one series without a hole."""
+    """A block: candles of one series without a gap."""
 
     cdef tuple series
-    cdef object candles  # a read-only array, which owns its memory
+    cdef object candles  # a read-only array that owns its memory
     cdef const char[::1] bytes
-    cdef long long step, first, end  # ms; ``end`` is the open time of the candle behind the last one
+    cdef long long step, first, end  # ms; ``end`` is the open time of the candle after the last one
     cdef Py_ssize_t count
     cdef unsigned long long used
 
@@ -49,16 +48,16 @@ cdef class _Run:
 
 @cython.final
 cdef class CandleBlocks:
-    """Runs of closed candles by series (exchange name, symbol, interval), at most ``budget`` bytes; the least recently used go first.
+    """Blocks of closed candles by series (exchange name, symbol, interval), at most ``budget`` bytes; evicts the least recently used first.
 
-    Only what is there is ever kept: a candle that is missing is looked for again each time. A window that ``rows`` or ``array``
-    give is counted: ``counts`` are the numbers of the counts "reads" and "hits", and of the operation "read". Safe under threads:
-    runs are immutable, changes are made by one thread at a time.
+    Only existing candles are cached: a missing candle is looked up again each time. ``rows`` and ``array`` count each window that
+    they return: ``counts`` holds the indexes in ``counters`` of the counts "reads" and "hits", and of the operation "read".
+    Thread-safe: blocks are immutable, and one thread at a time adds or removes them.
     """
 
     cdef readonly Py_ssize_t budget, nbytes
     cdef object _add_to, _observe, _reads, _hits, _read, _lock, __weakref__
-    cdef dict _series  # series -> its runs, by time; they may touch but never overlap
+    cdef dict _series  # series -> its blocks, ordered by time; they may touch but never overlap
     cdef unsigned long long _clock
 
     def __init__(self, Py_ssize_t budget, counters, tuple counts):
@@ -69,14 +68,14 @@ cdef class CandleBlocks:
         self.clear()
 
     def renew(self):
-        """Start with a free lock in a forked child; what another thread was changing at the fork is forgotten. See ``stores.forks``."""
+        """In a forked child: make a new lock, and clear the cache if another thread was changing it. See ``stores.fork_safety``."""
         cdef bint changing = self._lock is not None and self._lock.locked()
         self._lock = threading.Lock()
         if changing:
             self.clear()
 
     def clear(self):
-        """Forget all candles."""
+        """Remove all candles."""
         with self._lock:
             self._series = {}
             self.nbytes = 0
@@ -87,7 +86,7 @@ cdef class CandleBlocks:
         return 0
 
     cdef int _count(self, long long started) except -1:
-        """One more window that was here."""
+        """Count a window that was in the cache."""
         self._observe(self._read, now_ns() - started)
         self._add_to(self._reads)
         self._add_to(self._hits)
@@ -96,7 +95,7 @@ cdef class CandleBlocks:
     # --- reading ---
 
     cdef Py_ssize_t _find(self, list runs, long long since) except -2:
-        """The position of the last run that begins at or before ``since``; -1 if there is none."""
+        """Return the position of the last block that begins at or before ``since``, or -1."""
         cdef Py_ssize_t low = 0, high = len(runs), middle
         while low < high:
             middle = (low + high) // 2
@@ -107,7 +106,7 @@ cdef class CandleBlocks:
         return low - 1
 
     cdef _Run _run(self, tuple series, limit, since, Py_ssize_t* count, Py_ssize_t* first):
-        """The run in which a window lies as a whole, or None; also for arguments of any but the plainest types."""
+        """Return the block that holds a whole window, or None; also None unless all arguments are exactly str and int."""
         cdef int overflow = 0
         cdef long long start
         cdef Py_ssize_t at
@@ -136,7 +135,7 @@ cdef class CandleBlocks:
         return run
 
     def rows(self, tuple series not None, limit, since, until):
-        """The ``limit`` candles from ``since`` (ms) on as dicts, or None if they are not all here in one run (or if in doubt)."""
+        """Return ``limit`` candles from ``since`` (ms) on as dicts; None unless one block holds them all, or if an argument is unusual."""
         cdef Py_ssize_t count, first
         cdef _Run run
         cdef list found
@@ -149,7 +148,7 @@ cdef class CandleBlocks:
         return found
 
     def array(self, tuple series not None, limit, since):
-        """The same as a read-only view of the memory."""
+        """Return the same window as a read-only view of the block's memory."""
         cdef Py_ssize_t count, first
         cdef _Run run
         cdef long long started = now_ns()
@@ -161,7 +160,7 @@ cdef class CandleBlocks:
         return found
 
     def head(self, tuple series not None, Py_ssize_t limit, long long since):
-        """The first candles of a window, as many as are here without a hole, from as many runs as it takes; None if not even the first."""
+        """Return the candles of a window before the first one that is not cached, from one or several blocks; None if there are none."""
         cdef list runs = self._series.get(series)
         cdef list parts = []
         cdef Py_ssize_t at, first
@@ -186,12 +185,13 @@ cdef class CandleBlocks:
         joined.flags.writeable = False
         return joined
 
-    # --- keeping ---
+    # --- adding ---
 
     def keep(self, tuple series not None, long long step, candles not None):
-        """Keep candles (CANDLE_DTYPE, at least one) that follow each other at ``step`` ms, have closed and were read whole.
+        """Add consecutive candles (CANDLE_DTYPE, ``step`` ms apart) that have closed and were read whole.
 
-        The array becomes read-only; if it shares memory with another one it is copied, else whoever holds it sees the same memory.
+        An empty array, or one larger than the budget, is ignored. The array becomes read-only. A view of another array is copied;
+        otherwise the cache shares its memory with the caller.
         """
         cdef _Run run
         if not len(candles) or candles.nbytes + OVERHEAD > self.budget:
@@ -201,7 +201,7 @@ cdef class CandleBlocks:
             self._insert(run)
 
     cdef int _insert(self, _Run run) except -1:
-        """Put a run between its neighbours: in one with them where that is not too large, else in place of what it overlaps."""
+        """Add a block: merge it with its neighbours unless the result is too large, otherwise replace the candles that it overlaps."""
         cdef list near = self._near(run), rests = []
         cdef _Run other
         cdef long long first = run.first, end = run.end
@@ -227,13 +227,13 @@ cdef class CandleBlocks:
         return self._add(run)
 
     cdef list _near(self, _Run run):
-        """The runs that overlap a run or touch it."""
+        """Return the blocks that overlap or touch ``run``."""
         cdef list runs = self._series.get(run.series, [])
         cdef _Run other
         return [other for other in runs[max(0, self._find(runs, run.first - 1)) : self._find(runs, run.end) + 1] if other.end >= run.first]
 
     cdef _Run _merged(self, list runs, long long first, long long end):
-        """One run of several that leave no hole between them; what the last of them has comes first."""
+        """Merge blocks without gaps between them into one; where they overlap, the last one in ``runs`` wins."""
         cdef _Run run = runs[0]
         joined = np.empty((end - first) // run.step, run.candles.dtype)
         cdef char[::1] target = joined.view(np.int8)
@@ -242,7 +242,7 @@ cdef class CandleBlocks:
         return _Run(run.series, run.step, joined)
 
     cdef int _add(self, _Run run) except -1:
-        """Make room, then take a run in."""
+        """Evict blocks until ``run`` fits into the budget, then add it."""
         cdef list runs
         cdef _Run other, oldest
         while self.nbytes + run.cost() > self.budget:

@@ -1,4 +1,4 @@
-# What other modules of the core read documents with.
+# Declarations for the modules of the core that read documents.
 
 from libc.stdint cimport int32_t
 from libc.string cimport memcpy
@@ -24,7 +24,7 @@ cdef Py_ssize_t document_size(const unsigned char* at, Py_ssize_t left) except -
 cdef bint is_called(const Element* element, const char* name, Py_ssize_t size) noexcept
 
 
-cdef enum:  # the parts of a record's document; a name that stands for two of them is the first one's
+cdef enum:  # the parts of a record's document; if two parts have the same name, the element belongs to the first
     BODY
     IDENTITY
     WHEN
@@ -38,7 +38,7 @@ cdef struct Name:
 
 cdef class RecordReader:
     cdef Name names[KEYS + MOST_KEYS]
-    cdef tuple kept  # what the names point into
+    cdef tuple kept  # the bytes that ``names`` point into
     cdef Py_ssize_t count
     cdef object record
 

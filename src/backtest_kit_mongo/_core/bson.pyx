@@ -1,4 +1,4 @@
-"""BSON (bsonspec.org) taken apart: records, values, single fields. No length is trusted: every step is checked against its end."""
+"""Decode BSON (bsonspec.org): records, values, single fields. No length is trusted: each is checked against the bytes that exist."""
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -29,11 +29,11 @@ cdef extern from *:
 
 import_datetime()
 
-# MongoDB nests a hundred levels at most; twice that keeps a hostile document from the end of the stack.
+# MongoDB allows at most 100 levels of nesting. A limit of twice that keeps a hostile document from overflowing the stack.
 cdef enum:
     DEEPEST = 200
 
-# How many bytes a value takes whose type says so; -1 for the other types.
+# The size in bytes of a value of each fixed-size type; -1 for the other types.
 cdef signed char _FIXED[256]
 memset(_FIXED, -1, sizeof(_FIXED))
 _FIXED[0x06] = _FIXED[0x0A] = _FIXED[0x7F] = _FIXED[0xFF] = 0  # undefined, null, max key, min key
@@ -45,7 +45,7 @@ _FIXED[0x13] = 16  # decimal128
 
 
 cdef inline Py_ssize_t _value_size(unsigned char kind, const unsigned char* at, Py_ssize_t left) except -1:
-    """How many bytes the value at ``at`` takes, with at most ``left`` bytes before its document ends."""
+    """Return the size in bytes of the value at ``at``; ValueError if it exceeds the ``left`` bytes before its document ends."""
     cdef Py_ssize_t size = _FIXED[kind]
     if size < 0:
         size = _stated_size(kind, at, left)
@@ -55,7 +55,7 @@ cdef inline Py_ssize_t _value_size(unsigned char kind, const unsigned char* at, 
 
 
 cdef inline Py_ssize_t _stated_size(unsigned char kind, const unsigned char* at, Py_ssize_t left) except -1:
-    """As above for the types whose values say how long they are; perhaps more than ``left``."""
+    """Like ``_value_size``, for the types that have no fixed size; the result may exceed ``left``."""
     cdef Py_ssize_t size
     cdef const void* end
     if kind in (0x02, 0x0D, 0x0E, 0x05, 0x03, 0x04, 0x0F, 0x0C):
@@ -83,7 +83,7 @@ cdef inline Py_ssize_t _stated_size(unsigned char kind, const unsigned char* at,
 
 
 cdef inline int next_element(const unsigned char* document, Py_ssize_t size, Py_ssize_t* at, Element* found) except -1:
-    """The element of a document (of ``size`` bytes, which all exist) at ``at``, which then stands behind it; 0 at the end."""
+    """Read the element at ``at`` of a document (of ``size`` readable bytes) and move ``at`` behind it; return 0 at the end."""
     cdef const void* end
     if at[0] >= size - 1:
         if at[0] != size - 1 or document[size - 1] != 0:
@@ -103,7 +103,7 @@ cdef inline int next_element(const unsigned char* document, Py_ssize_t size, Py_
 
 
 cdef int find_element(const unsigned char* document, Py_ssize_t size, const char* name, Py_ssize_t name_size, Element* found) except -1:
-    """The element called ``name``; 0 if there is none."""
+    """Find the element called ``name``; return 0 if there is none."""
     cdef Py_ssize_t at = 4
     while next_element(document, size, &at, found):
         if found.name_size == name_size and memcmp(found.name, name, name_size) == 0:
@@ -112,14 +112,14 @@ cdef int find_element(const unsigned char* document, Py_ssize_t size, const char
 
 
 cdef int check_whole(const unsigned char* document, Py_ssize_t room) except -1:
-    """That ``room`` bytes are one document."""
+    """Raise ValueError unless the ``room`` bytes are exactly one document."""
     if room < 5 or int32_at(document) != room:
-        raise ValueError("BSON document reaches beyond its bytes")
+        raise ValueError(f"BSON document length does not match its {room} bytes")
     return 0
 
 
 cdef double number_of(const Element* element) except? -1.0:
-    """A number of any BSON type; ValueError that names the field for everything else."""
+    """Return a number of any BSON type as a double; ValueError that names the field for anything else."""
     cdef double real
     cdef int64_t integer
     if element.kind == 0x01:
@@ -137,16 +137,16 @@ cdef double number_of(const Element* element) except? -1.0:
 
 
 cdef enum:
-    SHORT = 24  # the longest text that is remembered, in bytes
+    SHORT = 24  # the longest text that is cached, in bytes
     SLOTS = 1024
 
-# The names of fields, and the short texts below them, come again and again. The last one of each slot is kept, so that it need not
-# be made (nor hashed) anew; ASCII only, whose bytes in memory are those on the wire. The GIL guards it.
+# Field names and short texts recur. Each slot keeps its last text, which then need not be created and hashed again. ASCII only:
+# the bytes in memory of such a text are those on the wire. The GIL guards the slots.
 cdef PyObject* _seen[SLOTS]
 
 
 cdef inline size_t _slot(const unsigned char* at, Py_ssize_t size) noexcept:
-    """Where a text of 1 byte or more belongs: a mix of its length and its first and last eight bytes."""
+    """Return the slot of a text of 1 byte or more: a mix of its length and its first and last eight bytes."""
     cdef uint64_t head = 0, tail = 0
     cdef uint32_t half
     if size >= 8:
@@ -192,9 +192,9 @@ cdef object _members(const unsigned char* document, Py_ssize_t size, bint is_lis
     cdef dict members
     cdef list items
     if depth > DEEPEST:
-        raise ValueError("BSON is nested too deep")
+        raise ValueError("BSON is nested too deeply")
     if size < 5 or int32_at(document) != size:
-        raise ValueError("BSON document reaches beyond its place")
+        raise ValueError("BSON document length does not match its element")
     if is_list:
         items = []
         while next_element(document, size, &at, &element):
@@ -207,13 +207,13 @@ cdef object _members(const unsigned char* document, Py_ssize_t size, bint is_lis
 
 
 cdef object value_of(const Element* element, int depth):
-    """The Python value of an element: plain ints and floats, aware datetimes in UTC, Decimals; other types as pymongo has them."""
+    """Return the Python value of an element: plain ints and floats, aware datetimes in UTC, Decimals; other types as in pymongo."""
     cdef double real
     cdef int64_t integer
     cdef unsigned char kind = element.kind
     if kind == 0x02:
         if element.value[element.size - 1] != 0:
-            raise ValueError("BSON text has no end")
+            raise ValueError("BSON text does not end with NUL")
         return _text(element.value + 4, element.size - 5)
     if kind == 0x01:
         memcpy(&real, element.value, 8)
@@ -244,14 +244,14 @@ cdef object value_of(const Element* element, int depth):
 
 
 cdef object _rare_value(const Element* element, int depth):
-    """Types that payloads hardly ever have, as pymongo's own classes. (Its decoder is not asked: it reads beyond malformed ones.)"""
+    """Return a value of a type that is rare in bodies as pymongo's class. (pymongo's decoder reads past the end of malformed values.)"""
     cdef unsigned char kind = element.kind
     cdef const unsigned char* at = element.value
     cdef Py_ssize_t size = element.size, length
     if kind == 0x05:
-        if at[4] == 2:  # the old form holds its length once more
+        if at[4] == 2:  # the old form repeats its length
             if size < 9 or int32_at(at + 5) != size - 9:
-                raise ValueError("BSON binary of subtype 2 contradicts its length")
+                raise ValueError("BSON binary of subtype 2 has contradictory lengths")
             return Binary(PyBytes_FromStringAndSize(<const char*> at + 9, size - 9), 2)
         return Binary(PyBytes_FromStringAndSize(<const char*> at + 5, size - 5), at[4])
     if kind == 0x0B:
@@ -263,16 +263,16 @@ cdef object _rare_value(const Element* element, int depth):
         return MaxKey()
     if kind == 0xFF:
         return MinKey()
-    if kind == 0x0F:  # its own length, a text, a document
+    if kind == 0x0F:  # total length, text, document
         if size < 14 or not 1 <= int32_at(at + 4) <= size - 13:
-            raise ValueError("BSON code with scope contradicts its length")
+            raise ValueError("BSON code with scope has contradictory lengths")
         length = int32_at(at + 4)
         if at[8 + length - 1] != 0:
-            raise ValueError("BSON text has no end")
+            raise ValueError("BSON text does not end with NUL")
         return Code(_text(at + 8, length - 1), _members(at + 8 + length, size - 8 - length, False, depth + 1))
-    length = int32_at(at)  # a text, checked to be inside the element
+    length = int32_at(at)  # of a text, which is known to end inside the element
     if at[4 + length - 1] != 0:
-        raise ValueError("BSON text has no end")
+        raise ValueError("BSON text does not end with NUL")
     text = _text(at + 4, length - 1)
     if kind == 0x0D:
         return Code(text)
@@ -284,7 +284,7 @@ cdef object _rare_value(const Element* element, int depth):
 
 
 def decode(raw not None) -> dict:
-    """The dict of one BSON document. Raises ValueError for malformed BSON."""
+    """Decode one BSON document to a dict. Raises ValueError if the BSON is malformed."""
     cdef Py_buffer view
     PyObject_GetBuffer(raw, &view, PyBUF_SIMPLE)
     try:
@@ -295,7 +295,7 @@ def decode(raw not None) -> dict:
 
 
 def split(raw not None) -> list:
-    """The documents of a batch of whole documents, each as bytes."""
+    """Split a batch of whole documents; return each document as bytes. Raises ValueError if the last one is cut off."""
     cdef list documents = []
     cdef Py_ssize_t at = 0, size
     cdef Py_buffer view
@@ -323,11 +323,11 @@ cdef Py_ssize_t document_size(const unsigned char* at, Py_ssize_t left) except -
 
 @cython.final
 cdef class RecordReader:
-    """Takes the documents of one collection apart: key fields, id, body, simulation time, soft deletion.
+    """Decodes the documents of one collection: key fields, id, body, simulation time, soft deletion.
 
-    A record is made as ``record``, a kind of tuple, of (key, body, when, removed).
+    A record is a ``record`` (tuple or a subclass of it) of (key, body, when, removed).
 
-    It keeps no state between calls: another thread may run while a value is being made.
+    The reader keeps no state between calls: another thread may run while a value is being created.
     """
 
     def __init__(self, tuple names not None, str body not None, record=tuple):
@@ -335,9 +335,9 @@ cdef class RecordReader:
         cdef Py_ssize_t i
         cdef bytes name
         if len(names) > MOST_KEYS:
-            raise ValueError("too many key fields")
+            raise ValueError(f"too many key fields: at most {MOST_KEYS}, got {len(names)}")
         if not (isinstance(record, type) and issubclass(record, tuple)):
-            raise TypeError("a record must be a kind of tuple")
+            raise TypeError(f"record must be tuple or a subclass of it, got {record!r}")
         for i in range(len(wanted)):
             name = wanted[i]
             self.names[i].text = PyBytes_AS_STRING(name)
@@ -345,12 +345,12 @@ cdef class RecordReader:
         self.kept, self.count, self.record = tuple(wanted), len(wanted), record
 
     cdef int scan(self, const unsigned char* document, Py_ssize_t size, Element* parts) except -1:
-        """Note where the parts are; kind 0 for one that is not there. The last one of a name counts, as for a dict."""
+        """Note where the parts are; kind 0 for an absent one. Of several elements with one name the last one counts, as in a dict."""
         cdef Py_ssize_t at = 4
         cdef Py_ssize_t i
         cdef Element element
         if self.kept is None:
-            raise TypeError("a reader without names")
+            raise TypeError("RecordReader.__init__ was not called")
         for i in range(KEYS + MOST_KEYS):
             parts[i].kind = 0
         while next_element(document, size, &at, &element):
@@ -361,12 +361,12 @@ cdef class RecordReader:
         return 0
 
     cdef bint matches(self, const Element* parts, tuple key) except -1:
-        """Whether the key fields are ``key``."""
+        """Return whether the key fields equal ``key``."""
         cdef Py_ssize_t i, size
         cdef const char* text
         cdef const Element* part
         if len(key) != self.count - KEYS:
-            raise ValueError("a key of another length")
+            raise ValueError(f"expected a key of {self.count - KEYS} fields, got {len(key)}")
         for i in range(len(key)):
             part = &parts[KEYS + i]
             if part.kind == 0x02 and isinstance(key[i], str):
@@ -378,13 +378,13 @@ cdef class RecordReader:
         return True
 
     cdef object make(self, object key, const Element* parts):
-        """The record of a document, with its key made from its key fields if ``key`` is None."""
+        """Create the record of a document; if ``key`` is None, its key is read from the key fields."""
         cdef double stamp
         cdef Py_ssize_t i
         if key is None:
             key = tuple([value_of(&parts[i], 0) if parts[i].kind else None for i in range(KEYS, self.count)])
         when = None
-        if parts[WHEN].kind in (0x01, 0x10, 0x12, 0x13):  # whatever else another writer left there, no read depends on it
+        if parts[WHEN].kind in (0x01, 0x10, 0x12, 0x13):  # no read depends on another value, which only another writer can leave there
             try:
                 stamp = number_of(&parts[WHEN])
             except ValueError:  # a signalling NaN
@@ -396,21 +396,21 @@ cdef class RecordReader:
         return items if self.record is tuple else tuple_of(self.record, (items,))
 
     cdef object match_at(self, const unsigned char* document, Py_ssize_t room, tuple key):
-        """As ``match``, for a document that must fill its room."""
+        """Like ``match``, for a document that must be exactly ``room`` bytes long."""
         cdef Element parts[KEYS + MOST_KEYS]
         check_whole(document, room)
         self.scan(document, room, parts)
         return self.make(key, parts) if self.matches(parts, key) else None
 
     cdef tuple open_at(self, const unsigned char* document, Py_ssize_t room):
-        """As ``open``, for a document that must fill its room."""
+        """Like ``open``, for a document that must be exactly ``room`` bytes long."""
         cdef Element parts[KEYS + MOST_KEYS]
         check_whole(document, room)
         self.scan(document, room, parts)
         return (identity_of(parts), self.make(None, parts))
 
     def match(self, raw not None, tuple key not None):
-        """The record of a document, or None if its key fields are not ``key``."""
+        """Return the record of a document, or None if its key fields do not equal ``key``."""
         cdef Py_buffer view
         PyObject_GetBuffer(raw, &view, PyBUF_SIMPLE)
         try:
@@ -419,7 +419,7 @@ cdef class RecordReader:
             PyBuffer_Release(&view)
 
     def open(self, raw not None) -> tuple:
-        """(id in 12 bytes or None if it is no ObjectId, record) of a document; None for a key field that is not there."""
+        """Return (id as 12 bytes, or None if it is not an ObjectId; record) of a document. An absent key field reads as None."""
         cdef Py_buffer view
         PyObject_GetBuffer(raw, &view, PyBUF_SIMPLE)
         try:
@@ -428,19 +428,19 @@ cdef class RecordReader:
             PyBuffer_Release(&view)
 
     def open_all(self, raw not None) -> list:
-        """As ``open``, for each document of a batch. ValueError that names the document which cannot be read."""
+        """Return what ``open`` does for each document of a batch. Raises ValueError that names a document that cannot be read."""
         cdef list answer = []
         self.each(raw, None, None, answer)
         return answer
 
     def match_ids(self, raw not None, dict wanted not None, keys not None, list found not None) -> int:
-        """Put the records of a batch into ``found`` at the places of their keys in ``keys``; how many there were.
+        """Put records of a batch into ``found``, each at the position of its key in ``keys``; return how many positions were filled.
 
-        It is those whose id is in ``wanted`` (id in 12 bytes -> place), and whose key fields are the key of that place. ValueError
-        that names the document which cannot be read.
+        Takes a document if its id is in ``wanted`` (id as 12 bytes -> position) and its key fields equal the key at that position.
+        Raises ValueError that names a document that cannot be read.
         """
         if len(keys) != len(found):
-            raise ValueError("a place for each key")
+            raise ValueError(f"keys and found must have the same length, got {len(keys)} and {len(found)}")
         return self.each(raw, wanted, keys, found)
 
     cdef int each(self, object raw, dict wanted, object keys, list into) except -1:
@@ -463,10 +463,10 @@ cdef class RecordReader:
                 elif (found := wanted.get(identity)) is not None:
                     place = found
                     if not 0 <= place < len(into):
-                        raise IndexError(f"place {place} is out of range")
+                        raise IndexError(f"position {place} is out of range")
                     key = keys[place]
                     if key is not None and self.matches(parts, <tuple?> key) and place < len(into):
-                        count += into[place] is None  # a batch may come twice
+                        count += into[place] is None  # a batch may arrive twice: count each position once
                         into[place] = self.make(key, parts)
                 at += size
                 left -= size

@@ -1,4 +1,4 @@
-"""Candles as packed rows of 48 bytes (one int64 time stamp in ms, five float64 prices): from BSON, from dicts, and to dicts."""
+"""Candles as packed rows of 48 bytes (an int64 timestamp in ms, five float64 values): from BSON, from dicts, and to dicts."""
 
 from cpython.dict cimport PyDict_Copy, PyDict_GetItemWithError, PyDict_SetItem
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
@@ -17,10 +17,10 @@ cdef extern from "Python.h":
 cdef enum:
     FIELDS = 6
     ROW = 48
-    # Stretches of a document between its values of fixed size; a candle has 12. One with more is walked through each time.
+    # The stretches of a document between its fixed-size values; a candle has 12. A document with more is parsed in full each time.
     STRETCHES = 24
 
-# Times beyond do not fit a double exactly, and the original stores doubles.
+# A double cannot hold every integer beyond this, and the TypeScript package stores times as doubles.
 cdef long long _TIME_LIMIT = 1LL << 53
 
 _FIELDS = ("timestamp", "open", "high", "low", "close", "volume")
@@ -39,8 +39,8 @@ cdef str _TIMESTAMP = _FIELDS[0], _OPEN = _FIELDS[1], _HIGH = _FIELDS[2], _LOW =
 # --- from BSON ---
 
 cdef struct Layout:
-    # One document that was walked through. Another one of its size that equals it in all stretches between the values of fixed
-    # size has the same kinds, names and lengths at the same places, so it needs no walk.
+    # A document that was parsed. Another document of the same size that equals it in all stretches between the fixed-size values
+    # has the same kinds, names and lengths at the same offsets, so it need not be parsed.
     const unsigned char* document
     Py_ssize_t size
     int stretches
@@ -60,7 +60,7 @@ cdef bint _is_like(const Layout* layout, const unsigned char* document, Py_ssize
 
 
 cdef int _walk(Layout* layout, const unsigned char* document, Py_ssize_t size) except -1:
-    """Find the six fields of a document (of a name that stands twice the last one counts), and note its layout."""
+    """Find the six fields of a document, and note its layout. Of several elements with one name the last one counts."""
     cdef Element element
     cdef Py_ssize_t at = 4, start = 4
     cdef int field, stretches = 0
@@ -86,11 +86,11 @@ cdef int _walk(Layout* layout, const unsigned char* document, Py_ssize_t size) e
 
 
 cdef Py_ssize_t _slot(Layout* layout, const unsigned char* document, Py_ssize_t size, long long since, long long step, double* values) except -2:
-    """The grid slot of a candle and its six fields in ``values``; -1 for a document off the grid, whose prices nobody asked for."""
+    """Return the grid slot of a candle and put its six fields into ``values``; return -1, without its prices, if it is off the grid."""
     cdef Py_ssize_t distance
     cdef int field
     cdef long long timestamp
-    cdef unsigned long long offset  # the distance of two int64 may need all 64 bits
+    cdef unsigned long long offset  # the difference of two int64 values may need all 64 bits
     if _is_like(layout, document, size):
         distance = document - layout.document
         layout.document = document
@@ -127,12 +127,12 @@ cdef Py_ssize_t _slot(Layout* layout, const unsigned char* document, Py_ssize_t 
 def decode_candles(
     list batches not None, char[::1] target, long long since, long long step, Py_ssize_t limit, Py_ssize_t filled=0
 ) -> int:
-    """Place candle documents on the grid since, since + step, ... (``limit`` slots, ms); return how many slots are filled.
+    """Decode candle documents into the grid since, since + step, ... (``limit`` slots, ms); return how many slots are filled.
 
-    ``batches`` hold whole BSON documents end to end, ordered by time stamp without duplicates. ``target`` is the memory of
-    ``limit`` packed rows, of which the first ``filled`` are there already, so that a window may come in several calls.
-    Documents off the grid are passed over; reading ends at the first hole, and when the window is full. Raises ValueError for
-    malformed BSON and for a candle with a field that is absent or no number.
+    ``batches`` hold whole BSON documents end to end, ordered by timestamp without duplicates. ``target`` is the memory of
+    ``limit`` packed rows. Its first ``filled`` rows are filled already, so that you can decode a window in several calls.
+    Documents off the grid are skipped. Decoding stops at the first gap, and when the window is full. Raises ValueError if the
+    BSON is malformed, or if a field of a candle is absent or not a number.
     """
     cdef double values[FIELDS]
     cdef const unsigned char[::1] batch
@@ -145,7 +145,7 @@ def decode_candles(
     for raw in batches:
         batch = raw
         at = 0
-        layout.stretches = 0  # its document is of another batch
+        layout.stretches = 0  # its document belongs to another batch
         while at < batch.shape[0]:
             if filled == limit:
                 return filled
@@ -155,7 +155,7 @@ def decode_candles(
             if slot < filled or slot >= limit:
                 continue
             if slot != filled:
-                return filled  # a hole: nothing behind it can make the window whole
+                return filled  # a gap: no later candle can complete the window
             timestamp = since + slot * step
             memcpy(&target[slot * ROW], &timestamp, 8)
             memcpy(&target[slot * ROW + 8], &values[1], 40)
@@ -164,7 +164,7 @@ def decode_candles(
 
 
 def numbers(list batches not None, str name not None) -> list:
-    """The number called ``name`` of each document, as float, without those that have none; ``batches`` as in decode_candles."""
+    """Return the number called ``name`` of each document as a float, skipping documents without one; ``batches`` as in decode_candles."""
     cdef bytes wanted = name.encode()
     cdef const unsigned char[::1] batch
     cdef Element element
@@ -186,7 +186,7 @@ def numbers(list batches not None, str name not None) -> list:
 # --- to dicts ---
 
 cdef list dicts_of(const char* rows, Py_ssize_t count):
-    """One dict per packed row. A copy of a ready dict has its place for every key: only values are put in."""
+    """Return one dict per packed row. Each is a copy of a template that has all keys, so that only values are set."""
     cdef list found = PyList_New(count)
     cdef Py_ssize_t i
     cdef long long timestamp
@@ -209,16 +209,16 @@ cdef list dicts_of(const char* rows, Py_ssize_t count):
 
 
 def to_dicts(const char[::1] rows not None) -> list:
-    """One dict per packed row, in order."""
+    """Return one dict per packed row, in order."""
     if rows.shape[0] % ROW != 0:
-        raise ValueError("not rows of 48 bytes")
+        raise ValueError(f"expected packed rows of 48 bytes, got {rows.shape[0]} bytes")
     return dicts_of(&rows[0], rows.shape[0] // ROW) if rows.shape[0] else []
 
 
 # --- from dicts ---
 
 cdef bint _number(object value, double* number) except -1:
-    """Take a plain number whose double is exact or, for a float, itself; 0 for anything else."""
+    """Put a float, or an int that a double holds exactly, into ``number``; return 0 for anything else."""
     cdef int overflow = 0
     cdef long long whole
     if PyFloat_CheckExact(value):
@@ -233,7 +233,7 @@ cdef bint _number(object value, double* number) except -1:
 
 
 cdef bint _plain_row(object row, char* target) except -1:
-    """Pack a plain dict of ints and floats; 0 for a row that needs a closer look. (A value is used before the next is looked up.)"""
+    """Pack a plain dict of ints and floats; return 0 for any other row. (A borrowed value is used before the next lookup.)"""
     cdef double[FIELDS] values
     cdef PyObject* value
     cdef long long timestamp
@@ -252,7 +252,7 @@ cdef bint _plain_row(object row, char* target) except -1:
 
 
 def pack_rows(tuple rows not None, char[::1] target not None, unusual) -> None:
-    """Pack candles into ``target``; for one that is no plain dict of ints and floats, ``unusual(index, row)`` gives the six values."""
+    """Pack candles into ``target``. If a row is not a plain dict of ints and floats, ``unusual(index, row)`` returns its six values."""
     cdef Py_ssize_t index, count = len(rows)
     cdef long long timestamp
     cdef double[FIELDS - 1] prices
@@ -266,13 +266,13 @@ def pack_rows(tuple rows not None, char[::1] target not None, unusual) -> None:
 
 
 def are_sound(const char[::1] rows not None, long long step) -> bool:
-    """Whether all packed rows have finite prices, and time stamps on the grid of ``step`` ms that a double holds."""
+    """Return whether all packed rows have finite prices, and timestamps on the grid of ``step`` ms that a double holds exactly."""
     cdef Py_ssize_t at
     cdef int field
     cdef long long timestamp
     cdef double[FIELDS - 1] prices
     if rows.shape[0] % ROW != 0 or step <= 0:
-        raise ValueError("not rows of 48 bytes on a grid")
+        raise ValueError(f"expected packed rows of 48 bytes and a grid of 1 ms or more, got {rows.shape[0]} bytes and {step} ms")
     for at in range(0, rows.shape[0], ROW):
         memcpy(&timestamp, &rows[at], 8)
         memcpy(prices, &rows[at + 8], 40)

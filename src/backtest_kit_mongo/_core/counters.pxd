@@ -1,10 +1,10 @@
-# What other modules of the core count with.
+# Declarations for the modules of the core that count.
 
 cdef enum:
     OPERATIONS = 8
     COUNTS = 16
-    # A histogram is log-linear: 16 steps for each power of two, from 1 ns to 2**40 ns (18 minutes), so that a percentile
-    # is read with an error of at most 1/16. (The layout of HdrHistogram, hdrhistogram.org.)
+    # Histograms are log-linear: 16 steps for each power of two, from 1 ns to 2**40 ns (18 minutes). The error of a percentile
+    # is at most 1/16. (The layout of HdrHistogram, hdrhistogram.org.)
     STEPS = 16
     POWERS = 37
 

@@ -1,7 +1,7 @@
-"""Counters and latency histograms in C: one call costs about 50 ns, and under the GIL no count is lost between threads.
+"""Counters and latency histograms in C. A call costs about 50 ns, and under the GIL threads lose no count.
 
-They only grow: what happened in a span of time is the difference of two copies, so that any number of observers can each have a
-span of their own.
+They only grow: the difference of two copies shows what happened between them. Any number of observers can each measure their own
+span of time.
 """
 
 cimport cython
@@ -9,21 +9,21 @@ from libc.string cimport memcpy, memset
 
 @cython.final
 cdef class Counters:
-    """What one domain did: ``COUNTS`` plain counts and one histogram of durations for each operation."""
+    """The counters of one domain: ``COUNTS`` plain counts, and a histogram of durations for each operation."""
 
     def __cinit__(self):
         memset(self.counts, 0, sizeof(self.counts))
         memset(self.buckets, 0, sizeof(self.buckets))
 
     def copy(self) -> Counters:
-        """The state at this moment: counts and histograms of one and the same instant."""
+        """Return a copy of all counts and histograms, taken at one instant."""
         cdef Counters result = Counters.__new__(Counters)
         memcpy(result.counts, self.counts, sizeof(self.counts))
         memcpy(result.buckets, self.buckets, sizeof(self.buckets))
         return result
 
     def since(self, Counters earlier not None) -> Counters:
-        """What was counted after ``earlier``, a copy of these counters."""
+        """Return what was counted since ``earlier``, a copy of these counters."""
         cdef Counters result = self.copy()
         cdef int i, operation
         for i in range(COUNTS):
@@ -40,7 +40,7 @@ cdef class Counters:
         self.counts[which] += n
 
     def count(self, int which) -> int:
-        """Read a count."""
+        """Return a count."""
         if not 0 <= which < COUNTS:
             raise IndexError(which)
         return self.counts[which]
@@ -55,14 +55,14 @@ cdef class Counters:
         while scaled >= 2 * STEPS:
             scaled >>= 1
             power += 1
-        # Below 16 ns a step is one ns; from there on ``scaled`` runs over 16..31 in each power.
+        # Below 16 ns a step is 1 ns; from there on ``scaled`` is 16 to 31 in each power of two.
         cdef int index = power * STEPS + <int> scaled
         if index >= POWERS * STEPS:
             index = POWERS * STEPS - 1
         self.buckets[operation][index] += 1
 
     def observed(self, int operation) -> int:
-        """How many durations an operation has."""
+        """Return how many durations of an operation were observed."""
         cdef long long total = 0
         cdef int i
         if not 0 <= operation < OPERATIONS:
@@ -72,12 +72,12 @@ cdef class Counters:
         return total
 
     def percentile(self, int operation, double percent) -> float | None:
-        """The duration in ns that ``percent`` of the observed ones do not exceed (upper edge of its bucket), or None."""
+        """Return the ns that ``percent`` of the observed durations do not exceed (upper edge of the bucket); None without durations."""
         cdef long long total = self.observed(operation), seen = 0
         cdef int i, power
         if total == 0:
             return None
-        cdef double rank = percent * total / 100.0  # in this order: 7 percent of 100 are 7
+        cdef double rank = percent * total / 100.0  # in this order, so that 7 percent of 100 is exactly 7
         for i in range(POWERS * STEPS):
             seen += self.buckets[operation][i]
             if seen > 0 and seen >= rank:

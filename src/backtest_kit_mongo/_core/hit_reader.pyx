@@ -1,4 +1,4 @@
-"""The straight path of a hit: from a key to what a read gives for it, with one exchange (or two) and no Python in between."""
+"""The fast path of a cache hit: from a key to the result of a read, in one round trip (or two) and without Python in between."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -20,7 +20,7 @@ from backtest_kit_mongo._core.wire_socket import BrokenSocketError, SocketTimeou
 from backtest_kit_mongo._core.op_msg import NOT_TAKEN
 
 FALLBACK = object()
-"""What ``HitReader`` gives where the store must be asked: an unknown or stale id, an illegal key, a connection that cannot be used."""
+"""``HitReader`` returns this if the store must read: the id is unknown or stale, the key invalid, or no connection usable."""
 
 
 cdef int _repair_row(dict row) except -1:
@@ -30,16 +30,16 @@ cdef int _repair_row(dict row) except -1:
 
 
 cpdef object repair_lifetime(object body):
-    """Set each null ``minuteEstimatedTime`` of a row, and of the rows right below it, to +Infinity, in place.
+    """Set a null ``minuteEstimatedTime`` to +Infinity, in place, in a row and in the rows directly below it.
 
-    JSON has no Infinity, so a row that went through JSON holds null. Rows stand alone (Signal), below a name (Strategy), or in
-    [key, row] pairs (Risk).
+    JSON has no Infinity, so a row that went through JSON holds null. A row is the body itself (Signal), below a name (Strategy),
+    or in a [key, row] pair (Risk).
     """
     cdef object name, member
     if isinstance(body, dict):
         _repair_row(body)
         for name, member in (<dict> body).items():
-            # A created signal is not a row yet: there the field is optional, and null means the default.
+            # A created signal is not a row yet: its field is optional, and null means the default.
             if isinstance(member, dict) and name != "createdSignal":
                 _repair_row(member)
     elif isinstance(body, list):
@@ -49,7 +49,7 @@ cpdef object repair_lifetime(object body):
 
 
 def bodies(list records not None, empty, bint lifetime) -> list:
-    """The bodies of records (key, body, when, removed), or ``empty()`` where there is none; repaired if their rows have lifetimes."""
+    """Return the bodies of records (key, body, when, removed), ``empty()`` for those without one; ``lifetime``: repair their rows."""
     cdef list answer = []
     for record in records:
         if record is None:
@@ -66,17 +66,17 @@ def bodies(list records not None, empty, bint lifetime) -> list:
 
 
 UNASKED = object()
-"""Stands for what Redis holds, where it was not asked."""
+"""Means that Redis was not asked for an id."""
 
 EMPTY = object()
-"""What ``HitReader`` gives for a record that is removed or has no body."""
+"""``HitReader`` returns this for a record that is removed or has no body."""
 
 
 @cython.final
 cdef class HitReader:
-    """Reads of one domain. Called with a key: the body of its record, EMPTY, or FALLBACK.
+    """Reads the records of one domain. Call it with a key; it returns the body of the record, EMPTY, or FALLBACK.
 
-    The long way is gone for everything but a plain hit. It does its own counting, and says what is wrong.
+    Anything but a plain cache hit falls back to the store, which then counts the read and reports what is wrong.
     """
 
     cdef IdTable ids
@@ -94,11 +94,11 @@ cdef class HitReader:
         self, domain, IdTable ids not None, RecordReader reader not None, Counters counters not None, tuple counts not None,
         get_command, take_line, give_line_back, redis_timed_out, translated,
     ):
-        """``domain``: a row of the table. ``counts``: the numbers of reads, hits (process, Redis), bytes read, errors, and the operation.
+        """``domain``: from ``domains.py``. ``counts``: indexes of reads, hits (process, Redis), bytes read, errors, and the operation.
 
-        ``get_command``: the Redis command for a key; ``take_line``: this thread's connection to Redis, or None if it is not in use or not
-        in order, which goes back through ``give_line_back``; ``redis_timed_out``: told of a
-        time-out and when (time.monotonic) the wait began; ``translated``: our error for one of the driver's.
+        ``get_command``: returns the Redis command for a key. ``take_line``: returns this thread's connection to Redis, or None if it is
+        not in use or not in order; ``give_line_back`` takes it back. ``redis_timed_out``: called with a timeout error and the time
+        (time.monotonic) at which the wait began. ``translated``: returns our error for an error of the driver.
         """
         self.ids, self.reader, self.counters = ids, reader, counters
         self.names, self.kinds = domain.key, domain.kinds
@@ -108,23 +108,23 @@ cdef class HitReader:
         self.take_line, self.give_line_back, self.redis_timed_out = take_line, give_line_back, redis_timed_out
 
     def connect(self, MongoSocketPool links not None, bytes head not None, bytes tail not None):
-        """Read over ``links``, with a find that has the id between ``head`` and ``tail``."""
+        """Read over the sockets of ``links`` from now on, with a find that has the id between ``head`` and ``tail``."""
         self.head, self.tail, self.links = head, tail, links
 
     def disconnect(self):
-        """Give FALLBACK for everything."""
+        """Make every call return FALLBACK."""
         self.links = None
 
     @property
     def connected(self) -> bool:
-        """Whether there are links to read over."""
+        """Whether there is a pool of sockets to read over."""
         return self.links is not None
 
     def take_learned(self, tuple key) -> tuple:
-        """What the call with this very tuple found out before it gave FALLBACK, so that nobody is asked twice.
+        """Return what the call with this same tuple learned before it returned FALLBACK, so that no cache is asked twice.
 
-        An id of this process that leads to no record of the key, or None; what Redis holds (None: nothing), or UNASKED. An id that
-        Redis holds leads to no record either.
+        Returns a pair. First the id cached in this process that does not lead to a record of the key, or None. Then what Redis holds
+        (None: nothing), or UNASKED; an id from Redis does not lead to a record either.
         """
         learned, self.learned = self.learned, None
         if learned is None or learned[0] is not key:
@@ -132,7 +132,7 @@ cdef class HitReader:
         return learned[1], learned[2]
 
     cdef bytes ask_redis(self, tuple key):
-        """The id that Redis holds, or None."""
+        """Return the id that Redis holds for a key, or None."""
         cdef RedisSocket link
         cdef int64_t started = now_ns()
         line = self.take_line()
@@ -148,17 +148,17 @@ cdef class HitReader:
             if isinstance(error, SocketTimeoutError):
                 self.redis_timed_out(error, started / 1e9)
             elif isinstance(error, BrokenSocketError):
-                line.broke = True  # the long way asks once more, and not twice
+                line.broke = True  # the fallback asks once more, not twice
             else:
                 raise
             return None
         finally:
             self.give_line_back(line)
-        self.learned = (key, None, answer)  # should it lead to nothing
+        self.learned = (key, None, answer)  # in case the id does not lead to a record
         return _id_of(answer)
 
     def __call__(self, tuple key not None, object moment=None):
-        """The body, EMPTY, or FALLBACK; the long way also for what was written later than ``moment`` (ms)."""
+        """Return the body, EMPTY, or FALLBACK; FALLBACK also if the record was written later than ``moment`` (ms)."""
         cdef int64_t started = now_ns()
         cdef bytes value
         cdef bint known = True
@@ -176,7 +176,7 @@ cdef class HitReader:
             record = links.match(self.head, value, self.tail, self.reader, key, self.counters, self.bytes_read)
         except (TypeError, ValueError):
             return FALLBACK
-        except PyMongoError as error:  # the configured time has passed: to try again would double it
+        except PyMongoError as error:  # the configured timeout has passed: a retry would double it
             self.counters.add(self.errors)
             raise self.translated(error) from error
         if record is NOT_TAKEN:
@@ -203,7 +203,7 @@ cdef class HitReader:
 
 
 cdef bytes _id_of(object value):
-    """The id in a Redis value (24 hexadecimal digits), or None."""
+    """Return the id in a Redis value (24 hexadecimal digits), or None."""
     cdef bytes answer
     cdef const unsigned char* digits
     cdef unsigned char* target
@@ -228,5 +228,5 @@ cdef bytes _id_of(object value):
 
 
 def parse_id(value) -> bytes | None:
-    """The id (12 bytes) in a Redis value (24 hexadecimal digits), or None if it holds none."""
+    """Return the id (12 bytes) in a Redis value (24 hexadecimal digits), or None if the value is not an id."""
     return _id_of(value)

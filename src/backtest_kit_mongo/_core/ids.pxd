@@ -1,11 +1,11 @@
-# What the straight path of a hit (hits.pyx) looks up.
+# Declarations for the fast paths (hit_reader.pyx, upsert_writer.pyx).
 
 from libc.stdint cimport uint64_t
 
 cdef enum:
     ID_SIZE = 12
 
-# 20 bytes and no padding; hash and id side by side, so that a hit costs one cache line.
+# 20 bytes without padding. Hash and id are adjacent, so that a hit touches one cache line of the CPU.
 cdef packed struct Slot:
     uint64_t hash  # 0: the slot is empty
     char id[ID_SIZE]

@@ -1,4 +1,4 @@
-"""A bounded table of ids in C: what a process remembers of ``key -> _id``, in 27 to 54 bytes an entry."""
+"""A bounded table of ids in C: the ``key -> _id`` that a process caches, in 27 to 54 bytes per entry."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -12,15 +12,15 @@ import os
 cdef enum:
     FEWEST_SLOTS = 16
 
-# Keeps a caller who may choose the keys from choosing where they stand.
+# Keeps a caller who can choose keys from choosing their slots.
 cdef uint64_t _SECRET = int.from_bytes(os.urandom(8), "little")
 
 
 cdef uint64_t hash_of(object key) except 0:
-    """A 64-bit keyed hash of a tuple, never 0. This may run Python code (``__hash__``), and so comes before any look at the slots."""
+    """Return a 64-bit keyed hash of a tuple, never 0. It may run Python code (``__hash__``): call it before you access the slots."""
     if not isinstance(key, tuple):
         raise TypeError(f"a key must be a tuple, got {type(key).__name__}")
-    # The finalizer of splitmix64: every bit of the hash sways every bit of the slot.
+    # The finalizer of splitmix64: every bit of the hash affects every bit of the slot number.
     cdef uint64_t mixed = (<uint64_t> PyObject_Hash(key)) ^ _SECRET
     mixed = (mixed ^ (mixed >> 30)) * <uint64_t> 0xBF58476D1CE4E5B9ULL
     mixed = (mixed ^ (mixed >> 27)) * <uint64_t> 0x94D049BB133111EBULL
@@ -30,15 +30,15 @@ cdef uint64_t hash_of(object key) except 0:
 
 @cython.final
 cdef class IdTable:
-    """At most ``limit`` ids (12 bytes each) by key; at the limit a new key takes the place of another. 0 keeps nothing.
+    """At most ``limit`` ids (12 bytes each) by key. At the limit a new key replaces another; a limit of 0 stores nothing.
 
-    Keys are not kept, only 64 bits of hash: two keys may, once in 2**64, share an entry, and one then gets the id of the other.
-    Whoever asks must verify the document behind an id, as every hit is verified anyway; a collision costs time, never truth.
+    The table stores 64-bit hashes, not keys. Two keys share an entry with a chance of 1 in 2**64, and one then gets the id of the
+    other. So verify the document of an id, as every hit is verified anyway: a collision costs time, never correctness.
 
-    Safe under threads: nothing but C runs between the first look at the slots and the last.
+    Thread-safe: only C code runs between the first and the last access to the slots.
     """
 
-    # Open addressing with linear probing; the slots are a power of two, at most three quarters of them taken, doubled as needed.
+    # Open addressing with linear probing. The number of slots is a power of two; it doubles when three quarters are in use.
 
     def __cinit__(self, Py_ssize_t limit):
         if limit < 0:
@@ -53,14 +53,14 @@ cdef class IdTable:
 
     @property
     def nbytes(self) -> int:
-        """The memory of the table, all in."""
+        """The memory of the table in bytes, with the object itself."""
         return type(self).__basicsize__ + self.size * sizeof(Slot)
 
     def __sizeof__(self) -> int:
         return self.nbytes
 
     cdef inline Py_ssize_t seek(self, uint64_t hash) noexcept:
-        """Where a hash stands, or the empty slot where it would. There must be slots; one of four is empty."""
+        """Return the slot of a hash, or the empty slot where it belongs. There must be slots; one of four is empty."""
         cdef Py_ssize_t mask = self.size - 1
         cdef Py_ssize_t i = <Py_ssize_t> (hash & <uint64_t> mask)
         while self.slots[i].hash != hash and self.slots[i].hash != 0:
@@ -75,7 +75,7 @@ cdef class IdTable:
         return None if self.slots[i].hash == 0 else PyBytes_FromStringAndSize(self.slots[i].id, ID_SIZE)
 
     cdef int grow(self) except -1:
-        """Double the slots, in place: the old and the new ones never stand side by side in memory."""
+        """Double the slots in place, so that memory never holds an old and a new table at once."""
         cdef Py_ssize_t old = self.size, size = 2 * old if old else FEWEST_SLOTS, first = 0, n, i
         cdef Slot moved
         cdef Slot* slots = <Slot*> PyMem_Realloc(self.slots, size * sizeof(Slot))
@@ -84,8 +84,8 @@ cdef class IdTable:
         memset(slots + old, 0, (size - old) * sizeof(Slot))
         self.slots = slots
         self.size = size
-        # In the order of the probes, from behind a gap on: each entry then moves back, or up by ``old`` and back, over slots that
-        # are settled already, and leaves no hole before one that is.
+        # Move entries in probe order, starting behind an empty slot. Each then moves back, or up by ``old`` and back, over slots
+        # that are final already, and leaves no hole in front of a final one.
         while first < old and slots[first].hash != 0:
             first += 1
         for n in range(old):
@@ -97,7 +97,7 @@ cdef class IdTable:
         return 0
 
     cdef void remove(self, Py_ssize_t hole) noexcept:
-        """Empty a slot, and close the gap for those that probed over it."""
+        """Empty a slot, and close the gap for entries whose probes passed it."""
         cdef Py_ssize_t mask = self.size - 1, i = hole, home
         while True:
             i = (i + 1) & mask
@@ -111,9 +111,9 @@ cdef class IdTable:
         self.count -= 1
 
     cdef Py_ssize_t evict(self, uint64_t hash) noexcept:
-        """Make room for a new hash where it belongs, and nowhere else: so no part of the table fills up or runs dry.
+        """Evict the first entry at or behind the home slot of a new hash; return the empty slot for the hash.
 
-        The hash is random, and so is who goes. Returns the empty slot.
+        Evicting there keeps any part of the table from filling up or running empty. The hash is random, and so is the evicted entry.
         """
         cdef Py_ssize_t mask = self.size - 1
         cdef Py_ssize_t home = <Py_ssize_t> (hash & <uint64_t> mask), i = home
@@ -123,19 +123,19 @@ cdef class IdTable:
         return self.seek(hash)
 
     def get(self, key) -> bytes | None:
-        """The id, or None."""
+        """Return the id of a key, or None."""
         return self.look_up(hash_of(key))
 
     def get_many(self, keys) -> list:
-        """The id, or None, of each key."""
+        """Return the id of each key, or None."""
         return [self.look_up(hash_of(key)) for key in keys]
 
     def put(self, key, bytes id not None) -> None:
-        """Remember an id. Raises MemoryError, and keeps what there was, if the table cannot grow."""
+        """Store the id of a key. Raises MemoryError if the table cannot grow; its entries stay."""
         cdef uint64_t hash
         cdef Py_ssize_t i
         if PyBytes_GET_SIZE(id) != ID_SIZE:
-            raise ValueError(f"an id has {ID_SIZE} bytes, got {PyBytes_GET_SIZE(id)}")
+            raise ValueError(f"an id must have {ID_SIZE} bytes, got {PyBytes_GET_SIZE(id)}")
         hash = hash_of(key)
         if self.limit == 0:
             return
@@ -153,7 +153,7 @@ cdef class IdTable:
         memcpy(self.slots[i].id, PyBytes_AS_STRING(id), ID_SIZE)
 
     def drop(self, key) -> None:
-        """Forget an id, if there is one."""
+        """Remove the id of a key, if there is one."""
         cdef uint64_t hash = hash_of(key)
         cdef Py_ssize_t i
         if self.count == 0:
@@ -163,7 +163,7 @@ cdef class IdTable:
             self.remove(i)
 
     def clear(self) -> None:
-        """Forget all ids and give their memory back."""
+        """Remove all ids and free their memory."""
         PyMem_Free(self.slots)
         self.slots = NULL
         self.size = self.count = 0

@@ -1,8 +1,8 @@
-"""Checked key fields, Redis keys and Redis commands (RESP), written into one buffer.
+"""Check key fields, and write Redis keys and Redis commands (RESP) into one buffer.
 
-A Redis key is ``prefix:field:field``; strings stand as they are, integers in decimal, and the one boolean of the
-contracts as ``backtest`` or ``live``. Fields are joined without escaping, as the TypeScript package does: two contexts can
-share one Redis key, which is why every hit is verified against its document.
+A Redis key is ``prefix:field:field``: strings as they are, integers in decimal, and the one boolean of the contracts as
+``backtest`` or ``live``. Fields are joined without escaping, as in the TypeScript package. Two contexts can therefore share one
+Redis key, which is why every hit is verified against its document.
 """
 
 cimport cython
@@ -18,7 +18,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     ID_SIZE = 12
-    SIZE_ROOM = 24  # "$", the digits of any size, and the end of the line
+    SIZE_ROOM = 24  # "$", the digits of any size, and CR LF
 
 cdef const char* HEX = b"0123456789abcdef"
 
@@ -35,11 +35,11 @@ cdef bytes _utf8(object text, str name):
 
 
 cpdef object check_fields(tuple fields, tuple names, tuple kinds):
-    """Raise TypeError or ValueError, naming the field, unless each field is a legal key value of its kind (str, bool, int)."""
+    """Raise TypeError or ValueError, naming the field, unless each field is a valid key value of its kind (str, bool, int)."""
     cdef Py_ssize_t i
     cdef object value, kind
     if len(fields) != len(names) or len(kinds) != len(names):
-        raise TypeError(f"{len(names)} key fields are needed ({', '.join(names)}), got {len(fields)}")
+        raise TypeError(f"expected {len(names)} key fields ({', '.join(names)}), got {len(fields)}")
     for i in range(len(names)):
         value = fields[i]
         kind = kinds[i]
@@ -58,7 +58,7 @@ cpdef object check_fields(tuple fields, tuple names, tuple kinds):
 @cython.final
 @cython.freelist(4)
 cdef class _Buffer:
-    """Bytes that are being written. A short command needs no memory besides the object."""
+    """A growing buffer of bytes. A short command needs no memory besides the object."""
 
     cdef char* data
     cdef Py_ssize_t size, capacity
@@ -115,7 +115,7 @@ cdef class _Buffer:
         return self.put(digits + at, <Py_ssize_t> sizeof(digits) - at)
 
     cdef int put_field(self, object field) except -1:
-        """A field as it stands in a key. No Python code runs here, whatever the field is."""
+        """Write a field as in a Redis key. Runs no Python code, whatever the field is."""
         cdef Py_ssize_t size
         cdef const char* text
         cdef long long number
@@ -145,7 +145,7 @@ cdef class _Buffer:
         return self.end_argument(start)
 
     cdef Py_ssize_t begin_argument(self) except -1:
-        """Where an argument begins; what is put from here on is its text. Its size goes before it, at the end."""
+        """Begin an argument and return its start. Write its text next; ``end_argument`` puts the size in front of it."""
         cdef Py_ssize_t start = self.size
         self.reserve(SIZE_ROOM)
         self.size += SIZE_ROOM
@@ -163,14 +163,14 @@ cdef class _Buffer:
         return self.put(b"\r\n", 2)
 
     cdef int put_id(self, object value) except -1:
-        """An id (12 bytes) as an argument: 24 hexadecimal digits."""
+        """Write an id (12 bytes) as an argument of 24 hexadecimal digits."""
         cdef const unsigned char* source
         cdef char digits[2 * ID_SIZE]
         cdef int i
         if not isinstance(value, bytes):
             raise TypeError(f"an id must be bytes, got {type(value).__name__}")
         if PyBytes_GET_SIZE(value) != ID_SIZE:
-            raise ValueError(f"an id has {ID_SIZE} bytes, got {PyBytes_GET_SIZE(value)}")
+            raise ValueError(f"an id must have {ID_SIZE} bytes, got {PyBytes_GET_SIZE(value)}")
         source = <const unsigned char*> PyBytes_AS_STRING(value)
         for i in range(ID_SIZE):
             digits[2 * i] = HEX[source[i] >> 4]
@@ -184,7 +184,7 @@ cdef class _Buffer:
 
 
 def first_illegal(keys, tuple names not None, tuple kinds not None) -> int:
-    """The position of the first key that ``check_fields`` refuses, or -1."""
+    """Return the position of the first key that ``check_fields`` rejects, or -1."""
     cdef Py_ssize_t index = 0
     for key in keys:
         try:
@@ -199,27 +199,27 @@ def first_illegal(keys, tuple names not None, tuple kinds not None) -> int:
 cdef class KeyBuilder:
     """The Redis keys of one domain, and the commands that carry them, ready to send.
 
-    ``order`` names the positions of the key fields in the Redis key: ``KeyBuilder(b"p", (1, 0)).key(("a", "b"))`` is ``b"p:b:a"``.
-    A key is a tuple of str, bool and int; an id is 12 bytes, and stands in Redis as 24 hexadecimal digits. Raises TypeError for
-    another type or number of fields, ValueError for a lone surrogate, an id of another size, or a batch of nothing.
+    ``order`` lists the key fields, by index, in the order of the Redis key: ``KeyBuilder(b"p", (1, 0)).key(("a", "b"))`` is ``b"p:b:a"``.
+    A key is a tuple of str, bool and int. An id is 12 bytes; Redis stores it as 24 hexadecimal digits. Raises TypeError for
+    another type or number of fields, ValueError for a lone surrogate, an id of another size, or an empty batch.
     """
 
     cdef bytes prefix, order
 
     def __cinit__(self, bytes prefix not None, tuple order not None):
         if sorted(order) != list(range(len(order))):
-            raise ValueError(f"order must hold each position once, got {order}")
+            raise ValueError(f"order must contain each position once, got {order}")
         self.prefix = prefix
         self.order = bytes(order)
 
     cdef int put_fields(self, _Buffer buffer, object key, Py_ssize_t count) except -1:
-        """The Redis key as far as its first ``count`` fields, all of which ``key`` holds."""
+        """Write the first ``count`` fields of a Redis key; ``key`` must have exactly these."""
         cdef Py_ssize_t i
         cdef const unsigned char* order = <const unsigned char*> PyBytes_AS_STRING(self.order)
         if not isinstance(key, tuple):
             raise TypeError(f"a key must be a tuple, got {type(key).__name__}")
         if PyTuple_GET_SIZE(key) != count:
-            raise TypeError(f"{count} key fields are needed, got {PyTuple_GET_SIZE(key)}")
+            raise TypeError(f"expected {count} key fields, got {PyTuple_GET_SIZE(key)}")
         buffer.put_bytes(self.prefix)
         for i in range(count):
             buffer.put(b":", 1)
@@ -227,7 +227,7 @@ cdef class KeyBuilder:
         return 0
 
     cdef int put_key(self, _Buffer buffer, object key) except -1:
-        """A whole key, as an argument."""
+        """Write a whole key as an argument."""
         cdef Py_ssize_t start = buffer.begin_argument()
         self.put_fields(buffer, key, PyBytes_GET_SIZE(self.order))
         return buffer.end_argument(start)
@@ -239,34 +239,34 @@ cdef class KeyBuilder:
         return buffer.taken()
 
     def key(self, key) -> bytes:
-        """The Redis key itself."""
+        """Return the Redis key itself."""
         cdef _Buffer buffer = _Buffer.__new__(_Buffer)
         self.put_fields(buffer, key, PyBytes_GET_SIZE(self.order))
         return buffer.taken()
 
     def get(self, key) -> bytes:
-        """GET."""
+        """Return the GET command for a key."""
         cdef _Buffer buffer = _begun(b"$3\r\nGET\r\n", 1, 1)
         self.put_key(buffer, key)
         return buffer.taken()
 
     def mget(self, keys) -> bytes:
-        """MGET."""
+        """Return the MGET command for keys."""
         return self.command(b"$4\r\nMGET\r\n", list(keys))
 
     def delete(self, keys) -> bytes:
-        """DEL."""
+        """Return the DEL command for keys."""
         return self.command(b"$3\r\nDEL\r\n", list(keys))
 
     def set(self, key, id) -> bytes:
-        """SET."""
+        """Return the SET command for a key and its id."""
         cdef _Buffer buffer = _begun(b"$3\r\nSET\r\n", 1, 2)
         self.put_key(buffer, key)
         buffer.put_id(id)
         return buffer.taken()
 
     def mset(self, pairs) -> bytes:
-        """MSET of (key, id)."""
+        """Return the MSET command for (key, id) pairs."""
         cdef list chosen = list(pairs)
         cdef _Buffer buffer = _begun(b"$4\r\nMSET\r\n", len(chosen), 2)
         for key, id in chosen:
@@ -275,15 +275,15 @@ cdef class KeyBuilder:
         return buffer.taken()
 
     def mset_grid(self, series, pairs) -> bytes:
-        """MSET of (last field, id) under a key without its last field: the candles of a series by time stamp.
+        """Return the MSET command for (last field, id) pairs under ``series``, a key without its last field: candles by timestamp.
 
-        The last field must also stand last in the Redis key, else ValueError.
+        Raises ValueError if the last field is not the last in the Redis key too.
         """
         cdef list chosen = list(pairs)
         cdef _Buffer buffer = _begun(b"$4\r\nMSET\r\n", len(chosen), 2), head = _Buffer.__new__(_Buffer)
         cdef Py_ssize_t count = PyBytes_GET_SIZE(self.order) - 1, start
         if count < 0 or self.order[count] != count:
-            raise ValueError("the last key field is not the last one of the Redis key")
+            raise ValueError("the last key field must also be last in the Redis key")
         self.put_fields(head, series, count)
         head.put(b":", 1)
         for field, id in chosen:
@@ -296,7 +296,7 @@ cdef class KeyBuilder:
 
 
 cdef _Buffer _begun(bytes verb, Py_ssize_t keys, Py_ssize_t arguments):
-    """A command of ``keys`` times ``arguments``, as far as its verb (a bulk string already)."""
+    """Begin a command of ``keys`` times ``arguments``, with its verb (which is a RESP bulk string already)."""
     cdef _Buffer buffer = _Buffer.__new__(_Buffer)
     if keys == 0:
         raise ValueError("a command needs at least one key")
@@ -306,7 +306,7 @@ cdef _Buffer _begun(bytes verb, Py_ssize_t keys, Py_ssize_t arguments):
 
 
 def redis_command(*args: bytes) -> bytes:
-    """Any command in its wire form (RESP): an array of bulk strings."""
+    """Return any command in its wire form (RESP): an array of bulk strings."""
     cdef _Buffer buffer = _Buffer.__new__(_Buffer)
     cdef bytes arg
     buffer.begin_command(len(args))

@@ -1,4 +1,4 @@
-# What the straight paths (hits.pyx, upserts.pyx) read and write with.
+# Declarations for the fast paths (hit_reader.pyx, upsert_writer.pyx).
 
 from libc.stdint cimport int32_t, int64_t
 
@@ -11,10 +11,10 @@ cdef class MongoSocket(WireSocket):
     cdef readonly object pool_generation
     cdef readonly int64_t generation
     cdef readonly object server
-    cdef object description  # of the server, as it was when last looked at
+    cdef object description  # of the server, at the last check
     cdef Py_ssize_t total
-    cdef int32_t request  # the last one sent
-    cdef int32_t expected  # the one whose reply comes next
+    cdef int32_t request  # the id of the last message sent
+    cdef int32_t expected  # the id of the message that the next reply answers
 
     cpdef bint serves(self) except -1
     cdef const unsigned char* document(self) noexcept

@@ -1,4 +1,4 @@
-"""MongoDB's OP_MSG (mongodb.com/docs/manual/reference/mongodb-wire-protocol): prebuilt messages out, whole replies in."""
+"""MongoDB's OP_MSG (mongodb.com/docs/manual/reference/mongodb-wire-protocol): send prebuilt messages, read whole replies."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -16,11 +16,11 @@ from backtest_kit_mongo._core.wire_socket import BrokenSocketError, SocketTimeou
 
 try:
     from pymongo._csot import TIMEOUT as _TIMEOUT
-except ImportError:  # whether a call has a deadline is known to pymongo alone then
+except ImportError:  # then only pymongo knows whether a call has a deadline
     _TIMEOUT = None
 
 KNOWS_DEADLINES = _TIMEOUT is not None
-"""Whether links may be used: a call inside of ``pymongo.timeout`` must go through pymongo."""
+"""Whether sockets may be used: a call inside ``pymongo.timeout`` must go through pymongo, so its deadline must be visible."""
 
 cdef extern from "Python.h":
     int PyContextVar_Get(object var, PyObject* default_value, PyObject** value) except -1
@@ -29,18 +29,18 @@ cdef extern from "Python.h":
 cdef enum:
     HEADER = 16
     OP_MSG = 2013
-    # MongoDB's own limit for one message (maxMessageSizeBytes); a length beyond it is garbage.
+    # MongoDB's limit for a message (maxMessageSizeBytes) plus 16 KiB; a length beyond it is garbage.
     LARGEST = 48_000_000 + 16_384
     PIECES = 4
 
 
 @cython.final
 cdef class MongoSocket(WireSocket):
-    """Sends OP_MSGs and reads their replies in order. The last one's document stays in the buffer, at ``document`` of ``size`` bytes.
+    """Sends OP_MSGs and reads their replies in order. The last reply's document stays in the buffer: ``size`` bytes at ``document``.
 
-    Several messages may be on their way (``post``): the server answers them one after the other, so it works on the next one while
-    the last answer is being looked at. All but the first must be small, or their answers must be: who sends while nobody reads what
-    the server has to say could wait for it for ever.
+    You can send several messages before you read a reply (``post``). The server answers them in order, so it works on the next one
+    while you process the last reply. All messages but the first must be small, or their replies must be. Otherwise a send could wait
+    forever for a server that waits for its reply to be read.
     """
 
     def __cinit__(
@@ -53,13 +53,13 @@ cdef class MongoSocket(WireSocket):
         self.expected = 1
 
     cpdef bint serves(self) except -1:
-        """Whether to the driver the server is the primary, and connections of this age are alive."""
-        # The driver raises its pool's generation when it has learned that connections are dead.
+        """Return whether the driver takes the server for the primary, and connections of this generation for alive."""
+        # The driver raises its pool's generation when it learns that connections are dead.
         if self.pool_generation._generation != self.generation:
             return False
         if self.server is None:
             return True
-        # It replaces the description of a server with all that it learns, be it from this server or from another that has become primary.
+        # The driver replaces the description whenever it learns something, from this server or from another that became primary.
         description = self.server._description
         if description is self.description:
             return True
@@ -77,17 +77,17 @@ cdef class MongoSocket(WireSocket):
         return self.buffer + HEADER + 5
 
     cdef int send_message(self, iovec* body, int count) except -1:
-        """Send the pieces of a message body (flags, sections); ``body`` has room for the header in front."""
+        """Send the pieces of a message body (flags, sections). ``count`` includes ``body[0]``, which is reserved for the header."""
         cdef int32_t header[4]
         cdef Py_ssize_t length = HEADER
         cdef int i
         for i in range(1, count):
             length += body[i].iov_len
         if length > LARGEST:
-            raise ValueError(f"a message of {length} bytes is more than MongoDB takes")
-        if self.request == self.expected - 1:  # nothing is on its way
+            raise ValueError(f"a message of {length} bytes exceeds MongoDB's limit")
+        if self.request == self.expected - 1:  # every message was answered
             if self.filled != self.total:
-                raise BrokenSocketError("more bytes than one reply")
+                raise BrokenSocketError("unexpected bytes after a reply")
             self.filled = self.total = 0
             if self.request == 0x7FFFFFFF:
                 self.request, self.expected = 0, 1
@@ -100,102 +100,102 @@ cdef class MongoSocket(WireSocket):
         return self.send(body, count)
 
     cdef int receive_message(self) except -1:
-        """Read the reply to the oldest message that has none yet."""
+        """Read the reply to the oldest unanswered message."""
         if self.expected > self.request:
-            raise ValueError("no reply is due")
-        if self.total:  # what came behind the last reply
+            raise ValueError("every message was answered: no reply is due")
+        if self.total:  # bytes that came after the last reply
             self.filled -= self.total
             memmove(self.buffer, self.buffer + self.total, self.filled)
             self.total = 0
         self.receive(HEADER)
         cdef Py_ssize_t total = int32_at(self.buffer)
         if total < HEADER + 5 + 5 or total > LARGEST:
-            raise BrokenSocketError(f"a reply of {total} bytes")
+            raise BrokenSocketError(f"a reply has an invalid length of {total} bytes")
         if int32_at(self.buffer + 12) != OP_MSG:
-            raise BrokenSocketError(f"a reply with opcode {int32_at(self.buffer + 12)}")
+            raise BrokenSocketError(f"expected a reply with opcode {OP_MSG}, got opcode {int32_at(self.buffer + 12)}")
         if int32_at(self.buffer + 8) != self.expected:
-            raise BrokenSocketError("a reply to another request")
+            raise BrokenSocketError(f"expected the reply to request {self.expected}, got the reply to request {int32_at(self.buffer + 8)}")
         self.receive(total)
         cdef int32_t flags = int32_at(self.buffer + HEADER)
-        self.size = total - HEADER - 5 - (4 if flags & 1 else 0)  # bit 0: a checksum stands at the end
+        self.size = total - HEADER - 5 - (4 if flags & 1 else 0)  # bit 0: a checksum follows
         if flags & ~1 or self.buffer[HEADER + 4] != 0 or self.size < 5 or int32_at(self.document()) != self.size:
-            raise BrokenSocketError("a reply that is not one document")
+            raise BrokenSocketError("a reply is not exactly one document")
         self.total = total
         self.expected += 1
         if self.filled != total and self.expected > self.request:
-            raise BrokenSocketError("more bytes than one reply")
+            raise BrokenSocketError("unexpected bytes after a reply")
         return 0
 
     cdef int find(self, const char* name, Element* found) except -1:
         return find_element(self.document(), self.size, name, strlen(name), found)
 
     cdef int succeeded(self) except -1:
-        """Raise UnexpectedReplyError unless the reply says ok and nothing of an error. BSON that is none breaks the link."""
+        """Raise UnexpectedReplyError unless the reply says ok and has no errors, BrokenSocketError if it is malformed."""
         cdef Element found
         try:
             if not self.find(b"ok", &found) or number_of(&found) != 1.0:
-                raise UnexpectedReplyError("not ok")
+                raise UnexpectedReplyError("the reply is not ok")
             if self.find(b"writeErrors", &found):
-                raise UnexpectedReplyError("write error")
+                raise UnexpectedReplyError("the reply has a write error")
             if self.find(b"writeConcernError", &found):
-                error = UnexpectedReplyError("write concern error")
+                error = UnexpectedReplyError("the reply has a write concern error")
                 error.unconfirmed = PyBytes_FromStringAndSize(<const char*> self.document(), self.size)
                 raise error
         except ValueError as error:
-            raise BrokenSocketError(f"a reply that is no BSON: {error}") from None
+            raise BrokenSocketError(f"a reply is not valid BSON: {error}") from None
         return 0
 
     cdef int batch(self, Element* batch, int64_t* cursor) except -1:
-        """Find the documents and the cursor's id in the reply of find or getMore."""
+        """Locate the documents and the cursor id in the reply of find or getMore."""
         cdef Element outer, inner
         self.succeeded()
         try:
             if not self.find(b"cursor", &outer) or outer.kind != 0x03:
-                raise UnexpectedReplyError("no cursor")
+                raise UnexpectedReplyError("the reply has no cursor")
             if document_size(outer.value, outer.size) != outer.size:
-                raise BrokenSocketError("a cursor that is no document")
+                raise BrokenSocketError("the cursor of a reply is not a document")
             if not find_element(outer.value, outer.size, b"firstBatch", 10, batch):
                 if not find_element(outer.value, outer.size, b"nextBatch", 9, batch):
-                    raise UnexpectedReplyError("no batch")
+                    raise UnexpectedReplyError("the reply has no batch")
             if batch.kind != 0x04 or document_size(batch.value, batch.size) != batch.size:
-                raise BrokenSocketError("a batch that is no array")
+                raise BrokenSocketError("the batch of a reply is not an array")
             if not find_element(outer.value, outer.size, b"id", 2, &inner) or inner.kind != 0x12:
-                raise UnexpectedReplyError("no cursor id")
+                raise UnexpectedReplyError("the reply has no cursor id")
         except ValueError as error:
-            raise BrokenSocketError(f"a reply that is no BSON: {error}") from None
+            raise BrokenSocketError(f"a reply is not valid BSON: {error}") from None
         memcpy(cursor, inner.value, 8)
         return 0
 
     def post(self, *parts):
-        """Send a message in up to four pieces (flags and sections); its reply is read later, in its turn."""
+        """Send a message in up to four pieces (flags and sections). Read its reply later; replies come in order."""
         cdef iovec pieces[PIECES + 1]
         cdef bytes part
         cdef int count = 1
         if not 0 < len(parts) <= PIECES:
-            raise ValueError(f"a message in {len(parts)} pieces")
+            raise ValueError(f"expected a message in 1 to {PIECES} pieces, got {len(parts)}")
         for part in parts:
             pieces[count].iov_base, pieces[count].iov_len = PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part)
             count += 1
         self.send_message(pieces, count)
 
     def reply(self) -> bytes:
-        """The reply document of the oldest message that has none yet, whatever it says."""
+        """Return the reply document of the oldest unanswered message, whatever it says."""
         self.receive_message()
         return PyBytes_FromStringAndSize(<const char*> self.document(), self.size)
 
     def success(self) -> bytes:
-        """As ``reply``; UnexpectedReplyError unless it is plain success."""
+        """Like ``reply``. Raises UnexpectedReplyError unless the reply is a plain success."""
         self.receive_message()
         self.succeeded()
         return PyBytes_FromStringAndSize(<const char*> self.document(), self.size)
 
     def command(self, *parts) -> bytes:
-        """Send a message and read its reply, which must be plain success."""
+        """Send a message and return its reply. Raises UnexpectedReplyError unless it is a plain success."""
         self.post(*parts)
         return self.success()
 
     cdef int one(self, bytes head, bytes middle, bytes tail, Element* document) except -1:
-        """Send a find in three pieces and read its one document; 0 if there is none."""
+        """Send a find in three pieces and read its one document; return 0 if there is none."""
         cdef iovec pieces[4]
         cdef Element batch
         cdef int64_t cursor
@@ -210,33 +210,33 @@ cdef class MongoSocket(WireSocket):
             if not next_element(batch.value, batch.size, &at, document):
                 return 0
         except ValueError as error:
-            raise BrokenSocketError(f"a reply that is no BSON: {error}") from None
+            raise BrokenSocketError(f"a reply is not valid BSON: {error}") from None
         if document.kind != 0x03:
-            raise BrokenSocketError("a batch of something else")
+            raise BrokenSocketError("the batch of a reply holds something other than documents")
         return 1
 
     def find_one(self, bytes head not None, bytes middle not None, bytes tail not None):
-        """The bytes of the one document that a find (in three pieces) leads to, or None."""
+        """Send a find in three pieces; return its one document as bytes, or None."""
         cdef Element document
         if not self.one(head, middle, tail, &document):
             return None
         return PyBytes_FromStringAndSize(<const char*> document.value, document.size)
 
     def find_documents(self):
-        """The reply of a posted find or getMore: (its documents end to end, id of the cursor that has more or 0)."""
+        """Read the reply of a posted find or getMore; return (its documents end to end, cursor id or 0 if there are no more)."""
         cdef Element batch, document
         cdef int64_t cursor
         cdef Py_ssize_t at = 4, size = 0
         self.receive_message()
         self.batch(&batch, &cursor)
-        # Moved together in place, over the names "0", "1", ... of the array: first walked through, since a hole would be lost.
+        # Joined in place, over the names "0", "1", ... of the array. Checked as a whole before, since joining destroys the array.
         cdef char* target = <char*> batch.value
         try:
             while next_element(batch.value, batch.size, &at, &document):
                 if document.kind != 0x03:
-                    raise BrokenSocketError("a batch of something else")
+                    raise BrokenSocketError("the batch of a reply holds something other than documents")
         except ValueError as error:
-            raise BrokenSocketError(f"a reply that is no BSON: {error}") from None
+            raise BrokenSocketError(f"a reply is not valid BSON: {error}") from None
         at = 4
         while next_element(batch.value, batch.size, &at, &document):
             memmove(target + size, document.value, document.size)
@@ -244,7 +244,7 @@ cdef class MongoSocket(WireSocket):
         return PyBytes_FromStringAndSize(target, size), cursor
 
     def upserted(self, bytes message not None):
-        """Send a findAndModify that gives the new document; (its ``_id`` in 12 bytes or None if that is no ObjectId, whether it is new)."""
+        """Send a findAndModify that returns the new document; return (its 12-byte ``_id`` or None if not an ObjectId, whether inserted)."""
         return self.upserted_by(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
 
     cdef tuple upserted_by(self, const char* message, Py_ssize_t size):
@@ -257,59 +257,59 @@ cdef class MongoSocket(WireSocket):
         self.succeeded()
         try:
             if not self.find(b"lastErrorObject", &outer) or outer.kind != 0x03:
-                raise UnexpectedReplyError("no outcome")
+                raise UnexpectedReplyError("the reply has no lastErrorObject")
             if document_size(outer.value, outer.size) != outer.size:
-                raise BrokenSocketError("an outcome that is no document")
+                raise BrokenSocketError("the lastErrorObject of a reply is not a document")
             if not find_element(outer.value, outer.size, b"updatedExisting", 15, &inner) or inner.kind != 0x08:
-                raise UnexpectedReplyError("no outcome")
+                raise UnexpectedReplyError("the lastErrorObject of the reply has no updatedExisting")
             known = inner.value[0] == 1
             if not self.find(b"value", &outer) or outer.kind != 0x03:
-                raise UnexpectedReplyError("no document")
+                raise UnexpectedReplyError("the reply has no document")
             if document_size(outer.value, outer.size) != outer.size:
-                raise BrokenSocketError("a value that is no document")
+                raise BrokenSocketError("the value of a reply is not a document")
             if not find_element(outer.value, outer.size, b"_id", 3, &inner):
-                raise UnexpectedReplyError("a document without _id")
+                raise UnexpectedReplyError("the document of the reply has no _id")
         except ValueError as error:
-            raise BrokenSocketError(f"a reply that is no BSON: {error}") from None
+            raise BrokenSocketError(f"a reply is not valid BSON: {error}") from None
         return PyBytes_FromStringAndSize(<const char*> inner.value, 12) if inner.kind == 0x07 else None, not known
 
 
 NOT_TAKEN = object()
-"""What a call gives that must go through the driver."""
+"""Returned by a call that must go through the driver instead."""
 
 
 cdef bint _has_deadline() except -1:
-    """Whether this thread is inside ``pymongo.timeout``, whose deadline the driver keeps."""
+    """Return whether this thread is inside ``pymongo.timeout``, a deadline that only the driver observes."""
     cdef PyObject* value = NULL
     PyContextVar_Get(_TIMEOUT, NULL, &value)
     if value == NULL:
         return False
     limit = <object> value
-    Py_DECREF(limit)  # the reference that came with it
+    Py_DECREF(limit)  # the reference that PyContextVar_Get returned
     return limit is not None
 
 
 cdef class MongoSocketPool:
-    """Idle links, and what becomes of one after a call. Opening them and giving them back is the work of the class above this one."""
+    """Idle sockets, and what happens to one after a call. A subclass opens sockets and returns their connections to the driver."""
 
     def open(self) -> MongoSocket | None:
-        """A new link, or None where there can be none."""
+        """Return a new socket, or None if there cannot be one."""
         raise NotImplementedError
 
     def leave(self, MongoSocket link, bint broken) -> None:
-        """Part with a link; a broken one's socket must never be used again."""
+        """Give up a socket. If it is ``broken``, it must never be used again."""
         raise NotImplementedError
 
     def report(self, MongoSocket link, error) -> None:
-        """Tell the driver that a link broke."""
+        """Tell the driver that a socket broke."""
         raise NotImplementedError
 
     def unconfirmed(self, bytes reply) -> None:
-        """Raise what an unconfirmed write is to the caller, unless the driver shall send it again."""
+        """Raise the error that the caller of an unconfirmed write gets, unless the driver is to send the write again."""
         raise NotImplementedError
 
     cpdef object borrow(self):
-        """A link for one thread's exchange, or None where a call must go through the driver."""
+        """Return a socket for one thread's exchange, or None if the call must go through the driver."""
         cdef MongoSocket link
         if not self.usable or _has_deadline():
             return None
@@ -321,14 +321,14 @@ cdef class MongoSocketPool:
         return self.open()
 
     cpdef object give_back(self, MongoSocket link):
-        """After whole exchanges: the next caller may have it."""
+        """Return a socket to the pool after complete exchanges, for the next caller."""
         link.used = now_ns()
         self.idle.append(link)
         if self.closed:
             self.close()
 
     cdef object failed(self, MongoSocket link, object error):
-        """NOT_TAKEN after an error for which the driver may be asked again; any other error is raised."""
+        """Give up a socket after an error. Return NOT_TAKEN if the driver may try again, else raise the error."""
         cdef bint in_step = isinstance(error, UnexpectedReplyError)
         try:
             if isinstance(error, BrokenSocketError):
@@ -344,12 +344,12 @@ cdef class MongoSocketPool:
         return NOT_TAKEN
 
     cdef object not_taken_from(self, MongoSocket link):
-        """NOT_TAKEN for an answer whose server was found to be no longer the primary while it came."""
+        """Return NOT_TAKEN for a reply of a server that was no longer the primary by the time it came."""
         self.leave(link, False)
         return NOT_TAKEN
 
     def read(self, method, *args):
-        """``method(link, *args)``: one message and its reply. NOT_TAKEN where the call must go through the driver."""
+        """Return ``method(link, *args)``, one message and its reply, or NOT_TAKEN if the call must go through the driver."""
         cdef object link = self.borrow()
         if link is None:
             return NOT_TAKEN
@@ -363,7 +363,7 @@ cdef class MongoSocketPool:
         return answer
 
     def write(self, method, *args):
-        """As ``read``, for a write: its reply is what the server says of it, whatever has become of the server meanwhile."""
+        """Like ``read``, for a write. Its reply counts even if the server is no longer the primary by then."""
         cdef object link = self.borrow()
         if link is None:
             return NOT_TAKEN
@@ -375,7 +375,7 @@ cdef class MongoSocketPool:
         return answer
 
     cdef object upsert(self, const char* message, Py_ssize_t size):
-        """What ``MongoSocket.upserted`` gives for a message, or NOT_TAKEN. As ``write``."""
+        """Like ``write``: return what ``MongoSocket.upserted`` returns for a message, or NOT_TAKEN."""
         cdef object link = self.borrow()
         if link is None:
             return NOT_TAKEN
@@ -387,9 +387,9 @@ cdef class MongoSocketPool:
         return answer
 
     cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key, Counters counters, int which):
-        """What ``reader`` makes of the document of an id (in a find of three pieces); None if there is none of ``key``. As ``read``.
+        """Like ``read``: find a document by its id (a find in three pieces) and return its record; None if it is not one of ``key``.
 
-        The size of the document is added to the count ``which``.
+        Adds the size of the document in bytes to the count ``which``.
         """
         cdef object borrowed = self.borrow()
         cdef MongoSocket link
@@ -414,7 +414,7 @@ cdef class MongoSocketPool:
 
 
 def find_by_ids(bytes head not None, list ids not None, bytes tail not None) -> bytes:
-    """The message of a find for ids (12 bytes each): the elements of ``head``, ``filter: {_id: {$in: ids}}``, those of ``tail``."""
+    """Return the message of a find for ids (12 bytes each): the elements of ``head``, ``filter: {_id: {$in: ids}}``, those of ``tail``."""
     cdef Py_ssize_t count = len(ids), i, digits, rest, before
     cdef Py_ssize_t array = 5, power = 10, width = 1
     cdef bytes identity, message
@@ -427,7 +427,7 @@ def find_by_ids(bytes head not None, list ids not None, bytes tail not None) -> 
     cdef Py_ssize_t inner = 4 + 5 + array + 1, outer = 4 + 5 + inner + 1
     cdef Py_ssize_t document = 4 + PyBytes_GET_SIZE(head) + 8 + outer + PyBytes_GET_SIZE(tail) + 1
     if document > LARGEST - HEADER - 5:
-        raise ValueError(f"a message for {count} ids is more than MongoDB takes")
+        raise ValueError(f"a message for {count} ids exceeds MongoDB's limit")
     message = PyBytes_FromStringAndSize(NULL, 5 + document)
     cdef char* at = PyBytes_AS_STRING(message)
     memset(at, 0, 5)
@@ -446,7 +446,7 @@ def find_by_ids(bytes head not None, list ids not None, bytes tail not None) -> 
             width += 1
         identity = ids[i]
         if identity is None or PyBytes_GET_SIZE(identity) != 12:
-            raise ValueError("an id has 12 bytes")
+            raise ValueError("an id must have 12 bytes")
         at[0] = 0x07
         rest = i
         for digits in range(width, 0, -1):
@@ -471,19 +471,19 @@ cdef char* _put_int32(char* at, Py_ssize_t value) noexcept:
 
 
 def upserted_ids(const unsigned char[::1] reply not None) -> dict:
-    """From the reply of an update command: position -> ``_id`` (12 bytes, or None if that is no ObjectId) of what was inserted."""
+    """Return position -> ``_id`` (12 bytes, or None if not an ObjectId) of the documents that an update inserted, from its reply."""
     cdef Element array, entry, index, identity
     cdef Py_ssize_t at = 4
     cdef dict found = {}
     if reply.shape[0] < 5 or document_size(&reply[0], reply.shape[0]) != reply.shape[0]:
-        raise ValueError("BSON document reaches beyond its bytes")
+        raise ValueError(f"BSON document length does not match its {reply.shape[0]} bytes")
     if not find_element(&reply[0], reply.shape[0], b"upserted", 8, &array):
         return found
     if array.kind != 0x04 or document_size(array.value, array.size) != array.size:
-        raise ValueError("upserted is no array")
+        raise ValueError("upserted is not an array")
     while next_element(array.value, array.size, &at, &entry):
         if entry.kind != 0x03 or document_size(entry.value, entry.size) != entry.size:
-            raise ValueError("upserted holds something else than documents")
+            raise ValueError("upserted holds something other than documents")
         if not find_element(entry.value, entry.size, b"index", 5, &index) or not find_element(entry.value, entry.size, b"_id", 3, &identity):
             raise ValueError("upserted has an entry without index or _id")
         found[int(number_of(&index))] = (

@@ -1,4 +1,4 @@
-# What the straight path of a hit (hits.pyx) asks Redis with.
+# Declarations for the fast paths (hit_reader.pyx, upsert_writer.pyx).
 
 from libc.stdint cimport int64_t
 

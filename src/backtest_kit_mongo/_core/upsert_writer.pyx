@@ -1,4 +1,4 @@
-"""The straight path of a single write: from a key and a body to an acknowledged document, with one exchange and no driver in between."""
+"""The fast path of a single write: from a key and a body to an acknowledged document, in one round trip and without the driver."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -20,10 +20,10 @@ from backtest_kit_mongo._core.op_msg import NOT_TAKEN
 
 @cython.final
 cdef class UpsertWriter:
-    """Writes single records of one domain. Called with a key, a body and a simulation time (ms, or None), it returns True once stored.
+    """Writes single records of one domain. Call it with a key, a body and a simulation time (ms, or None); it returns True once stored.
 
-    It returns False, before it sends anything, where the store must write instead: if the key or the body may have to be refused, if the
-    body is not a dict, if the indexes were not checked lately, or if there is no connection. The store then counts, and raises the error.
+    It returns False, before it sends anything, if the store must write instead: if the key or the body may be invalid, if the body is
+    not a dict, if the indexes were not checked recently, or if there is no connection. The store then counts, and raises the error.
     """
 
     cdef IdTable ids
@@ -44,13 +44,13 @@ cdef class UpsertWriter:
         self, domain, IdTable ids not None, Counters counters not None, tuple counts not None, Py_ssize_t most,
         plain, was_new, by_driver, translated, set_command, take_line, give_line_back, redis_timed_out, put_id,
     ):
-        """``domain``: a row of the table. ``counts``: the numbers of writes, bytes written, errors, and the operation.
+        """``domain``: from ``domains.py``. ``counts``: indexes of writes, bytes written, errors, and the operation.
 
-        ``most``: bytes of the longest message that is surely no document too large; ``plain``: see ``writer.encode``;
-        ``was_new``: told that a document was inserted; ``by_driver``: sends key, body, time, removal and the number of a write that the
-        links could not take, and gives what they would; ``translated``: our error for one of the driver's. ``set_command``: the Redis
-        command for a key and an id; ``take_line``, ``give_line_back``, ``redis_timed_out``: as ``HitReader`` has them; ``put_id``: writes
-        an id if there is no such line, if it broke, or if Redis refused an earlier id.
+        ``most``: size in bytes up to which a message cannot hold a document that is too large. ``plain``: the ``fallback`` of
+        ``writer.encode``. ``was_new``: called after a document was inserted. ``by_driver``: called with the key, body, time, removal and
+        number of a write that no socket could take; returns what a socket would. ``translated``: returns our error for an error of the
+        driver. ``set_command``: returns the Redis command for a key and an id. ``take_line``, ``give_line_back``, ``redis_timed_out``: as
+        for ``HitReader``. ``put_id``: stores an id in Redis if there is no such connection, it broke, or Redis rejected an earlier id.
         """
         self.ids, self.counters, self.most = ids, counters, most
         self.names, self.kinds, self.body = domain.key, domain.kinds, domain.body
@@ -61,27 +61,27 @@ cdef class UpsertWriter:
         self.redis_timed_out, self.put_id = redis_timed_out, put_id
 
     def connect(self, MongoSocketPool links not None, bytes head not None, bytes tail not None, sessions):
-        """Write over ``links``, with a findAndModify whose query and update stand between the elements of ``head`` and ``tail``.
+        """Write over the sockets of ``links`` from now on, with a findAndModify: ``head``, query and update, ``tail``.
 
-        ``sessions`` number the writes; None if the server does not.
+        ``sessions`` number the writes; None if the server does not support that.
         """
         self.head, self.tail, self.sessions, self.links = head, tail, sessions, links
 
     def disconnect(self):
-        """Give False for everything."""
+        """Make every call return False."""
         self.links = None
 
     @property
     def connected(self) -> bool:
-        """Whether there are links to write over."""
+        """Whether there is a pool of sockets to write over."""
         return self.links is not None
 
     def trust_indexes(self, double seconds):
-        """The indexes were looked at: they need not be again for so long."""
+        """Note that the indexes were checked now, and need no other check for ``seconds``."""
         self.until = now_ns() + <int64_t> (seconds * 1e9)
 
     cdef Writer message(self, tuple key, dict body, object when, bint removed, object number):
-        """The command of an upsert; see ``mongo_documents.update_of`` for the document that it makes."""
+        """Return the command of an upsert; see ``stores.mongo.documents.update_of`` for the document that it creates."""
         cdef Writer message = Writer(self.plain)
         cdef Py_ssize_t whole, update, part
         cdef int64_t now = today_ms()
@@ -122,7 +122,7 @@ cdef class UpsertWriter:
         return message
 
     cdef int note(self, tuple key, bytes identity) except -1:
-        """Write the id to Redis; its reply is read by the next exchange of this thread's connection."""
+        """Post the id to Redis; the next exchange on this thread's connection reads the reply."""
         cdef RedisSocket link
         cdef int64_t started = now_ns()
         cdef bint posted = False
@@ -131,14 +131,14 @@ cdef class UpsertWriter:
             link = line.link
             try:
                 link.post(self.set_command(key, identity))
-                posted = link.late_error is None  # else an earlier one was refused, which is to be counted and logged
+                posted = link.late_error is None  # else Redis rejected an earlier id: ``put_id`` counts and logs that
             except BaseException as error:
                 line.drop()
                 if isinstance(error, SocketTimeoutError):
                     self.redis_timed_out(error, started / 1e9)
                     posted = True
                 elif isinstance(error, BrokenSocketError):
-                    line.broke = True  # it is asked once more, and not twice
+                    line.broke = True  # the fallback tries once more, not twice
                 else:
                     raise
             finally:
@@ -166,7 +166,7 @@ cdef class UpsertWriter:
         try:
             try:
                 message = self.message(key, <dict> body, when, removed, number)
-            # What cannot be stored, or was changed by another thread meanwhile: the long way meets it again, and names it.
+            # The body cannot be stored, or another thread changed it meanwhile. The fallback meets the same error and reports it.
             except (TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError):
                 return False
             if message.size > self.most:
@@ -184,7 +184,7 @@ cdef class UpsertWriter:
         identity, inserted = outcome
         if inserted:
             self.was_new()
-        if identity is not None:  # what another writer stored under an id of another type stays uncached
+        if identity is not None:  # an id of another type, which another writer stored, is not cached
             self.ids.put(key, identity)
             self.note(key, identity)
         self.counters.add(self.writes)

@@ -1,4 +1,4 @@
-# What the links of MongoDB (op_msg.pyx) and of Redis (resp.pyx) are made of.
+# The base of the sockets of MongoDB (op_msg.pyx) and Redis (resp.pyx).
 
 from libc.stdint cimport int64_t
 
@@ -13,12 +13,12 @@ cdef int64_t today_ms() noexcept
 cdef class WireSocket:
     cdef readonly object owner
     cdef int fd, timeout_ms
-    cdef int64_t until  # when the time-out is over, on the clock of now_ns
-    cdef bint whole  # whether it is for an exchange as a whole, and not anew for each read
+    cdef int64_t until  # when the timeout ends, on the clock of now_ns
+    cdef bint whole  # whether the timeout is for a whole exchange, not for each read
     cdef unsigned char* buffer
     cdef Py_ssize_t capacity, filled
     cdef object tls  # the ssl.SSLSocket that encrypts, or None
-    cdef readonly int64_t used  # when it came back, by time.monotonic_ns()
+    cdef readonly int64_t used  # when it was last given back, by time.monotonic_ns()
 
     cdef int reserve(self, Py_ssize_t size) except -1
     cdef int begin(self) except -1

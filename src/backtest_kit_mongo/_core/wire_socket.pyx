@@ -1,10 +1,11 @@
-"""Bytes over sockets that a driver has opened, sent and read with the GIL released: what MongoDB's and Redis's links share.
+"""Send and receive bytes over sockets that a driver opened, with the GIL released. The base of the MongoDB and Redis sockets.
 
-A ``WireSocket`` knows no host, login or certificate: those are the driver's, and a link only borrows a socket of which the driver has
-made a ready connection. Where that is an ``ssl.SSLSocket``, its bytes go through it (``through``). Two things can go wrong, and they
-must not be mixed up. ``BrokenSocketError``: the bytes are not what they should be, the socket must be thrown away, since a later reply might
-be taken for this one's. ``UnexpectedReplyError``: a whole reply which is no plain success; the socket is in step, and the driver may ask again and
-say it better.
+A ``WireSocket`` knows no host, login or certificate. Those belong to the driver: a ``WireSocket`` only borrows the socket of a
+connection that the driver made ready. If that is an ``ssl.SSLSocket``, bytes go through it (``through``).
+
+Two errors must not be confused. ``BrokenSocketError``: the bytes are not as expected. Throw the socket away, because a later call
+might take an overdue reply for its own. ``UnexpectedReplyError``: a whole reply that is not a plain success. The socket is in step, and
+the driver may send the call again and report the error better.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -51,38 +52,38 @@ cdef enum:
 
 
 cdef int64_t now_ns() noexcept:
-    """The clock of time.monotonic_ns()."""
+    """Return the time on the clock of time.monotonic_ns()."""
     cdef timespec moment
     clock_gettime(CLOCK_MONOTONIC, &moment)
     return <int64_t> moment.tv_sec * 1_000_000_000 + moment.tv_nsec
 
 
 cdef int64_t today_ms() noexcept:
-    """ms since 1970."""
+    """Return the current time in ms since 1970."""
     cdef timespec moment
     clock_gettime(CLOCK_REALTIME, &moment)
     return <int64_t> moment.tv_sec * 1000 + moment.tv_nsec // 1_000_000
 
 
 class BrokenSocketError(Exception):
-    """The stream cannot be trusted any more: throw the connection away."""
+    """The byte stream can no longer be trusted: throw the connection away."""
 
 
 class SocketTimeoutError(BrokenSocketError):
-    """No whole reply within the time-out; the reply may still come, so the connection must go as well."""
+    """No whole reply came within the timeout. It may still come, so the connection must be thrown away as well."""
 
 
 class UnexpectedReplyError(Exception):
-    """A whole reply that is no plain success; the connection is in step."""
+    """A whole reply that is not a plain success; the connection is in step."""
 
     unconfirmed = None
-    """The reply of a write that was done and not confirmed as its write concern asks."""
+    """The reply of a write that was done but not confirmed as its write concern demands."""
 
 
 cdef int _send_all(int fd, iovec* pieces, int count, int timeout_ms) noexcept nogil:
-    """0, -1 with errno, -2 for a time-out, -3 where there are bytes to read and no room to write; the pieces say what is left.
+    """Return 0, -1 with errno, -2 for a timeout, or -3 if there are bytes to read and no room to write; ``pieces`` keep what is left.
 
-    A peer that answers at length takes no more bytes before its answer is read.
+    A peer that is sending a long reply may accept no more bytes until its reply is read.
     """
     cdef msghdr message
     cdef ssize_t sent
@@ -120,7 +121,7 @@ cdef int _send_all(int fd, iovec* pieces, int count, int timeout_ms) noexcept no
 
 
 cdef int _await(int fd, int timeout_ms) noexcept nogil:
-    """1 when there is something to read, -1 with errno, -2 for a time-out."""
+    """Return 1 when there is something to read, -1 with errno, or -2 for a timeout."""
     cdef pollfd waiting
     cdef int ready
     waiting.fd = fd
@@ -130,13 +131,13 @@ cdef int _await(int fd, int timeout_ms) noexcept nogil:
 
 
 cdef ssize_t _receive(int fd, unsigned char* buffer, size_t size, int timeout_ms) noexcept nogil:
-    """How many bytes came (0: the other side closed), -1 with errno, -2 for a time-out."""
+    """Return how many bytes came (0: the peer closed the connection), -1 with errno, or -2 for a timeout."""
     cdef int ready = _await(fd, timeout_ms)
     return recv(fd, buffer, size, 0) if ready > 0 else ready
 
 
 cdef class WireSocket:
-    """A borrowed socket and a buffer for its replies. For one thread at a time."""
+    """A borrowed socket and a buffer for its replies. Only one thread at a time may use it."""
 
     def __cinit__(self, object owner not None, int fd, double timeout_seconds, *_):
         self.owner = owner
@@ -151,7 +152,7 @@ cdef class WireSocket:
         PyMem_RawFree(self.buffer)
 
     def through(self, tls not None):
-        """Send and receive through an ``ssl.SSLSocket`` on the same descriptor; it waits for its own time-out within a record."""
+        """Send and receive through an ``ssl.SSLSocket`` on the same descriptor. Within a TLS record, its own timeout applies."""
         self.tls = tls
 
     cdef int reserve(self, Py_ssize_t size) except -1:
@@ -165,17 +166,17 @@ cdef class WireSocket:
         return 0
 
     cdef int begin(self) except -1:
-        """From now on the time-out runs."""
+        """Start the timeout."""
         if self.timeout_ms >= 0:
             self.until = now_ns() + self.timeout_ms * <int64_t> 1_000_000
         return 0
 
     def restart(self):
-        """Let the time-out run anew: for whoever did something else between sending and taking the reply."""
+        """Start the timeout again. For callers that did something else between sending and reading the reply."""
         self.begin()
 
     cdef int left(self) noexcept:
-        """What is left of the time-out, in ms; -1 where there is none. A signal that was handled meanwhile does not renew it."""
+        """Return what is left of the timeout in ms, or -1 without a timeout. A signal that is handled meanwhile does not extend it."""
         if self.timeout_ms < 0:
             return -1
         return <int> max(0, (self.until - now_ns() + 999_999) // 1_000_000)
@@ -198,7 +199,7 @@ cdef class WireSocket:
                     got = _receive(self.fd, self.buffer + self.filled, self.capacity - self.filled, 0)
                 self.take(got)
             elif outcome == -2:
-                raise SocketTimeoutError("the server took no more bytes within the time-out")
+                raise SocketTimeoutError("the server accepted no more bytes within the timeout")
             elif errno == EINTR:
                 PyErr_CheckSignals()
             else:
@@ -210,13 +211,13 @@ cdef class WireSocket:
         try:
             self.tls.sendall(parts[0] if count == 1 else b"".join(parts))  # one record, if it is small
         except TimeoutError:
-            raise SocketTimeoutError("the server took no more bytes within the time-out") from None
+            raise SocketTimeoutError("the server accepted no more bytes within the timeout") from None
         except OSError as error:
             raise BrokenSocketError(f"sending failed: {error}") from None
         return 0
 
     cdef ssize_t receive_encrypted(self, int turn) except -3:
-        """As ``_receive``; an ssl.SSLSocket may hold bytes that have left its descriptor."""
+        """Like ``_receive``, through TLS. An ssl.SSLSocket may hold bytes that have already left its descriptor."""
         cdef int ready = 1
         cdef Py_ssize_t room = self.capacity - self.filled
         if not self.tls.pending():
@@ -232,7 +233,7 @@ cdef class WireSocket:
             raise BrokenSocketError(f"receiving failed: {error}") from None
 
     cdef int take(self, ssize_t got) except -1:
-        """Note what a read gave, before anything else sets errno."""
+        """Process the result of a read; call this before anything else sets errno."""
         if got > 0:
             self.filled += got
             if not self.whole:
@@ -240,7 +241,7 @@ cdef class WireSocket:
         elif got == 0:
             raise BrokenSocketError("the server closed the connection")
         elif got == -2:
-            raise SocketTimeoutError("no reply within the time-out")
+            raise SocketTimeoutError("no reply came within the timeout")
         elif errno == EINTR:
             PyErr_CheckSignals()
         elif errno != EAGAIN:
@@ -248,7 +249,7 @@ cdef class WireSocket:
         return 0
 
     cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1:
-        """Read until ``wanted`` bytes are in the buffer; more may have come with them."""
+        """Read until ``wanted`` bytes are in the buffer, perhaps more; return how many there are."""
         cdef ssize_t got
         cdef int left, turn
         self.reserve(wanted)
@@ -269,5 +270,5 @@ cdef class WireSocket:
         return self.filled
 
     cdef int look_up(self) except -1:
-        """In the midst of waiting, every ``TURN_MS``: raise BrokenSocketError where there is nothing to wait for any more."""
+        """Called every ``TURN_MS`` while waiting: raise BrokenSocketError if there is nothing left to wait for."""
         return 0

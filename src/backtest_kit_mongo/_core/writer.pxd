@@ -1,11 +1,11 @@
-# What the straight path of a write (upserts.pyx) writes with.
+# Declarations for the fast path of a write (upsert_writer.pyx).
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t
 
-cdef struct Step:  # of the path to the value that is being written; on the stack, so that a path costs nothing until it is asked for
+cdef struct Step:  # of the path to the value being written; on the stack, so that a path costs nothing until an error needs it
     PyObject* name
-    Py_ssize_t index  # of a member of a list, which has no name; -1 if there is a name
+    Py_ssize_t index  # of a list member, which has no name; -1 if there is a name
     Step* above
 
 cdef class Writer:
@@ -13,7 +13,7 @@ cdef class Writer:
     cdef Py_ssize_t size, capacity
     cdef Step* step  # NULL at the outermost document
     cdef object fallback
-    cdef int pending  # calls of the fallback whose answer is being written
+    cdef int pending  # nested calls of the fallback: their results are being written
 
     cdef int reserve(self, Py_ssize_t more) except -1
     cdef int put(self, const void* source, Py_ssize_t size) except -1

@@ -1,7 +1,7 @@
-"""BSON (bsonspec.org) from Python values, checked while it is written.
+"""Encode Python values as BSON (bsonspec.org), and check them on the way.
 
-What a reader could not get back is refused: integers outside 64 bits, naive datetimes, keys that are no strings, NUL in a key,
-nesting without end.
+Values that could not be read back are rejected: integers outside 64 bits, naive datetimes, keys that are not strings, NUL in a key,
+endless nesting.
 """
 
 cimport cython
@@ -33,15 +33,15 @@ cdef object _MILLISECOND = timedelta(milliseconds=1)
 cdef object _FIRST = (datetime.min.replace(tzinfo=timezone.utc) - _EPOCH) // _MILLISECOND
 cdef object _LAST = (datetime.max.replace(tzinfo=timezone.utc) - _EPOCH) // _MILLISECOND
 
-# What pymongo writes for us. (Int64, ObjectId and SON, a dict, are written here.)
+# The types that pymongo encodes for us. (Int64, ObjectId and SON, which is a dict, are encoded here.)
 cdef tuple _OF_PYMONGO = (Binary, Code, DatetimeMS, DBRef, Decimal128, MaxKey, MinKey, RawBSONDocument, Regex, Timestamp)
 
-# The server takes 100 levels of nesting (MongoDB limits); three of them hold the command and the update around a payload.
+# The server accepts 100 levels of nesting (MongoDB limits); the command and the update around a body take three of them.
 cdef int MAX_DEPTH = 96
 
 
 cdef str _shown(object value):
-    """The beginning of a repr for an error message; the type where there is no repr (an int of 5,000 digits has none)."""
+    """Return the beginning of a repr for an error message; the type if there is no repr (an int of 5,000 digits has none)."""
     try:
         return f"{value!r:.60}"
     except Exception:
@@ -50,7 +50,7 @@ cdef str _shown(object value):
 
 @cython.final
 cdef class Writer:
-    """A growing buffer and, for the error message, the path of the value that is being written."""
+    """A growing buffer and, for error messages, the path of the value being written."""
 
     def __cinit__(self, object fallback):
         self.capacity = 512
@@ -116,7 +116,7 @@ cdef class Writer:
         try:
             text = PyUnicode_AsUTF8AndSize(name, &size)
         except UnicodeEncodeError:
-            raise ValueError(f"{self.where()}: key {ascii(name)} holds a lone surrogate and is no UTF-8") from None
+            raise ValueError(f"{self.where()}: key {ascii(name)} holds a lone surrogate and cannot be stored as UTF-8") from None
         if memchr(text, 0, size) != NULL:
             raise ValueError(f"{self.where()}: key {ascii(name)} holds a NUL character")
         return self.put(text, size + 1)
@@ -138,7 +138,7 @@ cdef class Writer:
         try:
             text = PyUnicode_AsUTF8AndSize(value, &size)
         except UnicodeEncodeError:
-            raise ValueError(f"{self.where()}: text with a lone surrogate is no UTF-8") from None
+            raise ValueError(f"{self.where()}: text with a lone surrogate cannot be stored as UTF-8") from None
         if size >= 0x7FFFFFFF:
             raise ValueError(f"{self.where()}: text of {size} bytes is too long for BSON")
         self.put_int32(<int32_t> (size + 1))
@@ -146,7 +146,7 @@ cdef class Writer:
 
     cdef int put_date(self, object value) except -1:
         cdef object milliseconds
-        if PyDateTime_CheckExact(value) and datetime_tzinfo(value) is UTC:  # nothing that it could have to say about itself
+        if PyDateTime_CheckExact(value) and datetime_tzinfo(value) is UTC:  # no Python code of a subclass or time zone is involved
             return self.put_int64(milliseconds_of(value))
         try:
             if value.utcoffset() is None:
@@ -161,7 +161,7 @@ cdef class Writer:
             raise ValueError(f"{self.where()}: {error}") from None
 
     cdef int put_members(self, object value, int depth) except -1:
-        """Write dict, list or tuple as a document; the length is filled in at the end."""
+        """Write a dict, list or tuple as a document; fill in its length at the end."""
         cdef Py_ssize_t start
         cdef object name, member
         cdef Py_ssize_t index = 0
@@ -171,7 +171,7 @@ cdef class Writer:
         if type(value) is dict:
             for name, member in (<dict> value).items():
                 self.put_element(name, -1, member, depth)
-        elif isinstance(value, dict):  # an order, or items, of its own
+        elif isinstance(value, dict):  # it may have its own order or items()
             for name, member in value.items():
                 self.put_element(name, -1, member, depth)
         else:
@@ -181,12 +181,12 @@ cdef class Writer:
         return self.end(start)
 
     cdef Py_ssize_t begin(self) except -1:
-        """Begin a document, and give where it begins."""
+        """Begin a document and return its start."""
         self.put_int32(0)
         return self.size - 4
 
     cdef int end(self, Py_ssize_t start) except -1:
-        """End the document that begins there: its length is known now."""
+        """End the document that begins at ``start``, and fill in its length."""
         cdef Py_ssize_t length
         cdef int32_t total
         self.put_byte(0)
@@ -198,10 +198,10 @@ cdef class Writer:
         return 0
 
     cdef int put_element(self, object name, Py_ssize_t index, object value, int depth) except -1:
-        """One element: of a document under its name, or of a list (``name`` is None there) under its index."""
+        """Write one element: of a document under its name, or of a list (``name`` is None then) under its index."""
         cdef Step step
         cdef Py_ssize_t start = self.size
-        self.put_byte(0)  # the type, known only below
+        self.put_byte(0)  # the type; filled in below
         if index < 0:
             self.put_name(name)
         else:
@@ -211,12 +211,12 @@ cdef class Writer:
         step.above = self.step
         self.step = &step
         cdef int kind = self.put_value(value, depth)
-        self.data[start] = <char> kind  # the buffer may stand elsewhere by now
+        self.data[start] = <char> kind  # the buffer may have moved
         self.step = step.above
         return 0
 
     cdef int put_value(self, object value, int depth) except -1:
-        """The value of an element; its BSON type."""
+        """Write the value of an element; return its BSON type."""
         cdef long long integer
         cdef int overflow = 0
         cdef bytes raw
@@ -267,18 +267,18 @@ cdef class Writer:
             kind = 0x07
             binary = getattr(value, "binary", None)
             if not isinstance(binary, bytes) or PyBytes_GET_SIZE(binary) != 12:
-                raise TypeError(f"{self.where()}: an ObjectId without its 12 bytes")
+                raise TypeError(f"{self.where()}: the ObjectId does not hold 12 bytes")
             self.put(PyBytes_AS_STRING(binary), 12)
-        elif type(value) is RawBSONDocument:  # encoded before, and so checked before
+        elif type(value) is RawBSONDocument:  # already encoded, and so already checked
             kind = 0x03
-            raw = bytes(value.raw)  # pymongo gives a memoryview where it is long
+            raw = bytes(value.raw)  # pymongo returns a memoryview for a long one
             self.put(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
         else:
             kind = self.put_other(value, depth)
         return kind
 
     cdef int put_other(self, object value, int depth) except -1:
-        """Types outside the core set: pymongo's own BSON types as pymongo writes them, the rest through the fallback."""
+        """Write a value of another type: pymongo encodes its own BSON types, and the fallback converts the rest."""
         cdef bytes raw
         cdef object plain
         cdef int kind
@@ -294,7 +294,7 @@ cdef class Writer:
         except (ValueError, ArithmeticError, BSONError) as error:
             raise ValueError(f"{self.where()}: {error}") from None
         if raw is None:
-            if self.pending > MAX_DEPTH:  # as depth cannot see an answer that needs the fallback again, and again
+            if self.pending > MAX_DEPTH:  # ``depth`` misses results that need the fallback again and again
                 self.refuse_depth()
             self.pending += 1
             kind = self.put_value(plain, depth)
@@ -306,10 +306,10 @@ cdef class Writer:
 
 
 def encode(dict document not None, fallback not None) -> bytes:
-    """The BSON of ``document``.
+    """Return the BSON of ``document``.
 
-    ``fallback(value)`` turns a value of a type outside BSON into one inside, or raises TypeError. Raises TypeError or
-    ValueError whose text begins with the path of the value at fault.
+    ``fallback(value)`` converts a value that has no BSON type to one that has, or raises TypeError. Raises TypeError or ValueError
+    with a text that begins with the path of the invalid value.
     """
     cdef Writer writer = Writer(fallback)
     writer.put_members(document, 0)
@@ -317,13 +317,13 @@ def encode(dict document not None, fallback not None) -> bytes:
 
 
 def encode_many(list documents not None, fallback not None) -> bytes:
-    """The BSON of all ``documents`` end to end. As ``encode``; an error has the position of its document in the list as ``index``."""
+    """Return the BSON of all ``documents`` end to end. Like ``encode``; ``error.index`` is the position of the invalid document."""
     cdef Writer writer = Writer(fallback)
     cdef Py_ssize_t index = 0
     try:
         for document in documents:
             if not isinstance(document, dict):
-                raise TypeError(f"a dict is needed, got {type(document).__name__}")
+                raise TypeError(f"expected a dict, got {type(document).__name__}")
             writer.put_members(document, 0)
             index += 1
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The command ``backtest-kit-mongo``. Its packages are optional: nothing here is imported by the library."""
+"""The command ``backtest-kit-mongo``. Its packages are optional; the library imports nothing from here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OURS_ALONE = ("typer", "rich", "click")
 
 
 def main() -> None:
-    """Run the command with the arguments of this process, and end the process."""
+    """Run the command with the arguments of this process, then exit."""
     try:
         from .app import app
     except ModuleNotFoundError as error:
@@ -24,5 +24,5 @@ def main() -> None:
         sys.exit(f"error: {missing}")
     try:
         app(prog_name="backtest-kit-mongo")
-    except KeyboardInterrupt:  # outside of a command, or a second one while the first is being obeyed
+    except KeyboardInterrupt:  # outside a command, or a second Ctrl-C while the first one is being handled
         sys.exit(130)

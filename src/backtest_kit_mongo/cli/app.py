@@ -1,4 +1,4 @@
-"""The commands under one name."""
+"""The commands, combined into one program."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .sweep import sweep_parameters
 
 __all__ = ["app"]
 
-# No tracebacks with local variables, which could hold a password; no option to install shell completion in every help text.
+# No tracebacks with local variables: they could show a password. No option for shell completion in every help text.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-candles = typer.Typer(no_args_is_help=True, help="Stored candles: import files, list what is there, remove what is wrong.")
-runs = typer.Typer(no_args_is_help=True, help="Results of earlier backtests: list them, show one again.")
+candles = typer.Typer(no_args_is_help=True, help="Stored candles: import files, list the series, remove wrong candles.")
+runs = typer.Typer(no_args_is_help=True, help="Results of earlier backtests: list them, or show one again.")
 
-_HELP = """Backtests whose whole state is kept in MongoDB, with Redis as a cache of ids: run them, and look after the two servers.
+_HELP = """Run backtests that keep their whole state in MongoDB, with Redis as a cache of ids, and look after the two servers.
 
-The servers are those of the CC_* environment variables (CC_MONGO_CONNECTION_STRING, CC_REDIS_HOST, CC_REDIS_PORT, CC_REDIS_USER,
-CC_REDIS_PASSWORD), those that the options of a command name, or with --embedded two that the command starts itself and stops
-when it ends.
+The addresses of the servers come from the CC_* environment variables (CC_MONGO_CONNECTION_STRING, CC_REDIS_HOST, CC_REDIS_PORT,
+CC_REDIS_USER, CC_REDIS_PASSWORD) or from options. With --embedded the command starts both servers itself and stops them when it
+ends.
 
-Example, on made-up candles and without any server of your own:
+Example with made-up candles and no servers of your own:
 
     $ backtest-kit-mongo run examples/sma_cross.py --backtest --entry \\
         --embedded --synthetic-days 7

@@ -1,4 +1,4 @@
-"""``flush-cache``: forget the ids in Redis."""
+"""``flush-cache``: drop the ids in Redis."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["flush_cache"]
 def flush_cache(link: ServerOptions) -> None:
     """Drop the ids that this library keeps in Redis. Always safe.
 
-    Redis holds only shortcuts, from the name of a record to its id in MongoDB. Without them nothing is lost: the next read of
-    each record goes to MongoDB and puts its shortcut back. Only keys with our prefixes (signal_cache:, candle_cache: and so on)
-    are removed, by SCAN and UNLINK; other keys of the same Redis are left alone, and MongoDB is not contacted.
+    Redis is only a cache that maps the key of a record to its id in MongoDB. Nothing is lost without it: the next read of each
+    record queries MongoDB and stores the id in Redis again. The command removes only keys with the prefixes of this library
+    (signal_cache:, candle_cache: and so on), with SCAN and UNLINK. Other keys in the same Redis stay. MongoDB is not contacted.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What all commands share: options that say where the servers are, how errors are shown, and how a command ends."""
+"""What all commands share: the server options, how errors are shown, and how a command ends."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _PANEL = "Servers"
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options that every command has: where the servers are, and how much to say about a failure."""
+    """The options of every command: where the servers are, and whether to show the traceback of an error."""
 
     mongo: Annotated[
         str | None,
         typer.Option(
             metavar="URI",
             show_default=False,
-            help="MongoDB as a connection string, mongodb://host:port/database. Default: CC_MONGO_CONNECTION_STRING. "
-            "A password is better kept in the environment, where other users of the machine do not see it.",
+            help="MongoDB connection string, mongodb://host:port/database. Default: CC_MONGO_CONNECTION_STRING. "
+            "Keep a password in the environment, where other users of the machine cannot see it.",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -47,20 +47,22 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="HOST",
             show_default=False,
-            help="Redis: host name, or path of a Unix socket. Default: CC_REDIS_HOST.",
+            help="Redis host name, or path of a Unix socket. Default: CC_REDIS_HOST.",
             rich_help_panel=_PANEL,
         ),
     ] = None
     redis_port: Annotated[
         int | None,
-        typer.Option(metavar="PORT", show_default=False, min=1, max=65535, help="Default: CC_REDIS_PORT.", rich_help_panel=_PANEL),
+        typer.Option(
+            metavar="PORT", show_default=False, min=1, max=65535, help="Redis port. Default: CC_REDIS_PORT.", rich_help_panel=_PANEL
+        ),
     ] = None
     embedded: Annotated[
         bool | None,
         typer.Option(
             "--embedded",
             show_default=False,
-            help="Start a MongoDB and a Redis of our own for this command, or use those that another process runs on the same "
+            help="Start a MongoDB and a Redis for this command, or use those that another process runs on the same "
             "folder. The data stays. Default: CC_EMBEDDED.",
             rich_help_panel=_PANEL,
         ),
@@ -70,7 +72,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="FOLDER",
             show_default=False,
-            help="Where the embedded servers keep their data. Default: CC_EMBEDDED_DIR, or backtest-kit-mongo in the user's data folder.",
+            help="Data folder of the embedded servers. Default: CC_EMBEDDED_DIR, or backtest-kit-mongo in the user's data folder.",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -80,29 +82,29 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     debug: Annotated[bool, typer.Option("--debug", help="Show the Python traceback of an error.")] = False
 
     def settings(self, **others: Any) -> dict[str, Any]:
-        """The settings that were given, as ``setup`` takes them; what was not given comes from the environment."""
+        """Return the settings that the options set, as ``setup`` takes them; all others come from the environment."""
         given: dict[str, Any] = {
             "CC_MONGO_CONNECTION_STRING": self.mongo,
             "CC_REDIS_HOST": self.redis_host,
             "CC_REDIS_PORT": self.redis_port,
             "CC_EMBEDDED_DIR": self.embedded_dir,
         }
-        elsewhere = bool(self.mongo or self.redis_host or self.redis_port)
+        named = bool(self.mongo or self.redis_host or self.redis_port)
         if self.embedded or self.embedded_dir:
-            if elsewhere:
-                raise typer.BadParameter("it goes with no other servers", param_hint="--embedded")
+            if named:
+                raise typer.BadParameter("cannot be combined with other servers", param_hint="--embedded")
             given["CC_EMBEDDED"] = True
-        elif elsewhere:
-            given["CC_EMBEDDED"] = False  # what was typed counts more than CC_EMBEDDED in the environment
+        elif named:
+            given["CC_EMBEDDED"] = False  # a typed option overrides CC_EMBEDDED in the environment
         given["CC_DUMP_DIR"] = _dump_dir(others.get("CC_MODE") or os.environ.get("CC_MODE", ""))
         return {**given, **others}
 
     def config(self, **others: Any) -> Config:
-        """All settings that would be in force. Contacts nobody."""
+        """Return all settings that would be in force. Contacts no server."""
         return load_config(self.settings(**others))
 
     def connect(self, **others: Any) -> None:
-        """``setup`` with these settings; embedded servers are started, others are contacted at the first use."""
+        """Call ``setup`` with these settings. Embedded servers are started; others are contacted on first use."""
         settings = self.settings(**others)
         if load_config(settings).CC_EMBEDDED:
             with errors.status("Starting MongoDB and Redis"):
@@ -112,9 +114,9 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _dump_dir(mode: str) -> str | None:
-    """Where files go that nobody has chosen a folder for: not into the working directory, unless earlier runs did.
+    """Return a folder for files outside the working directory; None if CC_DUMP_DIR or a folder of earlier runs there decides.
 
-    It is a folder for each working directory: two projects may have a strategy of the same name.
+    Each working directory gets its own folder, since two projects may have a strategy of the same name.
     """
     name = "dump-paper" if mode == "paper" else "dump"
     if os.environ.get("CC_DUMP_DIR") or Path(name).is_dir():
@@ -127,27 +129,29 @@ def _dump_dir(mode: str) -> str | None:
 
 
 def add(app: typer.Typer, name: str, function: Callable[..., None]) -> None:
-    """Make ``function(link, ...)`` the command ``name``: with the options of ServerOptions.
+    """Register ``function`` as the command ``name``, with the options of ServerOptions.
 
-    An error is one line, and connections are closed at the end.
+    The command shows an error as text instead of a traceback, and closes all connections at the end.
 
-    A function without a ServerOptions parameter asks no server: its command has only --debug of those options. Any other parameter
-    whose type is a Struct adds the fields of that Struct as options, so that commands can share them.
+    A function without a ServerOptions parameter needs no server: of those options, its command has only --debug. Any other parameter
+    annotated with a Struct adds the fields of that Struct as options, so that commands can share them.
     """
     own = list(inspect.signature(function, eval_str=True).parameters.values())
-    links = [parameter.name for parameter in own if parameter.annotation is ServerOptions]
-    own = [parameter for parameter in own if parameter.name not in links]
+    option_names = [parameter.name for parameter in own if parameter.annotation is ServerOptions]
+    own = [parameter for parameter in own if parameter.name not in option_names]
     groups: dict[str, type[msgspec.Struct]] = {parameter.name: parameter.annotation for parameter in own if _is_group(parameter)}
     fields = {name: list(inspect.signature(group, eval_str=True).parameters.values()) for name, group in groups.items()}
     shared = [
-        parameter for parameter in inspect.signature(ServerOptions, eval_str=True).parameters.values() if links or parameter.name == "debug"
+        parameter
+        for parameter in inspect.signature(ServerOptions, eval_str=True).parameters.values()
+        if option_names or parameter.name == "debug"
     ]
 
     def command(**values: Any) -> None:
-        link = ServerOptions(**{parameter.name: values.pop(parameter.name) for parameter in shared})
+        servers = ServerOptions(**{parameter.name: values.pop(parameter.name) for parameter in shared})
         chosen = {name: group(**{field.name: values.pop(field.name) for field in fields[name]}) for name, group in groups.items()}
-        with _ending(link.debug):
-            function(**dict.fromkeys(links, link), **chosen, **values)
+        with _ending(servers.debug):
+            function(**dict.fromkeys(option_names, servers), **chosen, **values)
 
     expanded = [field for parameter in own for field in fields.get(parameter.name, [parameter])]
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*expanded, *shared)]
@@ -161,18 +165,18 @@ def _is_group(parameter: inspect.Parameter) -> bool:
 
 
 def pairs(texts: Sequence[str], option: str, form: str) -> dict[str, str]:
-    """The values of an option that is repeated as ``NAME=VALUE``, by name; ``form`` is what it looks like."""
-    found: dict[str, str] = {}
+    """Return the ``NAME=VALUE`` texts of a repeated option as a dict; an error about one of them names the expected ``form``."""
+    values: dict[str, str] = {}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
-        if not name or not equals or name in found:
-            raise typer.BadParameter(f"{text!r} {'is given twice' if name in found else f'is not {form}'}", param_hint=option)
-        found[name] = value
-    return found
+        if not name or not equals or name in values:
+            raise typer.BadParameter(f"{text!r} {'is given twice' if name in values else f'is not {form}'}", param_hint=option)
+        values[name] = value
+    return values
 
 
 def parse_time(text: str) -> int:
-    """A point in time in ms, from ISO text (UTC if it names no zone) or ms."""
+    """Return a time in ms, given as ISO text (UTC if it has no time zone) or in ms."""
     if text.lstrip("-").isdecimal():
         return int(text)
     try:
@@ -183,14 +187,14 @@ def parse_time(text: str) -> int:
 
 
 def unwrapped(text: str) -> str:
-    """A help text with each paragraph on one line, so that it is wrapped for the terminal; indented ones (examples) stay."""
+    """Return a help text with one line per paragraph, so that the terminal can wrap it; indented paragraphs (examples) stay."""
     paragraphs = text.rstrip().split("\n\n")
     return "\n\n".join(part if part.startswith(" ") else " ".join(part.split()) for part in paragraphs)
 
 
 @contextmanager
 def _ending(debug: bool) -> Iterator[None]:
-    """However a command ends: connections closed, servers of our own stopped, an error in words and as exit code."""
+    """End a command: close connections, stop embedded servers, turn an error into a message and an exit code."""
     logger = logging.getLogger("backtest_kit_mongo")
     handler = RichHandler(console=errors, show_time=False, show_path=False)
     level = logger.level
@@ -202,11 +206,11 @@ def _ending(debug: bool) -> Iterator[None]:
         finally:
             close()
     except KeyboardInterrupt:
-        say_error("interrupted; what is stored stays stored")
+        say_error("interrupted; stored records are kept")
         raise typer.Exit(130) from None
     except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
         raise
-    except Exception as error:  # noqa: BLE001 - nobody behind us could say it better
+    except Exception as error:  # noqa: BLE001 - the last chance to turn it into a message
         if debug:
             errors.print("".join(traceback.format_exception(error)), soft_wrap=True, markup=False)
         say_error(error_text(error, debug))
@@ -217,10 +221,10 @@ def _ending(debug: bool) -> Iterator[None]:
 
 
 def error_text(error: Exception, debug: bool = False) -> str:
-    """What to print of an error: its text, its notes, and what to do next."""
+    """Return what to print for an error: its text, its notes, and what to do next."""
     if not isinstance(error, BacktestKitError):
-        return f"unexpected {type(error).__name__}: {error}" + ("" if debug else "\n  hint: --debug shows where it comes from")
+        return f"unexpected {type(error).__name__}: {error}" + ("" if debug else "\n  hint: --debug shows the traceback")
     text = with_notes(error)
     if isinstance(error, ServerUnavailableError) and error.hint is None and "hint:" not in text:
-        text += "\n  hint: `backtest-kit-mongo doctor` says which server answers, and where each was looked for"
+        text += "\n  hint: `backtest-kit-mongo doctor` shows the address of each server and whether it answers"
     return text

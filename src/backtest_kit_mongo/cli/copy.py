@@ -1,4 +1,4 @@
-"""``copy``: records from any store to any store."""
+"""``copy``: copy records from any store to any other."""
 
 from __future__ import annotations
 
@@ -22,38 +22,40 @@ from .output import counted, progress, say, table
 __all__ = ["copy", "domain_names", "settings_for", "steps"]
 
 _MEANING = {
-    "conflicts": "differ on the target, where such a record never changes: left as they are",
+    "conflicts": "differ on the target, where stored records never change; left as they are",
     "refused": "cannot be copied",
     "missing": "not on the target",
     "different": "different on the target",
-    "extra": "on the target alone",
+    "extra": "only on the target",
 }
 
 
 def copy(
     link: ServerOptions,
-    source: Annotated[str, typer.Option("--from", metavar="ADDRESS", help=f"What is read: {FORMS}.", show_default=False)],
-    target: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="What is written; an address as for --from.", show_default=False)],
+    source: Annotated[str, typer.Option("--from", metavar="ADDRESS", help=f"Store to read: {FORMS}.", show_default=False)],
+    target: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="Store to write; an address as for --from.", show_default=False)],
     domains: Annotated[
-        str | None, typer.Option(metavar="A,B", show_default=False, help="Which domains, such as signal,state. Default: all of the source.")
+        str | None,
+        typer.Option(metavar="A,B", show_default=False, help="Domains to copy, such as signal,state. Default: all of the source."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be written.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Then read both sides and compare; exit 1 if a record is missing or different on the target.")
+        bool,
+        typer.Option("--check", help="Then read and compare both sides; exit with 1 if a record is missing or different on the target."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Copy records from one store to another: files of the framework, a MongoDB, a JSONL log.
 
-    Written is what is missing or different on the target, removed records and simulation times included, so a copy can be repeated,
-    and continued after it was interrupted. Candles and log lines never change: different ones on the target are named and stay.
-    Records that the target has beyond those of the source stay as well.
+    The command writes the records that are missing or different on the target, including removed records and simulation times. You
+    can repeat a copy, and resume one that was interrupted. Candles and log entries never change: if they differ on the target, they
+    are reported and stay as they are. Records that only the target has stay as well.
 
-    Compared are key, body, simulation time and removal. Numbers are compared by value. Files hold JSON, which has no dates and no
-    infinities: beside a file a date equals its ISO text, Infinity equals null.
+    Records are compared by key, body, simulation time and removal, and numbers by value. Files hold JSON, which has no dates and no
+    infinities: compared with a file, a date equals its ISO text and Infinity equals null.
 
-    A MongoDB is read and written without its Redis, which need not run: ids get there with the next reads. Versions kept by
-    history stay behind. --dry-run --check compares without writing.
+    A MongoDB is read and written without its Redis, which need not run: later reads put the ids there. Versions kept by history are
+    not copied. --dry-run --check compares without writing.
 
     Examples:
 
@@ -65,47 +67,47 @@ def copy(
     names = domain_names(domains)
     config = settings_for(link, source, target)
     with ExitStack() as stack:
-        one = stack.enter_context(open_store(source, config, existing=True, timeout=link.timeout))
-        other = stack.enter_context(open_store(target, config, existing=False, timeout=link.timeout))
-        check_apart(one, other)
-        chosen = _chosen(names, one, other)
-        outcomes = _run(chosen, one, other, dry_run, check)
+        origin = stack.enter_context(open_store(source, config, existing=True, timeout=link.timeout))
+        destination = stack.enter_context(open_store(target, config, existing=False, timeout=link.timeout))
+        check_apart(origin, destination)
+        chosen = _chosen(names, origin, destination)
+        outcomes = _run(chosen, origin, destination, dry_run, check)
     if as_json:
-        found = {name: msgspec.to_builtins(outcome) for name, outcome in outcomes.items()}
+        rows = {name: msgspec.to_builtins(outcome) for name, outcome in outcomes.items()}
         good = all(outcome.good for outcome in outcomes.values())
-        typer.echo(json.dumps({"from": one.shown, "to": other.shown, "dryRun": dry_run, "ok": good, "domains": found}, indent=2))
+        typer.echo(json.dumps({"from": origin.shown, "to": destination.shown, "dryRun": dry_run, "ok": good, "domains": rows}, indent=2))
     else:
-        _show(one, other, outcomes, dry_run, check)
+        _show(origin, destination, outcomes, dry_run, check)
     if not all(outcome.good for outcome in outcomes.values()):
         raise typer.Exit(1)
 
 
 def settings_for(link: ServerOptions, *addresses: str) -> Config:
-    """The settings in force; servers of our own are started if one of ``addresses`` means them."""
+    """Return the settings in force. If one of ``addresses`` is ``mongo:``, connect, which may start embedded servers."""
     if CONFIGURED not in addresses:
         if link != ServerOptions(timeout=link.timeout, debug=link.debug):
-            raise typer.BadParameter(f"options that say where the servers are go with the address {CONFIGURED}")
+            raise typer.BadParameter(f"server options apply only to the address {CONFIGURED}")
         return link.config()
     link.connect()
     return default_registry.config
 
 
 def domain_names(domains: str | None) -> list[str]:
-    """The names of domains, separated by commas; InvalidValueError for one that is none."""
+    """Return the names in a comma-separated list of domains. Raises InvalidValueError for an unknown name."""
     names = [] if domains is None else [name.strip() for name in domains.split(",")]
     for name in names:
         if name not in DOMAINS:
-            raise InvalidValueError(f"there is no domain {name!r}", hint=f"known are {', '.join(DOMAINS)}")
+            raise InvalidValueError(f"there is no domain {name!r}", hint=f"the domains are {', '.join(DOMAINS)}")
     return names
 
 
 def _chosen(names: Sequence[str], source: OpenStore, target: OpenStore) -> list[str]:
-    """The domains to copy: those asked for, which both places must be able to hold, or all that the source can hold."""
-    for place in (source, target):
+    """Return the domains to copy: ``names``, or all that the source can hold. Raises InvalidValueError if a store cannot hold one."""
+    for store in (source, target):
         for name in names or source.domains:
-            if name not in place.domains:
-                hint = f"--domains {','.join(sorted(place.domains))}" if not names else None
-                raise InvalidValueError(f"{place.shown} holds no {name}, only {', '.join(sorted(place.domains))}", hint=hint)
+            if name not in store.domains:
+                hint = f"--domains {','.join(sorted(store.domains))}" if not names else None
+                raise InvalidValueError(f"{store.shown} cannot hold {name}, only {', '.join(sorted(store.domains))}", hint=hint)
     return [name for name in DOMAINS if name in (names or source.domains)]
 
 
@@ -126,7 +128,7 @@ def _run(names: Sequence[str], source: OpenStore, target: OpenStore, dry_run: bo
 
 
 def steps(moved: Callable[[int, int], None], total: int) -> Callable[[int], None]:
-    """``moved`` told by steps; ``total`` is about how many there are."""
+    """Return a function that moves a progress bar by a number of steps; ``total`` is about how many there are."""
     done = 0
 
     def step(count: int) -> None:
@@ -151,9 +153,9 @@ def _show(source: OpenStore, target: OpenStore, outcomes: dict[str, Outcome], dr
         left=("domain",),
     )
     for name, outcome in outcomes.items():
-        for what, keys in outcome.examples.items():
-            count = getattr(outcome, what)
-            say(f"{name}: {counted(count, 'record')} {_MEANING[what]}:")
+        for kind, keys in outcome.examples.items():
+            count = getattr(outcome, kind)
+            say(f"{name}: {counted(count, 'record')} {_MEANING[kind]}:")
             for key in keys:
                 say(f"  {key}")
             if count > len(keys):
@@ -162,4 +164,4 @@ def _show(source: OpenStore, target: OpenStore, outcomes: dict[str, Outcome], dr
     say(f"{total['new'] + total['changed']:,} {verb}, from {source.shown} to {target.shown}")
     if check:
         good = not (total["missing"] or total["different"])
-        say("The target holds all of it." if good else "The target does not hold all of it.")
+        say("The target has all records." if good else "The target does not have all records.")

@@ -1,4 +1,4 @@
-"""``demo``: one backtest in two processes on one database, and what the second one no longer had to do."""
+"""``demo``: run one backtest in two processes on one database, and show the work that the second one was spared."""
 
 from __future__ import annotations
 
@@ -34,50 +34,50 @@ _DAYS: Final = 14
 
 
 class DemoError(BacktestKitError, RuntimeError):
-    """A process of the demo failed; the message holds what it said."""
+    """A process of the demo failed; the message includes its output."""
 
 
 class _Process(NamedTuple):
-    """What one process did, and how long it took from its start to its end."""
+    """The run of one process, and the seconds from the start of the process to its end."""
 
     run: KeptRun
     seconds: float
 
     @property
     def result(self) -> BacktestResult:
-        """Its only result."""
+        """Return the only result of the run."""
         return self.run.results[0]
 
     def domain(self, name: str) -> dict[str, Any]:
-        """The counters of a domain."""
-        found: dict[str, Any] = (self.run.profile or {})["domains"][name]
-        return found
+        """Return the counters of a domain."""
+        counters: dict[str, Any] = (self.run.profile or {})["domains"][name]
+        return counters
 
     def sum(self, counter: str) -> int:
-        """A counter, over all domains that are read by key."""
+        """Return the sum of a counter over all domains that are read by key."""
         domains: dict[str, dict[str, Any]] = (self.run.profile or {})["domains"]
         return sum(int(row[counter]) for name, row in domains.items() if name != "candle")
 
 
 def show_demo(
     csv: Annotated[
-        str | None, typer.Option(metavar="FILE", show_default=False, help="Real 1m candles instead of made-up ones, as for `run`.")
+        str | None, typer.Option(metavar="FILE", show_default=False, help="Real 1m candles instead of made-up ones, as for `run --csv`.")
     ] = None,
-    symbol: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Whose candles the file holds.")] = None,
+    symbol: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Symbol of the candles in the file.")] = None,
     embedded_dir: Annotated[
         str | None,
         typer.Option(
             metavar="FOLDER",
             show_default=False,
-            help="Where the servers of the demo keep their data. Default: backtest-kit-mongo/demo in the user's data folder.",
+            help="Data folder of the demo's servers. Default: backtest-kit-mongo/demo in the user's data folder.",
         ),
     ] = None,
 ) -> None:
     """Show what persistence is for: run a backtest twice, in two processes, with every contract in MongoDB.
 
-    The first process imports the candles and works out what the strategy wants to know. The second one finds the candles and the
-    answers in MongoDB, by ids that it reads from Redis, and gives the same trades. Both servers are embedded ones on a folder of the
-    demo; its database there is dropped before each demo. Nothing is written into the working directory.
+    The first process imports the candles and computes what the strategy needs. The second one reads the candles and these answers
+    from MongoDB, by ids that it gets from Redis, and makes the same trades. The demo starts embedded servers on a folder of its own
+    and first drops its database there. It writes nothing into the working directory.
 
     Example:
 
@@ -89,27 +89,27 @@ def show_demo(
         folder.mkdir(parents=True, exist_ok=True)
         check_html(folder / "report.html")
     except OSError as error:
-        raise StorageError(f"the folder of the demo cannot be made: {error}") from error
+        raise StorageError(f"the folder of the demo cannot be created: {error}") from error
     except MissingDependencyError as error:
-        say_note(f"there will be no report: {error}")
+        say_note(f"the demo will write no report: {error}")
         page = None
     market = ["--csv", str(Path(csv).absolute())] if csv is not None else ["--synthetic-days", str(_DAYS)]
     market += ["--symbol", symbol] if symbol is not None else []
     with errors.status("Starting MongoDB and Redis") as status, EmbeddedServers(folder) as servers:
         if not servers.owned:
-            raise DemoError(f"another process uses the servers in {folder}, perhaps a demo", hint="wait for it, or give --embedded-dir")
+            raise DemoError(f"another process uses the servers in {folder}, perhaps a demo", hint="wait for it, or pass --embedded-dir")
         uri = servers.mongo_uri.replace("/backtest-kit", f"/{_DATABASE}")
         with pymongo.MongoClient[dict[str, Any]](uri) as client:
             client.drop_database(_DATABASE)
         market += ["--mongo", uri, "--redis-host", servers.redis_socket]
         processes = []
         for name in ("first", "second"):
-            status.update(f"CurrentRun the {name} process")
+            status.update(f"Running the {name} process")
             processes.append(_run(name, folder, market))
         if page is not None:
             status.update("Drawing the report")
             last = processes[-1].run
-            registry = Registry()  # of these servers, whatever the environment says
+            registry = Registry()  # on these servers, whatever the environment says
             with closing(registry):
                 registry.configure(load_config({"CC_MONGO_CONNECTION_STRING": uri, "CC_REDIS_HOST": servers.redis_socket}, {}))
                 write_html(page, last.results, profile=last.report, registry=registry)
@@ -117,7 +117,7 @@ def show_demo(
 
 
 def _run(name: str, folder: Path, arguments: list[str]) -> _Process:
-    """The backtest in a process of its own, which keeps its results."""
+    """Run the backtest in a process of its own and load the results that it kept."""
     command = [sys.executable, "-m", "backtest_kit_mongo", "run", str(_STRATEGY), "--backtest", "--entry", "--stores", "mongo", *arguments]
     environment = {variable: value for variable, value in os.environ.items() if not variable.startswith("CC_")}
     started = time.perf_counter()
@@ -125,24 +125,24 @@ def _run(name: str, folder: Path, arguments: list[str]) -> _Process:
     seconds = time.perf_counter() - started
     kept = re.search(r"kept as run (\S+):", done.stdout)
     if done.returncode or kept is None:
-        said = f"{done.stdout[-2000:]}{done.stderr[-2000:]}".strip()
-        raise DemoError(f"the {name} process of the demo ended with exit code {done.returncode}:\n{said}")
+        printed = f"{done.stdout[-2000:]}{done.stderr[-2000:]}".strip()
+        raise DemoError(f"the {name} process of the demo ended with exit code {done.returncode}:\n{printed}")
     return _Process(load_run(kept[1]), seconds)
 
 
 def _show(processes: list[_Process], kind: str, page: Path | None) -> None:
-    one, other = processes
-    run = one.result
+    first, second = processes
+    run = first.result
     say(f"{run.minutes:,} {kind} minutes of {run.symbol}, strategy {run.strategy_name}, all {len(DOMAINS)} contracts in MongoDB:\n")
 
     def row(name: str, text: Callable[[_Process], str]) -> tuple[str, ...]:
-        return (name, text(one), text(other))
+        return (name, text(first), text(second))
 
     table(
         ("", "first process", "second process"),
         [
             row("candles imported", lambda process: f"{process.domain('candle')['writes']:,}"),
-            row("trends worked out", lambda process: f"{_count(process.domain('measure'), 'write'):,}"),
+            row("trends computed", lambda process: f"{_count(process.domain('measure'), 'write'):,}"),
             row("ids from Redis", _ids_text),
             row("first trade after", lambda process: _seconds(process.result.seconds_to_first_trade)),
             row("whole process", lambda process: _seconds(process.seconds)),
@@ -151,8 +151,8 @@ def _show(processes: list[_Process], kind: str, page: Path | None) -> None:
         ],
         left=("",),
     )
-    same = (one.result.trades, one.result.open_trade) == (other.result.trades, other.result.open_trade)
-    say("The same trades in both." if same else "The trades differ, which must not happen: please report it.")
+    same = (first.result.trades, first.result.open_trade) == (second.result.trades, second.result.open_trade)
+    say("The same trades in both." if same else "The trades differ. This is a bug; please report it.")
     if page is not None:
         say(f"Report: {page}")
     heading("What to try next")
@@ -167,7 +167,7 @@ def _show(processes: list[_Process], kind: str, page: Path | None) -> None:
 
 
 def _count(row: dict[str, Any], operation: str) -> int:
-    """How many calls of an operation there were."""
+    """Return how often an operation was called."""
     return int(row["operations"].get(operation, {}).get("count", 0))
 
 
@@ -176,6 +176,8 @@ def _seconds(seconds: float | None) -> str:
 
 
 def _ids_text(process: _Process) -> str:
-    """Of the stored records that were read and whose ids the process did not know, how many ids came from Redis."""
-    found, looked_up = process.sum("hits_redis"), process.sum("backfills")
-    return f"{found:,} of {found + looked_up:,}" + (f" ({found / (found + looked_up):.0%})" if found + looked_up else "")
+    """Return how many ids came from Redis, of those that the process needed for stored records and did not have."""
+    from_redis, from_mongodb = process.sum("hits_redis"), process.sum("backfills")
+    return f"{from_redis:,} of {from_redis + from_mongodb:,}" + (
+        f" ({from_redis / (from_redis + from_mongodb):.0%})" if from_redis + from_mongodb else ""
+    )

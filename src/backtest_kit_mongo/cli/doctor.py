@@ -1,4 +1,4 @@
-"""``doctor``: look at both servers and at the indexes, and change nothing."""
+"""``doctor``: check both servers and the indexes without changing anything."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ Report = dict[str, Any]
 
 def doctor(
     link: ServerOptions,
-    samples: Annotated[int, typer.Option(metavar="N", min=1, help="How many round trips to measure; their median is shown.")] = 100,
+    samples: Annotated[int, typer.Option(metavar="N", min=1, help="How many round trips to measure; the median is shown.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Check the servers and the database, without changing anything.
+    """Check the servers and the database without changing anything.
 
     Shows whether MongoDB and Redis answer, their versions and how long a round trip takes; when a write counts as done; which
-    store serves which domain in the mode of CC_MODE, and whether the folder of files can be written to; misspelt CC_* variables,
-    which have no effect; which indexes are missing (the first run creates them); and what contradicts the library's unique keys:
-    indexes of older versions and duplicate documents, each with the mongosh command that mends it. The exit code is 1 if something
-    is wrong, else 0.
+    store serves which domain in the mode of CC_MODE, and whether the folder for files is writable; misspelt CC_* variables, which
+    have no effect; which indexes are missing (the first run creates them); and what conflicts with the library's unique keys:
+    indexes of older versions and duplicate documents, each with the mongosh command that repairs it. The exit code is 1 if
+    something is wrong, else 0.
 
-    With --embedded the two servers are started for the check, and stopped after it.
+    With --embedded both servers are started for the check and stopped after it.
 
     Example:
 
@@ -67,7 +67,7 @@ def doctor(
 
 @contextmanager
 def _looked_at(link: ServerOptions) -> Iterator[tuple[dict[str, Any], str]]:
-    """More settings for the check, and a remark: embedded servers without a data folder are tried in one that goes again."""
+    """Yield extra settings for the check, and a note. Embedded servers without a data folder are tried in a temporary one."""
     config = link.config()
     folder = Path(config.CC_EMBEDDED_DIR).expanduser() if config.CC_EMBEDDED_DIR else default_data_dir()
     if not config.CC_EMBEDDED or folder.exists():
@@ -112,13 +112,13 @@ def _examine(timeout: float, samples: int) -> Report:
 
 
 def _folder(config: Config) -> Report:
-    """The folder of the domains that are in files, if there are any, and whether it, or what is there of its path, can be written to."""
+    """Return the folder for files, whether a domain uses it, and whether it (or the part of its path that exists) is writable."""
     folder = Path(config.CC_DUMP_DIR).expanduser().absolute()
-    found: Report = {"path": str(folder), "used": not {"file", "jsonl"}.isdisjoint(config.CC_STORES.values()), "ok": True}
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    if found["used"] and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        found |= {"ok": False, "error": f"{place} is {'not writable' if place.is_dir() else 'no folder'}"}
-    return found
+    result: Report = {"path": str(folder), "used": not {"file", "jsonl"}.isdisjoint(config.CC_STORES.values()), "ok": True}
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if result["used"] and not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        result |= {"ok": False, "error": f"{existing} is {'not writable' if existing.is_dir() else 'not a folder'}"}
+    return result
 
 
 def _mongo(timeout: float, samples: int) -> Report:
@@ -152,11 +152,11 @@ def _redis(timeout: float, samples: int) -> Report:
     except BacktestKitError as error:
         return {"ok": False, "error": str(error)}
     try:
-        found = ids.server_info("server")[0]
-        # Valkey calls itself a Redis of the version that it began from, for the sake of clients.
-        server = "Valkey" if found.get("server_name") == "valkey" else "Redis"
-        version = str(found["valkey_version" if server == "Valkey" else "redis_version"])
-    except BacktestKitError:  # not every user may ask for it
+        info = ids.server_info("server")[0]
+        # For compatibility, Valkey reports the Redis version that it was forked from.
+        server = "Valkey" if info.get("server_name") == "valkey" else "Redis"
+        version = str(info["valkey_version" if server == "Valkey" else "redis_version"])
+    except BacktestKitError:  # the user may lack the permission
         server, version = "Redis", "unknown"
     return {"ok": True, "server": server, "version": version, "roundTripUs": median}
 
@@ -171,7 +171,7 @@ def _median_us(call: Callable[[], object], samples: int) -> float:
 
 
 def _indexes() -> tuple[dict[str, list[str]], list[Report]]:
-    """What is missing by domain, and what stands in the way."""
+    """Return the missing indexes by domain, and what conflicts with the unique keys."""
     missing: dict[str, list[str]] = {}
     problems: list[Report] = []
     for domain in DOMAINS.values():
@@ -188,8 +188,8 @@ def _indexes() -> tuple[dict[str, list[str]], list[Report]]:
 def _show(report: Report) -> None:
     mongo, cache, durability = report["mongodb"], report["redis"], report["durability"]
     meaning = {
-        "journal": "a write counts as done when it is in the journal on disk, of a majority where there is a replica set",
-        "memory": "a write counts as done when it is in the memory of the primary; a crash may lose its last 100 ms, a fail-over more",
+        "journal": "a write counts as done when it is in the journal on disk (on a replica set, of a majority)",
+        "memory": "a write counts as done when it is in the memory of the primary; a crash may lose the last 100 ms, a fail-over more",
     }[durability["setting"]]
     where = {kind: [name for name, chosen in report["stores"].items() if chosen == kind] for kind in KINDS}
     folder = report["folder"]
@@ -208,7 +208,7 @@ def _show(report: Report) -> None:
     if folder["used"]:
         rows["folder"] = folder["path"] if folder["ok"] else f"FAILED: {folder['error']}"
     if report["lookAhead"] != "off":
-        rows["look-ahead"] = f"{report['lookAhead']}: what was written at a later simulation time is not read"
+        rows["look-ahead"] = f"{report['lookAhead']}: records of a later simulation time are not read"
     if report["history"]:
         rows["history"] = ", ".join(report["history"])
     if report["unknownSettings"]:
@@ -219,12 +219,12 @@ def _show(report: Report) -> None:
         missing = report["missingIndexes"]
         rows["indexes"] = f"complete in {len(DOMAINS) - len(missing)} of {len(DOMAINS)} collections"
         if missing:
-            rows["indexes"] += "; the next run creates those that are missing, of " + ", ".join(missing)
+            rows["indexes"] += "; the next run creates the missing ones, of " + ", ".join(missing)
     if "note" in report:
         rows["note"] = report["note"]
     facts(rows)
     if report["problems"]:
-        heading(f"Mend these in mongosh, after a backup (use {mongo['database']})")
+        heading(f"Repair these in mongosh, after a backup (use {mongo['database']})")
         for problem in report["problems"]:
             say(f"  {problem['collection']}: {problem['problem']}")
             say(f"    {problem['command']}")
@@ -233,9 +233,9 @@ def _show(report: Report) -> None:
 
 
 def _concerns(mongo: Report) -> str:
-    """What is in force, in MongoDB's own words."""
+    """Return the concerns in force, in MongoDB's own words."""
     write = ", ".join(f"{name}: {json.dumps(value)}" for name, value in mongo["writeConcern"].items())
-    return f"writes wait for {{{write}}}, reads are {mongo['readConcern'].get('level', 'local, of the primary')}"
+    return f"writes wait for {{{write}}}, reads are {mongo['readConcern'].get('level', 'local, from the primary')}"
 
 
 def _server(found: Report) -> str:

@@ -1,4 +1,4 @@
-"""``run --paper`` and ``run --live``: runs that go on until they are stopped."""
+"""``run --paper`` and ``run --live``: runs that continue until they are stopped."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LOOK_SECONDS = 0.5
 
 
 def prepare_broker(name: str | None, exchange: str, url: str | None) -> None:
-    """Register the broker ``ccxt`` for ``exchange`` (at ``url``) if it was asked for, and the strategy file has none of that name."""
-    if name != "ccxt" or name in (known.name for known in list_brokers()):
+    """Register the broker ``ccxt`` for ``exchange`` (at ``url``) if ``name`` asks for it and the strategy file has none of that name."""
+    if name != "ccxt" or name in (broker.name for broker in list_brokers()):
         return
     from ..runner.live.ccxt_broker import CcxtBroker
 
@@ -30,7 +30,7 @@ def prepare_broker(name: str | None, exchange: str, url: str | None) -> None:
 def run_live(
     symbols: Sequence[str], strategies: Sequence[str], exchange: str, broker: str | None, costs: Costs, stop: threading.Event
 ) -> tuple[list[BacktestResult], list[BacktestKitError]]:
-    """Every strategy on every symbol until ``stop`` is set, or all have ended; their results, and the errors that ended some."""
+    """Run every strategy on every symbol until ``stop`` is set or all have ended. Return their results, and the errors that ended some."""
     for symbol in symbols:
         _check_listed(symbol, exchange)
     handles: dict[str, RunHandle] = {}
@@ -45,9 +45,9 @@ def run_live(
                 slippage_percent=costs.slippage,
                 stake_usd=costs.stake,
             )
-    say(f"running {', '.join(handles)}; Ctrl-C ends it after the minute, and a second one at once")
+    say(f"running {', '.join(handles)}; Ctrl-C stops after the current minute, a second Ctrl-C at once")
     reported: set[str] = set()
-    with errors.status("CurrentRun"):
+    with errors.status("Running"):
         while not stop.wait(_LOOK_SECONDS) and not all(handle.done for handle in handles.values()):
             for name, handle in handles.items():
                 if handle.done and name not in reported:
@@ -61,18 +61,18 @@ def run_live(
                 results.append(handle.result())
             except BacktestKitError as error:
                 failed.append(error)
-            except USER_ERRORS as error:  # code of the user's, which must not take the other runs along
+            except USER_ERRORS as error:  # user code, which must not end the other runs
                 failed.append(StrategyError(f"{name} has ended: {describe(error)}"))
     return results, failed
 
 
 def _check_listed(symbol: str, exchange: str) -> None:
-    """Ask once for what the first tick needs: an exchange that is away is waited for, but a symbol that it does not know is an error."""
+    """Fetch once what the first tick needs. An exchange that is away is only reported; a symbol that it does not know is an error."""
     now = time.time_ns() // 60_000_000_000 * MINUTE_MS
     try:
         fetch_missing(symbol, "1m", exchange, now - 5 * MINUTE_MS, now)
     except ExchangeUnavailableError as error:
-        say_error(f"{error}; it is asked again each minute")
+        say_error(f"{error}; the run asks again every minute")
 
 
 def _say_end(name: str, handle: RunHandle) -> None:

@@ -1,4 +1,4 @@
-"""What is traded, where its candles come from, and which window is replayed: the options that ``run`` and ``sweep`` share."""
+"""The options that ``run`` and ``sweep`` share: what to trade, where its candles come from, and which window to replay."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = ["Costs", "Market", "Window", "prepare_candles", "prepare_exchange", "
 _PANEL: Final = "Candles"
 _DAY_MS: Final = 1440 * MINUTE_MS
 CSV_EXCHANGE: Final = "csv"
-"""The exchange name of candles that `run --csv` imports."""
+"""The exchange name of the candles that `run --csv` imports."""
 _SYNTHETIC_START_MS: Final = 1_677_628_800_000  # 2023-03-01T00:00Z
 
 
 class Market(msgspec.Struct, frozen=True, kw_only=True):
-    """The options about candles."""
+    """The options for candles."""
 
     symbol: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            show_default="BTCUSDT, or that of the file's name",
-            help="What is traded. May be repeated.",
+            show_default="BTCUSDT, or the symbol in the file's name",
+            help="Symbol to trade. May be repeated.",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -45,8 +45,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="FROM:TO",
             show_default=False,
-            help="The window to replay: two UTC days, both included (2023-03-01:2023-03-21), two ISO times, or the name of a frame "
-            "that the file registers. Default: its only frame, or else what was imported.",
+            help="Window to replay: two UTC days, both included (2023-03-01:2023-03-21), two ISO times, or the name of a frame "
+            "that the file registers. Default: its only frame, or else all imported candles.",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -55,15 +55,15 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="NAME",
             show_default=False,
-            help="The exchange: one that the file registers, or any that ccxt knows. Default: the only registered one, or else binance; "
-            "for --csv it is the name under which the file's candles are stored, by default csv.",
+            help="Exchange: one that the file registers, or any that ccxt knows. Default: the only registered one, or else binance. "
+            "With --csv: the name under which the candles are stored, by default csv.",
             rich_help_panel=_PANEL,
         ),
     ] = None
     exchange_url: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", show_default=False, help="Where the REST interface of the exchange is instead.", rich_help_panel=_PANEL
+            metavar="URL", show_default=False, help="Address of the exchange's REST API, if not the usual one.", rich_help_panel=_PANEL
         ),
     ] = None
     csv: Annotated[
@@ -71,8 +71,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Binance kline file of 1m candles (CSV, plain or .gz) to import first and to replay; no exchange is asked. Its name says "
-            "the symbol (BTCUSDT.csv, BTCUSDT-1m.csv.gz), or --symbol does.",
+            help="Binance kline file of 1m candles (CSV, plain or .gz) to import and replay; no exchange is asked. The symbol comes "
+            "from the file name (BTCUSDT.csv, BTCUSDT-1m.csv.gz) or from --symbol.",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -81,7 +81,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="MINUTES",
             min=0,
-            help="How much before the window is fetched too, for indicators.",
+            help="How many minutes before the window to fetch as well, for indicators.",
             rich_help_panel=_PANEL,
         ),
     ] = 1440
@@ -92,7 +92,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
             show_default=False,
             min=1,
             max=3650,
-            help="Replay this many days of made-up 1m candles instead. They are stored under an exchange name of their own, "
+            help="Replay this many days of made-up 1m candles instead. They are stored under their own exchange name, "
             "apart from real ones.",
             rich_help_panel=_PANEL,
         ),
@@ -101,7 +101,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def symbols(self) -> list[str]:
-        """What is traded, each once; that of a file is given, or part of its name."""
+        """The symbols to trade, without duplicates. The symbol of a file comes from --symbol or from the file name."""
         if self.symbol:
             return list(dict.fromkeys(self.symbol))
         if self.csv is None:
@@ -109,7 +109,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         named = series_of(Path(self.csv))
         if named is None:
             raise InvalidValueError(
-                f"whose candles {self.csv} holds is not known", hint="give --symbol NAME, or name the file like BTCUSDT-1m.csv.gz"
+                f"the symbol of the candles in {self.csv} is unknown", hint="pass --symbol NAME, or name the file like BTCUSDT-1m.csv.gz"
             )
         return [named[0]]
 
@@ -119,60 +119,60 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         return self.csv is not None or self.synthetic_days is not None
 
     def check(self) -> None:
-        """Refuse options that contradict each other, and a file that is not there."""
+        """Raise BadParameter or InvalidValueError for options that contradict each other and for a file that does not exist."""
         if self.synthetic_days is not None and (self.csv or self.exchange or self.exchange_url):
-            raise typer.BadParameter("made-up candles need neither --csv nor --exchange", param_hint="--synthetic-days")
+            raise typer.BadParameter("made-up candles need neither a file nor an exchange", param_hint="--synthetic-days")
         if self.csv is not None and self.symbol and len(self.symbols) > 1:
             raise typer.BadParameter("a file holds the candles of one symbol; `candles import` imports more files", param_hint="--csv")
         if self.csv is not None and not Path(self.csv).is_file():
             raise InvalidValueError(f"the file {self.csv} does not exist" if not Path(self.csv).exists() else f"{self.csv} is not a file")
         if self.csv is not None and self.exchange_url is not None:
-            raise typer.BadParameter("candles of a file need no exchange", param_hint="--exchange-url")
+            raise typer.BadParameter("candles from a file need no exchange", param_hint="--exchange-url")
         if self.csv is not None:
             named = series_of(Path(self.csv))
             if named is not None and named[1] not in (None, "1m"):
                 raise InvalidValueError(
-                    f"a run replays 1m candles, and the name of {self.csv} says {named[1]}", hint="`candles import` stores other intervals"
+                    f"a run replays 1m candles, but the name of {self.csv} says {named[1]}", hint="`candles import` stores other intervals"
                 )
 
     def exchange_name(self) -> str:
-        """The name under which the candles are stored; call it when the strategy file is loaded."""
+        """Return the exchange name under which the candles are stored; call it after loading the strategy file."""
         if self.synthetic_days is not None:
-            # Made-up candles of other seeds and lengths differ, and a stored candle never changes: each market has its own name.
+            # Made-up candles differ by seed and length, and a stored candle never changes, so each market has its own name.
             return f"synthetic-{self.seed}-{self.synthetic_days}d"
-        if self.csv is not None:  # a file and an exchange never share a series by accident
+        if self.csv is not None:  # so that a file and an exchange never share a series by accident
             return self.exchange or CSV_EXCHANGE
         registered = list_exchanges()
         return self.exchange or (registered[0].name if len(registered) == 1 else "binance")
 
     def remarks(self, exchange: str) -> list[str]:
-        """What a user should know about the candles of a file before they are stored under ``exchange``."""
+        """Return what a user should know about the candles of a file before they are stored under ``exchange``."""
         if self.csv is None:
             return []
-        found = []
+        notes = []
         (symbol,), named = self.symbols, series_of(Path(self.csv))
         if named is not None and named[0] != symbol:
-            found.append(f"the file is named after {named[0]}; its candles are stored as {symbol}, as --symbol says")
+            notes.append(f"the file is named after {named[0]}; its candles are stored as {symbol}, as --symbol says")
         if self.exchange is None and not imported_spans(symbol, "1m", exchange) and imported_spans(symbol, "1m", "binance"):
-            found.append(
+            notes.append(
                 f"candles of {symbol} that were imported under the exchange name binance stay there; this file is stored under "
                 f"{exchange!r} (--exchange binance compares it with them, and replays them)"
             )
-        return found
+        return notes
 
     def text(self, exchange: str, *, live: bool) -> str:
-        """What the candles are, for people."""
+        """Return a description of the candles for people."""
         if live:
-            place = "" if self.exchange_url is None else f" at {self.exchange_url}"
-            return f"{', '.join(self.symbols)} 1m of {exchange}{place}, as they close"
+            address = "" if self.exchange_url is None else f" at {self.exchange_url}"
+            return f"{', '.join(self.symbols)} 1m of {exchange}{address}, as they close"
         if self.synthetic_days is not None:
-            return f"made up: {self.synthetic_days} days of a random walk with seed {self.seed}; they say nothing about a strategy"
-        source = f"from {self.csv}" if self.csv is not None else "as imported before" if self.frame is None else f"of {self.frame}"
+            return f"made up: {self.synthetic_days} days of a random walk with seed {self.seed}; results say nothing about a strategy"
+        source = f"from {self.csv}" if self.csv is not None else "imported before" if self.frame is None else f"of {self.frame}"
         return f"{', '.join(self.symbols)} 1m on {exchange}, {source}"
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
-    """The options about what trading costs."""
+    """The options for trading costs."""
 
     fee: Annotated[
         float, typer.Option(metavar="PERCENT", min=0.0, max=99.0, help="Fee, percent per side.", rich_help_panel="Execution")
@@ -181,12 +181,12 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
         float, typer.Option(metavar="PERCENT", min=0.0, max=99.0, help="Slippage, percent per side.", rich_help_panel="Execution")
     ] = 0.1
     stake: Annotated[
-        float, typer.Option(metavar="USD", min=0.01, help="What a position is worth when it opens.", rich_help_panel="Execution")
+        float, typer.Option(metavar="USD", min=0.01, help="Value of a position when it opens.", rich_help_panel="Execution")
     ] = 100.0
 
 
 class Window(NamedTuple):
-    """What is replayed: the frame's name, and ``[start_ms, end_ms)`` in ms, None where it follows from what was imported."""
+    """The window to replay: the frame's name and ``[start_ms, end_ms)`` (ms; None where the imported candles decide)."""
 
     frame_name: str = "backtest"
     start_ms: int | None = None
@@ -194,10 +194,10 @@ class Window(NamedTuple):
 
 
 def prepare_exchange(market: Market, name: str) -> None:
-    """Register the exchange ``name`` if the strategy file has not: one of ccxt."""
+    """Register the exchange ``name`` of ccxt, unless the strategy file has registered it."""
     if market.offline or name in (exchange.name for exchange in list_exchanges()):
         if market.exchange_url is not None:
-            raise typer.BadParameter(f"{name} is registered by the strategy file, which says where it is", param_hint="--exchange-url")
+            raise typer.BadParameter(f"the strategy file registers {name} and decides its address", param_hint="--exchange-url")
         return
     from ..runner.market.ccxt_exchange import add_ccxt_exchange
 
@@ -205,7 +205,7 @@ def prepare_exchange(market: Market, name: str) -> None:
 
 
 def read_market(market: Market) -> CandleArray | None:
-    """The candles that come with the command: of its file, or made up."""
+    """Return the candles of the command's file, or made-up ones; None if the command has neither."""
     if market.csv is not None:
         return read_file(market.csv, "1m")
     if market.synthetic_days is not None:
@@ -214,7 +214,7 @@ def read_market(market: Market) -> CandleArray | None:
 
 
 def prepare_candles(market: Market, exchange: str, candles: CandleArray | None) -> tuple[Window, list[str]]:
-    """Store ``candles``, or fetch what is missing of the window; the window, and what was done, in lines."""
+    """Store ``candles``, or fetch what is missing in the window. Return the window, and lines of text about what was done."""
     window = _window(market.frame)
     lines = []
     if candles is not None:
@@ -232,7 +232,7 @@ def prepare_candles(market: Market, exchange: str, candles: CandleArray | None) 
         for symbol in market.symbols:
             if any(since <= window.start_ms and window.end_ms <= until for since, until in imported_spans(symbol, "1m", exchange)):
                 continue
-            prepare_exchange(market, exchange)  # only now: what is stored needs neither ccxt nor a network
+            prepare_exchange(market, exchange)  # only now: stored candles need neither ccxt nor a network
             since = max(window.start_ms - market.warm_up * MINUTE_MS, 0)
             with progress(f"Fetching {symbol}", "candles") as moved:
                 new = fetch_missing(symbol, "1m", exchange, since, window.end_ms, progress=moved)
@@ -247,7 +247,7 @@ def _window(text: str | None) -> Window:
     if text in (frame.name for frame in list_frames()) or not re.match(r"[0-9]{4}-", text):
         frame = find_frame(text)
         return Window(frame.name, frame.start_ms, frame.end_ms)
-    # ISO times hold colons themselves: the right one is where both sides are a time.
+    # ISO times contain colons too: the separator is the one with a time on both sides.
     for colon in re.finditer(":", text):
         first, last = text[: colon.start()], text[colon.end() :]
         try:
@@ -256,15 +256,15 @@ def _window(text: str | None) -> Window:
             continue
         end += _DAY_MS if len(last) == len("2023-03-01") else 0
         if end <= start:
-            raise InvalidValueError(f"the window {text} is empty: it ends {time_text(end)}, before it starts")
+            raise InvalidValueError(f"the window {text} is empty: it ends at {time_text(end)}, not after its start")
         return Window(text.replace(":", "_"), start, end)
     raise InvalidValueError(
-        f"--frame {text} is no window", hint="2023-03-01:2023-03-21 (UTC days, both included), two ISO times, or the name of a frame"
+        f"--frame {text} is not a window", hint="2023-03-01:2023-03-21 (UTC days, both included), two ISO times, or the name of a frame"
     )
 
 
 def _check_imported(symbol: str, exchange: str) -> None:
-    """Without a window, there must be one unbroken import to replay."""
+    """Raise InvalidValueError unless there is one import without gaps: a run without a window replays it."""
     spans = imported_spans(symbol, "1m", exchange)
     if not spans:
         raise InvalidValueError(
@@ -275,6 +275,6 @@ def _check_imported(symbol: str, exchange: str) -> None:
     if len(spans) > 1:
         listed = "; ".join(f"{time_text(since)} to {time_text(until)}" for since, until in spans)
         raise InvalidValueError(
-            f"the imported 1m candles of {symbol} on {exchange} have holes between {listed} (UTC), and a run cannot step over one",
-            hint="--frame FROM:TO chooses a window, and fetches what is missing in it; --csv FILE that of the file",
+            f"the imported 1m candles of {symbol} on {exchange} have gaps between {listed} (UTC), and a run cannot skip a gap",
+            hint="--frame FROM:TO selects a window and fetches what is missing in it; --csv FILE selects the window of the file",
         )

@@ -1,4 +1,4 @@
-"""How commands write: results on stdout, progress and errors on stderr, both fit for 80 columns and for a pipe."""
+"""How commands print: results to stdout, progress and errors to stderr, both readable in 80 columns and in a pipe."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ errors = Console(stderr=True, highlight=False)
 
 
 def counted(count: int, noun: str) -> str:
-    """``1 id``, ``2,000 ids``."""
+    """Return a count with its noun: ``1 id``, ``2,000 ids``."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def program() -> str:
-    """How to call this command from here: by its name if it is on PATH, else by its path."""
+    """Return how to call this command from here: its name if it is on PATH, else its path."""
     name = "backtest-kit-mongo"
     if shutil.which(name) is not None:
         return name
@@ -57,27 +57,27 @@ def program() -> str:
 
 
 def say(text: str) -> None:
-    """A line on stdout, unbroken, so that a command in it can be copied."""
+    """Print a line to stdout without wrapping it, so that a command in it can be copied."""
     output.print(text, soft_wrap=True, markup=False)
 
 
 def say_error(text: str) -> None:
-    """An error on stderr."""
+    """Print an error to stderr."""
     errors.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
 
 
 def say_note(text: str) -> None:
-    """A remark on stderr that a user should read before going on."""
+    """Print a note to stderr that a user should read before continuing."""
     errors.print(Text.assemble(("note: ", "bold yellow"), text), soft_wrap=True)
 
 
 def heading(text: str) -> None:
-    """A heading on stdout, after an empty line."""
+    """Print a heading to stdout, after an empty line."""
     output.print(Text.assemble("\n", (text, "bold")))
 
 
 def facts(rows: Mapping[str, str]) -> None:
-    """Names and values in two columns; values are wrapped between words, so that addresses stay in one piece."""
+    """Print names and values in two columns. Values wrap only between words, so that addresses stay in one piece."""
     indent = max(map(len, rows)) + 4
     for name, value in rows.items():
         for number, line in enumerate(value.splitlines()):
@@ -87,14 +87,14 @@ def facts(rows: Mapping[str, str]) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[str] = ()) -> None:
-    """A plain table; all columns but those in ``left`` are aligned to the right. A narrow terminal gets narrow gaps."""
+    """Print a plain table. Columns in ``left`` are left-aligned, all others right-aligned. A narrow terminal gets narrow spacing."""
     for number, line in enumerate(Table(columns, rows, left).lines(output.width)):
         output.print(Text(line, style="" if number else "cyan"), soft_wrap=True)
 
 
 @contextmanager
 def progress(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr; the value is the function ``(done, all)`` that moves it."""
+    """Show a progress bar on stderr. Yields the function ``(done, total)`` that moves it."""
     columns = (
         TextColumn(f"{label:<18}"),
         BarColumn(24),
@@ -107,13 +107,13 @@ def progress(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         try:
             yield lambda done, total: bar.update(task, completed=done, total=total)
         except BaseException:
-            bar.update(task, visible=False)  # an error follows, and a bar that stands still says nothing more
+            bar.update(task, visible=False)  # an error message follows, and a stopped bar adds nothing
             raise
 
 
 def places(config: Config) -> dict[str, str]:
-    """Where the two servers of ``config`` are, without secrets."""
-    paper = f", database {config.CC_PAPER_DATABASE or 'of that name with -paper behind it'}" if config.CC_MODE == "paper" else ""
+    """Return the addresses of the two servers of ``config``, without secrets."""
+    paper = f", database {config.CC_PAPER_DATABASE or 'of that name with -paper appended'}" if config.CC_MODE == "paper" else ""
     return {
         "MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING) + paper,
         "Redis": str(redis_address(config)),
@@ -121,5 +121,5 @@ def places(config: Config) -> dict[str, str]:
 
 
 def time_text(ms: int) -> str:
-    """A time in ms as ``2023-03-01 00:05`` (UTC)."""
+    """Return a time in ms as ``2023-03-01 00:05`` (UTC)."""
     return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M}"

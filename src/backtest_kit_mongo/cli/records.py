@@ -1,7 +1,7 @@
-"""What runs on this machine leave for ``stats``: a file for the last one that was finished, and one for each that is at work.
+"""Files that runs on this machine leave for ``stats``: one for the last finished run, and one for each active run.
 
-The counters of a run live in its process. While it is at work it writes them to running-<pid>.json once a second, and removes that
-file when it ends; ``stats --watch`` reads those. A file that is not written any more is what a killed run left behind.
+The counters of a run live in its process. An active run writes them to running-<pid>.json once a second and removes the file when
+it ends; ``stats --watch`` reads these files. A file that is no longer updated was left behind by a killed run.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .output import counted, errors
 
 __all__ = ["Record", "last_run_file", "load_last_run", "load_running", "plain", "recording", "run_text", "save_last_run"]
 
-_EVERY = 1.0  # s between two writes of a running record
-_FORGOTTEN_AFTER = 15.0  # s without a write
+_EVERY = 1.0  # seconds between two writes of a running record
+_FORGOTTEN_AFTER = 15.0  # seconds without a write
 
 Record = dict[str, Any]
 
@@ -48,13 +48,13 @@ class _Record(msgspec.Struct):
 
 
 def last_run_file() -> Path:
-    """Where the report of the last run is kept."""
-    home = os.environ.get("XDG_STATE_HOME", "")  # to be ignored if relative, says its specification
+    """Return the path of the report of the last run."""
+    home = os.environ.get("XDG_STATE_HOME", "")  # the XDG specification says to ignore a relative path
     return (Path(home) if os.path.isabs(home) else Path("~/.local/state").expanduser()) / "backtest-kit-mongo" / "last-run.json"
 
 
 def save_last_run(run: Record, report: Report) -> None:
-    """Keep what a run did. A folder that cannot be written to is said on stderr, and is no failure of the run."""
+    """Save what a run did. If the folder is not writable, print that to stderr; it does not fail the run."""
     try:
         _write(last_run_file(), run, report)
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
@@ -63,7 +63,7 @@ def save_last_run(run: Record, report: Report) -> None:
 
 @contextmanager
 def recording(run: Record, report: Report) -> Iterator[Callable[[int, int], None]]:
-    """Let ``stats --watch`` see this run; the value is the function ``(minutes done, all)`` that says how far it is."""
+    """Let ``stats --watch`` see this run. Yields the function ``(minutes done, total)`` that reports its progress."""
     ended = threading.Event()
     written: list[Path] = []
 
@@ -82,7 +82,7 @@ def recording(run: Record, report: Report) -> Iterator[Callable[[int, int], None
     def moved(done: int, total: int) -> None:
         run.update(minutes=done, allMinutes=total)
 
-    # A thread, since a long block of candles would keep a progress callback silent.
+    # A thread, since no progress is reported during a long block of candles.
     thread = threading.Thread(target=keep, name="running-record", daemon=True)
     thread.start()
     try:
@@ -95,7 +95,7 @@ def recording(run: Record, report: Report) -> Iterator[Callable[[int, int], None
 
 
 def load_last_run() -> Record | None:
-    """What ``save_last_run`` kept (``saved``, ``run``, and a Report as ``report``), or None if there is nothing readable."""
+    """Return what ``save_last_run`` saved (``saved``, ``run``, and a Report as ``report``), or None if there is nothing readable."""
     try:
         return _read(last_run_file())
     except RuntimeError:  # no home folder
@@ -103,27 +103,27 @@ def load_last_run() -> Record | None:
 
 
 def load_running() -> list[Record]:
-    """What the runs at work said last."""
+    """Return the latest records of the active runs."""
     try:
         files = sorted(last_run_file().parent.glob("running-*.json"))
         records = [_read(file) for file in files if not _forgotten(file)]
-    except (OSError, RuntimeError):  # no folder that could be read, or no home at all
+    except (OSError, RuntimeError):  # the folder cannot be read, or there is no home folder
         return []
     return [record for record in records if record is not None]
 
 
 def plain(record: Record) -> Record:
-    """A record for JSON."""
+    """Return a record for JSON."""
     return {**record, "report": record["report"].to_dict()}
 
 
 def run_text(record: Record) -> str:
-    """What a run is about, and how far it is."""
+    """Return what a run is about, and how far it is."""
     run = record["run"]
-    what = f"{run['strategy']} on {run['symbol']} {run['exchange']}, {counted(run.get('minutes', 0), 'minute')}"
+    text = f"{run['strategy']} on {run['symbol']} {run['exchange']}, {counted(run.get('minutes', 0), 'minute')}"
     if "trades" in run:
-        return f"{what}, {counted(run['trades'], 'trade')}"
-    return f"{what} of {run.get('allMinutes', 0):,}, process {run['pid']}"
+        return f"{text}, {counted(run['trades'], 'trade')}"
+    return f"{text} of {run.get('allMinutes', 0):,}, process {run['pid']}"
 
 
 def _forgotten(file: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What a run came to, on the terminal."""
+"""The results of runs on the terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MINUTES_PER_DAY = 1440
 def show_results(
     results: Sequence[BacktestResult], report: Report | None, *, shown: int, costs: Costs, live: bool, tables: bool = False
 ) -> None:
-    """Print the last ``shown`` trades, the totals of each run and of all, and a line on reads and writes, or (``tables``) all of it."""
+    """Print the last ``shown`` trades, the totals of each run and of all, and reads and writes; with ``tables`` also of each domain."""
     trades = sorted(chain.from_iterable(result.trades for result in results), key=lambda trade: (trade.close_timestamp, trade.id))
     many = len(results) > 1
     if trades and shown:
@@ -40,12 +40,12 @@ def show_results(
 
 
 def traffic_text(report: Report) -> str:
-    """What was read and written, in a line."""
+    """Return one line about reads and writes."""
     rows = report.domains.values()
     reads, writes = (sum(row[name] for row in rows) for name in ("reads", "writes"))
     hits = {name: sum(row[f"hits_{name}"] for row in rows) for name in ("process", "redis", "block")}
-    known = f"{hits['process']:,} by ids of this process, {hits['redis']:,} by ids in Redis, {hits['block']:,} from candles in memory"
-    return f"{reads:,} reads ({known}), {writes:,} writes"
+    sources = f"{hits['process']:,} by ids in this process, {hits['redis']:,} by ids in Redis, {hits['block']:,} from candles in memory"
+    return f"{reads:,} reads ({sources}), {writes:,} writes"
 
 
 def _show_trades(trades: Sequence[Trade], *, named: bool) -> None:
@@ -106,14 +106,14 @@ def _totals(results: Sequence[BacktestResult], totals: Totals, costs: Costs, *, 
         "signals ignored": ignored_text(results),
         "incomplete": "\n".join(f"{run.strategy_name} on {run.symbol} {incomplete_text(run)}" for run in results if not run.complete),
         "window": f"{time_text(start)} to {time_text(end)} UTC, {counted(minutes, 'minute')}",
-        "took": f"{seconds:.2f} s, {minutes / max(seconds, 1e-9):,.0f} minutes a second; "
-        f"strategies were asked {sum(result.signals_asked for result in results):,} times",
+        "took": f"{seconds:.2f} s, {minutes / max(seconds, 1e-9):,.0f} minutes per second; "
+        f"strategies were asked for a signal {sum(result.signals_asked for result in results):,} times",
     }
     first = [result.seconds_to_first_trade for result in results if result.seconds_to_first_trade is not None]
     if first:
         rows["took"] += f"; the first trade was closed after {min(first):.2f} s"
     if live:
-        del rows["took"]  # the clock decides about that
+        del rows["took"]  # in a live run only the clock decides it
     if not any(not result.complete for result in results) or live:
         del rows["incomplete"]
     if not totals.trades:
@@ -127,7 +127,7 @@ def _open_text(trade: OpenTrade) -> str:
 
 
 def percent(value: float) -> str:
-    """A gain or a loss, with its sign."""
+    """Return a gain or loss in percent with its sign."""
     return f"{value:+.3f} %"
 
 

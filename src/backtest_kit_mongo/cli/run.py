@@ -1,4 +1,4 @@
-"""``run``: a strategy file as a backtest, on paper, or live."""
+"""``run``: run a strategy file as a backtest, on paper, or live."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     trades: Annotated[
         int,
-        typer.Option(metavar="N", min=0, help="How many trades to print, the last ones; the totals count all.", rich_help_panel=_OUTPUT),
+        typer.Option(metavar="N", min=0, help="How many of the last trades to print; the totals count all.", rich_help_panel=_OUTPUT),
     ] = 20
     json: Annotated[
         str | None,
@@ -56,7 +56,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
             "--json",
             metavar="FILE",
             show_default=False,
-            help="Write trades and totals as JSON; equal runs give equal bytes. An old file is replaced.",
+            help="Write trades and totals as JSON; equal runs produce equal bytes. An existing file is replaced.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None
@@ -65,7 +65,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Print what was read and written of each domain, hit ratios and times, and write it as JSON; - only prints it.",
+            help="Print the reads, writes, hit ratios and times of each domain, and write them as JSON; - only prints them.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None
@@ -74,31 +74,32 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="FILE.html",
             show_default=False,
-            help="Write a page with equity curve, trades on the candle chart, drawdown and cache profile (extra: report).",
+            help="Write an HTML page with equity curve, trades on the candle chart, drawdown and cache profile (extra: report).",
             rich_help_panel=_OUTPUT,
         ),
     ] = None
 
     def checked(self, *inputs: str | None) -> Target:
-        """Before anything is run: refuse files that cannot be written, or would replace each other or one of ``inputs``.
+        """Return the target with absolute paths: a strategy may change the working directory. Call this before anything runs.
 
-        The paths of the result do not depend on the working directory, which a strategy may change.
+        Raises InvalidValueError or StorageError for a file that cannot be written, or that would replace another file of the target or
+        one of ``inputs``.
         """
-        taken = {Path(file).resolve() for file in inputs if file is not None}
+        used = {Path(file).resolve() for file in inputs if file is not None}
         resolved: dict[str, str] = {}
         for name in ("json", "profile", "report"):
             file = getattr(self, name)
             if file is None or (name == "profile" and file == "-"):
                 continue
             path = (check_html if name == "report" else check_target)(file).resolve()
-            if path in taken:
+            if path in used:
                 raise InvalidValueError(f"--{name} {file} would replace another file of this command")
-            taken.add(path)
+            used.add(path)
             resolved[name] = str(path)
         return msgspec.structs.replace(self, **resolved)
 
     def write(self, results: Sequence[BacktestResult], failed: Sequence[BacktestKitError], report: Report) -> None:
-        """Write the files that were asked for, also of runs that ended early."""
+        """Write the requested files, also for runs that ended early."""
         if self.json is not None:
             write_file(self.json, result_json(results, failed))
             say(f"written: {self.json}")
@@ -121,40 +122,40 @@ def run(
     target: Target,
     backtest: Annotated[bool, typer.Option("--backtest", help="Replay a window of candles.", rich_help_panel=_MODE)] = False,
     paper: Annotated[
-        bool, typer.Option("--paper", help="Live candles, no orders, in a database of its own (<name>-paper).", rich_help_panel=_MODE)
+        bool, typer.Option("--paper", help="Live candles, no orders, in a separate database (<name>-paper).", rich_help_panel=_MODE)
     ] = False,
     live: Annotated[
         bool, typer.Option("--live", help="Live candles, and orders through a broker (--broker).", rich_help_panel=_MODE)
     ] = False,
     entry: Annotated[
-        bool, typer.Option("--entry", help="Really run. Without it the command only says what it would do.", rich_help_panel=_MODE)
+        bool, typer.Option("--entry", help="Actually run. Without it the command only says what it would do.", rich_help_panel=_MODE)
     ] = False,
     broker: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
             show_default=False,
-            help="Who carries out the orders of --live: a broker that the file registers, or ccxt (CC_EXCHANGE_KEY, CC_EXCHANGE_SECRET).",
+            help="Broker for the orders of --live: one that the file registers, or ccxt (CC_EXCHANGE_KEY, CC_EXCHANGE_SECRET).",
             rich_help_panel=_MODE,
         ),
     ] = None,
     strategy: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", show_default=False, help="Which strategy; needed if the file registers more than one. May be repeated."
+            metavar="NAME", show_default=False, help="Strategy to run; required if the file registers more than one. May be repeated."
         ),
     ] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", show_default=False, help='A value for a parameter("NAME", ...) of the file. May be repeated.'),
+        typer.Option(metavar="NAME=VALUE", show_default=False, help='Value for a parameter("NAME", ...) of the file. May be repeated.'),
     ] = None,
     on_error: Annotated[
         OnError | None,
         typer.Option(
             metavar="stop|skip",
             show_default="stop",
-            help="What an error of the strategy's functions does to a backtest: end it, or be noted while the run goes on. Paper and "
-            "live runs always go on.",
+            help="What an error in the strategy's functions does to a backtest: stop ends it, skip notes the error and continues. "
+            "Paper and live runs always continue.",
         ),
     ] = None,
     stores: Annotated[
@@ -162,11 +163,11 @@ def run(
         typer.Option(
             metavar="mongo|DOMAIN=STORE,...",
             show_default=False,
-            help="Where the contracts keep their records, other than the mode says: all on one store, or some. Default: CC_STORES.",
+            help="Stores of the contracts, instead of those of the mode: one for all, or some by domain. Default: CC_STORES.",
         ),
     ] = None,
     metrics_address: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where the metrics are served; 0.0.0.0 is every network of this machine.")
+        str, typer.Option(metavar="ADDRESS", help="Address to serve the metrics on; 0.0.0.0 is every network of this machine.")
     ] = "127.0.0.1",
     metrics_port: Annotated[
         int | None,
@@ -175,20 +176,20 @@ def run(
             min=1,
             max=65535,
             show_default=False,
-            help="Serve Prometheus metrics over HTTP while it runs (extra: metrics).",
+            help="Serve Prometheus metrics over HTTP during the run (extra: metrics).",
         ),
     ] = None,
 ) -> None:
-    r"""Run a strategy file: over candles of the past, on live candles without orders, or live.
+    r"""Run a strategy file: on past candles, on live candles without orders, or live.
 
-    Everything that happens is written through the contracts before the run acts on it. A paper or live run that was killed goes on
-    where it was when it is started again. Ctrl-C lets it finish the minute; a second one stops it at once. A run that ends early
-    still prints and writes what it had. The results of a backtest are kept: `runs list` and `runs show` find them.
+    A run writes everything that happens through the contracts before it acts on it. If a paper or live run was killed, start it
+    again: it resumes where it was. Ctrl-C lets it finish the current minute; a second Ctrl-C stops it at once. A run that ends early
+    still prints and writes what it has. The results of a backtest are kept: use `runs list` and `runs show` to see them.
 
-    Where contracts keep their records follows from the mode (setup(mode=...), README), unless CC_STORES, --stores, or a
-    config/setup.py beside the working directory says otherwise.
+    The mode decides where the contracts keep their records (setup(mode=...), README), unless CC_STORES, --stores, or a
+    config/setup.py in the working directory says otherwise.
 
-    Examples, the first on made-up candles and without any server of your own:
+    Examples, the first with made-up candles and no servers of your own:
 
         $ backtest-kit-mongo run examples/sma_cross.py --backtest --entry \
             --embedded --synthetic-days 7
@@ -210,23 +211,23 @@ def run(
         )
     target = target.checked(strategy_file, market.csv)
     settings = {"CC_MODE": mode, "CC_STORES": _stores(stores)}
-    announced = link.config(**settings)  # wrong settings are said before anything is loaded
+    announced = link.config(**settings)  # reports wrong settings before anything is loaded
     if not entry:
         _announce(announced, mode, strategy_file, strategy, market)
         return
 
     if mode == "paper":
-        os.environ.setdefault("CC_MODE", mode)  # a config/setup.py decides the rest, but paper must not meet the records of live runs
+        os.environ.setdefault("CC_MODE", mode)  # config/setup.py decides the rest, but a paper run must not see the records of live runs
     files = load_config_files()
     if files.setup is not None and (given := [f"--{name.replace('_', '-')}" for name in _SERVERS if getattr(link, name)]):
-        raise typer.BadParameter(f"{files.setup} decides about servers and stores", param_hint=given[0])
+        raise typer.BadParameter(f"{files.setup} decides the servers and stores", param_hint=given[0])
     parameters = pairs(param or [], "--param", "NAME=VALUE")
     stop = threading.Event()
     with ExitStack() as stack:
-        known = stack.enter_context(given_parameters(parameters))
+        declared = stack.enter_context(given_parameters(parameters))
         load_strategy_file(strategy_file)
-        chosen = check_parameters(parameters, known)
-        in_force = {**known, **chosen}
+        chosen = check_parameters(parameters, declared)
+        in_force = {**declared, **chosen}
         names = [find_strategy(name).name for name in dict.fromkeys(strategy or ())] or [find_strategy(None).name]
         exchange = market.exchange_name()
         if mode != "backtest":
@@ -258,7 +259,7 @@ def run(
             window, lines = prepare_candles(market, exchange, candles)
             for line in lines:
                 say(line)
-        stack.enter_context(stopping(stop))  # only now: an import that is interrupted has no minute to finish
+        stack.enter_context(stopping(stop))  # only now: an interrupted import has no minute to finish
         if mode == "backtest":
             results, failed = _replay(names, market, exchange, window, costs, stop, moved, on_error or "stop", started)
         else:
@@ -293,9 +294,9 @@ def _replay(
     on_error: OnError,
     started: float,
 ) -> tuple[list[BacktestResult], list[BacktestKitError]]:
-    """Every strategy on every symbol; their results, also those of runs that an error ended early, and the errors.
+    """Run every strategy on every symbol. Return the results, also of runs that an error ended early, and the errors.
 
-    The time to the first trade is counted from ``started`` (perf_counter), the start of the command.
+    The time to the first trade counts from ``started`` (perf_counter), the start of the command.
     """
     before = time.perf_counter() - started
     with progress("Replaying", "minutes") as drawn:
@@ -340,7 +341,7 @@ def _keep(
     parameters: Mapping[str, Scalar],
     settings: Mapping[str, Any],
 ) -> None:
-    """Keep the results. If the folder cannot be written to, say so on stderr; the run has not failed."""
+    """Keep the results. If the folder is not writable, print that to stderr; it does not fail the run."""
     if not results:
         return
     try:
@@ -359,7 +360,7 @@ def _keep(
 
 
 def _summary(results: Sequence[BacktestResult]) -> dict[str, Any]:
-    """What ``stats`` says about the last run."""
+    """Return what ``stats`` shows about the last run."""
     return {
         "startTimestamp": min(result.start_ms for result in results),
         "endTimestamp": max(result.end_ms for result in results),
@@ -370,7 +371,7 @@ def _summary(results: Sequence[BacktestResult]) -> dict[str, Any]:
 
 
 def _stores_text(config: Config) -> str:
-    """Which contracts are where, the most usual store last."""
+    """Return which contracts are in which store, the most common store last."""
     by_store: dict[str, list[str]] = {}
     for name, store in config.CC_STORES.items():
         by_store.setdefault(store, []).append(name)
@@ -380,10 +381,10 @@ def _stores_text(config: Config) -> str:
 
 
 def _check(mode: str, market: Market, broker: str | None, on_error: OnError | None) -> None:
-    """Refuse options that do not go with the mode."""
+    """Raise BadParameter for options that do not fit the mode."""
     market.check()
     if mode != "backtest" and on_error == "stop":
-        raise typer.BadParameter(f"a {mode} run goes on after an error of the strategy", param_hint="--on-error")
+        raise typer.BadParameter(f"a {mode} run always continues after an error of the strategy", param_hint="--on-error")
     if mode == "backtest":
         if broker is not None:
             raise typer.BadParameter("a backtest sends no orders", param_hint="--broker")
@@ -397,23 +398,23 @@ def _check(mode: str, market: Market, broker: str | None, on_error: OnError | No
     if mode == "live" and broker is None:
         raise typer.BadParameter(
             "a live run needs a broker: --broker ccxt trades on the exchange itself, with the keys in CC_EXCHANGE_KEY and "
-            "CC_EXCHANGE_SECRET; or register one in the strategy file, add_broker(NAME, broker), and give its name. "
+            "CC_EXCHANGE_SECRET; or register one in the strategy file with add_broker(NAME, broker) and pass its name. "
             "--paper runs without orders",
             param_hint="--broker",
         )
 
 
 def _stores(text: str | None) -> str | None:
-    """``CC_STORES`` as the option gives it; one store alone means it for all domains that it can hold."""
+    """Return ``CC_STORES`` for the option; the name of a store alone means this store for all domains."""
     if text is None or "=" in text:
         return text
     return ",".join(f"{name}={text.strip()}" for name in DOMAINS)
 
 
 def _announce(config: Config, mode: str, strategy_file: str, strategies: Sequence[str] | None, market: Market) -> None:
-    """What would happen with --entry."""
-    what = {"backtest": "a backtest of", "paper": "a paper run of", "live": "a live run of"}[mode]
-    say(f"Nothing was run, because --entry is missing. With it, this would be {what}")
+    """Print what would happen with --entry."""
+    kind = {"backtest": "a backtest of", "paper": "a paper run of", "live": "a live run of"}[mode]
+    say(f"Nothing was run, because --entry is missing. With it, this would be {kind}")
     where = {"MongoDB": "embedded", "Redis": "embedded"} if config.CC_EMBEDDED else places(config)
     name = "the strategy" if strategies is None else f"the strategy {', '.join(strategies)}"
     exchange = market.exchange or ("binance, or the one that the file registers" if not market.offline else market.exchange_name())

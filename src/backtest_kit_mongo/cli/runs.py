@@ -22,10 +22,10 @@ __all__ = ["show_run", "show_runs"]
 
 
 def show_runs(
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many runs to list, the newest ones.")] = 20,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many of the newest runs to list.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List the backtests that were kept, the newest first.
+    """List the kept backtests, newest first.
 
     Each backtest of `backtest-kit-mongo run` is kept in the folder backtest-kit-mongo/runs of the user's data folder.
 
@@ -39,7 +39,7 @@ def show_runs(
         typer.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
         return
     if not runs:
-        say("no backtest has been kept yet; `backtest-kit-mongo run` keeps each one")
+        say("no backtest has been kept yet; `backtest-kit-mongo run` keeps every backtest")
         return
     left = ("id", "strategy", "symbols", "parameters")
     table((*left, "trades", "profit", "profit factor", "complete"), [_row(run) for run in runs], left=left)
@@ -62,8 +62,8 @@ def _row(run: KeptRun) -> tuple[str, ...]:
 
 def show_run(
     link: ServerOptions,
-    run_id: Annotated[str, typer.Argument(metavar="ID", help="The id, its beginning, or last.", show_default=False)],
-    trades: Annotated[int, typer.Option(metavar="N", min=0, help="How many trades to print, the last ones.")] = 20,
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the run, the start of its id, or last.", show_default=False)],
+    trades: Annotated[int, typer.Option(metavar="N", min=0, help="How many of the last trades to print.")] = 20,
     json: Annotated[
         str | None,
         typer.Option("--json", metavar="FILE", show_default=False, help="Write trades and totals as JSON, as `run --json` does."),
@@ -73,11 +73,11 @@ def show_run(
         typer.Option(
             metavar="FILE.html",
             show_default=False,
-            help="Write the page of the run. The candles are read from the database again (extra: report).",
+            help="Write the HTML page of the run. It reads the candles from the database again (extra: report).",
         ),
     ] = None,
 ) -> None:
-    """Show a backtest that was kept: trades, totals, and the settings and parameters that it ran with.
+    """Show a kept backtest: its trades, totals, settings and parameters.
 
     Example:
 

@@ -25,26 +25,26 @@ __all__ = ["show_stats"]
 
 def show_stats(
     link: ServerOptions,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON; with --watch one line for each look.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON; with --watch one line per update.")] = False,
     png: Annotated[
         str | None,
-        typer.Option(metavar="FILE", show_default=False, help="Draw the report of the last run as a PNG file; needs matplotlib."),
+        typer.Option(metavar="FILE", show_default=False, help="Draw the report of the last run as a PNG file (needs matplotlib)."),
     ] = None,
     watching: Annotated[
-        bool, typer.Option("--watch", help="Look again and again, until Ctrl-C: what changes, and what runs on this machine do.")
+        bool, typer.Option("--watch", help="Update until Ctrl-C: show what changes, and what runs on this machine do.")
     ] = False,
-    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="How long --watch waits between two looks.")] = 2.0,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Time between two updates of --watch.")] = 2.0,
 ) -> None:
     """Show what is stored for each domain, and what the last run on this machine did.
 
     Stored: documents in MongoDB, size of their data and indexes, ids in Redis. Last run: reads, how many of them were answered by
-    ids of this process (L1), ids in Redis or candles in memory (block) and how many were not (misses), cached ids that were wrong
+    ids in the process (L1), ids in Redis or candles in memory (block) and how many were not (misses), cached ids that were wrong
     (stale), writes, bytes, and how long calls took in microseconds: half of them at most p50, 99 % at most p99. The file is
     backtest-kit-mongo/last-run.json in the user's state folder.
 
-    With --watch: documents and ids and how fast they grow, what the servers do, and each `backtest-kit-mongo run` of this user
-    that is at work on this machine, which tells what it counted once a second. A server that is away is said, and looked for again.
-    With --embedded start the run first: the servers end with the command that started them.
+    With --watch: documents and ids and how fast they grow, what the servers do, and each active `backtest-kit-mongo run` of this
+    user on this machine, with the counters that it writes once a second. A server that is away is reported and tried again. With
+    --embedded start the run first: the servers stop with the command that started them.
 
     Examples:
 
@@ -54,14 +54,14 @@ def show_stats(
     """
     if watching:
         if png is not None:
-            raise typer.BadParameter("a picture is made of the last run, without --watch", param_hint="--png")
+            raise typer.BadParameter("draws the last run and cannot be combined with --watch", param_hint="--png")
         watch(link, interval, as_json)
         return
     if png is not None:
         _check_picture(png)
     last = load_last_run()
     if png is not None and last is None:
-        raise InvalidValueError("there is no last run to draw", hint="`backtest-kit-mongo run` makes one")
+        raise InvalidValueError("there is no last run to draw", hint="`backtest-kit-mongo run` records one")
     stored: dict[str, Any] | None = None
     failure: BacktestKitError | None = None
     try:
@@ -82,17 +82,17 @@ def show_stats(
 
 
 def _check_picture(path: str) -> None:
-    """Before anything is asked: is there matplotlib, and a place for the file?"""
+    """Check that matplotlib is installed and the file can be written. Called before any server is contacted."""
     load_matplotlib()
     target = Path(path)
     if target.is_dir():
-        raise InvalidValueError(f"no picture can be written to {path}: it is a folder")
+        raise InvalidValueError(f"cannot write a picture to {path}: it is a folder")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
-        raise InvalidValueError(f"no picture can be written to {path}: no such folder, or no right to write there")
+        raise InvalidValueError(f"cannot write a picture to {path}: no such folder, or it is not writable")
 
 
 def _stored(timeout: float) -> dict[str, Any]:
-    """By domain what is in MongoDB and in Redis."""
+    """Return what is in MongoDB and in Redis, by domain."""
     domains, ids = documents(timeout), redis_ids(timeout)
     return {
         **places(default_registry.mongo.config),
@@ -124,7 +124,7 @@ def _show_stored(stored: dict[str, Any]) -> None:
 def _show_last_run(last: Record | None) -> None:
     heading("Last run on this machine")
     if last is None:
-        say("none is recorded; `backtest-kit-mongo run` does that")
+        say("none is recorded; `backtest-kit-mongo run` records one")
         return
     say(f"{last['saved']}: {run_text(last)}")
     say(last["report"].table(output.width))

@@ -1,4 +1,4 @@
-"""What is stored, and what the two servers say about themselves. Nothing here changes anything."""
+"""What is stored, and what the two servers report about themselves. Everything here is read-only."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _NAMESPACE_NOT_FOUND = 26
 
 
 def documents(timeout: float) -> dict[str, dict[str, int]]:
-    """By domain the documents in MongoDB and their bytes."""
-    found = {}
+    """Return the number of documents in MongoDB and their bytes, by domain."""
+    counts = {}
     try:
         with pymongo.timeout(timeout):
             for domain in DOMAINS.values():
                 size = _collection_size(domain.collection)
-                found[domain.name] = {
+                counts[domain.name] = {
                     "documents": int(size.get("count", 0)),
                     "dataBytes": int(size.get("size", 0)),
                     "storageBytes": int(size.get("storageSize", 0)),
@@ -35,21 +35,21 @@ def documents(timeout: float) -> dict[str, dict[str, int]]:
                 }
     except PyMongoError as error:
         raise translated(error) from error
-    return found
+    return counts
 
 
 def redis_ids(timeout: float) -> dict[str, int]:
-    """By domain the ids in Redis. Looks at every key there."""
+    """Return the number of ids in Redis, by domain. Scans every key there."""
     shared = default_registry.mongo.redis_ids
     shared.ping(time.monotonic() + timeout)
     names = {domain.prefix.encode(): domain.name for domain in DOMAINS.values()}
-    keys = set(shared.scan([domain.prefix for domain in DOMAINS.values()]))  # SCAN may give a key twice
+    keys = set(shared.scan([domain.prefix for domain in DOMAINS.values()]))  # SCAN may return a key twice
     counts = Counter(names[key[len(shared.prefix) :].partition(b":")[0]] for key in keys)
     return {name: counts[name] for name in DOMAINS}
 
 
 def mongodb_work(timeout: float) -> dict[str, int] | None:
-    """What that server has done since its start, for whomever: counts and bytes. None where this user may not ask."""
+    """Return what MongoDB has done for all clients since its start: counts and bytes. None if this user may not ask."""
     try:
         with pymongo.timeout(timeout):
             status = get_mongo().client.admin.command("serverStatus", metrics=0, wiredTiger=0, locks=0, repl=0)
@@ -66,7 +66,7 @@ def mongodb_work(timeout: float) -> dict[str, int] | None:
 
 
 def redis_work(timeout: float) -> dict[str, int] | None:
-    """As ``mongodb_work``, of Redis: counts, and the keys and bytes that it holds now."""
+    """Return the same as ``mongodb_work`` for Redis: counts, and the keys and bytes that it holds now."""
     ids = default_registry.mongo.redis_ids
     ids.ping(time.monotonic() + timeout)
     try:
@@ -84,6 +84,6 @@ def _collection_size(name: str) -> dict[str, Any]:
     try:
         return get_mongo().command("collStats", name)
     except OperationFailure as error:
-        if error.code == _NAMESPACE_NOT_FOUND:  # newer servers say so where older ones give zeros
+        if error.code == _NAMESPACE_NOT_FOUND:  # newer servers report this where older ones return zeros
             return {}
         raise

@@ -1,4 +1,4 @@
-"""``sweep``: a strategy file with many parameters, on all cores or on a cluster."""
+"""``sweep``: backtest a strategy file with many parameters, on all cores or on a cluster."""
 
 from __future__ import annotations
 
@@ -45,31 +45,31 @@ def sweep_parameters(
         typer.Option(
             metavar="NAME",
             show_default=False,
-            help="Which strategy of the file; needed if it registers more than one.",
+            help="Strategy to run; required if the file registers more than one.",
             rich_help_panel=_RUNS,
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, show_default=False, help="How many processes. Default: one per core.", rich_help_panel=_RUNS),
+        typer.Option(metavar="N", min=1, show_default=False, help="Number of processes. Default: one per core.", rich_help_panel=_RUNS),
     ] = None,
     cluster: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
             show_default=False,
-            help="Scheduler of a Dask cluster (tcp://host:8786) that shall do the runs. Its machines need the strategy file under the "
+            help="Scheduler of a Dask cluster (tcp://host:8786) to execute the runs. Its machines need the strategy file under the "
             "same path, and must reach both servers.",
             rich_help_panel=_RUNS,
         ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Take runs that an earlier sweep has finished in this database from there.", rich_help_panel=_RUNS),
+        typer.Option("--resume", help="Reuse the runs that an earlier sweep finished in this database.", rich_help_panel=_RUNS),
     ] = False,
     sort: Annotated[
         str,
-        typer.Option(metavar="METRIC", help="What table and CSV are sorted by, best first.", rich_help_panel=_OUTPUT),
+        typer.Option(metavar="METRIC", help="Metric that sorts the table and the CSV, best first.", rich_help_panel=_OUTPUT),
     ] = "pnlPercentage",
     top: Annotated[int, typer.Option(metavar="N", min=0, help="How many rows of the table to print.", rich_help_panel=_OUTPUT)] = 20,
     json: Annotated[
@@ -82,23 +82,23 @@ def sweep_parameters(
 ) -> None:
     r"""Backtest a strategy file with every combination of parameters, on all cores, and compare the results.
 
-    The file says which parameters it has: FAST = parameter("FAST", 12). The candles are imported once, before the first run. Each
-    run keeps its records under a frame name of its own (shown in --json), so that runs do not meet. A run that fails is a row
-    with its error. The results do not depend on the number of processes.
+    The file declares its parameters: FAST = parameter("FAST", 12). The candles are imported once, before the first run. Each run
+    keeps its records under its own frame name (shown in --json), so runs do not affect each other. A run that fails is shown with
+    its error. The results do not depend on the number of processes.
 
-    Example, on made-up candles and without any server of your own:
+    Example with made-up candles and no servers of your own:
 
         $ backtest-kit-mongo sweep examples/sma_cross.py \
             --grid FAST=6,12,24 --grid SLOW=48,96 --embedded --synthetic-days 7
     """
     market.check()
-    SweepResult("", "", ()).sorted_by(sort)  # an unknown metric is said now, not after hours
+    SweepResult("", "", ()).sorted_by(sort)  # reports an unknown metric now, not after hours
     for file in (json, csv_out):
         if file is not None:
             check_target(file)
     parameters = {name: values.split(",") for name, values in pairs(grid, "--grid", "NAME=A,B,...").items()}
     files = load_config_files()
-    load_strategy_file(strategy_file)  # for its exchange and its frames; each run loads it anew
+    load_strategy_file(strategy_file)  # for its exchange and its frames; each run loads it again
     exchange = market.exchange_name()
     candles = read_market(market)
     if files.setup is None:

@@ -1,4 +1,4 @@
-"""``stats --watch``: what is stored, what the servers do and what runs on this machine do, again and again until Ctrl-C."""
+"""``stats --watch``: show what is stored, what the servers do and what runs on this machine do, repeatedly until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .stored import documents, mongodb_work, redis_ids, redis_work
 
 __all__ = ["watch"]
 
-# Counting ids by domain means looking at every key of Redis; of more keys than these only the number is shown.
+# Counting ids by domain scans every key in Redis. If there are more keys than this, only their number is shown.
 _KEYS_LOOKED_AT = 100_000
 
 Look = dict[str, Any]
@@ -28,10 +28,10 @@ Rate = Callable[..., float | None]
 
 
 def watch(link: ServerOptions, interval: float, as_json: bool) -> None:
-    """Show a look every ``interval`` seconds until KeyboardInterrupt, which is the way to end it and no error."""
+    """Show an update every ``interval`` seconds until KeyboardInterrupt, which is the normal end and not an error."""
     try:
         link.connect()
-        # A silent server must not keep the others from being shown.
+        # A server that does not answer must not keep the others from being shown.
         timeout = min(link.timeout, max(1.0, interval))
         before: Look | None = None
         while True:
@@ -56,7 +56,7 @@ def _look(timeout: float) -> Look:
 
 
 def _asked(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a server says, or why it does not."""
+    """Return the answer of a server, or its error."""
     try:
         return ask()
     except BacktestKitError as error:
@@ -70,13 +70,13 @@ def _redis(timeout: float) -> dict[str, Any]:
 
 
 def _plain(look: Look) -> Look:
-    """A look for JSON."""
+    """Return an update for JSON."""
     last = look["lastRun"]
     return {**look, "running": [plain(record) for record in look["running"]], "lastRun": None if last is None else plain(last)}
 
 
 def _rendered(look: Look, before: Look | None, interval: float) -> str:
-    """A look as text, with rates since the one before; on a terminal, from a cleared screen on."""
+    """Return an update as text, with rates since the one before; on a terminal it clears the screen first."""
     with output.capture() as shown:
         if output.is_terminal:
             output.clear()
@@ -85,19 +85,19 @@ def _rendered(look: Look, before: Look | None, interval: float) -> str:
         _show_stored(look, before)
         _show_work(look, before)
         for record in look["running"]:
-            heading(f"At work: {run_text(record)}")
+            heading(f"Running: {run_text(record)}")
             _show_speed(record, before)
             say(record["report"].table(output.width))
         if not look["running"]:
             last = look["lastRun"]
-            heading("No run is at work on this machine")
-            say("the last one: none is recorded" if last is None else f"the last one, {last['saved']}: {run_text(last)}")
+            heading("No run is active on this machine")
+            say("the last run: none is recorded" if last is None else f"the last run, {last['saved']}: {run_text(last)}")
         say("")
     return shown.get()
 
 
 def _rate(look: Look, before: Look | None, *path: str) -> float | None:
-    """By how much a number of a look grew per second; None if it is not known twice, or began anew with its server."""
+    """Return how much a number of an update grew per second; None if one of the two updates does not have it."""
     now, then = _at(look, path), _at(before, path)
     if before is None or now is None or then is None:
         return None
@@ -117,26 +117,26 @@ def _per_second(rate: float | None, *, of_bytes: bool = False) -> str:
 
 
 def _show_stored(look: Look, before: Look | None) -> None:
-    place = places(default_registry.mongo.config)
+    addresses = places(default_registry.mongo.config)
     heading("Stored")
     for title, name in (("MongoDB", "mongodb"), ("Redis", "redis")):
         error = look[name].get("error")
         if error is None:
-            say(f"{title} {place[title]}")
+            say(f"{title} {addresses[title]}")
         else:
-            output.print(Text.assemble((f"{title} {place[title]}: ", "bold red"), error), soft_wrap=True)
+            output.print(Text.assemble((f"{title} {addresses[title]}: ", "bold red"), error), soft_wrap=True)
     rows = []
     for name in DOMAINS:
         stored, ids = ("mongodb", "domains", name), ("redis", "ids", name)
-        count, held, data = _at(look, (*stored, "documents")), _at(look, ids), _at(look, (*stored, "dataBytes"))
-        if count or held:
+        count, cached, data = _at(look, (*stored, "documents")), _at(look, ids), _at(look, (*stored, "dataBytes"))
+        if count or cached:
             rows.append(
                 (
                     name,
                     "-" if count is None else f"{count:,}",
                     _per_second(_rate(look, before, *stored, "documents")),
                     "-" if data is None else size(data),
-                    "-" if held is None else f"{held:,}",
+                    "-" if cached is None else f"{cached:,}",
                     _per_second(_rate(look, before, *ids)),
                 )
             )
@@ -145,7 +145,7 @@ def _show_stored(look: Look, before: Look | None) -> None:
 
 
 def _show_work(look: Look, before: Look | None) -> None:
-    """What the servers did between two looks, for all their clients."""
+    """Show what the servers did for all their clients between two updates."""
     heading("Servers, per second, all clients")
     for title, name, counts, weights in (
         ("MongoDB", "mongodb", ("query", "getmore", "insert", "update", "delete", "command"), ("bytesReceived", "bytesSent")),
@@ -154,7 +154,7 @@ def _show_work(look: Look, before: Look | None) -> None:
         if "error" in look[name]:
             say(f"{title}: away")
         elif look[name]["work"] is None:
-            say(f"{title}: this user may not ask")
+            say(f"{title}: this user lacks the permission to ask")
         else:
             rates = [f"{count} {_number(_rate(look, before, name, 'work', count))}" for count in counts]
             rates += [f"{weight} {_per_second(_rate(look, before, name, 'work', weight), of_bytes=True)}" for weight in weights]
@@ -169,7 +169,7 @@ def _number(rate: float | None) -> str:
 
 
 def _show_speed(record: Record, before: Look | None) -> None:
-    """How fast a run goes now: between what it said last and what it had said at the look before."""
+    """Show how fast a run is now: between its latest counters and those of the update before."""
     run, report = record["run"], record["report"]
     earlier = next((other for other in (before or {}).get("running", ()) if other["run"]["pid"] == run["pid"]), None)
     seconds = report.seconds - earlier["report"].seconds if earlier is not None else 0.0
@@ -180,4 +180,4 @@ def _show_speed(record: Record, before: Look | None) -> None:
         (sum(row[count] for row in report.domains.values()) - sum(row[count] for row in earlier["report"].domains.values())) / seconds
         for count in ("reads", "writes")
     )
-    say(f"now: {minutes:,.0f} minutes, {reads:,.0f} reads, {writes:,.0f} writes a second")
+    say(f"now: {minutes:,.0f} minutes, {reads:,.0f} reads, {writes:,.0f} writes per second")

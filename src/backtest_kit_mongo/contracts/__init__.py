@@ -1,1 +1,1 @@
-"""What users call: the contract of each domain, its adapters and instances, and the registries that bind them to stores."""
+"""What you call: the contract of each domain, its adapter and instance, and the registries that bind them to stores."""

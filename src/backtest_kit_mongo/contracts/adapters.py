@@ -1,7 +1,7 @@
-"""The public names: for each domain a ``Persist*Adapter`` (context in every call) and a ``Persist*Instance`` (context once).
+"""The public names: for each domain a ``Persist*Adapter`` (context in every call) and a ``Persist*Instance`` (context given once).
 
-Both are bound from the table in ``domains``: a method is its row's ``Call`` with the operation of ``contracts`` behind it.
-``adapters.pyi`` says the same to type checkers; it is generated (``make stubs``) and a test holds it to the table.
+Both are built from the table in ``domains``: each ``Call`` of a row becomes a method that calls an operation of ``Contract``.
+``adapters.pyi`` declares them for type checkers. It is generated (``make stubs``), and a test compares it with the table.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from ..stores.mongo.store import MongoStore
 from .bindings import Bindings
 from .contract import DEFAULT_LIMIT, NO_TIME, Contract, typed
 
-# The last ms that a datetime can have: a read outside of a run sees everything.
+# The last ms that a datetime can represent: a read with this ``when`` sees everything.
 _LAST = 253_402_300_799_999
 
-_TYPE_DOC = "``type``: a msgspec type to decode into (``payloads``) instead of a dict."
+_TYPE_DOC = "``type`` is a msgspec type to decode into instead of a dict (see ``payloads``)."
 _DOCS = {
-    "read": "Read one record; {empty} where nothing is stored. " + _TYPE_DOC,
-    "has": "Whether a record is there and not removed.",
-    "write": "Write one record (dict, dataclass or Struct); it is acknowledged and visible to every reader on return.",
-    "remove": "Remove a record softly; one that is not there is passed over. A later write brings it back.",
-    "keys": "Iterate over the keys of the bucket that are not removed, all of them, newest write first.",
-    "records": "Iterate over {{memoryId, data}} of all memories that are not removed, newest write first. " + _TYPE_DOC,
-    "rows": "Read the newest rows{order}; ``limit`` is {limit} unless given, None is all. " + _TYPE_DOC,
-    "put_rows": "Write rows by their ``id`` with one command; {wins}. Rows that are not given stay.",
-    "candles": "Read ``limit`` candles from ``since_timestamp`` (ms, on the grid); None if one is missing. "
-    "The end follows from both, so ``until_timestamp`` is not used. " + _TYPE_DOC,
-    "array": "Read the same as a read-only structured array: ``timestamp`` (int64, ms), ``open``, ``high``, ``low``, ``close``, "
-    "``volume`` (float64). It may be a view of candles that this process keeps. See ``to_pandas``, ``to_polars``, ``to_arrow``.",
-    "put_candles": "Store candles that have closed and are not there yet; what is there never changes.",
+    "read": "Read one record; return {empty} if nothing is stored. " + _TYPE_DOC,
+    "has": "Return whether a record exists and is not removed.",
+    "write": "Write one record (dict, dataclass or Struct). On return it is acknowledged and visible to every reader.",
+    "remove": "Remove a record softly; do nothing if there is none. A later write restores it.",
+    "keys": "Iterate over all keys of the bucket that are not removed, newest write first.",
+    "records": "Iterate over all memories that are not removed, as {{memoryId, data}}, newest write first. " + _TYPE_DOC,
+    "rows": "Read the newest rows{order}. ``limit`` defaults to {limit}; None means all rows. " + _TYPE_DOC,
+    "put_rows": "Write rows by their ``id`` with one command; {wins}. Other stored rows stay.",
+    "candles": "Read ``limit`` candles from ``since_timestamp`` (ms, on the grid); return None if one is missing. "
+    "The end follows from both, so ``until_timestamp`` is ignored. " + _TYPE_DOC,
+    "array": "Read the same candles as a read-only structured array: ``timestamp`` (int64, ms), ``open``, ``high``, ``low``, ``close``, "
+    "``volume`` (float64). It may be a view of cached candles. See ``to_pandas``, ``to_polars``, ``to_arrow``.",
+    "put_candles": "Store those candles that have closed and are not stored yet. Stored candles never change.",
 }
 
 
 class InstanceBase(Contract):
-    """A contract with its context given once. Served by whatever store the registry of its class has for the domain."""
+    """A contract with its context given once. The registry of its class decides which store serves the domain."""
 
     _registry: ClassVar[Registry]
 
@@ -58,7 +58,7 @@ class InstanceBase(Contract):
         return self._registry.store(self._domain)
 
     def wait_for_init(self, initial: bool = True) -> None:
-        """Return at once unless ``initial``; then when the store is ready (15 s at most)."""
+        """Wait until the store is ready, 15 s at most; return at once if not ``initial``."""
         if initial:
             self._store().wait_for_init(15.0)
 
@@ -68,7 +68,7 @@ class InstanceBase(Contract):
 
 
 class AdapterBase(Contract):
-    """A contract with its context in every call, and the choice of what serves it."""
+    """A contract with its context in every call. Its ``use_*`` methods choose what serves the domain."""
 
     def __init__(self, registry: Bindings) -> None:
         self._registry = registry
@@ -89,11 +89,14 @@ class AdapterBase(Contract):
     # --- what serves the domain ---
 
     def _use_class(self, cls: type[Any]) -> None:
-        """Serve the domain through instances of ``cls``, made once per context with the arguments of the ``Persist*Instance``."""
+        """Serve the domain through ``cls``: one instance per context, created with the arguments of the ``Persist*Instance``.
+
+        Raises InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract.
+        """
         if not isinstance(cls, type):
-            raise InvalidTypeError(f"{self._domain.name}: a class is needed, got {type(cls).__name__}")
-        wanted = [call.name for call in self._domain.calls if call.operation != "array"]  # which can be made of the dicts
-        missing = [name for name in wanted if not callable(getattr(cls, name, None))]
+            raise InvalidTypeError(f"{self._domain.name}: expected a class, got {type(cls).__name__}")
+        required = [call.name for call in self._domain.calls if call.operation != "array"]  # an array can be built from the dicts
+        missing = [name for name in required if not callable(getattr(cls, name, None))]
         if missing:
             raise InvalidTypeError(f"{self._domain.name}: {cls.__name__} lacks {', '.join(missing)}")
         self._binding.use(self._binding.store, cls)
@@ -103,7 +106,7 @@ class AdapterBase(Contract):
         self._binding.use(None)
 
     def use_json(self) -> None:
-        """Serve the domain from JSON files below ``CC_DUMP_DIR``, in the layout of the original."""
+        """Serve the domain from JSON files below ``CC_DUMP_DIR``, in the layout of the TypeScript package."""
         self._use("file")
 
     def use_memory(self) -> None:
@@ -122,9 +125,9 @@ class AdapterBase(Contract):
         self._binding.use(self._registry.make(kind, self._domain.name, anew=anew))
 
     def clear(self) -> None:
-        """Forget bound instances, and the ids (or candles) that this process remembers; the next call finds them anew.
+        """Drop the instances of a class of yours, and the ids (or candles) cached in this process. Later calls create or load them again.
 
-        No data is touched. Who deletes stored candles by hand calls this, since candles that are stored never change otherwise.
+        No stored data is touched. Call this after deleting stored candles by hand: the cache assumes that stored candles never change.
         """
         self._binding.instances = {}
         store = self._binding.store or self._registry.mongo_or_none
@@ -135,7 +138,7 @@ class AdapterBase(Contract):
 
     @property
     def id_cache(self) -> DomainIds:
-        """The ids of this domain in Redis and in this process: get, has, delete, keys, size, clear."""
+        """The id cache of this domain, in Redis and in this process: get, has, delete, keys, size, clear."""
         store = self._store()
         if not isinstance(store, MongoStore):
             raise InvalidTypeError(f"{self._domain.name}: only the Mongo store has an id cache")
@@ -145,7 +148,7 @@ class AdapterBase(Contract):
 
     @property
     def gives_arrays(self) -> bool:
-        """Whether arrays of candles are read as such, and not made of the dicts that a class of the user's gives."""
+        """Whether candle arrays are read directly, not built from the dicts that a class of the user returns."""
         return self._binding.custom is None or _has_own_array(self._binding.custom)
 
     def _instance(self, context: tuple[Any, ...]) -> Any:
@@ -163,7 +166,7 @@ class AdapterBase(Contract):
     def _custom(
         self, operation: Operation, context: tuple[Any, ...], name: str, arguments: tuple[Any, ...], type: Any = None, **options: Any
     ) -> Any:
-        """Call the instance of the context; ``options`` are passed on where the caller gave them, ``type`` is applied here."""
+        """Call the user's method ``name``. ``options`` are passed on if the caller gave them; ``type`` is applied to the result."""
         flush_pending = self._binding.flush_pending
         if flush_pending is not None:
             flush_pending()
@@ -186,7 +189,7 @@ class AdapterBase(Contract):
                 return decode(value)
 
     def _array_of_dicts(self, instance: Any, context: tuple[Any, ...], limit: Any, since: Any) -> Any:
-        """The answer of ``read_candles_data`` as an array."""
+        """Return the result of ``read_candles_data`` as an array."""
         symbol, interval, exchange_name = context
         count, start = self._extent((exchange_name, symbol, interval), limit, since)
         rows = instance.read_candles_data(count, start, start + count * interval_ms(interval))
@@ -198,13 +201,13 @@ class AdapterBase(Contract):
 
     def _check_context(self, context: tuple[Any, ...]) -> None:
         for name, value in zip(self._domain.context, context, strict=True):
-            wanted = bool if name == "backtest" else str
-            if not isinstance(value, wanted):
-                raise InvalidTypeError(f"{self._domain.name}: {name} must be a {wanted.__name__}, got {type(value).__name__}")
+            kind = bool if name == "backtest" else str
+            if not isinstance(value, kind):
+                raise InvalidTypeError(f"{self._domain.name}: {name} must be a {kind.__name__}, got {type(value).__name__}")
 
 
 class KeyedAdapterBase(AdapterBase):
-    """An adapter of a domain with one record per key: batches."""
+    """An adapter of a domain with one record per key: adds batches and compare-and-set."""
 
     _read_order: ClassVar[Callable[[Sequence[Any]], Key]]
     _write_order: ClassVar[Callable[[Sequence[Any]], Key]]
@@ -212,9 +215,9 @@ class KeyedAdapterBase(AdapterBase):
     _write_call: ClassVar[Call]
 
     def read_many(self, contexts: Iterable[Sequence[Any]], *, type: Any = None) -> list[Any]:
-        """Read many records: one tuple of the single read's arguments (without ``when``) each, answered in the same order.
+        """Read many records. ``contexts`` has one tuple per record: the arguments of the single read without ``when``.
 
-        At most one MGET and one find per thousand when the ids are known.
+        Returns the bodies in the same order. If the ids are cached, this takes at most one MGET and one find per thousand records.
         """
         arguments = [name for name in self._read_call.arguments if name != "when"]
         rows = _rows(self._domain, contexts, arguments)
@@ -226,7 +229,7 @@ class KeyedAdapterBase(AdapterBase):
         return [single(*row, *now, type=type) for row in rows]
 
     def write_many(self, items: Iterable[Sequence[Any]]) -> None:
-        """Write many records: one tuple of the single write's arguments each. One bulk command and one MSET per thousand."""
+        """Write many records, each a tuple of the single write's arguments, with one bulk command and one MSET per thousand."""
         arguments = self._write_call.arguments
         rows = _rows(self._domain, items, arguments)
         if self._binding.custom is not None:
@@ -238,12 +241,14 @@ class KeyedAdapterBase(AdapterBase):
         self._write_many([(row[0], self._write_order(row), NO_TIME if time is None else row[time]) for row in rows])
 
     def update(self, context: Sequence[Any], change: Callable[[Any], Any], when: Any = None) -> None:
-        """Read one record, write what ``change`` makes of it, and do both again if another thread or process wrote in between.
+        """Read a record, write what ``change`` returns for it, and retry if another thread or process wrote it in between.
 
-        ``context`` is a tuple of the single read's arguments (without ``when``); ``change`` is given what the read gives, and returns
-        the new value, or an equal one if nothing is to be written. It may be called more than once, and holds no lock.
-        A class of the user's knows no compare-and-set: there, only this process is kept from writing in between. On a standalone
-        server, where writes carry no numbers, a change whose reply was lost with its connection is made a second time.
+        ``context`` is a tuple of the single read's arguments without ``when``. ``change`` takes what the read returns and returns the
+        new value, or an equal one to write nothing. It may be called more than once, and no lock is held meanwhile. Raises
+        DatabaseError if other writers were faster many times in a row.
+
+        A class of yours has no compare-and-set: there this guards only against other updates in this process. On a standalone server,
+        where writes have no transaction numbers, a change is applied twice if its reply is lost with the connection.
         """
         names = [name for name in self._read_call.arguments if name != "when"]
         (row,) = _rows(self._domain, [context], names)
@@ -268,16 +273,16 @@ class KeyedAdapterBase(AdapterBase):
 
 
 def _has_own_array(cls: type[Any]) -> bool:
-    """Whether a class reads arrays itself, and not by a method inherited from above the one that reads its dicts."""
+    """Return whether a class reads arrays itself. An array method inherited from above its ``read_candles_data`` would bypass that."""
     names = ("read_candles_array", "read_candles_data")
     first = next((base for base in cls.__mro__ if any(name in vars(base) for name in names)), cls)
     return callable(getattr(cls, names[0], None)) and names[0] in vars(first)
 
 
 def _rows(domain: Domain, rows: Any, arguments: Sequence[str]) -> list[Sequence[Any]]:
-    """The items of a batch, each with as many members as there are arguments."""
+    """Return the items of a batch as a list. Raises InvalidTypeError unless each has one member per argument."""
     if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
-        raise InvalidTypeError(f"{domain.name}: a list of tuples ({', '.join(arguments)}) is needed, got {type(rows).__name__}")
+        raise InvalidTypeError(f"{domain.name}: expected a list of tuples ({', '.join(arguments)}), got {type(rows).__name__}")
     checked = list(rows)
     if set(map(type, checked)) == {tuple} and set(map(len, checked)) == {len(arguments)}:
         return checked
@@ -288,9 +293,9 @@ def _rows(domain: Domain, rows: Any, arguments: Sequence[str]) -> list[Sequence[
 
 
 def _order(domain: Domain, arguments: Sequence[str]) -> Callable[[Sequence[Any]], Key]:
-    """What makes the key of the arguments."""
+    """Return a function that picks the key out of the arguments."""
     names = [field_name(argument) for argument in arguments]
-    return itemgetter(*(names.index(name) for name in domain.key))  # of two fields at least, else it would give no tuple
+    return itemgetter(*(names.index(name) for name in domain.key))  # returns tuples: these keys have two fields or more
 
 
 def _tuple(items: Iterable[str]) -> str:
@@ -298,7 +303,7 @@ def _tuple(items: Iterable[str]) -> str:
 
 
 def _expression(domain: Domain, call: Call, places: dict[str, str]) -> tuple[str, str]:
-    """The call of the contract operation behind a method, and the keyword-only parameters that it adds."""
+    """Return the source of a method's call of its Contract operation, and the keyword-only parameters of the method."""
     key = _tuple(places[name] for name in domain.key if name in places)
     body = call.arguments[0] if call.arguments else ""
     when = "when" if "when" in call.arguments else "NO_TIME"
@@ -324,7 +329,7 @@ def _expression(domain: Domain, call: Call, places: dict[str, str]) -> tuple[str
 
 
 def _method(domain: Domain, call: Call, *, instance: bool) -> Any:
-    """Compile one public method, as dataclasses and attrs do: real parameters, without a binding step in each call."""
+    """Compile one public method, as dataclasses and attrs do: it has real parameters, and calls need no argument binding."""
     arguments = [name for name in call.arguments if not (instance and name in domain.context)]
     places = {field_name(name): name for name in arguments}
     if instance:
@@ -343,7 +348,7 @@ def _method(domain: Domain, call: Call, *, instance: bool) -> Any:
     rule = domain.listing
     method.__doc__ = _DOCS[call.operation].format(
         empty=repr(domain.empty()),
-        order="" if rule is None else ", oldest of them first" if rule.oldest_first else ", newest first",
+        order="" if rule is None else ", returned oldest first" if rule.oldest_first else ", newest first",
         limit=None if rule is None else rule.limit,
         wins="the first write of an id wins" if domain.write == "insert_once" else "the last write of an id wins",
     )
@@ -370,8 +375,8 @@ def _classes(domain: Domain) -> tuple[type[InstanceBase], type[AdapterBase]]:
             adapter_members |= {"_read_call": call, "_read_order": _order(domain, call.arguments)}
         elif call.operation == "write":
             adapter_members |= {"_write_call": call, "_write_order": _order(domain, call.arguments)}
-    instance_members["__doc__"] = f"The {domain.name} contract of one context ({', '.join(domain.context) or 'none'})."
-    adapter_members["__doc__"] = f"The {domain.name} contract; its context stands in every call."
+    instance_members["__doc__"] = f"The {domain.name} contract for one context ({', '.join(domain.context) or 'none'})."
+    adapter_members["__doc__"] = f"The {domain.name} contract, with its context in every call."
     instance = type(f"Persist{title}Instance", (InstanceBase,), instance_members)
     adapter_members[f"use_persist_{domain.name}_adapter"] = AdapterBase._use_class
     base = KeyedAdapterBase if domain.keyed else AdapterBase
@@ -384,10 +389,10 @@ _CLASSES = {domain.name: _classes(domain) for domain in DOMAINS.values()}
 
 
 class Registry(Bindings):
-    """Settings, stores, counters, and the contracts over them: one run's own, beside others in the same process.
+    """Settings, stores, counters and contracts of one run, independent of other registries in the same process.
 
     It has the functions and the ``Persist*`` names of the package as attributes: ``registry.setup(mode="live")``,
-    ``registry.PersistSignalAdapter``, ``registry.PersistSignalInstance``. The names of the package are those of a default one.
+    ``registry.PersistSignalAdapter``, ``registry.PersistSignalInstance``. The package's own names belong to a default registry.
     """
 
     def __init__(self) -> None:
@@ -399,9 +404,9 @@ class Registry(Bindings):
             setattr(self, f"{title}Adapter", adapter(self))
 
     def adapter(self, name: str) -> AdapterBase:
-        """The adapter of a domain (``signal``)."""
-        found: AdapterBase = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")
-        return found
+        """Return the adapter of a domain, such as ``signal``."""
+        adapter: AdapterBase = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")
+        return adapter
 
 
 default_registry = Registry()
@@ -412,5 +417,5 @@ globals().update({adapter.__name__: adapter for _, adapter in _CLASSES.values()}
 
 
 def adapter_of(domain: Domain) -> AdapterBase:
-    """The public adapter of a domain."""
+    """Return the public adapter of a domain."""
     return default_registry.adapter(domain.name)

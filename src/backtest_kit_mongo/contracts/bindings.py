@@ -1,4 +1,4 @@
-"""Which store serves which domain of a run, with which settings; what a ``Registry`` is made of."""
+"""Bind the domains of a run to stores, under its settings. ``Registry`` adds the contracts."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ __all__ = ["Binding", "Bindings"]
 
 
 LATE: Final[ContextVar[Callable[[], None] | None]] = ContextVar("backtest_kit_mongo_late_writes", default=None)
-"""Writes what the runs of this context have still to write."""
+"""Flushes the pending writes of the runs in this context."""
 
 
 def flush_pending() -> None:
-    """Write what the runs of this context have still to write."""
+    """Flush the pending writes of the runs in this context."""
     flush = LATE.get()
     if flush is not None:
         flush()
 
 
 class Binding:
-    """What serves one domain: a store, and in front of it, if somebody asked for it, a class of their own."""
+    """What serves one domain: a store and, if the user chose one, a class in front of it."""
 
     __slots__ = (
         "_bindings",
@@ -73,7 +73,7 @@ class Binding:
         self.look_ahead: LookAhead = "off"
         self.history = False
         self.watches = False
-        """Whether a read looks at the simulation time."""
+        """Whether reads depend on the simulation time."""
         self.store: Store | None = None
         self.hits: HitReader | None = None
         self.upserts: UpsertWriter | None = None
@@ -81,16 +81,16 @@ class Binding:
         self.custom: type[Any] | None = None
         self.instances: dict[tuple[Any, ...], Any] = {}
         self.flush_pending: Callable[[], None] | None = None
-        """Writes what waits to be written; called before every use of the store while there may be something."""
+        """Flushes pending writes. While not None, it is called before every use of the store."""
 
     def use(self, store: Store | None, custom: type[Any] | None = None) -> None:
-        """Serve the domain from ``store`` (None: the MongoDB of the settings), through ``custom`` if given."""
+        """Serve the domain from ``store`` (None: the MongoDB of the settings), or through the class ``custom`` if given."""
         flush_pending()
         self.store, self.custom, self.instances = store, custom, {}
         self.refresh()
 
     def refresh(self) -> None:
-        """Note the shortcuts of the store in force, and what the settings say of simulation time."""
+        """Copy the fast paths of the current store and the settings about simulation time."""
         store = self.store or self._bindings.mongo_or_none
         self.hits = None if store is None or store.hits is None else store.hits[self._name]
         self.upserts = None if store is None or store.upserts is None else store.upserts.get(self._name)
@@ -121,10 +121,10 @@ class Bindings:
         self.metrics = Metrics()
         self.bindings = {name: Binding(self, name) for name in DOMAINS}
         self._given: Config | None = None
-        self._config: Config | None = None  # the same, with the places of embedded servers
+        self._config: Config | None = None  # the same, with the addresses of embedded servers
         self._mongo: MongoStore | None = None
-        self._made: dict[tuple[Kind, str], Store] = {}  # the other stores that the settings ask for
-        self._late = 0  # how many runs write late
+        self._made: dict[tuple[Kind, str], Store] = {}  # the stores other than MongoDB that the settings ask for
+        self._late = 0  # how many runs use write-behind
         self.history = NO_HISTORY
         self.look_ahead: LookAhead = "off"
         self.renew()
@@ -132,34 +132,35 @@ class Bindings:
         _all.add(self)
 
     def renew(self) -> None:
-        """Start with a free lock; see ``stores.forks``."""
+        """Start with new locks and without servers; see ``stores.fork_safety``."""
         self._lock = threading.RLock()
         self.updating = threading.RLock()
-        """Held while a record of a user's class is compared and written."""
+        """Held while ``update`` compares and writes a record that a user's class serves."""
         self._late_guard = threading.Lock()
         self._servers: EmbeddedServers | None = None
 
     @property
     def config(self) -> Config:
-        """The settings in force; before ``configure``, what the environment would give."""
+        """The settings in force; before ``configure``, those of the environment."""
         return load_config() if self._config is None else self._config
 
     @property
     def mongo(self) -> MongoStore:
-        """The Mongo store; NotConfiguredError before ``configure`` and after ``close``."""
+        """The Mongo store. Raises NotConfiguredError before ``configure`` and after ``close``."""
         if self._mongo is None:
             raise NotConfiguredError(
-                "setup() has not been called, or close() has ended it", hint="call backtest_kit_mongo.setup() first, or use_memory()"
+                "setup() has not been called, or the registry is closed",
+                hint="call backtest_kit_mongo.setup() first, or use_memory()",
             )
         return self._mongo
 
     @property
     def mongo_or_none(self) -> MongoStore | None:
-        """The Mongo store, if there is one."""
+        """The Mongo store, or None before ``configure`` and after ``close``."""
         return self._mongo
 
     def store(self, domain: Domain) -> Store:
-        """The store that serves ``domain``."""
+        """Return the store that serves ``domain``, after flushing pending writes."""
         binding = self.bindings[domain.name]
         flush_pending = binding.flush_pending
         if flush_pending is not None:
@@ -167,26 +168,29 @@ class Bindings:
         return self.mongo if binding.store is None else binding.store
 
     def write_late(self, late: bool) -> None:
-        """Begin, or end again, to have written first what waits (``LATE``) before any contract but that of the candles is used."""
+        """Count one more, or one less, run with write-behind.
+
+        While there are any, each use of a contract other than Candle first flushes the pending writes (``LATE``).
+        """
         with self._late_guard:
             self._late += 1 if late else -1
             for name, binding in self.bindings.items():
-                if name != "candle":  # read in every run, and never written late
+                if name != "candle":  # every run reads candles, and their writes are never pending
                     binding.flush_pending = flush_pending if self._late else None
 
     def configure(self, config: Config) -> None:
-        """Take settings; connections of other settings are closed. No server is contacted, but for starting embedded ones."""
+        """Apply settings, and close the connections of earlier, different ones. Starts embedded servers; contacts no other server."""
         flush_pending()
         with self._lock:
             if config in (self._given, self._config):
                 if self._servers is None:
                     return
-                self._servers.start()  # again, if one has died, or if the process that they were borrowed from has ended
+                self._servers.start()  # again, if one died or if the process that owned them ended
                 if self._given is None or self._config == _at(self._servers, self._given):
                     return
                 config = self._given
             elif self._servers is not None or config.CC_EMBEDDED:
-                self.close()  # first, since two owners of one folder cannot be
+                self.close()  # first, since a folder cannot have two owners
             if config.CC_EMBEDDED and self._servers is None:
                 folder = Path(config.CC_EMBEDDED_DIR).expanduser() if config.CC_EMBEDDED_DIR else default_data_dir()
                 self._servers = EmbeddedServers(folder).start()
@@ -215,14 +219,14 @@ class Bindings:
         embedded: bool | None = None,
         **settings: Any,
     ) -> None:
-        """Take the settings and serve every domain from the store that they give it: MongoDB and Redis, unless they say otherwise.
+        """Apply the settings, and serve every domain from its store in them: MongoDB and Redis by default.
 
-        Connects at the first use, or in ``wait_for_init``. ``config`` and keyword arguments have the names of the environment
-        variables (``CC_REDIS_HOST``); they win over the environment unless empty or zero. ``mode`` ("backtest", "paper", "live";
-        ``CC_MODE``) decides stores, durability and look-ahead where they are not given. ``stores`` (``CC_STORES``) puts single domains
-        on "mongo", "file", "memory", "jsonl" (log only) or "dummy". ``look_ahead`` (``CC_LOOK_AHEAD``) is "off", "hide" or "raise".
-        ``history`` (``CC_HISTORY``) names the domains that keep versions. ``embedded=True`` (``CC_EMBEDDED=1``) starts a mongod and a
-        redis-server of our own, whose data outlives the process. Raises ConfigError for an unknown name or a value it cannot have.
+        Servers are connected at the first use or in ``wait_for_init``. ``config`` and keyword arguments have the names of the environment
+        variables (``CC_REDIS_HOST``) and override them, unless empty or a zero port. ``mode`` ("backtest", "paper", "live"; ``CC_MODE``)
+        sets the defaults of stores, durability and look-ahead. ``stores`` (``CC_STORES``) puts single domains on "mongo", "file",
+        "memory", "jsonl" (log only) or "dummy". ``look_ahead`` (``CC_LOOK_AHEAD``) is "off", "hide" or "raise". ``history``
+        (``CC_HISTORY``) names the domains that keep versions. ``embedded=True`` (``CC_EMBEDDED=1``) starts an embedded mongod and
+        redis-server; their data survives the process. Raises ConfigError for an unknown name or an invalid value.
         """
         given = _merged(config, settings)
         named = {"CC_MODE": mode, "CC_STORES": stores, "CC_LOOK_AHEAD": look_ahead, "CC_HISTORY": history, "CC_EMBEDDED": embedded}
@@ -233,21 +237,21 @@ class Bindings:
         self._bind()
 
     def set_config(self, config: Mapping[str, Any] | None = None, /, **settings: Any) -> None:
-        """Take the settings, as ``setup`` does, without changing which store serves which domain.
+        """Apply the settings as ``setup`` does, without changing which store serves which domain.
 
-        The mode, and what it decides, stays as it is unless it is given. ConfigError for another history where a store that keeps
-        versions by itself is in use.
+        The mode and the settings that it decides stay unless you pass a mode. Raises ConfigError if the history would change while a
+        domain is served by a store other than MongoDB, because such a store keeps its own versions.
         """
         given, before = _merged(config, settings), self._given
         if before is not None and not given.get("CC_MODE"):
             given = {name: getattr(before, name) for name in _OF_THE_MODE} | given
-        wanted = load_config(given)
-        if _history(wanted) != self.history and any(binding.store is not None for binding in self.bindings.values()):
-            raise ConfigError("the history of stores that are in use cannot be changed", hint="setup(history=[...]) begins with new ones")
-        self.configure(wanted)
+        loaded = load_config(given)
+        if _history(loaded) != self.history and any(binding.store is not None for binding in self.bindings.values()):
+            raise ConfigError("the history of stores in use cannot be changed", hint="setup(history=[...]) creates new stores")
+        self.configure(loaded)
 
     def install(self) -> None:
-        """Serve every domain from the store of the settings: those of ``set_config``, or else of the environment."""
+        """Serve every domain from its store in the settings: those of ``set_config`` if it was called, else those of the environment."""
         self.configure(self.config)
         self._bind()
 
@@ -256,14 +260,14 @@ class Bindings:
             binding.use(self.make(self.config.CC_STORES[name], name))
 
     def make(self, kind: Kind, name: str, *, anew: bool = False) -> Store | None:
-        """A store of a kind for a domain (None: the MongoDB of the settings); the one that was made before, unless ``anew``.
+        """Return a store of a kind for a domain (None: the MongoDB of the settings): an existing one, or always a new one if ``anew``.
 
         All domains on files share one store; each domain in memory has its own.
         """
         if kind == "mongo":
             return None
-        place = (kind, "" if kind == "file" else name)
-        store: Store | None = None if anew else self._made.get(place)
+        identity = (kind, "" if kind == "file" else name)
+        store: Store | None = None if anew else self._made.get(identity)
         if store is None:
             config, folder = self.config, Path(self.config.CC_DUMP_DIR).expanduser()
             match kind:
@@ -276,74 +280,75 @@ class Bindings:
                 case "dummy":
                     store = DummyStore()
             if not anew:
-                self._made[place] = store
+                self._made[identity] = store
         return store
 
     def wait_for_init(self, timeout: float = 15.0) -> None:
-        """Return when every store in use is ready, as MongoDB and Redis that answer and all indexes; for a clear error at the start.
+        """Wait until every store in use is ready: MongoDB and Redis answer, and all indexes exist. Call it at startup to fail early.
 
-        Raises ServerTimeoutError (a ConnectionError and a TimeoutError), which names the silent server, within ``timeout`` seconds;
-        IndexConflictError for an index, or for documents, that contradict a unique key; StorageError for a folder that cannot be used.
+        Raises ServerTimeoutError (a ConnectionError and a TimeoutError) after at most ``timeout`` seconds, which names the server that
+        did not answer; IndexConflictError if an index or documents contradict a unique key; StorageError if a folder is not usable.
         """
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
             raise InvalidTypeError(f"timeout must be a number of seconds, got {type(timeout).__name__}")
         if not 0 <= timeout < math.inf:
-            raise InvalidValueError(f"timeout must be a number of seconds from 0 on, got {timeout}")
+            raise InvalidValueError(f"timeout must be a finite number of seconds, 0 or more, got {timeout}")
         deadline = time.monotonic() + timeout
         for store in {id(store): store for store in (binding.store or self.mongo for binding in self.bindings.values())}.values():
             store.wait_for_init(max(0.0, deadline - time.monotonic()))
 
     def discard_versions(self, name: DomainName, since: datetime | int, **fields: Any) -> int:
-        """Let a run begin anew: discard what was written at ``since`` (an aware datetime or ms) or later in a domain with ``history``.
+        """Discard what was written at ``since`` (an aware datetime or ms) or later in a domain with ``history``, to repeat a run.
 
-        ``fields`` choose the records: key fields by their stored names (``strategyName="sma"``), each with a value or a collection of
-        values. Each record is again what it was before ``since``, or is gone if it was not there. How many records were chosen.
+        ``fields`` select the records: key fields by their stored names (``strategyName="sma"``), each with a value or a collection of
+        values. Each record becomes what it was before ``since``, or disappears if it did not exist. Returns how many were selected.
+        Raises InvalidValueError for a domain without history or an unknown field, InvalidTypeError for a value of the wrong type.
         """
         domain = DOMAINS.get(name) if isinstance(name, str) else None
         if domain is None or name not in self.history.domains:
-            kept = ", ".join(sorted(self.history.domains)) or "none"
-            raise InvalidValueError(f"{name!r} keeps no versions", hint=f"setup(history=[...]) names the domains that do; now: {kept}")
+            versioned = ", ".join(sorted(self.history.domains)) or "none"
+            raise InvalidValueError(f"{name!r} keeps no versions", hint=f"setup(history=[...]) names the domains that do; now: {versioned}")
         unknown = [field for field in fields if field not in domain.key]
         if unknown:
             raise InvalidValueError(f"{name} has no key field {unknown[0]}", hint=f"its key fields: {', '.join(domain.key)}")
         moment = milliseconds("since", since)
-        wanted = {domain.key.index(field): _chosen(name, field, value) for field, value in fields.items()}
+        selected = {domain.key.index(field): _chosen(name, field, value) for field, value in fields.items()}
         store = self.store(domain)
-        found = (record.key for record in store.records(domain))
-        keys = [key for key in found if all(key[index] in values for index, values in wanted.items())]
+        stored = (record.key for record in store.records(domain))
+        keys = [key for key in stored if all(key[index] in values for index, values in selected.items())]
         for start in range(0, len(keys), 1000):
             store.discard_versions(domain, keys[start : start + 1000], moment)
         return len(keys)
 
     def stats(self) -> Stats:
-        """What each domain did since the start or ``reset_stats``: counts, ``hit_ratio``, and count, p50, p99 (us) per operation."""
+        """Return counts and ``hit_ratio`` per domain, and count, p50 and p99 (us) per operation, since the start or ``reset_stats``."""
         return self.metrics.snapshot()
 
     def reset_stats(self) -> None:
-        """Set the counters of ``stats`` to zero."""
+        """Reset the counters of ``stats`` to zero."""
         self.metrics.reset()
 
     def get_config(self) -> ConfigInForce:
-        """The settings in force, a frozen Struct whose attributes are the CC_* names; and ``topology``, ``write_concern`` and
-        ``read_concern`` of MongoDB, once it has been used."""
+        """Return the settings in force: a frozen Struct with the CC_* names as attributes, and with the properties ``topology``,
+        ``write_concern`` and ``read_concern`` of MongoDB, which are None until it is used."""
         mongo = self._mongo
         return in_force(self.config, **({} if mongo is None else mongo.connection.in_force()))
 
     def get_mongo(self) -> Database[dict[str, Any]]:
-        """The pymongo database that the records are in (its ``client`` is the MongoClient).
+        """Return the pymongo database that stores the records; its ``client`` is the MongoClient.
 
-        In a backtest it is asked for anew before each look: that is when late writes (``runner.write_behind``) are written.
+        In a backtest, call this again before each query: the call flushes pending writes (``runner.engine.write_behind``).
         """
         flush_pending()
         return self.mongo.connection.database
 
     def get_redis(self) -> redis.Redis:
-        """The redis-py client of the id cache."""
+        """Return the redis-py client of the id cache."""
         flush_pending()
         return self.mongo.redis_ids.client
 
     def close(self) -> None:
-        """Close connections and stop embedded servers that this process started; idempotent. A later call needs ``setup()`` again."""
+        """Close connections and stop embedded servers that this process started. Idempotent. Later calls need ``setup()`` first."""
         flush_pending()
         with self._lock:
             mongo, self._mongo = self._mongo, None
@@ -366,13 +371,13 @@ def _history(config: Config) -> History:
 
 
 def _chosen(name: str, field: str, value: Any) -> frozenset[Any]:
-    """The values of a key field that were asked for, each of its type."""
+    """Return the values that select a key field. Raises InvalidTypeError for one of another type than the field."""
     domain = DOMAINS[name]
     kind = domain.kinds[domain.key.index(field)]
     values = [value] if isinstance(value, (kind, bytes)) or not isinstance(value, Iterable) else list(value)
-    for one in values:
-        if not isinstance(one, kind):
-            raise InvalidTypeError(f"{name}: {field} must be a {kind.__name__}, or a collection of them, got {type(one).__name__}")
+    for member in values:
+        if not isinstance(member, kind):
+            raise InvalidTypeError(f"{name}: {field} must be a {kind.__name__}, or a collection of them, got {type(member).__name__}")
     return frozenset(values)
 
 
@@ -383,7 +388,7 @@ def _merged(config: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> di
 
 
 def _at(servers: EmbeddedServers, config: Config) -> Config:
-    """The settings with the places of embedded servers."""
+    """Return the settings with the addresses of embedded servers."""
     return msgspec.structs.replace(
         config,
         CC_MONGO_CONNECTION_STRING=_relocated(config.CC_MONGO_CONNECTION_STRING, servers.mongo_uri),
@@ -399,7 +404,7 @@ def _at(servers: EmbeddedServers, config: Config) -> Config:
 
 
 def _relocated(uri: str, place: str) -> str:
-    """The database and the options of ``uri``, at the server of ``place``."""
+    """Return a connection string with the server of ``place``, and the database and options of ``uri``."""
     name = parse_uri(uri, warn=False)["database"] or DEFAULT_DATABASE
     _, question, options = uri.partition("?")
     return f"{place.rpartition('/')[0]}/{quote(name, safe='')}{question}{options}"

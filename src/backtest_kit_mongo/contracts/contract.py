@@ -1,7 +1,7 @@
-"""What a contract means, written once for all domains: checked arguments, empty values, simulation time, list rules.
+"""The operations of a contract, once for all domains: argument checks, empty values, simulation time, list rules.
 
-No I/O of its own and no database words: a contract speaks to a Store. The public names and argument orders of each domain are
-bound to these operations in ``adapters``.
+They do no I/O themselves and know no database: they call a Store. ``adapters`` binds them to the public names and argument
+orders of each domain.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ __all__ = ["DEFAULT_LIMIT", "NO_TIME", "Contract", "typed"]
 R = TypeVar("R")
 
 DEFAULT_LIMIT: Final[Any] = object()
-"""Stands for "as the domain's list rule says" where None already means "all"."""
+"""Means the limit of the domain's list rule. None means all rows."""
 
-# A window of this many candles is 95 years of minutes; more is a mistake, and is refused before memory is asked for.
+# This many candles are 95 years of minutes. A longer window is a mistake, so reject it before memory is allocated.
 _MAX_WINDOW: Final = 50_000_000
-_VERSIONS: Final = 1000  # records of a list that are looked at together
-_ATTEMPTS: Final = 200  # to change a record that others change at the same time; with their pauses, about five seconds
+_VERSIONS: Final = 1000  # records of a list for which versions are read together
+_ATTEMPTS: Final = 200  # to change a record that others change too; about five seconds with the pauses
 
 
 def _is_row(value: Any) -> bool:
@@ -55,7 +55,7 @@ def _is_row(value: Any) -> bool:
 
 
 class Bound(Protocol):
-    """What the store in force offers to be tried first, if there is one and it does, and what reads do with simulation time."""
+    """The fast paths of the current store, None where it has none, and how reads treat simulation time."""
 
     hits: HitReader | None
     upserts: UpsertWriter | None
@@ -67,7 +67,7 @@ class Bound(Protocol):
 
 
 class Contract:
-    """The operations of one domain over whatever store it is bound to."""
+    """The operations of one domain, on the store that it is bound to."""
 
     _domain: Domain
     _metrics: Metrics
@@ -75,7 +75,7 @@ class Contract:
     _binding: Bound
 
     def _store(self) -> Store:
-        """The store in force; NotConfiguredError if there is none yet."""
+        """Return the current store. Raises NotConfiguredError if there is none."""
         raise NotImplementedError
 
     # --- arguments ---
@@ -84,7 +84,7 @@ class Contract:
         return check_key(self._domain, key)
 
     def _record(self, body: Any, key: Key, when: Any) -> Record:
-        """A checked record to write."""
+        """Return the record to write. Raises InvalidTypeError or InvalidValueError if an argument is not valid."""
         domain = self._domain
         self._check(key)
         stamp = None if when is NO_TIME else milliseconds("when", when)
@@ -95,7 +95,7 @@ class Contract:
         if domain.empty is list:
             return Record(key, self._pairs(body), stamp)
         if not _is_row(body):
-            raise InvalidTypeError(f"{domain.name}: a dict, dataclass or Struct is needed, got {type(body).__name__}")
+            raise InvalidTypeError(f"{domain.name}: expected a dict, dataclass or Struct, got {type(body).__name__}")
         if not domain.soft_delete:
             return Record(key, body, stamp)
         if not isinstance(body, Mapping):
@@ -103,7 +103,7 @@ class Contract:
         return Record(key, body, stamp, body.get("removed") is True)
 
     def _pairs(self, positions: Any) -> list[Any]:
-        """Risk positions as [key, position] pairs, from pairs or from a mapping, in their order."""
+        """Return risk positions, pairs or a mapping, as [key, position] pairs in the same order."""
         if isinstance(positions, Mapping):
             positions = positions.items()
         if isinstance(positions, (str, bytes)) or not isinstance(positions, Iterable) or _is_row(positions):
@@ -122,15 +122,15 @@ class Contract:
     # --- simulation time ---
 
     def _moment(self) -> int | None:
-        """The simulation time (ms) that a read has to keep to; None where there is none, or it need not."""
+        """Return the simulation time (ms) that limits a read; None if there is none or reads do not depend on it."""
         return NOW.get() if self._binding.watches else None
 
     def _visible(self, records: Sequence[Record | None], keys: Sequence[Key], moment: int) -> list[Record | None]:
-        """What a read at ``moment`` may see of the ``records`` of ``keys``."""
-        seen = list(records)
+        """Return what a read at ``moment`` (ms) may see of ``records`` (those of ``keys``)."""
+        visible = list(records)
         later = [index for index, record in enumerate(records) if record is not None and record.when is not None and record.when > moment]
         if not later:
-            return seen
+            return visible
         self._count(FUTURE_READS, len(later))
         if self._binding.history:
             versions: Sequence[Record | None] = self._store().read_at(self._domain, [keys[index] for index in later], moment)
@@ -139,11 +139,11 @@ class Contract:
         else:
             versions = [None] * len(later)
         for index, version in zip(later, versions, strict=True):
-            seen[index] = version
-        return seen
+            visible[index] = version
+        return visible
 
     def _visible_of(self, records: Iterator[Record], moment: int) -> Iterator[Record]:
-        """The same for a list, in its order, without what is removed."""
+        """Yield what a read at ``moment`` may see of a list, in its order, without removed records."""
         while batch := list(itertools.islice(records, _VERSIONS)):
             for record in self._visible(batch, [record.key for record in batch], moment):
                 if record is not None and not record.removed:
@@ -151,14 +151,14 @@ class Contract:
 
     def _from_the_future(self, key: Key, when: Any, moment: int) -> LookAheadError:
         return LookAheadError(
-            f"{self._domain.name} {', '.join(map(repr, key))}: written at {when} ms, and it is {moment} ms",
-            hint='a read must not see what comes later; look_ahead="hide" gives the empty value instead',
+            f"{self._domain.name} {', '.join(map(repr, key))}: written at {when} ms, but the simulation time is {moment} ms",
+            hint='a read must not see later writes; look_ahead="hide" returns the empty value instead',
         )
 
     # --- values ---
 
     def _value(self, record: Record | None, type: Any) -> Any:
-        """What a read gives for a record: its body, or the domain's empty value."""
+        """Return the body of a record, or the domain's empty value."""
         domain = self._domain
         if record is None or record.removed or record.body is None:
             return domain.empty()
@@ -224,7 +224,7 @@ class Contract:
             try:
                 stamp = None if when is NO_TIME else milliseconds("when", when)
             except (InvalidTypeError, InvalidValueError):
-                pass  # below, in its turn among what else may be wrong
+                pass  # _record raises it below, after checking the arguments that come first
             else:
                 if upserts(key, body, stamp):
                     return
@@ -233,7 +233,7 @@ class Contract:
         self._count(WRITES)
 
     def _update(self, key: Key, change: Callable[[Any], Any], when: Any) -> None:
-        """Write what ``change`` makes of the record's body; again from the start if another writer was faster."""
+        """Write what ``change`` returns for the record's body. Start again if another writer was faster."""
         domain = self._domain
         self._check(key)
         for _ in self._attempts(key):
@@ -243,19 +243,19 @@ class Contract:
             body = change(copy.deepcopy(before))
             if body == before:
                 return
-            wanted = self._record(body, key, when)
-            if self._timed(WRITE, lambda store, wanted=wanted, record=record: store.swap(domain, wanted, record)):  # type: ignore[misc]
+            new = self._record(body, key, when)
+            if self._timed(WRITE, lambda store, new=new, record=record: store.swap(domain, new, record)):  # type: ignore[misc]
                 self._count(WRITES)
                 return
 
     def _attempts(self, key: Key) -> Iterator[int]:
-        """Numbers of the attempts to change a record that others change too, with pauses that grow; DatabaseError after many."""
+        """Number the attempts to change a record that others change too, with growing pauses. Raises DatabaseError after the last."""
         for number in range(_ATTEMPTS):
             yield number
             time.sleep(random.uniform(0, min(0.05, 0.001 * number)))
         raise DatabaseError(
             f"{self._domain.name} {', '.join(map(repr, key))}: another writer was faster {_ATTEMPTS} times in a row",
-            hint="nothing was written; do several processes write this record without a pause?",
+            hint="nothing was written; do several processes keep writing this record without a pause?",
         )
 
     def _remove(self, key: Key) -> None:
@@ -265,18 +265,18 @@ class Contract:
         self._count(REMOVES)
 
     def _remove_from(self, store: Store, key: Key, moment: int | None) -> None:
-        """Remove a record; where there is history, at a moment: before it, the record is still there."""
+        """Remove a record. With history, remove it as of ``moment`` (ms): at earlier times it still exists."""
         if moment is None:
             store.remove(self._domain, (key,))
             return
         for _ in self._attempts(key):
-            now = then = store.read(self._domain, (key,))[0]
-            if now is not None and now.when is not None and now.when > moment:
-                then = store.read_at(self._domain, (key,), moment)[0]
-            if then is None:
+            current = version = store.read(self._domain, (key,))[0]
+            if current is not None and current.when is not None and current.when > moment:
+                version = store.read_at(self._domain, (key,), moment)[0]
+            if version is None:
                 return
-            gone = then._replace(body={**(then.body or {}), "removed": True}, when=moment, removed=True)
-            if store.swap(self._domain, gone, now):
+            removed = version._replace(body={**(version.body or {}), "removed": True}, when=moment, removed=True)
+            if store.swap(self._domain, removed, current):
                 return
 
     def _read_many(self, keys: Sequence[Key], type: Any = None) -> list[Any]:
@@ -312,11 +312,11 @@ class Contract:
     # --- lists ---
 
     def _scan(self, prefix: Key, limit: int | None = None, *, bodies: bool = True) -> Iterator[Record]:
-        """Records as they come, as of the time it is now; what is measured is the time until the first one."""
+        """Iterate over records as of the current simulation time. The metrics measure the time until the first one."""
         moment = self._moment()
-        past = moment is not None and self._binding.history  # what is removed now may have been there then
-        found = self._store().scan(self._domain, prefix, limit=limit, bodies=bodies, removed=past)
-        return self._measured(found if moment is None else self._visible_of(found, moment))
+        past = moment is not None and self._binding.history  # a record removed since may have existed at that time
+        records = self._store().scan(self._domain, prefix, limit=limit, bodies=bodies, removed=past)
+        return self._measured(records if moment is None else self._visible_of(records, moment))
 
     def _measured(self, found: Iterator[Record]) -> Iterator[Record]:
         counters = self._metrics.domains[self._domain.name]
@@ -336,7 +336,7 @@ class Contract:
 
     def _keys(self, prefix: Key) -> Iterator[str]:
         self._check(prefix)
-        self._store()  # an unconfigured library says so here, not at the first item
+        self._store()  # raises NotConfiguredError here, not at the first item
         return (record.key[-1] for record in self._scan(prefix, bodies=False))
 
     def _records(self, prefix: Key, type: Any = None) -> Iterator[dict[str, Any]]:
@@ -351,7 +351,7 @@ class Contract:
         if limit is DEFAULT_LIMIT:
             limit = rule.limit
         elif limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit < 2**31):
-            raise InvalidValueError(f"{self._domain.name}: limit must be an int from 0 on, or None for all, got {limit!r}")
+            raise InvalidValueError(f"{self._domain.name}: limit must be an int of 0 or more, or None for all rows, got {limit!r}")
         self._check(prefix)
         rows = [self._value(record, type) for record in self._scan(prefix, limit)]
         if rule.oldest_first:
@@ -361,7 +361,7 @@ class Contract:
     def _put_rows(self, rows: Any, prefix: Key) -> None:
         domain = self._domain
         if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
-            raise InvalidTypeError(f"{domain.name}: a list of rows is needed, got {type(rows).__name__}")
+            raise InvalidTypeError(f"{domain.name}: expected a list of rows, got {type(rows).__name__}")
         records = []
         for index, row in enumerate(rows):
             if not _is_row(row):
@@ -370,7 +370,7 @@ class Contract:
             if not isinstance(name, str):
                 if name is None:
                     raise InvalidValueError(f"{domain.name}: row {index} has no id; nothing was written")
-                raise InvalidTypeError(f"{domain.name}: row {index} must have a str as id, got {type(name).__name__}; nothing was written")
+                raise InvalidTypeError(f"{domain.name}: id of row {index} must be a str, got {type(name).__name__}; nothing was written")
             records.append(self._record(row, (*prefix, name), NO_TIME))
         self._check(prefix)
         if records:
@@ -380,7 +380,7 @@ class Contract:
     # --- candles ---
 
     def _extent(self, key: Key, limit: Any, since: Any, until: Any = None) -> tuple[int, int]:
-        """Length and start (ms) of a window, every argument checked; ``key`` as the unique index has it."""
+        """Return the length and the start (ms) of a window after checking every argument. ``key`` is in the order of the unique index."""
         step = interval_ms(key[2])
         self._check(key)
         numbers = []
@@ -392,11 +392,11 @@ class Contract:
         if not 0 <= count <= _MAX_WINDOW:
             raise InvalidValueError(f"candle: limit must be from 0 to {_MAX_WINDOW}, got {count}")
         if not -(2**53) <= start <= 2**53 - count * step:
-            raise InvalidValueError(f"candle: since_timestamp {start} is no time in ms")
+            raise InvalidValueError(f"candle: since_timestamp {start} is not a timestamp in milliseconds")
         return count, start
 
     def _window(self, key: Key, limit: Any, since: Any, until: Any = None) -> CandleArray | None:
-        """A window from the store."""
+        """Read a window from the store; return None if a candle is missing."""
         exchange_name, symbol, interval = key
         count, start = self._extent(key, limit, since, until)
         self._count(READS)
@@ -405,23 +405,23 @@ class Contract:
             empty.flags.writeable = False
             return empty
         window = None
-        if start % interval_ms(interval) == 0:  # stored candles lie on the grid, so others are a miss without asking
+        if start % interval_ms(interval) == 0:  # stored candles are on the grid, so any other start is a miss
             window = self._timed(READ, lambda store: store.read_candles(symbol, interval, exchange_name, start, count))
         if window is None:
             self._count(MISSES)
         return window
 
-    # What lies in memory was asked for with good arguments, so a window that is found there needs no check.
+    # Blocks in memory were read with checked arguments, so a window from a block needs no check.
 
     def _is_ahead(self, key: Key, limit: Any, since: Any) -> bool:
-        """Whether a window has candles that close after the simulation time; LookAheadError if that is to be said."""
+        """Return whether a window has candles that close after the simulation time. Raises LookAheadError then if look-ahead is "raise"."""
         moment = NOW.get()
         if moment is None:
             return False
         interval = key[2]
         plain = limit.__class__ is int and since.__class__ is int and interval.__class__ is str
         if plain and since + limit * INTERVAL_MS.get(interval, 0) <= moment:
-            return False  # as nearly always; what else may be wrong with the arguments is said later
+            return False  # the usual case; the other argument checks come later
         count, start = self._extent(key, limit, since)
         step = interval_ms(interval)
         end = start + count * step
@@ -430,8 +430,8 @@ class Contract:
         self._count(FUTURE_READS)
         if self._binding.look_ahead == "raise":
             raise LookAheadError(
-                f"candle {', '.join(map(repr, key))}: the window closes at {end} ms, and it is {moment} ms",
-                hint=f"the last candle that has closed opens at {align(moment, step) - step} ms",
+                f"candle {', '.join(map(repr, key))}: the window closes at {end} ms, but the simulation time is {moment} ms",
+                hint=f"the last closed candle opens at {align(moment, step) - step} ms",
             )
         return True
 
@@ -453,8 +453,8 @@ class Contract:
         if binding.watches and self._is_ahead(key, limit, since):
             return None
         blocks = binding.blocks
-        found = None if blocks is None else blocks.array(key, limit, since)
-        return self._window(key, limit, since) if found is None else found
+        window = None if blocks is None else blocks.array(key, limit, since)
+        return self._window(key, limit, since) if window is None else window
 
     def _put_candles(self, candles: Any, key: Key) -> None:
         exchange_name, symbol, interval = key
@@ -466,29 +466,32 @@ class Contract:
 
 
 NO_TIME: Final = object()
-"""Stands for the ``when`` of a call that takes none."""
+"""The ``when`` of a call that takes none."""
 
 
 def _about_item(index: int, error: BacktestKitError) -> BacktestKitError:
-    """The error, with the item of a batch that it is about."""
+    """Return the error with the index of the item that it is about."""
     return error.__class__(f"item {index}: {error}")
 
 
 @lru_cache(256)
 def _held(type: Any) -> Any:
-    """A Struct around a union: msgspec prepares a Struct once, but a union at each call, which takes ten times as long as the rest."""
+    """Return a Struct around a union. msgspec prepares a Struct once, but a union in each call: ten times as long as the rest."""
     return msgspec.defstruct("Held", [("value", type)])
 
 
 def typed(name: str, body: Any, type: Any) -> Any:
-    """A record's body as ``type``; InvalidValueError if it is none, InvalidTypeError if ``type`` is nothing msgspec can decode into."""
+    """Return a record's body as ``type``.
+
+    Raises InvalidValueError if the body does not fit the type, InvalidTypeError if msgspec cannot decode into the type.
+    """
     if not isinstance(type, msgspec.StructMeta) and get_origin(type) in (Union, UnionType):
-        with suppress(msgspec.ValidationError, TypeError, NameError):  # the plain call below says what is wrong
+        with suppress(msgspec.ValidationError, TypeError, NameError):  # the call below raises the error
             return msgspec.convert({"value": body}, _held(type)).value
     try:
         return msgspec.convert(body, type)
     except msgspec.ValidationError as error:
-        wanted = getattr(type, "__name__", "record of the type asked for")
-        raise InvalidValueError(f"{name}: the stored record is no {wanted}: {error}") from None
+        expected = getattr(type, "__name__", "record of the requested type")
+        raise InvalidValueError(f"{name}: the stored record is not a valid {expected}: {error}") from None
     except TypeError as error:
         raise InvalidTypeError(f"{name}: {error}") from None

@@ -1,4 +1,4 @@
-"""The default registry as functions: most programs need one registry for the whole process."""
+"""The methods of the default registry as functions. Most programs need only one registry."""
 
 from __future__ import annotations
 

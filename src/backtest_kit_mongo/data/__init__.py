@@ -1,1 +1,1 @@
-"""Records as a whole: copy, compare, export and query them, whichever store holds them."""
+"""Copy, compare, export and query the records of any store."""

@@ -1,11 +1,11 @@
-"""A domain into a Parquet or CSV file, in batches.
+"""Export a domain to a Parquet or CSV file, in batches.
 
-Columns of candles: ``exchangeName``, ``symbol``, ``interval`` (those that the caller has not fixed), ``timestamp``, the five prices. Of
-other domains: the key fields, ``when`` and ``removed`` where the domain has them, a column ``payload.NAME`` for each field that the type
-of its payload declares (``payloads``), and ``payload``: as JSON what has no column of its own, so nothing is left out. It is ``{}`` where
-that is nothing, null where the payload is null, and the whole payload where it is no object.
+Candles have the columns ``exchangeName``, ``symbol``, ``interval`` (without those that the selection fixes), ``timestamp``, ``open``,
+``high``, ``low``, ``close`` and ``volume``. Other domains have their key fields, ``when`` and ``removed`` if the domain has them, a column
+``payload.NAME`` for each field that the type of its payload declares (``payloads``), and ``payload``: the rest of the payload as JSON, so
+that nothing is lost. It is ``{}`` if there is no rest, null for a null payload, and the whole payload if that is not an object.
 
-Times are in UTC with ms; ``payload`` columns hold numbers, text and truth values as they are declared, everything nested as JSON.
+Times are in UTC with milliseconds. ``payload.NAME`` columns have the declared type: number, text or bool; nested values are JSON.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ Columns = dict[str, Kind]
 
 
 class Selection(NamedTuple):
-    """What to export of a domain: key fields with the value they must have, and a span of time [since, until) in ms."""
+    """Which records of a domain to export: values of key fields, and a time span [since, until) in ms."""
 
     fields: Mapping[str, str] = {}
     since: int | None = None
     until: int | None = None
-    """Of candles the open times, of other domains ``when``."""
+    """The span applies to the open time of candles, and to ``when`` of other domains."""
 
     def takes(self, domain: Domain, record: Record) -> bool:
-        """Whether a record is in."""
+        """Return whether a record is selected."""
         if any(record.key[domain.key.index(name)] != value for name, value in self.fields.items()):
             return False
         if self.since is None and self.until is None:
@@ -65,19 +65,23 @@ EVERYTHING: Final = Selection()
 
 
 def check_export(domain: Domain, path: Path, selection: Selection, *, force: bool) -> None:
-    """Before anything is read: InvalidValueError for what the domain does not have, and for a file that cannot be written."""
+    """Check the arguments of an export before anything is read.
+
+    Raises InvalidValueError for a key field or a time that the domain does not have, an unknown suffix, and a file that exists (without
+    ``force``) or cannot be written; MissingDependencyError for Parquet without pyarrow; StorageError if the path cannot be checked.
+    """
     for name in selection.fields:
         if name not in domain.key:
-            raise InvalidValueError(f"{domain.name} has no {name}", hint=f"its records are named by {', '.join(domain.key)}")
+            raise InvalidValueError(f"{domain.name} has no key field {name}", hint=f"its key fields: {', '.join(domain.key)}")
     if not (domain.when or domain.body is None) and (selection.since, selection.until) != (None, None):
-        raise InvalidValueError(f"{domain.name} carries no simulation time that a span could be of")
+        raise InvalidValueError(f"{domain.name} stores no simulation time, so its records cannot be selected by time")
     if path.suffix not in _WRITERS:
         raise InvalidValueError(f"{path} must end in {' or '.join(_WRITERS)}")
     if path.suffix == ".parquet":
         library("pyarrow", "arrow")
     check_target(path)
     if path.exists() and not force:
-        raise InvalidValueError(f"{path} is there already", hint="--force writes over it")
+        raise InvalidValueError(f"{path} already exists", hint="use --force to overwrite it")
 
 
 def export_domain(
@@ -89,11 +93,11 @@ def export_domain(
     force: bool = False,
     moved: Callable[[int], None] = lambda count: None,
 ) -> int:
-    """Write a domain to ``path`` (``.parquet`` or ``.csv``), removed records too; how many rows.
+    """Write a domain to ``path`` (``.parquet`` or ``.csv``), including removed records, and return the number of rows.
 
-    The file is written under another name beside its own and renamed at the end, so it is never half there. ``moved`` is called with
-    the number of records of each batch that was read. Raises InvalidValueError, MissingDependencyError for Parquet without pyarrow, and
-    StorageError if the file cannot be written.
+    The file is written beside ``path`` and renamed at the end, so it is never incomplete. ``moved`` is called with the number of records
+    of each batch that was read. Raises InvalidValueError for arguments (see ``check_export``), MissingDependencyError for Parquet without
+    pyarrow, and StorageError if the file cannot be written.
     """
     check_export(domain, path, selection, force=force)
     columns, batches = _candle_rows(store, domain, selection) if domain.body is None else _record_rows(store, domain, selection)
@@ -110,7 +114,7 @@ def export_domain(
 # --- rows ---
 
 Batches = Iterator[tuple[int, Sequence[Any]]]
-"""How many records were read, and a sequence of values for each column."""
+"""Per batch: how many records were read, and a sequence of values for each column."""
 
 
 def _candle_rows(store: Store, domain: Domain, selection: Selection) -> tuple[Columns, Batches]:
@@ -140,22 +144,22 @@ def _record_rows(store: Store, domain: Domain, selection: Selection) -> tuple[Co
 
     def batches() -> Batches:
         records = store.records(domain)
-        while some := list(islice(records, BATCH)):
+        while batch := list(islice(records, BATCH)):
             if domain.lifetime:
-                for record in some:
+                for record in batch:
                     repair_lifetime(record.body)
             rows = [
                 (*record.key, *[record.when] * domain.when, *[record.removed] * domain.soft_delete, *_flat(record.body, declared))
-                for record in some
+                for record in batch
                 if selection.takes(domain, record)
             ]
-            yield len(some), list(zip(*rows, strict=True)) or [()] * len(columns)
+            yield len(batch), list(zip(*rows, strict=True)) or [()] * len(columns)
 
     return columns, batches()
 
 
 def _flat(body: Any, declared: Columns) -> list[Any]:
-    """A value for each declared field, None where the body has none that fits, and the rest as JSON."""
+    """Return a value for each declared field, None where the body has none of that type, and the rest as JSON."""
     if not isinstance(body, dict):
         return [None] * len(declared) + [None if body is None else _json(body)]
     values = {name: _fitting(body.get(name), kind) for name, kind in declared.items()}
@@ -166,11 +170,11 @@ def _flat(body: Any, declared: Columns) -> list[Any]:
 def _json(value: Any) -> str:
     try:
         return json_of(value).decode()
-    except InvalidTypeError:  # a type that only BSON has: as MongoDB's own tools write it
+    except InvalidTypeError:  # a type that only BSON has: use Extended JSON, as MongoDB's own tools do
         try:
             return json_util.dumps(value, default=_extended)
         except RecursionError:
-            raise InvalidValueError("it is nested too deep to be JSON") from None
+            raise InvalidValueError("the value is nested too deep for JSON") from None
 
 
 def _extended(value: Any) -> Any:
@@ -178,7 +182,7 @@ def _extended(value: Any) -> Any:
 
 
 def _fitting(value: Any, kind: Kind) -> Any:
-    """A value as its column holds it, exactly; None if it cannot."""
+    """Return a value as its column holds it, or None if the column cannot hold it exactly."""
     if value is None:
         return None
     if kind == "json":
@@ -186,7 +190,7 @@ def _fitting(value: Any, kind: Kind) -> Any:
     if kind == "time":
         try:
             return milliseconds("time", msgspec.convert(value, datetime))
-        except (msgspec.ValidationError, InvalidValueError):  # no time, or one without a zone
+        except (msgspec.ValidationError, InvalidValueError):  # not a time, or one without a time zone
             return None
     if kind in ("text", "bool"):
         return value if isinstance(value, str if kind == "text" else bool) else None
@@ -198,7 +202,7 @@ def _fitting(value: Any, kind: Kind) -> Any:
 
 
 def declared_fields(payload: Any) -> Columns:
-    """The fields of a payload type by their stored names; of a union those of all its members."""
+    """Return the fields of a payload type by their stored names; for a union, the fields of all its members."""
     return _fields_of(inspect.type_info(payload))
 
 
@@ -206,8 +210,8 @@ def _fields_of(kind: inspect.Type) -> Columns:
     fields: Columns = {}
     if isinstance(kind, inspect.UnionType):
         for member in kind.types:
-            for name, found in _fields_of(member).items():
-                fields[name] = found if fields.get(name, found) == found else "json"
+            for name, member_kind in _fields_of(member).items():
+                fields[name] = member_kind if fields.get(name, member_kind) == member_kind else "json"
     elif isinstance(kind, inspect.StructType):
         if kind.tag_field is not None:
             fields[kind.tag_field] = "text"
@@ -223,7 +227,7 @@ def _kind(type: inspect.Type) -> Kind:
                 pass
             case inspect.BoolType():
                 kinds.add("bool")
-            case inspect.IntType() | inspect.FloatType(multiple_of=1):  # whole doubles are what JavaScript has for int
+            case inspect.IntType() | inspect.FloatType(multiple_of=1):  # JavaScript stores integers as whole doubles
                 kinds.add("int")
             case inspect.FloatType():
                 kinds.add("float")
@@ -243,18 +247,18 @@ class _Writer(Protocol):
     def __init__(self, file: IO[bytes], columns: Columns) -> None: ...
 
     def write(self, values: Sequence[Any]) -> None:
-        """A batch: the values of each column, times in ms."""
+        """Write a batch: the values of each column, times in ms."""
 
     def close(self) -> None: ...
 
 
 def _times(values: Any) -> Any:
-    """Times in ms (None: there is none) as datetime64."""
+    """Convert times in ms (None: no time) to datetime64."""
     return np.array(values, "datetime64[ms]")
 
 
 class _Csv:
-    """Values as Python writes them, times in ISO 8601; nothing stands for null, and for empty text as well."""
+    """Writes values as Python formats them, times in ISO 8601. An empty cell is null or empty text."""
 
     def __init__(self, file: IO[bytes], columns: Columns) -> None:
         self._text = io.TextIOWrapper(file, "utf-8", newline="")

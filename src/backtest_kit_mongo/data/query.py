@@ -1,8 +1,8 @@
-"""``records``: what is stored, as rows for notebooks.
+"""``records``: query what is stored, as rows for notebooks.
 
-MongoDB filters and sorts by itself. For other stores a part of its language is done here, with the same rows as the result: equality,
-``$eq``, ``$ne``, ``$gt``, ``$gte``, ``$lt``, ``$lte`` and ``$in`` of plain values on dotted paths. As in MongoDB, a path goes into lists, a
-value matches a list that holds it, only values of one kind have an order, and null stands for a field that is not there.
+MongoDB filters and sorts by itself. For other stores this module implements a part of its query language, with the same results:
+equality, ``$eq``, ``$ne``, ``$gt``, ``$gte``, ``$lt``, ``$lte`` and ``$in`` of plain values on dotted paths. As in MongoDB, a path
+descends into lists, a value matches a list that contains it, only values of the same type are ordered, and null matches a missing field.
 """
 
 from __future__ import annotations
@@ -80,39 +80,41 @@ def records(
     as_frame: bool = False,
     registry: Bindings | None = None,
 ) -> Any:
-    """What is stored in a domain, as a list of dicts, or with ``as_frame`` as a pandas DataFrame.
+    """Return the records of a domain as a list of dicts, or with ``as_frame`` as a pandas DataFrame.
 
-    A row has the key fields by their stored names (``strategyName``), ``when`` (simulation time of the write in ms; only of domains that
-    carry it), ``removed`` (only of domains that remove softly; such rows are left out unless ``removed=True``) and ``payload``, whose
-    members a DataFrame has as columns ``payload.name``. Rows of ``candle`` are candles: ``exchangeName``, ``symbol``, ``interval``,
-    ``timestamp`` (ms) and the prices. In a DataFrame ``when`` and ``timestamp`` are times in UTC.
+    A row has the key fields by their stored names (``strategyName``) and ``payload``; a DataFrame has a column ``payload.name`` for each
+    member of the payload. Rows also have ``when`` (simulation time of the write in ms) if the domain carries it, and ``removed`` if the
+    domain removes softly; removed rows are left out unless ``removed=True``. Rows of ``candle`` are candles: ``exchangeName``,
+    ``symbol``, ``interval``, ``timestamp`` (ms), ``open``, ``high``, ``low``, ``close`` and ``volume``. In a DataFrame ``when`` and
+    ``timestamp`` are times in UTC.
 
-    ``filter`` is a MongoDB query over those names, such as ``{"symbol": "BTCUSDT", "payload.priceOpen": {"$gt": 100}}``; where the
-    domain is not on MongoDB, equality and $eq, $ne, $gt, $gte, $lt, $lte and $in of plain values are known, and other things are
-    an error. ``sort`` gives names and directions, ``{"when": -1}``; equal rows, and all without it, come in order of their keys.
+    ``filter`` is a MongoDB query over these names, such as ``{"symbol": "BTCUSDT", "payload.priceOpen": {"$gt": 100}}``. If the domain is
+    not on MongoDB, it supports equality and $eq, $ne, $gt, $gte, $lt, $lte and $in of plain values; anything else raises
+    InvalidValueError. ``sort`` maps names to directions, as in ``{"when": -1}``; rows that compare equal come in order of their keys, and
+    so do all rows without ``sort``. ``limit`` (None: no limit) and ``offset`` count rows after sorting.
 
-    Where the reads of a domain look at the simulation time (``look_ahead``, ``history``) and there is one (``simulated_time``), rows of
-    a later time are left out, or with ``look_ahead="raise"`` are a LookAheadError; earlier versions are not searched for. Elsewhere
-    a row is what is stored, whatever its time.
+    If reads of the domain respect the simulation time (``look_ahead``, ``history``) and there is one (``simulated_time``), rows of a
+    later time are left out, or with ``look_ahead="raise"`` raise LookAheadError. Their earlier versions are not searched. Otherwise you
+    get what is stored, whatever its time.
 
-    Raises InvalidValueError and InvalidTypeError for arguments, MissingDependencyError if pandas is not there.
+    Raises InvalidValueError or InvalidTypeError for wrong arguments, and MissingDependencyError for ``as_frame`` without pandas.
     """
     row = DOMAINS.get(domain) if isinstance(domain, str) else None
     if row is None:
-        raise InvalidValueError(f"there is no domain {domain!r}", hint=f"known are {', '.join(DOMAINS)}")
+        raise InvalidValueError(f"there is no domain {domain!r}", hint=f"the domains are {', '.join(DOMAINS)}")
     try:
-        wanted, order = _stored(row, {} if filter is None else filter), _order(row, {} if sort is None else sort)
-        bson_encode(wanted)
+        query, order = _stored(row, {} if filter is None else filter), _order(row, {} if sort is None else sort)
+        bson_encode(query)
     except (BSONError, UnicodeEncodeError, OverflowError, RecursionError) as error:
-        raise InvalidValueError(f"the filter cannot be sent: {str(error) or 'nested too deep'}") from None
+        raise InvalidValueError(f"the filter cannot be encoded as BSON: {str(error) or 'nested too deep'}") from None
     for name, value in (("limit", limit), ("offset", offset)):
         if not (value is None and name == "limit") and (isinstance(value, bool) or not isinstance(value, int)):
             raise InvalidTypeError(f"{name} must be an int, got {type(value).__name__}")
         if value is not None and not 0 <= value < 2**31:
-            raise InvalidValueError(f"{name} must be from 0 on, got {value}")
+            raise InvalidValueError(f"{name} must be at least 0 and below 2**31, got {value}")
     if as_frame:
-        library("pandas", "pandas")  # before anything is asked
-    shown = removed or not row.soft_delete
+        library("pandas", "pandas")  # fail before querying if pandas is missing
+    include_removed = removed or not row.soft_delete
     registry = default_registry if registry is None else registry
     binding, store = registry.bindings[domain], registry.store(row)
     moment = NOW.get() if binding.watches else None
@@ -120,7 +122,7 @@ def records(
     if limit == 0:
         rows: list[Row] = []
     elif isinstance(store, MongoStore):
-        conditions = [wanted] if shown else [wanted, {"removed": {"$in": [False, None]}}]
+        conditions = [query] if include_removed else [query, {"removed": {"$in": [False, None]}}]
         if moment is not None:
             later = _later(row, moment)
             if strict:
@@ -129,13 +131,13 @@ def records(
             conditions.append({"$nor": [later]})
         rows = list(_from_mongo(store, row, {"$and": conditions}, order, limit or 0, offset))
     else:
-        found = (document for document in _documents(store, row, wanted) if shown or not document["removed"])
-        rows = _sorted(found if moment is None else _until(row, found, moment, strict), order)[offset:][:limit]
+        documents = (document for document in _documents(store, row, query) if include_removed or not document["removed"])
+        rows = _sorted(documents if moment is None else _until(row, documents, moment, strict), order)[offset:][:limit]
     if row.body not in (None, "payload"):
-        rows = [{"payload" if name == row.body else name: value for name, value in one.items()} for one in rows]
+        rows = [{"payload" if name == row.body else name: value for name, value in document.items()} for document in rows]
     if row.lifetime:
-        for one in rows:
-            repair_lifetime(one["payload"])
+        for record in rows:
+            repair_lifetime(record["payload"])
     return _frame(row, rows) if as_frame else rows
 
 
@@ -143,21 +145,21 @@ def records(
 
 
 def _stored(domain: Domain, filter: Mapping[str, Any]) -> Row:
-    """A filter with the names under which MongoDB has the fields; InvalidTypeError or InvalidValueError for a name that is none."""
+    """Return a filter with stored field names. Raises InvalidTypeError if it is not a dict, InvalidValueError for an unknown name."""
     if not isinstance(filter, Mapping):
         raise InvalidTypeError(f"filter must be a dict, got {type(filter).__name__}")
-    wanted: Row = {}
+    query: Row = {}
     for name, condition in filter.items():
         if isinstance(name, str) and name.startswith("$"):
             nested = name in ("$and", "$or", "$nor") and isinstance(condition, list)
-            wanted[name] = [_stored(domain, part) for part in condition] if nested else condition
+            query[name] = [_stored(domain, part) for part in condition] if nested else condition
         else:
-            wanted[_stored_name(domain, name)] = condition
-    return wanted
+            query[_stored_name(domain, name)] = condition
+    return query
 
 
 def _fields(domain: Domain) -> list[str]:
-    """What a row has."""
+    """Return the names of the fields of a row."""
     if domain.body is None:
         return [*domain.key, *PRICES]
     return [*domain.key, *["when"] * domain.when, *["removed"] * domain.soft_delete, "payload"]
@@ -167,12 +169,12 @@ def _stored_name(domain: Domain, name: Any) -> str:
     fields = _fields(domain)
     head, dot, rest = name.partition(".") if isinstance(name, str) else (name, "", "")
     if head not in fields or (dot and head != "payload"):
-        raise InvalidValueError(f"{domain.name} has no field {name!r}", hint=f"fields: {', '.join(fields)}; payload.NAME is one inside it")
+        raise InvalidValueError(f"{domain.name} has no field {name!r}", hint=f"fields: {', '.join(fields)}; for a member use payload.NAME")
     return f"{domain.body}{dot}{rest}" if head == "payload" else head
 
 
 def _order(domain: Domain, sort: Mapping[str, int]) -> dict[str, int]:
-    """Stored names and directions, the key fields last, so that the order is total."""
+    """Return stored names and directions, with the key fields appended so that the order is total."""
     if not isinstance(sort, Mapping):
         raise InvalidTypeError(f'sort must be a dict such as {{"when": -1}}, got {type(sort).__name__}')
     for name, direction in sort.items():
@@ -186,14 +188,14 @@ def _order(domain: Domain, sort: Mapping[str, int]) -> dict[str, int]:
 
 
 def _later(domain: Domain, moment: int) -> Row:
-    """What is of a later time than ``moment`` (ms): a record that was written then, a candle that closes then."""
+    """Return a query for what is later than ``moment`` (ms): records written after it, candles that close after it."""
     if domain.body is None:
         return {"$or": [{"interval": name, "timestamp": {"$gt": moment - step}} for name, step in INTERVAL_MS.items()]}
     return {"when": {"$gt": moment}}
 
 
 def _until(domain: Domain, found: Iterator[Row], moment: int, strict: bool) -> Iterator[Row]:
-    """What is of no later time."""
+    """Yield the documents that are not later than ``moment`` (ms); with ``strict`` a later one raises LookAheadError."""
     for document in found:
         time = document["timestamp"] + INTERVAL_MS[document["interval"]] if domain.body is None else document["when"]
         if time is None or time <= moment:
@@ -204,7 +206,7 @@ def _until(domain: Domain, found: Iterator[Row], moment: int, strict: bool) -> I
 
 def _from_the_future(domain: Domain, document: Row, moment: int) -> LookAheadError:
     key = ", ".join(repr(document[name]) for name in domain.key)
-    return LookAheadError(f"{domain.name} {key} is of a later time than {moment} ms", hint='look_ahead="hide" leaves such rows out')
+    return LookAheadError(f"{domain.name} {key} is later than the simulation time, {moment} ms", hint='look_ahead="hide" omits such rows')
 
 
 # --- MongoDB ---
@@ -233,7 +235,7 @@ def _candle(domain: Domain, document: Row) -> Row:
     for name in ("timestamp", *PRICES):
         value = document.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-            raise ValueError(f"{name} is no number")
+            raise ValueError(f"{name} is not a number")
         row[name] = int(value) if name == "timestamp" else float(value)
     return row
 
@@ -242,7 +244,7 @@ def _candle(domain: Domain, document: Row) -> Row:
 
 
 def _document(domain: Domain, record: Record) -> Row:
-    """A record as MongoDB has it."""
+    """Return a record as the document that MongoDB stores."""
     document: Row = dict(zip(domain.key, record.key, strict=True))
     if domain.when:
         document["when"] = record.when
@@ -253,14 +255,14 @@ def _document(domain: Domain, record: Record) -> Row:
 
 
 def _documents(store: Store, domain: Domain, wanted: Row) -> Iterator[Row]:
-    """Those that match."""
+    """Return the documents of a store that match."""
     conditions = [(path.split("."), test) for path, condition in wanted.items() for test in _tests(path, condition)]
-    found = _candles(store, wanted) if domain.body is None else (_document(domain, record) for record in store.records(domain))
-    return (document for document in found if all(test(list(_values(document, path))) for path, test in conditions))
+    documents = _candles(store, wanted) if domain.body is None else (_document(domain, record) for record in store.records(domain))
+    return (document for document in documents if all(test(list(_values(document, path))) for path, test in conditions))
 
 
 def _candles(store: Store, wanted: Row) -> Iterator[Row]:
-    """The candles of the series that match."""
+    """Yield the candles of the series that match."""
     names = DOMAINS["candle"].key[:-1]
     conditions = [(name, test) for name in names if name in wanted for test in _tests(name, wanted[name])]
     for series in store.candle_series():
@@ -274,7 +276,7 @@ _MISSING: Final = object()
 
 
 def _values(value: Any, path: list[str]) -> Iterator[Any]:
-    """What MongoDB compares at a path: the value, and if it is a list each of its members; on the way lists are gone through."""
+    """Yield what MongoDB compares at a path: the value and, if it is a list, its members. Lists along the path are searched too."""
     if not path:
         yield value
         if isinstance(value, list):
@@ -286,7 +288,7 @@ def _values(value: Any, path: list[str]) -> Iterator[Any]:
     elif isinstance(value, list):
         for member in value[int(head) :][:1] if head.isascii() and head.isdecimal() and len(head) < 10 else ():
             if not rest:
-                yield member  # and not the members of that, if it is a list again
+                yield member  # not its members, even if it is a list too
             elif isinstance(member, (dict, list)):
                 yield from _values(member, rest)
         for member in value:
@@ -300,7 +302,7 @@ Test = Callable[[list[Any]], bool]
 
 
 def _tests(path: str, condition: Any) -> list[Test]:
-    """What the values at a path must pass; InvalidValueError for what only MongoDB knows."""
+    """Return the tests that the values at a path must pass. Raises InvalidValueError for what only MongoDB supports."""
     if path.startswith("$"):
         raise _unknown(path)
     if not isinstance(condition, Mapping):
@@ -312,8 +314,8 @@ def _tests(path: str, condition: Any) -> list[Test]:
 
 def _test(path: str, name: str, operand: Any) -> Test:
     if name == "$in" and isinstance(operand, (list, tuple)):
-        operands = [_plain(path, one) for one in operand]
-        return lambda values: any(_is(value, one) for value in values for one in operands)
+        operands = [_plain(path, member) for member in operand]
+        return lambda values: any(_is(value, member) for value in values for member in operands)
     if name not in ("$eq", "$ne", *_ORDERS):
         raise _unknown(f"{path}: {name}")
     plain = _plain(path, operand)
@@ -322,21 +324,22 @@ def _test(path: str, name: str, operand: Any) -> Test:
     if name == "$ne":
         return lambda values: not any(_is(value, plain) for value in values)
     if plain is None:
-        raise _unknown(f"{path}: {name} of null")
+        raise _unknown(f"{path}: {name} with null")
     compare = _ORDERS[name]
     return lambda values: any(_rank(value) == _rank(plain) and compare(value, plain) for value in values)
 
 
 def _unknown(what: str) -> InvalidValueError:
-    known = ", ".join(("$eq", "$ne", *_ORDERS, "$in"))
+    operators = ", ".join(("$eq", "$ne", *_ORDERS, "$in"))
     return InvalidValueError(
-        f"only MongoDB knows {what}", hint=f"for this store: equality, {known}, of null, bool, numbers, str and datetime"
+        f"only MongoDB supports {what}",
+        hint=f"this store supports equality, {operators}, with null, bool, numbers, str and datetime",
     )
 
 
 def _plain(path: str, operand: Any) -> Any:
     if isinstance(operand, datetime) and operand.utcoffset() is not None:
-        return operand.replace(microsecond=operand.microsecond // 1000 * 1000)  # as BSON keeps it
+        return operand.replace(microsecond=operand.microsecond // 1000 * 1000)  # BSON has millisecond precision
     if operand is None or isinstance(operand, (bool, int, str)) or (isinstance(operand, float) and not math.isnan(operand)):
         return operand
     raise _unknown(f"{path}: {operand!r:.40}")
@@ -348,7 +351,7 @@ def _is(value: Any, operand: Any) -> bool:
     return _rank(value) == _rank(operand) and bool(value == operand)
 
 
-# The order of kinds in MongoDB; a list counts by its members, an empty one comes first.
+# MongoDB's order of types. A list sorts by its members, an empty one first.
 _KINDS: Final = ((bool, 8), ((int, float, Decimal), 2), (str, 3), (dict, 4), (list, 5), (bytes, 6), (ObjectId, 7), (datetime, 9))
 
 
@@ -374,7 +377,7 @@ def _sort_keys(row: Row, path: list[str], name: str) -> list[tuple[Any, ...]]:
     for value in values:
         rank = _rank(value)
         if rank in (4, 10):
-            raise _unknown(f"how to sort by {name} where it is {value!r:.40}")
+            raise _unknown(f"sorting by {name} if it is {value!r:.40}")
         nan = isinstance(value, float) and math.isnan(value)
         keys.append((rank,) if rank == 1 else (rank, not nan, 0 if nan else value))
     return keys
@@ -392,7 +395,8 @@ def _frame(domain: Domain, rows: list[Row]) -> Any:
                 times = np.array([row[name] for row in rows], "datetime64[ms]")  # None is NaT
             except (OverflowError, ValueError) as error:
                 raise InvalidValueError(
-                    f"{domain.name}: a stored {name} is no time in ms: {error}", hint="as_frame=False shows it"
+                    f"{domain.name}: a stored {name} is not a timestamp in milliseconds: {error}",
+                    hint="as_frame=False returns it unchanged",
                 ) from None
             frame[name] = pandas.DatetimeIndex(times).tz_localize("UTC")
     return frame

@@ -1,4 +1,4 @@
-"""Stores by address, for commands that take any: a folder of files, a MongoDB, a file of JSON lines."""
+"""Open a store by its address: a folder of files, a MongoDB, or a log of JSON lines."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from .transfer import BATCH
 __all__ = ["CONFIGURED", "FORMS", "OpenStore", "check_apart", "open_store"]
 
 CONFIGURED: Final = "mongo:"
-"""The address of the MongoDB that the settings name, so that a password need not be typed."""
+"""The address of the MongoDB in the settings, so that nobody needs to type a password."""
 FORMS: Final = f"file:FOLDER, jsonl:FOLDER (the log in FOLDER/log), mongodb://..., or {CONFIGURED} for the MongoDB of the settings"
 
 
 class OpenStore(NamedTuple):
-    """A store that an address led to."""
+    """A store opened by its address."""
 
     shown: str
     """The address, without secrets."""
@@ -39,44 +39,44 @@ class OpenStore(NamedTuple):
     domains: frozenset[str]
     """The domains that it can hold."""
     as_json: bool
-    """Whether it keeps JSON, and so gives back other values than it took: dates as text, no infinities."""
+    """Whether it stores JSON and so returns some values changed: dates as text, no infinities."""
     identity: Any
-    """Equal for two addresses that lead to one place; of a folder of records its path."""
+    """Equal for two addresses of the same store; the path for a folder of records."""
     count: Callable[[Iterable[str]], int]
-    """About how many records the named domains have."""
+    """Return the approximate number of records of the named domains."""
     batch: int = BATCH
-    """How many records to read at once by their keys."""
+    """How many records to read by key at once."""
 
 
 @contextmanager
 def open_store(address: str, config: Config, *, existing: bool, timeout: float = 15.0) -> Iterator[OpenStore]:
-    """The store at ``address``, closed at the end. Nothing is written to find it.
+    """Open the store at ``address`` and close it at the end. Opening writes nothing.
 
-    ``config``: where ``mongo:`` is, and the rest of the settings. ``existing``: a folder that is not there is an error. A MongoDB must
-    answer within ``timeout`` seconds; its Redis is neither asked nor written. Raises InvalidValueError for an address of no known form
-    and for a place that is not there, ConfigError for a wrong connection string, ServerUnavailableError.
+    ``config`` holds the address of ``mongo:`` and the other settings. With ``existing``, a folder that does not exist is an error. A
+    MongoDB must answer within ``timeout`` seconds; its Redis is neither read nor written. Raises InvalidValueError for an unknown form of
+    address or a missing folder, ConfigError for an invalid connection string, and ServerUnavailableError if MongoDB does not answer.
     """
     kind, _, rest = address.partition(":")
     if address == CONFIGURED:
-        place = _mongo(config, timeout)
+        opened = _mongo(config, timeout)
     elif kind in ("mongodb", "mongodb+srv"):
-        place = _mongo(load_config({"CC_MONGO_CONNECTION_STRING": address}), timeout)
+        opened = _mongo(load_config({"CC_MONGO_CONNECTION_STRING": address}), timeout)
     elif kind in ("file", "jsonl") and rest:
-        place = _folder(kind, Path(rest).expanduser(), existing, config)
+        opened = _folder(kind, Path(rest).expanduser(), existing, config)
     else:
         shown = redacted(address) if "://" in address or "@" in address else address
-        raise InvalidValueError(f"{shown} is no address of a store", hint=f"an address is {FORMS}")
-    with closing(place.store):
-        yield place
+        raise InvalidValueError(f"{shown} is not the address of a store", hint=f"use {FORMS}")
+    with closing(opened.store):
+        yield opened
 
 
 def check_apart(source: OpenStore, target: OpenStore) -> None:
-    """InvalidValueError if both are one place, or if one folder lies in the other."""
+    """Raise InvalidValueError if both are the same store, or if one folder is inside the other."""
     one, other = source.identity, target.identity
     if one == other:
-        raise InvalidValueError(f"{source.shown} and {target.shown} are the same place")
+        raise InvalidValueError(f"{source.shown} and {target.shown} are the same store")
     if isinstance(one, Path) and isinstance(other, Path) and (one in other.parents or other in one.parents):
-        raise InvalidValueError(f"one of {source.shown} and {target.shown} lies inside the other")
+        raise InvalidValueError(f"one of {source.shown} and {target.shown} is inside the other")
 
 
 def _history(config: Config) -> History:
@@ -85,7 +85,7 @@ def _history(config: Config) -> History:
 
 def _mongo(config: Config, timeout: float) -> OpenStore:
     store = MongoStore(config, Metrics(), _history(config))
-    store.redis_ids.close()  # from here on it does nothing: which Redis belongs to an address is not known
+    store.redis_ids.close()  # turns it off: the address does not tell which Redis belongs to the MongoDB
     try:
         with pymongo.timeout(timeout):
             hello = store.connection.client.admin.command("hello")
@@ -101,7 +101,7 @@ def _mongo(config: Config, timeout: float) -> OpenStore:
         except PyMongoError as error:
             raise translated(error) from error
 
-    # One server has many names, but one number for its process (since MongoDB 4.4).
+    # A server can have many names, but its process has one id (since MongoDB 4.4).
     server = hello.get("topologyVersion", {}).get("processId", shown)
     return OpenStore(shown, store, frozenset(DOMAINS), False, (server, database.name), count)
 
@@ -111,7 +111,7 @@ def _folder(kind: str, path: Path, existing: bool, config: Config) -> OpenStore:
     if existing and not path.exists():
         raise InvalidValueError(f"{shown}: there is no such folder")
     if path.exists() and not path.is_dir():
-        raise InvalidValueError(f"{shown}: that is no folder")
+        raise InvalidValueError(f"{shown}: that is not a folder")
     if kind == "file":
         return OpenStore(shown, FileStore(path, _history(config)), frozenset(DOMAINS), True, path.resolve(), partial(_count_files, path))
     store = JsonlStore(path, config.CC_LOG_ROTATE_MB * 1024 * 1024)
@@ -119,10 +119,10 @@ def _folder(kind: str, path: Path, existing: bool, config: Config) -> OpenStore:
     def count(names: Iterable[str]) -> int:
         return sum(1 for _ in store.records(DOMAINS["log"]))
 
-    # It finds entries by reading all of them, so many are asked for at once.
+    # The log looks up entries by reading all of them, so read many at once.
     return OpenStore(shown, store, frozenset({"log"}), True, ("log", path.resolve()), count, batch=50_000)
 
 
 def _count_files(folder: Path, names: Iterable[str]) -> int:
-    places = [place for name in names for place in (folder / "data" / name, folder / name)]  # a domain is in one of these
-    return sum(name.endswith(".json") for place in places for _, _, files in os.walk(place) for name in files)
+    roots = [root for name in names for root in (folder / "data" / name, folder / name)]  # a domain is in one of these
+    return sum(name.endswith(".json") for root in roots for _, _, files in os.walk(root) for name in files)

@@ -1,4 +1,4 @@
-"""Records from one store to another, and whether two stores hold the same. Knows stores by their protocol alone."""
+"""Copy records from one store to another, and check whether two stores hold the same. Uses only the Store protocol."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..stores.skipped_records import collecting_skipped
 __all__ = ["BATCH", "Outcome", "check_domain", "copy_domain", "json_form", "same_records"]
 
 BATCH: Final = 1_000
-"""Records that are read, compared and written at once."""
+"""How many records are read, compared and written at once."""
 CANDLE_BATCH: Final = 10_000
 
 _SHOWN: Final = 5
@@ -32,34 +32,36 @@ Refusal = tuple[Key, str]
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What became of the records of one domain (for ``candle`` each candle is one)."""
+    """The counts of a copy and a check of one domain; for ``candle``, each candle counts as a record."""
 
     records: int = 0
-    """In the source."""
+    """Records in the source."""
     equal: int = 0
+    """Records that are the same on the target."""
     new: int = 0
-    """Were not on the target: written, or to be written."""
+    """Records that were missing on the target and are written (``dry_run``: would be)."""
     changed: int = 0
-    """Were different on the target: written over, or to be."""
+    """Records that differed on the target and are overwritten (``dry_run``: would be)."""
     conflicts: int = 0
-    """Are different on the target, in a domain where what is stored never changes: left as they are."""
+    """Records that differ on the target in an insert-once domain; they stay as they are."""
     refused: int = 0
-    """Cannot be copied: what the source cannot hand out (a corrupt file, say), a key that is none, a value that the target cannot hold."""
+    """Records that cannot be copied: unreadable in the source (a corrupt file), an invalid key, or a value that the target cannot hold."""
     missing: int | None = None
-    """Are not on the target. None, as the next two, without a check."""
+    """Records that the check did not find on the target. Without a check, this and the next two are None."""
     different: int | None = None
+    """Records that differ on the target."""
     extra: int | None = None
-    """Are on the target alone."""
+    """Records that only the target has."""
     examples: dict[str, list[str]] = {}
     """The first keys of conflicts, refused (with the reason), missing, different and extra."""
 
     @property
     def good(self) -> bool:
-        """Whether nothing was refused, and nothing was found missing or different."""
+        """Whether no record was refused, missing or different."""
         return not (self.refused or self.missing or self.different)
 
     def note(self, what: Literal["conflicts", "refused", "missing", "different", "extra"], keys: Iterable[Key | str]) -> None:
-        """Count ``keys``, and keep the first of them as text."""
+        """Add ``keys`` to the count ``what``, and keep the first ones as examples."""
         texts = self.examples.setdefault(what, [])
         count = getattr(self, what) or 0
         for key in keys:
@@ -76,26 +78,26 @@ def _text(key: Key) -> str:
 
 
 class _Batch(NamedTuple):
-    """Some records of the source, by what the target has of them."""
+    """A batch of source records, compared with the target."""
 
     size: int
     keys: list[Key]
-    """Of those that can be stored; of candles none, since each side can be asked for a stretch."""
+    """Keys of the records that can be stored. Empty for candles: the check compares their windows on both sides instead."""
     missing: list[Key]
     different: list[Key]
     refused: list[Refusal]
     write: Callable[[], list[Refusal]]
-    """Store what is missing and what may be overwritten; those that the target refused."""
+    """Store what is missing and what may be overwritten; return what the target refused."""
 
 
 # --- what "the same" means ---
 
 
 def same_records(*, as_json: bool) -> Same:
-    """How a record of the source is compared with the target's of the same key: by body, ``when`` and ``removed``.
+    """Return a function that compares a source record with the target's of the same key: body, ``when`` and ``removed``.
 
-    Numbers are compared by value (1 is 1.0, True is not), members of a dict without their order, NaN equals NaN. ``as_json``, where one
-    of the two stores keeps JSON, compares the ``json_form`` of both bodies, and a source without a ``when`` is not different for it.
+    Numbers are compared by value (1 equals 1.0, but not True), dicts regardless of order, and NaN equals NaN. Use ``as_json`` if one of
+    the stores holds JSON: it compares the ``json_form`` of both bodies, and ignores ``when`` if the source record has none.
     """
 
     def same(domain: Domain, one: Record, other: Record) -> bool:
@@ -107,16 +109,16 @@ def same_records(*, as_json: bool) -> Same:
         except InvalidTypeError:  # a type that only BSON has
             return False
         except RecursionError:
-            return bool(one.body == other.body)  # goes deeper
+            return bool(one.body == other.body)  # Python's own comparison can go deeper
 
     return same
 
 
 def json_form(value: Any) -> Any:
-    """What JSON leaves of a body: dates as UTC text in ms (``2023-03-01T00:00:00.000Z``), null for NaN and the infinities.
+    """Return a body as it is after a round trip through JSON.
 
-    So the null of a ``minuteEstimatedTime`` equals its Infinity. Ids and decimals are text, bytes base64. InvalidTypeError for a type
-    that only BSON has.
+    Dates become UTC text in ms (``2023-03-01T00:00:00.000Z``), NaN and the infinities null, ids and decimals text, and bytes base64. Thus
+    a ``minuteEstimatedTime`` of null equals one of Infinity. Raises InvalidTypeError for a type that only BSON has.
     """
     return value_of(json_of(value))
 
@@ -144,11 +146,12 @@ def copy_domain(
     batch: int = BATCH,
     moved: Callable[[int], None] = lambda count: None,
 ) -> Outcome:
-    """Write to ``target`` the records of ``source`` that are missing or different there, the removed ones too.
+    """Write to ``target`` the records of ``source`` that are missing or different there, including removed ones; return the counts.
 
-    Repeated, or continued after it was interrupted, it writes what is left to write. In insert-once domains a different record on the
-    target is a conflict, and stays. A record that cannot be stored is counted, and the others are stored. Versions that a store keeps
-    for history stay behind. ``dry_run`` only counts. ``batch`` records are compared and written at once; ``moved`` is told how many were.
+    You can repeat it, or run it again after an interruption: it writes what is left. In insert-once domains a different record on the
+    target is a conflict and stays. A record that cannot be stored is counted as refused, and the others are stored. Earlier versions
+    (history) are not copied. ``dry_run`` only counts. ``batch`` records are compared and written at once; ``moved`` is called with the
+    size of each batch.
     """
     outcome = Outcome()
     left_out: list[str] = []
@@ -179,22 +182,22 @@ def check_domain(
     batch: int = BATCH,
     moved: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Read both sides, and note in ``outcome`` what is missing or different on the target, and what only the target has."""
+    """Compare both sides and record in ``outcome`` what is missing or different on the target, and what only the target has."""
     outcome.missing = outcome.different = outcome.extra = 0
-    known: set[Key] = set()
-    for part in _batches(domain, source, target, same, batch, []):  # what the source cannot hand out is refused already
+    source_keys: set[Key] = set()
+    for part in _batches(domain, source, target, same, batch, []):  # copy_domain has counted unreadable records as refused
         outcome.note("missing", part.missing)
         outcome.note("missing", (key for key, _ in part.refused))
         outcome.note("different", part.different)
-        known.update(part.keys)
+        source_keys.update(part.keys)
         moved(part.size)
-    for extra, size in _extra_candles(source, target) if domain.name == "candle" else _extra_records(domain, target, known):
+    for extra, size in _extra_candles(source, target) if domain.name == "candle" else _extra_records(domain, target, source_keys):
         outcome.note("extra", extra)
         moved(size)
 
 
 def _batches(domain: Domain, source: Store, target: Store, same: Same, size: int, left_out: list[str]) -> Iterator[_Batch]:
-    """All that the source hands out; what it cannot stays as it lies there, and is told to ``left_out``."""
+    """Return the batches of all readable source records; records that the source skips are added to ``left_out``."""
     if domain.name == "candle":
         return _candle_batches(source, target, left_out)
     return _record_batches(domain, collecting_skipped(source.records(domain), left_out), target, same, size)
@@ -204,14 +207,14 @@ def _batches(domain: Domain, source: Store, target: Store, same: Same, size: int
 
 
 def _record_batches(domain: Domain, found: Iterator[Record], target: Store, same: Same, size: int) -> Iterator[_Batch]:
-    while some := list(islice(found, size)):
-        refused = [(record.key, reason) for record in some if (reason := _refusal(domain, record.key))]
-        records = [record for record in some if not _refusal(domain, record.key)] if refused else some
-        there = target.read(domain, [record.key for record in records])
-        missing = [record for record, other in zip(records, there, strict=True) if other is None]
-        different = [record for record, other in zip(records, there, strict=True) if other is not None and not same(domain, record, other)]
-        chosen = missing if domain.write == "insert_once" else missing + different
-        yield _Batch(len(some), _keys(records), _keys(missing), _keys(different), refused, partial(_write, target, domain, chosen))
+    while batch := list(islice(found, size)):
+        refused = [(record.key, reason) for record in batch if (reason := _refusal(domain, record.key))]
+        records = [record for record in batch if not _refusal(domain, record.key)] if refused else batch
+        stored = target.read(domain, [record.key for record in records])
+        missing = [record for record, other in zip(records, stored, strict=True) if other is None]
+        different = [record for record, other in zip(records, stored, strict=True) if other is not None and not same(domain, record, other)]
+        to_write = missing if domain.write == "insert_once" else missing + different
+        yield _Batch(len(batch), _keys(records), _keys(missing), _keys(different), refused, partial(_write, target, domain, to_write))
 
 
 def _keys(records: Iterable[Record]) -> list[Key]:
@@ -219,7 +222,7 @@ def _keys(records: Iterable[Record]) -> list[Key]:
 
 
 def _refusal(domain: Domain, key: Key) -> str | None:
-    """Why nothing can be stored under ``key``: other writers leave fields out, or put in what is no text."""
+    """Return why no record can be stored under ``key``, or None if it can: other writers omit fields or store values that are not text."""
     try:
         check_key(domain, key)
     except (InvalidTypeError, InvalidValueError) as error:
@@ -228,22 +231,22 @@ def _refusal(domain: Domain, key: Key) -> str | None:
 
 
 def _write(target: Store, domain: Domain, records: Sequence[Record]) -> list[Refusal]:
-    """Write ``records``; those that the target refuses are left out."""
+    """Write ``records``; skip and return those that the target refuses."""
     if not records:
         return []
     try:
         target.write(domain, records)
-    except (InvalidTypeError, InvalidValueError) as error:  # and then none was written
+    except (InvalidTypeError, InvalidValueError) as error:  # no record of the batch was written
         if len(records) == 1:
             return [(records[0].key, str(error))]
-        return [refused for record in records for refused in _write(target, domain, [record])]
+        return [refusal for record in records for refusal in _write(target, domain, [record])]
     return []
 
 
 def _extra_records(domain: Domain, target: Store, known: set[Key]) -> Iterator[tuple[list[Key], int]]:
-    found = target.records(domain)
-    while some := _keys(islice(found, BATCH)):
-        yield [key for key in some if _refusal(domain, key) or key not in known], len(some)
+    records = target.records(domain)
+    while keys := _keys(islice(records, BATCH)):
+        yield [key for key in keys if _refusal(domain, key) or key not in known], len(keys)
 
 
 # --- candles ---
@@ -256,15 +259,15 @@ def _candle_batches(source: Store, target: Store, left_out: list[str]) -> Iterat
             continue
         exchange_name, symbol, interval = series
         for candles in _in_batches(collecting_skipped(source.stored_candles(series), left_out)):
-            there, equal = _compare(series, candles, target)
-            missing = candles[~there]
-            different = candles[there & ~equal]
+            stored, equal = _compare(series, candles, target)
+            missing = candles[~stored]
+            different = candles[stored & ~equal]
             write = partial(_write_candles, target, symbol, interval, exchange_name, missing)
             yield _Batch(len(candles), [], _candle_keys(series, missing), _candle_keys(series, different), [], write)
 
 
 def _series_refusal(series: Key) -> str | None:
-    """Why no candles can be stored for ``series``: other writers take any interval."""
+    """Return why no candles can be stored for ``series``, or None if they can: other writers accept any interval."""
     try:
         interval_ms(series[2])
     except (InvalidTypeError, InvalidValueError) as error:
@@ -283,23 +286,23 @@ def _candle_keys(series: Key, candles: CandleArray) -> list[Key]:
 
 
 def _in_batches(parts: Iterable[CandleArray]) -> Iterator[CandleArray]:
-    """The same candles, ``CANDLE_BATCH`` at once: a store may hand them out one by one."""
-    held: list[CandleArray] = []
+    """Yield the same candles in batches of ``CANDLE_BATCH``: a store may return them one by one."""
+    buffered: list[CandleArray] = []
     count = 0
     for part in parts:
-        held.append(part)
+        buffered.append(part)
         count += len(part)
         if count >= CANDLE_BATCH:
-            together = np.concatenate(held)
+            candles = np.concatenate(buffered)
             whole = count - count % CANDLE_BATCH
-            yield from (together[start : start + CANDLE_BATCH] for start in range(0, whole, CANDLE_BATCH))
-            held, count = [together[whole:]], count - whole
+            yield from (candles[start : start + CANDLE_BATCH] for start in range(0, whole, CANDLE_BATCH))
+            buffered, count = [candles[whole:]], count - whole
     if count:
-        yield np.concatenate(held)
+        yield np.concatenate(buffered)
 
 
 def _compare(series: Key, candles: CandleArray, store: Store) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which of ``candles`` (ascending) are in ``store``, and which of them with the same values."""
+    """Return two masks: which of ``candles`` (ascending) are in ``store``, and which are there with the same values."""
     stamps = candles["timestamp"]
     return matches(candles, store.stored_candles(series, int(stamps[0]), int(stamps[-1]) + interval_ms(series[2])))
 
@@ -310,5 +313,5 @@ def _extra_candles(source: Store, target: Store) -> Iterator[tuple[list[Key], in
             yield [series], 1
             continue
         for candles in _in_batches(target.stored_candles(series)):
-            there, _ = _compare(series, candles, source)
-            yield _candle_keys(series, candles[~there]), len(candles)
+            stored, _ = _compare(series, candles, source)
+            yield _candle_keys(series, candles[~stored]), len(candles)

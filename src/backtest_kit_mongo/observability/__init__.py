@@ -1,1 +1,1 @@
-"""What the library does, counted: metrics, profiles, and both as text."""
+"""Profiles of what the library does, as text, JSON and plots."""

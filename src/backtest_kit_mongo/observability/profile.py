@@ -1,4 +1,4 @@
-"""Profiles: what every domain did in a span of time, as a table, as JSON and as a picture."""
+"""Profiles: what each domain did in a span of time, as a table, as JSON and as a plot."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _Row = msgspec.defstruct(
 )
 _Saved = msgspec.defstruct("_Saved", [("seconds", float), ("domains", dict[str, _Row])])  # type: ignore[valid-type]
 
-# Where a read was answered: see _answers; label; a colour of Okabe and Ito, whose palette the colour-blind can read.
+# Where reads were answered: key in _answers, label, and a colour of the Okabe-Ito palette, which colour-blind readers can tell apart.
 _ANSWERS: Final = (
     ("process", "process (L1)", "#009e73"),
     ("redis", "Redis", "#56b4e9"),
@@ -47,9 +47,9 @@ _MARKERS: Final = ("o", "s", "D", "|")
 
 
 class Report:
-    """What the domains did while a ``profile()`` block ran; asked inside of the block, what they did so far.
+    """What the domains did during a ``profile()`` block; inside the block, what they did so far.
 
-    Domains that did nothing are not in it. ``str(report)`` is ``report.table()``.
+    Domains that did nothing are left out. ``str(report)`` is ``report.table()``.
     """
 
     def __init__(self, measure: Callable[[], dict[str, Any]]) -> None:
@@ -57,40 +57,40 @@ class Report:
 
     @classmethod
     def from_dict(cls, saved: Any) -> Self:
-        """The report that ``to_dict`` or ``to_json`` (decoded) gave; InvalidValueError for anything else."""
+        """Rebuild a report from the result of ``to_dict`` or the decoded ``to_json``. Raises InvalidValueError for anything else."""
         try:
-            # There and back: a copy, of known fields only.
+            # Converting there and back makes a copy with the declared fields only.
             checked = msgspec.to_builtins(msgspec.convert(saved, _Saved))
         except msgspec.ValidationError as error:
-            raise InvalidValueError(f"this is no saved report: {error}") from None
+            raise InvalidValueError(f"not a saved report: {error}") from None
         return cls(lambda: checked)
 
     def finish(self) -> None:
-        """Take the figures for the last time."""
-        taken = self._measure()
-        self._measure = lambda: taken
+        """Freeze the report: keep the figures of this moment."""
+        final = self._measure()
+        self._measure = lambda: final
 
     @property
     def seconds(self) -> float:
-        """Wall time."""
+        """Wall time in seconds."""
         return float(self._measure()["seconds"])
 
     @property
     def domains(self) -> Stats:
-        """By domain what ``stats()`` gives: counts, hit ratios, and ``operations``, here with ``per_second`` in each."""
-        found: Stats = self._measure()["domains"]
-        return found
+        """What each domain did, in the form of ``stats()``: counts, hit ratios and ``operations``, each with ``per_second`` added."""
+        stats: Stats = self._measure()["domains"]
+        return stats
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"seconds": ..., "domains": {...}}``, of plain types."""
+        """Return ``{"seconds": ..., "domains": {...}}`` in plain types."""
         return self._measure()
 
     def to_json(self) -> str:
-        """``to_dict`` as indented JSON."""
+        """Return ``to_dict()`` as indented JSON."""
         return msgspec.json.format(msgspec.json.encode(self._measure()), indent=2).decode()
 
     def table(self, width: int = 80) -> str:
-        """As text, for a page of ``width`` columns (gaps get narrower, no cell is cut)."""
+        """Return the report as text for a terminal of ``width`` columns. Narrow widths shrink the gaps; cells are never cut."""
         figures = self._measure()
         tables = ("\n".join(table.lines(width)) for table in domain_tables(figures["domains"]))
         return "\n\n".join([headline(figures), *tables, LEGEND] if figures["domains"] else [headline(figures)])
@@ -98,14 +98,14 @@ class Report:
     __str__ = table
 
     def plot(self) -> Figure:
-        """A matplotlib figure (none of pyplot's): where reads were answered, by domain, and how long calls took.
+        """Draw where reads were answered, by domain, and how long calls took, as a matplotlib figure that pyplot does not manage.
 
-        MissingDependencyError (an ImportError) without matplotlib.
+        Raises MissingDependencyError (an ImportError) if matplotlib is not installed.
         """
         figure_type = load_matplotlib()
         figures = self._measure()
         domains = figures["domains"]
-        calls = [(f"{name} {operation}", taken) for name, row in domains.items() for operation, taken in row["operations"].items()]
+        calls = [(f"{name} {operation}", timing) for name, row in domains.items() for operation, timing in row["operations"].items()]
         figure = figure_type(figsize=(13, max(3.0, 1.8 + 0.3 * max(len(domains), len(calls)))), dpi=120, layout="constrained")
         figure.suptitle(headline(figures))
         answers, latencies = figure.subplots(1, 2)
@@ -114,7 +114,7 @@ class Report:
         return figure
 
     def save_png(self, path: str | os.PathLike[str]) -> None:
-        """Write ``plot()`` as a PNG file. InvalidValueError where nothing can be written, MissingDependencyError as ``plot``."""
+        """Write ``plot()`` as a PNG file. Raises InvalidValueError if ``path`` cannot be written, MissingDependencyError as ``plot``."""
         image = io.BytesIO()
         self.plot().savefig(image, format="png")
         try:
@@ -125,14 +125,14 @@ class Report:
 
 @contextmanager
 def profile(registry: Registry | None = None) -> Iterator[Report]:
-    """Report what the domains of a registry (the default one) do inside of the ``with`` block, in whichever thread.
+    """Report what the domains of a registry (the default one if None) do during the ``with`` block, in all threads.
 
         with profile() as report:
             run_backtest("BTCUSDT")
         print(report)
 
-    Blocks may be nested and may overlap; neither they nor ``stats()`` and ``reset_stats()`` disturb each other. The figures are
-    those of the moment at which the block ends, also if it ends by an exception.
+    Blocks can be nested and can overlap; they do not affect each other, nor ``stats()``, and ``reset_stats()`` does not affect them.
+    The figures are final when the block ends, also if it ends with an exception.
     """
     metrics = (default_registry if registry is None else registry).metrics
     before, begin = metrics.mark(), time.perf_counter()
@@ -144,20 +144,20 @@ def profile(registry: Registry | None = None) -> Iterator[Report]:
 
 
 def figures(seconds: float, stats: Stats) -> dict[str, Any]:
-    """What a report holds: of ``stats`` the domains that did something, with rates over ``seconds``."""
+    """Return the content of a report: the domains of ``stats`` that did something, with rates over ``seconds``."""
     domains = {}
     for name, row in stats.items():
         if any(row[count] for count in COUNTS) or row["operations"]:
             calls = {
-                operation: {**taken, "per_second": round(taken["count"] / max(seconds, 1e-9), 3)}
-                for operation, taken in row["operations"].items()
+                operation: {**timing, "per_second": round(timing["count"] / max(seconds, 1e-9), 3)}
+                for operation, timing in row["operations"].items()
             }
             domains[name] = {**row, "operations": calls}
     return {"seconds": round(seconds, 6), "domains": domains}
 
 
 def load_matplotlib() -> type[Figure]:
-    """The Figure of matplotlib; MissingDependencyError where that is not installed."""
+    """Import and return matplotlib's Figure. Raises MissingDependencyError if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
@@ -180,7 +180,7 @@ def _draw_answers(axes: Axes, domains: Stats) -> None:
             left = [before + share for before, share in zip(left, shares, strict=True)]
     for position, (row, end) in enumerate(zip(domains.values(), left, strict=True)):
         axes.text(max(end, 100.0) + 1, position, f"{row['reads']:,}", va="center")
-    axes.set_xlabel("percent of reads (their number at the right)")
+    axes.set_xlabel("percent of reads (number of reads on the right)")
     axes.set_xlim(0, 115)
     axes.invert_yaxis()
     if names:
@@ -188,17 +188,17 @@ def _draw_answers(axes: Axes, domains: Stats) -> None:
 
 
 def _answers(row: Mapping[str, Any]) -> dict[str, int]:
-    known = {"process": row["hits_process"], "redis": row["hits_redis"], "block": row["hits_block"], "misses": row["misses"]}
-    # Other threads may be between a hit and the end of their call.
-    return {**known, "rest": max(0, row["reads"] - sum(known.values()))}
+    answered = {"process": row["hits_process"], "redis": row["hits_redis"], "block": row["hits_block"], "misses": row["misses"]}
+    # The sum may exceed the reads: another thread may have counted a hit and not yet the end of its call.
+    return {**answered, "rest": max(0, row["reads"] - sum(answered.values()))}
 
 
 def _draw_latencies(axes: Axes, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     axes.set_title("How long a call took", pad=28)
     axes.set_xscale("log")
     positions = range(len(calls))
-    # A logarithmic axis has no place for zero.
-    columns = {label: [max(taken[label], 0.001) for _, taken in calls] for label, _ in PERCENTILES}
+    # A logarithmic axis cannot show zero.
+    columns = {label: [max(timing[label], 0.001) for _, timing in calls] for label, _ in PERCENTILES}
     axes.hlines(positions, columns["p50"], columns["max"], color="#bbbbbb", zorder=1)
     for (label, values), marker in zip(columns.items(), _MARKERS, strict=True):
         axes.scatter(values, positions, marker=marker, label=label, zorder=2)

@@ -1,4 +1,4 @@
-"""Plain text for people: sizes, aligned columns, and the two tables of what domains did."""
+"""Plain text for people: sizes, aligned columns, and the two tables of a report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..metrics import PERCENTILES
 
 __all__ = ["LEGEND", "Table", "domain_tables", "headline", "size"]
 
-LEGEND: Final = "L1, Redis: ids known in this process or in Redis, and right; block: candle windows in memory; us: microseconds."
+LEGEND: Final = "L1, Redis: correct ids from this process or from Redis; block: candle windows from memory; us: microseconds."
 
 _BYTES: Final = ("bytes_read", "bytes_written")
 _ALWAYS: Final = ("reads", "misses", "writes")
@@ -21,14 +21,14 @@ _HEADS: Final = {
 
 
 class Table(NamedTuple):
-    """Cells as text; columns in ``left`` are aligned to the left, all others to the right."""
+    """A table of text cells. Columns named in ``left`` are aligned to the left, the others to the right."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     left: Sequence[str] = ()
 
     def lines(self, width: int = 80) -> list[str]:
-        """The head and the rows. Where ``width`` is too narrow the gaps are."""
+        """Return the header and the rows as text, with gaps of two spaces, or of one if the table is wider than ``width``."""
         cells = [self.columns, *self.rows]
         widths = [max(len(row[index]) for row in cells) for index in range(len(self.columns))]
         gap = "  " if sum(widths) + 2 * len(widths) <= width else " "
@@ -42,14 +42,14 @@ class Table(NamedTuple):
 
 
 def headline(report: Mapping[str, Any]) -> str:
-    """What all domains of a ``Report.to_dict()`` did together."""
+    """Return one line of text on what all domains of a ``Report.to_dict()`` did together."""
     rows = report["domains"].values()
     reads, writes, received, sent = (sum(row[count] for row in rows) for count in ("reads", "writes", "bytes_read", "bytes_written"))
     return f"{report['seconds']:,.3f} s: {reads:,} read ({size(received)}), {writes:,} written ({size(sent)})"
 
 
 def domain_tables(domains: Mapping[str, Mapping[str, Any]]) -> Iterable[Table]:
-    """Of the domains of a report: what was counted (columns of zeros left out), and how long calls took."""
+    """Yield the tables of a report: the counts of each domain (most columns that are all zero left out), and how long calls took."""
     shown = [name for name in _HEADS if name in _ALWAYS or any(row[name] for row in domains.values())]
     yield Table(
         ("domain", *(_HEADS[name] for name in shown), "hit ratio"),
@@ -59,16 +59,16 @@ def domain_tables(domains: Mapping[str, Mapping[str, Any]]) -> Iterable[Table]:
     yield Table(
         ("domain", "operation", "calls", "per s", *(f"{label} us" for label, _ in PERCENTILES)),
         [
-            (domain, operation, f"{taken['count']:,}", _number(taken["per_second"]), *(_number(taken[label]) for label, _ in PERCENTILES))
+            (domain, operation, f"{stats['count']:,}", _number(stats["per_second"]), *(_number(stats[label]) for label, _ in PERCENTILES))
             for domain, row in domains.items()
-            for operation, taken in row["operations"].items()
+            for operation, stats in row["operations"].items()
         ],
         left=("domain", "operation"),
     )
 
 
 def size(count: float) -> str:
-    """A number of bytes for people."""
+    """Format a number of bytes for people, in B, kB, MB or GB."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,6 +1,6 @@
-"""The shape of everything that the contracts store, as msgspec Structs.
+"""msgspec Structs for everything that the contracts store.
 
-Attributes are snake_case; the stored names are the camelCase ones of the TypeScript framework. To decode and encode::
+Attributes are snake_case; the stored names are camelCase, as in the TypeScript framework. To decode and encode::
 
     row = msgspec.convert(document, type=SignalRow)
     document = msgspec.to_builtins(row, builtin_types=(datetime,))
@@ -8,11 +8,11 @@ Attributes are snake_case; the stored names are the camelCase ones of the TypeSc
 Units, unless a field says otherwise: times are Unix milliseconds, prices are in the quote currency, ``percent`` and
 ``percentage`` run from 0 to 100 (1.5 is 1.5 percent), ``cost`` and ``entries`` of a PnL are USD, durations are minutes.
 
-* A field that may be absent holds ``msgspec.UNSET`` (false in a condition) and stays absent when it is encoded; a stored
+* An optional field that is absent holds ``msgspec.UNSET`` (false in a condition) and stays absent when it is encoded; a stored
   ``null`` reads as ``None`` and stays ``null``.
-* A field that a newer framework adds is ignored, so it is *not* written back: to edit a row of a newer version, edit the dict.
-* Strings that are drawn from a list which has grown before (``close_reason``, log levels) are plain ``str``, so that a new
-  word does not make a whole history unreadable.
+* A field added by a newer framework is ignored, so it is *not* written back: to edit a row of a newer version, edit the dict.
+* Strings from a set of values that has grown before (``close_reason``, log levels) are plain ``str``: one new value must not make
+  a whole history unreadable.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all payload Structs share: names on the wire, numbers, absent fields."""
+"""What all payload Structs share: stored names, whole numbers, optional fields."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ __all__ = [
 
 T = TypeVar("T")
 
-# JavaScript has one number type: BSON gets an int32 where the value fits and a double otherwise, so every millisecond arrives
-# as 1700000000000.0, which msgspec refuses for an int. Whole doubles are let in here and become int in __post_init__: whoever
-# holds a Struct holds ints, which is what a type checker is told.
+# JavaScript has one number type. In BSON it becomes an int32 if the value fits and a double otherwise, so every timestamp arrives as
+# 1700000000000.0, which msgspec rejects for an int. Int accepts whole doubles too, and __post_init__ converts them: a Struct always
+# holds ints, which is what type checkers see.
 _WHOLE = Annotated[float, Meta(multiple_of=1)]
 if TYPE_CHECKING:
     Int: TypeAlias = int
 else:
     Int = int | _WHOLE
 
-# "May be absent" in TypeScript is stored in two ways: JSON drops the key, BSON keeps it as null.
+# An optional field of TypeScript is stored in two ways: JSON drops the key, BSON keeps it as null.
 Maybe: TypeAlias = T | UnsetType | None
 
-# A naive date would be read as local time by one side and as UTC by the other.
+# One side would read a naive datetime as local time, the other as UTC.
 AwareDatetime: TypeAlias = Annotated[datetime, Meta(tz=True)]
 
 PositionSide: TypeAlias = Literal["long", "short"]
 """Direction of a position."""
 
 OrderType: TypeAlias = Literal["schedule", "active"]
-"""The order of a scheduled entry, or of a position."""
+"""What an order is for: a scheduled entry or a position."""
 
 StorageStatus: TypeAlias = Literal["opened", "scheduled", "closed", "cancelled"]
 """State of a row in the Storage contract."""
@@ -49,15 +49,15 @@ def int_fields(cls: type[Struct]) -> tuple[str, ...]:
 
 
 def to_int(value: Any) -> Any:
-    # A fraction gets here only from a caller who ignores the type checker: truncating it would hide the mistake.
+    # Only a caller who ignores the type checker passes a fraction; truncating it would hide the mistake.
     return int(value) if value.__class__ is float and value.is_integer() else value
 
 
 class Payload(Struct, kw_only=True, rename="camel"):
-    """Base of all payloads: camelCase on the wire, whole doubles become int."""
+    """Base of all payloads: fields are stored in camelCase, and whole doubles become ints."""
 
     def __post_init__(self) -> None:
         for name in int_fields(self.__class__):
             value = getattr(self, name)
-            if value.__class__ is float:  # an assignment costs more than the test, and most values are int already
+            if value.__class__ is float:  # most values are ints already, and this check is cheaper than an assignment
                 setattr(self, name, to_int(value))

@@ -1,4 +1,4 @@
-"""The 31 notifications."""
+"""The 31 types of notifications."""
 
 from __future__ import annotations
 
@@ -51,22 +51,21 @@ __all__ = [
 
 
 class NotificationBase(Payload, kw_only=True, tag_field="type", tag="base"):
-    """Base of everything in the Notification contract; ``type`` says which one it is."""
+    """Base of all rows of the Notification contract; ``type`` tells them apart."""
 
     id: str
 
     @property
     def type(self) -> str:
-        """The type as it is stored, for example ``signal.opened``."""
+        """The stored type, for example ``signal.opened``."""
         return str(self.__struct_config__.tag)
 
 
 class SignalNotification(NotificationBase, kw_only=True, tag="base"):
-    """What all notifications about a signal say.
+    """Fields of all notifications about a signal.
 
     ``timestamp``, ``scheduled_at`` and ``created_at`` are ms; ``*_percentage`` is percent; ``*_cost`` and ``*_entries`` are USD;
-    the numbers of ``pnl``, ``peak_profit`` and ``max_drawdown`` are there a second time, flat. ``total_entries`` and
-    ``total_partials`` are counts.
+    ``total_entries`` and ``total_partials`` are counts. Flat fields repeat the numbers of ``pnl``, ``peak_profit`` and ``max_drawdown``.
     """
 
     timestamp: Int
@@ -112,11 +111,11 @@ class SignalNotification(NotificationBase, kw_only=True, tag="base"):
 
 
 class SignalScheduledNotification(SignalNotification, kw_only=True, tag="signal.scheduled"):
-    """A signal waits for its price."""
+    """A signal is waiting for its price."""
 
 
 class PositionNotification(SignalNotification, kw_only=True, tag="base"):
-    """What all notifications about a position say; ``pending_at`` (ms) is when it was opened."""
+    """Fields of all notifications about a position; ``pending_at`` (ms) is when it was opened."""
 
     pending_at: Int
 
@@ -142,7 +141,7 @@ class SignalCancelledNotification(PositionNotification, kw_only=True, tag="signa
 
 
 class SignalInfoNotification(PositionNotification, kw_only=True, tag="signal.info"):
-    """A strategy says something about its position."""
+    """A message of a strategy about its position."""
 
     note: str
     notification_id: Maybe[str] = UNSET
@@ -153,11 +152,11 @@ class _LevelNotification(PositionNotification, kw_only=True, tag="base"):
 
 
 class PartialProfitAvailableNotification(_LevelNotification, kw_only=True, tag="partial_profit.available"):
-    """``level`` percent of the way to the target is reached."""
+    """The price has gone ``level`` percent of the way to the target."""
 
 
 class PartialLossAvailableNotification(_LevelNotification, kw_only=True, tag="partial_loss.available"):
-    """``level`` percent of the way to the stop is reached."""
+    """The price has gone ``level`` percent of the way to the stop."""
 
 
 class BreakevenAvailableNotification(PositionNotification, kw_only=True, tag="breakeven.available"):
@@ -181,25 +180,25 @@ class BreakevenCommitNotification(PositionNotification, kw_only=True, tag="break
 
 
 class AverageBuyCommitNotification(PositionNotification, kw_only=True, tag="average_buy.commit"):
-    """An averaging entry was added; ``effective_price_open`` is the new average price, ``cost`` (USD) is of this entry."""
+    """An averaging entry was added; ``effective_price_open`` is the new average price, ``cost`` (USD) is that of this entry."""
 
     effective_price_open: float
 
 
 class ActivateScheduledCommitNotification(PositionNotification, kw_only=True, tag="activate_scheduled.commit"):
-    """A scheduled signal was opened by the user."""
+    """The user opened a scheduled signal."""
 
     activate_id: Maybe[str] = UNSET
 
 
 class CancelScheduledCommitNotification(PositionNotification, kw_only=True, tag="cancel_scheduled.commit"):
-    """A scheduled signal was cancelled by the user."""
+    """The user cancelled a scheduled signal."""
 
     cancel_id: Maybe[str] = UNSET
 
 
 class ClosePendingCommitNotification(PositionNotification, kw_only=True, tag="close_pending.commit"):
-    """A position was closed by the user."""
+    """The user closed a position."""
 
     close_id: Maybe[str] = UNSET
 
@@ -209,33 +208,33 @@ class _PercentShiftNotification(PositionNotification, kw_only=True, tag="base"):
 
 
 class TrailingStopCommitNotification(_PercentShiftNotification, kw_only=True, tag="trailing_stop.commit"):
-    """The stop was shifted, by a percentage."""
+    """The stop was shifted by a percentage."""
 
 
 class TrailingTakeCommitNotification(_PercentShiftNotification, kw_only=True, tag="trailing_take.commit"):
-    """The target was shifted, by a percentage."""
+    """The target was shifted by a percentage."""
 
 
 class OrderNotification(PositionNotification, kw_only=True, tag="base"):
-    """What all notifications about a broker's order say; not every version of the framework writes ``order_type`` everywhere."""
+    """Fields of all notifications about a broker's order; some versions of the framework omit ``order_type`` in some of them."""
 
     order_type: Maybe[OrderType] = UNSET
 
 
 class OrderSyncOpenNotification(OrderNotification, kw_only=True, tag="order_sync.open"):
-    """The broker is asked to open."""
+    """The broker is asked to open a position."""
 
     order_type: OrderType
 
 
 class OrderSyncCheckNotification(OrderNotification, kw_only=True, tag="order_sync.check"):
-    """The broker is asked whether the order stands."""
+    """The broker is asked whether the order still exists."""
 
     order_type: OrderType
 
 
 class OrderSyncCloseNotification(OrderNotification, kw_only=True, tag="order_sync.close"):
-    """The broker is asked to close."""
+    """The broker is asked to close a position."""
 
     close_reason: str
 
@@ -245,40 +244,40 @@ class _AttemptNotification(OrderNotification, kw_only=True, tag="base"):
 
 
 class OrderContinueCheckNotification(_AttemptNotification, kw_only=True, tag="order_continue.check"):
-    """The order stands, or a failure to ask was tolerated: ``attempt`` failures in a row."""
+    """The order still exists, or asking about it failed and was tolerated, ``attempt`` times in a row."""
 
 
 class OrderStopCheckNotification(_AttemptNotification, kw_only=True, tag="order_stop.check"):
-    """The order is gone: ``reason`` is deleted, or exhausted after ``attempt`` failures in a row."""
+    """The order is gone: ``reason`` is ``deleted``, or ``exhausted`` after ``attempt`` failures in a row."""
 
     reason: str
 
 
 class OrderFillOpenNotification(_AttemptNotification, kw_only=True, tag="order_fill.open"):
-    """The broker has opened, after ``attempt`` failures."""
+    """The broker has opened the position, after ``attempt`` failures."""
 
 
 class OrderFillCloseNotification(_AttemptNotification, kw_only=True, tag="order_fill.close"):
-    """The broker has closed, after ``attempt`` failures."""
+    """The broker has closed the position, after ``attempt`` failures."""
 
     close_reason: str
 
 
 class OrderRejectOpenNotification(_AttemptNotification, kw_only=True, tag="order_reject.open"):
-    """The broker refused to open, for good."""
+    """The broker permanently refused to open the position."""
 
     message: str
 
 
 class OrderRejectCloseNotification(_AttemptNotification, kw_only=True, tag="order_reject.close"):
-    """The broker refused to close, for good."""
+    """The broker permanently refused to close the position."""
 
     message: str
     close_reason: str
 
 
 class RiskRejectionNotification(NotificationBase, kw_only=True, tag="risk.rejection"):
-    """A risk profile refused a signal: prices, minutes (``inf``: no limit), times in ms."""
+    """A risk profile rejected a signal. ``minute_estimated_time`` is minutes (``inf``: no limit), times are ms."""
 
     timestamp: Int
     backtest: bool
@@ -302,7 +301,7 @@ class RiskRejectionNotification(NotificationBase, kw_only=True, tag="risk.reject
 
 
 class StrategyPauseNotification(NotificationBase, kw_only=True, tag="strategy.pause"):
-    """A strategy was paused or resumed; times in ms, ``frame_name`` is ``""`` in live mode."""
+    """A strategy was paused or resumed. Times are ms; ``frame_name`` is ``""`` in live mode."""
 
     timestamp: Int
     backtest: bool
@@ -315,7 +314,7 @@ class StrategyPauseNotification(NotificationBase, kw_only=True, tag="strategy.pa
 
 
 class ErrorNotification(NotificationBase, kw_only=True, tag="base"):
-    """What all errors say; the times (ms) may be missing."""
+    """Fields of all errors; the times (ms) may be absent."""
 
     error: dict[str, Any]
     message: str
@@ -333,7 +332,7 @@ class CriticalErrorNotification(ErrorNotification, kw_only=True, tag="error.crit
 
 
 class ValidationErrorNotification(ErrorNotification, kw_only=True, tag="error.validation"):
-    """A risk validation that failed itself."""
+    """A risk validation that failed with an error."""
 
 
 NotificationModel: TypeAlias = (
@@ -369,4 +368,4 @@ NotificationModel: TypeAlias = (
     | CriticalErrorNotification
     | ValidationErrorNotification
 )
-"""A row of the Notification contract; msgspec tells the 31 apart by ``type``."""
+"""A row of the Notification contract; msgspec tells the 31 types apart by ``type``."""

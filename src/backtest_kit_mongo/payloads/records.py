@@ -1,4 +1,4 @@
-"""Risk, levels, log lines, caches, and what a strategy remembers."""
+"""Risk, levels, log entries, caches, and what a strategy remembers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class RiskPosition(Payload, kw_only=True):
-    """One active position of the Risk contract: prices, minutes (``inf``: no limit) and the open time in ms."""
+    """One active position of the Risk contract. ``minute_estimated_time`` is minutes (``inf``: no limit), ``open_timestamp`` ms."""
 
     strategy_name: str
     exchange_name: str
@@ -41,11 +41,11 @@ class RiskPosition(Payload, kw_only=True):
 
 
 RiskData: TypeAlias = list[tuple[str, RiskPosition]]
-"""Body of the Risk contract: pairs of ``{strategyName}_{exchangeName}_{symbol}`` and position, in order."""
+"""Body of the Risk contract: ordered pairs of ``{strategyName}_{exchangeName}_{symbol}`` and position."""
 
 
 class PartialLevels(Payload, kw_only=True):
-    """Levels of progress to the target or to the stop that a signal has reached: 10, 20, ... 100 percent."""
+    """Levels that a signal has reached on the way to its target or stop: 10, 20, ... 100 percent."""
 
     profit_levels: list[Int]
     loss_levels: list[Int]
@@ -56,7 +56,7 @@ class PartialLevels(Payload, kw_only=True):
 
 
 PartialData: TypeAlias = dict[str, PartialLevels]
-"""Payload of the Partial contract: levels by signal id."""
+"""Body of the Partial contract: levels by signal id."""
 
 
 class BreakevenLevel(Payload, kw_only=True):
@@ -66,11 +66,11 @@ class BreakevenLevel(Payload, kw_only=True):
 
 
 BreakevenData: TypeAlias = dict[str, BreakevenLevel]
-"""Payload of the Breakeven contract: state by signal id."""
+"""Body of the Breakeven contract: state by signal id."""
 
 
 class MethodContext(Payload, kw_only=True):
-    """Where a log line came from; ``frame_name`` is ``""`` in live mode."""
+    """Where a log entry came from; ``frame_name`` is ``""`` in live mode."""
 
     exchange_name: str
     strategy_name: str
@@ -78,7 +78,7 @@ class MethodContext(Payload, kw_only=True):
 
 
 class ExecutionContext(Payload, kw_only=True):
-    """What was being executed at a log line; ``when`` is the simulation time, an aware datetime."""
+    """What was being executed at a log entry; ``when`` is the simulation time, an aware datetime."""
 
     symbol: str
     when: AwareDatetime
@@ -86,10 +86,10 @@ class ExecutionContext(Payload, kw_only=True):
 
 
 class LogEntry(Payload, kw_only=True):
-    """A line of the Log contract.
+    """An entry of the Log contract.
 
-    ``type`` is log, debug, info, warn or agent. ``priority`` is ms of the wall clock; ``timestamp`` (ms) and ``created_at``
-    (ISO 8601 text) are context time.
+    ``type`` is log, debug, info, warn or agent. ``priority`` is wall-clock ms. ``timestamp`` (ms) and ``created_at`` (ISO 8601 text)
+    are the time of the execution context.
     """
 
     id: str
@@ -104,7 +104,7 @@ class LogEntry(Payload, kw_only=True):
 
 
 class MeasureData(Payload, Generic[T], kw_only=True):
-    """A cached result in the Measure contract; ``id`` is its key, ``MeasureData[X]`` decodes ``data`` as X."""
+    """A cached result in the Measure contract. ``id`` is its key; ``MeasureData[X]`` decodes ``data`` as X."""
 
     id: str
     data: T
@@ -121,7 +121,7 @@ class IntervalData(Payload, Generic[T], kw_only=True):
 
 
 class MemoryData(Payload, Generic[T], kw_only=True):
-    """A memory in the Memory contract: ``index`` is the text to search, ``priority`` wall-clock ms, ``when`` simulation ms."""
+    """A memory in the Memory contract. ``index`` is the searchable text, ``priority`` wall-clock ms, ``when`` the simulation time in ms."""
 
     priority: Int
     data: T
@@ -131,7 +131,7 @@ class MemoryData(Payload, Generic[T], kw_only=True):
 
 
 class StateData(Payload, Generic[T], kw_only=True):
-    """A value in the State contract; ``id`` is ``signalId_bucketName``, ``when`` simulation ms, ``StateData[X]`` decodes ``data`` as X."""
+    """A value in the State contract. ``id`` is ``signalId_bucketName``, ``when`` simulation ms; ``StateData[X]`` decodes ``data`` as X."""
 
     id: str
     data: T
@@ -139,7 +139,7 @@ class StateData(Payload, Generic[T], kw_only=True):
 
 
 class SessionData(Payload, Generic[T], kw_only=True):
-    """A session in the Session contract: ``id`` is ``symbol:strategy:exchange[:frame]:mode``, no ``data`` after a clear, ``when`` in ms."""
+    """A session in the Session contract. ``id`` is ``symbol:strategy:exchange[:frame]:mode``, ``when`` ms; ``data`` is None if cleared."""
 
     id: str
     data: T | None
@@ -147,7 +147,7 @@ class SessionData(Payload, Generic[T], kw_only=True):
 
 
 class DictionaryData(Payload, Generic[T], kw_only=True):
-    """A dictionary in the Dictionary contract; ``when`` is simulation ms."""
+    """A dictionary in the Dictionary contract; ``when`` is the simulation time in ms."""
 
     id: str
     data: T

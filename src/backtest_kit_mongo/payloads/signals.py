@@ -1,4 +1,4 @@
-"""Candles, signals in all their forms, and what a strategy has queued."""
+"""Candles, signals in all their forms, and the queued actions of a strategy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 
 
 class Candle(Payload, kw_only=True):
-    """A candle of the Candle contract: ``timestamp`` is its open time in ms, o/h/l/c are prices, ``volume`` is in the base asset."""
+    """A candle of the Candle contract. ``timestamp`` is its open time in ms; ``volume`` is in the base asset; the rest are prices."""
 
     timestamp: Int
     open: float
@@ -48,7 +48,7 @@ class Candle(Payload, kw_only=True):
 
 
 class StrategyPnL(Payload, kw_only=True):
-    """Profit or loss of a position: percent, prices adjusted for fee and slippage, profit and invested capital in USD."""
+    """Profit or loss of a position: percent, prices adjusted for fees and slippage, profit and invested capital in USD."""
 
     pnl_percentage: float
     price_open: float
@@ -58,7 +58,7 @@ class StrategyPnL(Payload, kw_only=True):
 
 
 class PeakPoint(StrategyPnL, kw_only=True):
-    """Best (``_peak``) or worst (``_fall``) moment of a position: market price, time in ms, and the PnL at it."""
+    """Best (``_peak``) or worst (``_fall``) moment of a position: market price, time in ms, and the PnL at that time."""
 
     price: float
     timestamp: Int
@@ -88,15 +88,15 @@ class _SignalFields(Payload, kw_only=True):
     price_take_profit: float
     price_stop_loss: float
     note: Maybe[str] = UNSET
-    multiplier: Maybe[float] = UNSET  # leverage and margin mode: only framework versions after 18.7 write them
+    multiplier: Maybe[float] = UNSET  # leverage and margin mode, written only by framework versions after 18.7
     isolated: Maybe[bool] = UNSET
 
 
 class SignalDto(_SignalFields, kw_only=True):
-    """What a strategy asks for; stored as ``created_signal`` of the Strategy contract.
+    """The signal that a strategy asks for; stored as ``created_signal`` of the Strategy contract.
 
-    ``minute_estimated_time`` is minutes, ``inf`` for no time limit; ``cost`` is USD; the rest are prices. Without ``price_open``
-    the entry is at market.
+    ``minute_estimated_time`` is minutes (``inf``: no limit); ``cost`` is USD; ``price_*`` are prices. Without ``price_open`` the
+    position opens at the market price.
     """
 
     id: Maybe[str] = UNSET
@@ -134,32 +134,32 @@ class SignalRow(_SignalFields, kw_only=True):
 
 
 class ScheduledSignalRow(SignalRow, kw_only=True):
-    """A signal that waits for its ``price_open``, in the Schedule contract; ``pending_at`` is ``scheduled_at`` until then (ms)."""
+    """A signal that waits for its ``price_open``, in the Schedule contract. Until it opens, ``pending_at`` equals ``scheduled_at`` (ms)."""
 
 
 class ScheduledSignalCancelRow(ScheduledSignalRow, kw_only=True):
-    """A scheduled signal to be cancelled; ``cancelled_signal`` of the Strategy contract. Units as in SignalRow."""
+    """A scheduled signal to cancel: ``cancelled_signal`` of the Strategy contract. Units as in SignalRow."""
 
     cancel_id: Maybe[str] = UNSET
     cancel_note: Maybe[str] = UNSET
 
 
 class ScheduledSignalActivateRow(ScheduledSignalRow, kw_only=True):
-    """A scheduled signal to be opened at once; ``activated_signal`` of the Strategy contract. Units as in SignalRow."""
+    """A scheduled signal to open at once: ``activated_signal`` of the Strategy contract. Units as in SignalRow."""
 
     activate_id: Maybe[str] = UNSET
     activate_note: Maybe[str] = UNSET
 
 
 class SignalCloseRow(SignalRow, kw_only=True):
-    """A position to be closed; ``closed_signal`` and its like in the Strategy contract. Units as in SignalRow."""
+    """A position to close: ``closed_signal`` of the Strategy contract and its take-profit and stop-loss variants. Units as in SignalRow."""
 
     close_id: Maybe[str] = UNSET
     close_note: Maybe[str] = UNSET
 
 
 class PublicSignalRow(SignalRow, kw_only=True):
-    """A signal with its history, in the Recent contract: prices before any trailing or averaging, percent already closed, PnL."""
+    """A signal with its history, in the Recent contract: prices before trailing and averaging, percent already closed, PnL."""
 
     original_price_open: float
     original_price_take_profit: float
@@ -173,15 +173,15 @@ class PublicSignalRow(SignalRow, kw_only=True):
 
 
 RecentData: TypeAlias = PublicSignalRow
-"""Payload of the Recent contract."""
+"""Body of the Recent contract."""
 
 
 class StorageSignalRow(PublicSignalRow, kw_only=True):
     """A row of the Storage contract.
 
     ``created_at``, ``updated_at`` (simulation time), ``priority`` (wall clock of the last rewrite) and ``close_timestamp`` are ms.
-    ``current_price`` is there unless the signal was cancelled; ``close_reason`` (time_expired, take_profit, stop_loss, closed, ...)
-    and ``close_timestamp`` when it was closed.
+    ``current_price`` is present unless the signal was cancelled. ``close_reason`` (time_expired, take_profit, stop_loss, closed, ...)
+    and ``close_timestamp`` are present if it was closed.
     """
 
     created_at: Int
@@ -194,14 +194,14 @@ class StorageSignalRow(PublicSignalRow, kw_only=True):
 
 
 class CommitRowBase(Payload, kw_only=True, tag_field="action", tag="base"):
-    """Base of the queued actions of the Strategy contract; ``action`` says which one it is."""
+    """Base of the queued actions of the Strategy contract; ``action`` tells them apart."""
 
     symbol: str
     backtest: bool
 
     @property
     def action(self) -> str:
-        """The action as it is stored, for example ``partial-profit``."""
+        """The stored action, for example ``partial-profit``."""
         return str(self.__struct_config__.tag)
 
 
@@ -211,11 +211,11 @@ class _PartialCommitRow(CommitRowBase, kw_only=True, tag="base"):
 
 
 class PartialProfitCommitRow(_PartialCommitRow, kw_only=True, tag="partial-profit"):
-    """Close a part in profit: percent (0-100) of the position, at a price."""
+    """Close part of a position (percent, 0-100) in profit, at a price."""
 
 
 class PartialLossCommitRow(_PartialCommitRow, kw_only=True, tag="partial-loss"):
-    """Close a part at a loss: percent (0-100) of the position, at a price."""
+    """Close part of a position (percent, 0-100) at a loss, at a price."""
 
 
 class BreakevenCommitRow(CommitRowBase, kw_only=True, tag="breakeven"):
@@ -225,7 +225,7 @@ class BreakevenCommitRow(CommitRowBase, kw_only=True, tag="breakeven"):
 
 
 class AverageBuyCommitRow(CommitRowBase, kw_only=True, tag="average-buy"):
-    """Add an averaging entry of ``cost`` USD; ``total_entries`` counts it."""
+    """Add an averaging entry of ``cost`` USD; ``total_entries`` includes it."""
 
     current_price: float
     cost: float
@@ -265,9 +265,9 @@ CommitRow: TypeAlias = (
 
 
 class StrategyData(Payload, kw_only=True):
-    """Snapshot of the deferred work of a strategy, in the Strategy contract; counters count attempts.
+    """Snapshot of the deferred work of a strategy, in the Strategy contract. ``retry_*_count`` are numbers of attempts.
 
-    Snapshots from before 14.0 and 16.0 of the framework lack the last four fields.
+    Snapshots from before versions 14.0 and 16.0 of the framework lack some or all of the last five fields.
     """
 
     pending_signal_id: str | None

@@ -1,4 +1,4 @@
-"""Backtests, paper and live runs on the contracts: what is registered, the runs, and their results."""
+"""Run backtests, paper and live trading on the contracts: registrations, runs and their results."""
 
 from ..candles import CANDLE_DTYPE
 from .backtest.background import RunHandle

@@ -20,32 +20,32 @@ MINUTE_MS: Final = 60_000
 
 
 class OutsideRunError(BacktestKitError, RuntimeError):
-    """Something that needs a run's simulation time was called where no run is going on."""
+    """A function that needs a run was called outside one, or no matching run is active."""
 
 
 def advance_to(when_ms: int) -> None:
-    """Set the simulation time (ms) of the run that this thread is in."""
+    """Set the simulation time (ms) of the run on this thread."""
     NOW.set(when_ms)
 
 
 def current_time_ms(caller: str) -> int:
-    """The simulation time in ms; OutsideRunError, which names ``caller``, where no run is going on."""
+    """Return the simulation time in ms. Raises OutsideRunError, naming ``caller``, outside a run."""
     now = NOW.get()
     if now is None:
         raise OutsideRunError(
             f"{caller} was called outside a run, where there is no simulation time",
-            hint="call it in the function that add_strategy registered, in the thread in which the run calls that function",
+            hint="call it from the function that you passed to add_strategy, in the thread on which the run calls that function",
         )
     return now
 
 
 def as_datetime(ms: int) -> datetime:
-    """A time in ms as an aware datetime in UTC."""
+    """Convert a time in ms to an aware datetime in UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 def iso_time(ms: int) -> str:
-    """A time in ms as text for messages, such as ``2023-03-01T00:05:00Z``; beyond the year 9999 the plain number."""
+    """Format a time in ms for messages: ``2023-03-01T00:05:00Z``, or the plain number of ms beyond the year 9999."""
     try:
         moment = as_datetime(ms)
     except (ValueError, OverflowError, OSError):
@@ -54,21 +54,21 @@ def iso_time(ms: int) -> str:
 
 
 def check_ms(name: str, value: object, *, step_ms: int = MINUTE_MS) -> int:
-    """``value`` if it is a whole number of ms on the grid of ``step_ms``; InvalidTypeError or InvalidValueError naming ``name``."""
+    """Return ``value`` if it is an int (ms) on the grid of ``step_ms``. Raises InvalidTypeError or InvalidValueError, naming ``name``."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidTypeError(f"{name} must be an int, milliseconds since 1970 in UTC, got {type(value).__name__}")
+        raise InvalidTypeError(f"{name} must be an int (milliseconds since 1970, UTC), got {type(value).__name__}")
     if value < 0 or value % step_ms:
-        raise InvalidValueError(f"{name} is {value} ({iso_time(value)}), which is not a multiple of {step_ms} ms from 1970 on")
+        raise InvalidValueError(f"{name} is {value} ({iso_time(value)}), which is not a multiple of {step_ms} ms since 1970")
     return value
 
 
 def tick_seconds() -> float:
-    """How often a live run looks at the market: ``CC_TICK_SECONDS`` of the environment, or once a minute."""
+    """Return how often a live run polls the market, in seconds: ``CC_TICK_SECONDS`` from the environment, 60 by default."""
     return _positive("CC_TICK_SECONDS", 60.0, most=60.0)
 
 
 def schedule_minutes() -> float:
-    """How long a signal waits for its price, in minutes: ``CC_SCHEDULE_AWAIT_MINUTES`` of the environment, or 120."""
+    """Return how many minutes a signal waits for its price: ``CC_SCHEDULE_AWAIT_MINUTES`` from the environment, 120 by default."""
     return _positive("CC_SCHEDULE_AWAIT_MINUTES", 120.0, most=math.inf)
 
 

@@ -1,4 +1,4 @@
-"""Which run the code that is going on belongs to: what the facades need to know to find their records."""
+"""The run that the current code belongs to. The facades use it to address their records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CurrentRun", "current_run", "require_run"]
 
 
 class CurrentRun(msgspec.Struct):
-    """A run, as its strategy sees it. A live or a paper run has an empty ``frame_name``."""
+    """A run as its strategy sees it. ``frame_name`` is empty in live and paper runs."""
 
     registry: Registry
     symbol: str
@@ -23,20 +23,20 @@ class CurrentRun(msgspec.Struct):
     frame_name: str
     backtest: bool
     signal_id: str | None = None
-    """Of the position that is open, or of the scheduled signal; None: there is neither."""
+    """The id of the open position or the scheduled signal; None if there is neither."""
     run_id: str = msgspec.field(default_factory=lambda: uuid.uuid4().hex)
-    """Tells this run from an earlier one over the same names. Nothing that decides about a trade may depend on its value."""
+    """Distinguishes this run from earlier ones with the same names. No trading decision may depend on its value."""
 
 
 current_run: ContextVar[CurrentRun] = ContextVar("backtest_kit_mongo_run")
 
 
 def require_run(caller: str) -> CurrentRun:
-    """The run that this thread is in; OutsideRunError, which names ``caller``, where none is going on."""
+    """Return the run that this thread is in. Raises OutsideRunError, naming ``caller``, outside a run."""
     run = current_run.get(None)
     if run is None:
         raise OutsideRunError(
             f"{caller} was called outside a run",
-            hint="call it in a function that is registered for a run, in the thread in which the run calls that function",
+            hint="call it from a function that is registered for a run, in the thread on which the run calls that function",
         )
     return run

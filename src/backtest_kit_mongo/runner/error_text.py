@@ -1,4 +1,4 @@
-"""What is said of an exception that user code has raised."""
+"""Describe exceptions that user code raised."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 __all__ = ["USER_ERRORS", "describe", "where"]
 
 USER_ERRORS: Final = (Exception, SystemExit, CancelledError)
-"""What code of a user may raise without ending more than its own call: some of it is no Exception."""
+"""What user code may raise and end only its own call. SystemExit and CancelledError do not derive from Exception."""
 
 
 def where(error: BaseException, file: str) -> str:
-    """``file:line`` of the innermost place in ``file`` that ``error`` passed; for a syntax error the place of the mistake."""
+    """Return ``file:line`` of the innermost frame of ``error`` in ``file``; for a syntax error, the position of the mistake."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
@@ -21,6 +21,6 @@ def where(error: BaseException, file: str) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Type and message of an exception in one piece."""
+    """Return the type and message of an exception as one text."""
     message = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

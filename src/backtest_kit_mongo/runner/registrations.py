@@ -1,4 +1,4 @@
-"""What user code registers under names: exchanges, brokers."""
+"""What user code registers under a name: strategies, risks, exchanges, brokers, frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Registrations", "calling_place", "check_function", "check_name"]
 
 
 class RegisteredItem(Protocol):
-    """What can be registered; ``place`` is ``file:line`` of its registration."""
+    """An item that can be registered; ``place`` is the ``file:line`` of its registration."""
 
     @property
     def name(self) -> str: ...
@@ -26,7 +26,7 @@ T = TypeVar("T", bound=RegisteredItem)
 
 
 class Registrations(Generic[T]):
-    """Items by name, in the order of their registration. ``noun`` is what one is called in errors, ``adding`` is what adds one."""
+    """Items by name, in registration order. Errors call an item ``noun``, and name ``adding`` as the function that adds one."""
 
     def __init__(self, noun: str, adding: str) -> None:
         self._noun, self._adding = noun, adding
@@ -34,59 +34,59 @@ class Registrations(Generic[T]):
         self._lock = threading.Lock()
 
     def add(self, item: T) -> None:
-        """Register ``item``; InvalidValueError, with both places, if another one has its name."""
+        """Register ``item``. Raises InvalidValueError, naming both registrations, if the name is taken."""
         with self._lock:
             other = self._items.setdefault(item.name, item)
         if other is not item:
             raise InvalidValueError(
-                f"{self._noun} {item.name!r} of {item.place} is already registered by {other.place}", hint="names must differ"
+                f"{self._noun} {item.name!r} at {item.place} is already registered at {other.place}", hint="choose another name"
             )
 
     def list(self) -> tuple[T, ...]:
-        """All items."""
+        """Return all items."""
         with self._lock:
             return tuple(self._items.values())
 
     def find(self, name: str | None) -> T:
-        """The item of that name, or the only one for None; InvalidValueError, with the names that there are, otherwise."""
+        """Return the item with that name, or the only item if None. Raises InvalidValueError, listing the names, otherwise."""
         items = {item.name: item for item in self.list()}
         listed = ", ".join(map(repr, items))
         if name in items:
             return items[name]
         if name is not None:
             raise InvalidValueError(
-                f"no {self._noun} {name!r} is registered", hint=f"{self._adding} registers one; now: {listed or 'none'}"
+                f"no {self._noun} {name!r} is registered", hint=f"register it with {self._adding}; registered so far: {listed or 'none'}"
             )
         if not items:
-            raise InvalidValueError(f"no {self._noun} is registered", hint=f"{self._adding} registers one")
+            raise InvalidValueError(f"no {self._noun} is registered", hint=f"register one with {self._adding}")
         if len(items) > 1:
             plural = f"{self._noun[:-1]}ies" if self._noun.endswith("y") else f"{self._noun}s"
-            raise InvalidValueError(f"{len(items)} {plural} are registered, so one must be named: {listed}")
+            raise InvalidValueError(f"{len(items)} {plural} are registered; name one of them: {listed}")
         return next(iter(items.values()))
 
     def restore(self, items: Iterable[T]) -> None:
-        """Make ``items`` the registered ones."""
-        kept = {item.name: item for item in items}
+        """Replace the registered items with ``items``."""
+        by_name = {item.name: item for item in items}
         with self._lock:
-            self._items = kept
+            self._items = by_name
 
 
 def calling_place(depth: int = 2) -> tuple[str, str]:
-    """The file, and ``file:line``, of the caller of the function that asks."""
+    """Return the file, and ``file:line``, of the code that called this function's caller (``depth`` frames up)."""
     caller = sys._getframe(depth)
     return caller.f_code.co_filename, f"{caller.f_code.co_filename}:{caller.f_lineno}"
 
 
 def check_function(what: str, function: object, arguments: tuple[str, ...]) -> Callable[..., Any]:
-    """``function`` if it is a plain function that takes ``arguments`` by position; InvalidTypeError, which names ``what``, otherwise."""
+    """Return ``function`` if it is a plain function that takes ``arguments`` by position. Raises InvalidTypeError, naming ``what``."""
     if not callable(function):
         raise InvalidTypeError(f"{what} must be a function, got {type(function).__name__}")
     called = function if inspect.isroutine(function) else type(function).__call__
     if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called):
-        raise InvalidTypeError(f"{what} must be a plain function, not an async one or a generator")
+        raise InvalidTypeError(f"{what} must be a plain function, not an async function or a generator")
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some callables written in C have none to check
+    except (TypeError, ValueError):  # some callables written in C have no signature to check
         return function
     try:
         signature.bind(*arguments)
@@ -96,8 +96,8 @@ def check_function(what: str, function: object, arguments: tuple[str, ...]) -> C
 
 
 def check_name(what: str, name: object) -> None:
-    """InvalidTypeError or InvalidValueError unless ``name`` can be part of a key and be read by a person."""
+    """Raise InvalidTypeError or InvalidValueError unless ``name`` can be part of a key and is readable text."""
     if not isinstance(name, str):
         raise InvalidTypeError(f"{what} must be a str, got {type(name).__name__}")
     if not name or name != name.strip() or not name.isprintable():
-        raise InvalidValueError(f"{what} is {name!r}; it must be printable text without spaces at its ends")
+        raise InvalidValueError(f"{what} is {name!r}; it must be printable text without leading or trailing spaces")

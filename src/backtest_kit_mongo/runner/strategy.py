@@ -1,4 +1,4 @@
-"""Strategies: the registration of user functions under names, and what is said when one of them fails."""
+"""Strategies: register user functions under names, and the errors raised when one of them fails."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ __all__ = [
 ]
 
 GetSignal = Callable[[str, datetime], Mapping[str, Any] | None]
-"""``get_signal(symbol, when)``: None, or the signal as a dict; ``when`` is the simulation time, an aware datetime in UTC."""
+"""``get_signal(symbol, when)`` returns None or a signal as a dict. ``when`` is the simulation time, an aware datetime in UTC."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What a callback is told. ``when`` is an aware datetime, ``signal`` the row of the position (as in the Recent contract).
+    """What a callback receives. ``when`` is an aware datetime, ``signal`` the row of the position (as in the Recent contract).
 
-    ``reason`` is why a position was closed, or a scheduled signal cancelled (timeout, price_reject, risk_reject, order_reject, user).
+    ``reason`` says why a position was closed or a scheduled signal cancelled (timeout, price_reject, risk_reject, order_reject, user).
     """
 
     symbol: str
@@ -52,10 +52,10 @@ Callback = Callable[[Event], object]
 
 
 class Callbacks(TypedDict, total=False):
-    """Functions that a strategy may bring, each called with an Event."""
+    """Optional functions of a strategy. Each is called with an Event."""
 
     on_schedule: Callback
-    """A signal waits for its price; also after a restart."""
+    """A signal waits for its price. Called again after a restart."""
     on_cancel: Callback
     """A scheduled signal will not open."""
     on_open: Callback
@@ -63,9 +63,9 @@ class Callbacks(TypedDict, total=False):
     on_active: Callback
     """A live position is watched again after a restart."""
     on_active_ping: Callback
-    """A minute has passed with an open position; may call ``close_pending()``."""
+    """A minute has passed with an open position. The callback may call ``close_pending()``."""
     on_close: Callback
-    """A position is closed; its record goes after this."""
+    """A position was closed. Its open record is removed after this call."""
     on_tick: Callback
     """A minute has passed."""
 
@@ -74,15 +74,15 @@ CALLBACKS: Final = tuple(Callbacks.__annotations__)
 
 
 class StrategyError(BacktestKitError, RuntimeError):
-    """User code failed: a strategy raised, or its file could not be loaded. ``__cause__`` is what it raised."""
+    """User code failed: a strategy raised an exception, or its file could not be loaded. ``__cause__`` is the exception."""
 
 
 class BadSignalError(StrategyError, ValueError):
-    """A strategy returned something that is no valid signal."""
+    """A strategy returned an invalid signal."""
 
 
 class Strategy(msgspec.Struct, frozen=True):
-    """A registered strategy; ``interval_ms`` (ms) is how often it is asked, ``place`` is ``file:line`` of its registration."""
+    """A registered strategy. ``interval_ms`` (ms) is how often it is asked, ``place`` the ``file:line`` of its registration."""
 
     name: str
     interval: str
@@ -102,14 +102,16 @@ def add_strategy(name: str, interval: str = "5m", *, risk_name: str | None = Non
 @overload
 def add_strategy(name: str, interval: str = "5m", *, get_signal: F, risk_name: str | None = None, **callbacks: Unpack[Callbacks]) -> F: ...
 def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, risk_name: str | None = None, **callbacks: Any) -> Any:
-    """Register a strategy, as ``add_strategy("x", interval="5m", get_signal=f)`` or as decorator ``@add_strategy("x")`` over ``f``.
+    """Register a strategy: call ``add_strategy("x", interval="5m", get_signal=f)``, or decorate ``f`` with ``@add_strategy("x")``.
 
-    ``f(symbol, when)`` is asked at every multiple of ``interval`` (UTC, counted from 1970) while no position is open. It returns
-    None, or a dict: ``position`` ("long" or "short"), ``priceTakeProfit``, ``priceStopLoss`` (prices), ``minuteEstimatedTime``
-    (minutes until the position is closed at any price, ``math.inf`` for never), and if it likes ``note`` (text) and
-    ``priceOpen``, a limit that it waits for. Both forms give ``f`` back. ``risk_name`` is the record of the Risk contract that its
-    positions are kept in, by default one of its own name, and the ``add_risk`` whose limits they keep to. ``callbacks`` (``on_open``
-    and so on, see ``Callbacks``) are functions that are called with an ``Event``.
+    The run calls ``f(symbol, when)`` at every multiple of ``interval`` (UTC, counted from 1970) while no position is open. ``f``
+    returns None, or a dict: ``position`` ("long" or "short"), ``priceTakeProfit``, ``priceStopLoss`` (prices), ``minuteEstimatedTime``
+    (minutes until the position is closed at any price, ``math.inf`` for never), and optionally ``note`` (text) and ``priceOpen``, a
+    limit price to wait for. Both forms return ``f``.
+
+    ``risk_name`` is the record of the Risk contract that holds the positions, and the ``add_risk`` that limits them; it defaults to
+    the strategy's name. ``callbacks`` (``on_open`` and so on, see ``Callbacks``) are functions that are called with an ``Event``.
+    Raises InvalidTypeError or InvalidValueError for bad arguments or a name that is already registered.
     """
     check_name("the name of a strategy", name)
     step = interval_ms(interval)
@@ -118,9 +120,11 @@ def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, ris
     for callback, function in callbacks.items():
         if callback not in CALLBACKS:
             near = get_close_matches(callback, CALLBACKS, n=1, cutoff=0.0)[0]
-            raise InvalidTypeError(f"add_strategy has no {callback!r}", hint=f"did you mean {near!r}? Callbacks: {', '.join(CALLBACKS)}")
+            raise InvalidTypeError(
+                f"add_strategy has no argument {callback!r}", hint=f"did you mean {near!r}? Callbacks: {', '.join(CALLBACKS)}"
+            )
         check_function(f"{callback} of strategy {name!r}", function, ("event",))
-    file, place = calling_place()
+    file, registered_at = calling_place()
 
     def register(function: F) -> F:
         check_function(f"get_signal of strategy {name!r}", function, ("symbol", "when"))
@@ -131,7 +135,7 @@ def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, ris
             risk_name=name if risk_name is None else risk_name,
             get_signal=function,
             file=file,
-            place=place,
+            place=registered_at,
             callbacks=Callbacks(**callbacks),  # type: ignore[typeddict-item]
         )
         _strategies.add(strategy)
@@ -141,20 +145,20 @@ def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, ris
 
 
 def list_strategies() -> tuple[Strategy, ...]:
-    """All registered strategies, in the order of their registration."""
+    """Return all registered strategies, in registration order."""
     return _strategies.list()
 
 
 def find_strategy(name: str | None) -> Strategy:
-    """The strategy of that name, or the only one for None; InvalidValueError, with the names that there are, otherwise."""
+    """Return the strategy with that name, or the only one if None. Raises InvalidValueError, listing the names, otherwise."""
     return _strategies.find(name)
 
 
 def clear_strategies() -> None:
-    """Forget all registered strategies."""
+    """Remove all registered strategies."""
     restore_strategies(())
 
 
 def restore_strategies(strategies: tuple[Strategy, ...]) -> None:
-    """Make ``strategies`` the registered ones."""
+    """Replace the registered strategies with ``strategies``."""
     _strategies.restore(strategies)

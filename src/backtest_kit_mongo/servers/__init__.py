@@ -1,4 +1,4 @@
-"""Real MongoDB and Redis servers on this machine: single ones, a replica set, and an embedded pair over one data folder."""
+"""Real MongoDB and Redis servers on this machine: single servers, a replica set, and an embedded pair over one data folder."""
 
 from .processes import MongoServer, RedisServer, Server, mongo_uri
 from .replica_set import ReplicaSet

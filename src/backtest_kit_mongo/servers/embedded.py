@@ -1,4 +1,4 @@
-"""MongoDB and Redis over one data folder that survives the process: owned by the first process on it, borrowed by the others."""
+"""MongoDB and Redis over one data folder that outlives the process: the first process on it owns them, others borrow them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["EmbeddedServers", "default_data_dir"]
 
 
 class EmbeddedServers:
-    """MongoDB and Redis over one data folder that survives the process.
+    """MongoDB and Redis over one data folder that outlives the process.
 
-    The first process on a folder owns the servers, and they end with it. Others on the same folder borrow them: their
-    ``start`` and ``stop`` do nothing to the servers.
+    The first process on a folder owns the servers, and they end with it. Other processes on the same folder borrow them: their
+    ``start`` and ``stop`` do not affect the servers.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -31,7 +31,7 @@ class EmbeddedServers:
 
     @property
     def owned(self) -> bool:
-        """True when the servers belong to this object and end with it."""
+        """True if the servers belong to this object and end with it."""
         return self in owned
 
     @property
@@ -41,11 +41,14 @@ class EmbeddedServers:
 
     @property
     def redis_socket(self) -> str:
-        """Path of the Unix socket of Redis."""
+        """Path of the Unix socket that Redis listens on."""
         return self._started()[1]
 
     def start(self, timeout: float = 30) -> Self:
-        """Start both servers side by side, or borrow those of the owner of the folder; an owner's dead server is started again."""
+        """Start both servers in parallel, or borrow those of the owner of the folder. The owner's call restarts servers that died.
+
+        Raises ServerStartError if they do not answer within ``timeout`` seconds.
+        """
         deadline = time.monotonic() + timeout
         with self._guard:
             if not self.owned and not self._take_folder(deadline):
@@ -64,7 +67,7 @@ class EmbeddedServers:
         return self
 
     def stop(self) -> None:
-        """Stop the servers if this object owns them, and let go of them if not."""
+        """Stop the servers if this object owns them; otherwise just stop using them."""
         with self._guard:
             self._found = None
             if (lock := owned.get(self)) is None:
@@ -93,31 +96,31 @@ class EmbeddedServers:
         return self._found
 
     def _take_folder(self, deadline: float) -> bool:
-        """Become the owner (True), or find the servers of the owner (False)."""
+        """Become the owner of the folder and return True, or find the servers of its owner and return False."""
         path = self.data_dir / "servers.json"
         with contextlib.ExitStack() as descriptors:
             lock = open_lock(path)
             descriptors.callback(os.close, lock)
             while not try_lock(lock):
-                if (found := _borrow(lock)) is not None:
-                    self._found = found
+                if (addresses := _borrow(lock)) is not None:
+                    self._found = addresses
                     return False
                 if time.monotonic() > deadline:
-                    raise ServerStartError(f"{self.data_dir} belongs to another process, whose servers do not answer; see {path}")
+                    raise ServerStartError(f"{self.data_dir} belongs to another process, but its servers do not answer; see {path}")
                 time.sleep(POLL)
-            os.ftruncate(lock, 0)  # what stands there is from an owner who died
+            os.ftruncate(lock, 0)  # the content is from an owner that died
             owned[self] = lock
             descriptors.pop_all()
             return True
 
     def forget(self) -> None:
         """See Owner."""
-        self._guard = threading.RLock()  # and what the parent owns is borrowed here
+        self._guard = threading.RLock()  # a thread of the parent may hold it; servers of the parent count as borrowed here
 
 
 def default_data_dir() -> Path:
-    """Return the folder of the embedded servers where none is given: ``backtest-kit-mongo`` in the user's data home."""
-    home = os.environ.get("XDG_DATA_HOME", "")  # to be ignored if relative, says its specification
+    """Return the default folder of the embedded servers: ``backtest-kit-mongo`` in the user's data home."""
+    home = os.environ.get("XDG_DATA_HOME", "")  # the XDG specification says to ignore a relative path
     return (Path(home) if os.path.isabs(home) else Path.home() / ".local" / "share") / "backtest-kit-mongo"
 
 
@@ -129,5 +132,5 @@ def _borrow(lock: int) -> tuple[str, str] | None:
         return None  # the owner is not ready yet
     if not (accepts(mongo) and accepts(cache) and redis_answers(cache, 1.0) and mongo_answers(mongo, 1.0)):
         return None
-    # If a new owner came meanwhile, these were the last words of the old one's servers.
+    # If the content has changed, a new owner took the folder meanwhile, and it was the old owner's servers that answered.
     return (mongo, cache) if os.pread(lock, 65536, 0) == text else None

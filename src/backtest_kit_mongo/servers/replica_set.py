@@ -1,6 +1,6 @@
-"""A replica set of real mongods on this machine, and what can happen to one: a step-down, a kill, a pause, a partition, no replication.
+"""A replica set of real mongods on this machine, with the faults that can hit one: step-down, kill, pause, partition, no replication.
 
-For tests and for trying out what a fail-over does to one's own program. The members listen on 127.0.0.1 without access control.
+Use it in tests, or to try out what a failover does to your program. The members listen on 127.0.0.1 without access control.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .processes import POLL, MongoServer
 __all__ = ["ReplicaSet"]
 
 _AMONG_MEMBERS = ("replSetHeartbeat", "replSetUpdatePosition", "replSetRequestVotes")
-_TRIES = 3  # a port that was free may be taken before mongod binds it
+_TRIES = 3  # another process may take a free port before mongod binds it
 
 
 class _Member(MongoServer):
-    """One mongod of a set, told by the set who belongs to it."""
+    """One mongod of a set; ``ReplicaSet`` tells it who the other members are."""
 
     def _arguments(self) -> list[str]:
-        # Fail points; and no wait for others to take over, who are about to end as well.
+        # Allow fail points. Do not wait at shutdown until another member takes over: the others are about to end too.
         parameters = ("enableTestCommands=1", "shutdownTimeoutMillisForSignaledShutdown=100")
         return [*super()._arguments(), *(argument for parameter in parameters for argument in ("--setParameter", parameter))]
 
@@ -43,12 +43,12 @@ class _Member(MongoServer):
 
     @property
     def address(self) -> str:
-        """Where the other members and drivers find it."""
+        """Host and port at which drivers and the other members reach it."""
         return f"127.0.0.1:{self.port}"
 
     @contextlib.contextmanager
     def admin(self, timeout: float = 10) -> Iterator[Any]:
-        """The database ``admin`` of this very member, over its Unix socket."""
+        """Open the database ``admin`` of this member itself, over its Unix socket."""
         with _client(self.socket, timeout) as client:
             yield client.admin
 
@@ -59,10 +59,10 @@ def _client(path: str, timeout: float) -> MongoClient[dict[str, Any]]:
 
 
 class ReplicaSet:
-    """Three mongods with one primary; ready when ``start`` returns, gone when this process is."""
+    """Mongods, three by default, with one primary; ready when ``start`` returns, gone when this process ends."""
 
     def __init__(self, data_dir: Path, *, name: str = "rs", size: int = 3, election_timeout: float = 1.0, cache_gb: float = 0.25) -> None:
-        """``election_timeout``: seconds without a primary until the others elect one (MongoDB's own default is 10)."""
+        """``election_timeout``: seconds without a primary until the others elect one (MongoDB defaults to 10)."""
         self.data_dir = Path(data_dir)
         self.name = name
         self.election_timeout = election_timeout
@@ -71,7 +71,10 @@ class ReplicaSet:
         self.members: list[_Member] = []
 
     def start(self, timeout: float = 120) -> Self:
-        """Start all members and return when one is primary and the others follow it; members that were killed are started again."""
+        """Start all members, those that were killed too, and return when one is primary and the others follow it.
+
+        Raises ServerStartError if that takes longer than ``timeout`` seconds.
+        """
         deadline = time.monotonic() + timeout
         if any(member.alive for member in self.members):
             for member in self.members:
@@ -108,21 +111,21 @@ class ReplicaSet:
         settings = {"electionTimeoutMillis": int(self.election_timeout * 1000), "heartbeatIntervalMillis": 200}
         hosts = [{"_id": number, "host": member.address} for number, member in enumerate(self.members)]
         with self.members[0].admin() as admin:
-            found = admin.client["local"]["system.replset"].find_one()
-            if found is None:
+            config = admin.client["local"]["system.replset"].find_one()
+            if config is None:
                 admin.command("replSetInitiate", {"_id": self.name, "members": hosts, "settings": settings})
-            else:  # an earlier set in this folder; its ports may be others by now
-                admin.command("replSetReconfig", {**found, "members": hosts, "version": found["version"] + 1}, force=True)
+            else:  # the folder has an earlier set, which may have had other ports
+                admin.command("replSetReconfig", {**config, "members": hosts, "version": config["version"] + 1}, force=True)
 
     def await_settled(self, timeout: float = 120) -> None:
-        """Return when the members that run are one primary and its secondaries."""
+        """Wait until the running members are one primary and its secondaries. Raises ServerStartError after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             states = [self._state(member) for member in self.members if member.alive]
             if states.count("primary") == 1 and set(states) <= {"primary", "secondary"}:
                 return
             if time.monotonic() > deadline:
-                raise ServerStartError(f"the replica set {self.name} did not settle in time: its members are {', '.join(states)}")
+                raise ServerStartError(f"the replica set {self.name} was not ready in time: its members are {', '.join(states)}")
             time.sleep(POLL)
 
     @staticmethod
@@ -135,12 +138,15 @@ class ReplicaSet:
         return "primary" if hello["isWritablePrimary"] else "secondary" if hello.get("secondary") else "neither"
 
     def uri(self, database: str = "backtest-kit", **options: Any) -> str:
-        """The connection string of a database on this set."""
+        """Return the connection string of a database on this set; ``options`` become its query parameters."""
         hosts = ",".join(member.address for member in self.members)
         return f"mongodb://{hosts}/{quote(database, safe='')}?{urlencode({'replicaSet': self.name, **options})}"
 
     def await_primary(self, timeout: float = 120, *, other_than: MongoServer | None = None) -> _Member:
-        """The member that is primary, as soon as there is one; ``other_than``: a former one that may not know yet that it is not."""
+        """Wait for a primary and return it. ``other_than`` is a former primary, which may still report that it is one.
+
+        Raises ServerStartError after ``timeout`` seconds.
+        """
         deadline = time.monotonic() + timeout
         while True:
             for member in self.members:
@@ -152,31 +158,31 @@ class ReplicaSet:
 
     @property
     def primary(self) -> _Member:
-        """The member that is primary."""
+        """The member that is primary; waits until there is one."""
         return self.await_primary()
 
     def step_down(self) -> _Member:
-        """Let the primary give up its place to another, which is returned."""
+        """Make the primary step down, and return the member that is elected instead."""
         former = self.primary
         with former.admin() as admin, contextlib.suppress(AutoReconnect):
             admin.command("replSetStepDown", 60, secondaryCatchUpPeriodSecs=10, force=False)
-        found = self.await_primary(other_than=former)
+        elected = self.await_primary(other_than=former)
         with former.admin() as admin, contextlib.suppress(PyMongoError):
             admin.command("replSetFreeze", 0)  # it may be elected again
-        return found
+        return elected
 
     def kill_primary(self) -> _Member:
-        """Kill the primary as a crash would; which one it was. ``start`` of that member brings it back."""
+        """Kill the primary as a crash would, and return it. Its ``start`` brings it back."""
         former = self.primary
         former.kill()
         return former
 
     def stop_replication(self) -> None:
-        """Let the secondaries take nothing more from the primary, until ``restart_replication``; elections go on."""
+        """Stop the secondaries from replicating until ``restart_replication``; elections still work."""
         self._fail_point("stopReplProducer", "alwaysOn")
 
     def restart_replication(self) -> None:
-        """Let them go on."""
+        """Make the secondaries replicate again."""
         self._fail_point("stopReplProducer", "off")
 
     def _fail_point(self, name: str, mode: str, **data: Any) -> None:
@@ -187,23 +193,23 @@ class ReplicaSet:
 
     @contextlib.contextmanager
     def partition(self) -> Iterator[tuple[MongoServer, MongoServer]]:
-        """Cut the primary off from the others, but not from its clients, and let these elect another; (former primary, new one).
+        """Cut the primary off from the others, but not from its clients, and have the others elect a new one.
 
-        The former one goes on believing that it is primary, and answers reads, for the election time-out of the set, and follows the
-        new one when the partition ends.
+        Yields (former primary, new primary). For the election timeout of the set, the former primary still believes that it is primary
+        and answers reads. It follows the new primary when the partition ends.
         """
         former = self.primary
         others = [member for member in self.members if member is not former and member.alive]
-        refused = {"failInternalCommands": True, "closeConnection": True, "failCommands": list(_AMONG_MEMBERS)}
+        failure = {"failInternalCommands": True, "closeConnection": True, "failCommands": list(_AMONG_MEMBERS)}
         with former.admin() as admin:
             self.stop_replication()
             try:
-                admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": refused})
+                admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": failure})
                 admin.command({"configureFailPoint": "networkInterfaceDiscardCommandsBeforeAcquireConn", "mode": "alwaysOn"})
                 self._elect(others)
-                found = self.await_primary(other_than=former)
+                elected = self.await_primary(other_than=former)
                 self.restart_replication()
-                yield former, found
+                yield former, elected
             finally:
                 self.restart_replication()
                 for name in ("failCommand", "networkInterfaceDiscardCommandsBeforeAcquireConn"):
@@ -211,7 +217,7 @@ class ReplicaSet:
 
     @staticmethod
     def _elect(members: Sequence[_Member]) -> None:
-        """Let one of some members become primary: one that has all that the others have, which only they know."""
+        """Make one of ``members`` primary. It must have all writes that the others have; only the members know which one has: try each."""
         for number, member in enumerate(members, 1):
             try:
                 with member.admin() as admin:
@@ -222,7 +228,7 @@ class ReplicaSet:
                     raise
 
     def stop(self) -> None:
-        """End all members."""
+        """Stop all members."""
         for member in self.members:
             member.terminate()
         for member in self.members:
@@ -239,10 +245,10 @@ class ReplicaSet:
 
 
 def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        ports = [one.getsockname()[1] for one in sockets]
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        ports = [listener.getsockname()[1] for listener in sockets]
     random.shuffle(ports)
     return ports

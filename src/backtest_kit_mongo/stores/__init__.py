@@ -1,1 +1,1 @@
-"""One small protocol and its implementations; DESIGN: a new backend is one class, not one per domain."""
+"""The Store protocol and its implementations. A new backend is one class that serves all domains."""

@@ -1,4 +1,4 @@
-"""The Store protocol, the record that passes through it, and the encoding that every store shares."""
+"""The Store protocol, the records that it reads and writes, and the BSON encoding that the stores share."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from ..errors import InvalidTypeError, InvalidValueError
 __all__ = ["LARGEST_BODY", "MAX_DOCUMENT", "NO_HISTORY", "History", "Key", "Record", "Store", "check_key", "encode", "plain"]
 
 Key = tuple[Any, ...]
-"""Key fields in the order of the domain's ``key``."""
+"""The values of the key fields, in the order of the domain's ``key``."""
 
 MAX_DOCUMENT = 16 * 1024 * 1024
-"""MongoDB's limit for one document, in bytes."""
+"""MongoDB's limit for the size of a document, in bytes."""
 
 LARGEST_BODY = MAX_DOCUMENT - 4096
-"""The same for what a record stores; the rest is for key fields, dates and the command around them."""
+"""The limit for the encoded content of a record, in bytes; the rest is reserved for key fields, dates and the command around them."""
 
 
 class Record(NamedTuple):
-    """One stored thing: its key, its body, the simulation time of the write (ms), and whether it is softly deleted."""
+    """One stored record: its key, its body, the simulation time of the write (ms), and whether it is softly deleted."""
 
     key: Key
     body: Any
@@ -43,98 +43,101 @@ class Record(NamedTuple):
 
 
 class History(NamedTuple):
-    """Which domains keep the versions of their records, so that a read can ask for one as of a time."""
+    """Which domains keep versions of their records, so that a read can return a record as of an earlier time."""
 
     domains: frozenset[str] = frozenset()
     limit: int = 1000
-    """Versions of one key that are kept, the current one among them; the oldest go first. 0: all."""
+    """How many versions of a key are kept, including the current one; the oldest are deleted first. 0 keeps all."""
     days: int = 0
-    """How long before the newest version of its key one is kept, in days of simulation time. 0: without end."""
+    """How far back from the newest version of a key versions are kept, in days of simulation time. 0 keeps all."""
 
 
 NO_HISTORY: Final = History()
 
 
 class Store(Protocol):
-    """Where records live. Batches first; every method is safe to call from many threads."""
+    """Where records live. Reads and writes take batches; every method is safe to call from several threads."""
 
     @property
     def blocks(self) -> CandleBlocks | None:
-        """Closed candles in the memory of this process, to be looked at before ``read_candles``; None where it would save nothing."""
+        """Closed candles in the memory of this process, to try before ``read_candles``; None for stores that would gain nothing."""
 
     @property
     def hits(self) -> Mapping[str, HitReader] | None:
-        """By domain name the straight path to a body, to be tried before ``read``; None where it would save nothing."""
+        """The fast path of single reads, by domain name, to try before ``read``; None for stores that would gain nothing."""
 
     @property
     def upserts(self) -> Mapping[str, UpsertWriter] | None:
-        """By domain name the straight path of a single write, to be tried before ``write``; None where there is none."""
+        """The fast path of single writes, by domain name, to try before ``write``; None for stores without one."""
 
     def wait_for_init(self, timeout: float) -> None:
-        """Return when the store is ready; raise ServerTimeoutError within ``timeout`` seconds if not."""
+        """Wait until the store is ready. Raises ServerTimeoutError if it is not ready within ``timeout`` seconds."""
 
     def read(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
-        """The records of ``keys``, in their order; None where nothing is stored."""
+        """Return the records of ``keys``, in their order; None for a key without a stored record."""
 
     def write(self, domain: Domain, records: Sequence[Record]) -> None:
-        """Store all ``records`` (the last one of a key wins; for insert-once domains the first); all acknowledged on return."""
+        """Store ``records``; all are acknowledged on return. The last record of a key wins, in insert-once domains the first."""
 
     def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
-        """Store ``record`` of a keyed domain if its key still has what a read gave as ``before`` (None: nothing); whether it had.
+        """Store ``record`` only if its key still holds ``before``, the result of a read (None: no record); return whether it was stored.
 
-        No write of another thread, process or machine comes in between.
+        For keyed domains. The comparison and the write are one atomic step across threads, processes and machines.
         """
 
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
-        """Delete softly, where the domain says so; a key that is not there is passed over."""
+        """Delete records softly, in domains with ``soft_delete``. Keys without a record are ignored."""
 
     def scan(
         self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True, removed: bool = False
     ) -> Iterator[Record]:
-        """Records whose key begins with ``prefix``, newest first by the domain's list rule; the removed ones only if asked for."""
+        """Yield the records with keys that begin with ``prefix``, newest first by the domain's list rule.
+
+        Removed records are included only with ``removed``.
+        """
 
     def records(self, domain: Domain) -> Iterator[Record]:
-        """All records of a domain, the removed ones too, each once; those of lists in the order in which they were first written."""
+        """Yield every record of a domain once, including removed ones; list domains in the order of their first write."""
 
     def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
-        """The ``limit`` candles from ``since`` (ms, on the grid) on, at least one, read-only; None if one of them is missing."""
+        """Return ``limit`` (at least 1) candles from ``since`` (ms, on the grid), read-only; None if any of them is missing."""
 
     def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
-        """Store those checked candles that are not there yet; how many were new."""
+        """Store those of the (already checked) candles that are not stored yet; return how many were new."""
 
     def candle_series(self) -> list[Key]:
-        """The series of which candles are stored, as (exchangeName, symbol, interval), sorted."""
+        """Return the series that have stored candles, as sorted (exchangeName, symbol, interval) tuples."""
 
     def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
-        """The stored candles of a series that open in [since, until) (ms; None: from the first, to the last), in batches, ascending.
+        """Yield the stored candles of a series that open in [since, until), in ascending batches. Times are ms; None means no bound.
 
-        Holes are left out, and no simulation time is looked at.
+        Gaps are skipped. The simulation time is ignored.
         """
 
     def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
-        """Delete the candles of a series that open in [since, until) (ms; None: from the first, to the last); how many there were.
+        """Delete the candles of a series that open in [since, until) (ms; None means no bound); return how many were deleted.
 
-        Other processes may keep candles in memory that they have read before.
+        Other processes may still hold candles in memory that they read before.
         """
 
-    # For the domains of which the store keeps history. A version is what a write stored; one of equal time replaces it, and a
-    # write discards the versions of its key that are of a later time.
+    # The next two methods are for domains with history. Each write stores a version. It replaces the version of its key with the same
+    # time, and discards the versions of its key with later times.
 
     def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
-        """The last versions of ``keys`` that were written at ``moment`` (ms of simulation time) or before; None where there is none."""
+        """Return the last version of each key written at or before ``moment`` (simulation time, ms); None for a key without one."""
 
     def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
-        """Discard versions of ``since`` (ms of simulation time) or later: each record is again what it was before, or not there."""
+        """Discard versions written at or after ``since`` (simulation time, ms); each record reverts to the version before or is deleted."""
 
     def drop_cache(self) -> int:
-        """Forget cached ids, in this process and in shared caches; how many shared ones went. Never touches data."""
+        """Forget cached ids here and in shared caches; return how many shared ones were deleted. Never touches data."""
 
     def close(self) -> None:
-        """Give back connections; idempotent."""
+        """Close all connections. Idempotent."""
 
 
 def check_key(domain: Domain, key: Key) -> Key:
-    """``key`` (or its first fields) if every field is legal; InvalidTypeError or InvalidValueError that names the field if not."""
+    """Return ``key`` (all fields or the first ones) if it is valid. Raises InvalidTypeError or InvalidValueError, naming the field."""
     try:
         keys.check_fields(key, domain.key[: len(key)], domain.kinds[: len(key)])
     except TypeError as error:
@@ -145,7 +148,7 @@ def check_key(domain: Domain, key: Key) -> Key:
 
 
 def plain(value: Any) -> Any:
-    """A value of a type outside BSON as one inside; TypeError for what cannot be stored."""
+    """Convert a value of a type that BSON lacks. Raises TypeError, ValueError or ArithmeticError if it cannot be stored."""
     if isinstance(value, (np.ndarray, np.generic)):
         if value.dtype.kind in "mM":
             raise ValueError("NumPy times are naive; use aware datetimes, or int milliseconds")
@@ -153,15 +156,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, memoryview):
         return bytes(value)
     if isinstance(value, Decimal):
-        return Decimal128(value)  # ValueError beyond 34 digits
+        return Decimal128(value)  # raises decimal.Inexact beyond 34 digits
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, (set, frozenset)):
-        raise TypeError("a set has no order that could be stored; make it a sorted list")
+        raise TypeError("a set has no order and cannot be stored; use a sorted list")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        # Shallow on purpose: members keep their types and are encoded one by one, with their path in an error.
+        # Shallow on purpose: members keep their types and are encoded one by one, so an error can name their path.
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, msgspec.Struct):
         return _members(value)
@@ -172,7 +175,7 @@ def plain(value: Any) -> Any:
 
 
 def _members(value: msgspec.Struct) -> Any:
-    """A Struct as msgspec would encode it, one level deep, for the same reason as a dataclass."""
+    """Return the members of a Struct as msgspec would encode them. One level deep, for the same reason as a dataclass."""
     config = value.__struct_config__
     members: dict[str, Any] = {} if config.tag_field is None else {config.tag_field: config.tag}
     for field in msgspec.structs.fields(value):
@@ -187,22 +190,22 @@ def _members(value: msgspec.Struct) -> Any:
     return list(members.values()) if config.array_like else members
 
 
-# Types that BSON has and msgspec would otherwise turn into text.
+# Types that BSON supports and msgspec would otherwise turn into text.
 _KEPT = (datetime, bytes, bytearray, Decimal)
 
 
 def encode(domain: Domain, key: Key, document: dict[str, Any]) -> bytes:
-    """The BSON of a document; InvalidTypeError or InvalidValueError, with the record's name, for what cannot be stored."""
+    """Encode a document as BSON. Raises InvalidTypeError or InvalidValueError, naming the record, if it cannot be stored."""
     try:
         raw = writer.encode(document, plain)
     except TypeError as error:
         raise InvalidTypeError(f"{_named(domain, key)}: {error}") from None
     except (ValueError, ArithmeticError) as error:
         raise InvalidValueError(f"{_named(domain, key)}: {error}") from None
-    except (RuntimeError, AttributeError) as error:  # changed by another thread meanwhile, or a member that is not set
+    except (RuntimeError, AttributeError) as error:  # another thread changed the document meanwhile, or a member is not set
         raise InvalidValueError(f"{_named(domain, key)}: {error}") from error
     if len(raw) > LARGEST_BODY:
-        raise InvalidValueError(f"{_named(domain, key)}: {len(raw)} bytes; MongoDB takes at most {MAX_DOCUMENT} bytes for one document")
+        raise InvalidValueError(f"{_named(domain, key)}: {len(raw)} bytes; MongoDB limits a document to {MAX_DOCUMENT} bytes")
     return raw
 
 

@@ -1,4 +1,4 @@
-"""What must not be shared with a forked child (sockets, locks another thread may hold) is made anew there."""
+"""Rebuild locks and sockets in a forked child: sockets belong to the parent, and another thread of it may have held a lock."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ __all__ = ["renew_after_fork"]
 
 
 class Renewable(Protocol):
-    """An object that can start afresh in a child."""
+    """An object that can rebuild its locks and sockets in a forked child."""
 
     def renew(self) -> None:
-        """Drop what came with the fork, without touching what the parent still uses."""
+        """Replace everything inherited through the fork, without touching what the parent still uses."""
 
 
 _objects: weakref.WeakSet[Renewable] = weakref.WeakSet()
 
 
 def renew_after_fork(thing: Renewable) -> None:
-    """Call ``thing.renew()`` in every forked child, for as long as ``thing`` lives."""
+    """Call ``thing.renew()`` in every forked child, as long as ``thing`` is alive. It holds only a weak reference."""
     _objects.add(thing)
 
 

@@ -1,4 +1,4 @@
-"""Stores without a server: one that keeps records in this process, and one that keeps nothing."""
+"""Stores without a server: MemoryStore keeps records in this process, DummyStore keeps nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["DummyStore", "MemoryStore"]
 
 
 class _Kept:
-    """One kept record: its body as BSON, so that it comes back as from MongoDB and shares nothing with the caller."""
+    """A stored record. Its body is kept as BSON, so it reads back as it would from MongoDB and shares nothing with the caller."""
 
     __slots__ = ("body", "created", "record", "updated")
 
@@ -32,7 +32,7 @@ class _Kept:
 
     @property
     def when(self) -> float:
-        """The simulation time of the write, in ms; before all others where it is not known."""
+        """The simulation time of the write (ms); minus infinity if the record has none."""
         return -math.inf if self.record.when is None else self.record.when
 
     def open(self) -> Record:
@@ -40,7 +40,7 @@ class _Kept:
 
 
 class MemoryStore:
-    """Records in this process, gone with it."""
+    """Keeps records in the memory of this process; they are lost when it ends."""
 
     blocks = None
     hits = upserts = None
@@ -50,50 +50,50 @@ class MemoryStore:
         renew_after_fork(self)
         self._history = history
         self._records: dict[str, dict[Key, _Kept]] = {}
-        self._versions: dict[tuple[str, Key], list[_Kept]] = {}  # those before the current one, oldest first
+        self._versions: dict[tuple[str, Key], list[_Kept]] = {}  # earlier than the current one, oldest first
         self._candles: dict[Key, dict[int, Any]] = {}
         self._clock = itertools.count()
 
     def renew(self) -> None:
-        """Start with a free lock; see ``forks``."""
+        """Start with an unlocked lock; see ``fork_safety``."""
         self._lock = threading.RLock()
 
     def wait_for_init(self, timeout: float) -> None:
-        """See Store; always ready."""
+        """See Store. Always ready."""
 
     def read(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
         """See Store."""
         with self._lock:
             records = self._records.get(domain.name, {})
-            found = [records.get(key) for key in keys]
-        return [None if kept is None else kept.open() for kept in found]
+            entries = [records.get(key) for key in keys]
+        return [None if entry is None else entry.open() for entry in entries]
 
     def write(self, domain: Domain, records: Sequence[Record]) -> None:
         """See Store."""
         encoded = [(record, encode(domain, record.key, {"payload": record.body})) for record in records]
         with self._lock:
-            kept = self._records.setdefault(domain.name, {})
+            entries = self._records.setdefault(domain.name, {})
             for record, body in encoded:
-                before = kept.get(record.key)
+                before = entries.get(record.key)
                 if before is not None and domain.write == "insert_once":
                     continue
                 now = next(self._clock)
-                kept[record.key] = _Kept(record, body, now if before is None else before.created, now)
+                entries[record.key] = _Kept(record, body, now if before is None else before.created, now)
                 if domain.name in self._history.domains:
                     self._keep_version(domain, record, before)
 
     def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
         """See Store."""
         with self._lock:
-            kept = self._records.get(domain.name, {}).get(record.key)
-            if kept is None or before is None:
-                same = kept is None and before is None
+            entry = self._records.get(domain.name, {}).get(record.key)
+            if entry is None or before is None:
+                unchanged = entry is None and before is None
             else:
                 body = encode(domain, before.key, {"payload": before.body})
-                same = (kept.body, kept.record) == (body, before._replace(body=None))
-            if same:
+                unchanged = (entry.body, entry.record) == (body, before._replace(body=None))
+            if unchanged:
                 self.write(domain, [record])
-            return same
+            return unchanged
 
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
         """See Store."""
@@ -110,37 +110,37 @@ class MemoryStore:
         with self._lock:
             records = self._records.get(domain.name, {}).items()
             kept = [kept for key, kept in records if key[: len(prefix)] == prefix and (removed or not kept.record.removed)]
-        kept.sort(key=lambda one: one.created if by_creation else one.updated, reverse=True)
-        for one in kept[:limit]:
-            yield one.open() if bodies else one.record
+        kept.sort(key=lambda entry: entry.created if by_creation else entry.updated, reverse=True)
+        for entry in kept[:limit]:
+            yield entry.open() if bodies else entry.record
 
     def records(self, domain: Domain) -> Iterator[Record]:
         """See Store."""
         with self._lock:
-            kept = list(self._records.get(domain.name, {}).values())
-        for one in sorted(kept, key=lambda one: one.created):
-            yield one.open()
+            entries = list(self._records.get(domain.name, {}).values())
+        for entry in sorted(entries, key=lambda entry: entry.created):
+            yield entry.open()
 
     # --- versions ---
 
     def _keep_version(self, domain: Domain, record: Record, before: _Kept | None) -> None:
-        """Put the version that a record replaces away; later ones, and those of its own time, go."""
+        """Add the version that a record replaces to the list, and drop the versions with its own or a later time."""
         assert record.when is not None
-        place = (domain.name, record.key)
-        versions = [*self._versions.get(place, ()), *([] if before is None else [before])]
+        version_key = (domain.name, record.key)
+        versions = [*self._versions.get(version_key, ()), *([] if before is None else [before])]
         versions = [version for version in versions if version.when < record.when]
         if self._history.days:
             oldest = record.when - self._history.days * 86_400_000
             versions = [version for version in versions if version.when >= oldest]
-        if self._history.limit:  # the current one counts
+        if self._history.limit:  # which includes the current one
             versions = versions[max(0, len(versions) + 1 - self._history.limit) :]
-        self._versions[place] = versions
+        self._versions[version_key] = versions
 
     def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
         """See Store."""
         with self._lock:
-            found = [self._version_at(domain, key, moment) for key in keys]
-        return [None if kept is None else kept.open() for kept in found]
+            entries = [self._version_at(domain, key, moment) for key in keys]
+        return [None if entry is None else entry.open() for entry in entries]
 
     def _version_at(self, domain: Domain, key: Key, moment: int) -> _Kept | None:
         current = self._records.get(domain.name, {}).get(key)
@@ -155,11 +155,11 @@ class MemoryStore:
                 current = records.get(key)
                 if current is None or current.when < since:
                     continue
-                place = (domain.name, key)
-                versions = [version for version in self._versions.pop(place, ()) if version.when < since]
+                version_key = (domain.name, key)
+                versions = [version for version in self._versions.pop(version_key, ()) if version.when < since]
                 if versions:
                     records[key] = versions.pop()
-                    self._versions[place] = versions
+                    self._versions[version_key] = versions
                 else:
                     del records[key]
 
@@ -174,9 +174,9 @@ class MemoryStore:
         """See Store."""
         with self._lock:
             candles = sorted(self._candles.get(series, {}).items())
-        found = [row for stamp, row in candles if (since is None or stamp >= since) and (until is None or stamp < until)]
-        if found:
-            yield np.array(found, CANDLE_DTYPE)
+        rows = [row for stamp, row in candles if (since is None or stamp >= since) and (until is None or stamp < until)]
+        if rows:
+            yield np.array(rows, CANDLE_DTYPE)
 
     def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
         """See Store."""
@@ -185,10 +185,10 @@ class MemoryStore:
             series = self._candles.get((exchange_name, symbol, interval), {})
             if limit > len(series):
                 return None
-            found = [series.get(since + index * step) for index in range(limit)]
-        if any(candle is None for candle in found):
+            rows = [series.get(since + index * step) for index in range(limit)]
+        if any(row is None for row in rows):
             return None
-        window = np.array(found, CANDLE_DTYPE)
+        window = np.array(rows, CANDLE_DTYPE)
         window.flags.writeable = False
         return window
 
@@ -205,83 +205,83 @@ class MemoryStore:
         """See Store."""
         with self._lock:
             candles = self._candles.get(series, {})
-            gone = [stamp for stamp in candles if (since is None or stamp >= since) and (until is None or stamp < until)]
-            for stamp in gone:
+            deleted = [stamp for stamp in candles if (since is None or stamp >= since) and (until is None or stamp < until)]
+            for stamp in deleted:
                 del candles[stamp]
             if not candles:
                 self._candles.pop(series, None)
-            return len(gone)
+            return len(deleted)
 
     def drop_cache(self) -> int:
-        """See Store; there is no cache."""
+        """See Store. There is no cache."""
         return 0
 
     def close(self) -> None:
-        """See Store; the records go with the object."""
+        """See Store. The records remain until the object is deleted."""
 
 
 class DummyStore:
-    """Takes everything and keeps nothing."""
+    """Accepts every write and keeps nothing."""
 
     blocks = None
     hits = upserts = None
 
     def wait_for_init(self, timeout: float) -> None:
-        """See Store; always ready."""
+        """See Store. Always ready."""
 
     def read(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
-        """See Store; nothing is ever there."""
+        """See Store. Always empty."""
         return [None] * len(keys)
 
     def write(self, domain: Domain, records: Sequence[Record]) -> None:
-        """See Store; what is written vanishes."""
+        """See Store. Stores nothing."""
 
     def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
-        """See Store; what is written vanishes."""
+        """See Store. Stores nothing."""
         return before is None
 
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
-        """See Store; there is nothing to remove."""
+        """See Store. There is nothing to remove."""
 
     def scan(
         self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True, removed: bool = False
     ) -> Iterator[Record]:
-        """See Store; nothing is ever there."""
+        """See Store. Always empty."""
         return iter(())
 
     def records(self, domain: Domain) -> Iterator[Record]:
-        """See Store; nothing is ever there."""
+        """See Store. Always empty."""
         return iter(())
 
     def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
-        """See Store; nothing was ever there."""
+        """See Store. Always empty."""
         return [None] * len(keys)
 
     def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
-        """See Store; there is nothing to discard."""
+        """See Store. There is nothing to discard."""
 
     def candle_series(self) -> list[Key]:
-        """See Store; nothing is ever there."""
+        """See Store. Always empty."""
         return []
 
     def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
-        """See Store; nothing is ever there."""
+        """See Store. Always empty."""
         return iter(())
 
     def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
-        """See Store; nothing is ever there."""
+        """See Store. Always empty."""
         return None
 
     def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
-        """See Store; what is written vanishes."""
+        """See Store. Stores nothing."""
         return 0
 
     def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
-        """See Store; nothing is ever there."""
+        """See Store. Always empty."""
         return 0
 
     def drop_cache(self) -> int:
-        """See Store; there is no cache."""
+        """See Store. There is no cache."""
         return 0
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A report_skipped of a store: what is there and cannot be handed out is left as it lies, and told to whoever reads."""
+"""Report records that a store skips: a record that cannot be read stays as it is, and the reader is told."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ _found: ContextVar[list[str] | None] = ContextVar("backtest_kit_mongo_survey", d
 
 
 def report_skipped(text: str) -> bool:
-    """Tell a report_skipped what is left out, and why; False if there is none, so that a store may set a corrupt file aside."""
-    found = _found.get()
-    if found is not None:
-        found.append(text)
-    return found is not None
+    """Report a skipped record and the reason to the enclosing ``collecting_skipped``.
+
+    Returns False outside of one; the store may then set a corrupt file aside.
+    """
+    reports = _found.get()
+    if reports is not None:
+        reports.append(text)
+    return reports is not None
 
 
 def collecting_skipped(items: Iterable[T], found: list[str]) -> Iterator[T]:
-    """``items`` out of a store; what it leaves out goes into ``found``. Only the reading of them is a report_skipped."""
+    """Yield ``items`` of a store and append a text for each record that it skips to ``found``.
+
+    Skipped records are collected only while the next item is being read, not while the caller works with it.
+    """
     iterator, end = iter(items), object()
     while True:
         token = _found.set(found)

@@ -1,4 +1,4 @@
-"""Runs in threads of their own."""
+"""Runs in background threads."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["RunHandle", "in_background"]
 
 
 class RunHandle:
-    """A run that goes on in the background."""
+    """A run in the background."""
 
     def __init__(self, stop: threading.Event, outcome: Future[BacktestResult]) -> None:
         self._stop, self._outcome = stop, outcome
 
     def stop(self) -> None:
-        """Let the run finish what it is at and end; returns at once."""
+        """Ask the run to finish its current minute and end; return at once."""
         self._stop.set()
 
     @property
@@ -28,20 +28,20 @@ class RunHandle:
         return self._outcome.done()
 
     def result(self, timeout: float | None = None) -> BacktestResult:
-        """What the run gives, once it has ended, or the error that ended it; TimeoutError after ``timeout`` seconds."""
+        """Wait for the run to end, and return its result or raise its error. Raises TimeoutError after ``timeout`` seconds."""
         return self._outcome.result(timeout)
 
 
 def in_background(name: str, run: Callable[[threading.Event], BacktestResult]) -> RunHandle:
-    """Start ``run(stop)`` in a thread. An error is logged, and kept for ``result()``."""
+    """Start ``run(stop)`` in a daemon thread. An error is logged, and raised by ``result()``."""
     stop = threading.Event()
     outcome: Future[BacktestResult] = Future()
 
     def body() -> None:
         try:
             outcome.set_result(run(stop))
-        except BaseException as error:  # noqa: BLE001 - it is for whoever asks for the result
-            log("error", f"{name} has ended: {error}")
+        except BaseException as error:  # noqa: BLE001 - result() raises it again
+            log("error", f"{name} ended with an error: {error}")
             outcome.set_exception(error)
 
     threading.Thread(target=body, name=name, daemon=True).start()

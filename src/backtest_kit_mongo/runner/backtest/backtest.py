@@ -1,4 +1,4 @@
-"""Backtests: the stored 1m candles of a window, minute by minute, through the state machine of ``engine``."""
+"""Backtests: replay the stored 1m candles of a window, minute by minute, through the state machine of ``engine``."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def run_backtest(
 ) -> BacktestResult:
     """Replay the stored 1m candles of ``[start_ms, end_ms)`` (ms, whole minutes) through a registered strategy.
 
-    Without ``strategy_name`` it is the only registered one; without a window, or half of one, that of the imported candles. A
-    window with a hole is refused before anything is written. Fee and slippage are percent per side, the stake is USD.
-    ``progress`` is called with (minutes replayed, all minutes). How orders are executed is said at the top of ``engine``. Once
-    ``stop`` is set, the run ends after the minute that it is in, with what there is up to then.
+    ``strategy_name`` defaults to the only registered strategy, ``start_ms`` and ``end_ms`` to the bounds of the imported candles. A
+    window with a gap is rejected before anything is written. Fee and slippage are percent per side, the stake is in USD.
+    ``progress`` is called with (minutes replayed, all minutes). See the top of ``engine`` for how orders are executed. Once
+    ``stop`` is set, the run ends after the current minute and returns what it has up to then.
 
     Everything that happens is written through the contracts of ``registry`` before the run acts on it. The same run over the same
-    candles gives the same trades, also in a database that holds the records of an earlier one. A signal whose stop and target do not
-    fit the price is ignored and counted. A strategy that raises, or returns what is not a signal, ends the run with a StrategyError
-    (BadSignalError), which holds what the run had reached as ``results``; with ``on_error="skip"`` the run goes on with the next minute.
-    Either is written to Log and Notification first.
+    candles returns the same trades, even in a database that holds the records of an earlier one. A signal with a stop and target
+    that do not fit the price is ignored and counted. If the strategy raises, or returns something that is not a signal, the run ends
+    with StrategyError (BadSignalError); its ``results`` hold what the run had reached. With ``on_error="skip"`` the run continues
+    with the next minute. Either way the error is first written to Log and Notification.
     """
     results, failed = run_backtests(
         [symbol],
@@ -96,22 +96,23 @@ def run_backtests(
     stop: threading.Event | None = None,
     on_error: OnError = "stop",
 ) -> tuple[list[BacktestResult], list[BacktestKitError]]:
-    """``run_backtest`` of every strategy on every symbol, side by side: each minute happens in all of them before the next one.
+    """Run ``run_backtest`` for every strategy on every symbol, side by side: each minute is processed in all runs before the next one.
 
-    So a risk limit counts the positions of all, as it does live, and a candle that several strategies look at is read once. Within a
-    minute the order is that of ``symbols``, and for each that of ``strategy_names``. What a run does and gives is otherwise the same as
-    alone; ``wall_seconds`` is its part of the time. A strategy that raises, or a window with a hole, ends one run: its error is in the
-    second list, which holds what the run had reached as ``results``, and the others go on.
+    So a risk limit counts the positions of all runs, as it does live, and a candle that several strategies use is read once. Within a
+    minute the order is that of ``symbols``, and for each symbol that of ``strategy_names``. Otherwise a run does and returns the same
+    as it would alone; ``wall_seconds`` is its share of the time. Returns the results, and the errors of the runs that failed. A
+    strategy that raises, or a window with a gap, ends only its own run: the ``results`` of its error hold what the run had reached,
+    and the other runs continue.
     """
     if on_error not in get_args(OnError):
         raise InvalidValueError(f"on_error is {on_error!r}; it must be 'stop' or 'skip'")
-    for what, given in (("symbols", symbols), ("strategy_names", strategy_names)):
-        if isinstance(given, str):
-            raise InvalidTypeError(f"{what} must be a list of names, got {given!r}", hint=f"[{given!r}]")
+    for argument, value in (("symbols", symbols), ("strategy_names", strategy_names)):
+        if isinstance(value, str):
+            raise InvalidTypeError(f"{argument} must be a list of names, got {value!r}", hint=f"pass [{value!r}]")
     for symbol in symbols:
         check_name("symbol", symbol)
-    for what, name in (("exchange_name", exchange_name), ("frame_name", frame_name)):
-        check_name(what, name)
+    for argument, name in (("exchange_name", exchange_name), ("frame_name", frame_name)):
+        check_name(argument, name)
     registry = default_registry if registry is None else registry
     strategies = [find_strategy(name) for name in strategy_names]
     costs = read_costs(fee_percent, slippage_percent, stake_usd)
@@ -125,8 +126,8 @@ def run_backtests(
         if symbol not in windows:
             windows[symbol] = _window(symbol, exchange_name, start_ms, end_ms, registry)
     books: Books = {}
-    # A backtest that is run again after a crash needs no record at every step.
-    late = PendingWrites(registry) if registry.get_config().CC_DURABILITY == "memory" else None
+    # After a crash a backtest is run again from its start, so it does not need a record of every step.
+    pending = PendingWrites(registry) if registry.get_config().CC_DURABILITY == "memory" else None
     by_name = {strategy.name: strategy for strategy in strategies}
 
     valid = [window for window in windows.values() if not isinstance(window, BacktestKitError)]
@@ -143,23 +144,23 @@ def run_backtests(
             end_ms=end,
             costs=costs,
         )
-        engine = Engine(context, strategy, registry, wait_minutes=wait_minutes, books=books, late=late, on_error=on_error)
+        engine = Engine(context, strategy, registry, wait_minutes=wait_minutes, books=books, late=pending, on_error=on_error)
         return Replay(engine, history.beside())
 
     runs: dict[tuple[str, str], Replay | BacktestKitError] = {}
     for symbol, name in pairs:
         window = windows[symbol]
         runs[symbol, name] = window if isinstance(window, BacktestKitError) else prepare(symbol, by_name[name], *window)
-    going = [run for run in runs.values() if isinstance(run, Replay)]
-    if going:
+    active = [run for run in runs.values() if isinstance(run, Replay)]
+    if active:
         try:
-            replay(going, late=late, before=lambda engine: _discard_later(registry, engine), progress=progress, stop=stop)
-        except BacktestKitError as error:  # a server that is gone, say: what was reached is still worth looking at
-            error.results = tuple(_result(run, begin, len(pairs), registry, run.failure or (None if run.over else error)) for run in going)
+            replay(active, late=pending, before=lambda engine: _discard_later(registry, engine), progress=progress, stop=stop)
+        except BacktestKitError as error:  # for example a lost server: what the runs reached is still useful
+            error.results = tuple(_result(run, begin, len(pairs), registry, run.failure or (None if run.over else error)) for run in active)
             for (symbol, name), run in runs.items():
-                before = run if isinstance(run, BacktestKitError) else run.failure
-                if before is not None:
-                    error.add_note(f"{name} on {symbol} had failed before: {before}")
+                earlier = run if isinstance(run, BacktestKitError) else run.failure
+                if earlier is not None:
+                    error.add_note(f"{name} on {symbol} had already failed: {earlier}")
             raise
     results: list[BacktestResult] = []
     failed: list[BacktestKitError] = []
@@ -175,7 +176,7 @@ def run_backtests(
 
 
 class Backtest:
-    """Backtests by the names of what is registered: strategy, exchange and frame."""
+    """Backtests by name: of a registered strategy, exchange and frame."""
 
     @staticmethod
     def run(
@@ -192,10 +193,10 @@ class Backtest:
         stop: threading.Event | None = None,
         on_error: OnError = "stop",
     ) -> BacktestResult:
-        """``run_backtest`` over the window of a registered frame.
+        """Call ``run_backtest`` with the window of a registered frame.
 
-        A name that is left out is that of the only one that is registered; where no exchange is, it is "binance", and where no frame
-        is, the window is that of the stored candles.
+        A name that you leave out is that of the only registered strategy, exchange or frame. If no exchange is registered, it is
+        "binance"; if no frame is registered, the window is that of the stored candles.
         """
         frame = find_frame(frame_name) if frame_name is not None or list_frames() else None
         return run_backtest(
@@ -228,7 +229,7 @@ class Backtest:
         registry: Registry | None = None,
         on_error: OnError = "stop",
     ) -> RunHandle:
-        """``run`` in a thread of its own. Runs in the background do not stop each other: an error is that of ``result()``."""
+        """Call ``run`` in a background thread. Background runs do not stop each other: an error is raised by ``result()``."""
         return in_background(
             f"backtest {symbol}",
             lambda stop: Backtest.run(
@@ -250,10 +251,10 @@ class Backtest:
 def _window(
     symbol: str, exchange_name: str, start_ms: int | None, end_ms: int | None, registry: Registry
 ) -> tuple[int, int] | InvalidValueError:
-    """The window of a symbol, or why it cannot be replayed."""
+    """Return the window of a symbol, or the error that says why it cannot be replayed."""
     try:
         start, end, unbroken = choose_window(symbol, exchange_name, start_ms, end_ms, registry=registry)
-        if not unbroken:  # else an import vouches for it
+        if not unbroken:  # otherwise an import guarantees it
             CandleHistory(exchange_name, end, registry).check_unbroken(symbol, start, end)
         check_source(symbol, exchange_name, end, registry=registry)
     except InvalidValueError as error:
@@ -262,7 +263,7 @@ def _window(
 
 
 def _result(run: Replay, begin: float, shares: int, registry: Registry, error: BacktestKitError | None = None) -> BacktestResult:
-    """The result of a run that began at ``begin`` (perf_counter) with ``shares`` runs on its clock; ``error`` is what ended it early."""
+    """Return the result of one of ``shares`` runs on a clock, begun at ``begin`` (perf_counter); ``error`` is what ended it early."""
     engine, context = run.engine, run.engine.context
     return BacktestResult(
         symbol=context.symbol,
@@ -287,7 +288,7 @@ def _result(run: Replay, begin: float, shares: int, registry: Registry, error: B
 
 
 def _discard_later(registry: Registry, engine: Engine) -> None:
-    """Where versions are kept: discard what an earlier run left of this run's own records, so that this one sees what that one saw."""
+    """In domains that keep versions, discard what an earlier run left in this run's own records, so that both see the same."""
     context, step_ms = engine.context, engine.strategy.interval_ms
     own: dict[str, object] = {
         "symbol": context.symbol,
@@ -301,7 +302,7 @@ def _discard_later(registry: Registry, engine: Engine) -> None:
         fields = {field: value for field, value in own.items() if field in DOMAINS[name].key}
         if "strategyName" not in fields:
             if "signalId" not in DOMAINS[name].key:
-                continue  # Risk and Interval are shared with others
+                continue  # Risk and Interval are shared with other runs
             if ids is None:
                 first = -(-context.start_ms // step_ms) * step_ms
                 ids = [derive_id(context, when) for when in range(first, context.end_ms, step_ms)]
@@ -310,7 +311,7 @@ def _discard_later(registry: Registry, engine: Engine) -> None:
 
 
 def read_costs(fee_percent: float, slippage_percent: float, stake_usd: float) -> Costs:
-    """Checked costs; InvalidTypeError or InvalidValueError names the one that is wrong."""
+    """Check costs and return them. Raises InvalidTypeError or InvalidValueError, which names the wrong argument."""
     return Costs(
         fee_percent=_setting("fee_percent", fee_percent, below=100),
         slippage_percent=_setting("slippage_percent", slippage_percent, below=100),
@@ -319,7 +320,7 @@ def read_costs(fee_percent: float, slippage_percent: float, stake_usd: float) ->
 
 
 def default_exchange_name(name: str | None) -> str:
-    """``name``, or that of the only registered exchange, or "binance" where none is."""
+    """Return ``name``, or the name of the only registered exchange, or "binance" if none is registered."""
     if name is not None:
         return name
     return find_exchange(None).name if list_exchanges() else "binance"

@@ -1,4 +1,4 @@
-"""Finished backtests, kept as a JSON file each under a run id, so that results can be looked at again."""
+"""Finished backtests, each kept as a JSON file under a run id, so that you can look at the results again."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{6}")
 
 
 class KeptRun(msgspec.Struct, frozen=True, rename="camel"):
-    """A backtest of one or more strategies and symbols: its results, and what it was made with.
+    """A kept backtest of one or more strategies and symbols: its results, and what produced them.
 
-    ``saved`` is when it ended (ISO text, UTC). ``parameters`` are the values of ``parameter(...)`` in force, ``settings`` the options of
-    the run, ``failed`` the texts of the errors that ended runs early, ``profile`` is what was read and written (``Report.to_dict``).
+    ``saved`` is when it ended (ISO text, UTC). ``parameters`` are the values of ``parameter(...)`` in effect, ``settings`` the options
+    of the run, ``failed`` the texts of the errors that ended runs early, ``profile`` what was read and written (``Report.to_dict``).
     """
 
     id: str
@@ -40,12 +40,12 @@ class KeptRun(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def report(self) -> Report | None:
-        """What was read and written."""
+        """What was read and written, or None."""
         return None if self.profile is None else Report.from_dict(self.profile)
 
 
 def runs_folder() -> Path:
-    """The folder of the kept runs, below the user's data folder; StorageError where the user has no home folder."""
+    """Return the folder of the kept runs, below the user's data folder. Raises StorageError if the user has no home folder."""
     try:
         return default_data_dir() / "runs"
     except RuntimeError as error:
@@ -53,7 +53,7 @@ def runs_folder() -> Path:
 
 
 def new_run_id() -> str:
-    """An id that no run has yet, and that sorts by time: date, time of day (UTC), and microseconds."""
+    """Return an id that no run has yet and that sorts by time: date, time of day (UTC) and microseconds."""
     while (runs_folder() / f"{(run_id := f'{datetime.now(UTC):%Y%m%d-%H%M%S-%f}')}.json").exists():
         pass
     return run_id
@@ -71,7 +71,7 @@ def keep_run(
 ) -> KeptRun:
     """Keep ``results`` under a run id (a new one by default), for ``load_run`` and ``backtest-kit-mongo runs``.
 
-    StorageError if the file cannot be written. The statistics of the contracts in a result are left out; ``profile`` has them.
+    The statistics of the contracts in a result are left out; ``profile`` has them. Raises StorageError if the file cannot be written.
     """
     run = KeptRun(
         id=new_run_id() if run_id is None else run_id,
@@ -87,14 +87,14 @@ def keep_run(
     try:
         path.parent.mkdir(0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{path.parent} cannot be made: {error.strerror or error}") from error
+        raise StorageError(f"{path.parent} cannot be created: {error.strerror or error}") from error
     with replacing(path) as file:
         file.write(msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n")
     return run
 
 
 def list_runs() -> Iterator[KeptRun]:
-    """The kept runs, the newest first. A file that cannot be read is passed over."""
+    """Yield the kept runs, newest first. A file that cannot be read is left out."""
     for run_id in _ids():
         try:
             yield _load(run_id)
@@ -103,13 +103,13 @@ def list_runs() -> Iterator[KeptRun]:
 
 
 def load_run(run_id: str) -> KeptRun:
-    """The kept run of that id, of the only id that begins so, or with ``"last"`` the newest; InvalidValueError where there is none."""
-    known = _ids()
-    found = known[:1] if run_id == "last" else [one for one in known if one.startswith(run_id)] if run_id else []
-    if len(found) != 1:
-        what = f"several runs begin with {run_id!r}: {', '.join(found[:5])}" if found else f"no run {run_id!r} is kept"
-        raise InvalidValueError(what, hint="`backtest-kit-mongo runs list` shows the ids" if known else "no backtest has been kept yet")
-    return _load(found[0])
+    """Return the kept run with this id or unique prefix of an id; ``"last"`` is the newest. Raises InvalidValueError if there is none."""
+    ids = _ids()
+    matching = ids[:1] if run_id == "last" else [kept_id for kept_id in ids if kept_id.startswith(run_id)] if run_id else []
+    if len(matching) != 1:
+        message = f"several run ids begin with {run_id!r}: {', '.join(matching[:5])}" if matching else f"there is no kept run {run_id!r}"
+        raise InvalidValueError(message, hint="`backtest-kit-mongo runs list` shows the ids" if ids else "no backtest has been kept yet")
+    return _load(matching[0])
 
 
 def _load(run_id: str) -> KeptRun:

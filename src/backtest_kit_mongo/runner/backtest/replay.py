@@ -1,4 +1,4 @@
-"""Backtests side by side: one clock for all of them, so that they share what is read, and a risk limit counts the positions of all."""
+"""Backtests side by side on one clock, so that they share what is read, and a risk limit counts the positions of all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Replay", "replay", "simulating"]
 class Replay:
     """One strategy on one symbol: the minutes of its window, one block of candles at a time.
 
-    What goes wrong with the strategy, or with its candles, is ``failure`` and ends this run alone.
+    An error of the strategy, or in its candles, is stored as ``failure`` and ends only this run.
     """
 
     def __init__(self, engine: Engine, history: CandleHistory) -> None:
@@ -35,11 +35,11 @@ class Replay:
         self.reached = self.start
         self.failure: BacktestKitError | None = None
         self.over = False
-        """Whether nothing more happens in this run."""
+        """Whether this run has ended."""
         self.history = history
         self._open = ExitStack()
         self._candles: list[Candle] = []
-        self._first = 0  # the time (ms) at which the first of them has closed
+        self._first = 0  # when the first of them closes (ms)
 
     def __enter__(self) -> Self:
         return self
@@ -49,29 +49,29 @@ class Replay:
 
     @property
     def done(self) -> int:
-        """How many minutes have been replayed."""
+        """How many minutes were replayed."""
         return (self.reached - self.start) // MINUTE_MS
 
     def enter(self) -> None:
-        """Let what follows be code of this run."""
+        """Make this the current run of the code that follows."""
         current_run.set(self.engine.running)
         current_history.set(self.history)
 
     def guarded(self, step: Callable[..., object], *arguments: Any, **options: Any) -> None:
-        """Do a step of this run, unless it is over; an error of its own ends it."""
+        """Do a step of this run, unless it has ended. An error of its own ends it."""
         if self.over:
             return
         try:
             step(*arguments, **options)
         except (StrategyError, InvalidValueError) as error:
-            if pending_write_error(error) is not None:  # perhaps of what another run had to write
+            if pending_write_error(error) is not None:  # it may come from a write of another run
                 raise
             self.failure = error
             self.over = True
             self._open.__exit__(type(error), error, error.__traceback__)
 
     def begin(self, before: Callable[[Engine], object]) -> None:
-        """Write that the run begins, after ``before``."""
+        """Call ``before``, then write that the run begins."""
         self.enter()
         NOW.set(self.start)
         self._open.enter_context(_at_work(self.engine))
@@ -79,7 +79,7 @@ class Replay:
         self.engine.journal.begin(self.start)
 
     def load(self, since: int, until: int) -> None:
-        """Take the candles of ``[since, until)``, as far as they belong to the window, and some before them for the price."""
+        """Load the candles of ``[since, until)`` that are in the window, and a few before them for the price."""
         since, until = max(since, self.start), min(until, self.end)
         symbol = self.engine.context.symbol
         self._candles = self.history.unbroken(symbol, since, until, before=VWAP_CANDLES - 1) if since < until else []
@@ -87,12 +87,12 @@ class Replay:
             self._first = int(self._candles[0]["timestamp"]) + MINUTE_MS
 
     def minutes(self, stop: threading.Event | None) -> None:
-        """All minutes of the block, one after the other, until ``stop`` is set."""
+        """Process the minutes of the block in order, until ``stop`` is set."""
         engine, candles, end = self.engine, self._candles, self.end
         step = engine.strategy.interval_ms
         for index in range((self.reached + MINUTE_MS - self._first) // MINUTE_MS, len(candles)):
             when = candles[index]["timestamp"] + MINUTE_MS
-            # At the very end nothing could come of a signal any more.
+            # At the very end it is too late for a signal to have any effect.
             ask = when % step == 0 and when < end
             if ask or not engine.idle:
                 try:
@@ -107,7 +107,7 @@ class Replay:
             self.reached = int(candles[-1]["timestamp"]) + MINUTE_MS
 
     def minute(self, when: int) -> None:
-        """The minute that ends at ``when`` (ms), if it is one of this run's; other runs have theirs before and after it."""
+        """Process the minute that ends at ``when`` (ms), if it belongs to this run. Other runs are processed before and after this call."""
         if self.over or not self.reached < when <= self.end or not self._candles:
             return
         engine = self.engine
@@ -119,7 +119,7 @@ class Replay:
             self.reached = when
 
     def finish(self) -> None:
-        """Write how it has ended. What is still open counts for no other run any more."""
+        """Write how the run ended. Its open position no longer counts for other runs."""
         engine = self.engine
         self.enter()
         engine.journal.finished(self.reached, engine.summary(), "finished" if self.reached == self.end else "stopped")
@@ -135,9 +135,9 @@ def replay(
     progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
 ) -> None:
-    """Let every minute happen in all of ``runs`` before the next one, in their order, until ``stop`` is set.
+    """Process each minute in all ``runs``, in their order, before the next minute, until ``stop`` is set.
 
-    ``before`` is called for each run, at its start. ``progress`` is called with (minutes replayed, all minutes) of all runs together.
+    ``before`` is called for each run when it starts. ``progress`` is called with (minutes replayed, all minutes) of all runs together.
     """
     first, last = min(run.start for run in runs), max(run.end for run in runs)
     total = sum((run.end - run.start) // MINUTE_MS for run in runs)
@@ -179,14 +179,14 @@ def replay(
 
 @contextmanager
 def simulating(engine: Engine, history: CandleHistory, start: int) -> Iterator[None]:
-    """Let the code inside the block be that of the run of ``engine``, at the time ``start`` (ms)."""
+    """Run the code inside the block as part of the run of ``engine``, at the simulation time ``start`` (ms)."""
     with _in_context(engine, history, start), _at_work(engine):
         yield
 
 
 @contextmanager
 def _in_context(engine: Engine, history: CandleHistory, start: int) -> Iterator[None]:
-    """Begin with this run and time, which may change inside the block; after it all is as it was before."""
+    """Set the current run and simulation time, which may change inside the block, and restore the previous ones after it."""
     tokens = current_history.set(history), current_run.set(engine.running)
     try:
         with simulated_time(start):
@@ -198,7 +198,7 @@ def _in_context(engine: Engine, history: CandleHistory, start: int) -> Iterator[
 
 @contextmanager
 def _at_work(engine: Engine) -> Iterator[None]:
-    """Let others find the run, and see that what waits is written if an error ends it."""
+    """List the run as active inside the block, and flush its pending writes if an error ends it."""
     try:
         with enlisted(engine):
             try:

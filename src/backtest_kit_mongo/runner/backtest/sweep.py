@@ -1,8 +1,8 @@
-"""Many backtests of one strategy file, one for each combination of parameters, side by side in processes.
+"""Many backtests of one strategy file, one for each combination of parameters, in parallel processes.
 
-Each run has a frame name of its own, derived from its parameters, and with it records of its own: Session, Recent, and what is
-kept by a signal id, which follows from it. The contracts whose keys hold no frame (``SLOTS``) can serve one run at a time; they
-are there to go on with a run after a crash, which no backtest does, so each run of a sweep keeps them in the memory of its
+Each run has its own frame name, derived from its parameters, and therefore its own records: Session, Recent, and everything under a
+signal id, which is derived from the frame name. The contracts without a frame in their keys (``SLOTS``) can serve only one run at a
+time. They exist to resume a run after a crash, which a backtest never does, so each run of a sweep keeps them in the memory of its
 process. Measure is shared on purpose: what one run has asked of a service, another need not ask again.
 """
 
@@ -53,7 +53,7 @@ _STAYING: Final = ("__main__", "__mp_main__", __name__.partition(".")[0])
 
 
 class _Settings(msgspec.Struct, frozen=True):
-    """What all runs of a sweep have in common. ``home`` is the process that ordered them."""
+    """What all runs of a sweep have in common. ``home`` is the process that called ``sweep`` (host name, process id)."""
 
     home: tuple[str, int]
     config: Config
@@ -72,7 +72,7 @@ class _Task(msgspec.Struct, frozen=True):
     frame_name: str
     start_ms: int
     end_ms: int
-    key: str  # of the finished run in the Measure contract
+    key: str  # the key of the finished run in the Measure contract
 
     def finished(self, **outcome: Any) -> SweepRun:
         return SweepRun(self.symbol, self.parameters, self.frame_name, self.start_ms, self.end_ms, **outcome)
@@ -98,27 +98,27 @@ def sweep(
 ) -> SweepResult:
     """Backtest a strategy file with every combination of ``grid`` (the values of each ``parameter``) for every symbol.
 
-    ``workers`` processes (default: one for each core that this process may use) share the runs, or the processes of ``executor``
-    do (see ``cluster_executor``). The result does not depend on their number. They use the settings of this process, with which
-    ``setup`` must have been called, and the candles that are stored. A parameter that the file does not have, a value of another
-    type, a missing candle window are errors before the first run; a run that fails is a row with its error.
+    The runs are distributed over ``workers`` processes (default: one for each core that this process may use), or over the processes
+    of ``executor`` (see ``cluster_executor``). The result does not depend on their number. They use the stored candles and the
+    settings of this process, so call ``setup`` first. A parameter that the file does not have, a value of another type or a missing
+    candle window is an error before the first run; a run that fails becomes a row with its error.
 
-    ``resume=True`` takes the runs that an earlier sweep over the same file, parameters, candles and costs has finished in this
-    database from there. ``progress`` is called with (runs finished, all runs). Other arguments are those of ``run_backtest``.
-    A program that calls this does so below ``if __name__ == "__main__":``, since each process imports it first.
+    ``resume=True`` reuses the runs that an earlier sweep over the same file, parameters, candles and costs finished in this database.
+    ``progress`` is called with (runs finished, all runs). Other arguments are those of ``run_backtest``. Call this below
+    ``if __name__ == "__main__":``, because each process first imports your program.
     """
     config = default_registry.mongo.config
     if config.CC_STORES["candle"] in ("memory", "dummy"):
-        raise InvalidValueError("candles in the memory of this process are not seen by others", hint='setup(stores={"candle": "mongo"})')
+        raise InvalidValueError("other processes cannot see candles in the memory of this one", hint='setup(stores={"candle": "mongo"})')
     if workers is not None and (type(workers) is not int or workers < 1):
-        raise InvalidValueError(f"workers must be an int from 1 on, got {workers!r}")
+        raise InvalidValueError(f"workers must be an int of at least 1, got {workers!r}")
     if isinstance(symbols, str) or not symbols:
         raise InvalidTypeError('symbols must be a list of names, such as ["BTCUSDT"]')
-    for what, value in (("exchange_name", exchange_name), ("frame_name", frame_name), *(("symbol", symbol) for symbol in symbols)):
-        check_name(what, value)
-    with _loaded(strategy_file, {}) as known:
+    for argument, value in (("exchange_name", exchange_name), ("frame_name", frame_name), *(("symbol", symbol) for symbol in symbols)):
+        check_name(argument, value)
+    with _loaded(strategy_file, {}) as declared:
         name = find_strategy(strategy_name).name
-        typed = _typed(grid, known)
+        typed = _typed(grid, declared)
     settings = _Settings(
         home=_process(),
         config=msgspec.structs.replace(config, CC_EMBEDDED=False),  # this process owns the servers, the others only connect
@@ -132,7 +132,7 @@ def sweep(
     windows = {symbol: choose_window(symbol, exchange_name, start_ms, end_ms)[:2] for symbol in dict.fromkeys(symbols)}
     combinations = [dict(zip(typed, values, strict=True)) for values in itertools.product(*typed.values())]
     contents = Path(strategy_file).read_bytes()
-    # Part of the resume key: candles can be removed and others imported, and then a finished run used the old ones.
+    # Part of the resume key: if candles were removed and others imported, a finished run used the old ones.
     candles = {symbol: StoredCandles(symbol, "1m", exchange_name).digest(*window) for symbol, window in windows.items()}
     tasks = [
         _task(settings, symbol, parameters, frame_name, window, contents, candles[symbol])
@@ -140,10 +140,10 @@ def sweep(
         for parameters in combinations
     ]
     runs: dict[int, SweepRun] = _stored(tasks) if resume else {}
-    left = {index: task for index, task in enumerate(tasks) if index not in runs}
+    unfinished = {index: task for index, task in enumerate(tasks) if index not in runs}
     if progress is not None:
         progress(len(runs), len(tasks))
-    finished = _in_processes(left, workers or _cores()) if executor is None else _on(executor, left)
+    finished = _in_processes(unfinished, workers or _cores()) if executor is None else _on(executor, unfinished)
     with closing(finished):
         for index, run in finished:
             runs[index] = run
@@ -153,16 +153,16 @@ def sweep(
 
 
 def _typed(grid: Mapping[str, Sequence[object]], known: Mapping[str, Scalar]) -> dict[str, list[Scalar]]:
-    """The values of the grid in the types of the parameters."""
+    """Return the values of the grid, converted to the types of the parameters."""
     if not isinstance(grid, Mapping):
         raise InvalidTypeError(f'grid must be a dict such as {{"FAST": [6, 12]}}, got {type(grid).__name__}')
     typed: dict[str, list[Scalar]] = {}
     for name, values in grid.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-            raise InvalidTypeError(f"grid: the values of {name!r} must be a list with at least one, got {values!r}")
+            raise InvalidTypeError(f"grid: the values of {name!r} must be a list of at least one value, got {values!r}")
         typed[name] = [check_parameters({name: value}, known)[name] for value in values]
         if len(set(typed[name])) < len(values):
-            raise InvalidValueError(f"grid: {name!r} has a value twice")
+            raise InvalidValueError(f"grid: {name!r} lists a value twice")
     return typed
 
 
@@ -187,11 +187,11 @@ def _digest(value: object) -> str:
 
 
 def _stored(tasks: Sequence[_Task]) -> dict[int, SweepRun]:
-    """What earlier sweeps have finished."""
+    """Return the runs that earlier sweeps have finished, by index."""
     runs = {}
     for index, row in enumerate(PersistMeasureAdapter.read_many([(_BUCKET, task.key) for task in tasks])):
         if row is not None:
-            with suppress(msgspec.ValidationError):  # of another version of this library: run it again
+            with suppress(msgspec.ValidationError):  # written by another version of this library: run it again
                 runs[index] = msgspec.convert(row["data"], SweepRun)
     return runs
 
@@ -208,23 +208,23 @@ def _cores() -> int:
 
 
 def _in_processes(tasks: Mapping[int, _Task], workers: int) -> Generator[tuple[int, SweepRun], None, None]:
-    left = dict(tasks)
-    while left:
+    unfinished = dict(tasks)
+    while unfinished:
         try:
-            with _pool(min(workers, len(left))) as pool:
-                for index, run in _on(pool, left):
-                    del left[index]
+            with _pool(min(workers, len(unfinished))) as pool:
+                for index, run in _on(pool, unfinished):
+                    del unfinished[index]
                     yield index, run
         except BrokenProcessPool:
             _check_start()
-            # A process died, and runs are begun in their order: one of these was it. Alone, it shows.
-            for index in list(left)[:workers]:
-                yield index, _alone(left.pop(index))
+            # A process died. Runs start in order, so one of these killed it: run each alone to find out which.
+            for index in list(unfinished)[:workers]:
+                yield index, _alone(unfinished.pop(index))
 
 
 def _on(executor: Executor, tasks: Mapping[int, _Task]) -> Generator[tuple[int, SweepRun], None, None]:
-    """Runs in the order in which they finish."""
-    # Ctrl+C goes to all processes of a terminal, but is meant for this one: those that are started here inherit the blocked signal.
+    """Yield runs in the order in which they finish."""
+    # Ctrl+C goes to all processes of a terminal, but is meant for this one. Processes started here inherit the blocked signal.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         futures = {executor.submit(_run, task): index for index, task in tasks.items()}
@@ -244,25 +244,25 @@ def _alone(task: _Task) -> SweepRun:
             [(_, run)] = _on(pool, {0: task})
             return run
     except BrokenProcessPool:
-        return task.finished(error="the process of this run died; its last words, if any, are on stderr")
+        return task.finished(error="the process of this run died; see stderr for its last output, if any")
 
 
 def _check_start() -> None:
-    """Tell a process that died of its run from one that cannot even start."""
+    """Raise StrategyError if processes cannot even start, as opposed to one that died of its run."""
     try:
         with _pool(1) as pool:
             pool.submit(os.getpid).result()
     except BrokenProcessPool:
         raise StrategyError(
-            "the processes of the sweep cannot be started; what they say is on stderr",
-            hint='a program that calls sweep() does so below if __name__ == "__main__":',
+            "the processes of the sweep cannot be started; see stderr for their errors",
+            hint='call sweep() below if __name__ == "__main__":',
         ) from None
 
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that stop when this block is left by an error or Ctrl+C, and when this process dies."""
-    context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of threads that it does not have
+    """Start processes that stop when the block ends, also by an error or Ctrl+C, and when this process dies."""
+    context = multiprocessing.get_context("spawn")  # a fork would inherit locks, but not the threads that hold them
     reader, writer = context.Pipe(duplex=False)
     with closing(reader), closing(writer):
         pool = ProcessPoolExecutor(workers, context, _obey, (reader,))
@@ -278,11 +278,11 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 # --- the side of the processes ---
 
 _stop = threading.Event()
-_one_at_a_time = threading.Lock()  # strategies, parameters and stores are those of the whole process
+_one_at_a_time = threading.Lock()  # strategies, parameters and stores belong to the whole process
 
 
 class _Stopped(BaseException):
-    """The sweep was interrupted: no failure of this run."""
+    """The sweep was interrupted; this run itself did not fail."""
 
 
 def _obey(reader: Connection) -> None:
@@ -290,22 +290,22 @@ def _obey(reader: Connection) -> None:
 
 
 def _watch(reader: Connection) -> None:
-    reader.poll(None)  # nothing is ever sent; the pipe ends when the caller closes it, or dies
+    reader.poll(None)  # nothing is ever sent; this returns when the caller closes the pipe or dies
     _stop.set()
-    _one_at_a_time.acquire(timeout=_GRACE_SECONDS)  # until the run looks up, or is stuck
+    _one_at_a_time.acquire(timeout=_GRACE_SECONDS)  # let the run notice; do not wait longer if it is stuck
     os._exit(130)
 
 
 def _run(task: _Task) -> SweepRun:
     settings = task.settings
     if settings.home == _process():
-        raise InvalidTypeError("sweep() needs an executor of other processes", hint="ProcessPoolExecutor, or a cluster of Dask")
+        raise InvalidTypeError("sweep() needs an executor of other processes", hint="use ProcessPoolExecutor or a Dask cluster")
     with _one_at_a_time:
         try:
             default_registry.configure(settings.config)
             default_registry.install()
             for name, kind in settings.config.CC_STORES.items():
-                if name in SLOTS or kind == "memory":  # new, so that what the last run left goes
+                if name in SLOTS or kind == "memory":  # a new store, without the records of the last run
                     adapter_of(DOMAINS[name]).use_memory()
             with _loaded(settings.strategy_file, task.parameters):
                 result = run_backtest(
@@ -325,7 +325,7 @@ def _run(task: _Task) -> SweepRun:
             PersistMeasureAdapter.write_measure_data(note, _BUCKET, task.key, task.end_ms)
         except BacktestKitError as error:
             return task.finished(error=with_notes(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other runs go on
+        except Exception as error:  # noqa: BLE001 - the other runs continue, whatever the error is
             return task.finished(error=f"unexpected {describe(error)}")
         return run
 
@@ -337,13 +337,13 @@ def _check_stop(done: int, total: int) -> None:
 
 @contextmanager
 def _loaded(strategy_file: str | PathLike[str], given: Mapping[str, object]) -> Iterator[Mapping[str, Scalar]]:
-    """A strategy file with these parameters, and with modules beside it that are imported anew; nothing of them stays."""
+    """Load a strategy file with these parameters, and import the modules next to it again; remove all of them after the block."""
     folder = Path(strategy_file).resolve().parent
     aside = {name: sys.modules.pop(name) for name in _beside(folder)}
     try:
-        with nothing_registered(), given_parameters(given) as known:
+        with nothing_registered(), given_parameters(given) as declared:
             load_strategy_file(strategy_file)
-            yield known
+            yield declared
     finally:
         for name in _beside(folder):
             del sys.modules[name]
@@ -351,9 +351,9 @@ def _loaded(strategy_file: str | PathLike[str], given: Mapping[str, object]) -> 
 
 
 def _beside(folder: Path) -> list[str]:
-    """The modules that are the user's own source in ``folder``: they may have asked for parameters when they were imported."""
+    """Return the names of modules that are the user's own source in ``folder``: they may have read parameters on import."""
     prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
-    found = []
+    own_modules = []
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or not file.endswith(".py") or name.partition(".")[0] in _STAYING:
@@ -361,5 +361,5 @@ def _beside(folder: Path) -> list[str]:
         path = Path(file).resolve()
         installed = any(path.is_relative_to(prefix) for prefix in prefixes) or "site-packages" in path.parts
         if path.is_relative_to(folder) and not installed:
-            found.append(name)
-    return found
+            own_modules.append(name)
+    return own_modules

@@ -1,4 +1,4 @@
-"""What a sweep gives back: one row for each run, as JSON, CSV or DataFrame."""
+"""The result of a sweep: one row for each run, as JSON, CSV or DataFrame."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..loading.parameters import Scalar
 __all__ = ["METRICS", "SweepResult", "SweepRun"]
 
 METRICS: Final = tuple(field.encode_name for field in msgspec.structs.fields(Totals))
-"""What runs can be sorted by: the columns that ``Totals`` gives."""
+"""What runs can be sorted by: the columns of ``Totals``."""
 
 _OTHERS: Final = ("symbol", "signalsIgnored", "frameName", "error")
 _LESS_IS_BETTER: Final = ("losses", "maxDrawdownPercentage", "stopLosses")
@@ -26,7 +26,7 @@ _LESS_IS_BETTER: Final = ("losses", "maxDrawdownPercentage", "stopLosses")
 class SweepRun(msgspec.Struct, frozen=True, rename="camel"):
     """One run over ``[start_timestamp, end_timestamp)`` (ms): its totals, or the text of the error that ended it.
 
-    ``frame_name`` is that of its records; ``signals_ignored`` counts signals whose stop and target did not fit the price.
+    ``frame_name`` is the frame of its records; ``signals_ignored`` counts signals with a stop and target that did not fit the price.
     """
 
     symbol: str
@@ -40,16 +40,16 @@ class SweepRun(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class SweepResult(msgspec.Struct, frozen=True, rename="camel"):
-    """The runs of a sweep, in the order of the symbols and of the grid. Holds no wall-clock times: two sweeps compare byte for byte."""
+    """The runs of a sweep, in the order of symbols and grid. It holds no wall-clock times, so two sweeps compare byte for byte."""
 
     strategy_name: str
     exchange_name: str
     runs: tuple[SweepRun, ...]
 
     def sorted_by(self, metric: str = "pnlPercentage") -> tuple[SweepRun, ...]:
-        """The runs, the best first by one of ``METRICS``, equal ones in their order, those that failed last."""
+        """Return the runs sorted by one of ``METRICS``, best first. Ties keep their order; failed runs come last."""
         if metric not in METRICS:
-            raise InvalidValueError(f"runs cannot be sorted by {metric!r}", hint=f"known: {', '.join(METRICS)}")
+            raise InvalidValueError(f"runs cannot be sorted by {metric!r}", hint=f"choose one of {', '.join(METRICS)}")
         sign = 1 if metric in _LESS_IS_BETTER else -1
 
         def rank(run: SweepRun) -> tuple[bool, float]:
@@ -58,16 +58,16 @@ class SweepResult(msgspec.Struct, frozen=True, rename="camel"):
         return tuple(sorted(self.runs, key=rank))
 
     def rows(self, metric: str | None = None) -> list[dict[str, Any]]:
-        """A flat row for each run: symbol, parameters, totals (None where the run failed), frame name and error; sorted if asked to."""
+        """Return a flat row per run: symbol, parameters, totals (None if the run failed), frame name, error. ``metric`` sorts them."""
         runs = self.runs if metric is None else self.sorted_by(metric)
         return [_flat(run) for run in runs]
 
     def to_json(self) -> bytes:
-        """JSON with camelCase names."""
+        """Return JSON with camelCase names."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
     def to_csv(self, metric: str | None = None) -> str:
-        """CSV with a header."""
+        """Return ``rows`` as CSV with a header."""
         text = io.StringIO()
         rows = self.rows(metric)
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -76,13 +76,13 @@ class SweepResult(msgspec.Struct, frozen=True, rename="camel"):
         return text.getvalue()
 
     def to_dataframe(self, metric: str | None = None) -> Any:
-        """A pandas DataFrame of ``rows``; MissingDependencyError without pandas."""
+        """Return ``rows`` as a pandas DataFrame. Raises MissingDependencyError without pandas."""
         return library("pandas", "pandas").DataFrame(self.rows(metric))
 
 
 def _flat(run: SweepRun) -> dict[str, Any]:
     totals: Mapping[str, Any] = dict.fromkeys(METRICS) if run.totals is None else msgspec.to_builtins(run.totals)
-    # A parameter may be called like a total, and then both are wanted.
+    # A parameter may have the same name as a total; the rows need both.
     parameters = {f"parameter {name}" if name in _OTHERS + METRICS else name: value for name, value in run.parameters.items()}
     counts = {"signalsIgnored": run.signals_ignored}
     return {"symbol": run.symbol, **parameters, **totals, **counts, "frameName": run.frame_name, "error": run.error}

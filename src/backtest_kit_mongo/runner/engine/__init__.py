@@ -1,1 +1,1 @@
-"""One run: the state machine, what it writes, and in which order."""
+"""One run: its state machine, its records, and the order in which it writes them."""

@@ -1,4 +1,4 @@
-"""What a strategy, or any thread of the process, can ask of a run that is going on."""
+"""Functions that control an active run, from its strategy or from any thread of the process."""
 
 from __future__ import annotations
 
@@ -21,58 +21,61 @@ _lock = threading.Lock()
 
 
 def close_pending(symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None) -> bool:
-    """Close the open position of a run at the price of the market; False if it has none.
+    """Close the open position of a run at the market price. Return False if there is none, or if it is closing already.
 
-    Inside a callback the names may be left out: it is the run that called it. From elsewhere they choose a run that is going on in
-    this process. What is asked for here is persisted before this returns, and is done in this minute or the next, also if the
-    process dies in between (but see ``Journal`` for backtests). This holds for all functions of this module.
+    Inside a callback you can omit the names: they default to the run that called it. Elsewhere they select a run that is active in
+    this process. The request is stored before this function returns and carried out in this minute or the next, even if the process
+    dies in between (but see ``Journal`` for backtests).
+
+    Raises OutsideRunError if no active run matches, InvalidValueError if several do. All this applies to every function of this
+    module.
     """
     return _find("close_pending", symbol, strategy_name, exchange_name).user_close()
 
 
 def cancel_scheduled(symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None) -> bool:
-    """Cancel the signal that waits for its price; False if there is none."""
+    """Cancel the scheduled signal. Return False if there is none."""
     return _find("cancel_scheduled", symbol, strategy_name, exchange_name).user_cancel()
 
 
 def activate_scheduled(symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None) -> bool:
-    """Open the signal that waits for its price now, at that price; False if there is none."""
+    """Open the scheduled signal now, at the price that it waits for. Return False if there is none."""
     return _find("activate_scheduled", symbol, strategy_name, exchange_name).user_activate()
 
 
 def create_signal(
     signal: Mapping[str, Any], symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None
 ) -> bool:
-    """Give a signal, as ``get_signal`` would return it, for the next minute; False if there is a position or signal already."""
+    """Submit a signal, as ``get_signal`` would return it, for the next minute. Return False if there is a position or signal already."""
     return _find("create_signal", symbol, strategy_name, exchange_name).user_create(signal)
 
 
 def stop(symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None) -> bool:
-    """Open nothing more: an open position goes on to its exit, a scheduled signal is cancelled; then a live run ends.
+    """Open no more positions: an open position runs to its exit, a scheduled signal is cancelled; then a live run ends.
 
-    A run that is started again is not stopped.
+    The stop does not outlast the run: started again, it opens positions as before.
     """
     return _find("stop", symbol, strategy_name, exchange_name).user_stop()
 
 
 def pause(symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None) -> bool:
-    """Take no new signals until ``resume``, also after a restart; False if it is paused already."""
+    """Take no new signals until ``resume``, even after a restart. Return False if the run is paused already."""
     return _find("pause", symbol, strategy_name, exchange_name).user_pause(True)
 
 
 def resume(symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None) -> bool:
-    """Take signals again; False if it was not paused."""
+    """Take signals again. Return False if the run was not paused."""
     return _find("resume", symbol, strategy_name, exchange_name).user_pause(False)
 
 
 @contextmanager
 def enlisted(engine: Engine) -> Iterator[None]:
-    """Let the functions above find ``engine`` inside the block. InvalidValueError if the same live run is going on already."""
+    """Let the functions above find ``engine`` inside the block. Raises InvalidValueError if the same live run is active already."""
     with _lock:
         if not engine.context.backtest and any(_same(other, engine) for other in _engines):
             context = engine.context
             raise InvalidValueError(
-                f"a live run of {context.strategy_name!r} on {context.symbol} of {context.exchange_name} goes on in this process already"
+                f"a live run of {context.strategy_name!r} on {context.symbol} of {context.exchange_name} is already running in this process"
             )
         _engines.append(engine)
     try:
@@ -88,17 +91,17 @@ def _same(one: Engine, other: Engine) -> bool:
 
 
 def _find(caller: str, symbol: str | None, strategy_name: str | None, exchange_name: str | None) -> Engine:
-    here = current_run.get(None)
-    wanted = {"symbol": symbol, "strategy_name": strategy_name, "exchange_name": exchange_name}
-    given = {name: value for name, value in wanted.items() if value is not None}
+    calling_run = current_run.get(None)
+    names = {"symbol": symbol, "strategy_name": strategy_name, "exchange_name": exchange_name}
+    given = {name: value for name, value in names.items() if value is not None}
     with _lock:
-        found = [
+        matches = [
             engine for engine in _engines if engine.ready and all(getattr(engine.context, name) == value for name, value in given.items())
         ]
-    own = [engine for engine in found if engine.running is here]
-    if own or len(found) == 1:
-        return (own or found)[0]
+    own = [engine for engine in matches if engine.running is calling_run]
+    if own or len(matches) == 1:
+        return (own or matches)[0]
     text = ", ".join(f"{name}={value!r}" for name, value in given.items())
-    if not found:
-        raise OutsideRunError(f"{caller}({text}): no such run is going on in this process")
-    raise InvalidValueError(f"{caller}({text}): {len(found)} runs are going on", hint="name symbol, strategy_name and exchange_name")
+    if not matches:
+        raise OutsideRunError(f"{caller}({text}): no matching run is active in this process")
+    raise InvalidValueError(f"{caller}({text}): {len(matches)} runs match", hint="pass symbol, strategy_name and exchange_name")

@@ -1,4 +1,4 @@
-"""Orders: what a live run asks a broker for, and the broker of a paper run."""
+"""Orders: what a live run asks of a broker, and the broker of a paper run."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ __all__ = [
 
 
 class OrderRejected(BacktestKitError, RuntimeError):
-    """A broker refused an order for good: no such order exists."""
+    """A broker rejected an order for good: no such order exists."""
 
 
 class OrderFailedError(BacktestKitError, RuntimeError):
-    """An order was tried as often as allowed without a clear answer; the run ends, and a person has to look at the exchange."""
+    """An order got no clear answer in the allowed number of attempts. The run ends, and a person has to check the exchange."""
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What is asked of a broker. ``quantity`` is in the base asset, for a close what the open has filled; ``price`` is the reference.
+    """An order for a broker. ``quantity`` is in the base asset; a close has the quantity that the open filled.
 
-    ``client_id`` (32 hexadecimal digits) follows from the signal and the action: a repetition, also after a crash, has the same.
+    ``price`` is the reference price. ``client_id`` (32 hexadecimal digits) is derived from the signal and the action, so a repeated
+    order has the same id, even after a crash.
     """
 
     client_id: str
@@ -53,29 +54,29 @@ class Fill(msgspec.Struct, frozen=True):
 
 
 class Broker(Protocol):
-    """What carries out the orders of a live run."""
+    """Carries out the orders of a live run."""
 
     def submit(self, order: Order) -> Fill:
-        """Fill ``order``, once: an order that has its ``client_id`` already is looked up, not placed again.
+        """Fill ``order`` once: if an order with its ``client_id`` already exists, look it up instead of sending another one.
 
-        Of a close everything has to be filled before this returns; what is left is for the broker to send again, as CcxtBroker does.
+        Fill a close completely before returning; if a part is left, send that part again, as CcxtBroker does.
 
-        OrderRejected says that no such order exists and none will. Any other exception leaves that open, and the same order is
-        submitted again at a later tick.
+        Raise OrderRejected if no such order exists and none will. After any other exception the order may exist, and the run submits
+        the same order again at a later tick.
         """
         ...
 
 
 class PaperBroker:
-    """Fills every order at its price, and never at another when it is asked again."""
+    """Fills every order at its own price, however often it is submitted."""
 
     def submit(self, order: Order) -> Fill:
-        """The order as it is."""
+        """Return a fill with the price and quantity of ``order``."""
         return Fill(order_id=order.client_id, price=order.price, quantity=order.quantity, when_ms=0)
 
 
 class RegisteredBroker(msgspec.Struct, frozen=True):
-    """A broker under its name; ``place`` is ``file:line`` of its registration."""
+    """A registered broker; ``place`` is the ``file:line`` of its registration."""
 
     name: str
     broker: Broker
@@ -88,30 +89,30 @@ _brokers: Registrations[RegisteredBroker] = Registrations("broker", "add_broker"
 
 
 def add_broker(name: str, broker: B) -> B:
-    """Register a broker, an object with ``submit(order) -> Fill`` (see ``Broker``), and give it back."""
+    """Register a broker, an object with ``submit(order) -> Fill`` (see ``Broker``), and return it."""
     check_name("the name of a broker", name)
     if not callable(getattr(broker, "submit", None)):
         raise InvalidTypeError(f"broker {name!r} must have a method submit(order), got {type(broker).__name__}")
-    file, place = calling_place()
-    _brokers.add(RegisteredBroker(name=name, broker=broker, file=file, place=place))
+    file, registered_at = calling_place()
+    _brokers.add(RegisteredBroker(name=name, broker=broker, file=file, place=registered_at))
     return broker
 
 
 def find_broker(name: str | None = None) -> Broker:
-    """The broker of that name, or the only one for None; InvalidValueError, with the names that there are, otherwise."""
+    """Return the broker with that name, or the only one if None. Raises InvalidValueError, listing the names, otherwise."""
     return _brokers.find(name).broker
 
 
 def list_brokers() -> tuple[RegisteredBroker, ...]:
-    """All registered brokers, in the order of their registration."""
+    """Return all registered brokers, in registration order."""
     return _brokers.list()
 
 
 def clear_brokers() -> None:
-    """Forget all registered brokers."""
+    """Remove all registered brokers."""
     _brokers.restore(())
 
 
 def restore_brokers(brokers: Iterable[RegisteredBroker]) -> None:
-    """Make ``brokers`` the registered ones."""
+    """Replace the registered brokers with ``brokers``."""
     _brokers.restore(brokers)

@@ -1,4 +1,4 @@
-"""What a run has decided and not finished: the snapshot in the Strategy contract, from which a restart goes on."""
+"""Work that a run has decided on and not finished: the snapshot in the Strategy contract, from which a restart resumes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SLOTS: Final[Mapping[str, CloseReason]] = {"closedSignal": "closed", "takeProfi
 
 
 class Closing(msgspec.Struct):
-    """A position that is to be closed: why, and the price (of the market, or the target or stop) and time (ms) of that decision."""
+    """A position to be closed: the reason, and the price (market, target or stop) and time (ms) of that decision."""
 
     position: Position
     reason: CloseReason
@@ -26,10 +26,10 @@ class Closing(msgspec.Struct):
 
 
 class Deferred(msgspec.Struct):
-    """The work that is still to be done. It is written before it is begun, and written again when it is done.
+    """The work that is still to be done. It is stored before the run starts it, and again when it is done.
 
-    ``last_id`` is the last signal that was taken up: it is not taken up again. ``opening`` is sent to the broker and has no answer
-    yet. The attempts count orders that were sent, the present one among them.
+    ``last_id`` is the id of the last signal that was taken, so that it is not taken again. ``opening`` was sent to the broker and
+    has no answer yet. ``open_attempts`` and ``close_attempts`` count the orders sent, including the current one.
     """
 
     last_id: str | None = None
@@ -46,13 +46,13 @@ class Deferred(msgspec.Struct):
 
     @property
     def due(self) -> bool:
-        """Whether the next tick has something to do."""
-        # Asked in each minute of a backtest, so without a loop.
+        """Whether the next tick has work to do."""
+        # No loop: this is checked in every minute of a backtest.
         nothing = self.closing is None and self.opening is None and self.cancelled is None and self.activated is None
         return not (nothing and self.created is None)
 
     def row(self, context: RunContext, mode: Mode) -> Row:
-        """The row of the Strategy contract (IStrategyData). ``_mode`` is ours: whose work it is, as the key does not say it."""
+        """Return the row of the Strategy contract (IStrategyData). ``_mode`` is our own field: the key does not contain the mode."""
         closing = self.closing
         slots: Row = dict.fromkeys(_SLOTS)
         if closing is not None:
@@ -86,20 +86,20 @@ class Deferred(msgspec.Struct):
 
 
 def deferred_of(row: Mapping[str, Any]) -> Deferred:
-    """``Deferred.row`` backwards; fields that older snapshots lack have their defaults. An attempt counts only with its signal."""
+    """Read back what ``Deferred.row`` returned. Fields missing in older snapshots get defaults; attempts count only with their signal."""
     closing = None
     for slot, reason in _SLOTS.items():
-        held = row.get(slot)
-        if held is not None and closing is None:
-            position = position_of(held)
+        stored = row.get(slot)
+        if stored is not None and closing is None:
+            position = position_of(stored)
             prices = {"take_profit": position.signal.price_take_profit, "stop_loss": position.signal.price_stop_loss}
-            decided = held.get("_closeReason") or reason
-            price = held.get("_closePrice") or prices.get(decided) or position.price_open
-            closing = Closing(position, decided, float(price), int(held.get("_closeWhen") or 0))
+            decided = stored.get("_closeReason") or reason
+            price = stored.get("_closePrice") or prices.get(decided) or position.price_open
+            closing = Closing(position, decided, float(price), int(stored.get("_closeWhen") or 0))
 
     def signal(name: str) -> Position | None:
-        held = row.get(name)
-        return None if held is None else position_of(held)
+        stored_signal = row.get(name)
+        return None if stored_signal is None else position_of(stored_signal)
 
     opening = signal("retryOpenSignal")
     counted = closing is not None and row.get("pendingSignalId") == closing.position.id
@@ -119,5 +119,5 @@ def deferred_of(row: Mapping[str, Any]) -> Deferred:
 
 
 def has_order(row: Mapping[str, Any]) -> bool:
-    """Whether a row says that an order is under way. Its positions are not read: they may be such as only another run understands."""
+    """Whether a row has an order in progress. This does not read its positions, which only the run that wrote them may understand."""
     return any(row.get(slot) is not None for slot in ("retryOpenSignal", *_SLOTS))

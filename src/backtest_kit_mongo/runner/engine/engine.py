@@ -1,15 +1,15 @@
-"""The state machine of a run: what each minute does to one strategy on one symbol. Backtest, paper and live are the same machine.
+"""The state machine of a run: what each minute does to one strategy on one symbol. Backtest, paper and live runs share it.
 
-Execution. At the time ``when`` the price is the volume-weighted typical price of the last five closed 1m candles. A strategy
-without a position is asked at every multiple of its interval; a signal opens at that price, at once, or waits for its own. From the
-next 1m candle on, a touch of the stop closes at the stop, a touch of the target at the target, the stop first where one candle
-touches both; when the time of the position is over, it closes at the close of the candle in which that happens. Every exit is
-stamped with the close of its candle. There is one position at a time, and the strategy is asked again at the first multiple of its
-interval after the exit. A signal that waits opens at its price in the first candle that touches it; it is cancelled by a candle that
-touches its stop, and when it has waited too long.
+Execution. The price at the time ``when`` is the volume-weighted typical price of the last five closed 1m candles. While no position
+is open, the strategy is asked at every multiple of its interval. Its signal opens at that price at once, or waits for a price of its
+own. From the next 1m candle on, a touch of the stop closes the position at the stop, a touch of the target at the target; if one
+candle touches both, the stop counts. When the position's time is over, it closes at the close of the candle in which the time ends.
+The time of every exit is the close of its candle. There is one position at a time, and the strategy is asked again at the first
+multiple of its interval after the exit. A scheduled signal opens at its price in the first candle that touches that price. It is
+cancelled by a candle that touches its stop, or after it has waited too long.
 
-Paper and live runs have a broker, and every decision that needs it is written to the Strategy contract first. Whatever is cut off
-after that is gone on with: an order has the same id each time, so it is filled once.
+Paper and live runs have a broker, and store every decision that needs it in the Strategy contract first. Interrupted work is
+resumed after a restart: a repeated order has the same id, so it is filled once.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ __all__ = ["Engine"]
 
 
 class Engine(UserRequests):
-    """What a run holds between two candles. ``broker`` is None in a backtest."""
+    """The state of a run between two candles. ``broker`` is None in a backtest."""
 
     def __init__(
         self,
@@ -96,44 +96,44 @@ class Engine(UserRequests):
         self.ignored: Counter[str] = Counter()
         """Signals that did not fit the price, by kind."""
         self.first_trade: float | None = None
-        """When the first trade was closed, on the clock of time.perf_counter."""
+        """When the first trade was closed, on the clock of ``time.perf_counter``."""
         self.position: Position | None = None
         self.waiting: Position | None = None
         self.deferred = Deferred()
         self.stopped = False
         self.ready = broker is None
-        """Whether functions of users may change the work: before a restart has read it, they would overwrite it."""
+        """Whether user functions may change the work. Before a restart has read the stored work, they would overwrite it."""
         self.now = 0
-        """The time (ms) of the tick; ``when`` of a candle that was missed while the run was down is earlier."""
+        """The time (ms) of the tick. A candle that was missed while the run was down has an earlier ``when``."""
         self._broker = broker
         self._clock = clock
         self._attempts = attempts
         self._wait_ms = wait_minutes * MINUTE_MS
         self._price = math.nan
-        self._changed = False  # what is deferred has to be written, also in a backtest
-        self._lock = threading.RLock()  # of what functions of other threads may change: the deferred work, and whether it applies
+        self._changed = False  # the deferred work must be stored, even in a backtest
+        self._lock = threading.RLock()  # guards what other threads may change: the deferred work, and whether it applies
 
     # --- time ---
 
     @property
     def finished(self) -> bool:
-        """Whether it was stopped, and nothing is left to do."""
+        """Whether the run was stopped and has nothing left to do."""
         return self.stopped and self.position is None and self.waiting is None and not self.deferred.due
 
     @property
     def idle(self) -> bool:
-        """Whether nothing happens in a minute in which the strategy is not asked."""
+        """Whether a minute in which the strategy is not asked has no effect."""
         return self.position is None and self.waiting is None and not self.deferred.due and "on_tick" not in self.strategy.callbacks
 
     def tick(self, candles: list[Candle], index: int, when: int, *, ask: bool, late: bool = False) -> None:
-        """The minute that ends at ``when``, with ``candles[index]``; those before it make the price.
+        """Process the minute that ends at ``when`` (ms) with ``candles[index]``. The candles up to that one make the price.
 
-        ``ask``: the strategy may be asked. ``late``: it is long past, so that nothing can be opened in it any more.
+        ``ask``: the strategy may be asked. ``late``: the run is catching up on a minute long past, in which nothing can open any more.
         """
         advance_to(when)
         self.now = max(self.now, when)
-        known = index + 1 >= VWAP_CANDLES
-        before, self._price = self._price, vwap(candles[index + 1 - VWAP_CANDLES : index + 1]) if known else self._price
+        has_price = index + 1 >= VWAP_CANDLES
+        before, self._price = self._price, vwap(candles[index + 1 - VWAP_CANDLES : index + 1]) if has_price else self._price
         work = self.deferred
         if work.due and (late or self.drain(when)):
             pass
@@ -142,19 +142,19 @@ class Engine(UserRequests):
                 self._hold(self.position, when, late=late)
         elif self.waiting is not None:
             self._await(self.waiting, candles[index], when, late=late)
-        elif ask and known and not (self.stopped or work.paused):
+        elif ask and has_price and not (self.stopped or work.paused):
             self._ask(when)
         if not late:
             self._user.tell("on_tick", when, self._price)
 
     def reopen(self, when: int) -> None:
-        """Ask again for the order of a signal that was being opened; before the candles, as it may be open since earlier ones."""
-        self.now = when  # earlier than before where the clock was ahead
+        """Submit the order of an interrupted opening again. Call it before the candles: the position may be open since an earlier one."""
+        self.now = when  # moves back if the clock was ahead
         if self.deferred.opening is not None:
             self._submit_open(self.deferred.opening, when)
 
     def pass_without_candle(self, when: int) -> None:
-        """A minute in which nothing was traded, or of which the exchange says nothing: what is decided and what is over goes on."""
+        """Process a minute without trades, or without data from the exchange: do deferred work, close an expired position."""
         self.now = max(self.now, when)
         self.drain(when)
         position = self.position
@@ -162,7 +162,7 @@ class Engine(UserRequests):
             self._close(position, "time_expired", self._price, when)
 
     def drain(self, when: int) -> bool:
-        """Go on with what was decided; False if the minute goes on as if that had been done in the one before."""
+        """Do the deferred work. Return False if the minute continues as if the work had been done in the minute before."""
         work = self.deferred
         if work.closing is not None:
             before = work.closing.when_ms < when
@@ -173,7 +173,7 @@ class Engine(UserRequests):
         elif work.opening is None and work.activated is not None:
             self._activate(work.activated, when)
         elif work.created is not None and work.opening is None:
-            if self.position is not None or self.waiting is not None:  # the strategy gave a signal in the same minute, and was first
+            if self.position is not None or self.waiting is not None:  # the strategy returned a signal in the same minute, and was first
                 with self._lock:
                     work.created, self._changed = None, True
                     self._settle()
@@ -188,8 +188,8 @@ class Engine(UserRequests):
         self.asked += 1
         raw = self._user.get_signal(when)
         work = self.deferred
-        if raw is not None and not (self.stopped or work.paused or work.created is not None):  # it may have been asked for meanwhile
-            # The start of the interval, so that it is the same signal when a restarted run asks again.
+        if raw is not None and not (self.stopped or work.paused or work.created is not None):  # checked again: get_signal took time
+            # The id is that of the start of the interval, so a restarted run that asks again gets the same signal.
             self._take(derive_id(self.context, align(when, self.strategy.interval_ms)), raw, when)
 
     def _take_created(self, created: Row, when: int) -> None:
@@ -199,7 +199,7 @@ class Engine(UserRequests):
         self._settle()
 
     def _take(self, signal_id: str, raw: object, when: int) -> None:
-        """A signal: it opens now, or waits for its price, or is refused. Each is taken once."""
+        """Take a signal, once: open it now, let it wait for its price, or refuse it."""
         work, price = self.deferred, self._price
         if signal_id == work.last_id:
             return
@@ -210,7 +210,7 @@ class Engine(UserRequests):
             except SignalPriceError:
                 raise
             except (InvalidTypeError, InvalidValueError) as error:
-                raise BadSignalError(f"{self._user.named(when)} returned no valid signal: {error}") from error
+                raise BadSignalError(f"{self._user.named(when)} returned an invalid signal: {error}") from error
 
         try:
             signal = self._user.guarded(read, when, again=(SignalPriceError, *PERSISTENCE_ERRORS))
@@ -224,7 +224,7 @@ class Engine(UserRequests):
         work.last_id = signal_id
         if not self._reserve(position, when, ask=waits):
             self._settle()
-        elif waits:  # only an open position counts; the limit is asked again when it opens
+        elif waits:  # only open positions count; the risk limit is checked again when this one opens
             self.journal.scheduled(position, price, when)
             self.waiting = position
             self.running.signal_id = signal_id
@@ -234,7 +234,7 @@ class Engine(UserRequests):
             self._enter(position, when)
 
     def _ignore(self, error: SignalPriceError, when: int) -> None:
-        """Count and report a signal that does not fit the price; the run goes on, as the market may have moved since it was made."""
+        """Count and report a signal that does not fit the price. The run goes on: the market may have moved since the signal was made."""
         first = error.kind not in self.ignored
         self.ignored[error.kind] += 1
         self.journal.ignored(when, error, first=first)
@@ -251,10 +251,10 @@ class Engine(UserRequests):
         return False
 
     def _await(self, waiting: Position, candle: Candle, when: int, *, late: bool) -> None:
-        found = find_entry(waiting, candle)
-        if found == "passed":
+        entry = find_entry(waiting, candle)
+        if entry == "passed":
             self._cancel(waiting, "price_reject", when)
-        elif found == "touched" and not late:  # what was missed while the run was down is not bought after the event
+        elif entry == "touched" and not late:  # an entry that was missed while the run was down is not made up for
             self._activate(waiting, when)
         elif when >= waiting.scheduled_ms + self._wait_ms:
             self._cancel(waiting, "timeout", when)
@@ -286,14 +286,14 @@ class Engine(UserRequests):
         if self._broker is None:
             self._opened(position, when)
             return
-        self.journal.write_risk(position, when)  # before its order: who restarts first after a crash must not take the place
+        self.journal.write_risk(position, when)  # before the order: after a crash, a run that restarts first must not take the slot
         with self._lock:
             work = self.deferred
             cancelled = work.cancelled is not None and self.waiting is not None
             if not cancelled:
                 work.opening, work.open_attempts, work.activated = position, 1, None
                 self.journal.deferred(work)
-        if cancelled and self.waiting is not None:  # by a user, since its price was touched
+        if cancelled and self.waiting is not None:  # by a user, after its price was touched
             self.journal.write_risk(None, when)
             self._cancel(self.waiting, work.cancel_reason, when)
             return
@@ -316,7 +316,7 @@ class Engine(UserRequests):
             self._changed |= work.activated is not None or work.cancelled is not None
             self.position, self.waiting = position, None
             work.opening, work.open_attempts = None, 0
-            work.activated = work.cancelled = None  # a cancel that came while it was being opened is too late
+            work.activated = work.cancelled = None  # too late to cancel: the position is open
             work.pending_id = self.running.signal_id = position.id
             self._settle()
         self._price = position.price_open if math.isnan(self._price) else self._price
@@ -326,12 +326,12 @@ class Engine(UserRequests):
 
     def _leave(self, position: Position, candle: Candle, when: int, before: float) -> bool:
         if candle["timestamp"] < position.opened_ms and self._broker is not None:
-            return False  # the order took its time: what was before its fill does not concern the position
-        found = find_exit(position, candle)
-        if found is None:
+            return False  # the order took its time; candles before its fill do not affect the position
+        reason_and_price = find_exit(position, candle)
+        if reason_and_price is None:
             return False
-        self._price = before  # the exit is inside the candle: what is told of the position knows its price up to there
-        self._close(position, *found, when)
+        self._price = before  # the exit is inside the candle: what is reported must not know a price from after it
+        self._close(position, *reason_and_price, when)
         return True
 
     def _hold(self, position: Position, when: int, *, late: bool) -> None:
@@ -396,16 +396,16 @@ class Engine(UserRequests):
                 self.position = work.pending_id = self.running.signal_id = None
             self._settle()
             self.first_trade = self.first_trade or time.perf_counter()
-            self.trades.append(trade)  # last: where that write fails, all of this is done again
+            self.trades.append(trade)  # last: if the write fails, all of this is done again
 
     # --- orders ---
 
     def _moment(self, fill: Fill, earliest: int) -> int:
-        """The minute of a fill, between that of its decision and the one that it is by the clock."""
+        """Return the minute (ms) of a fill: not before ``earliest``, the decision, and not after the current minute of the clock."""
         return min(max(align(fill.when_ms, MINUTE_MS), earliest), max(align(self._clock(), MINUTE_MS), self.now, earliest))
 
     def _submit(self, order: Order, position: Position, when: int, *, first: bool) -> Fill | None:
-        """Send an order, having counted the attempt; None: it was not filled, and what follows from that is done."""
+        """Count and store the attempt, unless it is the ``first``, then send the order. Return None after handling a failed order."""
         assert self._broker is not None
         work, opens = self.deferred, order.action == "open"
         if not first:
@@ -423,27 +423,27 @@ class Engine(UserRequests):
 
     def _not_filled(self, order: Order, position: Position, when: int, attempt: int, error: BaseException) -> None:
         opens, rejected, exhausted = order.action == "open", isinstance(error, OrderRejected), attempt >= self._attempts
-        what = f"the order to {order.action} {position.id} (client id {order.client_id})"
-        text = f"{self._user.named(when)}: {what} failed (attempt {attempt}): {describe(error)}"
+        order_text = f"the order to {order.action} {position.id} (client id {order.client_id})"
+        text = f"{self._user.named(when)}: {order_text} failed (attempt {attempt}): {describe(error)}"
         log("warning", text)
         if rejected:
             closing = self.deferred.closing
-            more = {} if opens or closing is None else {"closeReason": closing.reason}
+            extra = {} if opens or closing is None else {"closeReason": closing.reason}
             kind = f"order_reject.{order.action}"
-            row = rows.notification_row(self.context, kind, position, order.price, when, attempt=attempt, message=str(error), **more)
+            row = rows.notification_row(self.context, kind, position, order.price, when, attempt=attempt, message=str(error), **extra)
             self.journal.notify(row)
         if opens and rejected:
             self._forget_opening(when)
-        elif exhausted:  # the order may be there, and the position that is to be closed is: the next start begins to count anew
+        elif exhausted:  # the order may exist, and a position to be closed does: the next start counts its attempts from the beginning
             with self._lock:
                 self.deferred.open_attempts = self.deferred.close_attempts = 0
                 self.journal.deferred(self.deferred)
         if exhausted and not (opens and rejected):
             self.journal.failed(when, type(error).__name__, text, fatal=True)
-            raise OrderFailedError(text, hint="look at the exchange for this order, then start the run again") from error
+            raise OrderFailedError(text, hint="look for this order on the exchange, then start the run again") from error
 
     def _forget_opening(self, when: int) -> None:
-        """A signal is not opened after all; it was taken up, so it is not asked of the broker again."""
+        """Drop a signal that does not open after all. It counts as taken, so its order is not sent again."""
         self.journal.write_risk(None, when)
         with self._lock:
             work = self.deferred
@@ -453,31 +453,31 @@ class Engine(UserRequests):
         if self.waiting is not None:
             self._cancel(self.waiting, "order_reject", when)
 
-    # --- a restart, and what is told at the end ---
+    # --- restarts and results ---
 
     def restore(self, when: int) -> None:
-        """Go on where an earlier run was cut off, or where this one met a server that is gone."""
-        known = self.position or self.waiting
+        """Resume where an earlier run was cut off, or where this one lost a server."""
+        previous = self.position or self.waiting
         if self.ready:
             self.journal.check_owner()
-        with self._lock:  # what a user asks for meanwhile must not be overwritten with what was read before
+        with self._lock:  # a request that a user makes meanwhile must not be overwritten with an older state
             self.deferred, self.position, self.waiting = self.journal.restore(when)
-            held = self.position or self.waiting
-            self.running.signal_id = None if held is None else held.id
+            restored = self.position or self.waiting
+            self.running.signal_id = None if restored is None else restored.id
             self._changed = False
             self.ready = True
-        if held is None or (known is not None and known.id == held.id):
+        if restored is None or (previous is not None and previous.id == restored.id):
             return
-        self._price = held.price_open if math.isnan(self._price) else self._price
-        self._user.tell("on_schedule" if held is self.waiting else "on_active", when, self._price, held)
+        self._price = restored.price_open if math.isnan(self._price) else self._price
+        self._user.tell("on_schedule" if restored is self.waiting else "on_active", when, self._price, restored)
 
     @property
     def errors_skipped(self) -> int:
-        """How many errors of the strategy's functions were skipped."""
+        """How many errors of the strategy's functions were skipped so far."""
         return self._user.skipped
 
     def open_trade(self) -> OpenTrade | None:
-        """What is still open, valued at the last price."""
+        """Return the open position, valued at the last price; None if there is none."""
         position = self.position
         if position is None:
             return None
@@ -493,5 +493,5 @@ class Engine(UserRequests):
         )
 
     def summary(self) -> Row:
-        """What the session says about the run so far."""
+        """Return what the session records about the run so far."""
         return rows.summary_row(self.trades)

@@ -1,4 +1,4 @@
-"""What a run writes through the contracts, and in which order: a step is persisted before the run acts on it."""
+"""What a run writes through the contracts, and in which order: each step is stored before the run acts on it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ T = TypeVar("T")
 
 
 class TakenOverError(BacktestKitError, RuntimeError):
-    """Another live run of the same strategy on the same symbol and exchange has begun, on the same records: this one ends."""
+    """Another live run of the same strategy, symbol and exchange has started on the same records. This run ends."""
 
 
 BUCKET: Final = "position"
-"""The bucket of the State contract in which a run notes how a position stands."""
+"""The bucket of the State contract in which a run records the state of a position."""
 
 
 class Journal:
-    """The records of one run. Times are ms (of the simulation, in a backtest), prices those of the market.
+    """The records of one run. Times are in ms (simulation time in a backtest), prices are market prices.
 
-    Each is written at once, or, if there are ``PendingWrites``, before code of the run looks, and soon.
+    Each record is written at once. With ``PendingWrites`` it is written shortly after, and always before code of the run reads it.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class Journal:
         self._context = context
         self._mode: Mode = mode
         self.run_id = uuid.uuid4().hex
-        self._owns = False  # whether the Strategy record says so
-        # Rows of an earlier backtest over the same names stay where this one writes none: the facades tell them apart by this.
+        self._owns = False  # whether the Strategy record names this run as its owner
+        # Rows of an earlier backtest with the same names stay unless this one overwrites them. The facades tell them apart by this id.
         self._stamp: Row = {"runId": self.run_id} if context.backtest else {}
         self._contract: dict[str, Any] = {
             name: registry.adapter(name)
@@ -56,23 +56,23 @@ class Journal:
         self._out = WriteThrough(self._contract) if late is None else WriteBehind(self._contract, late, self.run_id)
 
     def begin(self, when_ms: int) -> None:
-        """Make room for a backtest: end what an earlier run over the same names left open.
+        """Prepare the records for a backtest: end what an earlier run with the same names left open.
 
         Signal, Schedule, Strategy and Risk have no mode in their keys, so a backtest would overwrite the open position of a live
-        run. Live rows have an empty ``frameName``; where one is found nothing is written and InvalidValueError says so.
+        run. Live rows have an empty ``frameName``. Raises InvalidValueError, without writing anything, if there is one.
         """
         context = self._context
-        left = {"signal": self._read_signal(), "schedule": self._read_schedule()}
+        leftovers = {"signal": self._read_signal(), "schedule": self._read_schedule()}
         work = self._read_strategy()
-        for what, row in (("position", left["signal"]), ("scheduled signal", left["schedule"])):
+        for kind, row in (("position", leftovers["signal"]), ("scheduled signal", leftovers["schedule"])):
             if row is not None and not row.get("frameName"):
-                self._refuse(f"an open live {what}", f" (signal {row.get('id')})")
+                self._refuse(f"an open live {kind}", f" (signal {row.get('id')})")
         if work is not None and work.get("_mode") != "backtest" and (deferred_of(work).due or work.get("isPaused")):
             self._refuse("unfinished live work", "")
         self.risk.store(None, when_ms)
-        if left["signal"] is not None:
+        if leftovers["signal"] is not None:
             self._contract["signal"].write_signal_data(None, *self._slot)
-        if left["schedule"] is not None:
+        if leftovers["schedule"] is not None:
             self._contract["schedule"].write_schedule_data(None, *self._slot)
         if work is not None and deferred_of(work).due:
             self.deferred(Deferred())
@@ -80,7 +80,7 @@ class Journal:
         self.log("info", when_ms, "run.started", {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms})
 
     def deferred(self, deferred: Deferred) -> None:
-        """What is decided and not finished."""
+        """Store the work that is decided and not finished."""
         if self._context.backtest:
             self._check_not_live("strategy", self._read_strategy)
         elif self._owns:
@@ -89,7 +89,7 @@ class Journal:
         self._out.put("strategy", "", {**deferred.row(self._context, self._mode), "_owner": self.run_id}, *self._slot)
 
     def check_owner(self) -> None:
-        """TakenOverError if another live run goes on with these records since this one began: each would undo what the other writes."""
+        """Raise TakenOverError if another live run has taken over these records: each run would undo what the other writes."""
         row = self._read_strategy()
         if row is not None and row.get("_owner") not in (None, self.run_id):
             context = self._context
@@ -99,7 +99,7 @@ class Journal:
             )
 
     def scheduled(self, position: Position, price: float, when_ms: int) -> None:
-        """A signal is about to wait for its price."""
+        """Record a signal that is about to wait for its price."""
         self._write_schedule(rows.signal_row(self._context, position))
         self._tell_scheduled(position, price, when_ms)
 
@@ -109,11 +109,11 @@ class Journal:
         self.log("info", when_ms, "signal.scheduled", {"signalId": position.id, "priceOpen": position.price_open})
 
     def cancelling(self, position: Position, price: float, when_ms: int) -> None:
-        """A scheduled signal will not open; its record goes in ``cancelled``."""
+        """Record that a scheduled signal will not open. ``cancelled`` removes its open record."""
         self._write_storage(position, price, when_ms, "cancelled")
 
     def cancelled(self, position: Position, price: float, when_ms: int, reason: str) -> None:
-        """A scheduled signal is gone."""
+        """Remove the record of a cancelled signal and report it."""
         self._write_schedule(None)
         duration = rows.minutes_between(position.scheduled_ms, when_ms)
         self.notify(
@@ -122,22 +122,22 @@ class Journal:
         self.log("info", when_ms, "signal.cancelled", {"signalId": position.id, "reason": reason})
 
     def opening(self, position: Position, when_ms: int, *, waited: bool) -> None:
-        """A position is about to be opened: after this it is one, also for whoever reads the database."""
-        # The slot first: a position without its risk slot would let another one through, a slot without position does not.
+        """Record a position that is about to open. From then on it counts as open, for readers of the database too."""
+        # The slot first: a position without its risk slot would let another one through, a slot without a position does not.
         self.write_risk(position, when_ms)
         self._write_signal(rows.signal_row(self._context, position))
         if waited:
             self._write_schedule(None)
 
     def opened(self, position: Position, when_ms: int) -> None:
-        """A position is open."""
+        """Record and report an open position."""
         price = position.price_open
         self._write_public(position, price, when_ms, None)
         self.notify(rows.notification_row(self._context, "signal.opened", position, price, when_ms))
         self.log("info", when_ms, "signal.opened", {"signalId": position.id, "position": position.signal.side, "priceOpen": price})
 
     def progressed(self, position: Position, price: float, when_ms: int, progress: Progress) -> None:
-        """An open position has passed levels, or covered its costs."""
+        """Record and report that an open position has passed levels or covered its costs."""
         context = self._context
         if progress.profit_levels or progress.loss_levels:
             self._write_partial(
@@ -145,21 +145,21 @@ class Journal:
             )
         if progress.breakeven:
             self._write_breakeven({position.id: {"reached": True}}, position, when_ms)
-        news = [("partial_profit.available", {"level": level}) for level in progress.profit_levels]
-        news += [("partial_loss.available", {"level": level}) for level in progress.loss_levels]
-        news += [("breakeven.available", {})] if progress.breakeven else []
-        self.notify(*(rows.notification_row(context, kind, position, price, when_ms, **more) for kind, more in news))
+        events = [("partial_profit.available", {"level": level}) for level in progress.profit_levels]
+        events += [("partial_loss.available", {"level": level}) for level in progress.loss_levels]
+        events += [("breakeven.available", {})] if progress.breakeven else []
+        self.notify(*(rows.notification_row(context, kind, position, price, when_ms, **extra) for kind, extra in events))
 
     def watched(self, position: Position, price: float, when_ms: int, *, extreme: bool) -> None:
-        """A minute of a live position: its best or worst price, if it is a new one, and how it stands."""
+        """Record a minute of a live position: its state, and its best or worst price if that is new (``extreme``)."""
         if extreme:
             self._write_signal(rows.signal_row(self._context, position))
         self._write_public(position, price, when_ms, None)
 
     def closing(self, position: Position, price: float, when_ms: int, reason: CloseReason, *, alone: bool = True) -> None:
-        """A position has met its exit. The outcome is stored first; the open record goes last, in ``closed``.
+        """Record the outcome of a position that has reached its exit. ``closed`` removes the open record last.
 
-        ``alone`` is False where risk slot and open record are those of another position, which stay.
+        ``alone`` is False if the risk slot and the open record belong to another position, which keeps them.
         """
         self._write_public(position, price, when_ms, reason)
         if position.profit_levels or position.loss_levels:
@@ -170,7 +170,7 @@ class Journal:
             self.write_risk(None, when_ms)
 
     def closed(self, position: Position, price: float, when_ms: int, reason: CloseReason, session: Row, *, alone: bool = True) -> None:
-        """A position is closed."""
+        """Remove the open record of a closed position, if it is its own, and report the close."""
         if alone:
             self._write_signal(None)
         duration = rows.minutes_between(position.opened_ms, when_ms)
@@ -183,21 +183,21 @@ class Journal:
         self.log("info", when_ms, "signal.closed", {"signalId": position.id, "closeReason": reason, "priceClose": price})
 
     def failed(self, when_ms: int, name: str, message: str, *, fatal: bool) -> None:
-        """User code has failed; a ``fatal`` failure ends the run."""
+        """Record and report an error. A ``fatal`` error ends the run."""
         self.log("warn", when_ms, "run.failed" if fatal else "run.error", {"error": name, "message": message})
         self.notify(rows.error_row(self._context, when_ms, name, message, "error.critical" if fatal else "error.info"))
         if fatal:
             self._write_session(when_ms, status="failed", message=message)
 
     def ignored(self, when_ms: int, error: BacktestKitError, *, first: bool) -> None:
-        """A signal is not taken; the ``first`` of its kind is logged."""
+        """Report a signal that is not taken. Only the ``first`` of its kind is logged."""
         message, name = str(error), type(error).__name__
         if first:
             self.log("warn", when_ms, "signal.ignored", {"error": name, "message": message})
         self.notify(rows.error_row(self._context, when_ms, name, message, "error.validation"))
 
     def finished(self, when_ms: int, session: Row, status: str = "finished") -> None:
-        """The window is over, or the run was stopped."""
+        """Record that the window is over or the run was stopped."""
         self._write_session(when_ms, status=status, **session)
         self.log("info", when_ms, f"run.{status}", session)
 
@@ -206,11 +206,11 @@ class Journal:
         self._tell("notification", [row | self._stamp for row in notifications], self._context.backtest)
 
     def log(self, kind: str, when_ms: int, topic: str, *args: Any) -> None:
-        """Write a line of the Log contract."""
+        """Write an entry of the Log contract."""
         self._tell("log", [rows.log_row(self._context, kind, when_ms, topic, *args)])
 
     def _tell(self, name: str, told: list[Row], *rest: Any) -> None:
-        """Write what people read. In a live run a failure of that (a disk that is full) does not keep a position from being watched."""
+        """Write what people read. In a live run, a failure here (such as a full disk) must not stop the run from watching a position."""
         try:
             self._out.put_rows(name, told, *rest)
         except BacktestKitError as error:
@@ -219,15 +219,15 @@ class Journal:
             log("error", f"{name}: {told[-1].get('topic') or told[-1].get('type')} could not be written: {error}")
 
     def flush(self) -> None:
-        """Write what waits to be written."""
+        """Write all pending writes."""
         self._out.flush()
 
     def flush_when_due(self) -> None:
-        """Write what has waited for long."""
+        """Write all pending writes if they are due."""
         self._out.flush_when_due()
 
     def save(self, error: Exception) -> None:
-        """Write what waits when ``error`` ends the run, or add to it that this failed as well."""
+        """Write all pending writes when ``error`` ends the run; add a note to ``error`` if that fails too."""
         if pending_write_error(error) is not None:
             return
         try:
@@ -236,23 +236,23 @@ class Journal:
             error.add_note(f"the last records before this could not be written: {second}")
 
     def leave(self) -> None:
-        """The run is over, or was cut off: be counted no more, and write nothing more."""
+        """Leave the books and drop pending writes, because the run is over or was cut off."""
         self.risk.leave()
         self._out.forget()
 
     def write_risk(self, position: Position | None, when_ms: int) -> None:
-        """Hold the slot of ``position``, or none."""
+        """Hold the risk slot of ``position``; hold none if it is None."""
         self._out.call("risk", lambda: self.risk.store(position, when_ms), erases=position is None)
         self.risk.hold(position)
 
-    # --- a restart ---
+    # --- restarts ---
 
     def restore(self, when_ms: int) -> tuple[Deferred, Position | None, Position | None]:
-        """What an earlier live run left: its work, its open position, its scheduled signal.
+        """Return what an earlier live run left: its work, its open position, its scheduled signal.
 
-        Rows of another strategy, exchange or symbol, or of a backtest, are not ours, and stay as they are. What is finished but for
-        its last write (a position that is being closed, a signal that is being opened) is erased here and goes on as work.
-        InvalidValueError where the work belongs to a run of another mode.
+        Rows of another strategy, exchange or symbol, or of a backtest, are not ours and stay as they are. An open record that only
+        lacks its last write (a position being closed, a signal being opened) is removed here and continues as deferred work.
+        Raises InvalidValueError if the work belongs to a run of another mode.
         """
         row, signal, schedule = self._read_strategy(), self._read_signal(), self._read_schedule()
         recent = self._contract["recent"].read_recent_data(*self._slot, "", False)
@@ -260,32 +260,32 @@ class Journal:
         position = self._mine(signal)
         waiting = self._mine(schedule)
         work = Deferred() if row is None or mode == "backtest" else _understood(deferred_of, row)
-        if mode not in (None, "backtest", self._mode):  # also one that is flat: it may be running now, and open a position later
+        if mode not in (None, "backtest", self._mode):  # even without a position: that run may be active now, and open one later
             context = self._context
             raise InvalidValueError(
                 f"strategy {context.strategy_name!r} on {context.symbol} of {context.exchange_name} has the records of a {mode} run "
                 f"in this database; a {self._mode} run would take them over",
-                hint="give each mode a database of its own",
+                hint="use a separate database for each mode",
             )
         if work.last_id is None and recent is not None:
             work.last_id = recent["id"]
         if position is not None and work.closing is not None and work.closing.position.id == position.id:
-            work.closing.position = position  # it may have seen more since the decision
+            work.closing.position = position  # its extremes may be newer than the decision
             self._write_signal(None)
             position = None
-        begun = [held.id for held in (position, work.cancelled, work.activated, work.opening) if held is not None]
+        begun = [started.id for started in (position, work.cancelled, work.activated, work.opening) if started is not None]
         if waiting is not None and waiting.id in begun:
             self._write_schedule(None)
             waiting = None
         if waiting is not None:
-            if work.last_id != waiting.id:  # cut off before the work was written, so what comes between may be missing
+            if work.last_id != waiting.id:  # cut off before the work was stored, so the writes in between may be missing
                 self._tell_scheduled(waiting, waiting.price_open, when_ms)
             work.last_id = waiting.id
         if position is not None:
             work.pending_id = work.last_id = position.id
             if work.opening is not None and work.opening.id == position.id:
                 work.opening, work.open_attempts = None, 0
-                self.opened(position, when_ms)  # cut off before the work was written, so what comes between may be missing
+                self.opened(position, when_ms)  # cut off before the work was stored, so the writes in between may be missing
             if work.activated is not None and work.activated.id == position.id:
                 work.activated = None
             if work.cancelled is not None and work.cancelled.id == position.id:
@@ -351,12 +351,12 @@ class Journal:
         self._out.call("schedule", write, erases=row is None)
 
     def _check_not_live(self, name: str, read: Callable[[], Row | None]) -> None:
-        """A live run may have begun beside this backtest; its records are not overwritten."""
+        """Refuse to overwrite the record of a live run that started while this backtest runs."""
         row = read() if self._context.backtest else None
         if row is None:
             return
         if (row.get("_mode") != "backtest" and deferred_of(row).due) if name == "strategy" else not row.get("frameName"):
-            self._refuse(f"a live record in {name}", "")
+            self._refuse(f"a live {name} record", "")
 
     def _write_storage(self, position: Position, price: float, when_ms: int, status: Status, reason: CloseReason | None = None) -> None:
         row = rows.storage_row(self._context, position, price, when_ms, status, reason)
@@ -365,7 +365,7 @@ class Journal:
     def _write_public(self, position: Position, price: float, when_ms: int, reason: CloseReason | None) -> None:
         context = self._context
         self._write_storage(position, price, when_ms, "opened" if reason is None else "closed", reason)
-        # The time of a Recent row is that of its signal, as in the framework.
+        # The time of a Recent row is that of its signal, as in the TypeScript package.
         public = rows.public_row(context, position, price) | self._stamp
         self._out.put("recent", "", public, *self._slot, context.frame_name, context.backtest, position.opened_ms)
         state = rows.state_row(position, BUCKET, price, when_ms, "opened" if reason is None else "closed")
@@ -387,15 +387,15 @@ class Journal:
 
         def write() -> None:
             contract = self._contract["session"]
-            there = None if anew else contract.read_session_data(*key, context.symbol, context.backtest)
-            if there is None or there.get("_run"):  # else it is what the strategy keeps for itself
+            stored = None if anew else contract.read_session_data(*key, context.symbol, context.backtest)
+            if stored is None or stored.get("_run"):  # otherwise the strategy keeps its own session there
                 contract.write_session_data(row, *key, when_ms, context.symbol, context.backtest)
 
         self._out.call("session", write, erases=False)
 
 
 def _understood(read: Callable[[Row], T], row: Row) -> T:
-    """What ``read`` makes of a stored row; InvalidValueError for a row that is none of ours or of the framework's."""
+    """Return ``read(row)``. Raises InvalidValueError if neither we nor the TypeScript package wrote the stored row."""
     try:
         return read(row)
     except (KeyError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
@@ -403,5 +403,5 @@ def _understood(read: Callable[[Row], T], row: Row) -> T:
             raise
         raise InvalidValueError(
             f"a stored record of {row.get('strategyName') or 'the strategy'} cannot be read ({describe(error)}): {str(row)[:200]}",
-            hint="look at it in the database, and mend or delete it",
+            hint="repair or delete it in the database",
         ) from error

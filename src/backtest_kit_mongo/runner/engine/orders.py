@@ -1,4 +1,4 @@
-"""Orders of a run: what is asked of a broker, and what its answer is worth."""
+"""Orders of a run: build them, submit them to a broker and check its answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMESPACE: Final = uuid.UUID("0a4cf6a4-5d5b-5b0c-9d0b-0c8f1b4a7e52")
 
 
 def make_order(context: RunContext, action: Literal["open", "close"], position: Position, price: float) -> Order:
-    """The order that opens or closes ``position`` near ``price``; the same one whenever it is made."""
+    """Return the order that opens or closes ``position`` near ``price``. A repeated order has the same ``client_id``."""
     return Order(
         client_id=uuid.uuid5(_NAMESPACE, f"{position.id} {action}").hex,
         signal_id=position.id,
@@ -33,13 +33,13 @@ def make_order(context: RunContext, action: Literal["open", "close"], position: 
 
 
 def submit(broker: Broker, order: Order) -> Fill | BaseException:
-    """The fill of ``order``, or why there is none; OrderRejected is final, after anything else the order may exist."""
+    """Return the fill of ``order``, or the error. OrderRejected is final; after any other error the order may exist."""
     try:
         fill = broker.submit(order)
-        # Numbers of other kinds (Decimal, NumPy) could not be stored, and after the order it is too late to say so.
+        # Convert other number types (Decimal, NumPy): they cannot be stored, and it is too late to reject them once the order is filled.
         fill = Fill(order_id=str(fill.order_id), price=float(fill.price), quantity=float(fill.quantity), when_ms=int(fill.when_ms))
         if not all(math.isfinite(number) and number > 0 for number in (fill.price, fill.quantity)):
-            return InvalidValueError(f"the broker filled {fill.quantity} at {fill.price}")
-    except USER_ERRORS as error:  # whatever a broker raises, the order has to be asked for again
+            return InvalidValueError(f"the broker reported a fill of {fill.quantity} at {fill.price}; both must be finite numbers above 0")
+    except USER_ERRORS as error:  # whatever a broker raises, the run decides whether to submit the order again
         return error
     return fill

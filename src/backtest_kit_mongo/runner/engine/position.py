@@ -33,20 +33,20 @@ Side = Literal["long", "short"]
 CloseReason = Literal["take_profit", "stop_loss", "time_expired", "closed"]
 
 LEVELS: Final = tuple(range(10, 101, 10))
-"""Milestones on the way to the target, and to the stop, in percent of that way."""
+"""Milestones between the entry and the target, or the stop, in percent of that distance."""
 
 _REQUIRED: Final = ("position", "priceTakeProfit", "priceStopLoss", "minuteEstimatedTime")
 _KNOWN: Final = (*_REQUIRED, "priceOpen", "note")
 
 
 class SignalPriceError(InvalidValueError):
-    """A signal is well formed, but its stop and target do not fit the price; ``kind`` says how, in the same words for each case."""
+    """A well-formed signal with a stop or target that does not fit the price. ``kind`` names the mismatch; equal cases share a kind."""
 
     kind = ""
 
 
 class Costs(msgspec.Struct, frozen=True):
-    """What trading costs: fee and slippage in percent, each per side; the stake of a position in USD."""
+    """Trading costs: fee and slippage in percent, each per side, and the stake of a position in USD."""
 
     fee_percent: float = 0.1
     slippage_percent: float = 0.1
@@ -54,7 +54,7 @@ class Costs(msgspec.Struct, frozen=True):
 
 
 class Signal(msgspec.Struct, frozen=True):
-    """A checked signal: prices, and minutes until the time exit (``inf``: none). ``price_open`` is a limit that it waits for."""
+    """A checked signal: prices, and minutes until the time exit (``inf``: none). ``price_open`` is a limit price to wait for."""
 
     side: Side
     price_take_profit: float
@@ -72,11 +72,11 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Position(msgspec.Struct):
-    """An open position, or a scheduled one: prices, times in ms, and what it has seen since it was opened.
+    """An open or scheduled position: prices, times in ms, and its progress since the entry.
 
-    ``peak`` and ``fall`` are the best and the worst price for it so far; ``profit_levels`` and ``loss_levels`` the milestones
-    (percent) that it has passed; ``breakeven`` whether its price has covered the costs. ``quantity`` (base asset) is what a broker
-    has filled, 0 before that. While it ``waits`` for its price, ``opened_ms`` is the time of its signal, as ``scheduled_ms``.
+    ``peak`` and ``fall`` are the best and the worst price for it so far, ``profit_levels`` and ``loss_levels`` the milestones
+    (percent) that it has passed. ``breakeven`` says whether its price has covered the costs. ``quantity`` (base asset) is what a
+    broker has filled, 0 before that. While it ``waits`` for its price, ``opened_ms`` is the time of its signal, as ``scheduled_ms`` is.
     """
 
     id: str
@@ -94,36 +94,38 @@ class Position(msgspec.Struct):
 
     @property
     def expires_ms(self) -> float:
-        """When its time ends, in ms; ``inf`` if it never does."""
+        """When its time ends, in ms; ``inf`` if it has no time limit."""
         return self.opened_ms + self.signal.minute_estimated_time * MINUTE_MS
 
 
 def read_signal(raw: object, price: float) -> Signal:
-    """Check what a strategy returned, at the market price ``price``; InvalidTypeError or InvalidValueError says what is wrong.
+    """Check a signal that a strategy returned, against the market price ``price``.
 
-    A ``priceOpen`` is a limit: the highest price to buy, or the lowest to sell short at. Where the market fulfils it already,
-    the position opens at once, at the market price; else the signal has it as its ``price_open`` and waits for it.
+    ``priceOpen`` is a limit: the highest price to buy at, or the lowest to sell short at. If the market meets it already, the
+    position opens at once, at the market price. Otherwise it becomes the ``price_open`` of the signal, which waits for it.
+
+    Raises InvalidTypeError or InvalidValueError if the signal is malformed, SignalPriceError if it does not fit the price.
     """
     signal = check_signal(raw)
     side, limit = signal.side, signal.price_open
     if limit is not None and ((limit >= price) if side == "long" else (limit <= price)):
         signal = msgspec.structs.replace(signal, price_open=None)
         limit = None
-    entry, what = (price, "price") if limit is None else (limit, "priceOpen")
+    entry, entry_name = (price, "price") if limit is None else (limit, "priceOpen")
     stop, target = signal.price_stop_loss, signal.price_take_profit
     ordered = stop < entry < target if side == "long" else target < entry < stop
     if not ordered:
-        names = ("priceStopLoss", what, "priceTakeProfit")
+        names = ("priceStopLoss", entry_name, "priceTakeProfit")
         order = " < ".join(names if side == "long" else reversed(names))
         error = SignalPriceError(
-            f"a {side} signal needs {order}, got priceStopLoss {stop}, {what} {entry}, priceTakeProfit {target}",
-            hint="the price is that of get_average_price(symbol): volume-weighted, of the last five closed 1m candles"
+            f"a {side} signal needs {order}, got priceStopLoss {stop}, {entry_name} {entry}, priceTakeProfit {target}",
+            hint="the price is get_average_price(symbol): the volume-weighted price of the last five closed 1m candles"
             if limit is None
             else None,
         )
         sign = 1 if side == "long" else -1
         wrong = [
-            f"{name} {'below' if below else 'above'} {what}"
+            f"{name} {'below' if below else 'above'} {entry_name}"
             for name, right, below in (
                 ("priceStopLoss", (entry - stop) * sign > 0, side == "short"),
                 ("priceTakeProfit", (target - entry) * sign > 0, side == "long"),
@@ -136,26 +138,26 @@ def read_signal(raw: object, price: float) -> Signal:
 
 
 def check_signal(raw: object) -> Signal:
-    """The part of ``read_signal`` that needs no price: names, types and ranges."""
+    """Check the names, types and ranges of a signal, the part of ``read_signal`` that needs no price."""
     if not isinstance(raw, Mapping):
         raise InvalidTypeError(f"a signal must be None or a dict, got {type(raw).__name__}")
     for key in raw:
         if key not in _KNOWN:
             near = get_close_matches(str(key).replace("_", ""), _KNOWN, n=1, cutoff=0.5)
             raise InvalidValueError(
-                f"a signal has no {key!r}", hint=f"did you mean {near[0]!r}?" if near else f"it has {', '.join(_KNOWN)}"
+                f"a signal has no field {key!r}", hint=f"did you mean {near[0]!r}?" if near else f"its fields are {', '.join(_KNOWN)}"
             )
     for key in _REQUIRED:
         if raw.get(key) is None:
-            hint = "minutes, or math.inf for no time limit" if key == "minuteEstimatedTime" else None
+            hint = "give it in minutes, or math.inf for no time limit" if key == "minuteEstimatedTime" else None
             raise InvalidValueError(f"the signal's {key} is missing", hint=hint)
     side = raw["position"]
     if side not in ("long", "short"):
         raise InvalidValueError(f"the signal's position is {side!r}; it must be 'long' or 'short'")
     target, stop = _price(raw, "priceTakeProfit"), _price(raw, "priceStopLoss")
     minutes = _number(raw, "minuteEstimatedTime")
-    if not minutes > 0:  # also refuses NaN
-        raise InvalidValueError(f"the signal's minuteEstimatedTime is {minutes}; it must be above 0, math.inf for no time limit")
+    if not minutes > 0:  # also rejects NaN
+        raise InvalidValueError(f"the signal's minuteEstimatedTime is {minutes}; it must be above 0 (math.inf for no time limit)")
     note = raw.get("note")
     if note is not None and not isinstance(note, str):
         raise InvalidTypeError(f"the signal's note must be a str, got {type(note).__name__}")
@@ -166,15 +168,15 @@ def check_signal(raw: object) -> Signal:
 def open_position(
     signal_id: str, signal: Signal, price: float, when_ms: int, *, scheduled_ms: int | None = None, waits: bool = False
 ) -> Position:
-    """The position that ``signal`` opens at ``price`` at ``when_ms`` (ms), or that ``waits`` for that price from then on."""
-    here = Point(price, when_ms)
+    """Return the position that ``signal`` opens at ``price`` at ``when_ms`` (ms), or one that ``waits`` for that price from then on."""
+    entry = Point(price, when_ms)
     return Position(
         id=signal_id,
         signal=signal,
         price_open=price,
         opened_ms=when_ms,
-        peak=here,
-        fall=here,
+        peak=entry,
+        fall=entry,
         profit_levels=[],
         loss_levels=[],
         breakeven=False,
@@ -184,9 +186,9 @@ def open_position(
 
 
 def find_entry(waiting: Position, candle: Mapping[str, Any]) -> Literal["touched", "passed"] | None:
-    """What a 1m candle means for a scheduled position: its price was touched, or its stop was passed before it could open.
+    """Return what a 1m candle means for a scheduled position: its price was touched, or its stop was passed before it could open.
 
-    A candle does not say what it touched first, so of both it is the stop, and the signal is not taken.
+    A candle does not say what it touched first. If it touched both, the stop counts, and the signal is not taken.
     """
     signal = waiting.signal
     if signal.side == "long":
@@ -197,10 +199,10 @@ def find_entry(waiting: Position, candle: Mapping[str, Any]) -> Literal["touched
 
 
 def find_exit(position: Position, candle: Mapping[str, Any]) -> tuple[CloseReason, float] | None:
-    """Why, and at which price, ``position`` is closed in a 1m candle that opened at or after its entry; None if it is not.
+    """Return why and at which price ``position`` is closed in a 1m candle that opened at or after its entry; None if it is not.
 
     A touch of the stop closes at the stop, a touch of the target at the target. A candle does not say what it touched first, so
-    of both it is the stop. Else, if the time of the position ends in the candle or exactly with it, the exit is its close.
+    the stop counts if it touched both. Otherwise, if the position's time ends in the candle or exactly with it, it exits at the close.
     """
     signal = position.signal
     if signal.side == "long":
@@ -219,11 +221,11 @@ def find_exit(position: Position, candle: Mapping[str, Any]) -> tuple[CloseReaso
 
 
 def pnl_percentage(side: Side, price_open: float, price_close: float, costs: Costs) -> float:
-    """Profit in percent of the stake, after fee and slippage of both sides; the formula of backtest-kit (toProfitLossDto).
+    """Return the profit in percent of the stake, after fee and slippage on both sides, as backtest-kit does (toProfitLossDto).
 
     Slippage moves each price against the trader: with s = slippage_percent / 100, a long buys at o = price_open * (1 + s) and
     sells at c = price_close * (1 - s); a short sells at o = price_open * (1 - s) and buys back at c = price_close * (1 + s).
-    The move is (c - o) / o for a long and (o - c) / o for a short. The fee is taken of the value traded, so fee_percent once at
+    The move is (c - o) / o for a long and (o - c) / o for a short. The fee is charged on the value traded: fee_percent once at
     the entry and fee_percent * c / o at the exit. The result is move * 100 - fee_percent * (1 + c / o).
     """
     slip = costs.slippage_percent / 100
@@ -237,7 +239,7 @@ def pnl_percentage(side: Side, price_open: float, price_close: float, costs: Cos
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """What a new price brought for a position: newly passed levels (percent), and whether it covers the costs for the first time."""
+    """What a new price achieved for a position: newly passed levels (percent), and whether it covers the costs for the first time."""
 
     profit_levels: tuple[int, ...]
     loss_levels: tuple[int, ...]
@@ -245,20 +247,20 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 def observe(position: Position, price: float, when_ms: int, costs: Costs) -> Progress | None:
-    """Note the market price at ``when_ms`` (ms) in ``position``; what it brought, None if nothing.
+    """Record the market price at ``when_ms`` (ms) in ``position``. Return the progress that it made, None if there is none.
 
-    A level is a share of the way from the entry to the target (profit) or to the stop (loss). Breakeven is reached when closing
+    A level is a share of the distance from the entry to the target (profit) or to the stop (loss). Breakeven is reached when closing
     at this price would lose nothing after all costs.
     """
     gain = note_price(position, price, when_ms)
     if not gain:
-        return None  # a level, or breakeven, is only ever reached at a new extreme
-    way = position.signal.price_take_profit if gain > 0 else position.signal.price_stop_loss
-    # Rounded, because 30 percent of the way comes out of the subtraction as 29.9999999999997.
-    passed = round(abs(gain) / abs(way - position.price_open) * 100, 9)
-    known = position.profit_levels if gain > 0 else position.loss_levels
-    new = tuple(level for level in LEVELS[len(known) :] if level <= passed)
-    known.extend(new)
+        return None  # levels and breakeven are only ever reached at a new extreme
+    end_price = position.signal.price_take_profit if gain > 0 else position.signal.price_stop_loss
+    # Rounded, because the subtraction can turn 30 percent of the distance into 29.9999999999997.
+    passed = round(abs(gain) / abs(end_price - position.price_open) * 100, 9)
+    levels = position.profit_levels if gain > 0 else position.loss_levels
+    new = tuple(level for level in LEVELS[len(levels) :] if level <= passed)
+    levels.extend(new)
     breakeven = not position.breakeven and gain > 0 and pnl_percentage(position.signal.side, position.price_open, price, costs) >= 0
     position.breakeven |= breakeven
     if not new and not breakeven:
@@ -267,7 +269,7 @@ def observe(position: Position, price: float, when_ms: int, costs: Costs) -> Pro
 
 
 def note_price(position: Position, price: float, when_ms: int) -> float:
-    """Keep ``price`` at ``when_ms`` (ms) if it is a new extreme of ``position``; then its gain over the entry (price), else 0."""
+    """Store ``price`` at ``when_ms`` (ms) if it is a new extreme of ``position``. Return its gain over the entry (price), else 0."""
     sign = 1.0 if position.signal.side == "long" else -1.0
     gain = (price - position.price_open) * sign
     if gain > (position.peak.price - position.price_open) * sign:
@@ -288,6 +290,6 @@ def _price(raw: Mapping[Any, Any], key: str) -> float:
 
 def _number(raw: Mapping[Any, Any], key: str) -> float:
     value = raw[key]
-    if isinstance(value, bool) or not isinstance(value, Real):  # Real: also the numbers of NumPy
+    if isinstance(value, bool) or not isinstance(value, Real):  # Real includes the numbers of NumPy
         raise InvalidTypeError(f"the signal's {key} must be a number, got {value!r:.40}")
     return float(value)

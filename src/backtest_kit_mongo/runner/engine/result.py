@@ -1,4 +1,4 @@
-"""What a run gives back: trades, totals, statistics of the contracts."""
+"""The results of a run: trades, totals, statistics of the contracts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["BacktestResult", "OpenTrade", "Totals", "Trade", "add_up"]
 
 
 class Trade(msgspec.Struct, frozen=True, rename="camel"):
-    """A closed trade: prices, times in ms, profit in percent of the stake after all costs. Encodes with camelCase names."""
+    """A closed trade: prices, times in ms, profit in percent of the stake after all costs. Encoded with camelCase names."""
 
     id: str
     symbol: str
@@ -28,7 +28,7 @@ class Trade(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class OpenTrade(msgspec.Struct, frozen=True, rename="camel"):
-    """A position that was still open when the window ended; profit in percent as if it were closed at ``current_price``."""
+    """A position that was still open when the window ended. The profit (percent) is what closing at ``current_price`` would yield."""
 
     id: str
     symbol: str
@@ -43,9 +43,9 @@ class OpenTrade(msgspec.Struct, frozen=True, rename="camel"):
 class Totals(msgspec.Struct, frozen=True, rename="camel"):
     """Sums over the closed trades.
 
-    Every trade has the same stake and nothing is reinvested, so profits in percent add up. ``win_rate`` is percent, 0 without
-    trades; a win is a profit above 0. ``max_drawdown_percentage`` is the deepest fall of the running sum below its highest point
-    so far (which starts at 0), in percent of one stake, from trade to trade.
+    Every trade has the same stake and nothing is reinvested, so profits in percent add up. ``win_rate`` is in percent, 0 without
+    trades; a win is a profit above 0. ``max_drawdown_percentage`` is the deepest fall of the running sum of profits, trade by trade,
+    below its highest point so far (which starts at 0), in percent of one stake.
     """
 
     trades: int
@@ -64,16 +64,16 @@ class Totals(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
-    """The outcome of a backtest, or of what a live run has done since it was started.
+    """The result of a backtest, or of a live run since it was started.
 
-    ``complete`` is False for a backtest that did not reach the end of its window; ``end_ms`` is then how far it came, and ``error`` the
-    text of the error that ended it (None: it was interrupted). ``signals_ignored`` counts by kind the signals whose stop and target did
-    not fit the price; ``errors_skipped`` the errors of the strategy's functions that did not end the run. ``seconds_to_first_trade`` is
-    the wall-clock time from the start of the run to its first closed trade.
+    ``complete`` is False for a backtest that did not reach the end of its window. ``end_ms`` is then how far it came, and ``error``
+    the text of the error that ended it (None if it was interrupted). ``signals_ignored`` counts, by kind, the signals with a stop or
+    target that did not fit the price, and ``errors_skipped`` the errors of the strategy's functions that did not end the run.
+    ``seconds_to_first_trade`` is the wall-clock time from the start of the run to its first closed trade.
 
     ``trades``, ``totals`` and ``open_trade`` are the same in every run over the same candles and settings. ``minutes`` counts the
-    replayed 1m candles of ``[start_ms, end_ms)`` (ms), ``signals_asked`` how often the strategy was asked. ``wall_seconds`` is
-    how long that took, and ``stats`` is ``backtest_kit_mongo.stats()`` at the end: per domain, counted since the process began or
+    replayed 1m candles of ``[start_ms, end_ms)`` (ms), ``signals_asked`` how often the strategy was asked. ``wall_seconds`` is the
+    duration of the run, and ``stats`` is ``backtest_kit_mongo.stats()`` at its end: counters per domain since the process started or
     since ``reset_stats()``.
     """
 
@@ -98,7 +98,7 @@ class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def add_up(trades: Sequence[Trade]) -> Totals:
-    """The totals of ``trades`` in their order."""
+    """Return the totals of ``trades``, in their order."""
     profits = [trade.pnl_percentage for trade in trades]
     running = highest = deepest = 0.0
     for profit in profits:

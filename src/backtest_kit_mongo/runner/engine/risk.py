@@ -1,4 +1,4 @@
-"""Risk limits, and the record of open positions that strategies of one risk name share on an exchange."""
+"""Risk limits, and the record of open positions that the strategies of one risk name share on an exchange."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Books", "Risk", "RiskBook", "RiskRequest", "add_risk", "clear_risks"
 
 
 class RiskRequest(msgspec.Struct, frozen=True):
-    """What a ``validate`` function is asked about: a position as the Risk record has it, and those that are open (``active``)."""
+    """What a ``validate`` function receives: a position as in the Risk record, and the positions that are open (``active``)."""
 
     position: Row
     active: tuple[Row, ...]
@@ -35,7 +35,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Risk(msgspec.Struct):
-    """A registered limit; ``place`` is ``file:line`` of its registration."""
+    """A registered limit; ``place`` is the ``file:line`` of its registration."""
 
     name: str
     max_positions: int | None
@@ -48,10 +48,11 @@ _risks: Registrations[Risk] = Registrations("risk", "add_risk")
 
 
 def add_risk(name: str, *, max_positions: int | None = None, validate: Validate | None = None) -> Callable[[F], F]:
-    """Limit the positions of all strategies with ``risk_name=name``, on each exchange for itself.
+    """Limit the positions of all strategies with ``risk_name=name``, on each exchange separately.
 
-    At most ``max_positions`` are open at a time. ``validate(request)`` is asked with a RiskRequest before a position is opened; it
-    refuses by returning a text (the reason) or False, or by raising. It can also be given by a decorator: ``@add_risk("x")``.
+    At most ``max_positions`` are open at a time. ``validate(request)`` is called with a RiskRequest before a position is opened. It
+    refuses the position by returning a text (the reason) or False, or by raising. You can also decorate it: ``@add_risk("x")``.
+    Raises InvalidTypeError or InvalidValueError for bad arguments or a name that is already registered.
     """
     check_name("the name of a risk", name)
     if max_positions is not None:
@@ -59,8 +60,8 @@ def add_risk(name: str, *, max_positions: int | None = None, validate: Validate 
             raise InvalidTypeError(f"max_positions must be an int, got {type(max_positions).__name__}")
         if max_positions < 1:
             raise InvalidValueError(f"max_positions is {max_positions}; it must be at least 1")
-    file, place = calling_place()
-    risk = Risk(name=name, max_positions=max_positions, validate=None, file=file, place=place)
+    file, registered_at = calling_place()
+    risk = Risk(name=name, max_positions=max_positions, validate=None, file=file, place=registered_at)
 
     def check(function: F) -> F:
         check_function(f"validate of risk {name!r}", function, ("request",))
@@ -74,17 +75,17 @@ def add_risk(name: str, *, max_positions: int | None = None, validate: Validate 
 
 
 def list_risks() -> tuple[Risk, ...]:
-    """All registered risks, in the order of their registration."""
+    """Return all registered risks, in registration order."""
     return _risks.list()
 
 
 def clear_risks() -> None:
-    """Forget all registered risks."""
+    """Remove all registered risks."""
     _risks.restore(())
 
 
 def restore_risks(risks: Iterable[Risk]) -> None:
-    """Make ``risks`` the registered ones."""
+    """Replace the registered risks with ``risks``."""
     _risks.restore(risks)
 
 
@@ -92,17 +93,17 @@ Slots = dict[str, Row]
 """The open positions of one risk name on one exchange, by ``RunContext.risk_key``."""
 
 Books = dict[tuple[str, str, str], Slots]
-"""By risk name, exchange and frame."""
+"""Slots by risk name, exchange and frame."""
 
 _Pairs = list[list[Any]]
-"""A Risk record: one list of [risk key, position] for all symbols and strategies of its name, those of all processes."""
+"""A Risk record: a list of [risk key, position] pairs, of all symbols, strategies and processes that use its name."""
 
 
 class RiskBook:
-    """The part that one run has in a Risk record, which is changed by compare-and-set: other processes change theirs meanwhile.
+    """The slot of one run in a Risk record. Changes use compare-and-set, because other processes change their slots too.
 
-    A live run counts what the record says, and takes its slot there before it opens a position. A backtest counts the positions of
-    those that share its ``books``, which are at the same minute: what another run left in the record is not part of its world.
+    A live run counts the positions in the record, and takes its slot there before it opens one. A backtest counts the positions of
+    the backtests that share its ``books``, which are at the same minute, and ignores what other runs left in the record.
     """
 
     def __init__(self, context: RunContext, registry: Registry, books: Books | None = None) -> None:
@@ -110,43 +111,43 @@ class RiskBook:
         self._adapter: Any = registry.adapter("risk")
         self._registry = registry
         self._limit = next((risk for risk in list_risks() if risk.name == context.risk_name), None)
-        place = context.risk_name, context.exchange_name, context.frame_name
-        self._open = ({} if books is None else books).setdefault(place, {})
+        book_key = context.risk_name, context.exchange_name, context.frame_name
+        self._open = ({} if books is None else books).setdefault(book_key, {})
 
     def reserve(self, position: Position, price: float, when_ms: int, *, ask: bool = False) -> tuple[str, int] | None:
-        """Take a slot for ``position``, or say why not, and how many are open. ``ask``: only say whether there is one now."""
+        """Take a slot for ``position``; with ``ask``, only check for one. Return None, or the refusal and the number of open positions."""
         if self._limit is None:
             return None
         limit, key = self._limit, self._context.risk_key
-        wanted = rows.risk_row(self._context, position)
+        new_slot = rows.risk_row(self._context, position)
         refusal: tuple[str, int] | None = None
 
         def is_refused(active: list[Row]) -> bool:
             nonlocal refusal
-            note = _refusal(limit, RiskRequest(position=wanted, active=tuple(active), price=price, when_ms=when_ms))
+            note = _refusal(limit, RiskRequest(position=new_slot, active=tuple(active), price=price, when_ms=when_ms))
             refusal = None if note is None else (note, len(active))
             return note is not None
 
         def taken(stored: _Pairs) -> _Pairs:
             others = [pair for pair in stored if pair[0] != key]
-            refused = is_refused([held for _, held in others if not held.get("frameName")])
-            return stored if refused or ask else _with(stored, key, wanted)
+            refused = is_refused([slot for _, slot in others if not slot.get("frameName")])
+            return stored if refused or ask else _with(stored, key, new_slot)
 
         if not self._context.backtest:
             self._change(taken, when_ms)
         elif not is_refused([row for other, row in self._open.items() if other != key]) and not ask:
-            self._open[key] = wanted
+            self._open[key] = new_slot
         return refusal
 
     def hold(self, position: Position | None) -> None:
-        """Be counted with ``position``, or without any, by backtests that share the books; the record says so after ``store``."""
+        """Count with ``position``, or without any, in the books that backtests share. ``store`` changes the record."""
         if position is None:
             self._open.pop(self._context.risk_key, None)
         else:
             self._open[self._context.risk_key] = rows.risk_row(self._context, position)
 
     def store(self, position: Position | None, when_ms: int) -> None:
-        """Write the slot of ``position``, or that this run has none."""
+        """Write the slot of ``position`` to the record; remove this run's slot if it is None."""
         key = self._context.risk_key
 
         def changed(stored: _Pairs) -> _Pairs:
@@ -160,18 +161,18 @@ class RiskBook:
             self._change(changed, when_ms)
 
     def leave(self) -> None:
-        """Be counted no longer by backtests that share the books."""
+        """Remove this run from the books that backtests share."""
         self.hold(None)
 
     def restore(self, mine: Position | None, when_ms: int) -> None:
-        """After a restart: remove expired slots that no run needs, and have the one of the restored position, or none."""
+        """After a restart, remove expired slots that no run needs, and keep the slot of the restored position, or none."""
         key = self._context.risk_key
 
         def changed(stored: _Pairs) -> _Pairs:
             kept = [pair for pair in stored if pair[0] != key and (pair[1].get("frameName") or not self._abandoned(pair[1], when_ms))]
             if mine is not None:
-                known = next((pair for pair in stored if pair[0] == key and not pair[1].get("frameName")), None)
-                kept.append(known or [key, rows.risk_row(self._context, mine)])
+                own_pair = next((pair for pair in stored if pair[0] == key and not pair[1].get("frameName")), None)
+                kept.append(own_pair or [key, rows.risk_row(self._context, mine)])
             return kept if sorted(pair[0] for pair in kept) != sorted(pair[0] for pair in stored) else stored
 
         self.hold(mine)
@@ -179,19 +180,19 @@ class RiskBook:
             self._change(changed, when_ms)
 
     def _abandoned(self, held: Row, when_ms: int) -> bool:
-        """Whether a slot has expired, and is not that of a position which its run, down or slow, is still to open or close."""
+        """Whether a slot has expired and no run, down or slow, still has to open or close its position."""
         if not _expired(held, when_ms):
             return False
-        place = held.get("symbol"), held.get("strategyName"), held.get("exchangeName")
-        if None in place:
+        signal_key = held.get("symbol"), held.get("strategyName"), held.get("exchangeName")
+        if None in signal_key:
             return True
         signal: Any = self._registry.adapter("signal")
         strategy: Any = self._registry.adapter("strategy")
-        return signal.read_signal_data(*place) is None and not has_order(strategy.read_strategy_data(*place) or {})
+        return signal.read_signal_data(*signal_key) is None and not has_order(strategy.read_strategy_data(*signal_key) or {})
 
     def _guard(self, stored: _Pairs) -> None:
         context = self._context
-        if context.backtest and any(key == context.risk_key and not held.get("frameName") for key, held in stored):
+        if context.backtest and any(key == context.risk_key and not slot.get("frameName") for key, slot in stored):
             raise InvalidValueError(
                 f"risk {context.risk_name!r} on {context.exchange_name} holds an open live position {context.risk_key!r} in this "
                 "database; a backtest would overwrite it",
@@ -203,7 +204,7 @@ class RiskBook:
 
 
 def _with(stored: _Pairs, key: str, wanted: Row) -> _Pairs:
-    """The slots with that of ``key`` at the end, or as they are if it is there already."""
+    """Return the slots with that of ``key`` at the end, or unchanged if they contain it already."""
     return stored if [key, wanted] in stored else [*(pair for pair in stored if pair[0] != key), [key, wanted]]
 
 
@@ -215,9 +216,9 @@ def _refusal(limit: Risk, request: RiskRequest) -> str | None:
     try:
         answer = limit.validate(request)
     except USER_ERRORS as error:  # a check that fails must not let a position through
-        late = pending_write_error(error)
-        if late is not None:
-            raise late from None
+        write_error = pending_write_error(error)
+        if write_error is not None:
+            raise write_error from None
         return f"risk {limit.name!r} raised {describe(error)}"
     if isinstance(answer, str):
         return answer

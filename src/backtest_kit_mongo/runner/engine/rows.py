@@ -1,4 +1,4 @@
-"""The rows that a run stores, in the shapes of the TypeScript framework (see ``payloads``). Pure: a position in, dicts out."""
+"""The rows that a run stores, in the shapes of the TypeScript package (see ``payloads``). Pure functions: position in, dict out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAMESPACE: Final = uuid.UUID("6a1b0f6e-4c58-5d0e-9f6f-6d3b8f0c2a11")
 
 
 class RunContext(msgspec.Struct, frozen=True):
-    """Who trades what, where: the context of every record of a run. ``start_ms`` and ``end_ms`` (ms) are its window."""
+    """Who trades what and where: the context of every record of a run. ``start_ms`` and ``end_ms`` (ms) are its window."""
 
     symbol: str
     strategy_name: str
@@ -44,14 +44,14 @@ class RunContext(msgspec.Struct, frozen=True):
 
 
 def derive_id(context: RunContext, *parts: object) -> str:
-    """An id (UUID) that is the same in every run over the same context and parts, and differs if any of them does."""
+    """Return an id (UUID) that is the same in every run with the same context and parts, and differs if any of them differs."""
     names = (context.strategy_name, context.symbol, context.exchange_name, context.frame_name)
-    # JSON, because joined by a separator ("a", "b:c") and ("a:b", "c") would be one id.
+    # JSON: joined by a separator, ("a", "b:c") and ("a:b", "c") would have the same id.
     return str(uuid.uuid5(_NAMESPACE, msgspec.json.encode([*names, *parts]).decode()))
 
 
 def signal_row(context: RunContext, position: Position) -> Row:
-    """The row of the Signal contract for an open position, or of the Schedule contract for one that waits (ISignalRow)."""
+    """Return the row of an open position in the Signal contract, or of a scheduled one in the Schedule contract (ISignalRow)."""
     signal, opened, stake = position.signal, position.opened_ms, context.costs.stake_usd
     row: Row = {
         "id": position.id,
@@ -77,20 +77,21 @@ def signal_row(context: RunContext, position: Position) -> Row:
     if signal.note is not None:
         row["note"] = signal.note
     if position.quantity:
-        row["_quantity"] = position.quantity  # as the broker filled it: cost / price gives it only nearly
+        row["_quantity"] = position.quantity  # as the broker filled it: cost / price is only close to it
     return row
 
 
 def position_of(row: Row) -> Position:
-    """The position of a stored row, ``signal_row`` backwards; also of rows that the TypeScript framework wrote.
+    """Return the position of a stored row, the inverse of ``signal_row``. It also reads rows that the TypeScript package wrote.
 
-    Where it has trailed the stop or the target, that is the one. InvalidValueError for a position that it has averaged or partly
-    closed: what is left of it cannot be said here, so nothing must be traded on it.
+    A stop or target that the package trailed replaces the first one. Raises InvalidValueError for a position that the package
+    averaged or partly closed: we cannot tell what is left of it, so nothing must be traded on it.
     """
     if row.get("_partial") or len(row.get("_entry") or ()) > 1:
         raise InvalidValueError(
-            f"position {row['id']} of {row.get('strategyName')!r} on {row.get('symbol')} was averaged or partly closed by the framework",
-            hint="let the framework close it, or close it on the exchange and delete its record, then start again",
+            f"position {row['id']} of {row.get('strategyName')!r} on {row.get('symbol')} was averaged or partly closed "
+            "by the TypeScript package",
+            hint="let that package close it, or close it on the exchange and delete its record, then start again",
         )
     minutes = row.get("minuteEstimatedTime")
     opened, price = int(row["pendingAt"]), float(row["priceOpen"])
@@ -110,7 +111,7 @@ def position_of(row: Row) -> Position:
 
 
 def public_row(context: RunContext, position: Position, price: float) -> Row:
-    """The row of the Recent contract at the market price ``price`` (IPublicSignalRow)."""
+    """Return the row of the Recent contract at the market price ``price`` (IPublicSignalRow)."""
     signal = position.signal
     return {
         **signal_row(context, position),
@@ -127,7 +128,7 @@ def public_row(context: RunContext, position: Position, price: float) -> Row:
 
 
 def storage_row(context: RunContext, position: Position, price: float, when_ms: int, status: Status, reason: CloseReason | None) -> Row:
-    """The row of the Storage contract at ``when_ms`` (ms); ``reason`` is why it was closed (IStorageSignalRow)."""
+    """Return the row of the Storage contract at ``when_ms`` (ms). ``reason`` is why the position was closed (IStorageSignalRow)."""
     row = {
         **public_row(context, position, price),
         "createdAt": position.scheduled_ms,
@@ -142,7 +143,7 @@ def storage_row(context: RunContext, position: Position, price: float, when_ms: 
 
 
 def risk_row(context: RunContext, position: Position) -> Row:
-    """The position in the Risk record (IRiskActivePosition)."""
+    """Return the position for the Risk record (IRiskActivePosition)."""
     signal = position.signal
     return {
         "strategyName": context.strategy_name,
@@ -159,8 +160,8 @@ def risk_row(context: RunContext, position: Position) -> Row:
 
 
 def notification_row(context: RunContext, kind: str, position: Position, price: float, when_ms: int, **more: object) -> Row:
-    """A notification about a position: ``kind`` is its type, such as ``signal.opened``, ``more`` what that type adds."""
-    # What happens to a signal once is one notification, also if it is written again after a crash and a later price or time.
+    """Return a notification about a position. ``kind`` is its type, such as ``signal.opened``; ``more`` is what that type adds."""
+    # What happens to a signal only once is one notification, even if it is written again after a crash with a later price or time.
     parts = () if kind.startswith("signal.") else more.values()
     row = public_row(context, position, price)
     result: Row = {
@@ -194,7 +195,7 @@ _NOTIFIED: Final = (
 
 
 def rejection_row(context: RunContext, position: Position, price: float, when_ms: int, note: str, active: int) -> Row:
-    """The notification of a signal that a risk profile refused while it had ``active`` positions."""
+    """Return the notification of a signal that a risk refused while it had ``active`` positions."""
     signal = position.signal
     row: Row = {
         "type": "risk.rejection",
@@ -220,7 +221,7 @@ def rejection_row(context: RunContext, position: Position, price: float, when_ms
 
 
 def pause_row(context: RunContext, when_ms: int, paused: bool) -> Row:
-    """The notification of a strategy that was paused or resumed."""
+    """Return the notification of a strategy that was paused or resumed."""
     return {
         "type": "strategy.pause",
         "id": derive_id(context, when_ms, "strategy.pause", paused),
@@ -236,7 +237,7 @@ def pause_row(context: RunContext, when_ms: int, paused: bool) -> Row:
 
 
 def error_row(context: RunContext, when_ms: int, name: str, message: str, kind: ErrorKind) -> Row:
-    """The notification of an error: one that ends the run is critical; validation is that of a signal."""
+    """Return the notification of an error. ``kind`` is critical if it ends the run, validation if it concerns a signal."""
     return {
         "type": kind,
         "id": derive_id(context, when_ms, kind, message),
@@ -249,7 +250,7 @@ def error_row(context: RunContext, when_ms: int, name: str, message: str, kind: 
 
 
 def log_row(context: RunContext, kind: str, when_ms: int, topic: str, *args: Any) -> Row:
-    """A line of the Log contract at ``when_ms`` (ms); ``kind`` is log, debug, info or warn (ILogEntry)."""
+    """Return an entry of the Log contract at ``when_ms`` (ms). ``kind`` is log, debug, info or warn (ILogEntry)."""
     return {
         "id": derive_id(context, when_ms, topic, *args),
         "type": kind,
@@ -268,7 +269,7 @@ def log_row(context: RunContext, kind: str, when_ms: int, topic: str, *args: Any
 
 
 def state_row(position: Position, bucket: str, price: float, when_ms: int, status: str) -> Row:
-    """What the State contract keeps of a position: how it stands."""
+    """Return the row of the State contract: the state of a position at the market price ``price``."""
     data = {
         "status": status,
         "currentPrice": price,
@@ -282,14 +283,14 @@ def state_row(position: Position, bucket: str, price: float, when_ms: int, statu
 
 
 def session_row(context: RunContext, when_ms: int, data: Row) -> Row:
-    """The session of a run, marked as the run's own; its id is the one that the framework's reader asks for."""
+    """Return the session of a run, marked as its own. The id is the one that the TypeScript package reads."""
     mode = "backtest" if context.backtest else "live"
     names = (context.symbol, context.strategy_name, context.exchange_name, context.frame_name, mode)
     return {"id": ":".join(name for name in names if name), "data": data, "when": when_ms, "_run": True}
 
 
 def summary_row(trades: Sequence[Trade]) -> Row:
-    """What the session says about the closed trades of a run."""
+    """Return what the session records about the closed trades of a run."""
     profits = [trade.pnl_percentage for trade in trades]
     return {
         "trades": len(trades),
@@ -300,7 +301,7 @@ def summary_row(trades: Sequence[Trade]) -> Row:
 
 
 def pnl_row(context: RunContext, position: Position, price: float) -> Row:
-    """The profit of ``position`` at ``price`` (IStrategyPnL). Its prices are those of the market, as the framework writes them."""
+    """Return the profit of ``position`` at ``price`` (IStrategyPnL). Its prices are market prices, as in the TypeScript package."""
     percentage = pnl_percentage(position.signal.side, position.price_open, price, context.costs)
     stake = context.costs.stake_usd
     return {
@@ -317,7 +318,7 @@ def _extreme(context: RunContext, position: Position, point: Point) -> Row:
 
 
 def _minutes(minutes: float) -> float | int:
-    # The TypeScript side stores whole numbers as integers, and Infinity as a double.
+    # The TypeScript package stores whole numbers as integers, and Infinity as a double.
     return int(minutes) if minutes.is_integer() and minutes < 2**53 else minutes
 
 
@@ -326,5 +327,5 @@ def _wall_ms() -> int:
 
 
 def minutes_between(since_ms: int, until_ms: int) -> float:
-    """The time between two ms stamps in minutes."""
+    """Return the time between two timestamps (ms) in minutes."""
     return (until_ms - since_ms) / MINUTE_MS

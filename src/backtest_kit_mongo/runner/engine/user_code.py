@@ -1,4 +1,4 @@
-"""Calls into a user's functions: what they are told, and what becomes of their errors."""
+"""Call user functions: what they receive, and how their errors are handled."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .write_behind import pending_write_error
 __all__ = ["PERSISTENCE_ERRORS", "OnError", "UserCode"]
 
 PERSISTENCE_ERRORS: Final = (ServerUnavailableError, DatabaseError, StorageError)
-"""Not the fault of a strategy, and nothing could be written about them."""
+"""Errors that are not the fault of a strategy, and that could not be recorded either."""
 
 
 OnError = Literal["stop", "skip"]
 
 
 class UserCode:
-    """The functions of a strategy in a run. An error of theirs is recorded; it ends the run, or (``on_error="skip"``) the call alone."""
+    """The functions of a strategy in a run. Their errors are recorded, and end the run or, with ``on_error="skip"``, only the call."""
 
     def __init__(self, context: RunContext, strategy: Strategy, journal: Journal, on_error: OnError = "stop") -> None:
         self._context, self._strategy, self._journal, self._on_error = context, strategy, journal, on_error
@@ -36,13 +36,13 @@ class UserCode:
         """How many errors were skipped."""
 
     def get_signal(self, when: int) -> Any:
-        """What the strategy says at ``when`` (ms)."""
+        """Return what the strategy returns at ``when`` (ms)."""
         symbol = self._context.symbol
         again = PERSISTENCE_ERRORS if self._context.backtest else (*PERSISTENCE_ERRORS, ExchangeError)
         return self.guarded(lambda: self._strategy.get_signal(symbol, as_datetime(when)), when, again=again)
 
     def tell(self, name: str, when: int, price: float, position: Position | None = None, reason: str | None = None) -> None:
-        """Call the callback of that name, if there is one."""
+        """Call the callback ``name`` if the strategy has one. ``when`` is in ms."""
         function: Callback | None = self._strategy.callbacks.get(name)  # type: ignore[assignment]
         if function is None:
             return
@@ -59,16 +59,16 @@ class UserCode:
         self.guarded(lambda: function(event), when)
 
     def guarded(self, call: Callable[[], Any], when: int, again: tuple[type[Exception], ...] = PERSISTENCE_ERRORS) -> Any:
-        """Return what ``call`` returns, None for an error that is skipped. Errors of ``again`` go through to the caller."""
+        """Return what ``call`` returns, or None after an error that is skipped. Errors in ``again`` are raised unchanged."""
         self._journal.flush_when_due()
         try:
             return call()
         except again:
             raise
-        except USER_ERRORS as error:  # a strategy that calls sys.exit() has failed as well
-            late = pending_write_error(error)
-            if late is not None:  # not that of the code, which only wanted to read
-                raise late from None
+        except USER_ERRORS as error:  # a strategy that calls sys.exit() has failed too
+            write_error = pending_write_error(error)
+            if write_error is not None:  # not an error of the user code, which only wanted to read
+                raise write_error from None
             fatal = self._on_error == "stop"
             failure = error if isinstance(error, BadSignalError) else StrategyError(self._raised(error, when))
             try:
@@ -88,7 +88,7 @@ class UserCode:
             raise failure from error
 
     def named(self, when: int) -> str:
-        """The strategy, its symbol and the time, for messages."""
+        """Return the strategy, its symbol and the time, for messages."""
         return f"strategy {self._strategy.name!r} on {self._context.symbol} at {iso_time(when)}"
 
     def _raised(self, error: BaseException, when: int) -> str:

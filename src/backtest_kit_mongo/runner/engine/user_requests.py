@@ -1,4 +1,4 @@
-"""What users ask of a run, from any thread: it is written before the function returns, and done at the next minute."""
+"""Requests of users to a run, from any thread: stored before the function returns, carried out in the next minute."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class UserRequests:
     _lock: threading.RLock
 
     def user_close(self) -> bool:
-        """Close the open position, at the price of the market; False if there is none."""
+        """Close the open position at the market price. Return False if there is none, or if it is closing already."""
         with self._lock:
             if self.position is None or self.deferred.closing is not None:
                 return False
@@ -39,7 +39,7 @@ class UserRequests:
             return self._note_work()
 
     def user_cancel(self) -> bool:
-        """Cancel the scheduled signal; False if there is none."""
+        """Cancel the scheduled signal. Return False if there is none, or if it is opening already."""
         with self._lock:
             if self.waiting is None or self.deferred.activated is not None or self.deferred.opening is not None:
                 return False
@@ -47,7 +47,7 @@ class UserRequests:
             return self._note_work()
 
     def user_activate(self) -> bool:
-        """Open the scheduled signal at its price without waiting; False if there is none."""
+        """Open the scheduled signal at its price without waiting. Return False if there is none, or if it is opening or cancelled."""
         with self._lock:
             if self.waiting is None or self.deferred.cancelled is not None or self.deferred.opening is not None:
                 return False
@@ -55,7 +55,7 @@ class UserRequests:
             return self._note_work()
 
     def user_create(self, raw: Mapping[str, Any]) -> bool:
-        """Take up a signal at the next minute; False if there is a position, a scheduled signal, or one that was created before."""
+        """Take a signal in the next minute. Return False if there is a position, a scheduled signal or other work, or after a stop."""
         check_signal(raw)
         with self._lock:
             work = self.deferred
@@ -65,7 +65,7 @@ class UserRequests:
             return self._note_work()
 
     def user_pause(self, paused: bool) -> bool:
-        """Ask the strategy for no more signals, or again; also after a restart. False if it is so already."""
+        """Stop asking the strategy for signals, or start again; this outlasts a restart. Return False if nothing changes."""
         with self._lock:
             if self.deferred.paused is paused:
                 return False
@@ -75,7 +75,7 @@ class UserRequests:
         return True
 
     def user_stop(self) -> bool:
-        """Open nothing more in this run: an open position goes on to its exit, a scheduled signal is cancelled."""
+        """Open no more positions in this run: an open position runs to its exit, a scheduled signal is cancelled."""
         with self._lock:
             self.stopped = True
             self.deferred.created = None
@@ -89,7 +89,7 @@ class UserRequests:
         return True
 
     def _settle(self) -> None:
-        """Write what is left to do: in a live run after each step, in a backtest only after what a user has asked for."""
+        """Store the work that is left: after each step of a live run, in a backtest only after a request of a user."""
         with self._lock:
             if self._broker is not None or self._changed:
                 self._note_work()

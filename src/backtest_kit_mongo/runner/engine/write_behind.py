@@ -1,4 +1,4 @@
-"""Writes that may come a little later: of each record only what it is in the end, of each list all rows in one call."""
+"""Write-behind: coalesce and batch the writes of a run. Of each record only its last state is written, of each list all rows at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .rows import Row
 __all__ = ["MAX_DELAY_SECONDS", "PendingWrites", "WriteBehind", "WriteThrough", "pending_write_error", "without_flush"]
 
 MAX_DELAY_SECONDS: Final = 0.25
-"""Seconds that a write may wait."""
+"""How long a write may stay pending, in seconds."""
 
 _WRITES: Final[Mapping[str, str]] = {
     name: next(call.name for call in domain.calls if call.operation in ("write", "put_rows"))
@@ -29,7 +29,7 @@ _WRITES: Final[Mapping[str, str]] = {
 
 
 def _write_of(contract: Any, name: str) -> Callable[..., object]:
-    """The write of a domain's contract."""
+    """Return the write method of a domain's contract."""
     method: Callable[..., object] = getattr(contract, _WRITES[name])
     return method
 
@@ -38,7 +38,7 @@ _OF_A_LATE_WRITE: Final = "_of_a_late_write"
 
 
 def pending_write_error(error: BaseException | None) -> BaseException | None:
-    """The error of a late write that ``error`` is, or comes of: it came up in code that only wanted to read."""
+    """Return the pending write error that ``error`` is or comes from, or None. It surfaces in code that only wanted to read."""
     while error is not None and not hasattr(error, _OF_A_LATE_WRITE):
         error = error.__cause__ or error.__context__
     return error
@@ -53,22 +53,22 @@ _busy = _Busy()
 
 @contextmanager
 def without_flush() -> Iterator[None]:
-    """Use the contracts inside the block without having written first what waits: whoever holds a lock must not wait for others."""
-    before, _busy.writing = _busy.writing, True
+    """Use the contracts inside the block without flushing pending writes first: the holder of a lock must not wait for other threads."""
+    previous, _busy.writing = _busy.writing, True
     try:
         yield
     finally:
-        _busy.writing = before
+        _busy.writing = previous
 
 
 class WriteThrough:
-    """Every write at once, in the order in which it is asked for."""
+    """Writes everything at once, in the order of the calls."""
 
     def __init__(self, contracts: Mapping[str, Any]) -> None:
         self._contracts = contracts
 
     def put(self, name: str, key: str, body: Any, *rest: Any) -> None:
-        """Write one record; ``key`` tells it from others of this run, ``rest`` are the arguments after the body."""
+        """Write one record. ``key`` distinguishes it from others of this run; ``rest`` holds the arguments after the body."""
         _write_of(self._contracts[name], name)(body, *rest)
 
     def put_rows(self, name: str, rows: list[Row], *rest: Any) -> None:
@@ -76,11 +76,11 @@ class WriteThrough:
         _write_of(self._contracts[name], name)(rows, *rest)
 
     def call(self, name: str, write: Callable[[], object], *, erases: bool) -> None:
-        """Write the record of a domain by a function of the caller's; ``erases`` if it leaves nothing behind."""
+        """Write the record of a domain by calling ``write``. ``erases`` says that it leaves no record behind."""
         write()
 
     def flush(self) -> None:
-        """Nothing is waiting."""
+        """Do nothing: there are no pending writes."""
 
     flush_when_due = forget = flush
 
@@ -88,8 +88,8 @@ class WriteThrough:
 class PendingWrites:
     """Pending writes of the runs that share a clock: the latest state of each record.
 
-    Code inside the runs never sees a pending write: using a contract there (or ``aio``) flushes first. Other threads and processes
-    see it after ``MAX_DELAY_SECONDS`` seconds, or when a user function that takes longer returns. Domains that keep versions, and
+    Code inside the runs always reads its own writes: using a contract there (or ``aio``) flushes first. Other threads and processes
+    see a write after ``MAX_DELAY_SECONDS`` seconds, or when a user function that takes longer returns. Domains that keep versions, and
     domains served by a user's class, are written at once.
     """
 
@@ -103,11 +103,11 @@ class PendingWrites:
         self._calls: dict[tuple[str, str], tuple[Callable[[], object], bool]] = {}
         self._records: dict[tuple[str, str, str], tuple[Any, ...]] = {}
         self._rows: dict[str, list[tuple[str, Row, tuple[Any, ...]]]] = {}
-        self._known: dict[tuple[str, str], bool] = {}  # what calls have written, and whether they have erased it
+        self._known: dict[tuple[str, str], bool] = {}  # records written by calls, and whether the last call erased them
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Let whoever uses a contract inside the block have written first what waits."""
+        """Flush pending writes before any use of a contract inside the block."""
         token = LATE.set(self.flush)
         self._registry.write_late(True)
         try:
@@ -117,23 +117,23 @@ class PendingWrites:
             LATE.reset(token)
 
     def at_once(self, name: str) -> bool:
-        """Whether a domain is written without delay."""
+        """Whether a domain is written at once, without write-behind."""
         return name in self._versioned or self._registry.bindings[name].custom is not None
 
     def put(self, owner: str, name: str, key: str, arguments: tuple[Any, ...]) -> None:
-        """Write one record later."""
+        """Queue the write of one record."""
         with self._lock:
             self._note_time()
             self._records[owner, name, key] = arguments
 
     def put_rows(self, owner: str, name: str, rows: list[Row], rest: tuple[Any, ...]) -> None:
-        """Write rows of a list later."""
+        """Queue the write of rows of a list."""
         with self._lock:
             self._note_time()
             self._rows.setdefault(name, []).extend((owner, row, rest) for row in rows)
 
     def call(self, owner: str, name: str, write: Callable[[], object], *, erases: bool) -> None:
-        """Call a function later; of one domain only the last one, and not to erase what is erased. The first one is called at once."""
+        """Queue a call. Per domain only the last one is made, and none that erases what is erased. The first one is made at once."""
         with self._lock:
             self._note_time()
             if (owner, name) in self._known:
@@ -144,14 +144,14 @@ class PendingWrites:
                 self._known[owner, name] = erases
 
     def flush(self) -> None:
-        """Write what waits. What cannot be written goes on waiting, and is tried again by the next flush."""
-        if _busy.writing or os.getpid() != self._process:  # what waits in a forked child is the parent's to write
+        """Write all pending writes. Those that fail stay pending, and the next flush tries them again."""
+        if _busy.writing or os.getpid() != self._process:  # pending writes in a forked child belong to the parent
             return
         with self._lock:
             if not self._waits:
                 return
             try:
-                # Perhaps by a thread that has another time, or none.
+                # This may be a thread with another simulation time, or with none.
                 with without_flush(), simulated_time(self._now):
                     self._write()
                 self._flushed = time.monotonic()
@@ -161,15 +161,15 @@ class PendingWrites:
                 raise
 
     def flush_when_due(self) -> None:
-        """Write what waits if that was not done lately."""
+        """Write all pending writes unless the last flush is less than ``MAX_DELAY_SECONDS`` ago."""
         if self._waits and time.monotonic() - self._flushed >= MAX_DELAY_SECONDS:
             self.flush()
 
     def forget(self, owner: str) -> None:
-        """Write nothing more of one run."""
+        """Drop the pending writes of one run."""
         with self._lock:
-            self._calls = {place: call for place, call in self._calls.items() if place[0] != owner}
-            self._records = {place: record for place, record in self._records.items() if place[0] != owner}
+            self._calls = {key: call for key, call in self._calls.items() if key[0] != owner}
+            self._records = {key: record for key, record in self._records.items() if key[0] != owner}
             self._rows = {name: [row for row in rows if row[0] != owner] for name, rows in self._rows.items()}
 
     @property
@@ -178,11 +178,11 @@ class PendingWrites:
 
     def _note_time(self) -> None:
         now = NOW.get()
-        if now is not None:  # else it is another thread that asks the run for something
+        if now is not None:  # None: another thread makes a request to the run
             self._now = now
 
     def _write(self) -> None:
-        # Set aside, since a write may lead to another one.
+        # Set aside first: a write may queue another one.
         calls, records, rows = self._calls, self._records, self._rows
         self._calls, self._records, self._rows = {}, {}, {}
         try:
@@ -192,63 +192,63 @@ class PendingWrites:
                     self._known[owned] = erases
                 del calls[owned]
             for name in dict.fromkeys(name for _, name, _ in records):
-                places = [place for place in records if place[1] == name]
+                keys = [key for key in records if key[1] == name]
                 contract = self._registry.adapter(name)
-                if len(places) == 1:
-                    _write_of(contract, name)(*records[places[0]])
+                if len(keys) == 1:
+                    _write_of(contract, name)(*records[keys[0]])
                 else:
-                    contract.write_many([records[place] for place in places])  # type: ignore[attr-defined]
-                for place in places:
-                    del records[place]
-            for name, listed in list(rows.items()):
-                latest = {row["id"]: row for _, row, _ in listed}
+                    contract.write_many([records[key] for key in keys])  # type: ignore[attr-defined]
+                for key in keys:
+                    del records[key]
+            for name, queued in list(rows.items()):
+                latest = {row["id"]: row for _, row, _ in queued}
                 if latest:
-                    _write_of(self._registry.adapter(name), name)(list(latest.values()), *listed[0][2])
+                    _write_of(self._registry.adapter(name), name)(list(latest.values()), *queued[0][2])
                 del rows[name]
         except BaseException:
             self._calls, self._records = calls | self._calls, records | self._records
-            for name, listed in self._rows.items():
-                rows.setdefault(name, []).extend(listed)
+            for name, queued in self._rows.items():
+                rows.setdefault(name, []).extend(queued)
             self._rows = rows
             raise
 
 
 class WriteBehind(WriteThrough):
-    """The writes of one run (``owner``), which may be late."""
+    """Writes of one run (``owner``) that go through write-behind where the domain allows it."""
 
     def __init__(self, contracts: Mapping[str, Any], late: PendingWrites, owner: str) -> None:
         super().__init__(contracts)
         self._late, self._owner = late, owner
 
     def put(self, name: str, key: str, body: Any, *rest: Any) -> None:
-        """Write one record, perhaps later."""
+        """Write one record, or queue it."""
         if self._late.at_once(name):
             super().put(name, key, body, *rest)
         else:
             self._late.put(self._owner, name, key, (body, *rest))
 
     def put_rows(self, name: str, rows: list[Row], *rest: Any) -> None:
-        """Write rows of a list, perhaps later."""
+        """Write rows of a list, or queue them."""
         if self._late.at_once(name):
             super().put_rows(name, rows, *rest)
         else:
             self._late.put_rows(self._owner, name, rows, rest)
 
     def call(self, name: str, write: Callable[[], object], *, erases: bool) -> None:
-        """Call a function, perhaps later."""
+        """Call ``write``, or queue the call."""
         if self._late.at_once(name):
             write()
         else:
             self._late.call(self._owner, name, write, erases=erases)
 
     def flush(self) -> None:
-        """Write what waits, of all runs."""
+        """Write all pending writes, of all runs."""
         self._late.flush()
 
     def flush_when_due(self) -> None:
-        """Write what waits, of all runs, if that was not done lately."""
+        """Write all pending writes, of all runs, if they are due."""
         self._late.flush_when_due()
 
     def forget(self) -> None:
-        """Write nothing more."""
+        """Drop the pending writes of this run."""
         self._late.forget(self._owner)

@@ -1,7 +1,7 @@
-"""What a strategy keeps between two calls: its own records through the contracts, found by the run in which it is called.
+"""Records that a strategy keeps between calls, stored through the contracts and bound to the run that calls it.
 
-Every facade works in the registry of the run, at its simulation time, and keeps nothing in this process: two processes, or a run
-after a restart, see what is stored. A strategy imports them from ``backtest_kit_mongo.runner``.
+Every facade uses the registry and the simulation time of its run and keeps nothing in this process, so another process, or a run
+after a restart, sees what is stored. Strategies import facades from ``backtest_kit_mongo.runner``.
 """
 
 from .interval import Interval

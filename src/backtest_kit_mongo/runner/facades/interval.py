@@ -1,4 +1,4 @@
-"""Interval: what is done once in an hour, a day, ..., with a marker in the Interval contract."""
+"""Interval: run a function once per hour, day, ..., with a marker in the Interval contract."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 
 class OnceDecorator(Protocol):
-    """Makes of a function one that gives what it gives, or None."""
+    """A decorator after which a function returns its result or None."""
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R | None]]: ...
@@ -33,32 +33,33 @@ class OnceDecorator(Protocol):
 
 
 class Interval:
-    """Functions that run once in an interval."""
+    """Run functions once per interval."""
 
     @staticmethod
     def once(interval: str, *, bucket: str | None = None, key: Callable[..., Any] | None = None) -> OnceDecorator:
-        """Call a function, ``def`` or ``async def``, once in each multiple of ``interval`` (UTC, from 1970 on): ``@Interval.once("1h")``.
+        """Run a function (``def`` or ``async def``) once per ``interval``: ``@Interval.once("1h")``.
 
-        The first call gives what the function returned, every later one in the same interval None, whatever the arguments are, unless
-        ``key``, a function of them, says what has an interval of its own. Symbol, strategy, exchange, frame and mode have theirs.
-        ``bucket`` is where the markers are, by default ``file.function_interval``.
+        Intervals start at the multiples of ``interval`` since 1970 (UTC). The first call in one returns the result of the function,
+        every later call returns None, whatever its arguments. Each combination of symbol, strategy, exchange, frame and mode counts on
+        its own, and so does each value of ``key``, a function of the same arguments. ``bucket`` is where the markers are stored, by
+        default ``file.function_interval``.
 
-        The marker is written before the function runs: after a crash, a live run does not call it a second time. If it raises, the
-        marker is removed and the next call tries again. A live run heeds whatever marker there is. A backtest heeds those of its own
-        run only, so that it does the same when it is run again, with the markers of the first time in the database.
+        The marker is written before the function runs, so that after a crash a live run does not call it a second time. If the function
+        raises, the marker is removed and the next call tries again. A live run respects any marker. A backtest respects only the
+        markers of its own run, so that it does the same when you repeat it over the same database.
         """
         step = interval_ms(interval)
 
         def decorate(function: Callable[P, Any]) -> Callable[P, Any]:
             name = name_of("Interval.once", function)
-            place = bucket_of("Interval.once", function, interval, bucket)
+            records = bucket_of("Interval.once", function, interval, bucket)
             identify = _nothing if key is None else key_function(name, function, key)
 
             if inspect.iscoroutinefunction(function):
 
                 @wraps(function)
                 async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    marker = _marker(name, place, step, identify(*args, **kwargs))
+                    marker = _marker(name, records, step, identify(*args, **kwargs))
                     async with SINGLE_FLIGHT.one_async(marker.flight):
                         if marker.is_there():
                             return None
@@ -70,7 +71,7 @@ class Interval:
 
             @wraps(function)
             def call(*args: P.args, **kwargs: P.kwargs) -> Any:
-                marker = _marker(name, place, step, identify(*args, **kwargs))
+                marker = _marker(name, records, step, identify(*args, **kwargs))
                 with SINGLE_FLIGHT.one(marker.flight):
                     if marker.is_there():
                         return None
@@ -107,14 +108,14 @@ class _Marker(NamedTuple):
         return id(self.run.registry), "interval", self.bucket, self.key
 
     def is_there(self) -> bool:
-        """Whether the function has run in this interval, as far as this run is concerned."""
-        with simulated_time(None):  # what an earlier run wrote at a later time is nothing to be shown or hidden, it is another run's
+        """Return whether the function has already run in this interval, as far as this run is concerned."""
+        with simulated_time(None):  # no look-ahead guard: a marker of a later time is from another run
             row = self.run.registry.PersistIntervalAdapter.read_interval_data(self.bucket, self.key)
         return row is not None and (not self.run.backtest or row.get("runId") == self.run.run_id)
 
     @contextmanager
     def firing(self) -> Iterator[list[Any]]:
-        """Mark the interval, and take the marker back if the block raises; what the block puts into the list goes into the marker."""
+        """Mark the interval, and remove the marker if the block raises. The block appends its result to the list; the marker stores it."""
         self._write(None)
         fired: list[Any] = []
         try:

@@ -1,4 +1,4 @@
-"""Measure: answers that cost something (of a language model, of an API), kept in the Measure contract and asked for once."""
+"""Measure: expensive answers (of a language model, of an API), asked for once and kept in the Measure contract."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ _MISSING: Final = object()
 
 
 class CachedFunction(Protocol[P, R]):
-    """A function of which the answers are kept."""
+    """A function with kept answers."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The kept answer, or a new one."""
+        """Return the kept answer, or ask for a new one."""
 
     def clear(self) -> int:
-        """Forget all answers that this symbol, strategy and exchange have had, of all times; how many there were."""
+        """Forget all answers for this symbol, strategy and exchange, of all times. Return how many there were."""
 
 
 class Measure:
-    """Answers that are asked for once."""
+    """Ask once and keep the answer."""
 
     @staticmethod
     def cached(
         interval: str | None = None, *, bucket: str | None = None, key: Callable[..., Any] | None = None, type: Any = None
     ) -> Callable[[Callable[P, R]], CachedFunction[P, R]]:
-        """Keep the answers of a function, ``def`` or ``async def``: ``@Measure.cached("1h")``.
+        """Keep the answers of a function (``def`` or ``async def``): ``@Measure.cached("1h")``.
 
-        The second call with the same arguments reads what the first one stored, in another process, after a restart and in the next
-        run as well. With an ``interval`` there is one answer for each of its multiples (UTC, from 1970 on). What a run asked for at a
-        later minute of the interval is hidden from one that is not there yet: it asks for itself, and both answers are kept. Without an
-        ``interval`` an answer is for ever, so it must not depend on time.
+        A second call with the same arguments reads the stored answer, also in another process, after a restart and in the next run.
+        With ``interval`` there is one answer per interval (the multiples since 1970, UTC). An answer of a later minute of the interval
+        is hidden from a run that has not reached that minute: the run asks again, and both answers are kept. Without ``interval``
+        an answer is kept for ever, so it must not depend on time.
 
-        Symbol, strategy and exchange of the run, the interval and all arguments tell answers apart; ``key``, a function of the same
-        arguments, replaces the arguments. ``bucket`` is where they are, by default ``file.function_interval``: functions that are made
-        in a loop, and a function that will get another name, need one of their own. An answer comes back as it was stored (tuples as
-        lists, Structs as dicts), also the first time, or as ``type`` (a msgspec type).
+        The symbol, strategy and exchange of the run, the interval and all arguments identify an answer; ``key``, a function of the same
+        arguments, returns a value to use instead of them. ``bucket`` is where the answers are stored, by default
+        ``file.function_interval``: pass one for functions made in a loop, and for a function that may be renamed. An answer comes
+        back as it was stored (tuples as lists, Structs as dicts), even from the first call, or as ``type`` (a msgspec type).
 
-        An exception is not kept. In one process, calls with the same key wait for the first one. InvalidTypeError or InvalidValueError
-        for an answer that cannot be stored, and for arguments that have no lasting name.
+        An exception is not kept. Within a process, calls with the same key wait for the first one. Raises InvalidTypeError or
+        InvalidValueError for an answer that cannot be stored, and for arguments that cannot be part of a key.
         """
         step = None if interval is None else interval_ms(interval)
 
@@ -66,26 +66,26 @@ class Measure:
 
                 @wraps(function)
                 async def ask_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    place = answers.place(identify(*args, **kwargs))
-                    if (found := answers.read(place)) is not _MISSING:
-                        return found
-                    async with SINGLE_FLIGHT.one_async(answers.flight(place)):
-                        if (found := answers.read(place)) is not _MISSING:
-                            return found
-                        return answers.keep(place, await function(*args, **kwargs))
+                    slot = answers.place(identify(*args, **kwargs))
+                    if (answer := answers.read(slot)) is not _MISSING:
+                        return answer
+                    async with SINGLE_FLIGHT.one_async(answers.flight(slot)):
+                        if (answer := answers.read(slot)) is not _MISSING:
+                            return answer
+                        return answers.keep(slot, await function(*args, **kwargs))
 
                 wrapper = ask_async
             else:
 
                 @wraps(function)
                 def ask(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    place = answers.place(identify(*args, **kwargs))
-                    if (found := answers.read(place)) is not _MISSING:
-                        return found
-                    with SINGLE_FLIGHT.one(answers.flight(place)):
-                        if (found := answers.read(place)) is not _MISSING:
-                            return found
-                        return answers.keep(place, function(*args, **kwargs))
+                    slot = answers.place(identify(*args, **kwargs))
+                    if (answer := answers.read(slot)) is not _MISSING:
+                        return answer
+                    with SINGLE_FLIGHT.one(answers.flight(slot)):
+                        if (answer := answers.read(slot)) is not _MISSING:
+                            return answer
+                        return answers.keep(slot, function(*args, **kwargs))
 
                 wrapper = ask
             wrapper.clear = answers.clear
@@ -95,7 +95,7 @@ class Measure:
 
 
 class _AnswerSlot(NamedTuple):
-    """Where the answer to a call at the simulation time ``now`` (ms) is."""
+    """Where the answer to a call is stored; ``now`` is the simulation time of the call (ms)."""
 
     run: CurrentRun
     key: str
@@ -103,7 +103,7 @@ class _AnswerSlot(NamedTuple):
 
 
 class _Answers:
-    """The answers of one function in whatever registry the run of a call has."""
+    """The answers of one function, in the registry of the run that calls it."""
 
     def __init__(self, name: str, bucket: str, step: int | None, type: Any) -> None:
         self._name, self._bucket, self._step, self._type = name, bucket, step, type
@@ -117,14 +117,14 @@ class _Answers:
         return id(place.run.registry), self._bucket, place.key
 
     def read(self, place: _AnswerSlot) -> Any:
-        for one in self._versions(place):
-            if self._step is None or _time(one) <= place.now:
-                data = one["data"]
+        for version in self._versions(place):
+            if self._step is None or _time(version) <= place.now:
+                data = version["data"]
                 return data if self._type is None or data is None else typed("measure", data, self._type)
         return _MISSING
 
     def keep(self, place: _AnswerSlot, answer: Any) -> Any:
-        """Store an answer, and give it as the next call will get it."""
+        """Store an answer and return it as the next call will read it."""
         newest, *earlier = sorted([{"data": answer, "when": place.now}, *self._versions(place)], key=_time, reverse=True)
         row = {"id": place.key, "removed": False, **newest, **({"earlier": earlier} if earlier else {})}
         try:
@@ -137,7 +137,7 @@ class _Answers:
         return answer if stored is _MISSING else stored  # a dummy store keeps nothing
 
     def _versions(self, place: _AnswerSlot) -> list[dict[str, Any]]:
-        """The answers of one interval, each with the simulation time (ms) at which it was given, the latest first."""
+        """Return the answers of one interval, each with its simulation time (ms), the latest first."""
         row = place.run.registry.PersistMeasureAdapter.read_measure_data(self._bucket, place.key)
         return [] if row is None else [{"data": row["data"], "when": row.get("when", 0)}, *row.get("earlier", ())]
 
@@ -151,7 +151,7 @@ class _Answers:
 
 
 def _owner(run: CurrentRun) -> str:
-    """How all keys of a symbol, strategy and exchange begin."""
+    """Return the prefix of all keys of a symbol, strategy and exchange."""
     return f"{run.symbol}_{derive_key(run.symbol, run.strategy_name, run.exchange_name)}_"
 
 

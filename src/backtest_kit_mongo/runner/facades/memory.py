@@ -1,4 +1,4 @@
-"""Memory: what a strategy learned while a signal was open, to be read and to be searched."""
+"""Memory: what a strategy learned while a signal was open, to read and to search."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Memory", "Remembered"]
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """One memory: its content, the text by which it is found, when it was written (simulation ms), and how well a search found it."""
+    """One memory: its content, the text that ``search`` looks at, when it was written (simulation ms), and its score in a search."""
 
     memory_id: str
     content: dict[str, Any]
@@ -29,10 +29,10 @@ Memories: TypeAlias = list[Remembered]
 
 
 class Memory:
-    """The memories of the current signal in one bucket of the Memory contract; ``signal_id`` names another signal.
+    """The memories of the current signal in one bucket of the Memory contract; ``signal_id`` selects another signal.
 
-    What is of a later time, and in a backtest what is of an earlier run, is not there: not to be read, and not in the statistics of a
-    search.
+    Memories of a later time, and in a backtest those of an earlier run, are hidden: you cannot read them, and they do not count in
+    the statistics of a search.
     """
 
     def __init__(self, bucket: str, *, signal_id: str | None = None) -> None:
@@ -41,7 +41,7 @@ class Memory:
         self._signal_id = signal_id
 
     def write(self, memory_id: str, content: Mapping[str, Any], description: str) -> None:
-        """Store a memory, or store it anew; ``description`` is the text that ``search`` looks into."""
+        """Store or replace a memory; ``description`` is the text that ``search`` looks at."""
         if not isinstance(content, Mapping):
             raise InvalidTypeError(f"Memory.write: content must be a dict, got {type(content).__name__}")
         if not isinstance(description, str):
@@ -52,38 +52,38 @@ class Memory:
         run.registry.PersistMemoryAdapter.write_memory_data(row, signal_id, self._bucket, memory_id, now)
 
     def read(self, memory_id: str) -> dict[str, Any] | None:
-        """The content of a memory; None where there is none."""
+        """Return the content of a memory, or None if it does not exist."""
         run, now = this_run("Memory.read")
         signal_id = signal_of("Memory.read", run, self._signal_id)
         row = run.registry.PersistMemoryAdapter.read_memory_data(signal_id, self._bucket, memory_id)
         return row["data"] if row is not None and is_known(row, "when", run, now) else None
 
     def has(self, memory_id: str) -> bool:
-        """Whether there is such a memory."""
+        """Return whether a memory exists."""
         return self.read(memory_id) is not None
 
     def remove(self, memory_id: str) -> None:
-        """Remove a memory; one that is not there is passed over."""
+        """Remove a memory; do nothing if it does not exist."""
         run, _ = this_run("Memory.remove")
         signal_id = signal_of("Memory.remove", run, self._signal_id)
         run.registry.PersistMemoryAdapter.remove_memory_data(signal_id, self._bucket, memory_id)
 
     def list(self) -> Memories:
-        """All memories, oldest first; those of one time by their ids."""
+        """Return all memories, oldest first; those of the same time are in order of their ids."""
         run, now = this_run("Memory.list")
         signal_id = signal_of("Memory.list", run, self._signal_id)
-        found = (
+        memories = (
             Remembered(record["memoryId"], row["data"], row["index"], int(row["when"]))
             for record in run.registry.PersistMemoryAdapter.list_memory_data(signal_id, self._bucket)
             if is_known(row := record["data"], "when", run, now)
         )
-        return sorted(found, key=lambda one: (one.when_ms, one.memory_id))
+        return sorted(memories, key=lambda memory: (memory.when_ms, memory.memory_id))
 
     def search(self, query: str, *, limit: int | None = 10, min_score: float = 0.5) -> Memories:
-        """The memories that answer ``query`` best, best first, the newer of equal ones first; None as ``limit``: all.
+        """Return the memories that match ``query`` best, best first and newer before older at the same score. ``limit=None`` means all.
 
-        The score is BM25 over the descriptions (k1 1.5, b 0.75). A word that many of a few memories have says little, so a hit of
-        one word among one or two memories may score below 0.5: ``min_score=0`` gives it as well.
+        The score is BM25 over the descriptions (k1 1.5, b 0.75). A word that occurs in most of a few memories has little weight, so
+        a match of one word among one or two memories may score below 0.5: ``min_score=0`` includes it.
         """
         if not isinstance(query, str):
             raise InvalidTypeError(f"Memory.search: query must be a str, got {type(query).__name__}")
@@ -92,10 +92,12 @@ class Memory:
         if limit is not None and limit < 0:
             raise InvalidValueError(f"Memory.search: limit is {limit}; it must be at least 0")
         memories = self.list()
-        marks = scores(query, [one.description for one in memories])
-        found = [
-            msgspec.structs.replace(one, score=mark) for one, mark in zip(memories, marks, strict=True) if mark > 0 and mark >= min_score
+        marks = scores(query, [memory.description for memory in memories])
+        matches = [
+            msgspec.structs.replace(memory, score=mark)
+            for memory, mark in zip(memories, marks, strict=True)
+            if mark > 0 and mark >= min_score
         ]
-        found.reverse()
-        found.sort(key=lambda one: -(one.score or 0.0))
-        return found[:limit]
+        matches.reverse()
+        matches.sort(key=lambda memory: -(memory.score or 0.0))
+        return matches[:limit]

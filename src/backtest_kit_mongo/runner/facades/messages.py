@@ -1,4 +1,4 @@
-"""Log and Notification: what a strategy says."""
+"""Log and Notification: messages of a strategy."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = ["Log", "Notification", "as_stored"]
 
 Row = dict[str, Any]
 
-_LONGEST: Final = 10_000  # characters of what is kept as text only, since it may be too much for a record
+_LONGEST: Final = 10_000  # characters of a value kept as text, which could otherwise be too large for a record
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class _Occurrences:
-    """How often the same was said at one simulation time of a run: two lines that say the same are two lines."""
+    """Count equal messages at one simulation time of a run, so that two equal messages get two ids."""
 
-    _RUNS: Final = 1000  # at once; of more than that the oldest begins anew
+    _RUNS: Final = 1000  # at once; beyond that the counts of the oldest run are dropped
 
     def __init__(self) -> None:
         self.renew()
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """Start with a free lock; see ``stores.forks``."""
+        """Start with a free lock and no counts, as a forked child must; see ``stores.fork_safety``."""
         self._lock = threading.Lock()
         self._runs: dict[str, tuple[int, Counter[str]]] = {}
 
@@ -54,8 +54,8 @@ _occurrences: Final = _Occurrences()
 
 
 def _message_id(run: CurrentRun, now: int, *said: Any) -> str:
-    """An id that a backtest gives again when it is run again; in a live run, which is never run again, one of this process."""
-    # Counted are lines that say the same, so that the ids do not depend on which of two threads is first.
+    """Return a message id: the same when a backtest is repeated; unique to this run in a live run, which is never repeated."""
+    # Only equal messages are counted, so the ids do not depend on which of two threads comes first.
     base = derive_key(
         run.symbol, run.strategy_name, run.exchange_name, run.frame_name, run.backtest, "" if run.backtest else run.run_id, now, *said
     )
@@ -63,9 +63,9 @@ def _message_id(run: CurrentRun, now: int, *said: Any) -> str:
 
 
 def as_stored(value: Any) -> tuple[Any, bytes]:
-    """``value`` and its BSON; for what cannot be stored (an exception, an object) its text, without addresses in memory."""
+    """Return ``value`` and its BSON. A value that cannot be stored (an exception, an object) becomes its text, without memory addresses."""
     if isinstance(value, (set, frozenset)):
-        value = sorted(value, key=repr)  # each process has an order of its own
+        value = sorted(value, key=repr)  # the order of a set differs between processes
     try:
         return value, encode(DOMAINS["log"], (), {"": value})
     except (InvalidTypeError, InvalidValueError):
@@ -75,26 +75,26 @@ def as_stored(value: Any) -> tuple[Any, bytes]:
 
 
 class Log:
-    """Lines in the Log contract, in the framework's shape (``payloads.LogEntry``). An argument that cannot be stored is kept as text."""
+    """Entries in the Log contract, in the framework's shape (``payloads.LogEntry``). An argument that cannot be stored is kept as text."""
 
     @staticmethod
     def log(topic: str, *args: Any) -> None:
-        """Write a line of no particular weight."""
+        """Write an entry of no particular severity."""
         _write_line("log", topic, args)
 
     @staticmethod
     def debug(topic: str, *args: Any) -> None:
-        """Write what helps to find a mistake."""
+        """Write an entry that helps with debugging."""
         _write_line("debug", topic, args)
 
     @staticmethod
     def info(topic: str, *args: Any) -> None:
-        """Write what is good to know."""
+        """Write an entry that is good to know."""
         _write_line("info", topic, args)
 
     @staticmethod
     def warn(topic: str, *args: Any) -> None:
-        """Write what somebody should look at."""
+        """Write an entry that somebody should look at."""
         _write_line("warn", topic, args)
 
 
@@ -122,15 +122,15 @@ class Notification:
 
     @staticmethod
     def list() -> list[Row]:
-        """All notifications of this symbol, strategy and exchange up to the simulation time, oldest first."""
+        """Return all notifications of this symbol, strategy and exchange up to the simulation time, oldest first."""
         run, now = this_run("Notification.list")
         rows = run.registry.PersistNotificationAdapter.read_notification_data(run.backtest, limit=None)
-        found = (row for row in rows if is_own(row, run) and is_known(row, "timestamp", run, now))
-        return sorted(found, key=lambda row: row.get("timestamp", 0))
+        own = (row for row in rows if is_own(row, run) and is_known(row, "timestamp", run, now))
+        return sorted(own, key=lambda row: row.get("timestamp", 0))
 
     @staticmethod
     def add(message: str) -> str:
-        """Write a message; its id. With a position it is a ``signal.info`` about it, else an ``error.info``, the only type without one."""
+        """Write a message and return its id: a ``signal.info`` about the open position, or an ``error.info``, the only type without one."""
         run, now = this_run("Notification.add")
         if not isinstance(message, str):
             raise InvalidTypeError(f"Notification.add: the message must be a str, got {type(message).__name__}")
@@ -166,6 +166,6 @@ _FLAT: Final = (
 
 
 def _of_signal(row: Row) -> Row:
-    """What a notification about a position says of it, from its row in the Recent contract."""
-    found = {name: row[name] for name in _OF_SIGNAL} | {"signalId": row["id"], "currentPrice": row["pnl"]["priceClose"]}
-    return found | {f"{name}{flat}": row[name][inner] for name in ("pnl", "peakProfit", "maxDrawdown") for flat, inner in _FLAT}
+    """Return the fields of a notification about a position, from the position's row in the Recent contract."""
+    fields = {name: row[name] for name in _OF_SIGNAL} | {"signalId": row["id"], "currentPrice": row["pnl"]["priceClose"]}
+    return fields | {f"{name}{flat}": row[name][inner] for name in ("pnl", "peakProfit", "maxDrawdown") for flat, inner in _FLAT}

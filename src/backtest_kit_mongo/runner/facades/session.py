@@ -1,4 +1,4 @@
-"""Session: what a strategy keeps for itself, beyond any signal."""
+"""Session: a value that a strategy keeps independently of any signal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 class Session:
     """One value per symbol, strategy, exchange, frame and mode, in the Session contract.
 
-    A backtest knows nothing of what an earlier one stored; a live run goes on with it after a restart.
+    A backtest does not see what an earlier one stored; a live run continues with its value after a restart.
     """
 
     @overload
@@ -29,20 +29,20 @@ class Session:
     def get(type: type[T]) -> T | None: ...
     @staticmethod
     def get(type: Any = None) -> Any:
-        """The value as of the simulation time, as ``type`` if given (a msgspec type); None where there is none."""
+        """Return the value as of the simulation time, as ``type`` if given (a msgspec type); None if there is none."""
         run, now = this_run("Session.get")
         data = _read(run, now)
         return data if type is None or data is None else typed("session", data, type)
 
     @staticmethod
     def set(data: Any) -> None:
-        """Store a value; None clears it. InvalidTypeError or InvalidValueError, and nothing is written, for what cannot be stored."""
+        """Store a value; None clears it. Raises InvalidTypeError or InvalidValueError, and writes nothing, if it cannot be stored."""
         run, now = this_run("Session.set")
         _write(run, now, data)
 
     @staticmethod
     def update(change: Callable[[Any], Any]) -> Any:
-        """Store what ``change`` makes of the value (None at first), and give it. No other ``update`` in this process comes between."""
+        """Store ``change(value)`` and return it; the value is None at first. No other ``update`` of this process can come in between."""
         run, now = this_run("Session.update")
         with SINGLE_FLIGHT.one((id(run.registry), "session", _names(run))):
             data = changed("Session.update", change, _read(run, now))
@@ -51,7 +51,7 @@ class Session:
 
 
 def _names(run: CurrentRun) -> tuple[str, ...]:
-    """The names that the framework's reader asks for in the id of a session; a live one has no frame."""
+    """Return the names that the framework's reader expects in the id of a session; a live session has no frame."""
     frame = [run.frame_name] if run.frame_name else []
     return (run.symbol, run.strategy_name, run.exchange_name, *frame, "backtest" if run.backtest else "live")
 
@@ -60,7 +60,7 @@ def _read(run: CurrentRun, now: int) -> Any:
     row = run.registry.PersistSessionAdapter.read_session_data(
         run.strategy_name, run.exchange_name, run.frame_name, run.symbol, run.backtest
     )
-    # As long as a strategy keeps nothing here, the run notes how it stands: that is none of the strategy's.
+    # Until the strategy stores a value, the run keeps its own status here, which is not the strategy's value.
     return row.get("data") if row is not None and not row.get("_run") and is_known(row, "when", run, now) else None
 
 

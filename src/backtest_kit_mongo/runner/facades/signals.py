@@ -1,4 +1,4 @@
-"""Recent and Storage: the signals that the run has had. The run writes them, a strategy reads them."""
+"""Recent and Storage: the signals of the run so far. The run writes them, a strategy reads them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 def latest_row(run: CurrentRun, now: int) -> Row | None:
-    """The row of the Recent contract as of ``now`` (ms)."""
+    """Return the row of the Recent contract as of ``now`` (ms), or None."""
     row = run.registry.PersistRecentAdapter.read_recent_data(run.symbol, run.strategy_name, run.exchange_name, run.frame_name, run.backtest)
     return row if row is not None and is_known(row, "timestamp", run, now) else None
 
@@ -24,12 +24,12 @@ class Recent:
 
     @staticmethod
     def latest() -> Row | None:
-        """The signal as it was last seen (``payloads.PublicSignalRow`` as a dict); None: there has not been one."""
+        """Return the last recorded state of the signal (``payloads.PublicSignalRow`` as a dict); None if there has been no signal."""
         return latest_row(*this_run("Recent.latest"))
 
     @staticmethod
     def minutes_since() -> float | None:
-        """Minutes since the newest signal was made; None: there has not been one."""
+        """Return the minutes since the newest signal was made; None if there has been no signal."""
         run, now = this_run("Recent.minutes_since")
         row = latest_row(run, now)
         return None if row is None else (now - row["timestamp"]) / MINUTE_MS
@@ -40,17 +40,17 @@ class Storage:
 
     @staticmethod
     def list() -> list[Row]:
-        """All signals, newest first (``payloads.StorageSignalRow`` as dicts), as they stand at the simulation time."""
+        """Return all signals as of the simulation time, newest first (``payloads.StorageSignalRow`` as dicts)."""
         return _own_signals(*this_run("Storage.list"))
 
     @staticmethod
     def find(signal_id: str) -> Row | None:
-        """One signal by its id; None where this run has none of that id."""
+        """Return the signal with this id; None if this run has no such signal."""
         return next((row for row in _own_signals(*this_run("Storage.find")) if row["id"] == signal_id), None)
 
 
 def _own_signals(run: CurrentRun, now: int) -> list[Row]:
     rows = run.registry.PersistStorageAdapter.read_storage_data(run.backtest, limit=None)
-    # What an earlier run knew of a signal at a later time says how it ends, so until then the signal is not there.
-    found = [row for row in rows if is_own(row, run) and is_known(row, "updatedAt", run, now)]
-    return sorted(found, key=lambda row: (row.get("createdAt", 0), row["id"]), reverse=True)
+    # A row that an earlier run updated at a later time reveals how the signal ends, so the signal is hidden until then.
+    own = [row for row in rows if is_own(row, run) and is_known(row, "updatedAt", run, now)]
+    return sorted(own, key=lambda row: (row.get("createdAt", 0), row["id"]), reverse=True)

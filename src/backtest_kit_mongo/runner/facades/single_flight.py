@@ -1,4 +1,4 @@
-"""One caller at a time for a key, in threads and in tasks of any event loop alike; the others wait."""
+"""One caller at a time per key, across threads and the tasks of any event loop; the others wait."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ __all__ = ["SINGLE_FLIGHT", "NestedCallError", "SingleFlight"]
 
 
 class NestedCallError(BacktestKitError, RecursionError):
-    """A function asked, while it was being called, for the very value that it was called for."""
+    """A function asked for the very value that it was being called to compute."""
 
 
 _mine: Final[ContextVar[frozenset[Hashable]]] = ContextVar("backtest_kit_mongo_flights", default=frozenset())
 
 
 class SingleFlight:
-    """Keys that somebody is busy with. A lock for each would do for threads, but a task that waits for one stops its whole loop."""
+    """The keys that callers hold. A lock per key would do for threads, but a task that waits for a lock blocks its whole event loop."""
 
     def __init__(self) -> None:
         self.renew()
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """Start with nobody busy; see ``stores.forks``."""
+        """Start with no key held, as a forked child must; see ``stores.fork_safety``."""
         self._lock = threading.Lock()
         self._going: dict[Hashable, Future[None]] = {}
 
     @contextmanager
     def one(self, key: Hashable) -> Iterator[None]:
-        """Wait until nobody is busy with ``key``, and be the one who is; NestedCallError for who is already."""
+        """Wait until ``key`` is free and hold it during the block. Raises NestedCallError if the caller already holds it."""
         while (other := self._enter(key)) is not None:
             other.result()
         with self._flying(key):
@@ -45,22 +45,22 @@ class SingleFlight:
 
     @asynccontextmanager
     async def one_async(self, key: Hashable) -> AsyncIterator[None]:
-        """The same for a task."""
+        """Do the same as ``one`` in a task."""
         while (other := self._enter(key)) is not None:
             await asyncio.wrap_future(other)
         with self._flying(key):
             yield
 
     def _enter(self, key: Hashable) -> Future[None] | None:
-        """Who is busy with ``key``; None: now the caller is."""
+        """Take ``key`` and return None, or return the future of the caller that holds it."""
         if key in _mine.get():
-            raise NestedCallError(f"a call for {key!r} asks for itself", hint="the function must not call itself with the same arguments")
+            raise NestedCallError(f"recursive call for {key!r}", hint="the function must not call itself with the same arguments")
         with self._lock:
             other = self._going.get(key)
             if other is None:
-                mine: Future[None] = Future()
-                mine.set_running_or_notify_cancel()  # so that a waiting task that is cancelled does not cancel it
-                self._going[key] = mine
+                flight: Future[None] = Future()
+                flight.set_running_or_notify_cancel()  # so that a cancelled waiting task does not cancel it
+                self._going[key] = flight
             return other
 
     @contextmanager
@@ -71,9 +71,9 @@ class SingleFlight:
         finally:
             _mine.reset(token)
             with self._lock:
-                mine = self._going.pop(key)
-            mine.set_result(None)
+                flight = self._going.pop(key)
+            flight.set_result(None)
 
 
 SINGLE_FLIGHT: Final = SingleFlight()
-"""Those of this process."""
+"""The keys held in this process."""

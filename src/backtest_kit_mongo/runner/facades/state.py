@@ -23,16 +23,16 @@ T = TypeVar("T")
 
 
 class State(Generic[T]):
-    """A value of the current signal, of the open position or the scheduled one, in the State contract: ``levels = State("levels", [])``.
+    """A value of the current signal (open position or scheduled signal), in the State contract: ``levels = State("levels", [])``.
 
-    ``initial`` is what ``get`` gives where nothing is stored. If it is a Struct or a dataclass, values come back as one. ``signal_id``
-    names another signal. Without a signal every call is a NoSignalError. A backtest knows nothing of what an earlier one stored.
+    ``get`` returns ``initial`` if nothing is stored. If it is a Struct or a dataclass, values come back as one. ``signal_id`` selects
+    another signal. Without a signal every call raises NoSignalError. A backtest does not see what an earlier one stored.
     """
 
     def __init__(self, bucket: str, initial: T, *, signal_id: str | None = None) -> None:
         check_name("bucket", bucket)
         if bucket == BUCKET:
-            raise InvalidValueError(f"the run itself keeps how a position stands in the bucket {BUCKET!r}", hint="choose another name")
+            raise InvalidValueError(f"the bucket {BUCKET!r} is reserved for the run itself", hint="choose another name")
         self._bucket = bucket
         self._initial = initial
         self._signal_id = signal_id
@@ -40,17 +40,17 @@ class State(Generic[T]):
         self._type: Any = kind if isinstance(initial, msgspec.Struct) or dataclasses.is_dataclass(kind) else None
 
     def get(self) -> T:
-        """The value as of the simulation time; the caller's own."""
+        """Return the value as of the simulation time, as a copy that you may change."""
         run, now = this_run("State.get")
         return self._read(run, signal_of("State.get", run, self._signal_id), now)
 
     def set(self, value: T) -> None:
-        """Store a value. InvalidTypeError or InvalidValueError, and nothing is written, for one that cannot be stored."""
+        """Store a value. Raises InvalidTypeError or InvalidValueError, and writes nothing, if it cannot be stored."""
         run, now = this_run("State.set")
         self._write(run, signal_of("State.set", run, self._signal_id), now, value)
 
     def update(self, change: Callable[[T], T]) -> T:
-        """Store what ``change`` makes of the value, and give it. No other ``update`` in this process comes between; one of another may."""
+        """Store ``change(value)`` and return it. No other ``update`` of this process can come in between; one of another process can."""
         run, now = this_run("State.update")
         signal_id = signal_of("State.update", run, self._signal_id)
         with SINGLE_FLIGHT.one((id(run.registry), "state", signal_id, self._bucket)):

@@ -1,4 +1,4 @@
-"""Ctrl+C and SIGTERM: the first lets a run finish what it is at, the second does not wait for it."""
+"""Ctrl+C and SIGTERM: the first lets a run finish its current minute, the second does not wait for it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stopping(stop: threading.Event) -> Iterator[None]:
-    """Inside the block the first SIGINT or SIGTERM sets ``stop``, and says so in the log; the next raises KeyboardInterrupt.
+    """Inside the block, let the first SIGINT or SIGTERM set ``stop`` and log that; the second raises KeyboardInterrupt.
 
-    For the main thread, as Python has it with signals: InvalidValueError in any other. The handlers that were there come back at
-    the end, and with the second signal: a third one meets those.
+    The previous handlers are restored at the end of the block and at the second signal, so a third signal goes to them. Python handles
+    signals only in the main thread: raises InvalidValueError in any other.
     """
     if threading.current_thread() is not threading.main_thread():
-        raise InvalidValueError("signals can be handled in the main thread only", hint="set the event of the run from this thread")
+        raise InvalidValueError(
+            "signals can be handled only in the main thread", hint="set the stop event of the run from this thread instead"
+        )
     reader, writer = os.pipe()
     asked = False
 
@@ -41,7 +43,7 @@ def stopping(stop: threading.Event) -> Iterator[None]:
             restore()
             raise KeyboardInterrupt
         asked = True
-        # A handler runs amid whatever the main thread does, which may hold the lock of the event or of the log. A pipe has none.
+        # A handler may interrupt the main thread while it holds the lock of the event or of the log. A pipe has no lock.
         os.write(writer, b"s")
 
     def restore() -> None:

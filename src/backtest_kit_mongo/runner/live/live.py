@@ -1,4 +1,4 @@
-"""Live and paper runs: once a minute the closed candles go through the state machine of ``engine``, and orders to a broker."""
+"""Live and paper runs: once a minute the closed candles go through the state machine of ``engine``, and orders go to a broker."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ __all__ = ["Clock", "Fetch", "Live", "wall_clock_ms"]
 Clock = Callable[[], int]
 
 _PATIENCE_MS: Final = 20_000
-"""How long the candle of a minute is waited for."""
+"""How long to wait for the candle of a minute."""
 
 
 class Fetch(Protocol):
-    """What stores the closed candles of ``[since_ms, until_ms)`` that are missing: ``fetch_missing``, or what a test puts there."""
+    """A function that stores the missing closed candles of ``[since_ms, until_ms)``: ``fetch_missing``, or a stand-in of a test."""
 
     def __call__(
         self, symbol: str, interval: str, exchange_name: str, since_ms: int, until_ms: int, *, registry: Registry, now_ms: int
     ) -> object:
-        """How many candles were new is not used."""
+        """Fetch and store the candles. The return value is not used."""
 
 
 def wall_clock_ms() -> int:
-    """The time it is, in ms."""
+    """Return the current time in ms."""
     return time.time_ns() // 1_000_000
 
 
 class Live:
-    """Runs on the market as it is: with a broker they trade, without one they are on paper."""
+    """Runs on the current market: with a broker they trade, without one they are on paper."""
 
     @staticmethod
     def run(
@@ -72,23 +72,23 @@ class Live:
     ) -> BacktestResult:
         """Run a registered strategy until ``stop`` is set, or until ``runner.stop`` was called and nothing is open any more.
 
-        Names that are left out are as in ``Backtest.run``; without ``broker_name`` orders are filled on paper, at their price. It goes
-        on with what an earlier run of the same symbol, strategy and exchange left in the database, however that one ended. An error of
-        the strategy, the exchange or a server is logged, noted in Notification where possible, and tried again at the next tick.
-        OrderFailedError ends the run: an order had no clear answer ``order_attempts`` times. So does TakenOverError: another process has
-        begun the same run.
+        Names that you leave out are chosen as in ``Backtest.run``; without ``broker_name``, orders are filled on paper, at their price.
+        The run resumes what an earlier run of the same symbol, strategy and exchange left in the database, however that one ended. An
+        error of the strategy, the exchange or a server is logged and, if possible, written to Notification; the run tries again at
+        the next tick. Two errors end the run: OrderFailedError, if an order had no clear answer ``order_attempts`` times, and
+        TakenOverError, if another process has started the same run.
 
-        The result has the trades that this run closed. ``CC_TICK_SECONDS`` is how often it looks, 60 unless set; ``clock`` (ms),
-        ``sleep`` (seconds) and ``fetch`` are there for tests.
+        The result holds the trades that this run closed. ``CC_TICK_SECONDS`` (default: 60) is the time between two ticks; ``clock``
+        (ms), ``sleep`` (seconds) and ``fetch`` are for tests.
         """
         registry = default_registry if registry is None else registry
         stop = threading.Event() if stop is None else stop
         sleep = stop.wait if sleep is None else sleep
         exchange_name = default_exchange_name(exchange_name)
-        for what, name in (("symbol", symbol), ("exchange_name", exchange_name)):
-            check_name(what, name)
+        for argument, name in (("symbol", symbol), ("exchange_name", exchange_name)):
+            check_name(argument, name)
         if fetch is fetch_missing:
-            find_exchange(exchange_name)  # else every minute would say that there is none
+            find_exchange(exchange_name)  # otherwise every minute would report a missing exchange
         strategy = find_strategy(strategy_name)
         if isinstance(order_attempts, bool) or not isinstance(order_attempts, int) or order_attempts < 1:
             raise InvalidValueError(f"order_attempts is {order_attempts!r}; it must be an int of at least 1")
@@ -125,7 +125,7 @@ class Live:
                     seen = ticks.tick()
                 except (OrderFailedError, TakenOverError):
                     raise
-                except Exception as error:  # noqa: BLE001 - whatever it is, positions must go on being watched
+                except Exception as error:  # noqa: BLE001 - positions must still be watched, whatever the error is
                     ticks.failed(error)
                     seen = True
                 if engine.finished:
@@ -166,7 +166,7 @@ class Live:
         sleep: Callable[[float], object] | None = None,
         fetch: Fetch = fetch_missing,
     ) -> RunHandle:
-        """``run`` in a thread of its own, until ``stop()`` of what this gives."""
+        """Call ``run`` in a background thread, until ``stop()`` of the returned handle."""
         return in_background(
             f"live {symbol}",
             lambda stop: Live.run(
@@ -188,35 +188,35 @@ class Live:
 
 
 class _Ticks:
-    """The minutes of a live run: which have been seen, and what has to be caught up with."""
+    """The minutes of a live run: which were processed, and which still have to be processed to catch up."""
 
     def __init__(self, engine: Engine, registry: Registry, clock: Clock, fetch: Fetch) -> None:
         self._engine, self._registry, self._clock, self._fetch = engine, registry, clock, fetch
         self._restored = False
         self.when = engine.context.start_ms
         self._seen = self._asked = self._reopened = self._passed = self._passed_at = self.when - MINUTE_MS
-        self._before: list[Candle] = []  # the last candles that were seen: where minutes have none, those that make a price are older
+        self._before: list[Candle] = []  # the last candles processed: if minutes have no candle, the price is made of older ones
 
     def restore(self, when: int) -> None:
-        """Go on with what is in the database. The minutes since a position was opened are looked at again: none of them closed it."""
+        """Resume from the database. The minutes since a position was opened are processed again: none of them closed it."""
         engine = self._engine
         engine.restore(when)
-        held = engine.position or engine.waiting
-        self._seen = when - MINUTE_MS if held is None else held.opened_ms
+        active = engine.position or engine.waiting
+        self._seen = when - MINUTE_MS if active is None else active.opened_ms
         self._restored = True
 
     def tick(self) -> bool:
-        """The minute that it is, and those that were missed before it; False if its candle is not there yet."""
+        """Process the current minute, and those missed before it. Return False if the candle of the minute is not available yet."""
         engine = self._engine
-        # Not before the last minute that was done; one that a clock gone astray has only announced may be taken back.
+        # Never before the last minute that was processed; a minute that only a wrong clock announced may be taken back.
         self.when = when = max(align(self._clock(), MINUTE_MS), self._asked)
         advance_to(when)
         if self._restored:
             engine.journal.check_owner()
-        else:  # a write may have failed half-way: what is stored decides, as after a crash
+        else:  # a write may have failed half-way: resume from what is stored, as after a crash
             self.restore(when)
         flat = engine.position is None
-        if when != self._reopened:  # not again each second in which the candle is waited for
+        if when != self._reopened:  # once per minute, not every second while waiting for its candle
             self._reopened = when
             engine.reopen(when)
         if flat and engine.position is not None:
@@ -230,14 +230,14 @@ class _Ticks:
         if not history.minutes(symbol, when - VWAP_CANDLES * MINUTE_MS, when):
             if self._clock() < when + _PATIENCE_MS:
                 return False
-            if when != self._passed_at:  # a clock that jumps is not believed before a candle bears it out: it counts as one minute
+            if when != self._passed_at:  # a jump of the clock counts as one minute until a candle confirms it
                 self._passed_at, self._passed = when, min(when, max(self._passed, self._seen) + MINUTE_MS)
             engine.pass_without_candle(self._passed)
             return True
         ask = when // engine.strategy.interval_ms > self._asked // engine.strategy.interval_ms
         for since in range(self._seen, when, BLOCK * MINUTE_MS):
-            found = history.across_holes(symbol, since - before, min(since + BLOCK * MINUTE_MS, when))
-            candles = [*(candle for candle in self._before if candle["timestamp"] < since - before), *found]
+            loaded = history.across_holes(symbol, since - before, min(since + BLOCK * MINUTE_MS, when))
+            candles = [*(candle for candle in self._before if candle["timestamp"] < since - before), *loaded]
             self._before = candles[1 - VWAP_CANDLES :]
             for index, candle in enumerate(candles):
                 closed = candle["timestamp"] + MINUTE_MS
@@ -248,7 +248,7 @@ class _Ticks:
         return True
 
     def failed(self, error: Exception) -> None:
-        """A tick was cut off by ``error``."""
+        """Log an ``error`` that ended a tick early, and write it to Log and Notification if possible. The next tick restores the run."""
         self._restored = False
         text = f"live run of {self._engine.strategy.name!r} on {self._engine.context.symbol} at {iso_time(self.when)}: {describe(error)}"
         log("error", text)
@@ -260,7 +260,7 @@ class _Ticks:
             log("error", f"this could not be written to Log and Notification: {second}")
 
     def history(self, when: int) -> CandleHistory:
-        """The candles up to ``when``, which are fetched where they are not stored."""
+        """Return the candles up to ``when``; those that are not stored are fetched."""
         exchange_name, registry, now = self._engine.context.exchange_name, self._registry, self._clock()
 
         def fill(symbol: str, interval: str, since: int, until: int) -> None:
@@ -270,5 +270,5 @@ class _Ticks:
 
 
 def _until_next(now_ms: int, seconds: float) -> float:
-    """How long to sleep until the next multiple of ``seconds``."""
+    """Return how many seconds remain until the next multiple of ``seconds``."""
     return seconds - now_ms / 1000 % seconds

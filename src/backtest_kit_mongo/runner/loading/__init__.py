@@ -1,1 +1,1 @@
-"""Loading what a user brings as files: a strategy file, its parameters, a project's configuration."""
+"""Loading the user's files: a strategy file, its parameters, a project's configuration."""

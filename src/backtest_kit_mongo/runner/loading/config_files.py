@@ -1,4 +1,4 @@
-"""``config/setup.py`` and ``config/loader.py``: what a project wants done before its strategy file is loaded."""
+"""``config/setup.py`` and ``config/loader.py``: what a project does before its strategy file is loaded."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ __all__ = ["ConfigFiles", "load_config_files"]
 
 
 class ConfigFiles(msgspec.Struct, frozen=True):
-    """Which files there were, and have been run; None: not there."""
+    """The config files that exist and were run; None: the file does not exist."""
 
     setup: str | None
-    """It decides the settings: where it is there, those of the mode are not applied."""
+    """It decides the settings: if it exists, those of the mode are not applied."""
     loader: str | None
 
 
 def load_config_files(folder: str | PathLike[str] = ".") -> ConfigFiles:
-    """Run ``config/setup.py`` of a project's folder, and then the function of its ``config/loader.py``; neither needs to be there.
+    """Run ``config/setup.py`` of a project's folder, then the function of its ``config/loader.py``. Both files are optional.
 
-    ``setup.py`` is run for what it does, such as ``setup(CC_REDIS_HOST="redis")`` or ``PersistLogAdapter.use_json()``. Of
-    ``loader.py`` the function ``default`` is called, or else ``loader``, without arguments; where it is async it is awaited. The
-    ``config`` folder comes first on ``sys.path``, and stays there. StrategyError, which names file and line, for whatever fails in
-    them.
+    ``setup.py`` is run for its side effects, such as ``setup(CC_REDIS_HOST="redis")`` or ``PersistLogAdapter.use_json()``. In
+    ``loader.py`` the function ``default``, or else ``loader``, is called without arguments, and awaited if it is async. The
+    ``config`` folder becomes the first entry of ``sys.path``, and stays there. Raises StrategyError, which names file and line, if
+    anything in the files fails.
     """
     config = Path(folder).resolve() / "config"
     files = {name: config / f"{name}.py" for name in ("setup", "loader")}
-    found = {name: str(file) if file.is_file() else None for name, file in files.items()}
-    if any(found.values()) and str(config) not in sys.path:
+    existing = {name: str(file) if file.is_file() else None for name, file in files.items()}
+    if any(existing.values()) and str(config) not in sys.path:
         sys.path.insert(0, str(config))
-    if found["setup"] is not None:
+    if existing["setup"] is not None:
         _run(files["setup"])
-    if found["loader"] is not None:
+    if existing["loader"] is not None:
         _load(files["loader"])
-    return ConfigFiles(**found)
+    return ConfigFiles(**existing)
 
 
 def _run(file: Path) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _load(file: Path) -> None:
     names = _run(file)
     function: Callable[[], Any] | None = next((names[name] for name in ("default", "loader") if callable(names.get(name))), None)
     if function is None:
-        raise InvalidValueError(f"{file} has neither a function default() nor loader()", hint="def loader(): ...")
+        raise InvalidValueError(f"{file} defines neither default() nor loader()", hint="define a function: def loader(): ...")
     with _failing("the loader of config/loader.py", file):
         result = function()
         if inspect.isawaitable(result):

@@ -32,8 +32,8 @@ _REGISTERED: Final[tuple[tuple[Callable[[], tuple[Any, ...]], Callable[[Any], No
 
 @contextmanager
 def nothing_registered() -> Iterator[None]:
-    """Inside the block nothing is registered, until a file is loaded; afterwards it is what it was before."""
-    before = [(known(), restore) for known, restore in _REGISTERED]
+    """Begin the block with nothing registered, for example to load a file; restore the previous registrations after it."""
+    before = [(list_items(), restore) for list_items, restore in _REGISTERED]
     try:
         for _, restore in before:
             restore(())
@@ -44,12 +44,12 @@ def nothing_registered() -> Iterator[None]:
 
 
 def load_strategy_file(path: str | PathLike[str]) -> tuple[Strategy, ...]:
-    """Import a strategy file and give the strategies that it registered.
+    """Import a strategy file and return the strategies that it registered.
 
-    Its folder comes first on ``sys.path``, and stays there, so that helper modules next to it can be imported, also later from
-    inside a strategy. Loading the same file again replaces what it registered before. Anything that goes wrong inside the file
-    is a StrategyError that names its file and line; a file that cannot be read, or that registers nothing, is an
-    InvalidValueError. After an error nothing is registered that was not before.
+    Its folder becomes the first entry of ``sys.path``, and stays there, so that helper modules next to it can be imported, even later
+    from inside a strategy. Loading the same file again replaces what it registered before. Raises StrategyError, which names file and
+    line, for anything that goes wrong inside the file; InvalidValueError if the file cannot be read or registers nothing. After an
+    error the registrations are as they were before.
     """
     if not isinstance(path, (str, PathLike)):
         raise InvalidTypeError(f"path must be a str or a path, got {type(path).__name__}")
@@ -58,9 +58,9 @@ def load_strategy_file(path: str | PathLike[str]) -> tuple[Strategy, ...]:
         raise InvalidValueError(
             f"the strategy file {fspath(path)} does not exist" if not file.exists() else f"{fspath(path)} is not a file"
         )
-    before = [(known(), restore) for known, restore in _REGISTERED]
+    before = [(list_items(), restore) for list_items, restore in _REGISTERED]
     kept = [(tuple(item for item in items if item.file != str(file)), restore) for items, restore in before]
-    # Registrations after its path: two files of one name, or one named like an installed module, do not replace each other.
+    # Named after its path: two files of the same name, or one named like an installed module, do not replace each other.
     name = f"backtest_kit_strategy_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -71,7 +71,7 @@ def load_strategy_file(path: str | PathLike[str]) -> tuple[Strategy, ...]:
     if added:
         sys.path.insert(0, folder)
     replaced = sys.modules.get(name)
-    sys.modules[name] = module  # before it runs, as the import statement does: dataclasses and pickle look it up there
+    sys.modules[name] = module  # before it runs, like the import statement: dataclasses and pickle look it up there
     for items, restore in kept:
         restore(items)
 
@@ -89,14 +89,14 @@ def load_strategy_file(path: str | PathLike[str]) -> tuple[Strategy, ...]:
         spec.loader.exec_module(module)
     except BaseException as error:
         undo()
-        # SystemExit is what a script does that was not written to be imported; Ctrl+C is the user's.
+        # A script that was not written to be imported may raise SystemExit. Ctrl+C comes from the user and passes through.
         if isinstance(error, (Exception, SystemExit)):
             raise StrategyError(f"the strategy file failed at {where(error, str(file))}: {describe(error)}") from error
         raise
-    found = tuple(strategy for strategy in list_strategies() if strategy not in kept[0][0])
-    if not found:
+    registered = tuple(strategy for strategy in list_strategies() if strategy not in kept[0][0])
+    if not registered:
         undo()
         raise InvalidValueError(
             f"{file} registers no strategy", hint='from backtest_kit_mongo.runner import add_strategy; @add_strategy("name", interval="5m")'
         )
-    return found
+    return registered

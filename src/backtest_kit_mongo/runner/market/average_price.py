@@ -8,13 +8,13 @@ from typing import Any, Final
 __all__ = ["VWAP_CANDLES", "vwap"]
 
 VWAP_CANDLES: Final = 5
-"""Closed 1m candles that the current price is made of."""
+"""How many closed 1m candles the current price averages."""
 
 
 def vwap(candles: Sequence[Mapping[str, Any]]) -> float:
-    """The volume-weighted mean of the typical prices (high + low + close) / 3 of ``candles``.
+    """Return the volume-weighted mean of the typical prices, (high + low + close) / 3, of ``candles``.
 
-    Without any volume there is nothing to weigh by; then it is the plain mean of their closes, as in backtest-kit.
+    If there is no volume to weigh by, return the plain mean of the closes, as backtest-kit does.
     """
     weighted = volume = 0.0
     for candle in candles:

@@ -1,4 +1,4 @@
-"""Closed candles of a run: read in blocks through the Candle contract, kept in memory, never from the future."""
+"""Closed candles of a run: read in blocks through the Candle contract, held in memory, never from the future."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ Candle = dict[str, Any]
 Load = Callable[[int, int], list[Candle] | None]
 LoadStretch = Callable[[int, int], CandleArray | None]
 Fill = Callable[[str, str, int, int], object]
-"""Stores what is missing of (symbol, interval) in ``[since_ms, until_ms)``."""
+"""A function that fetches and stores the missing candles of (symbol, interval) in ``[since_ms, until_ms)``."""
 
 BLOCK: Final = 1_000
-"""Candles that are taken at a time."""
+"""Candles per read."""
 
 STRETCH: Final = 32_000
-"""Candles of one read through the contract where a run goes forward: one long read takes half of the time of many short ones."""
+"""Candles per read while a run moves forward: one long read takes half the time of many short ones."""
 
 current_history: ContextVar[CandleHistory] = ContextVar("backtest_kit_mongo_candle_history")
 
 
 def get_candles(symbol: str, interval: str, limit: int) -> list[Candle]:
-    """The last ``limit`` candles of ``interval`` that have closed by the run's simulation time, oldest first.
+    """Return the last ``limit`` candles of ``interval`` that have closed by the simulation time, oldest first.
 
-    Each is a dict of ``timestamp`` (open time, ms), ``open``, ``high``, ``low``, ``close`` (prices) and ``volume`` (base asset);
-    the list and the dicts are the caller's own. The last one closes at or before the simulation time, whatever is stored.
+    Each candle is a dict of ``timestamp`` (open time, ms), ``open``, ``high``, ``low``, ``close`` (prices) and ``volume`` (base
+    asset). You own the list and the dicts. The last candle closes at or before the simulation time, whatever is stored.
 
-    The list is shorter, down to empty, where the stored history begins (or has its last hole) less than ``limit`` candles ago:
-    it is always one unbroken run of candles up to now. If the newest closed candle itself is not stored, that is an
-    InvalidValueError, as it means that nothing was imported for this symbol or time. An interval that is not stored is
-    aggregated from 1m candles, on the same grid (UTC, counted from 1970) and only from complete ones.
+    The list is always contiguous up to now. It is shorter than ``limit``, or even empty, if the stored history begins (or has its
+    last gap) fewer than ``limit`` candles ago. Raises InvalidValueError if the newest closed candle is not stored, because then
+    nothing was imported for this symbol or time. An interval that is not stored is aggregated from 1m candles, on the same grid
+    (UTC, counted from 1970) and only if all of them are stored.
     """
     history, now = _here("get_candles", symbol)
     return [dict(candle) for candle in history.closed(symbol, interval, _check_limit("get_candles", limit), now)]
 
 
 def get_average_price(symbol: str) -> float:
-    """The price of ``symbol`` at the run's simulation time, the one at which a signal without ``priceOpen`` opens.
+    """Return the price of ``symbol`` at the simulation time, at which a signal without ``priceOpen`` opens.
 
-    It is the volume-weighted mean of the typical prices of the last five closed 1m candles, as ``getAveragePrice`` of backtest-kit. A
-    target and a stop on the right sides of it are valid. InvalidValueError where fewer than five candles are stored.
+    It is the volume-weighted mean of the typical prices of the last five closed 1m candles, like ``getAveragePrice`` of backtest-kit.
+    A target and a stop on the right sides of it are valid. Raises InvalidValueError if fewer than five candles are stored.
     """
     history, now = _here("get_average_price", symbol)
     candles = history.closed(symbol, "1m", VWAP_CANDLES, now)
     if len(candles) < VWAP_CANDLES:
         raise InvalidValueError(
-            f"get_average_price({symbol!r}) needs {VWAP_CANDLES} closed 1m candles, and {len(candles)} are stored at {iso_time(now)}"
+            f"get_average_price({symbol!r}) needs {VWAP_CANDLES} closed 1m candles, but only {len(candles)} are stored at {iso_time(now)}"
         )
     return vwap(candles)
 
@@ -70,29 +70,30 @@ def get_raw_candles(
     start: datetime | int | None = None,
     end: datetime | int | None = None,
 ) -> list[Candle]:
-    """Candles of a window that the caller chooses, oldest first, in the shape of ``get_candles``.
+    """Return the candles of a window that you choose, oldest first, in the form of ``get_candles``.
 
-    ``start`` and ``end`` are aware datetimes or ms, taken down to the grid of ``interval``; a window holds the candles that open in
-    ``[start, end)``. Five forms: ``limit`` (the last ones up to now), ``start`` and ``end``, ``end`` and ``limit`` (the last ones
-    before it), ``start`` and ``limit`` (the first ones from it), and all three (the same, if it ends by ``end``).
+    ``start`` and ``end`` are aware datetimes or ms, rounded down to the grid of ``interval``. The window holds the candles that open
+    in ``[start, end)``. There are five forms: ``limit`` (the last candles up to now), ``start`` and ``end``, ``end`` and ``limit``
+    (the last ones before ``end``), ``start`` and ``limit`` (the first ones from ``start`` on), and all three (the same, if the window
+    ends by ``end``).
 
-    LookAheadError for a window that ends after the time of the run, or with all three after ``end``. Unlike ``get_candles`` it gives
-    the whole window, or InvalidValueError if a candle of it is not stored.
+    Raises LookAheadError if the window ends after the simulation time or, with all three arguments, after ``end``. Unlike
+    ``get_candles``, this returns the whole window or raises InvalidValueError if a candle of it is not stored.
     """
     history, now = _here("get_raw_candles", symbol)
     step = interval_ms(interval)
-    given = {"limit": limit, "start": start, "end": end}
-    call = ", ".join([repr(symbol), repr(interval), *(f"{name}={value}" for name, value in given.items() if value is not None)])
+    window = {"limit": limit, "start": start, "end": end}
+    call = ", ".join([repr(symbol), repr(interval), *(f"{name}={value}" for name, value in window.items() if value is not None)])
     count = None if limit is None else _check_limit("get_raw_candles", limit)
     first, last = (None if value is None else milliseconds(name, value) for name, value in (("start", start), ("end", end)))
     if count is None and (first is None or last is None):
         raise InvalidValueError(
-            f"get_raw_candles({call}) names no window", hint="give limit, start and end, end and limit, start and limit, or all three"
+            f"get_raw_candles({call}) defines no window", hint="pass limit, start and end, end and limit, start and limit, or all three"
         )
     allowed = now if last is None else last
     since, until = None if first is None else align(first, step), align(allowed, step)
     if first is not None and last is not None and first >= last:
-        raise InvalidValueError(f"get_raw_candles({call}): start is not before end")
+        raise InvalidValueError(f"get_raw_candles({call}): start must be before end")
     if count is not None:
         if since is None:
             since = until - count * step
@@ -101,8 +102,8 @@ def get_raw_candles(
     assert since is not None
     if max(until, 0 if last is None else last) > now or until > allowed:
         raise LookAheadError(
-            f"{_caller()} asked for the future: get_raw_candles({call}) ends at {iso_time(max(until, last or 0))}, "
-            f"and it is {iso_time(now)}" + ("" if until <= allowed or last is None else f", and end is {iso_time(last)}")
+            f"{_caller()} asked for the future: get_raw_candles({call}) ends at {iso_time(max(until, last or 0))}; "
+            f"the simulation time is {iso_time(now)}" + ("" if until <= allowed or last is None else f", and end is {iso_time(last)}")
         )
     return [dict(candle) for candle in history.window(symbol, interval, since, until)]
 
@@ -111,7 +112,7 @@ def _here(caller: str, symbol: object) -> tuple[CandleHistory, int]:
     now = current_time_ms(caller)
     history = current_history.get(None)
     if history is None:
-        raise OutsideRunError(f"{caller} was called outside a run, so there is no exchange to read candles of")
+        raise OutsideRunError(f"{caller} was called outside a run, so there is no exchange to read candles from")
     if not isinstance(symbol, str):
         raise InvalidTypeError(f"{caller}: symbol must be a str, got {type(symbol).__name__}")
     return history, now
@@ -127,13 +128,13 @@ def _check_limit(caller: str, limit: object) -> int:
 
 def _caller() -> str:
     run = current_run.get(None)
-    return "a caller" if run is None else f"strategy {run.strategy_name!r} on {run.symbol}"
+    return "the caller" if run is None else f"strategy {run.strategy_name!r} on {run.symbol}"
 
 
 class CandleHistory:
-    """All series that one run reads, of one exchange. ``end_ms`` (ms) is where the run ends, so where reading ahead ends.
+    """All series that one run reads, of one exchange. ``end_ms`` is the end of the run (ms); nothing is read ahead beyond it.
 
-    ``fill``, in a live run, is asked for what is not stored.
+    A live run passes ``fill``, which is called for candles that are not stored.
     """
 
     def __init__(self, exchange_name: str, end_ms: int, registry: Registry | None = None, fill: Fill | None = None) -> None:
@@ -145,93 +146,95 @@ class CandleHistory:
         self._chosen: dict[tuple[str, str], _Series] = {}
 
     def beside(self) -> CandleHistory:
-        """The history of another run on the same clock: what is read is shared, but not whether an interval is aggregated."""
+        """Return the history of another run on the same clock: it shares what was read, but not which intervals are aggregated."""
         other = copy.copy(self)
         other._chosen = {}
         return other
 
     def minutes(self, symbol: str, since_ms: int, until_ms: int) -> list[Candle]:
-        """The 1m candles of ``[since_ms, until_ms)``, or only the last of them, back to the first hole. Not to be changed."""
+        """Return the 1m candles of ``[since_ms, until_ms)``, or only those after the last gap in it. Do not modify them."""
         return self._of_store(symbol, "1m").window(since_ms, until_ms)
 
     def unbroken(self, symbol: str, since_ms: int, until_ms: int, *, before: int = 0) -> list[Candle]:
-        """All 1m candles of ``[since_ms, until_ms)``, after up to ``before`` older ones; InvalidValueError, which names the hole."""
+        """Return all 1m candles of ``[since_ms, until_ms)``, preceded by up to ``before`` older ones.
+
+        Raises InvalidValueError, which names the first missing candle, if there is a gap.
+        """
         candles = self.minutes(symbol, since_ms - before * MINUTE_MS, until_ms)
         if len(candles) < (until_ms - since_ms) // MINUTE_MS:
             missing = self.first_missing(symbol, since_ms, until_ms)
             raise InvalidValueError(
-                f"the 1m candle of {symbol} on {self._exchange_name} at {iso_time(missing)} is not stored, "
-                "and a run cannot step over a hole",
-                hint="import candles for the whole window, or choose start_ms and end_ms beside the hole",
+                f"the 1m candle of {symbol} on {self._exchange_name} at {iso_time(missing)} is not stored, and a run cannot skip a gap",
+                hint="import candles for the whole window, or choose start_ms and end_ms on one side of the gap",
             )
         return candles
 
     def across_holes(self, symbol: str, since_ms: int, until_ms: int) -> list[Candle]:
-        """The 1m candles of ``[since_ms, until_ms)`` that there are: a minute without a trade has none on many exchanges."""
-        found: list[Candle] = []
+        """Return the stored 1m candles of ``[since_ms, until_ms)``: on many exchanges a minute without a trade has no candle."""
+        collected: list[Candle] = []
         while until_ms > since_ms:
             candles = self.minutes(symbol, since_ms, until_ms)
-            found[:0] = candles
+            collected[:0] = candles
             until_ms = candles[0]["timestamp"] if candles else until_ms - MINUTE_MS
-        return found
+        return collected
 
     def check_unbroken(self, symbol: str, since_ms: int, until_ms: int) -> None:
-        """Read all 1m candles of ``[since_ms, until_ms)`` once, so that a hole is found before anything is written."""
+        """Read all 1m candles of ``[since_ms, until_ms)`` once, so that a gap is detected before anything is written."""
         for since in range(since_ms, until_ms, BLOCK * MINUTE_MS):
             self.unbroken(symbol, since, min(since + BLOCK * MINUTE_MS, until_ms))
 
     def first_missing(self, symbol: str, since_ms: int, until_ms: int) -> int:
-        """The open time (ms) of the first 1m candle of ``[since_ms, until_ms)`` that is not stored, knowing that one is not."""
+        """Return the open time (ms) of the first 1m candle of ``[since_ms, until_ms)`` that is not stored; at least one must be missing."""
         load = self._load(symbol, "1m")
-        there, count = 0, (until_ms - since_ms) // MINUTE_MS
-        while count - there > 1:  # that the first n candles are all there is monotone in n
-            middle = (there + count) // 2
+        stored, count = 0, (until_ms - since_ms) // MINUTE_MS
+        while count - stored > 1:  # "the first n candles are all stored" is monotone in n, so bisect
+            middle = (stored + count) // 2
             if load(since_ms, middle) is None:
                 count = middle
             else:
-                there = middle
-        return since_ms + there * MINUTE_MS
+                stored = middle
+        return since_ms + stored * MINUTE_MS
 
     def closed(self, symbol: str, interval: str, limit: int, now_ms: int) -> list[Candle]:
-        """At most ``limit`` candles of ``interval`` that have closed by ``now_ms``, as ``get_candles`` promises them."""
+        """Return at most ``limit`` candles of ``interval`` that have closed by ``now_ms``, as ``get_candles`` specifies."""
         step = interval_ms(interval)
         until = align(now_ms, step)
         candles = self._choose(symbol, interval, until).window(until - limit * step, until)
         if not candles:
             newest = align(now_ms, MINUTE_MS)
-            # For an aggregated interval an empty answer is right while the first window is still incomplete.
+            # An aggregated interval may be empty while the minutes of its first candle are still incomplete.
             if interval == "1m" or not self.minutes(symbol, newest - MINUTE_MS, newest):
                 raise InvalidValueError(
-                    f"no {interval} candle of {symbol} on {self._exchange_name} that closes at {iso_time(until)} is stored",
+                    f"the {interval} candle of {symbol} on {self._exchange_name} that closes at {iso_time(until)} is not stored",
                     hint="import the candles of this symbol first, for the whole window of the run",
                 )
         return candles
 
     def window(self, symbol: str, interval: str, since_ms: int, until_ms: int) -> list[Candle]:
-        """All candles of ``[since_ms, until_ms)``, which lies on the grid and in the past; InvalidValueError if one is missing."""
+        """Return all candles of ``[since_ms, until_ms)``, a past window on the grid. Raises InvalidValueError if one is missing."""
         step = interval_ms(interval)
         candles = self._choose(symbol, interval, until_ms).window(since_ms, until_ms)
         if len(candles) * step < until_ms - since_ms:
             missing = until_ms - (len(candles) + 1) * step
             raise InvalidValueError(
                 f"the {interval} candle of {symbol} on {self._exchange_name} at {iso_time(missing)} is not stored",
-                hint="import the candles of this symbol first, for the whole window that is asked for",
+                hint="import the candles of this symbol first, for the whole requested window",
             )
         return candles
 
     def _choose(self, symbol: str, interval: str, until_ms: int) -> _Series:
-        """The series of an interval: the stored one if its newest candle is there at the first question, else aggregated."""
+        """Return the series of an interval: the stored one if its newest candle is stored at the first call, else an aggregated one."""
         if interval == "1m":
             return self._of_store(symbol, interval)
-        known = self._chosen.get((symbol, interval))
-        if known is not None:
-            return known
+        chosen = self._chosen.get((symbol, interval))
+        if chosen is not None:
+            return chosen
         step = interval_ms(interval)
         stored = self._of_store(symbol, interval)
         if stored.window(until_ms - step, until_ms):
             self._chosen[symbol, interval] = stored
             return stored
-        # Aggregation never looks ahead of what is asked for: it reads minutes that the run keeps in memory anyway.
+        # Aggregation never reads ahead of the request: it reads minutes that the run keeps in memory anyway.
         aggregated = _Series(_aggregate(self._of_store(symbol, "1m"), step), step, None)
         if aggregated.window(until_ms - step, until_ms):
             self._chosen[symbol, interval] = aggregated
@@ -260,7 +263,7 @@ class CandleHistory:
         exchange_name = self._exchange_name
 
         def read(since: int, count: int) -> list[Candle] | None:
-            with simulated_time(None):  # read in blocks, ahead of the time; what a strategy may see of them is decided here
+            with simulated_time(None):  # blocks reach past the simulation time; this class decides what a strategy sees of them
                 candles: list[Candle] | None = self._candles.read_candles_data(
                     symbol, interval, exchange_name, count, since, since + count * step
                 )
@@ -277,7 +280,7 @@ class CandleHistory:
 
 
 def _aggregate(minutes: _Series, step: int) -> Load:
-    """A source of candles of ``step`` ms, each from all of its 1m candles."""
+    """Return a loader of candles of ``step`` ms, each merged from all of its 1m candles."""
 
     def load(since: int, count: int) -> list[Candle] | None:
         until = since + count * step
@@ -302,10 +305,10 @@ def _merge(parts: list[Candle]) -> Candle:
 
 
 class _Series:
-    """An unbroken stretch ``[lo, hi)`` of one series, grown in blocks in both directions as it is asked for.
+    """A contiguous stretch ``[lo, hi)`` of one series, which grows in blocks in both directions on demand.
 
-    ``load(since, count)`` gives all of ``count`` candles or None, as the Candle contract does. ``ahead`` (ms) is how far it may
-    be read before it is asked for; None: not at all. ``load_stretch`` is for reading far ahead.
+    ``load(since, count)`` returns all ``count`` candles or None, as the Candle contract does. ``ahead`` is the time (ms) up to which
+    the series may be read in advance; None: never read ahead. ``load_stretch`` is for reading far ahead.
     """
 
     def __init__(self, load: Load, step: int, ahead: int | None, load_stretch: LoadStretch | None = None) -> None:
@@ -317,11 +320,11 @@ class _Series:
         self._ahead = ahead
         self._rows: list[Candle] = []
         self._lo = self._hi = 0
-        self._begins = False  # nothing is stored right before lo
-        self._keep = 0  # the longest window that was asked for, in candles
+        self._begins = False  # no candle is stored right before lo
+        self._keep = 0  # the longest window requested so far, in candles
 
     def window(self, since: int, until: int) -> list[Candle]:
-        """The candles of ``[since, until)``, or as many of the last of them as are there without a hole."""
+        """Return the candles of ``[since, until)``, or only those after the last gap in it."""
         since = max(since, 0)
         self._keep = max(self._keep, (until - since) // self._step)
         if until < self._lo or not self._rows or (until > self._hi and not self._grow_to(until)):
@@ -332,13 +335,13 @@ class _Series:
         return self._rows[first : (until - self._lo) // self._step]
 
     def _grow_to(self, until: int) -> bool:
-        """Load up to ``until``, and further if that costs nothing; False if a candle before ``until`` is missing."""
+        """Load up to ``until``, and further if reading ahead is allowed. Return False if a candle before ``until`` is missing."""
         while self._hi < until:
             needed = min((until - self._hi) // self._step, BLOCK)
-            wanted = needed if self._ahead is None else max(needed, min((self._ahead - self._hi) // self._step, BLOCK))
-            rows = self._from_stretch(wanted) or self._load(self._hi, wanted)
-            if rows is None and wanted > needed:
-                # The stored candles end (or have a hole) before the run does: from here on only what is needed is read.
+            count = needed if self._ahead is None else max(needed, min((self._ahead - self._hi) // self._step, BLOCK))
+            rows = self._from_stretch(count) or self._load(self._hi, count)
+            if rows is None and count > needed:
+                # The stored candles end (or have a gap) before the run ends: from here on read only what is needed.
                 self._ahead = None
                 rows = self._load(self._hi, needed)
             if rows is None:
@@ -353,7 +356,7 @@ class _Series:
         return True
 
     def _from_stretch(self, wanted: int) -> list[Candle] | None:
-        """The ``wanted`` candles from ``hi`` on, of a longer stretch that is kept; None if they are to be loaded by themselves."""
+        """Return ``wanted`` candles from ``hi`` on out of a longer stretch in memory; None if the caller must load them."""
         if self._load_stretch is None or self._ahead is None:
             return None
         first = (self._hi - self._stretch_since) // self._step
@@ -363,25 +366,25 @@ class _Series:
                 return None
             self._stretch = self._load_stretch(self._hi, count)
             if self._stretch is None:
-                self._load_stretch = None  # there is a hole, or the end of what is stored, on the way
+                self._load_stretch = None  # the stretch has a gap, or runs past the last stored candle
                 return None
             self._stretch_since, first = self._hi, 0
         return to_dicts(self._stretch[first : first + wanted])
 
     def _grow_back(self, since: int) -> None:
-        """Load the block before ``lo``; where it has a hole, what lies after the hole."""
+        """Load the block before ``lo``; if it has a gap, only the candles after the gap."""
         count = min((self._lo - since) // self._step, BLOCK)
         rows = self._load(self._lo - count * self._step, count)
         if rows is None:
             self._begins = True
-            # Whether the last n candles are all there is monotone in n, so halving finds the longest such n.
-            there, rows = 0, []
-            while count - there > 1:
-                middle = (there + count) // 2
-                found = self._load(self._lo - middle * self._step, middle)
-                if found is None:
+            # "The last n candles are all stored" is monotone in n, so bisect for the largest such n.
+            stored, rows = 0, []
+            while count - stored > 1:
+                middle = (stored + count) // 2
+                candles = self._load(self._lo - middle * self._step, middle)
+                if candles is None:
                     count = middle
                 else:
-                    there, rows = middle, found
+                    stored, rows = middle, candles
         self._rows[:0] = rows
         self._lo -= len(rows) * self._step

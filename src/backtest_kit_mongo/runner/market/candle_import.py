@@ -1,4 +1,4 @@
-"""Candles into the Candle contract, and the memory of what was imported."""
+"""Importing candles into the Candle contract, and finding the spans that were imported."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _SHOWN_CONFLICTS: Final = 3
 
 
 class ImportReport(msgspec.Struct, frozen=True):
-    """What ``import_candles`` stored: ``[since_ms, until_ms)`` in ms, and the holes inside it."""
+    """What ``import_candles`` stored: the candles of ``[since_ms, until_ms)`` (ms), and the gaps inside it."""
 
     symbol: str
     interval: str
     exchange_name: str
     candles: int
-    unclosed: int  # at the end of the file, left out because they had not closed yet
+    unclosed: int  # candles at the end of the input, left out because they had not closed yet
     since_ms: int
     until_ms: int
     gaps: tuple[Gap, ...]
 
 
 class CandleConflict(NamedTuple):
-    """A candle that is stored with other values than those to be imported; the prices by name, only those that differ."""
+    """A candle that is stored with values other than those to import. The dicts map names to values, only those that differ."""
 
     timestamp: int
     stored: dict[str, float]
@@ -46,13 +46,13 @@ class CandleConflict(NamedTuple):
 
 
 class CandleConflictError(InvalidValueError):
-    """Candles are stored with other values than those to be imported; nothing was written. ``conflicts`` are the first of them."""
+    """Candles are stored with values other than those to import; nothing was written. ``conflicts`` holds the first few."""
 
     conflicts: tuple[CandleConflict, ...] = ()
 
 
 def _check_equal(stored: StoredCandles, candles: CandleArray) -> None:
-    """CandleConflictError if one of ``candles`` (ascending, not empty) is stored with other values."""
+    """Raise CandleConflictError if one of ``candles`` (ascending, not empty) is stored with other values."""
     first, last = int(candles["timestamp"][0]), int(candles["timestamp"][-1])
     count = 0
     conflicts: list[CandleConflict] = []
@@ -69,8 +69,8 @@ def _check_equal(stored: StoredCandles, candles: CandleArray) -> None:
     error = CandleConflictError(
         f"{count:,} of {len(candles):,} candles of {symbol} {interval} are stored on {exchange_name!r} with other values:\n  "
         + "\n  ".join(lines),
-        hint="nothing was written, as a stored candle never changes. Keep these candles under another exchange name (--exchange NAME), or "
-        "remove the stored ones first: backtest-kit-mongo candles remove "
+        hint="nothing was written, because a stored candle never changes. Import these candles under another exchange name "
+        "(--exchange NAME), or remove the stored ones first: backtest-kit-mongo candles remove "
         f"{shlex.quote(symbol)} --interval {interval} --exchange {shlex.quote(exchange_name)}",
     )
     error.conflicts = tuple(conflicts)
@@ -97,12 +97,12 @@ def import_candles(
     *,
     registry: Registry | None = None,
 ) -> ImportReport:
-    """Store ``candles`` (an array of CANDLE_DTYPE in order of time) in the Candle contract, and note which spans are there.
+    """Store ``candles`` (an array of CANDLE_DTYPE, in order of time) in the Candle contract, and note which spans are stored.
 
-    A stored candle never changes: one with other values is a CandleConflictError before anything is written, an equal one stays as it
-    is. Unclosed candles are left out. A hole is stored as a hole and named in the
-    report. The spans are noted in the Measure contract, so that a later run, in this or another process, finds its window.
-    ``progress`` is called with (candles written, all candles).
+    A stored candle never changes: if one is stored with other values, this raises CandleConflictError before anything is written;
+    an equal one is left alone. Unclosed candles are left out. Gaps are allowed and listed in the report. The spans are noted in the
+    Measure contract, so that a later run, in this or another process, finds its window. ``progress`` is called with (candles
+    written, all candles).
     """
     step = interval_ms(interval)
     columns = to_columns(candles, interval)
@@ -138,13 +138,13 @@ def import_candles(
 def imported_spans(
     symbol: str, interval: str = "1m", exchange_name: str = "binance", *, registry: Registry | None = None
 ) -> tuple[Span, ...]:
-    """The spans ``(since_ms, until_ms)`` without a hole that were imported or fetched, in order of time; empty where nothing was."""
+    """Return the spans ``(since_ms, until_ms)`` without a gap that were imported or fetched, in order of time; empty if there are none."""
     return tuple(StoredCandles(symbol, interval, exchange_name, registry).spans())
 
 
 def check_source(symbol: str, exchange_name: str, end_ms: int, *, registry: Registry | None = None) -> None:
-    """CandleConflictError if ``exchange_name`` is one of files, and what is stored of ``symbol`` up to ``end_ms`` differs from them."""
-    exchange = next((known for known in list_exchanges() if known.name == exchange_name), None)
+    """Raise CandleConflictError if ``exchange_name`` reads files that differ from the stored candles of ``symbol`` before ``end_ms``."""
+    exchange = next((candidate for candidate in list_exchanges() if candidate.name == exchange_name), None)
     if exchange is None or exchange.all_candles is None:
         return
     for interval in INTERVAL_MS:
@@ -156,32 +156,32 @@ def check_source(symbol: str, exchange_name: str, end_ms: int, *, registry: Regi
 def choose_window(
     symbol: str, exchange_name: str, start_ms: int | None, end_ms: int | None, *, registry: Registry | None = None
 ) -> tuple[int, int, bool]:
-    """The window ``[start, end)`` in ms of a run, and whether it is known to have no hole.
+    """Return the window ``[start, end)`` of a run (ms), and whether it is known to have no gap.
 
-    What is not given comes from what was imported. InvalidValueError where that leaves a choice, or where the import has a hole
-    inside the window.
+    A bound that is None comes from the imported spans. Raises InvalidValueError if they do not determine it: nothing was imported, or
+    both bounds are None and the spans have a gap, or the given bound is outside of them. An empty window is an error as well.
     """
     for name, value in (("start_ms", start_ms), ("end_ms", end_ms)):
         if value is not None:
             check_ms(name, value)
-    what = f"{symbol} 1m on {exchange_name}"
+    series = f"{symbol} 1m on {exchange_name}"
     spans = imported_spans(symbol, "1m", exchange_name, registry=registry)
     if start_ms is None or end_ms is None:
         if not spans:
             raise InvalidValueError(
-                f"no import of {what} is known, so the run's window is not either",
-                hint="import candles first (import_candles, or the command candles import), or give start_ms and end_ms",
+                f"no candles of {series} have been imported, so the run's window is unknown",
+                hint="import candles first (import_candles, or the command candles import), or pass start_ms and end_ms",
             )
-        given = start_ms if start_ms is not None else end_ms if end_ms is None else end_ms - 1
-        if given is None and len(spans) > 1:
-            holes = ", ".join(f"{iso_time(before[1])} to {iso_time(after[0])}" for before, after in pairwise(spans))
+        known_ms = start_ms if start_ms is not None else end_ms if end_ms is None else end_ms - 1
+        if known_ms is None and len(spans) > 1:
+            gaps = ", ".join(f"{iso_time(before[1])} to {iso_time(after[0])}" for before, after in pairwise(spans))
             raise InvalidValueError(
-                f"the imported candles of {what} have holes ({holes}), and a run cannot step over one",
-                hint=f"give start_ms and end_ms inside one of: {_listed(spans)}",
+                f"the imported candles of {series} have gaps ({gaps}), and a run cannot skip one",
+                hint=f"choose start_ms and end_ms inside one of: {_listed(spans)}",
             )
-        span = spans[0] if given is None else next((span for span in spans if span[0] <= given < span[1]), None)
+        span = spans[0] if known_ms is None else next((span for span in spans if span[0] <= known_ms < span[1]), None)
         if span is None:
-            raise InvalidValueError(f"the run's window is outside the imported candles of {what}", hint=f"imported: {_listed(spans)}")
+            raise InvalidValueError(f"the run's window is outside the imported candles of {series}", hint=f"imported: {_listed(spans)}")
         start_ms = span[0] if start_ms is None else start_ms
         end_ms = span[1] if end_ms is None else end_ms
     if end_ms <= start_ms:

@@ -1,4 +1,4 @@
-"""What is stored in the Candle contract: a line for each series, and the way to remove candles."""
+"""Listing, counting and removing the candles stored in the Candle contract."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["CandleSeries", "count_candles", "list_candles", "remove_candles"]
 
 
 class CandleSeries(msgspec.Struct, frozen=True, rename="camel"):
-    """A stored series: ``candles`` between ``since_ms`` and ``until_ms`` (ms), and the holes between the first and the last of them."""
+    """A stored series: the number of ``candles`` in ``[since_ms, until_ms)`` (ms), and the gaps between the first and the last one."""
 
     exchange_name: str
     symbol: str
@@ -31,22 +31,22 @@ class CandleSeries(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def missing(self) -> int:
-        """How many candles the holes lack."""
+        """How many candles are missing in the gaps."""
         return (self.until_ms - self.since_ms) // interval_ms(self.interval) - self.candles
 
 
 def list_candles(
     *, symbol: str | None = None, interval: str | None = None, exchange_name: str | None = None, registry: Registry | None = None
 ) -> Iterator[CandleSeries]:
-    """Every stored series, sorted by exchange, symbol and interval; only those that match what is given.
+    """Yield every stored series that matches the arguments, sorted by exchange, symbol and interval.
 
-    All time stamps of a series are read. A series of an interval that is none of ours (another program may have written it) is left out.
+    This reads all timestamps of a series. A series with an unknown interval (another program may have written it) is left out.
     """
     store = _store(registry)
     for series in store.candle_series():
         exchange, name, length = (str(part) for part in series)
         if length not in INTERVAL_MS or any(
-            wanted not in (None, own) for wanted, own in ((symbol, name), (interval, length), (exchange_name, exchange))
+            required not in (None, actual) for required, actual in ((symbol, name), (interval, length), (exchange_name, exchange))
         ):
             continue
         batches = [batch["timestamp"].copy() for batch in store.stored_candles(series)]
@@ -73,7 +73,7 @@ def count_candles(
     *,
     registry: Registry | None = None,
 ) -> int:
-    """How many candles of a series are stored in ``[since_ms, until_ms)`` (ms; None: from the first, to the last)."""
+    """Return how many candles of a series are stored in ``[since_ms, until_ms)`` (ms; None: from the first, to the last)."""
     interval_ms(interval)
     return sum(len(batch) for batch in _store(registry).stored_candles((exchange_name, symbol, interval), since_ms, until_ms))
 
@@ -87,10 +87,10 @@ def remove_candles(
     *,
     registry: Registry | None = None,
 ) -> int:
-    """Delete the candles of a series in ``[since_ms, until_ms)`` (ms; None: from the first, to the last); how many there were.
+    """Delete the candles of a series in ``[since_ms, until_ms)`` (ms; None: from the first, to the last), and return their number.
 
-    It is the only way to change a stored candle: remove it, and import it again. Other processes may go on with candles that they
-    keep in memory. InvalidValueError for an empty window.
+    This is the only way to change a stored candle: remove it, then import it again. Other processes may continue to use candles that
+    they keep in memory. Raises InvalidValueError if the window is empty.
     """
     interval_ms(interval)
     if since_ms is not None and until_ms is not None and until_ms <= since_ms:
@@ -102,8 +102,8 @@ def remove_candles(
 
 
 def _store(registry: Registry | None) -> Store:
-    """The store of the Candle contract; InvalidValueError where a class of the user's stands before it, which may keep them elsewhere."""
+    """Return the store of the Candle contract. Raises InvalidValueError for a custom class, which may keep the candles elsewhere."""
     registry = default_registry if registry is None else registry
     if registry.bindings["candle"].custom is not None:
-        raise InvalidValueError("a class of your own serves the Candle contract; list and remove its candles where it keeps them")
+        raise InvalidValueError("a class of your own serves the Candle contract; list and remove candles where that class keeps them")
     return registry.store(DOMAINS["candle"])

@@ -1,4 +1,4 @@
-"""Exchanges: where candles come from, under names; what the Candle contract lacks is fetched from them."""
+"""Exchanges: named sources of candles. Candles that the Candle contract lacks are fetched from them."""
 
 from __future__ import annotations
 
@@ -31,36 +31,36 @@ __all__ = [
 ]
 
 GetCandles = Callable[[str, str, int, int], Any]
-"""``get_candles(symbol, interval, since, limit)``: at most ``limit`` candles from ``since`` (ms) on, oldest first; see ``add_exchange``."""
+"""``get_candles(symbol, interval, since, limit)``: up to ``limit`` candles from ``since`` (ms) on, oldest first; see ``add_exchange``."""
 
 AllCandles = Callable[[str, str], CandleArray | None]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 REQUEST_LIMIT: Final = 1_000
-"""Candles of one request at most."""
+"""Most candles per request."""
 
 _LOOK: Final = 10_000
-"""Candles that are looked up in the store at a time, a week of minutes."""
+"""Candles looked up in the store at a time: a week of minutes."""
 
-# As the original does: a price so far below the others of its answer comes of a candle that was not complete.
+# As in the TypeScript package: a price this far below the others of its answer comes from an incomplete candle.
 _LOWEST_SHARE: Final = 1 / 1000
 _MEDIAN_FROM: Final = 5
 
 
 class ExchangeError(BacktestKitError, RuntimeError):
-    """An exchange failed, or gave what no exchange may give; ``__cause__`` is what it raised. Of a bad answer nothing is stored."""
+    """An exchange failed or returned invalid candles; ``__cause__`` is what it raised. Nothing of a bad answer is stored."""
 
 
 class ExchangeUnavailableError(ExchangeError, ConnectionError):
-    """An exchange cannot be reached, or does not answer as it should; the same call may succeed later."""
+    """An exchange cannot be reached or does not answer properly; the same call may succeed later."""
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """A registered exchange; ``place`` is ``file:line`` of its registration.
+    """A registered exchange; ``place`` is the ``file:line`` of its registration.
 
-    ``all_candles(symbol, interval)`` gives a whole series, or None for one that it does not have. Only an exchange of files has it: what
-    is stored under its name is compared with it before a backtest.
+    ``all_candles(symbol, interval)`` returns a whole series, or None if the exchange does not have it. Only a file exchange has this
+    function: before a backtest, what is stored under the exchange's name is compared with it.
     """
 
     name: str
@@ -78,37 +78,37 @@ def add_exchange(name: str) -> Callable[[F], F]: ...
 @overload
 def add_exchange(name: str, *, get_candles: F) -> F: ...
 def add_exchange(name: str, *, get_candles: Any = None) -> Any:
-    """Register an exchange, as ``add_exchange("x", get_candles=f)`` or as decorator ``@add_exchange("x")`` over ``f``.
+    """Register an exchange: call ``add_exchange("x", get_candles=f)`` or decorate ``f`` with ``@add_exchange("x")``.
 
-    ``f(symbol, interval, since, limit)`` gives at most ``limit`` candles (up to 1,000) that open at ``since`` (ms, on the grid of the
-    interval) or later, oldest first: dicts of ``timestamp`` (open time, ms), ``open``, ``high``, ``low``, ``close``, ``volume``, rows of
-    these six as ccxt has them, or an array of CANDLE_DTYPE. What the exchange does not have is left out: the first candle that is given
-    is the first that there is. An empty answer says that there is none in the ``limit`` intervals from ``since`` on. Both forms give
-    ``f`` back.
+    ``f(symbol, interval, since, limit)`` returns at most ``limit`` candles (up to 1,000) that open at ``since`` (ms, on the grid of the
+    interval) or later, oldest first. They are dicts of ``timestamp`` (open time, ms), ``open``, ``high``, ``low``, ``close`` and
+    ``volume``, rows of these six values as in ccxt, or an array of CANDLE_DTYPE. ``f`` leaves out what the exchange does not have: the
+    first candle it returns is taken as the first that exists. An empty answer means that there is none in the ``limit`` intervals
+    from ``since`` on. Both forms return ``f``.
     """
-    place = calling_place()
+    call_site = calling_place()
 
     def register(function: F) -> F:
-        register_exchange(name, function, place)
+        register_exchange(name, function, call_site)
         return function
 
     return register if get_candles is None else register(get_candles)
 
 
 def register_exchange(name: str, get_candles: GetCandles, place: tuple[str, str], all_candles: AllCandles | None = None) -> None:
-    """What ``add_exchange`` does, for a caller that stands at ``place`` (file, and file:line)."""
+    """Register an exchange as ``add_exchange`` does, for a caller at ``place`` (its file, and its file:line)."""
     check_name("the name of an exchange", name)
     check_function(f"get_candles of exchange {name!r}", get_candles, ("symbol", "interval", "since", "limit"))
     _exchanges.add(Exchange(name=name, get_candles=get_candles, file=place[0], place=place[1], all_candles=all_candles))
 
 
 def list_exchanges() -> tuple[Exchange, ...]:
-    """All registered exchanges, in the order of their registration."""
+    """Return all registered exchanges, in order of registration."""
     return _exchanges.list()
 
 
 def find_exchange(name: str | None = None) -> Exchange:
-    """The exchange of that name, or the only one for None; InvalidValueError, with the names that there are, otherwise."""
+    """Return the exchange ``name``, or the only one if None. Raises InvalidValueError, which lists the registered names, otherwise."""
     return _exchanges.find(name)
 
 
@@ -118,7 +118,7 @@ def clear_exchanges() -> None:
 
 
 def restore_exchanges(exchanges: Iterable[Exchange]) -> None:
-    """Make ``exchanges`` the registered ones."""
+    """Replace the registered exchanges by ``exchanges``."""
     _exchanges.restore(exchanges)
 
 
@@ -133,11 +133,11 @@ def fetch_missing(
     progress: Callable[[int, int], None] | None = None,
     now_ms: int | None = None,
 ) -> int:
-    """Fetch those candles of ``[since_ms, until_ms)`` (ms, on the grid) that the Candle contract lacks; how many were stored.
+    """Fetch the candles of ``[since_ms, until_ms)`` (ms, on the grid) that the Candle contract lacks, and return how many were stored.
 
-    Only candles that have closed by ``now_ms`` (default: the wall clock) are asked for and stored. What comes is checked before any of
-    it is stored; an ExchangeError names exchange, symbol and interval. Candles that the exchange does not have stay missing, which is
-    no error. ``progress`` is called with (candles of the window that are dealt with, all candles of the window).
+    Only candles that have closed by ``now_ms`` (default: the wall clock) are requested and stored. An answer is checked before any of
+    it is stored; ExchangeError names the exchange, symbol and interval. Candles that the exchange does not have stay missing, which
+    is not an error. ``progress`` is called with (candles of the window done, all candles of the window).
     """
     check_name("symbol", symbol)
     exchange = find_exchange(exchange_name)
@@ -166,15 +166,15 @@ def fetch_missing(
 
 
 class _Fetch:
-    """The requests of one call of ``fetch_missing``; ``new`` counts what was stored."""
+    """The requests of one call of ``fetch_missing``; ``new`` counts the candles stored."""
 
     def __init__(self, exchange: Exchange, symbol: str, interval: str, stored: StoredCandles, now: int) -> None:
         self._exchange, self._symbol, self._interval, self._stored, self._now = exchange, symbol, interval, stored, now
-        self._empty_until = 0  # the exchange has said that it has nothing before this time, from where it was asked last
+        self._empty_until = 0  # the exchange has no candles between the last request and this time
         self.new = 0
 
     def fill(self, since: int, until: int, moved: Callable[[int], None]) -> Any:
-        """Fetch what is missing of ``[since, until)``; the open times of what is missing still."""
+        """Fetch what is missing of ``[since, until)``, and return the open times of the candles that are still missing."""
         step = self._stored.step
         missing = self._stored.missing(since, until)
         position = max(since, self._empty_until)
@@ -189,7 +189,7 @@ class _Fetch:
                 self._stored.write(fresh)
                 self.new += len(fresh)
                 missing = np.setdiff1d(missing, fresh["timestamp"], assume_unique=True)
-            if beyond is not None:  # nothing lies between what came and the first candle after the window
+            if beyond is not None:  # the exchange has nothing between the answer and this first later candle
                 position = self._empty_until = beyond
             elif len(candles):
                 position = int(candles["timestamp"][-1]) + step
@@ -198,7 +198,7 @@ class _Fetch:
         return missing
 
     def _ask(self, since: int, count: int) -> tuple[CandleArray, int | None]:
-        """The checked candles of ``count`` intervals from ``since`` on, and the open time of the first one after them, if given."""
+        """Return the checked candles of ``count`` intervals from ``since`` on, and the open time of the first later one, if any."""
         step = self._stored.step
         try:
             answer = self._exchange.get_candles(self._symbol, self._interval, since, count)
@@ -227,7 +227,7 @@ class _Fetch:
 
 
 def _rows(answer: Any) -> Any:
-    """An answer as ``to_columns`` takes it: rows of six, as ccxt gives them, become dicts."""
+    """Return an answer in the form that ``to_columns`` takes: rows of six values, as in ccxt, become dicts."""
     if isinstance(answer, (np.ndarray, str, bytes)) or not isinstance(answer, Iterable):
         return answer
     names = CANDLE_DTYPE.names or ()
@@ -235,24 +235,24 @@ def _rows(answer: Any) -> Any:
     for index, row in enumerate(answer):
         if isinstance(row, (list, tuple)):
             if len(row) != len(names):
-                raise InvalidValueError(f"candle {index} has {len(row)} columns", hint=f"they are {', '.join(names)}")
+                raise InvalidValueError(f"candle {index} has {len(row)} columns", hint=f"expected {', '.join(names)}")
             row = dict(zip(names, row, strict=True))
         rows.append(row)
     return rows
 
 
 def _problem(columns: CandleArray, since: int, now: int) -> str | None:
-    """What is wrong with the candles of an answer, apart from what ``to_columns`` finds."""
+    """Return what is wrong with the candles of an answer, beyond the checks of ``to_columns``; None if nothing is."""
     stamps = columns["timestamp"]
     unordered = np.flatnonzero(np.diff(stamps) <= 0)
     if unordered.size:
         row = int(unordered[0]) + 1
-        what = "appears twice" if stamps[row] == stamps[row - 1] else f"comes after {iso_time(int(stamps[row - 1]))}"
-        return f"the candle of {iso_time(int(stamps[row]))} {what}; candles must be in order, each once"
+        mistake = "appears twice" if stamps[row] == stamps[row - 1] else f"comes after {iso_time(int(stamps[row - 1]))}"
+        return f"the candle of {iso_time(int(stamps[row]))} {mistake}; candles must be in ascending order, without duplicates"
     if len(stamps) and stamps[0] < since:
-        return f"the candle of {iso_time(int(stamps[0]))} is before the time that was asked for"
+        return f"the candle of {iso_time(int(stamps[0]))} is before the requested time"
     if len(stamps) and stamps[-1] > now + MINUTE_MS:  # clocks differ a little
-        return f"the candle of {iso_time(int(stamps[-1]))} is of the future: it is {iso_time(now)}"
+        return f"the candle of {iso_time(int(stamps[-1]))} is in the future: the time is {iso_time(now)}"
     prices = np.stack([columns[name] for name in PRICES[:4]])
     opened, high, low, close = prices
     bad = (low <= 0) | (low > np.minimum(opened, close)) | (high < np.maximum(opened, close)) | (columns["volume"] < 0)
@@ -261,5 +261,5 @@ def _problem(columns: CandleArray, since: int, now: int) -> str | None:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         values = ", ".join(f"{name} {columns[name][row]:g}" for name in PRICES)
-        return f"the candle of {iso_time(int(stamps[row]))} cannot be: {values}"
+        return f"the candle of {iso_time(int(stamps[row]))} has impossible values: {values}"
     return None

@@ -1,4 +1,4 @@
-"""Exchanges of files: candles of CSV and Parquet, for runs without a network."""
+"""File exchanges: candles from CSV and Parquet files, for runs without a network."""
 
 from __future__ import annotations
 
@@ -25,57 +25,57 @@ _NAME: Final = re.compile(rf"(.+?)-({'|'.join(INTERVAL_MS)})(?:-.*)?(?i:\.csv|\.
 """``BTCUSDT-1m.csv.gz``, also ``BTCUSDT-1m-2023-03.csv`` as Binance publishes them."""
 
 _TICKER: Final = re.compile(r"(?=[A-Z0-9]*[A-Z])([A-Z0-9]{5,20})(?i:\.csv|\.csv\.gz|\.parquet)")
-"""``BTCUSDT.csv.gz``: capitals and digits alone."""
+"""``BTCUSDT.csv.gz``: only capitals and digits."""
 
 Series = tuple[str, str]
 
 
 def series_of(file: Path) -> tuple[str, str | None] | None:
-    """The symbol and the interval that a file's name says, the interval None if it says only a symbol; None if it says neither."""
+    """Return the symbol and interval in a file's name; (symbol, None) if it has only a symbol, None if it has neither."""
     if (match := _NAME.fullmatch(file.name)) is not None:
         return match.group(1), match.group(2)
     return (match.group(1), None) if (match := _TICKER.fullmatch(file.name)) is not None else None
 
 
 def add_file_exchange(name: str, path: str | PathLike[str], symbol: str | None = None, interval: str | None = None) -> None:
-    """Register an exchange whose candles are those of a file, or of a folder's files ``SYMBOL-INTERVAL.csv`` (``.csv.gz``, ``.parquet``).
+    """Register an exchange that reads a file, or the files ``SYMBOL-INTERVAL.csv`` (``.csv.gz``, ``.parquet``) of a folder.
 
-    CSV is what ``read_klines`` takes, Binance's files or a header ``timestamp,open,high,low,close,volume``; Parquet has columns of these
-    names (extra ``arrow``). More may follow the interval in a file's name: the files of a series, one a month for example, are put
-    together. ``symbol`` and ``interval`` (1m, unless its name says another) are those of a file whose name does not say them. A file
-    is read once, at the first question for it; a candle at its end that had not closed when it was written is left out. A backtest compares
-    the file with what is stored under the name of the exchange, and refuses to run on other candles than those of the file.
+    CSV is what ``read_klines`` takes: Binance's files, or a header ``timestamp,open,high,low,close,volume``. Parquet has columns with
+    these names (extra ``arrow``). A file name may continue after the interval: all files of a series, one per month for example, are
+    joined. Pass ``symbol`` and ``interval`` (default: 1m) if the name of a single file does not contain them. A file is read once, on
+    first use; a candle at its end that had not closed when the file was written is left out. A backtest compares the file with what
+    is stored under the name of the exchange, and refuses to run if the candles differ.
     """
     if not isinstance(path, (str, PathLike)):
         raise InvalidTypeError(f"path must be a str or a path, got {type(path).__name__}")
-    place = Path(path)
-    if place.is_dir():
+    location = Path(path)
+    if location.is_dir():
         if symbol is not None or interval is not None:
-            raise InvalidValueError("symbol and interval are those of a file; the files of a folder have them in their names")
-        found = [(match.group(1), match.group(2), file) for file in sorted(place.iterdir()) if (match := _NAME.fullmatch(file.name))]
-        if not found:
-            raise InvalidValueError(f"the folder {place} holds no candles", hint="its files are named like BTCUSDT-1m.csv.gz")
-    elif place.is_file():
-        match = _NAME.fullmatch(place.name)
+            raise InvalidValueError("symbol and interval are for a single file; the files of a folder have them in their names")
+        sources = [(match.group(1), match.group(2), file) for file in sorted(location.iterdir()) if (match := _NAME.fullmatch(file.name))]
+        if not sources:
+            raise InvalidValueError(f"the folder {location} holds no candles", hint="name its files like BTCUSDT-1m.csv.gz")
+    elif location.is_file():
+        match = _NAME.fullmatch(location.name)
         symbol = symbol or (match and match.group(1))
         if symbol is None:
             raise InvalidValueError(
-                f"whose candles {place} holds is not known", hint="give symbol, or name the file like BTCUSDT-1m.csv.gz"
+                f"cannot tell which symbol {location} is for", hint="pass symbol, or name the file like BTCUSDT-1m.csv.gz"
             )
         check_name("symbol", symbol)
-        found = [(symbol, interval or (match.group(2) if match else "1m"), place)]
-        interval_ms(found[0][1])
+        sources = [(symbol, interval or (match.group(2) if match else "1m"), location)]
+        interval_ms(sources[0][1])
     else:
-        raise InvalidValueError(f"{place} does not exist")
+        raise InvalidValueError(f"{location} does not exist")
     files: dict[Series, list[Path]] = {}
-    for one, frame, file in found:
-        files.setdefault((one, frame), []).append(file)
+    for file_symbol, file_interval, file in sources:
+        files.setdefault((file_symbol, file_interval), []).append(file)
     source = _Files(name, files)
     register_exchange(name, source.get_candles, calling_place(), source.all_candles)
 
 
 class _Files:
-    """The candles of files, by symbol and interval."""
+    """The candles of a file exchange, by symbol and interval."""
 
     def __init__(self, name: str, files: dict[Series, list[Path]]) -> None:
         self._name, self._files = name, files
@@ -83,16 +83,16 @@ class _Files:
         self._lock = threading.Lock()
 
     def get_candles(self, symbol: str, interval: str, since: int, limit: int) -> CandleArray:
-        """The first ``limit`` candles from ``since`` (ms) on."""
+        """Return the first ``limit`` candles from ``since`` (ms) on."""
         candles = self.all_candles(symbol, interval)
         if candles is None:
-            known = ", ".join(f"{one} {frame}" for one, frame in self._files)
-            raise InvalidValueError(f"exchange {self._name!r} has no {interval} candles of {symbol}", hint=f"its files hold {known}")
+            available = ", ".join(f"{file_symbol} {file_interval}" for file_symbol, file_interval in self._files)
+            raise InvalidValueError(f"exchange {self._name!r} has no {interval} candles of {symbol}", hint=f"its files hold {available}")
         first = int(np.searchsorted(candles["timestamp"], since))
         return candles[first : first + limit]
 
     def all_candles(self, symbol: str, interval: str) -> CandleArray | None:
-        """The whole series, or None if no file holds it."""
+        """Return the whole series, or None if no file holds it."""
         series = symbol, interval
         if series not in self._files:
             return None
@@ -104,11 +104,11 @@ class _Files:
 
 
 def _read_all(files: list[Path], interval: str) -> CandleArray:
-    """The candles of the files of a series; InvalidValueError where two files have the same ones."""
+    """Return the joined candles of the files of a series. Raises InvalidValueError if two files overlap."""
     parts = sorted(((_read_once(file, interval), file) for file in files), key=lambda part: int(part[0]["timestamp"][0]))
-    for (before, one), (after, other) in pairwise(parts):
+    for (before, file_before), (after, file_after) in pairwise(parts):
         if after["timestamp"][0] <= before["timestamp"][-1]:
-            raise InvalidValueError(f"{one} and {other} both have the candle of {iso_time(int(after['timestamp'][0]))}")
+            raise InvalidValueError(f"{file_before} and {file_after} both have the candle of {iso_time(int(after['timestamp'][0]))}")
     candles = np.concatenate([part for part, _ in parts])
     return closed_candles(candles, interval, int(parts[-1][1].stat().st_mtime * 1000))
 
@@ -162,10 +162,10 @@ def _read_parquet(file: Path, interval: str) -> CandleArray:
 
 
 def _milliseconds(column: Any, arrow: Any) -> Any:
-    """Open times in ms: whole numbers are that already, times are of whatever unit they say."""
+    """Return open times in ms: integers are in ms already, timestamps are converted from their unit."""
     if arrow.types.is_timestamp(column.type):
         return column.cast(arrow.timestamp("ms", tz=column.type.tz)).cast("int64").to_numpy()
     stamps = column.cast("int64").to_numpy()
     if len(stamps) and not (stamps.min() >= SMALLEST_MS and stamps.max() < SMALLEST_US):
-        raise InvalidValueError("its open times are no milliseconds since 1970", hint="seconds and microseconds are not guessed")
+        raise InvalidValueError("its open times are not milliseconds since 1970", hint="seconds and microseconds are not guessed")
     return stamps

@@ -15,7 +15,7 @@ __all__ = ["Frame", "add_frame", "clear_frames", "find_frame", "list_frames", "m
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """A window ``[start_ms, end_ms)`` in ms under a name; ``place`` is ``file:line`` of its registration."""
+    """A named window ``[start_ms, end_ms)`` in ms; ``place`` is the ``file:line`` of its registration."""
 
     name: str
     start_ms: int
@@ -28,30 +28,30 @@ _frames: Registrations[Frame] = Registrations("frame", "add_frame")
 
 
 def add_frame(name: str, start: datetime | str | int, end: datetime | str | int) -> None:
-    """Register the window from ``start`` up to, but without, ``end``: whole minutes, as datetime, ISO text or ms since 1970.
+    """Register the window from ``start`` up to, but not including, ``end``: whole minutes as datetime, ISO text or ms since 1970.
 
-    Text and datetimes without a time zone are UTC; text without a time is the start of that day.
+    Text and datetimes without a time zone are UTC. Text without a time means the start of that day.
     """
     check_name("the name of a frame", name)
     start_ms, end_ms = moment_ms("start", start), moment_ms("end", end)
     if end_ms <= start_ms:
         raise InvalidValueError(f"frame {name!r} is empty: it starts {iso_time(start_ms)} and ends {iso_time(end_ms)}")
-    file, place = calling_place()
-    _frames.add(Frame(name=name, start_ms=start_ms, end_ms=end_ms, file=file, place=place))
+    file, call_site = calling_place()
+    _frames.add(Frame(name=name, start_ms=start_ms, end_ms=end_ms, file=file, place=call_site))
 
 
 def moment_ms(name: str, value: datetime | str | int) -> int:
-    """A whole minute in ms; InvalidTypeError or InvalidValueError, which names ``name``, for anything that is none."""
+    """Return ``value`` in ms. Raises InvalidTypeError or InvalidValueError, which mentions ``name``, if it is not a whole minute."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise InvalidValueError(f"{name} is {value!r}, which is no ISO time", hint="2023-03-01 or 2023-03-01T12:00") from None
+            raise InvalidValueError(f"{name} is {value!r}, which is not an ISO time", hint="write 2023-03-01 or 2023-03-01T12:00") from None
     if isinstance(value, datetime):
         if value.tzinfo is None:
             value = value.replace(tzinfo=UTC)
         if value.second or value.microsecond:
-            raise InvalidValueError(f"{name} is {value.isoformat()}, which is no whole minute")
+            raise InvalidValueError(f"{name} is {value.isoformat()}, which is not a whole minute")
         value = round(value.timestamp()) * 1000
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidTypeError(f"{name} must be a datetime, ISO text or ms since 1970, got {type(value).__name__}")
@@ -59,12 +59,12 @@ def moment_ms(name: str, value: datetime | str | int) -> int:
 
 
 def find_frame(name: str | None) -> Frame:
-    """The frame of that name, or the only one for None; InvalidValueError, with the names that there are, otherwise."""
+    """Return the frame ``name``, or the only one if None. Raises InvalidValueError, which lists the registered names, otherwise."""
     return _frames.find(name)
 
 
 def list_frames() -> tuple[Frame, ...]:
-    """All registered frames, in the order of their registration."""
+    """Return all registered frames, in order of registration."""
     return _frames.list()
 
 
@@ -74,5 +74,5 @@ def clear_frames() -> None:
 
 
 def restore_frames(frames: Iterable[Frame]) -> None:
-    """Make ``frames`` the registered ones."""
+    """Replace the registered frames by ``frames``."""
     _frames.restore(frames)

@@ -1,4 +1,4 @@
-"""Candle columns as a market: its holes, and a seeded synthetic one."""
+"""Candle columns as a market: finding gaps, and making a seeded synthetic market."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Gap", "find_gaps", "find_gaps_between", "synthetic_market"]
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """A hole in a series of candles: from ``since_ms`` up to, not including, ``until_ms``; ``missing`` candles are not there."""
+    """A gap in a series of candles, from ``since_ms`` up to, but not including, ``until_ms`` (ms): ``missing`` candles."""
 
     since_ms: int
     until_ms: int
@@ -28,12 +28,12 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 def find_gaps(candles: CandleArray, interval: str = "1m") -> tuple[Gap, ...]:
-    """The holes between ordered ``candles`` of ``interval``, first to last."""
+    """Return the gaps between ordered ``candles`` of ``interval``, first to last."""
     return find_gaps_between(candles["timestamp"], interval)
 
 
 def find_gaps_between(stamps: npt.NDArray[np.int64], interval: str) -> tuple[Gap, ...]:
-    """The holes between candles of ``interval`` that open at ``stamps`` (ms, ascending), first to last."""
+    """Return the gaps between candles of ``interval`` that open at ``stamps`` (ms, ascending), first to last."""
     step = interval_ms(interval)
     before = np.flatnonzero(np.diff(stamps) != step)
     return tuple(
@@ -43,11 +43,11 @@ def find_gaps_between(stamps: npt.NDArray[np.int64], interval: str) -> tuple[Gap
 
 
 def synthetic_market(seed: int, minutes: int, start_ms: int, price: float = 25_000.0) -> CandleArray:
-    """``minutes`` made-up 1m candles from ``start_ms`` (ms) on, the first opening at ``price``; equal arguments, equal candles.
+    """Return ``minutes`` made-up 1m candles from ``start_ms`` (ms) on, the first opening at ``price``; equal arguments, equal candles.
 
-    A random walk of the price in regimes of 4 to 24 hours, each with its own drift and volatility, so that trends exist and
-    trend followers trade. Every candle opens where the one before closed; volume grows with the size of the move. It looks
-    plausible and means nothing: no statement about a strategy follows from it.
+    The price is a random walk in regimes of 4 to 24 hours, each with its own drift and volatility, so that trends exist and trend
+    followers trade. Every candle opens where the previous one closed; volume grows with the size of the move. The market looks
+    plausible and means nothing: it tells you nothing about how good a strategy is.
     """
     for name, value in (("seed", seed), ("minutes", minutes)):
         if isinstance(value, bool) or not isinstance(value, int):
@@ -60,7 +60,7 @@ def synthetic_market(seed: int, minutes: int, start_ms: int, price: float = 25_0
     if isinstance(price, bool) or not isinstance(price, (int, float)) or not (math.isfinite(price) and price > 0):
         raise InvalidValueError(f"price is {price!r}; it must be a finite number above 0")
 
-    # RandomState, because NumPy promises its streams never change; those of default_rng may with a new release.
+    # RandomState, because NumPy promises that its streams never change; those of default_rng may change with a release.
     random = np.random.RandomState(seed)
     drift = np.empty(minutes)
     volatility = np.empty(minutes)
@@ -71,7 +71,7 @@ def synthetic_market(seed: int, minutes: int, start_ms: int, price: float = 25_0
         volatility[position : position + length] = random.uniform(0.0003, 0.0011)
         position += length
     steps = drift + volatility * random.standard_normal(minutes)
-    # Prices are rounded as an exchange does; it also hides last-digit differences between processors.
+    # Prices are rounded as on an exchange. Rounding also hides last-digit differences between processors.
     digits = max(2, 6 - math.floor(math.log10(price)))
     tick = 10.0**-digits
     close = np.maximum(np.round(price * np.exp(np.cumsum(steps)), digits), tick)

@@ -1,4 +1,4 @@
-"""Binance kline files: CSV, plain or gzipped, into candle columns."""
+"""Reading Binance kline files (CSV, plain or gzipped) into candle columns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["read_klines"]
 _COLUMNS: Final = ("open_time", "open", "high", "low", "close", "volume")
 TIME_NAMES: Final = ("open_time", "opentime", "timestamp", "time", "datetime", "date")
 
-# Whole numbers are told apart by size. 10**11 ms is March 1973, as seconds it is the year 5138; 10**14 us is March 1973 as well.
+# The size of an integer tells its unit. 10**11 ms is March 1973; as seconds it is the year 5138. 10**14 us is March 1973 as well.
 SMALLEST_MS: Final = 10**11
 SMALLEST_US: Final = 10**14
 _LARGEST_US: Final = 10**17
@@ -34,17 +34,17 @@ _PROGRESS_ROWS: Final = 10_000
 
 
 def read_klines(path: str | PathLike[str], *, interval: str = "1m", progress: Callable[[int, int], None] | None = None) -> CandleArray:
-    """The candles of a Binance kline file, as an array of CANDLE_DTYPE (open time in ms, prices, volume of the base asset).
+    """Read a Binance kline file and return an array of CANDLE_DTYPE (open time in ms, prices, volume of the base asset).
 
-    The file is CSV, plain or gzipped (told by its first bytes, not by its name). With a header, columns are found by name
+    The file is CSV, plain or gzipped (detected by its first bytes, not by its name). With a header, columns are found by name
     (``open_time``, ``open``, ``high``, ``low``, ``close``, ``volume``, in any order and case); without one they are the first
-    six, as Binance orders them. All further columns are ignored. The open time is ISO text (``2023-03-01 00:00:00+00:00``,
-    also with ``T`` or ``Z``; without an offset it is UTC, as Binance's are), whole milliseconds, or whole microseconds as
-    Binance publishes since 2025. Seconds are refused, not guessed.
+    six, in Binance's order. All further columns are ignored. The open time is ISO text (``2023-03-01 00:00:00+00:00``, also with
+    ``T`` or ``Z``; UTC if it has no offset, as in Binance's files), whole milliseconds, or whole microseconds as in Binance's files
+    since 2025. Seconds are rejected, not guessed.
 
-    Rows must be in order, one per candle, on the grid of ``interval``. Holes between them are allowed here (``find_gaps`` names
-    them). Anything else raises InvalidValueError that names file and line. ``progress`` is called with (bytes read, bytes of the
-    file), compressed bytes for a gzipped one.
+    Rows must be in order, one per candle, on the grid of ``interval``. Gaps between them are allowed here (``find_gaps`` lists
+    them). Raises InvalidValueError, which names file and line, for anything else. ``progress`` is called with (bytes read, bytes of
+    the file), compressed bytes for a gzipped one.
     """
     step = interval_ms(interval)
     if not isinstance(path, (str, PathLike)):
@@ -64,7 +64,7 @@ def read_klines(path: str | PathLike[str], *, interval: str = "1m", progress: Ca
     except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
         raise InvalidValueError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except UnicodeDecodeError as error:
-        raise InvalidValueError(f"{name} is not text in UTF-8 (byte {error.start} of a block: {error.reason})") from error
+        raise InvalidValueError(f"{name} is not UTF-8 text (byte {error.start} of a block: {error.reason})") from error
     if not columns[0]:
         raise InvalidValueError(f"{name} holds no candles")
     if progress is not None:
@@ -85,44 +85,45 @@ def _open_text(name: str, raw: IO[bytes], files: ExitStack) -> IO[str]:
 
 
 def _rows(name: str, lines: Iterator[list[str]], step: int) -> Iterator[tuple[int, float, float, float, float, float]]:
-    """Checked rows in file order. ``lines`` is a csv reader, whose ``line_num`` names the line in errors."""
-    places: tuple[int, ...] | None = None
+    """Yield the checked rows in file order. ``lines`` is a csv reader; errors name its ``line_num``."""
+    positions: tuple[int, ...] | None = None
     width = 0
     previous: int | None = None
     reader = _Located(name, lines)
     for fields in reader:
         if not fields or (len(fields) == 1 and not fields[0].strip()):
             continue
-        if places is None:
+        if positions is None:
             header = _looks_like_header(fields[0])
-            places = _places(reader, fields) if header else tuple(range(len(_COLUMNS)))
-            width = max(places) + 1
+            positions = _places(reader, fields) if header else tuple(range(len(_COLUMNS)))
+            width = max(positions) + 1
             if header:
                 continue
         if len(fields) < width:
-            missing = _COLUMNS[next(index for index, place in enumerate(places) if place >= len(fields))]
+            missing = _COLUMNS[next(index for index, position in enumerate(positions) if position >= len(fields))]
             raise reader.error(f"column {missing} is missing: the line has {len(fields)} columns")
-        stamp = _open_time(reader, fields[places[0]])
+        stamp = _open_time(reader, fields[positions[0]])
         if stamp % step:
-            raise reader.error(f"open_time {fields[places[0]]!r} is not the start of a candle of {step // MINUTE_MS} minutes")
+            raise reader.error(f"open_time {fields[positions[0]]!r} is not a multiple of the interval, {step // MINUTE_MS} min")
         if previous is not None and stamp <= previous:
-            what = "appears twice" if stamp == previous else f"comes after {iso_time(previous)}"
-            raise reader.error(f"open_time {iso_time(stamp)} {what}; candles must be in order, each once")
+            mistake = "appears twice" if stamp == previous else f"comes after {iso_time(previous)}"
+            raise reader.error(f"open_time {iso_time(stamp)} {mistake}; candles must be in ascending order, without duplicates")
         previous = stamp
         opened, high, low, close, volume = (
-            _number(reader, column, fields[place]) for column, place in zip(_COLUMNS[1:], places[1:], strict=True)
+            _number(reader, column, fields[position]) for column, position in zip(_COLUMNS[1:], positions[1:], strict=True)
         )
         if not (0 < low <= opened <= high and low <= close <= high):
             raise reader.error(
-                f"no candle has open {opened}, high {high}, low {low}, close {close}: prices are above 0, between low and high"
+                f"impossible candle: open {opened}, high {high}, low {low}, close {close}; open and close must be between low and high, "
+                "and all prices above 0"
             )
         if volume < 0:
-            raise reader.error(f"volume is {volume}, below 0")
+            raise reader.error(f"volume is {volume}; it must not be negative")
         yield stamp, opened, high, low, close, volume
 
 
 class _Located:
-    """A csv reader that knows how to name its place in an error."""
+    """A csv reader that makes errors with the file name and the current line."""
 
     def __init__(self, name: str, reader: Iterator[list[str]]) -> None:
         self._name = name
@@ -145,24 +146,24 @@ def _looks_like_header(first: str) -> bool:
 
 def _places(reader: _Located, header: Iterable[str]) -> tuple[int, ...]:
     names = [field.strip().lower().replace(" ", "_") for field in header]
-    places = []
+    positions = []
     for column in _COLUMNS:
-        wanted = TIME_NAMES if column == "open_time" else (column,)
-        # The first time name that is there wins, so open_time beats a "date" column that somebody added.
-        found = next((name for name in wanted if name in names), None)
-        if found is None:
+        accepted = TIME_NAMES if column == "open_time" else (column,)
+        # The first accepted name in the header wins, so open_time beats a "date" column that somebody added.
+        header_name = next((name for name in accepted if name in names), None)
+        if header_name is None:
             raise reader.error(f"column {column} is missing", hint=f"the header has {', '.join(names)}")
-        if names.count(found) > 1:
-            raise reader.error(f"column {found} appears {names.count(found)} times")
-        places.append(names.index(found))
-    return tuple(places)
+        if names.count(header_name) > 1:
+            raise reader.error(f"column {header_name} appears {names.count(header_name)} times")
+        positions.append(names.index(header_name))
+    return tuple(positions)
 
 
 def _open_time(reader: _Located, field: str) -> int:
     text = field.strip()
-    whole = text.removesuffix(".0")  # as pandas writes a column of whole numbers that once held a hole
+    whole = text.removesuffix(".0")  # pandas writes it after integers if the column once had a missing value
     if whole.isascii() and whole.isdigit():
-        number = int(whole[:20])  # more digits than any time has; beyond 4,300 Python refuses to look
+        number = int(whole[:20])  # more digits than any time has; int() rejects more than 4,300
         if SMALLEST_MS <= number < SMALLEST_US:
             return number
         if SMALLEST_US <= number < _LARGEST_US:
@@ -176,7 +177,7 @@ def _open_time(reader: _Located, field: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise reader.error(f"open_time {field!r} is neither a time in ISO format nor a whole number of milliseconds") from None
+        raise reader.error(f"open_time {field!r} is neither an ISO time nor a whole number of milliseconds") from None
     delta = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
     if delta.days < 0:
         raise reader.error(f"open_time {field!r} is before 1970")
@@ -190,7 +191,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 def _number(reader: _Located, column: str, field: str) -> float:
     try:
-        if "_" in field:  # Python's digit separator, which no exchange writes
+        if "_" in field:  # Python's digit separator; no exchange writes it
             raise ValueError
         number = float(field)
     except ValueError:

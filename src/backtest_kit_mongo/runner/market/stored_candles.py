@@ -1,4 +1,4 @@
-"""What is stored of a series of candles: which are there, and the notes of the spans that have no hole."""
+"""The stored candles of a series: which are missing, and notes of the spans that have no gap."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Span = tuple[int, int]
 
 _CANDLE: Final = DOMAINS["candle"]
 _BLOCK: Final = 1_000
-"""Candles of one look; so many may follow a noted span before they get a note of their own."""
+"""Candles per lookup; also how many may follow a noted span before they get a note of their own."""
 
 
 class StoredCandles:
-    """One series of a registry, seen outside of simulation time: what is stored does not depend on the time of a run."""
+    """A series of a registry, read outside of simulation time: what is stored does not depend on the time of a run."""
 
     def __init__(self, symbol: str, interval: str, exchange_name: str, registry: Registry | None = None) -> None:
         self._registry = default_registry if registry is None else registry
         self.context = symbol, interval, exchange_name
         self.step = interval_ms(interval)
-        # JSON, because names may hold any separator.
+        # JSON, because names may contain any separator.
         self._bucket = f"candle_imports {msgspec.json.encode([exchange_name, symbol, interval]).decode()}"
 
     @property
@@ -45,37 +45,37 @@ class StoredCandles:
         return self._registry.adapter("measure")
 
     def write(self, candles: CandleArray) -> None:
-        """Store candles that have closed and are not there yet."""
+        """Store candles that have closed and are not stored yet."""
         self._candles.write_candles_data(candles, *self.context)
 
     def all_there(self, since: int, until: int) -> bool:
-        """Whether every candle of ``[since, until)`` is stored."""
+        """Return whether every candle of ``[since, until)`` is stored."""
         with simulated_time(None):
             return self._candles.read_candles_array(*self.context, (until - since) // self.step, since) is not None
 
     def missing(self, since: int, until: int) -> npt.NDArray[np.int64]:
-        """The open times of the candles of ``[since, until)`` that are not stored, ascending."""
-        wanted = np.arange(since, until, self.step, dtype=np.int64)
+        """Return the open times (ms, ascending) of the candles of ``[since, until)`` that are not stored."""
+        expected = np.arange(since, until, self.step, dtype=np.int64)
         if self.all_there(since, until):
-            return wanted[:0]
+            return expected[:0]
         if self._registry.bindings["candle"].custom is None:
             symbol, interval, exchange_name = self.context
             batches = self._registry.store(_CANDLE).stored_candles((exchange_name, symbol, interval), since, until)
-            there = np.concatenate([wanted[:0], *(batch["timestamp"] for batch in batches)])
-            return np.setdiff1d(wanted, there, assume_unique=True)
-        if len(wanted) == 1:  # a class of the user's only says whether all are there
-            return wanted
-        middle = int(wanted[len(wanted) // 2])
+            present = np.concatenate([expected[:0], *(batch["timestamp"] for batch in batches)])
+            return np.setdiff1d(expected, present, assume_unique=True)
+        if len(expected) == 1:  # a custom class only says whether all candles are stored
+            return expected
+        middle = int(expected[len(expected) // 2])
         return np.concatenate([self.missing(since, middle), self.missing(middle, until)])
 
     def batches(self, since: int, until: int) -> Iterator[CandleArray]:
-        """The stored candles of ``[since, until)`` in batches, ascending, without the holes."""
+        """Yield the stored candles of ``[since, until)`` in batches, ascending; gaps are left out."""
         if self._registry.bindings["candle"].custom is None:
             symbol, interval, exchange_name = self.context
             yield from self._registry.store(_CANDLE).stored_candles((exchange_name, symbol, interval), since, until)
             return
         count = (until - since) // self.step
-        with simulated_time(None):  # a class of the user's answers with a whole window or with nothing
+        with simulated_time(None):  # a custom class returns a whole window or nothing
             candles = self._candles.read_candles_array(*self.context, count, since)
         if candles is not None:
             yield candles
@@ -85,45 +85,45 @@ class StoredCandles:
             yield from self.batches(middle, until)
 
     def digest(self, since: int, until: int) -> str:
-        """A hash of the stored candles of ``[since, until)``, equal for equal candles."""
-        found = hashlib.sha256()
+        """Return a hash of the stored candles of ``[since, until)``, equal for equal candles."""
+        sha256 = hashlib.sha256()
         for batch in self.batches(since, until):
-            found.update(np.ascontiguousarray(batch).view(np.int8).data)
-        return found.hexdigest()
+            sha256.update(np.ascontiguousarray(batch).view(np.int8).data)
+        return sha256.hexdigest()
 
     def remove(self, since: int, until: int) -> int:
-        """Delete the candles that open in ``[since, until)``, and the notes that they are stored; how many there were."""
-        since, until = (-(-edge // self.step) * self.step for edge in (since, until))  # the notes are of whole candles
+        """Delete the candles that open in ``[since, until)`` and their notes, and return how many candles there were."""
+        since, until = (-(-edge // self.step) * self.step for edge in (since, until))  # notes cover whole candles
         symbol, interval, exchange_name = self.context
-        rests: list[Span] = []
-        for start, end in self._noted():  # the notes first: one without its candles would promise a window that is not there
+        remainders: list[Span] = []
+        for start, end in self._noted():  # notes first: a note without its candles would promise a window that is not stored
             if start < until and since < end:
                 self._notes.remove_measure_data(self._bucket, f"{start}:{end}")
-                rests += [span for span in ((start, min(since, end)), (max(until, start), end)) if span[0] < span[1]]
-        self._write_notes(rests)
+                remainders += [span for span in ((start, min(since, end)), (max(until, start), end)) if span[0] < span[1]]
+        self._write_notes(remainders)
         return self._registry.store(_CANDLE).remove_candles((exchange_name, symbol, interval), since, until)
 
     def spans(self) -> list[Span]:
-        """The noted spans, and what follows each of them without a hole, in order of time."""
+        """Return the noted spans in order of time, each extended by the candles that follow it without a gap."""
         return self._extended(self._noted())
 
     def note(self, spans: Iterable[Span]) -> None:
-        """Note that ``spans`` are stored without a hole.
+        """Note that ``spans`` are stored without a gap.
 
-        A record of its own for each span: writers side by side cannot undo each other's notes. What a live run adds to the end of
-        a noted span gets one only every so often, else there would be one for each minute.
+        Each span has a record of its own, so concurrent writers cannot undo each other's notes. What a live run appends to a noted
+        span gets a note only once in ``_BLOCK`` candles; otherwise there would be one for each minute.
         """
         noted = self._noted()
-        known = self._extended(noted)
+        extended = self._extended(noted)
         fresh: list[Span] = []
         for since, until in spans:
-            around = next((span for span in known if span[0] <= since and until <= span[1]), None)
-            if around is None:
+            enclosing = next((span for span in extended if span[0] <= since and until <= span[1]), None)
+            if enclosing is None:
                 fresh.append((since, until))
                 continue
-            last = max(end for start, end in noted if around[0] <= start and end <= around[1])
-            if around[1] - last >= _BLOCK * self.step:
-                fresh.append((last, around[1]))
+            last = max(end for start, end in noted if enclosing[0] <= start and end <= enclosing[1])
+            if enclosing[1] - last >= _BLOCK * self.step:
+                fresh.append((last, enclosing[1]))
         self._write_notes(fresh)
 
     def _write_notes(self, spans: Iterable[Span]) -> None:
@@ -141,12 +141,12 @@ class StoredCandles:
         return sorted((int(since), int(until)) for since, until in (key.split(":") for key in keys))
 
     def _extended(self, noted: list[Span]) -> list[Span]:
-        known = joined(noted)
-        ends = [since for since, _ in known[1:]]
-        return joined((since, self._reach(until, end)) for (since, until), end in zip_longest(known, ends))
+        merged = joined(noted)
+        ends = [since for since, _ in merged[1:]]
+        return joined((since, self._reach(until, end)) for (since, until), end in zip_longest(merged, ends))
 
     def _reach(self, since: int, end: int | None) -> int:
-        """Where the unbroken stretch of stored candles ends that goes on from ``since``, or ``end`` (ms) if it gets there."""
+        """Return where the contiguous stored candles from ``since`` on end (ms), or ``end`` if they reach it."""
         step, reached = self.step, since
         if end == since or not self.all_there(since, since + step):
             return since
@@ -160,17 +160,17 @@ class StoredCandles:
 
 
 def runs(since: int, until: int, step: int, missing: npt.NDArray[np.int64]) -> list[Span]:
-    """The stretches of ``[since, until)`` without a hole; ``missing`` are the open times (ms, ascending) of what is not there."""
+    """Return the spans of ``[since, until)`` without a gap; ``missing`` holds the open times (ms, ascending) that are not stored."""
     edges = np.concatenate([[since - step], missing, [until]])
     return [(int(before) + step, int(after)) for before, after in pairwise(edges) if after - before > step]
 
 
 def joined(spans: Iterable[Span]) -> list[Span]:
-    """``spans``, which are in order of time, with those made one that touch or overlap."""
-    found: list[Span] = []
+    """Merge spans that touch or overlap; ``spans`` must be in order of time."""
+    merged: list[Span] = []
     for since, until in spans:
-        if found and since <= found[-1][1]:
-            found[-1] = found[-1][0], max(until, found[-1][1])
+        if merged and since <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(until, merged[-1][1])
         else:
-            found.append((since, until))
-    return found
+            merged.append((since, until))
+    return merged

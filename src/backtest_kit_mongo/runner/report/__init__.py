@@ -1,1 +1,1 @@
-"""What finished runs amount to: statistics, JSON, and a page with charts."""
+"""Reports of finished runs: statistics, JSON, and an HTML page with charts."""

@@ -1,4 +1,4 @@
-"""Candles for a chart: the 1m candles of a window, joined to as few longer ones as a page can draw."""
+"""Candles for a chart: stored 1m candles, joined into longer ones until there are few enough to draw."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ _BLOCK_MS: Final = 5_000 * MINUTE_MS
 
 
 def chart_step(start_ms: int, end_ms: int, most: int = MOST_CANDLES) -> int:
-    """The shortest candle length (ms) of which at most ``most`` touch ``[start_ms, end_ms)``: an interval, or whole days."""
-    if most < 2:  # a window may lie across the border of two candles, however long they are
+    """Return the shortest candle length (ms) that covers ``[start_ms, end_ms)`` with at most ``most`` candles.
+
+    The length is that of an interval, or a number of whole days. Raises InvalidValueError if ``most`` is less than 2.
+    """
+    if most < 2:  # however long the candles are, a window can straddle two of them
         raise InvalidValueError(f"most is {most}; it must be at least 2")
     day = INTERVAL_MS["1d"]
     days = 1
@@ -35,16 +38,16 @@ def chart_step(start_ms: int, end_ms: int, most: int = MOST_CANDLES) -> int:
 def chart_candles(
     symbol: str, exchange_name: str, start_ms: int, end_ms: int, step_ms: int, *, registry: Registry | None = None
 ) -> CandleArray:
-    """The stored 1m candles of ``[start_ms, end_ms)``, to the minute, joined to candles of ``step_ms``, in order of time.
+    """Read the stored 1m candles of ``[start_ms, end_ms)`` and return them joined into candles of ``step_ms``, ordered by time.
 
-    The first and the last are of those of their minutes that are in the window. A candle of which a minute is not stored is left
-    out.
+    Both ends are rounded down to the minute. The first and the last candle cover only those of their minutes that are in the window.
+    A candle with a minute that is not stored is left out.
     """
     contract = (default_registry if registry is None else registry).adapter("candle")
-    start, end = align(start_ms, MINUTE_MS), align(end_ms, MINUTE_MS)  # a live run begins and ends at any time
+    start, end = align(start_ms, MINUTE_MS), align(end_ms, MINUTE_MS)  # a live run can start and end within a minute
     block = max(_BLOCK_MS // step_ms, 1) * step_ms
     joined = [np.empty(0, CANDLE_DTYPE)]
-    with simulated_time(None):  # the run is over, nothing is in its future
+    with simulated_time(None):  # the run is over, so there is no look-ahead to guard against
         for first in range(align(start, step_ms), end, block):
             since, until = max(first, start), min(first + block, end)
             if stored := _stored(contract, symbol, exchange_name, since, until, step_ms):
@@ -57,10 +60,10 @@ def _touching(start_ms: int, end_ms: int, step: int) -> int:
 
 
 def _stored(contract: Any, symbol: str, exchange_name: str, since: int, until: int, step: int) -> list[CandleArray]:
-    """What is stored of a window, in pieces that begin and end where candles of the chart do."""
-    found = contract.read_candles_array(symbol, "1m", exchange_name, (until - since) // MINUTE_MS, since)
-    if found is not None:
-        return [found]
+    """Return the stored 1m candles of a window, in pieces that begin and end where candles of the chart do."""
+    minutes = contract.read_candles_array(symbol, "1m", exchange_name, (until - since) // MINUTE_MS, since)
+    if minutes is not None:
+        return [minutes]
     candles = _touching(since, until, step)
     if candles == 1:
         return []

@@ -1,4 +1,4 @@
-"""The charts of a report: plotly figures as JSON that can stand in a page."""
+"""The charts of a report: plotly figures as JSON that can be embedded in a page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .text import length_text, percent_text, price_digits, reason_text, time_tex
 
 __all__ = ["compare_chart", "run_chart"]
 
-# Of the palette of Okabe and Ito, which the colour-blind can read.
+# From the Okabe-Ito palette, which colour-blind readers can tell apart.
 _WON, _LOST, _OPEN, _SUM = "#009e73", "#d55e00", "#cc79a7", "#0072b2"
 _GREY, _PALE, _GRID = "#9aa3ad", "#c9cfd6", "#e6e9ec"
 _COLOURS: Final = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#666666")
@@ -29,11 +29,11 @@ Times = npt.NDArray[np.datetime64]
 
 
 def run_chart(run: BacktestResult, candles: CandleArray, step_ms: int) -> str:
-    """Trades on the candles (of ``step_ms``), the sum of the profits, and how far it is below its highest point."""
+    """Return a figure of one run: its trades on the candles (each ``step_ms`` long), the running sum of its profits, and the drawdown."""
     graph = importlib.import_module("plotly.graph_objects")
     figure = _subplots([0.6, 0.22, 0.18])
     if len(candles):
-        # A period makes a candle cover its time instead of standing around the start of it.
+        # With a period, plotly draws a candle across its time span instead of centring it on its open time.
         line = {"color": _GREY, "width": 1}
         candlesticks = graph.Candlestick(
             x=_times(candles["timestamp"]), **{name: candles[name].copy() for name in ("open", "high", "low", "close")},
@@ -66,7 +66,7 @@ def run_chart(run: BacktestResult, candles: CandleArray, step_ms: int) -> str:
 
 
 def compare_chart(runs: Sequence[BacktestResult], names: Sequence[str]) -> str:
-    """The sum of the profits of all runs, and that of each run where those are not too many lines."""
+    """Return a figure with the running sum of the profits of all runs together, and of each run if the chart stays readable."""
     graph = importlib.import_module("plotly.graph_objects")
     figure = _subplots([1.0])
     start, end = min(run.start_ms for run in runs), max(run.end_ms for run in runs)
@@ -85,8 +85,8 @@ def compare_chart(runs: Sequence[BacktestResult], names: Sequence[str]) -> str:
 
 
 def _trades(graph: Any, run: BacktestResult) -> list[Any]:
-    """By outcome the ways from entry to exit, the entries, and the exits, which a click on the legend hides together."""
-    # Thousands of marks would cover each other, so they are smaller, and let those below shine through.
+    """Return the traces of each outcome: paths from entry to exit, exits, entries. One click on the legend hides all three."""
+    # Thousands of markers would cover each other, so they become smaller and translucent.
     size = min(12.0, max(5.0, 12 * (300 / max(len(run.trades), 1)) ** 0.5))
     outline = {"color": "#ffffff", "width": 1 if size > 8 else 0}
     traces: list[Any] = []
@@ -102,18 +102,18 @@ def _trades(graph: Any, run: BacktestResult) -> list[Any]:
         opened, closed = _times([trade.open_timestamp for trade in trades]), _times([when for when, _ in ends])
         entries, exits = np.array([trade.price_open for trade in trades]), np.array([price for _, price in ends])
         texts = [_hover(trade, when, price) for trade, (when, price) in zip(trades, ends, strict=True)]
-        nowhere = np.full(len(trades), np.nan)  # parts one way from the next
+        breaks = np.full(len(trades), np.nan)  # NaN ends the path of one trade before the next begins
         marker = {"color": colour, "line": outline, "opacity": 1 if size > 8 else 0.6}
         marks = {"mode": "markers", "hovertext": texts, "hoverinfo": "text", "name": name, "legendgroup": name}
         arrows = ["triangle-up" if trade.position == "long" else "triangle-down" for trade in trades]
         traces += [
             graph.Scatter(
-                x=np.column_stack((opened, closed, closed)).ravel(), y=np.column_stack((entries, exits, nowhere)).ravel(),
+                x=np.column_stack((opened, closed, closed)).ravel(), y=np.column_stack((entries, exits, breaks)).ravel(),
                 mode="lines", line={"color": colour, "width": 1.5}, hoverinfo="skip", name=name, legendgroup=name, showlegend=False,
             ),
             graph.Scatter(x=closed, y=exits, marker={**marker, "symbol": "circle", "size": size * 2 / 3}, showlegend=False, **marks),
             graph.Scatter(x=opened, y=entries, marker={**marker, "symbol": arrows, "size": size}, showlegend=False, **marks),
-            # For the legend, which would else show the arrow of the first trade.
+            # An empty trace for the legend, which would otherwise show the arrow of the first trade.
             graph.Scatter(
                 x=[None], y=[None], mode="markers", marker={"color": colour, "symbol": "square", "size": 10},
                 name=f"{name} ({len(trades):,})", legendgroup=name, showlegend=True,
@@ -146,7 +146,7 @@ def _subplots(heights: list[float]) -> Any:
 
 
 def _sums(trades: Sequence[Trade], start_ms: int, end_ms: int) -> tuple[Times, npt.NDArray[np.float64]]:
-    """Times, and what the profits come to from each of them on."""
+    """Return times, and the sum of the profits from each of these times on."""
     sums = np.cumsum([0.0, *(trade.pnl_percentage for trade in trades)])
     return _times([start_ms, *(trade.close_timestamp for trade in trades), end_ms]), np.append(sums, sums[-1])
 
@@ -175,4 +175,4 @@ def _encoded(figure: Any, rows: int, start_ms: int, end_ms: int, height: int) ->
     )
     figure.update_xaxes(title_text="time (UTC)", row=rows, col=1)
     text: str = figure.to_json()
-    return text.replace("<", "\\u003c")  # so that no text in it can end the script element that holds it
+    return text.replace("<", "\\u003c")  # so that no text in it can close the script element around it

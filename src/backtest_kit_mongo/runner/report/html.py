@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs no network: charts, totals, trades, and what reading and writing cost."""
+"""A report as one HTML page that needs no network: charts, totals, trades, and the cost of reads and writes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from .text import ignored_text, incomplete_text, length_text, percent_text, pric
 __all__ = ["check_html", "html_report", "write_html"]
 
 MOST_ROWS: Final = 2_000
-"""Trades that are listed of one run."""
+"""How many trades of one run are listed at most."""
 MOST_RUNS: Final = 50
-"""Runs that have charts and a list of trades, which is some 200 kB each."""
+"""How many runs get charts and a list of trades at most; each takes about 200 kB."""
 
 
 class Cell(NamedTuple):
-    """Text of a table, and the number that it is sorted by."""
+    """A cell of a table: its text, the number it is sorted by (None: by the text), and a CSS class."""
 
     text: str
     key: float | None = None
@@ -43,7 +43,10 @@ class Cell(NamedTuple):
 
 
 def check_html(path: str | os.PathLike[str]) -> Path:
-    """``path`` if ``write_html`` can write there: InvalidValueError where it cannot, MissingDependencyError without the extra report."""
+    """Return ``path`` if ``write_html`` can write there.
+
+    Raises InvalidValueError or StorageError if it cannot, and MissingDependencyError if the extra ``report`` is not installed.
+    """
     _libraries()
     return check_target(path)
 
@@ -56,7 +59,7 @@ def write_html(
     registry: Registry | None = None,
     failed: Iterable[BacktestKitError | str] = (),
 ) -> None:
-    """Write ``html_report`` to ``path``, in place of what is there. Raises as ``check_html``, StorageError if it cannot be written."""
+    """Write ``html_report`` to ``path``; an existing file is replaced. Raises what ``check_html`` raises, StorageError if writing fails."""
     check_html(path)
     write_file(path, html_report(results, profile=profile, registry=registry, failed=failed).encode())
 
@@ -68,12 +71,13 @@ def html_report(
     registry: Registry | None = None,
     failed: Iterable[BacktestKitError | str] = (),
 ) -> str:
-    """One page about one result, or about several: 5 MB, as it holds the library that draws.
+    """Return one page about one result or several, about 5 MB, as it includes plotly.js.
 
-    For each run (of very many the best) the candles of its window, read through the Candle contract of ``registry`` (the default
-    one), with its trades, the sum of the profits and its falls, totals and the last trades. With ``profile`` also what the domains
-    did. Without it, equal runs give equal pages. ``failed`` are the errors of runs that ended early or never began, shown at the top.
-    MissingDependencyError without the extra ``report``.
+    Each run (of very many, the most profitable ones) has a chart of its trades on the candles of its window, of the running sum of its
+    profits and of the drawdown, then its totals and last trades. Candles are read through the Candle contract of ``registry``
+    (default: the default registry). ``profile`` adds what the domains did; without it, equal runs produce equal pages. ``failed`` has
+    the errors of runs that ended early or never began; they are shown at the top. Raises MissingDependencyError if the extra
+    ``report`` is not installed.
     """
     jinja, plotly_js = _libraries()
     runs = ordered(results)
@@ -87,7 +91,7 @@ def html_report(
         if not lost:
             try:
                 return chart_candles(*window, registry=registry)
-            except PERSISTENCE_ERRORS as error:  # what a run had reached before its server went away is shown all the same
+            except PERSISTENCE_ERRORS as error:  # show what a run reached before its server went away all the same
                 lost.append(f"The candles cannot be drawn: {error}")
         return np.empty(0, CANDLE_DTYPE)
 
@@ -111,7 +115,7 @@ def html_report(
 
 
 def _libraries() -> tuple[Any, Any]:
-    """Jinja, and what gives the source of plotly.js."""
+    """Return Jinja, and the function that returns the source of plotly.js."""
     library("plotly", "report")
     return library("jinja2", "report"), importlib.import_module("plotly.offline").get_plotlyjs
 
@@ -165,10 +169,10 @@ def _run(run: BacktestResult, candles: Any) -> Mapping[str, Any]:
 
 
 def _facts(runs: Sequence[BacktestResult]) -> list[tuple[str, str, str]]:
-    """Name, value and explanation of each total; all but the first few are nothing without trades."""
+    """Return name, value and explanation of each total; without trades most of them would be empty and are left out."""
     trades = trades_of(runs)
     totals, statistics = add_up(trades), statistics_of(runs)
-    left = [run.open_trade for run in runs if run.open_trade is not None]
+    open_trades = [run.open_trade for run in runs if run.open_trade is not None]
     reasons = Counter(trade.close_reason for trade in trades)
     facts = [
         ("Profit", percent_text(totals.pnl_percentage), "sum over the closed trades, percent of one stake, after all costs"),
@@ -180,10 +184,10 @@ def _facts(runs: Sequence[BacktestResult]) -> list[tuple[str, str, str]]:
             (
                 "Max drawdown",
                 f"{totals.max_drawdown_percentage:.3f} %",
-                "deepest fall of the sum below its highest point, percent of one stake",
+                "deepest fall of the running sum below its peak, percent of one stake",
             ),
-            ("Profit factor", ratio_text(statistics.profit_factor), "profits of the won trades over losses of the lost ones"),
-            ("Sharpe ratio", ratio_text(statistics.sharpe_ratio), "mean profit of a trade over its standard deviation, not annualised"),
+            ("Profit factor", ratio_text(statistics.profit_factor), "profits of winning trades divided by losses of losing ones"),
+            ("Sharpe ratio", ratio_text(statistics.sharpe_ratio), "mean profit per trade divided by standard deviation, not annualised"),
             ("Average trade", percent_text(totals.average_pnl_percentage), "percent of the stake"),
             (
                 "Best and worst",
@@ -195,8 +199,13 @@ def _facts(runs: Sequence[BacktestResult]) -> list[tuple[str, str, str]]:
             ("Closed by", "; ".join(f"{reason_text(reason)} {count:,}" for reason, count in sorted(reasons.items())), ""),
         ]
     exposure = ("Exposure", f"{statistics.exposure_percentage:.1f} %", "share of the time with an open position")
-    ignored = ("Signals ignored", ignored_text(runs), "their stop and target did not fit the price")
-    return [*facts, exposure, *([ignored] if ignored[1] != "none" else []), ("Still open", _still_open(left), "valued at the last price")]
+    ignored = ("Signals ignored", ignored_text(runs), "their stop or target did not fit the price")
+    return [
+        *facts,
+        exposure,
+        *([ignored] if ignored[1] != "none" else []),
+        ("Still open", _still_open(open_trades), "valued at the last price"),
+    ]
 
 
 def _still_open(trades: Sequence[OpenTrade]) -> str:
@@ -213,13 +222,13 @@ def _trade_table(trades: Sequence[Trade]) -> Mapping[str, Any]:
     rows, total = [], 0.0
     for number, trade in enumerate(trades, start=1):
         total += trade.pnl_percentage
-        held = trade.close_timestamp - trade.open_timestamp
+        duration = trade.close_timestamp - trade.open_timestamp
         rows.append(
             [
                 Cell(f"{number:,}", number),
                 Cell(time_text(trade.open_timestamp), trade.open_timestamp),
                 Cell(time_text(trade.close_timestamp), trade.close_timestamp),
-                Cell(length_text(held), held),
+                Cell(length_text(duration), duration),
                 Cell(trade.position),
                 Cell(f"{trade.price_open:,.{digits}f}", trade.price_open),
                 Cell(f"{trade.price_close:,.{digits}f}", trade.price_close),

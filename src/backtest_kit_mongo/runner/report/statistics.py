@@ -1,4 +1,4 @@
-"""What finished runs come to: JSON that equal runs have in common byte for byte, the profile apart, a table of the trades."""
+"""Results of finished runs as JSON (byte for byte the same for equal runs), their profile as JSON, and their trades as a table."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ Results = BacktestResult | Iterable[BacktestResult]
 
 
 class Statistics(msgspec.Struct, frozen=True, rename="camel"):
-    """What the totals do not say, of one run or of several together. Profits are those of ``Trade``, in order of closing.
+    """Statistics beyond ``Totals``, of one run or of several together. Profits are those of ``Trade``, in order of closing.
 
-    ``profit_factor`` is the sum of the profits above 0 divided by that of the losses, without its sign; None without a loss.
-    ``sharpe_ratio`` is the mean profit of a trade divided by the sample standard deviation of the profits, per trade, not
-    annualised; None below two trades, or where all are equal. ``longest_losing_streak`` counts trades in a row without a profit
-    above 0. ``average_minutes_held`` is 0 without trades. ``exposure_percentage`` is the part of the window, in percent, in which
-    a position was open (one that still is included); of several runs the time in positions over that of all windows.
+    ``profit_factor`` is the sum of the profits above 0 divided by the absolute sum of the losses; None without a loss.
+    ``sharpe_ratio`` is the mean profit per trade divided by the sample standard deviation of the profits, not annualised; None with
+    fewer than two trades, or if all profits are equal. ``longest_losing_streak`` counts trades in a row without a profit above 0.
+    ``average_minutes_held`` is 0 without trades. ``exposure_percentage`` is the share of the window, in percent, with an open position
+    (a position that is still open counts); for several runs, the time in positions divided by the length of all windows.
     """
 
     profit_factor: float | None
@@ -52,7 +52,7 @@ class Statistics(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def statistics_of(results: Results) -> Statistics:
-    """The statistics over all trades of ``results``."""
+    """Return the statistics over all trades of ``results``."""
     runs = ordered(results)
     trades = trades_of(runs)
     profits = [trade.pnl_percentage for trade in trades]
@@ -71,13 +71,13 @@ def statistics_of(results: Results) -> Statistics:
 
 
 def result_json(results: Results, failed: Iterable[BacktestKitError | str] = ()) -> bytes:
-    """``trades``, ``totals`` and ``runs`` of one result, or of several together, as indented JSON.
+    """Return ``trades``, ``totals``, ``runs`` and ``failed`` of one result, or of several together, as indented JSON.
 
     ``trades`` has every closed trade as ``Trade`` encodes it, in order of closing. ``totals`` has the fields of ``Totals`` and of
-    ``Statistics`` over all of them, ``runs`` for each result its window (ms), its totals, and ``openTrade``. ``signalsIgnored`` counts
-    signals that did not fit the price: in the totals all, in a run by kind. A run that did not reach the end of its window is not
-    ``complete``, and has the text of its ``error`` (null if it was interrupted). ``failed`` lists the texts of the errors in ``failed``.
-    Nothing depends on the wall clock, nor on the order of ``results``: equal runs give equal bytes.
+    ``Statistics`` over all trades. ``runs`` has the window (ms), the totals and ``openTrade`` of each result. ``signalsIgnored`` counts
+    signals that did not fit the price: in ``totals`` as a sum, in a run by kind. A run that did not reach the end of its window is not
+    ``complete`` and has the text of its ``error`` (null if it was interrupted). ``failed`` lists the texts of the errors in ``failed``.
+    Neither the wall clock nor the order of ``results`` matters: equal runs produce equal bytes.
     """
     runs = ordered(results)
     content = {
@@ -107,19 +107,19 @@ def result_json(results: Results, failed: Iterable[BacktestKitError | str] = ())
 
 
 def profile_json(profile: Report, results: Results = ()) -> bytes:
-    """What reading and writing cost, as indented JSON: ``seconds``, ``domains`` as in ``Report.to_dict``, and ``runs``.
+    """Return the cost of reads and writes as indented JSON: ``seconds``, ``domains`` as in ``Report.to_dict``, and ``runs``.
 
-    Each domain also has ``calls`` (of all operations) and ``hits`` (of all layers). ``runs`` has of each result how long it took,
-    by the wall clock. ``Report.from_dict`` takes the decoded JSON back.
+    Each domain also has ``calls`` (of all operations) and ``hits`` (of all layers). ``runs`` has the wall-clock time that each result
+    took. ``Report.from_dict`` accepts the decoded JSON.
     """
-    taken = profile.to_dict()
+    report = profile.to_dict()
     domains = {
         name: {
             "calls": sum(operation["count"] for operation in row["operations"].values()),
             "hits": row["hits_process"] + row["hits_redis"] + row["hits_block"],
             **row,
         }
-        for name, row in taken["domains"].items()
+        for name, row in report["domains"].items()
     }
     runs = [
         {
@@ -134,14 +134,14 @@ def profile_json(profile: Report, results: Results = ()) -> bytes:
         }
         for run in ordered(results)
     ]
-    return _indented({**taken, "domains": domains, "runs": runs})
+    return _indented({**report, "domains": domains, "runs": runs})
 
 
 def trades_frame(results: Results) -> Any:
-    """A pandas DataFrame of the closed trades in order of closing, with the names of the JSON.
+    """Return a pandas DataFrame of the closed trades in order of closing, with the names of the JSON as columns.
 
-    Times are datetime64[ms, UTC]; ``exchangeName`` and ``frameName`` say of which run a trade is. MissingDependencyError without
-    pandas.
+    Times are datetime64[ms, UTC]. ``exchangeName`` and ``frameName`` say which run a trade belongs to. Raises MissingDependencyError
+    if pandas is not installed.
     """
     pandas = library("pandas", "pandas")
     rows = [(run, trade) for run in ordered(results) for trade in run.trades]
@@ -160,34 +160,34 @@ def trades_frame(results: Results) -> Any:
 
 
 def error_text(error: BacktestKitError | str) -> str:
-    """The text of an error, its notes included; text as it is."""
+    """Return the text of an error with its notes; return text unchanged."""
     return error if isinstance(error, str) else with_notes(error)
 
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write ``content`` to ``path``, in place of what is there; InvalidValueError or StorageError if that is not possible."""
+    """Write ``content`` to ``path``; an existing file is replaced. Raises InvalidValueError or StorageError if that is not possible."""
     with replacing(check_target(path)) as file:
         file.write(content)
 
 
 def ordered(results: Results) -> list[BacktestResult]:
-    """One result or several as a list, in an order that does not depend on theirs."""
+    """Return one result or several as a list, in an order that does not depend on the order of ``results``."""
     runs = [results] if isinstance(results, BacktestResult) else list(results)
     for run in runs:
         if not isinstance(run, BacktestResult):
-            raise InvalidTypeError(f"a report is made of BacktestResults, got {type(run).__name__}")
+            raise InvalidTypeError(f"a report needs BacktestResults, got {type(run).__name__}")
     return sorted(runs, key=_order)
 
 
 def trades_of(runs: Sequence[BacktestResult]) -> list[Trade]:
-    """The closed trades of all runs in order of closing."""
+    """Return the closed trades of all runs in order of closing."""
     return sorted((trade for run in runs for trade in run.trades), key=_place)
 
 
 def _order(run: BacktestResult) -> tuple[Any, ...]:
-    # The trades last: runs of a sweep differ in nothing else.
-    places = [_place(trade) for trade in run.trades]
-    return (run.symbol, run.strategy_name, run.exchange_name, run.frame_name, run.start_ms, run.end_ms, places)
+    # The trades come last: runs of a sweep may differ in nothing else.
+    trade_keys = [_place(trade) for trade in run.trades]
+    return (run.symbol, run.strategy_name, run.exchange_name, run.frame_name, run.start_ms, run.end_ms, trade_keys)
 
 
 def _place(trade: Trade) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Numbers of a report as text: prices, percent, times, lengths of time."""
+"""Numbers of a report as text: prices, percentages, times, durations."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ __all__ = ["ignored_text", "incomplete_text", "length_text", "percent_text", "pr
 
 
 def percent_text(percent: float) -> str:
-    """A gain or a loss, with its sign."""
+    """Return a gain or loss in percent as text with its sign."""
     return f"{percent:+,.3f} %"
 
 
 def ratio_text(ratio: float | None) -> str:
-    """A ratio, ``-`` where there is none."""
+    """Return a ratio as text; ``-`` for None."""
     return "-" if ratio is None else f"{ratio:,.3f}"
 
 
 def price_digits(price: float) -> int:
-    """The decimal places that show seven digits of a price, two at least."""
+    """Return how many decimal places show seven digits of a price; at least two."""
     return max(2, 6 - math.floor(math.log10(price))) if price > 0 else 2
 
 
 def reason_text(reason: str) -> str:
-    """Why a trade was closed, as words."""
+    """Return the reason why a trade was closed in words."""
     return reason.replace("_", " ")
 
 
 def time_text(ms: int) -> str:
-    """A time in ms as ``2023-03-01 00:05`` (UTC)."""
+    """Return a time in ms as ``2023-03-01 00:05`` (UTC)."""
     return f"{as_datetime(ms):%Y-%m-%d %H:%M}"
 
 
 def ignored_text(runs: Sequence[BacktestResult]) -> str:
-    """How many signals of ``runs`` were ignored, by kind, and how many errors were skipped; ``none`` without any."""
+    """Return how many signals of ``runs`` were ignored, by kind, and how many errors were skipped; ``none`` if there were none."""
     kinds: Counter[str] = Counter()
     for run in runs:
         kinds.update(run.signals_ignored)
@@ -50,14 +50,14 @@ def ignored_text(runs: Sequence[BacktestResult]) -> str:
 
 
 def incomplete_text(run: BacktestResult) -> str:
-    """Why a run is incomplete; empty for a complete one."""
+    """Return why a run is incomplete; an empty string for a complete run."""
     if run.complete:
         return ""
     return f"ended early, at {time_text(run.end_ms)} UTC: {run.error or 'it was interrupted'}"
 
 
 def length_text(ms: float) -> str:
-    """A span of time in ms as ``15m``, ``4h``, ``1d 2h 5m``."""
+    """Return a duration in ms as ``15m``, ``4h``, ``1d 2h 5m``."""
     days, rest = divmod(round(ms / MINUTE_MS), 1440)
     hours, minutes = divmod(rest, 60)
     parts = [f"{count:,}{unit}" for count, unit in ((days, "d"), (hours, "h"), (minutes, "m")) if count]

@@ -1,1 +1,1 @@
-"""The stores on files: a folder in the layout of the TypeScript package, and a log as JSON lines."""
+"""Stores on files: a folder in the layout of the TypeScript package, and a log as JSON lines."""

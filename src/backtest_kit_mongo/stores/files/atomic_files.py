@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: temporaries, links and renames, and what is done with a file that makes no sense."""
+"""Write files atomically with temporary files, hard links and renames, and set corrupt files aside."""
 
 from __future__ import annotations
 
@@ -38,46 +38,46 @@ __all__ = [
 ]
 
 TEMPORARY: Final = ".tmp-"
-"""What the names of temporaries begin with, here and in the original."""
+"""Prefix of the names of temporary files, the same as in the TypeScript package."""
 
-_STALE_SECONDS: Final = 120  # a younger temporary may be another process's that is being written
+_STALE_SECONDS: Final = 120  # another process may still be writing a younger temporary file
 
 LOCK_SECONDS: Final = 15
-"""How long a write waits for another process's: the original's limit."""
+"""How long a write waits for a lock that another process holds, in seconds; the limit of the TypeScript package."""
 
-_BATCH: Final = 1000  # temporaries that lie there at once; when the process is killed they do until somebody sweeps
+_BATCH: Final = 1000  # temporary files that exist at once; if the process is killed, they stay until ``sweep`` deletes them
 
 _HINTS: Final = {
-    errno.ENOSPC: "free some space; what was acknowledged is still there",
-    errno.EDQUOT: "free some space, or raise the quota; what was acknowledged is still there",
-    errno.EFBIG: "the file system or a limit of this process (ulimit -f) takes no file of that size",
+    errno.ENOSPC: "free some space; acknowledged writes are kept",
+    errno.EDQUOT: "free some space, or raise the quota; acknowledged writes are kept",
+    errno.EFBIG: "the file system or a limit of this process (ulimit -f) does not allow files of that size",
     errno.EROFS: "the file system is mounted read-only; choose another folder",
-    errno.EACCES: "give this user the right to read and write there, or choose another folder",
-    errno.EPERM: "give this user the right to read and write there, or choose another folder",
-    errno.ENOENT: "mend the symbolic link in its path if there is one; else somebody deletes folders below it at this very time",
+    errno.EACCES: "give this user permission to read and write there, or choose another folder",
+    errno.EPERM: "give this user permission to read and write there, or choose another folder",
+    errno.ENOENT: "repair the symbolic link in the path if there is one; otherwise another program is deleting its folders",
     errno.ENOTDIR: "a part of the path is a file; move it away, or choose another folder",
     errno.EEXIST: "a part of the path is a file; move it away, or choose another folder",
-    errno.EISDIR: "a folder stands where a file belongs; move it away",
+    errno.EISDIR: "there is a folder where a file belongs; move it away",
     errno.ENAMETOOLONG: "choose a folder with a shorter path",
-    errno.ELOOP: "mend the symbolic link, or move it away",
+    errno.ELOOP: "repair the symbolic link, or move it away",
     errno.EINVAL: "move it away",
     errno.EMFILE: "too many open files in this process; raise ulimit -n",
 }
 
-# What a file system says on which a folder cannot be locked (NFS).
+# Errors of file systems that cannot lock a folder (NFS).
 _NO_LOCKS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
-# What a file system says that has no hard links.
+# Errors of file systems without hard links, and of links that cannot be made (too many, or across file systems).
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 
 
 class NotARegularFileError(OSError):
-    """What has the name of a file is a folder, a pipe or the like, or a link that leads nowhere but to itself."""
+    """The path of a file leads to a folder, a pipe or the like, or is a broken or circular symbolic link."""
 
 
 @contextmanager
 def storage_errors(what: str) -> Iterator[None]:
-    """Raise OSErrors of the block as StorageError that says ``what`` could not be done, with errno and filename as they were."""
+    """Turn each OSError of the block into a StorageError with the same errno and filename; its message begins with ``what``."""
     try:
         yield
     except StorageError:
@@ -92,22 +92,22 @@ def storage_errors(what: str) -> Iterator[None]:
 
 
 def read_bytes(path: str) -> bytes:
-    """A whole file; FileNotFoundError if it is not there, NotARegularFileError if it is none."""
+    """Return the content of a file. Raises FileNotFoundError, or NotARegularFileError if the path is something else."""
     try:
-        # Or else opening a pipe would wait until somebody writes to it.
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise NotARegularFileError(error.errno, error.strerror, path) from None
         if error.errno == errno.ENOENT and os.path.islink(path):
-            raise NotARegularFileError(errno.ELOOP, "a symbolic link that leads nowhere", path) from None
+            raise NotARegularFileError(errno.ELOOP, "broken symbolic link", path) from None
         raise
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             raise NotARegularFileError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not stat.S_ISREG(status.st_mode):
-            raise NotARegularFileError(errno.EINVAL, "it is no regular file", path)
+            raise NotARegularFileError(errno.EINVAL, "not a regular file", path)
         content = os.read(descriptor, status.st_size)
         while len(content) < status.st_size and (more := os.read(descriptor, status.st_size)):
             content += more
@@ -120,25 +120,25 @@ def read_bytes(path: str) -> bytes:
 
 
 def make_folder(path: str, *, durable: bool = True) -> None:
-    """Make a folder, and those above it; if ``durable`` they survive a loss of power too."""
+    """Create a folder and its missing parents; with ``durable`` they survive a power failure."""
     missing = []
     while not os.path.isdir(path):
         missing.append(path)
         path = os.path.dirname(path)
     for folder in reversed(missing):
-        with suppress(FileExistsError):  # another process was faster; were it a file, the next step says so
+        with suppress(FileExistsError):  # another process was faster; if it is a file, the next step fails
             os.mkdir(folder)
         if durable:
             sync_folder(os.path.dirname(folder))
 
 
 def sync_folder(path: str) -> None:
-    """Let the names in a folder survive a loss of power."""
+    """Make the names in a folder survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems know no such thing
+        if error.errno != errno.EINVAL:  # some network file systems cannot sync a folder
             error.filename = path
             raise
     finally:
@@ -147,28 +147,28 @@ def sync_folder(path: str) -> None:
 
 @contextmanager
 def locked(descriptor: int, path: str, deadline: float) -> Iterator[None]:
-    """Hold the lock of an open file or folder; StorageError if another process holds it until ``deadline`` (time.monotonic)."""
+    """Hold the lock of an open file or folder. Raises StorageError if another process holds it past ``deadline`` (time.monotonic)."""
     while not try_lock(descriptor):
         if time.monotonic() > deadline:
             raise StorageError(
-                f"{path}: nothing was written: another process holds it for more than {LOCK_SECONDS} s",
+                f"{path}: nothing was written: another process has held its lock for more than {LOCK_SECONDS} s",
                 hint="look for a stopped process that has it open",
             )
         time.sleep(0.001)
     try:
         yield
     finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has it open too
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough: a child forked in the meantime has the descriptor open too
 
 
 @contextmanager
 def folder_lock(path: str) -> Iterator[None]:
-    """Keep other processes from putting a record into a folder, and from comparing and putting one."""
+    """Keep other processes from writing to a folder, compare-and-set included; without locks on the file system, only warn."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     try:
-        with ExitStack() as held:
+        with ExitStack() as stack:
             try:
-                held.enter_context(locked(descriptor, path, time.monotonic() + LOCK_SECONDS))
+                stack.enter_context(locked(descriptor, path, time.monotonic() + LOCK_SECONDS))
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise
@@ -180,11 +180,11 @@ def folder_lock(path: str) -> Iterator[None]:
 
 @cache
 def _warn_of_no_locks(said: str) -> None:
-    log("warning", f"folders cannot be locked on this file system ({said}): processes that change one record may undo each other's changes")
+    log("warning", f"this file system cannot lock folders ({said}): processes that write to the same record may undo each other's changes")
 
 
 def write_new(folder: str, name: str, content: bytes, *, durable: bool = True) -> str:
-    """The path of a new temporary that holds ``content``, on the disk if ``durable``, in an existing folder."""
+    """Write ``content`` to a new temporary file in an existing folder, synced to disk if ``durable``, and return its path."""
     path = f"{folder}/{TEMPORARY}{os.urandom(6).hex()}-{name}"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -205,7 +205,7 @@ def write_new(folder: str, name: str, content: bytes, *, durable: bool = True) -
 
 
 def put_new(temporary: str, path: str) -> bool:
-    """Move a temporary to ``path`` unless there is something; whether it did. The temporary is gone either way."""
+    """Move a temporary file to ``path`` unless something exists there; return whether it moved. The temporary is gone either way."""
     try:
         try:
             os.link(temporary, path)
@@ -214,7 +214,7 @@ def put_new(temporary: str, path: str) -> bool:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            # Between the question and the answer another process may put its own there; without links that cannot be helped.
+            # Another process may create the file between the check and the rename; without hard links this cannot be avoided.
             if os.path.lexists(path):
                 return False
             os.rename(temporary, path)
@@ -225,7 +225,7 @@ def put_new(temporary: str, path: str) -> bool:
 
 
 def keep_link(path: str, kept: str) -> None:
-    """Keep the file at ``path`` under another name too, whatever was there; it is the same file, or a copy where links do not exist."""
+    """Keep the file at ``path`` under the name ``kept`` too, replacing what was there: a hard link, or a copy without hard links."""
     while True:
         try:
             os.link(path, kept)
@@ -234,7 +234,7 @@ def keep_link(path: str, kept: str) -> None:
             os.unlink(kept)
         except FileNotFoundError:
             if os.path.isdir(os.path.dirname(kept)):
-                raise  # it is the file that is gone
+                raise  # the file itself is missing, not the folder of ``kept``
             os.mkdir(os.path.dirname(kept))
         except OSError as error:
             if error.errno not in _NO_LINKS:
@@ -254,11 +254,11 @@ class PendingFile(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where it will be."""
+        """The path that it will have."""
         return f"{self.folder}/{self.name}"
 
     def is_there(self) -> bool:
-        """Whether this very content is there already."""
+        """Return whether the file already exists with exactly this content."""
         try:
             return read_bytes(self.path) == self.content
         except (FileNotFoundError, NotARegularFileError):
@@ -266,10 +266,11 @@ class PendingFile(NamedTuple):
 
 
 def publish(files: Sequence[PendingFile], put: Callable[[str, PendingFile], bool], *, durable: bool) -> int:
-    """Write files into existing folders, each whole or not at all; how many were put.
+    """Write files into existing folders, each one atomically; return how many were moved to their final path.
 
-    ``put`` moves a temporary to its place and says whether it did. If ``durable``, each content is on the disk before its name is, and
-    each folder is told once to keep its names; else the system writes them when it likes, whatever becomes of this process.
+    ``put`` moves a temporary file to its final path and returns whether it did. With ``durable``, the content of each file is on disk
+    before its name is, and each folder is synced once at the end; without, the operating system writes the files when it likes, even if
+    this process dies.
     """
     done = 0
     for start in range(0, len(files), _BATCH):
@@ -281,7 +282,7 @@ def publish(files: Sequence[PendingFile], put: Callable[[str, PendingFile], bool
             done += sum(put(temporary, file) for temporary, file in zip(temporaries, batch, strict=True))
         except BaseException:
             for temporary in temporaries:
-                with suppress(OSError):  # most are gone already; what is wrong is in the error that is on its way
+                with suppress(OSError):  # most are gone already, and the error being raised says what is wrong
                     os.unlink(temporary)
             raise
     for folder in {file.folder for file in files} if durable else ():
@@ -290,42 +291,44 @@ def publish(files: Sequence[PendingFile], put: Callable[[str, PendingFile], bool
 
 
 def publish_new(files: Sequence[PendingFile], makes_sense: Callable[[str], bool], *, durable: bool) -> int:
-    """Write those files that are not there yet, and leave the others as they are; how many were new.
+    """Write the files that do not exist yet and leave the others as they are; return how many were new.
 
-    ``makes_sense`` is asked of a file that is there, and sets it aside if it does not: what is acknowledged can be read again.
+    ``makes_sense`` checks the path of an existing file. If the file is corrupt, it sets the file aside and returns False, so that what
+    is acknowledged can be read again.
     """
     missing = [file for file in files if not (os.path.lexists(file.path) and makes_sense(file.path))]
     return publish(missing, lambda temporary, file: put_new(temporary, file.path), durable=durable)
 
 
 def sweep(folder: str) -> None:
-    """Delete temporaries that a process left behind when it was killed."""
+    """Delete temporary files that killed processes left in a folder."""
     now = time.time()
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(TEMPORARY):
-                with suppress(FileNotFoundError, PermissionError):  # swept by somebody else, or for somebody else to sweep
+                with suppress(FileNotFoundError, PermissionError):  # another process deleted it, or it is another user's to delete
                     if now - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS:
                         os.unlink(entry.path)
 
 
 def set_aside(path: str, content: bytes, reason: str) -> bool:
-    """Rename a file that makes no sense, and say so; False if by now there is something else in it than the ``content`` that was read.
+    """Rename a corrupt file and log it; return False if the file no longer holds the ``content`` that was read.
 
-    What is in it stays for whoever can repair it, and so do those that were set aside before.
+    The renamed file keeps its content, so that you can repair it; files that were set aside before are kept too. Inside
+    ``collecting_skipped`` the file is only reported.
     """
     if report_skipped(f"{path}: {reason}"):
         log("warning", f"{path} is corrupt and counts as missing ({reason})")
         return True
     try:
         target = _linked_aside(path)
-        # While it has this second name, no other file can get its inode.
+        # While the file has this second name, no other file can get its inode.
         if read_bytes(target) != content or not _is_same(path, target):
             os.unlink(target)
             return False
-        moved = f"{target}-moved"  # no temporary, which might be swept: it may turn out to be good
+        moved = f"{target}-moved"  # not the name of a temporary: the file may turn out to be good and must not be swept
         os.rename(path, moved)
-        if not _is_same(moved, target):  # somebody has written it anew in this very moment
+        if not _is_same(moved, target):  # another process has just replaced it
             put_new(moved, path)
             os.unlink(target)
             return False
@@ -340,7 +343,7 @@ def set_aside(path: str, content: bytes, reason: str) -> bool:
 
 
 def _linked_aside(path: str) -> str:
-    """A new name for a corrupt file, which keeps its old one."""
+    """Give a corrupt file a second name (without hard links, a copy) and return its path."""
     for number in itertools.count(1):
         target = f"{path}.corrupt-{number}"
         try:
@@ -356,7 +359,7 @@ def _linked_aside(path: str) -> str:
 
 
 def _is_same(path: str, other: str) -> bool:
-    """Whether two names are of one file; where there are no links, of files of one content."""
+    """Return whether two paths are the same file or, without hard links, files with the same content."""
     try:
         if os.path.samestat(os.stat(path), other_status := os.stat(other)):
             return True
@@ -366,6 +369,6 @@ def _is_same(path: str, other: str) -> bool:
 
 
 def pass_over(path: str, reason: str) -> None:
-    """Say that a list leaves something out."""
+    """Report and log that lists skip a file or folder."""
     report_skipped(f"{path}: {reason}")
-    log("warning", f"{path} is passed over in lists: {reason}")
+    log("warning", f"{path} is skipped in lists: {reason}")

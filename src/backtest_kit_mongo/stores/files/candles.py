@@ -1,4 +1,4 @@
-"""Candles in a file each, as the original keeps them."""
+"""Read and write candles, one file each, as the TypeScript package does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .atomic_files import NotARegularFileError, PendingFile, pass_over, publish_
 
 __all__ = ["as_window", "read_rows", "read_window", "write_window"]
 
-_MOST_BYTES: Final = 1024  # of a candle; one with more in it than that makes no sense
+_MOST_BYTES: Final = 1024  # of a candle's file; a longer file is corrupt
 
 
 class _Candle(msgspec.Struct):
@@ -30,22 +30,22 @@ _decode: Final = msgspec.json.Decoder(_Candle).decode
 
 
 def read_window(folder: str, times: Sequence[int]) -> CandleArray | None:
-    """The candles of exactly these open times (ms); None if one is missing. The folder is not listed."""
+    """Return the candles of exactly these open times (ms), or None if one is missing. The folder is not listed."""
     rows = read_rows(folder, times, whole=True)
     return None if rows is None else as_window(rows)
 
 
 def as_window(rows: Sequence[tuple[float, ...]]) -> CandleArray:
-    """Rows of a candle's fields as an array that nobody can change."""
+    """Convert rows of candle fields to a read-only array."""
     window = np.array(rows, CANDLE_DTYPE)
     window.flags.writeable = False
     return window
 
 
 def read_rows(folder: str, times: Sequence[int], *, whole: bool) -> list[tuple[float, ...]] | None:
-    """The fields of candles in the order of ``times``; missing ones are left out, or (``whole``) make it None."""
+    """Return the fields of candles in the order of ``times`` (ms), without missing ones; None if ``whole`` and one is missing."""
     rows: list[tuple[float, ...]] = []
-    # One descriptor for the folder, so that the path is walked once; the rest is one open, read and close a candle.
+    # With one descriptor for the folder, the kernel walks its path only once; each candle then costs one open, read and close.
     open_file, read, close = os.open, os.read, os.close
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
@@ -66,13 +66,13 @@ def read_rows(folder: str, times: Sequence[int], *, whole: bool) -> list[tuple[f
                 if whole:
                     return None
                 continue
-            except (ValueError, RecursionError, OSError):  # the second look says what of the file system is wrong
-                found = _second_look(f"{folder}/{name}", time, whole=whole)
-                if found is None:
+            except (ValueError, RecursionError, OSError):  # the second look raises the file system's error with its full path
+                repeated = _second_look(f"{folder}/{name}", time, whole=whole)
+                if repeated is None:
                     if whole:
                         return None
                     continue
-                candle = found
+                candle = repeated
             rows.append((time, candle.open, candle.high, candle.low, candle.close, candle.volume))
     except OSError as error:
         if error.filename is not None and "/" not in os.fspath(error.filename):
@@ -86,12 +86,16 @@ def read_rows(folder: str, times: Sequence[int], *, whole: bool) -> list[tuple[f
 def _checked(content: bytes, time: int) -> _Candle:
     candle = _decode(content)
     if candle.timestamp != time:
-        raise ValueError(f"it is the candle of {candle.timestamp}")
+        raise ValueError(f"it holds the candle of {candle.timestamp}")
     return candle
 
 
 def _second_look(path: str, time: int, *, whole: bool) -> _Candle | None:
-    """The candle in a file that made no sense, if by now it does; else it is set aside, or passed over if it is no file (not ``whole``)."""
+    """Read a file again that looked corrupt, and return its candle.
+
+    If it is still corrupt, set it aside and return None. Something that is not a regular file is skipped and reported (None), or with
+    ``whole`` raises NotARegularFileError.
+    """
     while True:
         try:
             content = read_bytes(path)
@@ -110,7 +114,7 @@ def _second_look(path: str, time: int, *, whole: bool) -> _Candle | None:
 
 
 def write_window(folder: str, candles: CandleArray, *, durable: bool) -> int:
-    """Write those candles that are not there yet into an existing folder; how many were new."""
+    """Write the candles that are not stored yet into an existing folder; return how many were new."""
     rows = to_dicts(candles)
     files = [PendingFile(folder, f"{candle['timestamp']}.json", msgspec.json.encode(candle)) for candle in rows]
     times = {file.path: candle["timestamp"] for file, candle in zip(files, rows, strict=True)}

@@ -1,4 +1,4 @@
-"""A record as the content of its file: the payload as JSON, and behind it, unseen by a JSON parser, the simulation time."""
+"""Convert records to the content of their files and back: the body as JSON, then the simulation time, invisible to a JSON parser."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from .json_text import as_json, text_of, value_of
 
 __all__ = ["open_content", "pack_record"]
 
-# The 64 bits of a time, a blank for 0 and a tab for 1, behind the value on a line of their own.
+# The 64 bits of a time (ms), a blank for 0 and a tab for 1, on a line of their own after the value.
 _TIME: Final = re.compile(rb"\n([ \t]{64})\Z")
 _TO_BLANKS: Final = str.maketrans("01", " \t")
 _FROM_BLANKS: Final = bytes.maketrans(b" \t", b"01")
 
 
 def pack_record(domain: Domain, record: Record) -> bytes:
-    """What the file of a record holds; InvalidTypeError or InvalidValueError for what cannot be stored."""
-    # Through BSON, so that every store takes and refuses the same values.
+    """Return the content of a record's file. Raises InvalidTypeError or InvalidValueError if the record cannot be stored."""
+    # Encode to BSON first, so that every store accepts and rejects the same values.
     body = as_json(bson.decode(encode(domain, record.key, {"payload": record.body}))["payload"])
     if record.removed and domain.soft_delete and (body is None or body.get("removed") is not True):
         body = {**(body or {}), "removed": True}
     if not _is_body(domain, body):
-        raise InvalidTypeError(f"{domain.name} {', '.join(map(repr, record.key))}: a {type(body).__name__} is no {domain.name}")
+        raise InvalidTypeError(
+            f"{domain.name} {', '.join(map(repr, record.key))}: a {type(body).__name__} is not a valid {domain.name} body"
+        )
     content = text_of(body)
     if record.when is None or not domain.when or record.when == _time_of(domain, body):
         return content
@@ -37,10 +39,10 @@ def pack_record(domain: Domain, record: Record) -> bytes:
 
 
 def open_content(domain: Domain, key: Key, content: bytes) -> Record:
-    """The record in the content of a file; ValueError if it holds no such thing."""
+    """Return the record in the content of a file. Raises ValueError if the content is not a record of the domain."""
     body = value_of(content)
     if not _is_body(domain, body):
-        raise ValueError(f"a JSON {type(body).__name__} is no {domain.name}")
+        raise ValueError(f"a JSON {type(body).__name__} is not a valid {domain.name} body")
     when = None
     if domain.when:
         bits = _TIME.search(content, max(0, len(content) - 65))
@@ -57,15 +59,15 @@ def _is_body(domain: Domain, body: Any) -> bool:
 
 
 def _time_of(domain: Domain, body: Any) -> int | None:
-    """The simulation time that a body itself says, where the original puts it: as ms or, in an interval, as ISO text."""
+    """Return the simulation time (ms) inside a body, where the TypeScript package puts it: as ms or, in an interval, as ISO text."""
     if not isinstance(body, dict):
         return None
-    said = body.get("timestamp" if domain.name == "recent" else "when")
+    time = body.get("timestamp" if domain.name == "recent" else "when")
     try:
-        if isinstance(said, str):
-            return milliseconds("when", datetime.fromisoformat(said))
-        if isinstance(said, (int, float)) and not isinstance(said, bool):
-            return milliseconds("when", int(said)) if said == int(said) else None
+        if isinstance(time, str):
+            return milliseconds("when", datetime.fromisoformat(time))
+        if isinstance(time, (int, float)) and not isinstance(time, bool):
+            return milliseconds("when", int(time)) if time == int(time) else None
     except (ValueError, OverflowError):
-        pass  # it is a value of the user's that has nothing to do with time
+        pass  # a user's own value, unrelated to time
     return None

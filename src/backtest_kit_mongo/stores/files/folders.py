@@ -1,4 +1,4 @@
-"""The folders of a file store: which is whose, made when they are needed, and found again from what lies there."""
+"""Map keys to the folders of a file store and back. Folders are created on demand."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ __all__ = ["SUFFIX", "Folders", "fitting_keys", "holds_files", "record_files"]
 
 SUFFIX: Final = ".json"
 
-# Small files beside the records, which the original passes over: the key of a folder whose name joins several fields, and names that
-# are too long to stand.
+# Small notes beside the records, which the TypeScript package ignores. ``.key`` holds the fields of a folder with a joined name (several
+# fields in one name), ``.name-HASH`` a name that is too long for the file system.
 _KEY: Final = ".key"
 _NAME: Final = ".name-"
 
-_MOST_FOLDERS: Final = 100_000  # that are remembered; then it starts anew
-_MOST_LOOKED_AT: Final = 100  # records of a folder of the original's, to see whose it is
+_MOST_FOLDERS: Final = 100_000  # in each cache; a full cache is cleared
+_MOST_LOOKED_AT: Final = 100  # records of a folder without a note that are read to tell which key it belongs to
 
 _encoded = lru_cache(4096)(encode_name)
 
 
 class _Known(NamedTuple):
-    """A folder, and of a joined one what tells its note from another's: the folder may be deleted, and then be somebody else's."""
+    """A cached folder. For a joined one also the identity of its note: the folder may be deleted and then belong to another key."""
 
     path: str
     note: tuple[int, int] | None
 
 
 class Folders:
-    """Paths below one folder. What it remembers can be forgotten at any time."""
+    """The paths of records below one folder. Its caches can be cleared at any time."""
 
     def __init__(self, root: str, *, durable: bool) -> None:
         self._root = root
@@ -51,43 +51,43 @@ class Folders:
         self.forget()
 
     def forget(self) -> None:
-        """Look at the file system again, which somebody may have changed."""
+        """Clear the caches: another process may have changed the folders."""
         self._ready: dict[Key, _Known] = {}
         self._found: dict[Key, _Known] = {}
 
     # --- for one key ---
 
     def find(self, domain: Domain, key: Key) -> tuple[str, bool]:
-        """The folder of a record, there or not, and whether it is the key's own; if not, it is nobody's yet."""
+        """Return the folder of a record, whether it exists or not, and whether it belongs to the key; if not, no key has claimed it."""
         layout = layout_of(domain)
         fields = layout.fields(key)
         scope = _scope(layout, fields)
-        known = _recall(self._ready, scope) or _recall(self._found, scope)
-        if known is not None:
-            return known, True
+        cached = _recall(self._ready, scope) or _recall(self._found, scope)
+        if cached is not None:
+            return cached, True
         path = self._plain(layout, fields)
         if layout.joined is None:
             return path, True
-        mine = layout.joined.values(fields)
-        other = _other(path, mine)
-        # Before they are read: should they be replaced meanwhile, what is remembered does not hold.
+        joined_fields = layout.joined.values(fields)
+        other = _other(path, joined_fields)
+        # Take the identities before reading the notes: if a note is replaced in between, the cached folder counts as stale.
         notes = {folder: _identity(folder) for folder in (path, other)}
         owner = _owner(path, layout.joined)
         if owner is None and not os.path.isdir(other):
             return path, False
-        path = path if owner == mine else other
-        if notes[path] is not None:  # else nothing would tell that another process gave the folder to somebody
+        path = path if owner == joined_fields else other
+        if notes[path] is not None:  # without a note, a cached folder could not show that another key has claimed it since
             _remember(self._found, scope, _Known(path, notes[path]))
         return path, True
 
     def prepare(self, domain: Domain, key: Key) -> str:
-        """The folder of a record that is going to be written; it is there, and the key's own."""
+        """Return the folder for writing a record. It exists then, and belongs to the key."""
         layout = layout_of(domain)
         fields = layout.fields(key)
         scope = _scope(layout, fields)
-        known = _recall(self._ready, scope)
-        if known is not None:
-            return known
+        cached = _recall(self._ready, scope)
+        if cached is not None:
+            return cached
         path = self._plain(layout, fields, notes=True)
         note = None
         if layout.joined is not None:
@@ -100,7 +100,7 @@ class Folders:
         return path
 
     def file(self, domain: Domain, key: Key, folder: str, *, note: bool = False) -> str:
-        """The name of a record's file in its folder; with a ``note`` of the full name beside it, where that is too long to stand."""
+        """Return the name of a record's file in its folder; with ``note``, write the full name beside it if it had to be hashed."""
         layout = layout_of(domain)
         text = layout.file.text(layout.fields(key)) or ""
         name = _place(folder, text, SUFFIX)
@@ -122,9 +122,9 @@ class Folders:
     # --- for all keys ---
 
     def folders(self, domain: Domain, known: Fields) -> Iterator[tuple[str, Fields | None]]:
-        """The folders of a domain in natural order, with their fields; None: the name is ambiguous, and no note says whose it is.
+        """Yield the folders of a domain in natural order, each with its fields, or with None if its joined name has no note.
 
-        ``known`` has values that some of the fields must have.
+        ``known`` holds the values that some of the fields must have.
         """
         return self._below(layout_of(domain), 0, self._root, {}, known)
 
@@ -140,20 +140,20 @@ class Folders:
                     yield f"{path}/{component}", owner
             return
         if all(name in known for name in part.fields):
-            found = [part.text(known)]
+            texts = [part.text(known)]
         else:
-            found = [text for component in _subfolders(path) if (text := _text(path, component, "")) is not None]
+            texts = [text for component in _subfolders(path) if (text := _text(path, component, "")) is not None]
             if part.fields == ("frameName",):
-                found.insert(0, None)
-        for text in found:
+                texts.insert(0, None)
+        for text in texts:
             below = path if text is None else f"{path}/{_place(path, text)}"
-            for own in part.splits(text) if text is not None else [{"frameName": ""}]:
-                yield from self._below(layout, depth + 1, below, {**fields, **own}, known)
+            for part_fields in part.splits(text) if text is not None else [{"frameName": ""}]:
+                yield from self._below(layout, depth + 1, below, {**fields, **part_fields}, known)
 
     def files(self, folder: str) -> list[tuple[str, str]]:
-        """The files of records in a folder, and the text that each name stands for, in natural order."""
+        """Return the file names of the records in a folder, each with the text that it encodes, in natural order."""
         names = [(name, text) for name in record_files(folder) if (text := _text(folder, name, SUFFIX)) is not None]
-        names.sort(key=lambda one: natural(one[1]))
+        names.sort(key=lambda name_and_text: natural(name_and_text[1]))
         return names
 
 
@@ -168,15 +168,15 @@ def _remember(memory: dict[Key, _Known], scope: Key, known: _Known) -> None:
 
 
 def _recall(memory: dict[Key, _Known], scope: Key) -> str | None:
-    known = memory.get(scope)
-    if known is None or (known.note is not None and _identity(known.path) != known.note):
+    cached = memory.get(scope)
+    if cached is None or (cached.note is not None and _identity(cached.path) != cached.note):
         memory.pop(scope, None)
         return None
-    return known.path
+    return cached.path
 
 
 def _identity(folder: str) -> tuple[int, int] | None:
-    """What tells the note of a joined folder from any other that stood or will stand there; None if there is none."""
+    """Return what distinguishes the note of a joined folder from earlier and later notes there (inode, mtime), or None without a note."""
     try:
         status = os.stat(f"{folder}/{_KEY}")
     except (FileNotFoundError, NotADirectoryError):
@@ -192,7 +192,7 @@ def _matches(fields: Fields, known: Fields) -> bool:
 
 
 def _place(parent: str, text: str, suffix: str = "") -> str:
-    """The component that stands for ``text`` in ``parent``: its encoding, but the name itself where the original put it there."""
+    """Return the path component for ``text`` in ``parent``: its encoding, or the plain name if the TypeScript package created that."""
     component = _encoded(text, folder=not suffix)
     if component != text and _may_stand(text, suffix):
         exists = os.path.isfile if suffix else os.path.isdir
@@ -202,7 +202,7 @@ def _place(parent: str, text: str, suffix: str = "") -> str:
 
 
 def _may_stand(text: str, suffix: str) -> bool:
-    """Whether a name that we encode can be the original's as it is, and cannot be the encoding of another."""
+    """Return whether a name that we encode could be a plain name of the TypeScript package, and is not the encoding of another name."""
     return (
         text[:1] not in ("", ".")
         and "/" not in text
@@ -214,7 +214,7 @@ def _may_stand(text: str, suffix: str) -> bool:
 
 
 def _text(parent: str, component: str, suffix: str) -> str | None:
-    """The text that a component stands for; None if that cannot be said, or if it is not the place of that text."""
+    """Return the text that a path component encodes; None if its full name is lost, or if that text has another component here."""
     name = component.removesuffix(suffix)
     if "%" not in name:
         return name
@@ -223,7 +223,7 @@ def _text(parent: str, component: str, suffix: str) -> str | None:
         try:
             text = read_bytes(f"{parent}/{_NAME}{name[2:]}").decode()
         except (FileNotFoundError, NotARegularFileError, UnicodeDecodeError):
-            pass_over(f"{parent}/{component}", f"{_NAME}{name[2:]}, which has its full name, is not there")
+            pass_over(f"{parent}/{component}", f"{_NAME}{name[2:]}, which holds its full name, is missing or unreadable")
             return None
     return text if _place(parent, text, suffix) == component else None
 
@@ -235,17 +235,17 @@ def _note_name(parent: str, component: str, text: str) -> None:
 
 
 def _is_text(folder: str, name: str) -> bool:
-    """Whether a name is one of ours or the original's, whose names are all UTF-8; the others must not keep these out of a list."""
+    """Return whether a name is UTF-8, as ours and the TypeScript package's all are. Any other name is skipped, so that a list goes on."""
     try:
         name.encode()
     except UnicodeEncodeError:
-        pass_over(f"{folder}/{os.fsencode(name)!r}", "its name is no UTF-8")
+        pass_over(f"{folder}/{os.fsencode(name)!r}", "its name is not UTF-8")
         return False
     return True
 
 
 def record_files(folder: str) -> list[str]:
-    """The names of the files of records in a folder, in no order; none if it is not there."""
+    """Return the names of the record files in a folder, unordered; none if the folder does not exist."""
     try:
         return [name for name in os.listdir(folder) if name.endswith(SUFFIX) and not name.startswith(".") and _is_text(folder, name)]
     except FileNotFoundError:
@@ -253,7 +253,7 @@ def record_files(folder: str) -> list[str]:
 
 
 def holds_files(folder: str) -> bool:
-    """Whether there is a record in a folder; no more of it is looked at than need be."""
+    """Return whether a folder holds a record file; stops at the first one."""
     with os.scandir(folder) as entries:
         return any(entry.name.endswith(SUFFIX) and not entry.name.startswith(".") for entry in entries)
 
@@ -267,11 +267,11 @@ def _subfolders(path: str) -> list[str]:
     return sorted((name for name in folders if _is_text(path, name)), key=natural)
 
 
-# --- whose a joined folder is ---
+# --- the key that a joined folder belongs to ---
 
 
 def _owner(folder: str, part: PathPart) -> Fields | None:
-    """The fields in the note of a joined folder, if there is one."""
+    """Return the fields in the note of a joined folder, or None without a valid note. An invalid note is set aside."""
     path = f"{folder}/{_KEY}"
     try:
         content = read_bytes(path)
@@ -286,18 +286,18 @@ def _owner(folder: str, part: PathPart) -> Fields | None:
 
 
 def _is_named(folder: str, fields: Fields, part: PathPart) -> bool:
-    """Whether a folder has a name that is made for these fields; it may have been renamed, or copied."""
+    """Return whether the name of a folder is one for these fields; a folder that was renamed or copied has another."""
     text = part.text(fields) or ""
     return any(os.path.basename(folder) in (name, _other(name, fields)) for name in (text, _encoded(text, folder=True)))
 
 
 def _other(plain: str, mine: Fields) -> str:
-    """The folder of a key whose joined name is another key's."""
+    """Return the folder for a key if another key has claimed the folder with the joined name (``plain``)."""
     return f"{plain}%-{hash_of(msgspec.json.encode(mine).decode())[:16]}"
 
 
 def _claimed(layout: Layout, mine: Fields, plain: str) -> str:
-    """The joined folder itself if no other key has it, else one of the key's own; with a note that says so."""
+    """Claim and return the joined folder, or if another key has it, a folder for this key alone. Either way a note names the key."""
     assert layout.joined is not None
     other = _other(plain, mine)
     owner = _owner(plain, layout.joined)
@@ -317,7 +317,7 @@ def _claim(folder: str, fields: Fields) -> None:
 
 
 def _is_free(layout: Layout, mine: Fields, folder: str) -> bool:
-    """Whether nothing in a folder without a note, of the original's then, says that it is another key's."""
+    """Return whether no record in a folder without a note (of the TypeScript package) says that it belongs to another key."""
     assert layout.joined is not None
     for name in islice(record_files(folder), _MOST_LOOKED_AT):
         body = None
@@ -330,7 +330,7 @@ def _is_free(layout: Layout, mine: Fields, folder: str) -> bool:
 
 
 def fitting_keys(layout: Layout, folder: str, file: str, body: Any) -> list[Key]:
-    """The keys whose joined name a folder has, and of which nothing in the record of ``file`` says otherwise."""
+    """Return the keys that match the joined name of a folder and the name of ``file``, and that ``body`` does not contradict."""
     name = plain_name(os.path.basename(folder), folder=True)
     text = plain_name(file.removesuffix(SUFFIX))
     return [key for key in layout.keys(None, name, text) if agrees(layout.domain, key, body)]

@@ -1,4 +1,4 @@
-"""A payload as the JSON text that the original's files hold, and back."""
+"""Convert bodies to the JSON text that the files of the TypeScript package hold, and back."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from ...errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["as_json", "json_of", "text_of", "value_of"]
 
-# A number that may not fit into 64 bits: JavaScript writes doubles below 1e21 in full.
+# A number that may not fit into 64 bits: JavaScript writes doubles below 1e21 with all their digits.
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 
 
 def json_of(body: Any) -> bytes:
-    """A value as it comes out of BSON as compact JSON in UTF-8. InvalidTypeError for what only BSON has."""
+    """Return a value decoded from BSON as compact JSON in UTF-8. Raises InvalidTypeError for a type that only BSON has."""
     return text_of(as_json(body))
 
 
 def text_of(value: Any) -> bytes:
-    """What ``as_json`` gave as compact JSON: bytes become base64, decimals text, NaN and infinities null, as in JavaScript."""
+    """Encode a result of ``as_json`` as compact JSON. Bytes become base64, decimals text, NaN and infinities null, as in JavaScript."""
     with _depth():
         return msgspec.json.encode(value, enc_hook=_only_bson)
 
 
 def value_of(content: bytes) -> Any:
-    """The value of a JSON text, such that it can be stored again; ValueError if it is none."""
-    content = content.removeprefix(codecs.BOM_UTF8)  # some editors put it there
+    """Decode a JSON text to a value that can be stored again. Raises ValueError if the text is not JSON."""
+    content = content.removeprefix(codecs.BOM_UTF8)  # some editors add it
     try:
         try:
             value = msgspec.json.decode(content)
         except msgspec.DecodeError:
-            # JavaScript writes half a surrogate pair, as it is left where a text was cut, as an escape.
+            # JavaScript escapes half a surrogate pair (left where a text was cut); msgspec rejects that.
             return _mended(json.loads(content.decode(), parse_constant=_refuse, parse_int=_integer))
         return _mended(value) if _LONG_NUMBER.search(content) else value
     except RecursionError:
@@ -47,13 +47,13 @@ def value_of(content: bytes) -> Any:
 
 
 def as_json(value: Any) -> Any:
-    """A value out of BSON with its dates as ISO text (ms and ``Z``) and its ids as text."""
+    """Return a value decoded from BSON with its dates as ISO text (ms and ``Z``) and its ids as text."""
     with _depth():
         return _as_json(value)
 
 
 def _as_json(value: Any) -> Any:
-    # Loops, here and below: a comprehension would be a second frame for each level, and MongoDB takes hundreds of levels.
+    # Loops, here and below: a comprehension would add a second frame per level, and MongoDB accepts hundreds of levels.
     kind = type(value)
     if kind is dict:
         members = {}
@@ -75,26 +75,26 @@ def _depth() -> Iterator[None]:
     try:
         yield
     except RecursionError:
-        raise InvalidValueError("it is nested too deep to be JSON") from None
+        raise InvalidValueError("the value is nested too deep for JSON") from None
 
 
 def _only_bson(value: Any) -> Any:
-    if isinstance(value, bytes):  # a Binary, which has a subtype too
+    if isinstance(value, bytes):  # a Binary: bytes with a subtype
         return bytes(value)
     raise InvalidTypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored as JSON")
 
 
 def _integer(digits: str) -> int | float:
-    """As JavaScript reads it where it is long; Python reads no integer of thousands of digits."""
+    """Parse an integer; a long one becomes a double as in JavaScript, since Python rejects integers of thousands of digits."""
     return int(digits) if len(digits) < 20 else float(digits)
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _mended(value: Any) -> Any:
-    """The value without what cannot be stored again: integers beyond 64 bits (doubles, in JavaScript) and halves of characters."""
+    """Replace what cannot be stored again: integers beyond 64 bits become floats (doubles, as in JavaScript), lone surrogates U+FFFD."""
     kind = type(value)
     if kind is dict:
         members = {}

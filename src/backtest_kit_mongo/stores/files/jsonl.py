@@ -1,7 +1,7 @@
-"""The log as a stream: one entry a line, ``<dump>/log/log.jsonl``, appended, never rewritten; full files become ``log.1.jsonl``, ...
+"""Store the log as JSON lines in ``<dump>/log/log.jsonl``: append-only, one entry per line. Full files become ``log.1.jsonl``, ...
 
-What was acknowledged is on the disk. A crash may leave the beginning of a line behind the last whole one: readers pass over it,
-and the next entry begins on a new line. The file itself is the lock between processes (``flock``), so nothing else lies beside it.
+Acknowledged entries are on disk. A crash may leave an incomplete line at the end of the file: readers skip it, and the next entry
+begins on a new line. Processes lock the file itself (``flock``), so there is no separate lock file.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from .json_text import json_of, value_of
 __all__ = ["JsonlStore"]
 
 _CHUNK: Final = 1 << 16
-_TAIL: Final = 128  # bytes, of lines that hold an id and a time each
+_TAIL: Final = 128  # bytes; enough to tell files apart, since each line holds an id and a time
 _REMEMBERED: Final = 20_000
-_WARNINGS: Final = 20  # for one file; what is not a log at all would fill the program's own
+_WARNINGS: Final = 20  # per file; a file that is not a log at all would flood the program's log
 _ROTATED: Final = re.compile(r"log\.([1-9][0-9]*)\.jsonl", re.ASCII)
 
 
 class _Entry(msgspec.Struct):
-    """All that must be known of a line to know whether it is there."""
+    """The part of a line that tells whether an entry is already stored."""
 
     id: str
 
@@ -49,7 +49,7 @@ _id_decoder: Final = msgspec.json.Decoder(_Entry)
 
 
 class _Ids:
-    """The ids last written or asked for: at least ``_REMEMBERED``, at most twice that. One that is asked for again and again stays."""
+    """The ids last written or looked up, between ``_REMEMBERED`` and twice that many. An id that is looked up often stays."""
 
     def __init__(self) -> None:
         self._newer: set[str] = set()
@@ -70,15 +70,16 @@ class _Ids:
 
 
 class JsonlStore:
-    """The log domain, in ``folder``/log. An id counts as there if it is among the last 20,000 that were written or asked for."""
+    """The log domain, in ``folder``/log. An id counts as stored if it is among the last 20,000 that were written or looked up."""
 
     blocks = None
     hits = upserts = None
 
     def __init__(self, folder: Path, rotate_bytes: int = 64 * 1024 * 1024, *, durable: bool = True) -> None:
-        """Nothing is read or made before the first use; ``rotate_bytes``: how long a file may become, unless one batch is longer.
+        """Prepare a store; it reads and creates nothing before its first use.
 
-        ``durable`` as in FileStore.
+        A file grows to at most ``rotate_bytes`` before the next one begins; only a single batch that is larger exceeds it. ``durable`` is
+        the same as in FileStore. Raises InvalidValueError if ``rotate_bytes`` is below 1.
         """
         if rotate_bytes < 1:
             raise InvalidValueError(f"rotate_bytes must be at least 1, got {rotate_bytes}")
@@ -92,8 +93,8 @@ class JsonlStore:
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """Start with a free lock; see ``forks``."""
-        if self._locked is not None:  # the parent's, which would stay locked here if the parent were killed
+        """Start with an unlocked lock; see ``fork_safety``."""
+        if self._locked is not None:  # the parent's descriptor: kept open here, its lock would outlive a killed parent
             os.close(self._locked)
         self._locked = None
         self._lock = threading.Lock()
@@ -102,11 +103,11 @@ class JsonlStore:
     def _forget(self) -> None:
         self._ids = _Ids()
         self._file: os.stat_result | None = None  # the file that was read
-        self._end = 0  # how far: behind its last line feed
-        self._tail = b""  # what stands before that: a file that was cut in place and has grown again has something else there
+        self._end = 0  # how far it was read: the offset after its last line feed
+        self._tail = b""  # the bytes before that offset: they differ if the file was truncated and has grown again
 
     def wait_for_init(self, timeout: float) -> None:
-        """See Store; StorageError if the folder cannot be made or not be written to."""
+        """See Store. Raises StorageError if the folder cannot be created, or cannot be read or written to."""
         with storage_errors("the log cannot be written"):
             make_folder(self._folder)
             if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
@@ -115,12 +116,12 @@ class JsonlStore:
     # --- writing ---
 
     def write(self, domain: Domain, records: Sequence[Record]) -> None:
-        """See Store. Entries whose ids are there already cost a look-up each; the others go to the file in one piece."""
+        """See Store. An entry with a known id costs one lookup; the others are appended in one piece."""
         _only_log(domain)
         if not records:
             return
         with self._lock, storage_errors(f"{self._path}: nothing was written"):
-            if not os.path.exists(self._path):  # nothing is made before the entries are known to be good
+            if not os.path.exists(self._path):  # create nothing before all entries are encoded without an error
                 self._forget()
             elif not self._is_known():
                 with self._open_locked() as descriptor:
@@ -134,20 +135,20 @@ class JsonlStore:
                 try:
                     self._append(lines)
                 except BaseException:
-                    self._forget()  # the file itself says what of this is there
+                    self._forget()  # read again from the file what was stored of this
                     raise
 
     def _is_known(self) -> bool:
-        """Whether nobody has written to the file, or put another in its place, since it was read."""
-        known = self._file
+        """Return whether the file is the one that was read, and nobody has written to it since."""
+        read = self._file
         try:
             now = os.stat(self._path)
         except FileNotFoundError:
             return False
-        return known is not None and os.path.samestat(known, now) and (known.st_size, known.st_mtime_ns) == (now.st_size, now.st_mtime_ns)
+        return read is not None and os.path.samestat(read, now) and (read.st_size, read.st_mtime_ns) == (now.st_size, now.st_mtime_ns)
 
     def _in_place(self, status: os.stat_result | None) -> bool:
-        """Whether the file, as it was seen, is still the newest one, and not shorter."""
+        """Return whether the file with this ``status`` is still ``log.jsonl`` and has not become shorter."""
         try:
             now = os.stat(self._path)
         except FileNotFoundError:
@@ -162,7 +163,7 @@ class JsonlStore:
                 if not fresh:
                     return
                 text = b"".join(fresh.values())
-                if self._end < size:  # the beginning of a line, which stays as it is
+                if self._end < size:  # the file ends with an incomplete line, which stays as it is
                     text = b"\n" + text
                 if not size or size + len(text) <= self._rotate_bytes:
                     _put(descriptor, text, size, durable=self._durable)
@@ -176,7 +177,7 @@ class JsonlStore:
 
     @contextmanager
     def _open_locked(self) -> Iterator[int]:
-        """The file, made if need be, that no other process appends to or renames meanwhile."""
+        """Open the file, creating it if needed, and hold its lock: no other process appends to it or renames it meanwhile."""
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
             if not os.path.isdir(self._folder):
@@ -184,7 +185,7 @@ class JsonlStore:
             self._locked = descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
             try:
                 with locked(descriptor, self._path, deadline):
-                    if self._in_place(os.fstat(descriptor)):  # else whoever had the lock before has renamed it
+                    if self._in_place(os.fstat(descriptor)):  # otherwise the previous holder of the lock has renamed it
                         yield descriptor
                         return
             finally:
@@ -192,7 +193,7 @@ class JsonlStore:
                 os.close(descriptor)
 
     def _catch_up(self, descriptor: int) -> int:
-        """Take in what others appended to the locked file, so that it counts as written; its size."""
+        """Read what other processes appended to the locked file, so that those ids count as stored; return the file's size."""
         status = os.fstat(descriptor)
         size = status.st_size
         start = self._end - len(self._tail)
@@ -206,10 +207,10 @@ class JsonlStore:
             if not same:
                 self._forget()
                 end, _ = next(_backward(file, size))
-                names = (_id_of(line) for one in self._files(file, backward=True) for _, line in _backward(one, _size(one)))
+                names = (_id_of(line) for log_file in self._files(file, backward=True) for _, line in _backward(log_file, _size(log_file)))
                 for name in islice((name for name in names if name is not None), _REMEMBERED):
                     self._ids.add(name)
-                sync_folder(self._folder)  # whoever made the file may have been killed before
+                sync_folder(self._folder)  # the process that created the file may have been killed before it did
             else:
                 end = self._end
                 for offset, line in _forward(file, self._end, size):
@@ -217,7 +218,7 @@ class JsonlStore:
                         self._ids.add(written)
                     end = offset + len(line) if line.endswith(b"\n") else offset
         if self._durable:
-            os.fsync(descriptor)  # the same; what counts as written here is acknowledged here
+            os.fsync(descriptor)  # the writer may have been killed before it did, and ids that count as stored are acknowledged here
         self._seen(descriptor, end)
         self._file = status
         return size
@@ -227,11 +228,11 @@ class JsonlStore:
         self._tail = os.pread(descriptor, min(_TAIL, end), max(end - _TAIL, 0))
 
     def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
-        """Refused: a log is only appended to."""
+        """Raise InvalidValueError: a log is append-only."""
         raise InvalidValueError("log: an entry in a file of JSON lines cannot be changed")
 
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
-        """Refused: a log is only appended to."""
+        """Raise InvalidValueError if there are ``keys``: a log is append-only."""
         _only_log(domain)
         if keys:
             raise InvalidValueError("log: an entry in a file of JSON lines cannot be removed")
@@ -239,17 +240,17 @@ class JsonlStore:
     # --- reading ---
 
     def _rotated(self) -> list[tuple[int, str]]:
-        """Numbers and paths of the full files, oldest first."""
+        """Return the numbers and paths of the full files, oldest first."""
         try:
             names = os.listdir(self._folder)
         except FileNotFoundError:
             return []
-        found = [(int(match[1]), os.path.join(self._folder, name)) for name in names if (match := _ROTATED.fullmatch(name))]
-        return sorted(found)
+        numbered = [(int(match[1]), os.path.join(self._folder, name)) for name in names if (match := _ROTATED.fullmatch(name))]
+        return sorted(numbered)
 
     def _files(self, newest: BinaryIO | None, *, backward: bool) -> Iterator[BinaryIO]:
-        """All files in their order, one open at a time besides ``newest``."""
-        # The newest one was opened before the others are looked for: a file that is renamed in between is seen twice, and not never.
+        """Yield all files in order, one open at a time besides ``newest``."""
+        # ``newest`` was opened before this lists the others, so a file that is renamed in between is seen twice rather than never.
         paths = [path for _, path in self._rotated()]
         if backward and newest is not None:
             yield newest
@@ -261,7 +262,7 @@ class JsonlStore:
             yield newest
 
     def _records(self, *, backward: bool, bodies: bool = True) -> Iterator[Record]:
-        """The entries, each id once: the first one met."""
+        """Yield the entries, each id once: of entries with the same id, the first one read."""
         seen = set()
         with storage_errors("log: the entries cannot be read"), _opened(self._path) as newest:
             for file in self._files(newest, backward=backward):
@@ -275,10 +276,10 @@ class JsonlStore:
                         yield Record((name,), body)
 
     def _warn(self, file: BinaryIO, offset: int, line: bytes) -> None:
-        """Say once that a line is damaged; the rest of one that is being written, or was when its writer was killed, is none."""
+        """Report a damaged line and log it once. Ignore blank lines, and a line without a line feed: its write goes on or was cut off."""
         if not line.endswith(b"\n") or line.isspace():
             return
-        report_skipped(f"{file.name}, byte {offset}: no log entry")
+        report_skipped(f"{file.name}, byte {offset}: not a log entry")
         status = os.fstat(file.fileno())
         warned = self._warned.setdefault((status.st_dev, status.st_ino), set())
         if offset in warned or len(warned) >= _WARNINGS:
@@ -288,30 +289,30 @@ class JsonlStore:
         while position < offset and (chunk := os.pread(file.fileno(), min(_CHUNK, offset - position), position)):
             number += chunk.count(b"\n")
             position += len(chunk)
-        last = "; no more will be said about this file" if len(warned) == _WARNINGS else ""
-        log("warning", f"{file.name}, line {number}: no log entry, passed over{last}")
+        last = "; further warnings about this file are suppressed" if len(warned) == _WARNINGS else ""
+        log("warning", f"{file.name}, line {number}: not a log entry, skipped{last}")
 
     def read(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
-        """See Store; the files are read from the end until all ``keys`` are found."""
+        """See Store. The files are read from the end until all ``keys`` are found."""
         _only_log(domain)
-        found: dict[Key, Record | None] = dict.fromkeys(keys)
-        missing = len(found)
+        records: dict[Key, Record | None] = dict.fromkeys(keys)
+        missing = len(records)
         if missing:
             for record in self._records(backward=True):
-                if record.key in found:
-                    found[record.key] = record
+                if record.key in records:
+                    records[record.key] = record
                     missing -= 1
                     if not missing:
                         break
-        return [found[key] for key in keys]
+        return [records[key] for key in keys]
 
     def scan(
         self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True, removed: bool = False
     ) -> Iterator[Record]:
-        """See Store; only as much is read, from the end, as is taken."""
+        """See Store. The files are read from the end, only as far as you iterate."""
         _only_log(domain)
-        wanted = (record for record in self._records(backward=True, bodies=bodies) if record.key[: len(prefix)] == prefix)
-        yield from islice(wanted, limit)
+        matching = (record for record in self._records(backward=True, bodies=bodies) if record.key[: len(prefix)] == prefix)
+        yield from islice(matching, limit)
 
     def records(self, domain: Domain) -> Iterator[Record]:
         """See Store."""
@@ -321,41 +322,41 @@ class JsonlStore:
     # --- what a log does not have ---
 
     def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
-        """Refused."""
+        """Raise InvalidValueError."""
         _refuse("candle")
 
     def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
-        """Refused."""
+        """Raise InvalidValueError."""
         _refuse("candle")
 
     def candle_series(self) -> list[Key]:
-        """Refused."""
+        """Raise InvalidValueError."""
         _refuse("candle")
 
     def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
-        """Refused."""
+        """Raise InvalidValueError."""
         _refuse("candle")
 
     def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
-        """Refused."""
+        """Raise InvalidValueError."""
         _refuse("candle")
 
     def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
-        """Refused: an entry has no versions."""
+        """Raise InvalidValueError: an entry has no versions."""
         _refuse(f"the history of {domain.name}")
 
     def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
-        """Refused: an entry has no versions."""
+        """Raise InvalidValueError: an entry has no versions."""
         _refuse(f"the history of {domain.name}")
 
     def drop_cache(self) -> int:
-        """See Store; the ids are read again at the next write."""
+        """See Store. The next write reads the ids again."""
         with self._lock:
             self._forget()
         return 0
 
     def close(self) -> None:
-        """See Store; no file stays open between calls."""
+        """See Store. No file stays open between calls."""
 
 
 def _refuse(what: str) -> NoReturn:
@@ -368,12 +369,12 @@ def _only_log(domain: Domain) -> None:
 
 
 def _line_of(domain: Domain, record: Record) -> bytes:
-    """An entry as its line; InvalidTypeError or InvalidValueError for what cannot be stored."""
-    # Through BSON, so that every store takes and refuses the same values.
+    """Return the line of an entry. Raises InvalidTypeError or InvalidValueError if the entry cannot be stored."""
+    # Encode to BSON first, so that every store accepts and rejects the same values.
     body = bson.decode(encode(domain, record.key, {"payload": record.body}))["payload"]
     name = record.key[0]
     if not isinstance(body, dict) or body.get("id") != name:
-        raise InvalidValueError(f"log {name!r}: the entry must be a dict that holds this id")
+        raise InvalidValueError(f"log {name!r}: the entry must be a dict with this 'id'")
     try:
         return json_of(body) + b"\n"
     except InvalidTypeError as error:
@@ -381,7 +382,7 @@ def _line_of(domain: Domain, record: Record) -> bytes:
 
 
 def _body_of(line: bytes) -> dict[str, Any] | None:
-    """The entry in a line; None if it is none."""
+    """Return the entry in a line, or None if the line is not an entry."""
     try:
         body = value_of(line)
     except ValueError:
@@ -390,32 +391,32 @@ def _body_of(line: bytes) -> dict[str, Any] | None:
 
 
 def _id_of(line: bytes) -> str | None:
-    """The id of the entry in a line; None if it is none."""
+    """Return the id of the entry in a line, or None if the line is not an entry."""
     try:
-        return _id_decoder.decode(line.decode()).id  # msgspec does not look at the bytes of what it leaves out
+        return _id_decoder.decode(line.decode()).id  # line.decode(): msgspec does not check the UTF-8 of fields that it skips
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         body = _body_of(line)
         return None if body is None else body["id"]
 
 
 def _put(descriptor: int, text: bytes, size: int, *, durable: bool) -> None:
-    """Append ``text`` to a locked file of ``size`` bytes, and see it on the disk if ``durable``, or leave the file as it was."""
+    """Append ``text`` to a locked file of ``size`` bytes, and sync it if ``durable``; on an error, restore the file's size."""
     written = 0
     try:
-        while written < len(text):  # once, unless the disk is almost full
+        while written < len(text):  # one write is enough unless the disk is almost full
             written += os.write(descriptor, memoryview(text)[written:])
         if durable:
             os.fsync(descriptor)
     except OSError:
-        with suppress(OSError):  # a rest that stays counts as torn
-            if os.fstat(descriptor).st_size == size + written:  # nobody else appended without asking for the lock
+        with suppress(OSError):  # if the truncation fails, readers treat what stays as an incomplete line
+            if os.fstat(descriptor).st_size == size + written:  # no other process appended without taking the lock
                 os.ftruncate(descriptor, size)
         raise
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[BinaryIO | None]:
-    """A file to read; None where there is none, or no more."""
+    """Open a file for reading; None if it does not exist (any more)."""
     with ExitStack() as stack:
         file = None
         with suppress(FileNotFoundError):
@@ -428,7 +429,7 @@ def _size(file: BinaryIO) -> int:
 
 
 def _forward(file: BinaryIO, offset: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """Lines with their offsets, up to ``size``."""
+    """Yield lines with their offsets, from ``offset`` up to ``size``."""
     file.seek(offset)
     while offset < size and (line := file.readline(size - offset)):
         yield offset, line
@@ -436,7 +437,7 @@ def _forward(file: BinaryIO, offset: int, size: int) -> Iterator[tuple[int, byte
 
 
 def _backward(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
-    """Lines with their offsets, the last one first: what is behind the last line feed, be it nothing."""
+    """Yield lines with their offsets, last one first. The first yielded is what follows the last line feed, even if empty."""
     position, pieces = size, [b""]
     while position:
         length = min(_CHUNK, position)

@@ -1,4 +1,4 @@
-"""Where each record lies below the folder of a file store, as the original has it, and which key lies at a place."""
+"""Map keys to paths in a file store, in the layout of the TypeScript package, and paths back to keys."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _PLACES: Final = MappingProxyType(
         "dictionary": "data/dictionary/{signalId}/{dictionaryName}",
     }
 )
-"""The folders of a domain and its file (without ``.json``). An empty frameName is left out, with its underscore or as a folder."""
+"""The path of each domain's files, without ``.json``. An empty frameName is left out, with its underscore or its folder."""
 
 _MODES: Final = MappingProxyType({"backtest": True, "live": False})
 
-# More ways to split a joined name than this are not looked through: it is ambiguous.
+# A joined name that splits in more ways than this counts as ambiguous.
 _MOST_SPLITS: Final = 20_000
 
 Fields = dict[str, Any]
@@ -47,17 +47,17 @@ Fields = dict[str, Any]
 
 
 class PathPart:
-    """One folder or the file of a place: a word, or key fields joined by underscores."""
+    """One component of a path, a folder or the file: a fixed word, or key fields joined by underscores."""
 
     def __init__(self, domain: Domain, text: str) -> None:
         self.fields = tuple(re.findall(r"{(\w+)}", text))
         self.word = "" if self.fields else text
         self.kinds = tuple(domain.kinds[domain.key.index(name)] for name in self.fields)
-        # Two texts with an underscore between them cannot be told apart again.
+        # Two texts joined by an underscore cannot be split again for certain.
         self.joined = self.kinds.count(str) > 1
 
     def text(self, fields: Fields) -> str | None:
-        """The name at this part for the fields of a key; None where it is left out."""
+        """Return the name of this part for the fields of a key; None if the part is left out."""
         if not self.fields:
             return self.word
         values = [fields[name] for name in self.fields if name != "frameName" or fields[name]]
@@ -65,11 +65,11 @@ class PathPart:
         return "_".join(words) if words else None
 
     def values(self, fields: Fields) -> Fields:
-        """The fields that this part has."""
+        """Return the fields that this part uses."""
         return {name: fields[name] for name in self.fields}
 
     def splits(self, text: str) -> list[Fields]:
-        """All fields that ``text`` can come from."""
+        """Return every combination of fields that this part can turn into ``text``."""
         if not self.fields:
             return [{}] if text == self.word else []
         if self.kinds[-1] is int:
@@ -83,26 +83,26 @@ class PathPart:
             tail, names, text = {names[-1]: _MODES[mode]}, names[:-1], head
             if not names:
                 return [tail]
-        found = _splits(text, names)
+        splits = _splits(text, names)
         if "frameName" in names and len(names) > 1:
-            found = [fields for fields in found if fields["frameName"]]
-            found += [{**fields, "frameName": ""} for fields in _splits(text, tuple(name for name in names if name != "frameName"))]
-        return [{**fields, **tail} for fields in found]
+            splits = [fields for fields in splits if fields["frameName"]]
+            splits += [{**fields, "frameName": ""} for fields in _splits(text, tuple(name for name in names if name != "frameName"))]
+        return [{**fields, **tail} for fields in splits]
 
 
 def _splits(text: str, names: tuple[str, ...]) -> list[Fields]:
     seams = [index for index, letter in enumerate(text) if letter == "_"]
-    found: list[Fields] = []
+    splits: list[Fields] = []
     for chosen in combinations(seams, len(names) - 1):
         starts, ends = (0, *(seam + 1 for seam in chosen)), (*chosen, len(text))
-        found.append({name: text[start:end] for name, start, end in zip(names, starts, ends, strict=True)})
-        if len(found) > _MOST_SPLITS:
+        splits.append({name: text[start:end] for name, start, end in zip(names, starts, ends, strict=True)})
+        if len(splits) > _MOST_SPLITS:
             return []
-    return found
+    return splits
 
 
 class Layout:
-    """The parts of one domain's places."""
+    """The parts of the paths of one domain."""
 
     def __init__(self, domain: Domain) -> None:
         *folders, file = (PathPart(domain, text) for text in _PLACES[domain.name].split("/"))
@@ -112,16 +112,16 @@ class Layout:
         self.joined = folders[-1] if folders[-1].joined else None
 
     def fields(self, key: Sequence[Any]) -> Fields:
-        """The fields of a key, or of its beginning, by name."""
+        """Return the fields of a key, or of its first values, by name."""
         return dict(zip(self.domain.key, key, strict=False))
 
     def keys(self, folder: Fields | None, name: str, file: str) -> Iterator[tuple[Any, ...]]:
-        """All keys whose record can be ``file`` in a folder of which the fields or else (None) only the ``name`` are known."""
+        """Yield the keys of which ``file`` in a folder can be the record; if ``folder`` (its fields) is None, split its ``name``."""
         folders = [folder] if folder is not None else [] if self.joined is None else self.joined.splits(name)
-        for own in self.file.splits(file):
+        for file_fields in self.file.splits(file):
             for fields in folders:
-                if all(fields.get(field, value) == value for field, value in own.items()):
-                    merged = {**fields, **own}
+                if all(fields.get(field, value) == value for field, value in file_fields.items()):
+                    merged = {**fields, **file_fields}
                     yield tuple(merged[field] for field in self.domain.key)
 
 
@@ -129,12 +129,12 @@ _LAYOUTS: Final = MappingProxyType({name: Layout(domain) for name, domain in DOM
 
 
 def layout_of(domain: Domain) -> Layout:
-    """The layout of a row of the table."""
+    """Return the layout of a domain."""
     return _LAYOUTS[domain.name]
 
 
 def agrees(domain: Domain, key: Sequence[Any], body: Any) -> bool:
-    """Whether what a body says about the fields of its key, in itself or in the rows right below it, is the same as in ``key``."""
+    """Return whether ``body`` does not contradict ``key``: text fields with a key field's name, in it or one level below, are equal."""
     members = list(body.values()) if isinstance(body, dict) else [pair[-1] for pair in body or () if isinstance(pair, list) and pair]
     rows = [row for row in (body, *members) if isinstance(row, dict)]
     return all(

@@ -1,8 +1,8 @@
-"""Names of files and folders for whatever text stands in a key, and the order in which the original lists them.
+"""Encode any text of a key as a file or folder name, and sort names as the TypeScript package does.
 
-A name that can stand as it is does so, as in the original (``:``, blanks and unicode too). What would leave the folder, be hidden, or fall
-together with another name on some file system is percent-encoded, and what is too long then becomes a hash. Two names never share a
-file, but for names that differ in case alone on a file system that does not tell cases apart.
+A name that is safe is used unchanged, as in the TypeScript package (``:``, blanks and Unicode too). Names that would leave the folder, be
+hidden, or equal another name on some file system are percent-encoded; names that are too long after that become a hash. Two names never
+share a file, except names that differ only in case on a case-insensitive file system.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from urllib.parse import unquote_to_bytes
 
 __all__ = ["encode_name", "hash_of", "is_hashed", "natural", "plain_name"]
 
-# A file system takes 255 bytes; the rest is for the endings of files and for what stands before a temporary's name.
+# In bytes. A file system allows 255; the rest is for the suffixes of files and the prefix of temporary files.
 _LONGEST: Final = 200
 
-# No percent-encoded name holds "%-", so a hashed one is none.
+# No percent-encoded name contains "%-", so it cannot look like a hashed one.
 _HASHED: Final = re.compile(r"%-[0-9a-f]{64}")
 
 
 def encode_name(name: str, *, folder: bool = False) -> str:
-    """``name`` as one component of a path, without the ending of a file.
+    """Return ``name`` as one path component, without the suffix of a file.
 
-    Encoded are ``/``, a backslash, ``%``, NUL, a leading dot, letters in a form that is not NFC (a Mac takes them for the NFC ones), in a
-    ``folder`` an ending ``.json`` (there may be a file of that name beside it), and the empty name.
+    It encodes ``/``, the backslash, ``%``, NUL, a leading dot, all non-ASCII characters of a name that is not in NFC (macOS treats such
+    names and their NFC forms as equal), the empty name, and in the name of a ``folder`` a final ``.json`` (a file of that name may exist
+    beside it).
     """
     text = re.sub(r"[/\\%\0]", _percent, name)
     if text.startswith("."):
@@ -43,17 +44,17 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def hash_of(name: str) -> str:
-    """What stands for a name that is too long."""
+    """Return the hash that replaces a name that is too long."""
     return hashlib.sha256(name.encode()).hexdigest()
 
 
 def is_hashed(component: str) -> bool:
-    """Whether the name itself is in a file beside."""
+    """Return whether a component is a hash, with the full name in a file beside it."""
     return _HASHED.fullmatch(component) is not None
 
 
 def plain_name(component: str, *, folder: bool = False) -> str:
-    """The name of which ``component`` is the encoding; itself, if somebody else made it. Not for hashed ones."""
+    """Decode a path component that is not hashed; one that ``encode_name`` did not produce is returned unchanged."""
     if "%" not in component:
         return component
     try:
@@ -65,16 +66,16 @@ def plain_name(component: str, *, folder: bool = False) -> str:
 
 # --- order ---
 
-# As Unicode collation has them: these first, then digits, then letters. No rank is that of a digit, of _NUMBER or of a letter.
+# The order of Unicode collation: these marks first, then digits, then letters. No rank is the code of a digit, of _NUMBER or of a letter.
 _RANKS: Final = {ord(mark): rank for rank, mark in enumerate("\t\n\v\f\r _-,;:!?.'\"()[]{}@*/\\&#%`^+<=>|~$")}
 _NUMBER: Final = "@"
 _DIGITS: Final = re.compile("([0-9]+)")
 
 
 def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
-    """A key to sort by: runs of digits as numbers, without regard to case and accents; equal ones by code point.
+    """Return a sort key that compares runs of digits as numbers and ignores case and accents; ties sort by code point.
 
-    It is ``localeCompare`` with ``numeric: true`` and ``sensitivity: "base"`` of JavaScript, for ids as they occur.
+    It matches JavaScript's ``localeCompare`` with ``numeric: true`` and ``sensitivity: "base"`` for the ids that occur in practice.
     """
     text = (
         name if name.isascii() else "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))

@@ -1,4 +1,4 @@
-"""Records in files, in the layout of the original: a folder that the TypeScript framework wrote opens as it is, and the other way round."""
+"""Store records in files, in the layout of the TypeScript package: each side opens a folder that the other wrote, unchanged."""
 
 from __future__ import annotations
 
@@ -43,31 +43,31 @@ R = TypeVar("R")
 
 _CANDLE: Final = DOMAINS["candle"]
 
-# What says in its payload whose it is, and which fields of a key it says.
+# Domains with a symbol, strategy and exchange in their bodies, and the names of those fields.
 _TELLING: Final = ("signal", "schedule", "recent", "storage")
 _CONTEXT: Final = ("symbol", "strategyName", "exchangeName")
 
-_ATTEMPTS: Final = 3  # of a write below whose feet folders are deleted
+_ATTEMPTS: Final = 3  # of a write if another process deletes its folders, and of a read of a version if another process writes
 
-_KNOWN_FILES: Final = 10_000  # that are remembered to hold a record
+_KNOWN_FILES: Final = 10_000  # files that were checked to hold a record; a full cache is cleared
 
 _ROWS: Final = 10_000  # candles in a batch of ``stored_candles``
 
 
 class FileStore:
-    """Records below one folder, a file each. Several processes may share it; what one has written, the others read.
+    """Records below one folder, one file each. Several processes may share the folder and read what the others wrote.
 
-    A file is replaced as a whole, and if ``durable`` it is on the disk when a write returns. Lists come in natural order of their ids.
-    Nothing is listed but what a list asks for, and the folders that are written to, once, for what a killed process left there.
+    Writes replace a file atomically; with ``durable`` it is on disk when the write returns. Lists come in natural order of their ids.
+    A folder is listed only for a list, and once before the first write to it, to delete what killed processes left there.
     """
 
     blocks = None
     hits = upserts = None
 
     def __init__(self, folder: Path, history: History = History(), metrics: Metrics | None = None, *, durable: bool = True) -> None:  # noqa: B008 - immutable
-        """``folder`` need not be there yet; a relative one is taken from the working directory as it is now.
+        """Use ``folder``, which need not exist yet; a relative one is resolved against the current working directory now.
 
-        Not ``durable``: what was written survives the death of this process, but not that of the machine.
+        Without ``durable``, writes survive the death of this process, but not a crash of the machine.
         """
         self.folder = Path(os.path.abspath(folder))
         self._history = history
@@ -79,13 +79,13 @@ class FileStore:
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """Start with a free lock; see ``forks``."""
+        """Start with an unlocked lock; see ``fork_safety``."""
         self._lock = threading.RLock()
-        self._locked: str | None = None  # the folder that the thread with the lock keeps others from
+        self._locked: str | None = None  # the folder that the thread with the lock has locked against other processes
         self._sound: set[str] = set()
 
     def wait_for_init(self, timeout: float) -> None:
-        """See Store; the folder is made, and StorageError says why if it cannot be, or cannot be written to."""
+        """See Store. Creates the folder; raises StorageError if that fails, or if the folder cannot be written to."""
         with storage_errors(f"the folder {self.folder} cannot be used"):
             make_folder(str(self.folder))
             os.unlink(write_new(str(self.folder), "init", b""))
@@ -103,12 +103,12 @@ class FileStore:
         return record if record is None or own or _fits(record, domain, path) else None
 
     def _path(self, domain: Domain, key: Key) -> tuple[str, bool]:
-        """Where a record is, if it is there, and whether what is there can only be this record."""
+        """Return the path of a record, whether it exists or not, and whether a file there can only be this record."""
         folder, own = self._places.find(domain, key)
         return f"{folder}/{self._places.file(domain, key, folder)}", own
 
     def _load(self, domain: Domain, key: Key, path: str) -> Record | None:
-        """The record in a file; what makes no sense is set aside."""
+        """Return the record in a file, or None without a file. A corrupt file is set aside and counts as missing."""
         while True:
             try:
                 content = read_bytes(path)
@@ -142,15 +142,15 @@ class FileStore:
             times = iter([_time(record) for record in records])
             publish(files, lambda temporary, file: self._replace(domain, temporary, file, next(times)), durable=self._durable)
         else:
-            # Whole lists are written again for each row that is new, and backtests again and again: what stays the same costs a look only.
-            # A single record that has to be on the disk is written all the same: the one that is there need not be.
-            look = not (domain.keyed and self._durable)
+            # Each new row writes the whole list again, and the same backtest runs many times, so unchanged files are only read. A durable
+            # write of a single record is never skipped: the file that is there may not have reached the disk.
+            skip_unchanged = not (domain.keyed and self._durable)
             last = {file.path: file for file in files}.values()
             put = self._rename_alone if domain.keyed else self._rename
-            publish([file for file in last if not (look and file.is_there())], put, durable=self._durable)
+            publish([file for file in last if not (skip_unchanged and file.is_there())], put, durable=self._durable)
 
     def _makes_sense(self, domain: Domain, key: Key, path: str) -> bool:
-        """Whether there is a record in a file. Looked at once: whole lists are written again for each row that is new."""
+        """Return whether a file holds a record. Each file is read once, because each new row writes the whole list again."""
         if path not in self._sound:
             if self._load(domain, key, path) is None:
                 return False
@@ -175,7 +175,7 @@ class FileStore:
 
     @contextmanager
     def _only_writer(self, folder: str) -> Iterator[None]:
-        """Let nobody else put a record of a keyed domain into a folder."""
+        """Keep other threads and processes from writing records of a keyed domain to a folder."""
         with self._lock:
             if folder == self._locked:
                 yield
@@ -194,8 +194,8 @@ class FileStore:
 
         def step() -> bool:
             with self._only_writer(self._places.prepare(domain, record.key)):
-                found = self._read(domain, record.key)
-                if (None if found is None else pack_record(domain, found)) != expected:
+                current = self._read(domain, record.key)
+                if (None if current is None else pack_record(domain, current)) != expected:
                     return False
                 self._put(domain, [record], contents)
                 return True
@@ -206,7 +206,7 @@ class FileStore:
         return swapped
 
     def _clock(self, domain: Domain) -> Callable[[str], int | None]:
-        """What tells the time of a record's file; None if there is no record in it."""
+        """Return a function from a file's path to the simulation time (ms) of its record, None if the file holds no record."""
 
         def time_of(path: str) -> int | None:
             record = self._load(domain, (), path)
@@ -215,7 +215,7 @@ class FileStore:
         return time_of
 
     def _in_folders(self, step: Callable[[], R]) -> R:
-        """Do ``step``, which finds its folders where they were; again if somebody has deleted one."""
+        """Run ``step``, and repeat it with cleared caches if another process has deleted one of its folders."""
         for _ in range(_ATTEMPTS - 1):
             with suppress(FileNotFoundError):
                 return step()
@@ -234,19 +234,19 @@ class FileStore:
     def scan(
         self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True, removed: bool = False
     ) -> Iterator[Record]:
-        """See Store; but in natural order of the ids, of which a ``limit`` takes the last ones.
+        """See Store, but records come in natural order of their ids, and ``limit`` selects the last ones.
 
-        Domains that are handed out oldest first, and so are turned round by whoever asks, come in reversed order.
+        Domains listed oldest first come in reversed order, because the caller reverses them.
         """
-        turned = domain.listing is not None and domain.listing.oldest_first
-        backwards = turned or limit is not None
-        found = (record for record in self._all(domain, prefix, backwards=backwards) if removed or not record.removed)
-        cut = islice(found, limit)
-        for record in cut if turned == backwards else reversed(list(cut)):
+        reverse = domain.listing is not None and domain.listing.oldest_first
+        backwards = reverse or limit is not None
+        visible = (record for record in self._all(domain, prefix, backwards=backwards) if removed or not record.removed)
+        selected = islice(visible, limit)
+        for record in selected if reverse == backwards else reversed(list(selected)):
             yield record if bodies else record._replace(body=None)
 
     def records(self, domain: Domain) -> Iterator[Record]:
-        """See Store; when a record was first written is not known, so they come in natural order of folders and ids."""
+        """See Store, but records come in natural order of folders and ids: files do not tell when a record was first written."""
         return self._all(domain, ())
 
     def _all(self, domain: Domain, prefix: Key, *, backwards: bool = False) -> Iterator[Record]:
@@ -276,18 +276,18 @@ class FileStore:
                 if len(keys) == 1:
                     yield record._replace(key=keys[0])
                 else:
-                    report_skipped(f"{path}: nothing says whose it is")
+                    report_skipped(f"{path}: the folder name is ambiguous: cannot tell which key it belongs to")
                     left_out += 1
         if left_out:
             names = ", ".join(layout.folders[-1].fields)
             log(
                 "warning",
-                f"{left_out} records of {folder} are left out of a list: nothing says where one of {names} ends in its name and the next "
-                "begins; each can be read by its key, and a write makes clear whose the folder is",
+                f"{left_out} records of {folder} are skipped in a list: the folder name is ambiguous: cannot tell where one of {names} "
+                "ends and the next begins; you can read each record by its key, and a write stores which key the folder belongs to",
             )
 
     def _listed(self, domain: Domain, key: Key, path: str) -> Record | None:
-        """The record in a file; what is no file must not keep the others out of a list."""
+        """Return the record in a file for a list. Skip what is not a regular file, so that the list goes on."""
         try:
             return self._load(domain, key, path)
         except NotARegularFileError as error:
@@ -295,15 +295,15 @@ class FileStore:
             return None
 
     def _contexts(self) -> set[Key]:
-        """The symbols, strategies and exchanges that records say of themselves."""
-        found = set()
+        """Return the combinations of symbol, strategy and exchange that occur in the bodies of records."""
+        contexts = set()
         for name in _TELLING:
             for folder, _ in self._places.folders(DOMAINS[name], {}):
                 for file, _ in self._places.files(folder):
                     record = self._listed(DOMAINS[name], (), f"{folder}/{file}")
                     if record is not None and record.body is not None:
-                        found.add(tuple(str(record.body.get(field)) for field in _CONTEXT))
-        return found
+                        contexts.add(tuple(str(record.body.get(field)) for field in _CONTEXT))
+        return contexts
 
     # --- candles ---
 
@@ -323,12 +323,12 @@ class FileStore:
     def candle_series(self) -> list[Key]:
         """See Store."""
         with storage_errors("the series of candles cannot be listed"):
-            found = [
+            series = [
                 (fields["exchangeName"], fields["symbol"], fields["interval"])
                 for folder, fields in self._places.folders(_CANDLE, {})
                 if fields is not None and fields["interval"] in INTERVAL_MS and holds_files(folder)
             ]
-        return sorted(found)
+        return sorted(series)
 
     def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
         """See Store."""
@@ -347,13 +347,13 @@ class FileStore:
             folder, _ = self._places.find(_CANDLE, series)
             for time in self._times(folder):
                 if (since is None or since <= time) and (until is None or time < until):
-                    with suppress(FileNotFoundError):  # another process was faster
+                    with suppress(FileNotFoundError):  # another process has just deleted it
                         os.unlink(f"{folder}/{time}{SUFFIX}")
                         removed += 1
         return removed
 
     def _times(self, folder: str) -> list[int]:
-        """The open times (ms) of the candles in a folder, ascending."""
+        """Return the open times (ms) of the candles in a folder, ascending."""
         file = layout_of(_CANDLE).file
         return sorted(fields["timestamp"] for name in record_files(folder) for fields in file.splits(name.removesuffix(SUFFIX)))
 
@@ -374,7 +374,7 @@ class FileStore:
             record = self._load(domain, key, version)
             if record is not None and _time(record) <= moment:
                 return record if own or _fits(record, domain, path) else None
-            self._versions.forget()  # another process has written since
+            self._versions.forget()  # the cache is stale: another process has written since
         return None
 
     def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
@@ -392,14 +392,14 @@ class FileStore:
             self._metrics.domains[domain.name].add(which, n)
 
     def drop_cache(self) -> int:
-        """See Store; there is no shared cache."""
+        """See Store. There is no shared cache, so it returns 0."""
         self._places.forget()
         self._versions.forget()
         self._sound.clear()
         return 0
 
     def close(self) -> None:
-        """See Store; no file is kept open."""
+        """See Store. No file stays open between calls."""
 
 
 def _time(record: Record) -> int:
@@ -407,17 +407,17 @@ def _time(record: Record) -> int:
 
 
 def _is_said(fields: Fields, contexts: set[Key]) -> bool:
-    """Whether some record is of the symbol, the strategy and the exchange in ``fields``, as far as they are there."""
+    """Return whether some context agrees with ``fields`` in symbol, strategy and exchange, as far as ``fields`` has them."""
     return any(all(fields.get(name, value) == value for name, value in zip(_CONTEXT, context, strict=True)) for context in contexts)
 
 
 def _fits(record: Record, domain: Domain, path: str) -> bool:
-    """Whether a record of the original's, in a folder that is anybody's whose joined name it has, says nothing against its key."""
+    """Return whether a record does not contradict its key; for a folder without a note, which may belong to several keys by its name."""
     folder, _, name = path.rpartition("/")
     fitting = fitting_keys(layout_of(domain), folder, name, record.body)
     return not fitting or record.key in fitting
 
 
 def _named(keys: Sequence[Key]) -> str:
-    """What an error calls the records of a call."""
+    """Return how an error names the records of a call."""
     return f"{len(keys)} records" if len(keys) > 1 else ", ".join(repr(field) for key in keys for field in key)

@@ -1,7 +1,7 @@
-"""FileVersions of a record beside its file: what was there before a write, under the time at which it was written.
+"""Keep earlier versions of a record beside its file, each named by the simulation time of its write.
 
-The record itself is always the last version. Those before it are files named by their time (ms) in a folder ``.<name>.was``, hard links
-to what the record was, so that keeping one costs no writing. The original passes the folder over.
+The record's file is always the last version. Earlier ones are files named by their time (ms) in a folder ``.<name>.was``. They are hard
+links to the record's earlier files, so that keeping one copies no data. The TypeScript package ignores the folder.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from .atomic_files import keep_link, sync_folder
 __all__ = ["ALWAYS", "FileVersions"]
 
 ALWAYS: Final = -(2**63)
-"""The time (ms) of what says none: before all others."""
+"""The time (ms) of a record without one: before all others."""
 
 _DAY_MS: Final = 86_400_000
-_MOST_KEYS: Final = 10_000  # whose versions are remembered; then it starts anew
+_MOST_KEYS: Final = 10_000  # keys with cached versions; a full cache is cleared
 
 Identity = tuple[int, int, int]
 
 
 class _Known(NamedTuple):
-    """What is known of a file, for as long as it is this very one: its time, and the times of the versions before it, ascending."""
+    """The time of a record's file and of the earlier versions, ascending; valid while the file has this identity."""
 
     identity: Identity | None
-    when: int | None  # None: there is no file
+    when: int | None  # None: no file
     times: list[int]
 
 
 class FileVersions:
-    """The versions of records, by the paths of their files. One thread at a time may change them."""
+    """The versions of records, by the paths of their files. Not thread-safe: callers hold a lock."""
 
     def __init__(self, history: History) -> None:
         self._history = history
         self.forget()
 
     def forget(self) -> None:
-        """Look at the file system again."""
+        """Clear the cache, so that the next call looks at the file system again."""
         self._known: dict[str, _Known] = {}
 
     def _look(self, path: str, time_of: Callable[[str], int | None]) -> _Known:
-        """What there is; another process may have written since we did."""
+        """Return the current versions of a record, from the cache unless another process has written since."""
         identity = _identity(path)
-        known = self._known.get(path)
-        if known is not None and identity is not None and known.identity == identity:
-            return known
+        cached = self._known.get(path)
+        if cached is not None and identity is not None and cached.identity == identity:
+            return cached
         when = None if identity is None else time_of(path)
         times = []
         with suppress(FileNotFoundError):
@@ -64,32 +64,32 @@ class FileVersions:
         self._known[path] = known
 
     def replace(self, temporary: str, path: str, when: int, time_of: Callable[[str], int | None]) -> None:
-        """Put a version of ``when`` at ``path``, and keep what was there if it is older; later ones go.
+        """Rename ``temporary`` to ``path`` as the version of ``when`` (ms). Keep the current version if it is older, drop later versions.
 
-        ``time_of`` gives the time of a record's file, None if it is none.
+        ``time_of`` returns the time (ms) of the record in a file, or None if the file holds no record.
         """
-        known = self._look(path, time_of)
-        self._known.pop(path, None)  # should this fail half way
+        current = self._look(path, time_of)
+        self._known.pop(path, None)  # a failure half way must not leave a stale entry
         folder = _folder(path)
-        older = known.when is not None and known.when < when
+        older = current.when is not None and current.when < when
         if older:
-            # Not told to the disk by itself: the names of both folders go there together when that of the record does.
-            keep_link(path, f"{folder}/{known.when}")
+            # The link is not synced by itself: the names in both folders reach the disk together when the record's does.
+            keep_link(path, f"{folder}/{current.when}")
         identity = _identity(temporary)
         os.rename(temporary, path)
-        times = known.times
-        # What is as late as the record that was there is left from a write that was killed, or written over by the original.
-        end = bisect_left(times, when if known.when is None else min(when, known.when))
-        gone, times[end:] = times[end:], [known.when] if older and known.when is not None else []
+        times = current.times
+        # Versions not older than the current one are left over: a write was killed, or the TypeScript package overwrote the record.
+        end = bisect_left(times, when if current.when is None else min(when, current.when))
+        obsolete, times[end:] = times[end:], [current.when] if older and current.when is not None else []
         first = self._first(times, when)
-        gone, times[:first] = [time for time in gone if time != known.when] + times[:first], []
-        for time in gone:
+        obsolete, times[:first] = [time for time in obsolete if time != current.when] + times[:first], []
+        for time in obsolete:
             with suppress(FileNotFoundError):
                 os.unlink(f"{folder}/{time}")
         self._note(path, _Known(identity, when, times))
 
     def _first(self, times: list[int], when: int) -> int:
-        """The place in ``times`` of the first version that is kept beside one of ``when``."""
+        """Return the index in ``times`` of the first version to keep beside the one of ``when``."""
         limit, days, first = self._history.limit, self._history.days, 0
         if limit:
             first = max(first, len(times) - (limit - 1))
@@ -98,29 +98,29 @@ class FileVersions:
         return first
 
     def before(self, path: str, moment: int, time_of: Callable[[str], int | None]) -> str | None:
-        """The file of the last version at ``moment`` or before; None if there is none."""
-        known = self._look(path, time_of)
-        if known.when is not None and known.when <= moment:
+        """Return the path of the last version at ``moment`` (ms) or before, or None if there is none."""
+        current = self._look(path, time_of)
+        if current.when is not None and current.when <= moment:
             return path
-        times = known.times if known.when is None else known.times[: bisect_left(known.times, known.when)]
+        times = current.times if current.when is None else current.times[: bisect_left(current.times, current.when)]
         index = bisect_right(times, moment)
-        self._note(path, known)
+        self._note(path, current)
         return f"{_folder(path)}/{times[index - 1]}" if index else None
 
     def discard(self, path: str, since: int, time_of: Callable[[str], int | None]) -> None:
-        """Let the record be what it was before ``since``, or not there."""
-        known = self._look(path, time_of)
+        """Restore the record to its last version before ``since`` (ms), or delete it if it has none."""
+        current = self._look(path, time_of)
         folder = _folder(path)
-        kept = [time for time in known.times if time < since and (known.when is None or time < known.when)]
-        back = known.when is not None and known.when >= since
-        if back and kept:
+        kept = [time for time in current.times if time < since and (current.when is None or time < current.when)]
+        revert = current.when is not None and current.when >= since
+        if revert and kept:
             os.rename(f"{folder}/{kept[-1]}", path)
-        for time in set(known.times).difference(kept):
+        for time in set(current.times).difference(kept):
             with suppress(FileNotFoundError):
                 os.unlink(f"{folder}/{time}")
-        if back and not kept:
+        if revert and not kept:
             os.unlink(path)
-        if back or len(kept) < len(known.times):
+        if revert or len(kept) < len(current.times):
             sync_folder(os.path.dirname(path))
         self._known.pop(path, None)
 
@@ -131,7 +131,7 @@ def _folder(path: str) -> str:
 
 
 def _identity(path: str) -> Identity | None:
-    """What tells a file from any other that stood or will stand at a path."""
+    """Return what distinguishes a file from earlier and later files at its path (inode, mtime, size), or None without a file."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

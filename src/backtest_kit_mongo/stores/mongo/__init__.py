@@ -1,1 +1,1 @@
-"""The store on MongoDB, with the ids of its documents in Redis."""
+"""The store on MongoDB, with an id cache in Redis."""

@@ -1,4 +1,4 @@
-"""Servers that may not be there: a look at the ports of this machine before the first call, and what is said in a long wait."""
+"""Servers that may not be running: check local ports before the first call, and log a warning during a long wait."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ __all__ = ["check_listening", "saying_what_is_waited_for"]
 
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
 PATIENCE: Final = 2.0
-"""Seconds after which nobody is expected to be starting a server just now: a refusal counts, and a wait says what it waits for."""
+"""Seconds to allow for a server that is just being started. After that, a refused connection is an error, and a wait logs a warning."""
 
 
 def check_listening(uri: str) -> None:
-    """ServerUnavailableError within two seconds if ``uri`` names ports of this machine only, and all of them refuse connections.
+    """Raise ServerUnavailableError after two seconds if ``uri`` names only ports of this machine and all of them refuse connections.
 
-    pymongo would try again for the whole of its server selection time-out. Where the string names that time-out it is obeyed.
+    pymongo would keep trying until its server selection timeout. If ``uri`` sets that timeout (or timeoutMS), this checks nothing.
     """
     if uri.startswith("mongodb+srv://"):
         return
-    given = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
-    places = parse_uri(uri, warn=False)["nodelist"]
-    if given & {"serverselectiontimeoutms", "timeoutms"} or not all(host in _HERE and port for host, port in places):
+    options = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
+    addresses = parse_uri(uri, warn=False)["nodelist"]
+    if options & {"serverselectiontimeoutms", "timeoutms"} or not all(host in _HERE and port for host, port in addresses):
         return
     deadline = time.monotonic() + PATIENCE
-    while all(_refused(host, port) for host, port in places):
+    while all(_refused(host, port) for host, port in addresses):
         if time.monotonic() > deadline:
-            shown = ", ".join(f"{host}:{port}" for host, port in places)
+            names = ", ".join(f"{host}:{port}" for host, port in addresses)
             raise ServerUnavailableError(
-                f"MongoDB does not answer: nothing listens on {shown}",
-                hint=f"is it running? wait_for_init() waits for a server that is being started; {OWN_SERVERS}",
+                f"MongoDB does not answer: nothing is listening on {names}",
+                hint=f"is it running? wait_for_init() waits for a server that is still starting; {OWN_SERVERS}",
             )
         time.sleep(0.1)
 
 
 @contextmanager
 def saying_what_is_waited_for(config: Config, timeout: float) -> Iterator[dict[str, str]]:
-    """Log a warning if the block takes long: servers may be starting, or nobody may have started any.
+    """Log a warning if the block takes long: the servers may be starting, or nobody may have started them.
 
-    Gives the places that are waited for, by server; the block takes out those that have answered.
+    Yields the addresses of the servers by name. The block removes each server that has answered; the warning names the others.
     """
-    places = {"MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING), "Redis": str(redis_address(config))}
+    addresses = {"MongoDB": redacted(config.CC_MONGO_CONNECTION_STRING), "Redis": str(redis_address(config))}
 
     def say() -> None:
-        silent = " and ".join(f"{name} at {place}" for name, place in list(places.items()))
-        log("warning", f"waiting up to {timeout:.0f} s for {silent}" + ("" if config.CC_EMBEDDED else f"; {OWN_SERVERS}"))
+        servers = " and ".join(f"{name} at {address}" for name, address in list(addresses.items()))
+        log("warning", f"waiting up to {timeout:.0f} s for {servers}" + ("" if config.CC_EMBEDDED else f"; {OWN_SERVERS}"))
 
     timer = threading.Timer(PATIENCE, say)
     timer.daemon = True
     if timeout > PATIENCE:
         timer.start()
     try:
-        yield places
+        yield addresses
     finally:
         timer.cancel()
 
@@ -73,6 +73,6 @@ def _refused(host: str, port: int) -> bool:
         socket.create_connection((host, port), timeout=1).close()
     except ConnectionRefusedError:
         return True
-    except OSError:  # whatever that is, pymongo says it better
+    except OSError:  # pymongo reports any other error better
         return False
     return False

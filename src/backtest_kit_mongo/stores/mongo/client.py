@@ -1,4 +1,4 @@
-"""pymongo's client, and what is asked of it where the connection string leaves it open: time-outs, monitoring, write concern."""
+"""Create pymongo's client, with defaults for what the connection string leaves open: timeouts, monitoring, write concern."""
 
 from __future__ import annotations
 
@@ -19,78 +19,78 @@ from .errors import is_unresolved, translated
 __all__ = ["is_sharded", "make_client", "topology", "warn_of_lost_writes", "write_concern"]
 
 HEARTBEAT_MS = 2_000
-"""How often pymongo's monitor asks a server that has nothing new to say."""
+"""How often pymongo's monitor checks a server, in ms, if nothing changes."""
 
 
 def make_client(uri: str) -> MongoClient[dict[str, Any]]:
-    """A client that has not connected yet; ConfigError if pymongo cannot use the connection string."""
+    """Return a client that has not connected yet. Raises ConfigError if pymongo cannot use the connection string."""
     given = {name.lower(): value for name, value in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
     defaults: dict[str, Any] = {"appname": "backtest-kit-mongo", "connect": False}
     if "retryreads" not in given:
-        # Done by failures.retried: pymongo would wait for a silent server three times over.
+        # ``errors.retried`` retries instead: pymongo would wait three times for a server that does not answer.
         defaults["retryReads"] = False
     if "heartbeatfrequencyms" not in given:
-        # The monitor hears at once of a server that goes and of a new primary, but of nothing else before its next heartbeat:
-        # after a failed login each call waits for one.
+        # The monitor learns at once of a server that goes away and of a new primary, but of anything else only at its next heartbeat:
+        # after a failed login, each call waits for one.
         defaults["heartbeatFrequencyMS"] = HEARTBEAT_MS
     if "timeoutms" not in given:
         defaults |= _time_outs(given)
     try:
         return MongoClient(uri, **defaults)
-    except (PyMongoError, ValueError, OSError) as error:  # OSError: a file of certificates that cannot be read or makes no sense
+    except (PyMongoError, ValueError, OSError) as error:  # OSError: a certificate file that is unreadable or invalid
         if isinstance(error, PyMongoError) and uri.startswith("mongodb+srv://") and is_unresolved(error):
             raise translated(error) from None
-        # The text of these errors can hold parts of the string, and so of the password.
+        # The text of these errors may contain parts of the connection string, and so of the password.
         raise ConfigError(f"CC_MONGO_CONNECTION_STRING cannot be used ({type(error).__name__})") from None
 
 
 def _time_outs(given: Mapping[str, str]) -> dict[str, int]:
-    """Time-outs (ms) that the options of a connection string leave open: a server may be silent for 15 s.
+    """Return the timeouts (ms) that the options of a connection string do not set: 15 s without a reply.
 
-    A write that is not confirmed in its time (``wtimeout``) must be heard of, and so that time ends before the socket's does.
+    The socket timeout is longer than ``wtimeoutMS``, so that the server can still report a write that was not confirmed in time.
     """
-    found = dict.fromkeys(("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"), DEFAULT_TIMEOUT_MS)
-    with suppress(ValueError):  # which pymongo makes an error of
-        found["socketTimeoutMS"] = max(DEFAULT_TIMEOUT_MS, int(given.get("wtimeoutms", 0)) * 4 // 3)
-    return {name: value for name, value in found.items() if name.lower() not in given}
+    timeouts = dict.fromkeys(("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"), DEFAULT_TIMEOUT_MS)
+    with suppress(ValueError):  # pymongo itself reports an invalid number
+        timeouts["socketTimeoutMS"] = max(DEFAULT_TIMEOUT_MS, int(given.get("wtimeoutms", 0)) * 4 // 3)
+    return {name: value for name, value in timeouts.items() if name.lower() not in given}
 
 
 def is_sharded(client: MongoClient[Any]) -> bool | None:
-    """Whether pymongo speaks to a mongos; None until it has met a server."""
+    """Return whether pymongo is connected to a mongos; None until it has reached a server."""
     kind = client.topology_description.topology_type_name
     return None if kind == "Unknown" else kind == "Sharded"
 
 
 def topology(client: MongoClient[Any]) -> str | None:
-    """One of "standalone", "replica set NAME" or "sharded cluster", as far as pymongo has met a server."""
-    found = client.topology_description
-    if found.topology_type_name == "Unknown":
+    """Return "standalone", "replica set NAME" or "sharded cluster"; None until pymongo has reached a server."""
+    description = client.topology_description
+    if description.topology_type_name == "Unknown":
         return None
-    if found.topology_type_name == "Sharded":
+    if description.topology_type_name == "Sharded":
         return "sharded cluster"
-    servers = [server for server in found.server_descriptions().values() if server.is_server_type_known]
-    names = [name for name in (found.replica_set_name, *(server.replica_set_name for server in servers)) if name]
+    servers = [server for server in description.server_descriptions().values() if server.is_server_type_known]
+    names = [name for name in (description.replica_set_name, *(server.replica_set_name for server in servers)) if name]
     return f"replica set {names[0]}" if names else "standalone" if servers else None
 
 
 def warn_of_lost_writes(durability: str) -> None:
-    """Say once what it costs that writes to a replica set wait for its primary alone."""
-    asked = "CC_DURABILITY=memory" if durability == "memory" else "w=1 in CC_MONGO_CONNECTION_STRING"
+    """Warn that writes to a replica set can be lost if they wait only for its primary."""
+    setting = "CC_DURABILITY=memory" if durability == "memory" else "w=1 in CC_MONGO_CONNECTION_STRING"
     log(
         "warning",
-        f"{asked} on a replica set: a write is acknowledged before another member has it, so a fail-over may lose it; "
-        "CC_DURABILITY=journal without w in the connection string waits for a majority",
+        f"{setting} on a replica set: a write is acknowledged before another member has it, so a failover may lose it; "
+        "to wait for a majority, set CC_DURABILITY=journal and leave w out of the connection string",
     )
 
 
 def write_concern(client: MongoClient[Any], durability: Literal["journal", "memory"]) -> WriteConcern:
-    """What the connection string says, and of the rest what durability asks for. ConfigError for w=0."""
-    wanted = dict(client.write_concern.document)
-    if wanted.get("w") == 0:
-        raise ConfigError("w=0 in CC_MONGO_CONNECTION_STRING: writes without acknowledgement cannot be read back reliably")
-    # Without w the server takes {j: true}, and also {wtimeout: ...}, for w: 1, which is less than it does when it is told nothing.
-    wanted = {"w": "majority", "j": True, **wanted} if durability == "journal" else {"w": 1, **wanted}
-    if wanted["w"] != 1 and client.options.timeout is None:
+    """Return the write concern of the connection string, completed as ``durability`` requires. Raises ConfigError for w=0."""
+    document = dict(client.write_concern.document)
+    if document.get("w") == 0:
+        raise ConfigError("CC_MONGO_CONNECTION_STRING sets w=0: unacknowledged writes cannot be read back reliably")
+    # Without w, the server takes {j: true} or {wtimeout: ...} for w: 1, which is weaker than its default without any write concern.
+    document = {"w": "majority", "j": True, **document} if durability == "journal" else {"w": 1, **document}
+    if document["w"] != 1 and client.options.timeout is None:
         seconds = client.options.pool_options.socket_timeout
-        wanted = {"wtimeout": int(seconds * 750) if seconds else DEFAULT_TIMEOUT_MS, **wanted}
-    return WriteConcern(**wanted)
+        document = {"wtimeout": int(seconds * 750) if seconds else DEFAULT_TIMEOUT_MS, **document}
+    return WriteConcern(**document)

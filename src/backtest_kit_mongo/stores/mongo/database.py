@@ -1,4 +1,4 @@
-"""The connection to MongoDB: one client per process (and per fork), its time-outs and durability, retries, our errors."""
+"""The connection to MongoDB: one client per process, with timeouts, durability and retries. Calls use the wire protocol, else pymongo."""
 
 from __future__ import annotations
 
@@ -38,21 +38,20 @@ from .wire import WirePool
 
 __all__ = ["MongoDatabase"]
 
-# Documents are taken apart by the compiled core; pymongo hands them over as they came.
+# The compiled core decodes documents; pymongo passes them on as raw bytes.
 RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
 R = TypeVar("R")
 T = TypeVar("T", bound=tuple[Any, ...])
 
-# Clients inherited through fork: never used, never closed (closing would end sessions that the parent still uses), and kept
-# so that no destructor closes them either.
+# Clients inherited through fork: never used, and kept so that nothing closes them, which would end sessions of the parent.
 _inherited: list[Any] = []
 
 _IDS = 250
-"""Ids per find: the server looks up the next ones while the documents of these are being read. (Fewer in the first one were no gain.)"""
+"""Ids per find: the server looks up the next ones while this process reads these documents. (A smaller first batch did not help.)"""
 
 
 class _Part(NamedTuple):
-    """A part of a bulk of writes that goes out in one message: where it begins and ends, and its number."""
+    """The part of a bulk write that is sent in one message: its positions [start, end) and its transaction number."""
 
     start: int
     end: int
@@ -60,7 +59,7 @@ class _Part(NamedTuple):
 
 
 class MongoDatabase:
-    """A lazily made client on the configured database. No I/O before the first use."""
+    """The configured database. Its client is created on demand; there is no I/O before the first use."""
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
         self.config = config
@@ -72,7 +71,7 @@ class MongoDatabase:
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """Start without a client; see ``forks``."""
+        """Start without a client; see ``fork_safety``."""
         for path in self._straight:
             path.disconnect()
         if self._client is not None:
@@ -81,7 +80,7 @@ class MongoDatabase:
         self._client = None
         self._lane_or_none: WirePool | None = None
         self._sessions: Sessions | None = None
-        self._looked_at = False  # what kind of server there is
+        self._looked_at = False  # whether ``look_at_server`` has run
         self._is_sharded: bool | None = None
         self._collections: dict[str, Collection[Document]] = {}
         self._messages: dict[str, Messages] = {}
@@ -94,8 +93,8 @@ class MongoDatabase:
             with self._lock:
                 if self._closed:
                     raise NotConfiguredError(
-                        "close(), or a setup() with other settings, has ended this connection while it was in use",
-                        hint="call setup() once, before the work begins",
+                        "this connection was closed while in use, by close() or by setup() with other settings",
+                        hint="call setup() once, before any other call",
                     )
                 if self._client is None:
                     self._client = make_client(self.config.CC_MONGO_CONNECTION_STRING)
@@ -104,40 +103,40 @@ class MongoDatabase:
 
     @property
     def database(self) -> Database[Document]:
-        """The database that the connection string names (``backtest-kit`` where it names none); that of a paper run is one beside it."""
+        """The database in the connection string, by default ``backtest-kit``; for paper runs CC_PAPER_DATABASE, or NAME-paper."""
         database = self.client.get_default_database(default=DEFAULT_DATABASE)
         if self.config.CC_MODE != "paper":
             return database
         return self.client[self.config.CC_PAPER_DATABASE or f"{database.name}-paper"]
 
     def collection(self, domain: Domain) -> Collection[Document]:
-        """The collection of a domain: read from the primary (else a write might not be seen), written as durability asks."""
-        found = self._collections.get(domain.collection)
-        if found is None:
+        """Return the collection of a domain. Reads go to the primary, to see every write; the write concern follows CC_DURABILITY."""
+        collection = self._collections.get(domain.collection)
+        if collection is None:
             client = self.client
             if not self._collections:
                 check_listening(self.config.CC_MONGO_CONNECTION_STRING)
-            found = self.database.get_collection(
+            collection = self.database.get_collection(
                 domain.collection, read_preference=ReadPreference.PRIMARY, write_concern=write_concern(client, self.config.CC_DURABILITY)
             )
-            self._collections[domain.collection] = found
-        return found
+            self._collections[domain.collection] = collection
+        return collection
 
     def in_force(self) -> Document:
-        """The topology, and the write and the read concern; nothing before the first use."""
+        """Return the topology, and the write and read concern in effect; empty before the first use."""
         client = self._client
         if client is None:
             return {}
-        asked = client.write_concern  # w=0 is refused by every write, and only shown here
-        writes = write_concern(client, self.config.CC_DURABILITY) if asked.acknowledged else asked
-        return {"topology": topology(client), "write_concern": writes.document, "read_concern": client.read_concern.document}
+        configured = client.write_concern  # may be w=0, which makes every write fail and is only shown here
+        concern_of_writes = write_concern(client, self.config.CC_DURABILITY) if configured.acknowledged else configured
+        return {"topology": topology(client), "write_concern": concern_of_writes.document, "read_concern": client.read_concern.document}
 
     def retried(self, domain: Domain, operation: Callable[[], R]) -> R:
-        """See ``failures.retried``; for as long as pymongo waits for a server."""
+        """Call ``errors.retried``, with the time that pymongo waits for a server as its ``patience``."""
         return retried(domain, operation, self.client.options.server_selection_timeout)
 
     def _take_number(self, domain: Domain) -> TransactionNumber | None:
-        """A number for a write, to be given back after it; None from a server that knows of none."""
+        """Take a transaction number, to give back after the write; None if the server does not support them."""
         if not self._looked_at:
             self.retried(domain, self.look_at_server)
         sessions = self._sessions
@@ -149,7 +148,7 @@ class MongoDatabase:
             sessions.give_back(number)
 
     def look_at_server(self) -> None:
-        """Ask the primary whether it can number writes, and the first time say so if its acknowledgements are worth little."""
+        """Ask the primary whether it supports transaction numbers. The first call also warns if acknowledged writes can be lost."""
         client = self.client
         hello = client.admin.command("hello")
         replicated = "setName" in hello or hello.get("msg") == "isdbgrid"
@@ -163,10 +162,10 @@ class MongoDatabase:
             warn_of_lost_writes(self.config.CC_DURABILITY)
 
     def _messages_of(self, domain: Domain) -> Messages:
-        found = self._messages.get(domain.collection)
-        if found is None:
-            found = self._messages[domain.collection] = Messages(self.collection(domain))
-        return found
+        messages = self._messages.get(domain.collection)
+        if messages is None:
+            messages = self._messages[domain.collection] = Messages(self.collection(domain))
+        return messages
 
     @property
     def _sharded(self) -> bool | None:
@@ -176,28 +175,28 @@ class MongoDatabase:
 
     @property
     def _lane(self) -> WirePool:
-        lane = self._lane_or_none
-        if lane is None:
+        pool = self._lane_or_none
+        if pool is None:
             client = self.client
             with self._lock:
                 if self._lane_or_none is None:
                     self._lane_or_none = WirePool(client, on=self.config.CC_WIRE_LANE)
-                lane = self._lane_or_none
-        return lane
+                pool = self._lane_or_none
+        return pool
 
     def connect(self, domain: Domain, path: HitReader | UpsertWriter) -> None:
-        """Let a straight path use this connection, until it is closed or the process forks. Not to a mongos: see ``match``."""
-        messages, lane = self._messages_of(domain), self._lane
-        if not lane.usable or self._closed or self._sharded is not False:
+        """Let a fast path use this connection until it is closed or the process forks. Not with a mongos: see ``match``."""
+        messages, pool = self._messages_of(domain), self._lane
+        if not pool.usable or self._closed or self._sharded is not False:
             return
         if isinstance(path, HitReader):
-            path.connect(lane, messages.by_id_head, messages.by_id_tail)
+            path.connect(pool, messages.by_id_head, messages.by_id_tail)
         elif self._looked_at:
-            path.connect(lane, messages.upsert_head, messages.upsert_tail, self._sessions)
+            path.connect(pool, messages.upsert_head, messages.upsert_tail, self._sessions)
         if path not in self._straight:
             self._straight.append(path)
 
-    # Each call first takes the lane, and goes through pymongo where the lane does not take it, or did not get through with it.
+    # Each call first tries the wire protocol, and falls back to pymongo if that cannot take the call or fails.
 
     def _count(self, domain: Domain, which: int, size: int) -> None:
         self._metrics.domains[domain.name].add(which, size)
@@ -205,7 +204,7 @@ class MongoDatabase:
     # --- reading ---
 
     def find_one(self, domain: Domain, wanted: Document) -> bytes | None:
-        """One document as BSON."""
+        """Return the first document that matches a filter, as BSON, or None."""
         document = self._lane.read(MongoSocket.find_one, self._messages_of(domain).find_one(wanted), b"", b"")
         if document is NOT_TAKEN:
             document = self._find_one(domain, wanted)
@@ -214,9 +213,9 @@ class MongoDatabase:
         return document
 
     def match(self, domain: Domain, value: bytes, reader: RecordReader[T], key: Key) -> T | None:
-        """What ``reader`` makes of the document of an id (12 bytes), or None if there is none or it is not the one of ``key``.
+        """Read the document of an id (12 bytes) with ``reader``; return None if it does not exist or belongs to another key.
 
-        A mongos is given the key too: an id alone would go to every shard.
+        A mongos gets the key too: an id alone would go to every shard.
         """
         if self._sharded:
             document = self.find_one(domain, {"_id": ObjectId(value), **key_fields(domain, key)})
@@ -233,16 +232,16 @@ class MongoDatabase:
         return reader.match(document, key)
 
     def _find_one(self, domain: Domain, wanted: Document) -> bytes | None:
-        """The find command by itself: the cursor that pymongo puts around it costs a tenth of the call."""
+        """Find one document with the plain command: pymongo's cursor around it would cost a tenth of the call."""
         collection = self.collection(domain)
         command: Document = {"find": collection.name, "filter": wanted, "limit": 1, "singleBatch": True, **concern(collection)}
         batch = self.retried(domain, lambda: collection.database.command(command, codec_options=RAW)["cursor"]["firstBatch"])
         return batch[0].raw if batch else None
 
     def find(self, domain: Domain, wanted: Document, **options: Any) -> Iterator[bytes]:
-        """The documents of a query, in batches of BSON, as they come; asked again if the connection breaks before the first one.
+        """Yield the documents of a query in batches of BSON, with a cursor of pymongo, so that a result of any size fits in memory.
 
-        For answers without end, which are not held in memory: a cursor of pymongo.
+        The query is repeated if the connection breaks before the first batch.
         """
         collection = self.collection(domain)
 
@@ -258,10 +257,10 @@ class MongoDatabase:
                 batch = next(cursor, None)
 
     def fetch(self, domain: Domain, queries: Sequence[Document]) -> Iterator[bytes]:
-        """All documents of some queries, one after the other, in batches of BSON. For answers that are taken whole.
+        """Yield all documents of some queries, one query after the other, in batches of BSON. For results that are read as a whole.
 
-        A query is a dict of ``filter`` and perhaps ``sort`` (field -> direction), ``projection``, ``skip`` and ``limit``, as in find.
-        After a connection broke, documents of one query may come twice.
+        A query is a dict with ``filter`` and optionally ``sort`` (field -> direction), ``projection``, ``skip`` and ``limit``, as in find.
+        If the connection breaks, documents of one query may come twice.
         """
         messages = self._messages_of(domain)
         done = 0
@@ -275,11 +274,11 @@ class MongoDatabase:
             yield from self.find(domain, query["filter"], sort=sort, batch_size=WHOLE, **options)
 
     def fetch_by_ids(self, domain: Domain, ids: Mapping[bytes, int], keys: Sequence[Key]) -> Iterator[bytes]:
-        """The documents of some ids (12 bytes each, with the places of their ``keys``), in no order, in batches of BSON."""
+        """Yield the documents of ids in batches of BSON, in any order. ``ids`` maps each id (12 bytes) to its position in ``keys``."""
         values = list(ids)
         if self._sharded:
-            wanted = [{"_id": ObjectId(value), **key_fields(domain, keys[place])} for value, place in ids.items()]
-            yield from self.fetch(domain, [{"filter": {"$or": wanted}}])
+            filters = [{"_id": ObjectId(value), **key_fields(domain, keys[position])} for value, position in ids.items()]
+            yield from self.fetch(domain, [{"filter": {"$or": filters}}])
             return
         messages = self._messages_of(domain)
         chunks = [values[start : start + _IDS] for start in range(0, len(values), _IDS)]
@@ -293,7 +292,7 @@ class MongoDatabase:
             yield from self.find(domain, {"_id": {"$in": [ObjectId(value) for value in values[done * _IDS :]]}}, batch_size=WHOLE)
 
     def count(self, domain: Domain, wanted: Document) -> int:
-        """How many documents a filter has."""
+        """Return how many documents match a filter."""
         reply = self._lane.read(MongoSocket.command, self._messages_of(domain).count(wanted))
         if reply is not NOT_TAKEN:
             return int(decode(reply)["n"])
@@ -304,22 +303,22 @@ class MongoDatabase:
     # --- writing ---
 
     def upsert(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, bool]:
-        """Update or insert the one document of a key; its ``_id`` (None if that is no ObjectId), and whether it is new."""
+        """Update or insert the document of a key; return its ``_id`` (None if it is not an ObjectId), and whether it is new."""
         return self._upsert(domain, self._messages_of(domain).upsert_command(wanted, update), MongoSocket.upserted, id_after)
 
     def upsert_by_driver(
         self, domain: Domain, wanted: Document, update: Document, number: TransactionNumber | None
     ) -> tuple[bytes | None, bool]:
-        """As ``upsert``, for what went out under a number over the lane, which did not get through with it."""
+        """Repeat through pymongo, under the same number, an ``upsert`` that did not succeed over the wire protocol."""
         return self._write(domain, self._messages_of(domain).upsert_command(wanted, update), number, id_after)
 
     def upsert_noting(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, Document | None]:
-        """As ``upsert``: the ``_id``, and the ``_id`` and ``when`` of the document as they were before; None if it is new."""
+        """Like ``upsert``; return the ``_id``, and the ``_id`` and ``when`` of the document from before, or None if it is new."""
         command = self._messages_of(domain).upsert_command(wanted, update, before=True)
-        return self._upsert(domain, command, lambda link, message: id_before(link.command(message)), id_before)
+        return self._upsert(domain, command, lambda mongo_socket, message: id_before(mongo_socket.command(message)), id_before)
 
     def _upsert(self, domain: Domain, command: Document, send: Callable[[MongoSocket, bytes], R], take: Callable[[bytes], R]) -> R:
-        """Send a findAndModify: over the lane by ``send``, or else by pymongo, of whose reply ``take`` makes the same."""
+        """Send a findAndModify over the wire protocol with ``send``, else through pymongo; ``take`` then reads the reply the same way."""
         number = self._take_number(domain)
         try:
             message = self._messages_of(domain).write(command, number)
@@ -332,19 +331,16 @@ class MongoDatabase:
     def _write(
         self, domain: Domain, command: Document, number: TransactionNumber | None, take: Callable[[bytes], R], *, lost: bool = False
     ) -> R:
-        """What ``take`` makes of the reply to a command that writes, sent by pymongo.
-
-        ``lost``: the reply may say that keys of inserts were there before.
-        """
+        """Send a write command through pymongo; return ``take(reply)``. With ``lost``, keys of inserts may exist already."""
         collection = self.collection(domain)
-        asked = {**command, "writeConcern": collection.write_concern.document, **({"txnNumber": number.value} if number else {})}
+        full_command = {**command, "writeConcern": collection.write_concern.document, **({"txnNumber": number.value} if number else {})}
         session = number.session if number else None
 
         def run() -> R:
             try:
-                answer: bytes = collection.database.command(asked, session=session, codec_options=RAW).raw
+                answer: bytes = collection.database.command(full_command, session=session, codec_options=RAW).raw
             except ConfigurationError as error:
-                # A connection that was made while its server was neither primary nor secondary takes no session for as long as it lives.
+                # A connection that was opened while its server was neither primary nor secondary never supports sessions.
                 if session is None:
                     raise
                 self._lane.renew_connections(error)
@@ -360,24 +356,24 @@ class MongoDatabase:
         return self.retried(domain, run)
 
     def insert_members(self, domain: Domain, changes: Sequence[tuple[Document, Document]]) -> set[int]:
-        """Insert what upserts of (filter, {"$set": encoded members}) would make; the positions of those whose ``_id`` was there."""
+        """Insert what upserts of (filter, {"$set": encoded members}) would create; return the positions with an existing ``_id``."""
         sizes, batches = zip(*joined(changes), strict=True)
-        there: set[int] = set()
+        existing: set[int] = set()
         start = 0
         for size, lost in zip(sizes, self.insert_new(domain, batches), strict=True):
-            there |= {start + index for index in lost}
+            existing |= {start + index for index in lost}
             start += size
-        return there
+        return existing
 
     def upsert_many(self, domain: Domain, changes: Sequence[tuple[Document, Document]], *, ordered: bool) -> dict[int, bytes | None]:
-        """Upsert (filter, update) pairs; the ids of those that were new, by position.
+        """Upsert (filter, update) pairs; return the ids of the new documents by position.
 
-        ``ordered``: each after the one before it, so that new documents get their ids in the order of ``changes``.
+        With ``ordered`` they are applied one after the other, so that new documents get their ids in the order of ``changes``.
         """
         return self._update_many(domain, changes, ordered=ordered, upsert=True)[0]
 
     def update_many(self, domain: Domain, changes: Sequence[tuple[Document, Document]]) -> int:
-        """Make (filter, update) changes to those documents that are there; how many were."""
+        """Apply (filter, update) pairs to existing documents; return how many matched."""
         return self._update_many(domain, changes, ordered=False, upsert=False)[1]
 
     def _update_many(
@@ -395,7 +391,7 @@ class MongoDatabase:
             return messages.update_command(chosen, ordered=ordered, upsert=upsert), sum(map(size_of, chosen))
 
         sizes = (len(chunk) for chunk in chunks(changes, STATEMENTS if self._lane.usable else len(changes)))
-        # Ordered: one message at a time, since the server goes on with the next one whatever became of the one before.
+        # Ordered: one message at a time, since the server executes the next one even if the one before failed.
         for part, reply in self._write_all(domain, sizes, encoded, command, ahead=1 if ordered else 2):
             if upsert:
                 inserted |= {part.start + index: value for index, value in upserted_ids(reply).items()}
@@ -404,24 +400,24 @@ class MongoDatabase:
         return inserted, matched
 
     def insert_new(self, domain: Domain, batches: Iterable[bytes]) -> Iterator[set[int]]:
-        """Insert documents with their ids, given in batches of BSON; for each batch the positions of those whose key was there."""
+        """Insert documents that have their ids, in batches of BSON; yield for each batch the positions with an existing key."""
         messages = self._messages_of(domain)
-        under_way: dict[int, bytes] = {}
+        in_flight: dict[int, bytes] = {}
 
         def sizes() -> Iterator[int]:
             for position, batch in enumerate(batches):
-                under_way[position] = batch
+                in_flight[position] = batch
                 yield 1
 
         def encoded(part: _Part) -> tuple[bytes, bytes]:
-            return messages.insert(under_way[part.start], part.number)
+            return messages.insert(in_flight[part.start], part.number)
 
         def command(part: _Part) -> tuple[Document, int]:
-            batch = under_way[part.start]
+            batch = in_flight[part.start]
             return messages.insert_command([RawBSONDocument(document) for document in split(batch)]), len(batch)
 
         for part, reply in self._write_all(domain, sizes(), encoded, command, lost=True):
-            del under_way[part.start]
+            del in_flight[part.start]
             yield {failure["index"] for failure in decode(reply).get("writeErrors", [])}
 
     def _write_all(
@@ -434,9 +430,9 @@ class MongoDatabase:
         ahead: int = 2,
         lost: bool = False,
     ) -> Iterator[tuple[_Part, bytes]]:
-        """Send a bulk in messages of so many writes each, over the lane for as far as that goes; every part with its reply.
+        """Send a bulk of writes in messages of ``sizes`` writes each, over the wire protocol as far as possible; yield parts and replies.
 
-        ``encoded`` gives the message of a part, ``command`` the same for pymongo, with the bytes to be counted; ``lost``: see ``_write``.
+        ``encoded`` returns the message of a part; ``command`` returns its command for pymongo and size in bytes. ``lost``: see ``_write``.
         """
         unanswered: deque[_Part] = deque()
         lengths: deque[int] = deque()
@@ -465,40 +461,40 @@ class MongoDatabase:
         try:
             for reply in self._lane.pipeline(messages(), MongoSocket.reply if lost else MongoSocket.success, ahead=ahead, reads=False):
                 if lost and not lost_alone(domain, reply):
-                    break  # sent again below, where pymongo makes an error of the refusal
+                    break  # sent again below, where pymongo turns it into an error
                 yield answered(lengths.popleft()), reply
-            refused: list[BulkWriteError] = []
+            failures: list[BulkWriteError] = []
             for part in chain(list(unanswered), parts()):
-                asked, length = command(part)
+                part_command, length = command(part)
                 try:
-                    reply = self._write(domain, asked, part.number, bytes, lost=lost)
+                    reply = self._write(domain, part_command, part.number, bytes, lost=lost)
                 except BulkWriteError as error:
                     if ahead == 1:
                         raise
-                    refused.append(error)  # what does not depend on it is written all the same
+                    failures.append(error)  # write the other parts all the same, since they do not depend on it
                     answered(length)
                 else:
                     yield answered(length), reply
-            if refused:
-                raise together(refused)
+            if failures:
+                raise together(failures)
         finally:
             for part in unanswered:
                 self._give_back_number(part.number)
 
     def close(self) -> None:
-        """Close the client; none is made again."""
+        """Close the client. No new one is created."""
         with self._lock:
             self._closed = True
             sessions, self._sessions = self._sessions, None
             client, self._client = self._client, None
-            lane, self._lane_or_none = self._lane_or_none, None
+            pool, self._lane_or_none = self._lane_or_none, None
             self._collections, self._messages = {}, {}
         for path in self._straight:
             path.disconnect()
-        if lane is not None:
-            lane.close()
+        if pool is not None:
+            pool.close()
         if client is not None:
             if sessions is not None:
                 sessions.close()
-            with pymongo.timeout(0.5):  # the farewell to the server, which may be dead, must not hold anybody up
+            with pymongo.timeout(0.5):  # do not wait long to say goodbye to a server that may be dead
                 client.close()

@@ -1,4 +1,4 @@
-"""What a record is to MongoDB: the update that stores it, the insert that makes it, and the filter that finds it unchanged."""
+"""Convert a record for MongoDB: the update that stores it, the insert that creates it, and the filter that matches it unchanged."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ Document = dict[str, Any]
 
 
 def key_fields(domain: Domain, key: Key) -> Document:
-    """The fields of a key, or of its first members."""
+    """Return the fields of a key (all or the first ones), as a filter."""
     return dict(zip(domain.key, key, strict=False))
 
 
 def update_of(domain: Domain, record: Record, now: datetime) -> Document:
-    """The update of an upsert, the stored part of it encoded and checked."""
+    """Return the update of an upsert, its content already encoded. Raises InvalidTypeError or InvalidValueError if it cannot be stored."""
     fields: Document = {domain.body or "": record.body, "updatedDate": now}
     if domain.when:
         fields["when"] = record.when
     if domain.soft_delete:
         fields["removed"] = record.removed
-    born: Document = {"__v": 0, "createDate": now}
+    on_insert: Document = {"__v": 0, "createDate": now}
     if domain.write == "insert_once":
-        return {"$setOnInsert": RawBSONDocument(encode(domain, record.key, fields | born))}
-    return {"$set": RawBSONDocument(encode(domain, record.key, fields)), "$setOnInsert": born}
+        return {"$setOnInsert": RawBSONDocument(encode(domain, record.key, fields | on_insert))}
+    return {"$set": RawBSONDocument(encode(domain, record.key, fields)), "$setOnInsert": on_insert}
 
 
 def insert_of(domain: Domain, key: Key, update: Document) -> tuple[bytes, tuple[Document, Document]]:
-    """The document that an upsert with ``update`` would make, as ``insert_members`` takes it, and its id."""
+    """Return the id (12 bytes) of the document that an upsert with ``update`` would create, and its change for ``insert_members``."""
     identity = ObjectId()
     pushed = {name: [value] for name, value in update.get("$push", {}).items()}
     return identity.binary, ({"_id": identity, **key_fields(domain, key), **update["$setOnInsert"], **pushed}, {"$set": update["$set"]})
 
 
 def unchanged(domain: Domain, record: Record) -> Document:
-    """The filter for the document of a record as a read gave it. Members are compared in their order, numbers by their values."""
-    wanted = {**key_fields(domain, record.key), domain.body or "": {"$eq": record.body}}
+    """Return the filter that matches a record as a read returned it. The order of members matters; numbers are compared by value."""
+    query = {**key_fields(domain, record.key), domain.body or "": {"$eq": record.body}}
     if record.when is not None:
-        wanted["when"] = record.when
+        query["when"] = record.when
     if domain.soft_delete:
-        wanted["removed"] = True if record.removed else {"$in": [False, None]}
-    return wanted
+        query["removed"] = True if record.removed else {"$in": [False, None]}
+    return query

@@ -1,4 +1,4 @@
-"""What can go wrong with MongoDB: what is tried again, and our errors for pymongo's."""
+"""Errors of MongoDB: retry calls that are safe to repeat, and translate pymongo's errors into our own."""
 
 from __future__ import annotations
 
@@ -39,19 +39,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 
-# How often a first upsert may lose the race for its key before its error is shown. One retry is enough for one rival.
+# How often the first upsert of a key may lose a race with other writers before its error is raised. Each rival costs one retry.
 _RACES = 5
 
 _WRITE_CONCERN_FAILED = 64
-# Codes of a server that is no longer the primary, or about to go (the "retryable" ones of MongoDB's specification of retryable writes).
+# Error codes of a server that is no longer the primary, or is shutting down ("retryable" in MongoDB's specification of retryable writes).
 _PRIMARY_GONE = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436})
 
 
 def retried(domain: Domain, operation: Callable[[], R], patience: float) -> R:
-    """Run what may be run twice; again while the connection breaks, for ``patience`` seconds, or a first upsert loses the race for its key.
+    """Call ``operation``, which must be safe to repeat, and return its result.
 
-    Each run waits for a server by itself. But a server that has just gone is only known to be gone when pymongo's monitor has seen it,
-    and another is elected after seconds. A write is safe to repeat where it carries a number (see ``sessions``).
+    Call it again if the connection breaks, for up to ``patience`` seconds, or if the first upsert of a key loses a race with another one.
+    Each call already waits for a server by itself. But pymongo notices that a server has gone only when its monitor does, and electing
+    another primary takes seconds. A write is safe to repeat if it carries a transaction number (see ``sessions``).
     """
     races = 0
     until = pause = 0.0
@@ -71,25 +72,28 @@ def retried(domain: Domain, operation: Callable[[], R], patience: float) -> R:
             until = until or now + patience
             if error.timeout or now >= until:
                 raise
-            time.sleep(random.uniform(0, pause))  # not all at once on a server that has just come back
+            time.sleep(random.uniform(0, pause))  # spread out the retries of several clients
             pause = min(0.2, pause + 0.02)
         except BacktestKitError:
             raise
-        except (LookupError, ValueError) as error:  # pymongo's own words for a reply that lacks a field
-            raise DatabaseError(f"a reply of MongoDB cannot be read: {_first_line(error)}") from error
+        except (LookupError, ValueError) as error:  # pymongo raises these for a reply that lacks a field
+            raise DatabaseError(f"a reply from MongoDB cannot be read: {_first_line(error)}") from error
 
 
 def unconfirmed(failure: Mapping[str, Any]) -> PyMongoError:
-    """The error for a ``writeConcernError``: an AutoReconnect where the write is to be sent again to the next primary."""
-    said = failure.get("errmsg", "write concern error")
+    """Return the error for a ``writeConcernError``: an AutoReconnect if the write must be sent again to the next primary."""
+    message = failure.get("errmsg", "write concern error")
     if failure.get("code") in _PRIMARY_GONE:
-        return NotPrimaryError(said, dict(failure))
+        return NotPrimaryError(message, dict(failure))
     kind = WTimeoutError if failure.get("code") == _WRITE_CONCERN_FAILED else WriteConcernError
-    return kind(said, failure.get("code"), dict(failure))
+    return kind(message, failure.get("code"), dict(failure))
 
 
 def lost_races(domain: Domain, error: DuplicateKeyError | BulkWriteError) -> bool:
-    """Whether all that went wrong is that our own unique keys were inserted first: by others, or by us before a reconnect (``_id``)."""
+    """Return whether every failure is a duplicate of the domain's key or of ``_id``.
+
+    Then another writer was first, or this one was, before a reconnect.
+    """
     details = error.details or {}
     failures = details.get("writeErrors", []) if isinstance(error, BulkWriteError) else [details]
     if isinstance(error, BulkWriteError) and details.get("writeConcernErrors"):
@@ -100,20 +104,23 @@ def lost_races(domain: Domain, error: DuplicateKeyError | BulkWriteError) -> boo
 
 
 def together(errors: Sequence[BulkWriteError]) -> BulkWriteError:
-    """The refusals of several messages as those of one."""
+    """Merge the errors of several messages into one."""
     names = ("writeErrors", "writeConcernErrors")
     return BulkWriteError({name: [failure for error in errors for failure in error.details[name]] for name in names})
 
 
 def lost_alone(domain: Domain, reply: bytes) -> bool:
-    """Whether all that an insert complains of is that keys were there before; an error that pymongo need not ask about again is raised."""
+    """Return whether the reply to an insert reports nothing but keys that already exist.
+
+    Raises an unconfirmed write concern that does not call for sending the write again. Any other problem returns False.
+    """
     try:
-        found = decode(reply)
-        failures = found.get("writeErrors", [])
-        if found.get("ok") != 1 or (failures and not lost_races(domain, BulkWriteError(found))):
+        outcome = decode(reply)
+        failures = outcome.get("writeErrors", [])
+        if outcome.get("ok") != 1 or (failures and not lost_races(domain, BulkWriteError(outcome))):
             return False
-        if "writeConcernError" in found:
-            error = unconfirmed(found["writeConcernError"])
+        if "writeConcernError" in outcome:
+            error = unconfirmed(outcome["writeConcernError"])
             if not isinstance(error, AutoReconnect):
                 raise error
             return False
@@ -123,7 +130,7 @@ def lost_alone(domain: Domain, reply: bytes) -> bool:
 
 
 def translated(error: PyMongoError) -> BacktestKitError:
-    """Our error for one of pymongo's; what the server said stays in the text, secrets never were in it."""
+    """Return our error for one of pymongo's. The message keeps the text of the server, which never contains secrets."""
     if isinstance(error, BulkWriteError):
         details = error.details or {}
         failures = details.get("writeErrors") or details.get("writeConcernErrors") or [{}]
@@ -135,57 +142,57 @@ def translated(error: PyMongoError) -> BacktestKitError:
     if isinstance(error, (ServerSelectionTimeoutError, NetworkTimeout, ExecutionTimeout)) or error.timeout:
         return ServerTimeoutError(
             f"MongoDB did not answer in time: {_first_line(error)}",
-            hint=f"is it running? CC_MONGO_CONNECTION_STRING says where; {OWN_SERVERS}",
+            hint=f"is it running? CC_MONGO_CONNECTION_STRING sets its address; {OWN_SERVERS}",
         )
     if isinstance(error, AutoReconnect):
-        return ServerUnavailableError(f"the connection to MongoDB broke: {_first_line(error)}")
+        return ServerUnavailableError(f"lost the connection to MongoDB: {_first_line(error)}")
     if isinstance(error, DocumentTooLarge):
-        return InvalidValueError(f"MongoDB takes at most 16 MiB for one document: {_first_line(error)}")
+        return InvalidValueError(f"MongoDB limits a document to 16 MiB: {_first_line(error)}")
     if isinstance(error, OperationFailure):
         return _refused(_first_line(error), error.code)
-    if isinstance(error, InvalidOperation) or type(error).__name__ == "_PoolClosedError":  # it is in no public module
-        return ServerUnavailableError(f"the client was closed while it was in use: {_first_line(error)}")
+    if isinstance(error, InvalidOperation) or type(error).__name__ == "_PoolClosedError":  # not in a public module
+        return ServerUnavailableError(f"the client was closed while in use: {_first_line(error)}")
     if is_unresolved(error):
         return ServerUnavailableError(
             f"the host of CC_MONGO_CONNECTION_STRING cannot be resolved: {_first_line(error)}",
-            hint="mongodb+srv:// asks the DNS for the SRV records of the host: is the name right, and is there a network?",
+            hint="mongodb+srv:// looks up the SRV records of the host in DNS; check the host name and the network",
         )
     return DatabaseError(f"MongoDB: {type(error).__name__}: {_first_line(error)}")
 
 
 def is_unresolved(error: Exception) -> bool:
-    """Whether the DNS does not know the host of a connection string. (Older versions of pymongo ask it as soon as a client is made.)"""
+    """Return whether DNS could not resolve the host of a connection string. (Older versions of pymongo look it up on creating a client.)"""
     reason = error.__cause__ or error.__context__
-    # A certificate that cannot be loaded is an OSError as well.
+    # An SSLError, for a certificate that cannot be loaded, is an OSError too.
     return isinstance(error, ConfigurationError) and isinstance(reason, (DNSException, OSError)) and not isinstance(reason, ssl.SSLError)
 
 
 def _not_replicated(said: str) -> ServerTimeoutError:
     return ServerTimeoutError(
-        f"MongoDB did not confirm a write within the time of its write concern{said}",
-        hint="the write stands on the primary, and is kept or rolled back with what becomes of that; it can be repeated. "
-        "Do a majority of the replica set's members run? wtimeoutMS in CC_MONGO_CONNECTION_STRING says how long to wait",
+        f"MongoDB did not confirm a write within the timeout of its write concern{said}",
+        hint="the write is on the primary and will be kept or rolled back with it; you can repeat it. Check that a majority of the "
+        "replica set's members is running; wtimeoutMS in CC_MONGO_CONNECTION_STRING sets how long to wait",
     )
 
 
 def _refused(text: str, code: int | None) -> BacktestKitError:
     if code in (10334, 17419, 17420):
-        return InvalidValueError(f"MongoDB takes at most 16 MiB for one document: {text}")
+        return InvalidValueError(f"MongoDB limits a document to 16 MiB: {text}")
     hints = {
-        13: "the user of CC_MONGO_CONNECTION_STRING needs readWrite on the database; that of a paper run is CC_PAPER_DATABASE",
-        18: "user, password or authSource of CC_MONGO_CONNECTION_STRING are wrong",
+        13: "give the user of CC_MONGO_CONNECTION_STRING the role readWrite on the database (for a paper run, CC_PAPER_DATABASE)",
+        18: "check the user, the password and authSource in CC_MONGO_CONNECTION_STRING",
     }
-    return DatabaseError(f"MongoDB refuses: {text}", hint=hints.get(code or 0))
+    return DatabaseError(f"MongoDB rejected the command: {text}", hint=hints.get(code or 0))
 
 
 def _first_line(error: Exception) -> str:
-    """What went wrong, without pymongo's description of the whole topology or reply behind it."""
+    """Return the first line of an error, without the topology or the whole reply that pymongo appends."""
     text = (str(error).splitlines() or [""])[0]
     return re.split(r" \(configured timeouts:|, Timeout: |, full error: ", text)[0][:500]
 
 
 def translates(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Let a method raise our errors for pymongo's."""
+    """Decorate a method so that it raises our errors in place of pymongo's."""
 
     @functools.wraps(method)
     def wrapper(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -200,7 +207,7 @@ def translates(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S
 
 
 class reading:
-    """A document that cannot be read is an error that says which collection to look into."""
+    """Turn a ValueError of the block, from a document that cannot be read, into a DatabaseError that names its collection."""
 
     __slots__ = ("domain", "what")
 
@@ -215,5 +222,5 @@ class reading:
         if isinstance(error, ValueError):
             where = f" ({self.what})" if self.what else ""
             raise DatabaseError(
-                f"a document of {self.domain.collection!r}{where} cannot be read: {error}", hint="delete or mend it"
+                f"a document of {self.domain.collection!r}{where} cannot be read: {error}", hint="delete or repair it"
             ) from None

@@ -24,7 +24,7 @@ __all__ = ["make_hit_readers", "make_upsert_writers"]
 def make_hit_readers(
     readers: Mapping[str, RecordReader[Any]], ids: ProcessIds, redis_ids: RedisIds, metrics: Metrics
 ) -> dict[str, HitReader]:
-    """Of all domains. They read nothing before ``MongoDatabase.connect``."""
+    """Return a HitReader for each domain, by name. Each one reads nothing until ``MongoDatabase.connect``."""
     counts = (READS, HITS_PROCESS, HITS_REDIS, BYTES_READ, ERRORS, READ)
     return {
         name: HitReader(
@@ -51,7 +51,10 @@ def make_upsert_writers(
     was_new: Callable[[Domain], None],
     by_driver: Callable[..., tuple[bytes | None, bool]],
 ) -> dict[str, UpsertWriter]:
-    """Of those ``domains`` that have one record per key, which is stored as it is given. They write nothing before ``connect``."""
+    """Return an UpsertWriter, by name, for each of ``domains`` that has one record per key and stores its body as passed in.
+
+    Each one writes nothing until ``MongoDatabase.connect``.
+    """
     counts = (WRITES, BYTES_WRITTEN, ERRORS, WRITE)
     return {
         domain.name: UpsertWriter(

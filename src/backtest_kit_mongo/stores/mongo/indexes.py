@@ -1,4 +1,4 @@
-"""The indexes that the contracts stand on: made before the first write, and whatever contradicts them reported with its cure."""
+"""The indexes that the contracts rely on: create them before the first write, and report conflicts with the command that repairs each."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ _OPTIONS_DIFFER = (85, 86)
 
 
 class Conflict(NamedTuple):
-    """Something in the database that contradicts the unique key of a domain, and the mongosh command that mends it."""
+    """Something in the database that conflicts with the unique key of a domain, and the mongosh command that repairs it."""
 
     text: str
     cure: str
 
 
 def wanted_indexes(domain: Domain) -> list[Index]:
-    """The unique index, then the others."""
+    """Return the indexes of a domain, the unique one first."""
     return [domain.unique_index, *domain.indexes]
 
 
 def index_name(index: Index) -> str:
-    """MongoDB's default name of an index."""
+    """Return MongoDB's default name of an index."""
     return "_".join(f"{field}_{direction}" for field, direction in index)
 
 
 def ensure_indexes(collection: Collection[dict[str, Any]], domain: Domain) -> None:
-    """Make the indexes of a domain and return when they stand; IndexConflictError for what contradicts them.
+    """Create the indexes of a domain and return when they are ready. Raises IndexConflictError if something conflicts with them.
 
-    The command is sent even if an index is listed already: a listed one may still be building in another process, and the
+    The command is sent even if all indexes are listed already: another process may still be building a listed one, and the
     command waits for it.
     """
     conflicts = _contradicting(collection, domain)
     if not conflicts:
-        # An equal index under another name serves as well, and is waited for under that name.
+        # An equivalent index with another name is good enough; the command must then use that name.
         names = {_keys(info): info["name"] for info in collection.list_indexes() if _serves(info, domain)}
         models = [
             IndexModel(list(index), unique=index == domain.unique_index, name=names.get(index, index_name(index)))
@@ -56,7 +56,7 @@ def ensure_indexes(collection: Collection[dict[str, Any]], domain: Domain) -> No
         except DuplicateKeyError:
             conflicts = find_duplicates(collection, domain)
             if not conflicts:
-                raise  # mended by somebody in this moment: the server's own words will do
+                raise  # somebody has just repaired it: raise the error of the server
         except OperationFailure as error:
             if error.code not in _OPTIONS_DIFFER:
                 raise
@@ -69,23 +69,24 @@ def ensure_indexes(collection: Collection[dict[str, Any]], domain: Domain) -> No
 
 
 def conflict_error(conflicts: Mapping[str, list[Conflict]]) -> IndexConflictError:
-    """One error for all that contradicts the table, by collection."""
+    """Return one error for all conflicts, given by collection."""
     error = IndexConflictError(
-        "\n".join(f"collection {name!r}: " + "; ".join(conflict.text for conflict in found) for name, found in conflicts.items()),
-        hint="look at it, back it up, then in mongosh: " + "; ".join(conflict.cure for found in conflicts.values() for conflict in found),
+        "\n".join(f"collection {name!r}: " + "; ".join(conflict.text for conflict in group) for name, group in conflicts.items()),
+        hint="check and back up the data, then run in mongosh: "
+        + "; ".join(conflict.cure for group in conflicts.values() for conflict in group),
     )
     error.conflicts = dict(conflicts)
     return error
 
 
 def find_conflicts(collection: Collection[dict[str, Any]], domain: Domain) -> list[Conflict]:
-    """All that contradicts the unique key of a domain, without changing anything."""
+    """Return everything that conflicts with the unique key of a domain. Changes nothing."""
     conflicts = _contradicting(collection, domain) + _differing(collection, domain)
     return conflicts if _has_unique(collection, domain) else conflicts + find_duplicates(collection, domain)
 
 
 def missing_indexes(collection: Collection[dict[str, Any]], domain: Domain) -> list[str]:
-    """Names of wanted indexes that are not there."""
+    """Return the names of the indexes of a domain that do not exist."""
     present = [_keys(info) for info in collection.list_indexes()]
     return [index_name(index) for index in wanted_indexes(domain) if index not in present]
 
@@ -95,7 +96,7 @@ def _keys(info: Mapping[str, Any]) -> Index:
 
 
 def _serves(info: Mapping[str, Any], domain: Domain) -> bool:
-    """Whether an index holds every document, and each by its exact values; the one on the key must be unique."""
+    """Return whether an index covers every document by its exact values, and is unique if it is the index on the key."""
     partial = any(info.get(option) for option in ("sparse", "collation", "partialFilterExpression"))
     return not partial and (bool(info.get("unique")) or _keys(info) != domain.unique_index)
 
@@ -109,19 +110,19 @@ def _drop(collection: Collection[dict[str, Any]], name: str) -> str:
 
 
 def _contradicting(collection: Collection[dict[str, Any]], domain: Domain) -> list[Conflict]:
-    """Unique indexes that do not hold every key field: two records that differ only in the others would collide."""
+    """Return unique indexes that lack a key field: two records that differ only in that field would collide."""
     conflicts = []
     for info in collection.list_indexes():
         fields = {field for field, _ in _keys(info)}
         if info.get("unique") and info["name"] != "_id_" and not fields >= set(domain.key):
             missing = ", ".join(field for field in domain.key if field not in fields)
-            text = f"the unique index {info['name']!r} of an older version lacks {missing}, so records that differ there would collide"
+            text = f"the unique index {info['name']!r} of an older version lacks {missing}: records that differ only in that would collide"
             conflicts.append(Conflict(text, _drop(collection, info["name"])))
     return conflicts
 
 
 def _differing(collection: Collection[dict[str, Any]], domain: Domain) -> list[Conflict]:
-    """Indexes with a wanted name or wanted keys, but other options (above all: not unique)."""
+    """Return indexes with the name or the keys of one of ours, but with other keys or options (most often: not unique)."""
     conflicts = []
     present = list(collection.list_indexes())
     served = {_keys(info) for info in present if _serves(info, domain)}
@@ -131,13 +132,13 @@ def _differing(collection: Collection[dict[str, Any]], domain: Domain) -> list[C
                 continue
             if _keys(info) != index or not _serves(info, domain):
                 kind = "unique index" if index == domain.unique_index else "index"
-                text = f"the index {info['name']!r} stands where the {kind} on {index_name(index)} belongs"
+                text = f"the index {info['name']!r} does not match the {kind} {index_name(index)}: its keys or options differ"
                 conflicts.append(Conflict(text, _drop(collection, info["name"])))
     return conflicts
 
 
 def find_duplicates(collection: Collection[dict[str, Any]], domain: Domain) -> list[Conflict]:
-    """Keys with more than one document; the cure keeps the document that was written last (for insert-once domains: first)."""
+    """Return keys with more than one document. The repair keeps the one written last, in insert-once domains the one written first."""
     first_wins = domain.write == "insert_once"
     direction = 1 if first_wins else -1
     groups = collection.aggregate(
@@ -150,12 +151,12 @@ def find_duplicates(collection: Collection[dict[str, Any]], domain: Domain) -> l
         allowDiskUse=True,
     )
     conflicts = []
-    found = list(groups)
-    for group in found[:_SHOWN]:
+    duplicates = list(groups)
+    for group in duplicates[:_SHOWN]:
         key = ", ".join(f"{name}={group['_id'].get(name)!r}" for name in domain.key)
         surplus = ", ".join(f'ObjectId("{value}")' if isinstance(value, ObjectId) else repr(value) for value in group["ids"][1:])
-        text = f"{group['count']} documents with one key ({key}) prevent the unique index"
+        text = f"{group['count']} documents with the same key ({key}) prevent the unique index"
         conflicts.append(Conflict(text, f'db.getCollection("{collection.name}").deleteMany({{_id: {{$in: [{surplus}]}}}})'))
-    if len(found) > _SHOWN:
-        conflicts.append(Conflict("there are more such keys", "// then look again: there are more"))
+    if len(duplicates) > _SHOWN:
+        conflicts.append(Conflict("there are more such keys", "// then check again: there are more"))
     return conflicts

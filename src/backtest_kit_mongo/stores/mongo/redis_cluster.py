@@ -1,6 +1,7 @@
-"""The id cache on a Redis cluster: its keys lie in slots, each on one of the nodes, and what is on several nodes is asked in parallel.
+"""The id cache on a Redis cluster, where each key belongs to a slot and each slot to one of the nodes.
 
-Through redis-py's cluster client, which follows slots that move. Batches are grouped by slot and sent in pipelines, one to a node.
+It uses redis-py's cluster client, which follows slots that move. A batch is grouped by slot and sent to the nodes in parallel, in one
+pipeline per node.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from .redis_ids import RedisIds
 
 __all__ = ["ClusterIds", "redis_ids"]
 
-# Clients inherited through fork are kept, so that no destructor closes what the parent uses.
+# Clients inherited through fork. They are kept so that no destructor closes connections that the parent still uses.
 _inherited: list[Any] = []
 
 Ask = Callable[[RedisCluster], Any]
 
 
 def redis_ids(config: Config, metrics: Metrics) -> RedisIds:
-    """The shared cache that the settings name."""
+    """Return the id cache in Redis for the settings: on a cluster or on one server."""
     return ClusterIds(config, metrics) if config.CC_REDIS_CLUSTER else RedisIds(config, metrics)
 
 
 class _Commands:
-    """The commands of one domain, as calls of the client; the counterpart of a KeyBuilder's bytes."""
+    """The commands of one domain as calls of the cluster client; a KeyBuilder builds the same commands as bytes."""
 
     def __init__(self, builder: KeyBuilder) -> None:
         self._builder = builder
@@ -55,14 +56,14 @@ class _Commands:
         return lambda client: client.mset_nonatomic(values)
 
     def mset_grid(self, series: Key, pairs: Iterable[tuple[int, bytes]]) -> Ask:
-        return self.mset(((*series, last), value) for last, value in pairs)
+        return self.mset(((*series, timestamp), value) for timestamp, value in pairs)
 
     def delete(self, keys: Iterable[Key]) -> Ask:
         return partial(_each, "DEL", [self._builder.key(key) for key in keys])
 
 
 def _each(command: str, keys: Sequence[bytes], client: RedisCluster) -> int:
-    """A command for each key, in one pipeline; the sum of what they say."""
+    """Send a command for each key in one pipeline; return the sum of the replies."""
     pipe: Any = client.pipeline()  # type: ignore[no-untyped-call]
     for key in keys:
         pipe.execute_command(command, key)
@@ -70,14 +71,14 @@ def _each(command: str, keys: Sequence[bytes], client: RedisCluster) -> int:
 
 
 class ClusterIds(RedisIds):
-    """The shared cache on a cluster. A client is made at the first use, and asks the first node for the others."""
+    """The id cache on a cluster. The client is created at its first use, and asks the configured node for the others."""
 
     def _connect(self, *, on_lane: bool) -> None:
         self._cluster: RedisCluster | None = None
         self.commands = {name: _Commands(builder) for name, builder in self.builders.items()}
 
     def renew(self) -> None:
-        """Start without connections; see ``forks``."""
+        """Start without connections; see ``fork_safety``."""
         super().renew()
         if self._cluster is not None:
             _inherited.append(self._cluster)
@@ -85,20 +86,20 @@ class ClusterIds(RedisIds):
 
     @property
     def client(self) -> Any:  # type: ignore[override]
-        """The client of this process. Made outside of the lock: it asks the first node, which may be silent, for the others."""
-        found = self._cluster
-        if found is not None:
-            return found
-        made = self._made({})
+        """The client of this process. It is created outside the lock, since it connects to a node that may not answer."""
+        client = self._cluster
+        if client is not None:
+            return client
+        created = self._made({})
         with self._lock:
             if self._cluster is None and not self._closed:
-                self._cluster = made
-            found = self._cluster
-        if found is not made:
-            made.close()
-        if found is None:
+                self._cluster = created
+            client = self._cluster
+        if client is not created:
+            created.close()
+        if client is None:
             raise RedisConnectionError("the id cache was closed")
-        return found
+        return client
 
     def _made(self, limits: dict[str, float]) -> RedisCluster:
         host, port = self.place.address
@@ -108,7 +109,7 @@ class ClusterIds(RedisIds):
         return command(self.client)
 
     def take_connection_in_order(self, *, writes: bool = False) -> None:
-        """Always None, as no connection belongs to a thread."""
+        """Return None: on a cluster, no connection belongs to a thread."""
 
     def _ask(self, limits: dict[str, float]) -> None:
         client = self._made(limits)
@@ -118,7 +119,7 @@ class ClusterIds(RedisIds):
             client.close()
 
     def server_info(self, *sections: str) -> list[dict[str, Any]]:
-        """What INFO says, of each primary."""
+        """Return the reply to INFO of each primary."""
         with self.explicit():
             return list(self.client.info(*sections, target_nodes=RedisCluster.PRIMARIES).values())
 
@@ -126,7 +127,7 @@ class ClusterIds(RedisIds):
         return _each("UNLINK", keys, self.client)
 
     def close(self) -> None:
-        """Close the connections; none is made again."""
+        """Close the connections. The cache opens no new ones."""
         self._closed = True
         with self._lock:
             cluster, self._cluster = self._cluster, None

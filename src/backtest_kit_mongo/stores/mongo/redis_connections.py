@@ -1,4 +1,4 @@
-"""Connections to Redis, one to a thread, over redis-py or over its socket alone; and the times in which Redis cannot be used."""
+"""Connections to Redis, one per thread, through redis-py or through its socket alone, and the circuit breaker for outages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _REPLICA = "READONLY"
 
 
 class CircuitBreaker:
-    """Something of Redis that cannot be used for now: noticed once, tried again by one call at a time, and noticed when it is back."""
+    """Keeps calls away from something in Redis that does not work for now.
+
+    It logs the beginning and the end of an outage once. During an outage one call at a time tries again; the others go without Redis.
+    """
 
     def __init__(self, gone: str, back: str) -> None:
         self._gone, self._back = gone, back
@@ -34,46 +37,46 @@ class CircuitBreaker:
         self._next_try = self._began = self._ended = 0.0
 
     def renew(self) -> None:
-        """In a forked child: another thread of the parent may have held the lock."""
+        """Start with an unlocked lock in a forked child: another thread of the parent may have held it."""
         self._lock = threading.RLock()
 
     def blocks(self) -> bool:
-        """Whether a call should not even try."""
+        """Return whether a call should not even try. If not, during an outage, this call is the one that tries."""
         if not self.on:
             return False
         with self._lock:
             now = time.monotonic()
             if now < self._next_try:
                 return True
-            self._next_try = now + 1.0  # until the outcome of this call is known
+            self._next_try = now + 1.0  # keeps other calls away until the outcome of this one is known
             return False
 
     def begin(self, error: Exception, started: float) -> None:
-        """A call that began at ``started`` (time.monotonic) failed."""
+        """Note that a call failed that began at ``started`` (time.monotonic)."""
         now = time.monotonic()
         with self._lock:
             if started < self._ended:
-                return  # sent before the outage ended: old news
+                return  # the call was sent before the last outage ended, so it says nothing new
             first, self.on = not self.on, True
             self._began = now
-            # A refusal costs nothing and is tried again soon; a time-out is given five times what it took.
+            # A call that failed quickly costs little and is tried again soon; after a timeout, wait five times as long as it took.
             self._next_try = now + min(5.0, max(0.1, 5 * (now - started)))
         if first:
             log("warning", self._gone.format(reason(error)))
 
     def end(self, started: float) -> None:
-        """A call that began at ``started`` succeeded."""
+        """Note that a call succeeded that began at ``started`` (time.monotonic)."""
         with self._lock:
             if started < self._began:
-                return  # sent before the outage began: old news
-            was, self.on = self.on, False
+                return  # the call was sent before the outage began, so it says nothing new
+            was_on, self.on = self.on, False
             self._ended = time.monotonic()
-        if was:
+        if was_on:
             log("info", self._back)
 
 
 class DriverConnection:
-    """A connection of redis-py, used through its methods."""
+    """A connection of redis-py, used through redis-py's methods."""
 
     broke = False
 
@@ -85,19 +88,19 @@ class DriverConnection:
         """Send one command and read its reply."""
         try:
             if not self._connected:
-                self._connection.connect()  # sending would do so too, but without asking Sentinels where the primary is
+                self._connection.connect()  # sending would connect too, but without asking the Sentinels for the primary
                 self._connected = True
             self._connection.send_packed_command((command,), check_health=False)
             return self._connection.read_response()
-        except ResponseError as error:  # a whole reply: the connection stays in step
+        except ResponseError as error:  # a complete reply, so the connection stays usable
             if isinstance(error, ReadOnlyError):
                 self._drop()
             raise
-        except (UnicodeError, AttributeError) as error:  # the host is no host name; another thread closed the connection meanwhile
+        except (UnicodeError, AttributeError) as error:  # the host name is invalid, or another thread has closed the connection
             self._drop()
             raise RedisConnectionError(str(error)) from None
         except BaseException:
-            self._drop()  # the reply of this command must never be read by the next one
+            self._drop()  # the next command must never read the reply to this one
             raise
 
     def _drop(self) -> None:
@@ -105,36 +108,36 @@ class DriverConnection:
         self._connection.disconnect()
 
     def post(self, command: bytes) -> None:
-        """Send one command; there is no sending without waiting here."""
+        """Send one command and read its reply; redis-py cannot send without waiting."""
         self.call(command)
 
     def close(self) -> None:
-        """From whatever thread."""
+        """Close the connection. Any thread may call this."""
         self._connection.disconnect()
 
 
 class WireConnection:
-    """A connection of redis-py whose socket the compiled core writes and reads, once redis-py has logged in."""
+    """A connection of redis-py with a socket that the compiled core writes and reads, once redis-py has logged in."""
 
     def __init__(self, connection: Any, seconds: float) -> None:
         self._connection = connection
         self._seconds = seconds
         self.link: RedisSocket | None = None
-        self.broke = False  # in an exchange that will be tried again
+        self.broke = False  # an exchange broke; it will be retried once
 
     def _run(self, work: Callable[[RedisSocket, bytes], Any], command: bytes) -> Any:
-        link = self.link
+        redis_socket = self.link
         try:
-            if link is None:
+            if redis_socket is None:
                 self._connection.connect()
                 sock = self._connection._sock
-                link = self.link = RedisSocket(self._connection, sock.fileno(), self._seconds)
+                redis_socket = self.link = RedisSocket(self._connection, sock.fileno(), self._seconds)
                 if isinstance(sock, ssl.SSLSocket):
-                    link.through(sock)
-            answer = work(link, command)
-            late = link.take_late_error()
+                    redis_socket.through(sock)
+            answer = work(redis_socket, command)
+            posted_error = redis_socket.take_late_error()
         except UnexpectedReplyError as error:
-            # A whole reply: the connection stays in step. But the server was a primary and is a replica now: another one is to be found.
+            # A complete reply, so the connection stays usable; but if the server has become a replica, the next call must find the primary.
             if str(error).startswith(_REPLICA):
                 self.drop()
             raise ResponseError(str(error)) from None
@@ -145,14 +148,14 @@ class WireConnection:
             if isinstance(error, (BrokenSocketError, UnicodeError)):
                 raise RedisConnectionError(str(error)) from None
             raise
-        if late is not None:
-            if str(late).startswith(_REPLICA):
+        if posted_error is not None:
+            if str(posted_error).startswith(_REPLICA):
                 self.drop()
-            raise PostedError(str(late), answer)
+            raise PostedError(str(posted_error), answer)
         return answer
 
     def drop(self) -> None:
-        """After a broken exchange: the next one is on a new connection. By the line's own thread."""
+        """Disconnect after a broken exchange; the next one opens a new connection. Only the thread that owns it may call this."""
         self.link = None
         self._connection.disconnect()
 
@@ -161,22 +164,23 @@ class WireConnection:
         return self._run(RedisSocket.call, command)
 
     def post(self, command: bytes) -> None:
-        """Send one command; its reply is read by the next call."""
+        """Send one command; the next call reads its reply."""
         self._run(RedisSocket.post, command)
 
     def close(self) -> None:
-        """From whatever thread. The socket is only ended: its number must not be given to another file while a thread may use it.
+        """Shut down the connection. Any thread may call this.
 
-        It is closed with the last reference to the connection, which is the one of its thread.
+        The socket is shut down but not closed: its descriptor must not be reused for another file while a thread may still use it.
+        It is closed with the last reference to the connection, which its own thread holds.
         """
         sock = self._connection._sock
         if sock is not None:
-            with contextlib.suppress(OSError):  # the server was quicker
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # that of ssl.SSLSocket would let its thread read on without decryption
+            with contextlib.suppress(OSError):  # the server has closed it already
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # SSLSocket.shutdown would let its thread read on, undecrypted
 
 
 class PostedError(ResponseError):
-    """An earlier, posted command was refused; ``answer`` is the reply of this one."""
+    """Redis rejected an earlier, posted command. ``answer`` is the reply to the current one."""
 
     def __init__(self, text: str, answer: Any) -> None:
         super().__init__(text)
@@ -184,6 +188,6 @@ class PostedError(ResponseError):
 
 
 def reason(error: Exception) -> str:
-    """An error in one line."""
+    """Return an error as one line of text."""
     text = str(error).splitlines()[0] if str(error) else ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,7 +1,7 @@
-"""Where an ``_id`` is remembered: in this process, and in Redis for all processes. Never a payload, never the truth.
+"""The id caches: ids in this process, and in Redis for all processes. They never hold a body; MongoDB is the truth.
 
-A Redis entry is a plain string: ``prefix:fields`` -> 24 hexadecimal digits, without expiry, as the TypeScript package
-writes it. Whatever Redis does, no read or write fails for it: an outage is counted, logged once, and sat out.
+A Redis entry is a plain string without expiry, as the TypeScript package writes it: ``prefix:fields`` -> 24 hexadecimal digits.
+No read or write fails because of Redis: an outage is counted, logged once, and reads and writes go on without Redis.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ from .redis_connections import CircuitBreaker, DriverConnection, PostedError, Wi
 __all__ = ["GARBAGE", "DomainIds", "ProcessIds", "RedisIds"]
 
 GARBAGE: Final = b""
-"""Stands for a Redis value that is no id (wrong type or form): the entry must be repaired."""
+"""Represents a Redis value that is not an id (wrong type or format), so the entry must be repaired."""
 
 SCAN_COUNT: Final = 1000
-_WHERE: Final = f"is it running? CC_REDIS_HOST and CC_REDIS_PORT, or CC_REDIS_URL, say where; {OWN_SERVERS}"
+_WHERE: Final = f"is it running? CC_REDIS_HOST and CC_REDIS_PORT, or CC_REDIS_URL, set its address; {OWN_SERVERS}"
 _RIGHTS: Final = (
-    "needed are GET, MGET, SET, MSET and DEL on the keys {prefix}*_cache:*, for flush-cache and id_cache SCAN, UNLINK and EXISTS"
+    "allow GET, MGET, SET, MSET and DEL on the keys {prefix}*_cache:*, and for flush-cache and id_cache SCAN, UNLINK and EXISTS"
 )
 
 
 class ProcessIds:
-    """The ids that this process has seen, at most ``limit`` of each domain. Two keys may share an entry: every hit must be verified."""
+    """The ids that this process has seen, at most ``limit`` per domain. Two keys may share an entry, so every hit must be verified."""
 
     def __init__(self, limit: int) -> None:
         self._ids = {name: IdTable(limit) for name in DOMAINS}
 
     def of(self, domain: Domain) -> IdTable:
-        """The ids of one domain."""
+        """Return the ids of one domain."""
         return self._ids[domain.name]
 
     def get(self, domain: Domain, key: Key) -> bytes | None:
-        """The id, if this process knows it."""
+        """Return the id (12 bytes) of a key; None if it is not cached."""
         return self._ids[domain.name].get(key)
 
     def get_many(self, domain: Domain, keys: Iterable[Key]) -> list[bytes | None]:
-        """The id of each key."""
+        """Return the id (12 bytes) of each key; None if it is not cached."""
         return self._ids[domain.name].get_many(keys)
 
     def put(self, domain: Domain, key: Key, value: bytes) -> None:
@@ -72,13 +72,13 @@ class ProcessIds:
         self._ids[domain.name].drop(key)
 
     def clear(self, domain: Domain | None = None) -> None:
-        """Forget the ids of one domain, or all."""
+        """Forget the ids of one domain, or of all."""
         for name in DOMAINS if domain is None else (domain.name,):
             self._ids[name].clear()
 
 
 class RedisIds:
-    """The shared cache. Every method but the explicit ones (ping, scan, clear) survives an outage by doing nothing."""
+    """The id cache in Redis. During an outage its methods do nothing, except the explicit ones (ping, scan, clear), which raise."""
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
         self._seconds = config.CC_REDIS_TIMEOUT_MS / 1000
@@ -91,91 +91,95 @@ class RedisIds:
         }
         self.commands: Mapping[str, Any] = self.builders
         self._connect(on_lane=config.CC_WIRE_LANE)
-        self._reach = CircuitBreaker("Redis is not usable ({}); reads and writes go on with MongoDB alone", "Redis is back")
-        self._taking = CircuitBreaker("Redis takes no ids ({}); reads and writes go on with MongoDB", "Redis takes ids again")
+        self._reach = CircuitBreaker(
+            "Redis is not available ({}); reads and writes continue with MongoDB alone", "Redis is available again"
+        )
+        self._taking = CircuitBreaker(
+            "Redis does not accept writes ({}); reads and writes continue with MongoDB", "Redis accepts writes again"
+        )
         self._closed = False
         self.renew()
         renew_after_fork(self)
 
     def _connect(self, *, on_lane: bool) -> None:
-        """Make the client. No I/O."""
+        """Create the client. No I/O."""
         self.client: redis.Redis = make_client(self.place, self._seconds)
         self._pool = self.client.connection_pool
         self._lane = on_lane
 
     def redis_key(self, domain: Domain, key: Key) -> bytes:
-        """The Redis key of a record."""
-        found: bytes = self.builders[domain.name].key(key)
-        return found
+        """Return the Redis key of a record."""
+        name: bytes = self.builders[domain.name].key(key)
+        return name
 
     def renew(self) -> None:
-        """Start without connections; see ``forks``. (redis-py's own pool does the same by itself.)"""
+        """Start without connections; see ``fork_safety``. (redis-py's own pool does the same by itself.)"""
         self._reach.renew()
         self._taking.renew()
         self._lock = threading.RLock()
         self._local = threading.local()
         self._lines: weakref.WeakSet[DriverConnection | WireConnection] = weakref.WeakSet()
 
-    # --- one command and back ---
+    # --- one command and its reply ---
 
     def _take_connection(self) -> DriverConnection | WireConnection:
-        """This thread's own connection: going through the pool costs as much as the round trip of a GET.
+        """Take this thread's own connection, opening one if needed: going through the pool costs as much as the round trip of a GET.
 
-        It is out of reach until it is given back: what runs inside of an exchange (a signal handler, a finalizer) gets another.
+        Nothing else can take it until it is given back: code that runs during an exchange (a signal handler, a finalizer) gets another one.
         """
-        line: DriverConnection | WireConnection | None = getattr(self._local, "line", None)
-        if line is not None:
+        connection: DriverConnection | WireConnection | None = getattr(self._local, "line", None)
+        if connection is not None:
             self._local.line = None
-            return line
-        connection = self._pool.connection_class(**self._pool.connection_kwargs)
-        if self._lane and not hasattr(connection, "_sock"):
+            return connection
+        driver_connection = self._pool.connection_class(**self._pool.connection_kwargs)
+        if self._lane and not hasattr(driver_connection, "_sock"):
             self._lane = False
             log(
                 "info",
-                f"the wire lane cannot be used with redis-py {redis.__version__} (no _sock); all commands go through redis-py itself",
+                f"the wire protocol cannot be used with redis-py {redis.__version__} (no _sock); all commands go through redis-py itself",
             )
-        line = WireConnection(connection, self._seconds) if self._lane else DriverConnection(connection)
+        connection = WireConnection(driver_connection, self._seconds) if self._lane else DriverConnection(driver_connection)
         with self._lock:
-            self._lines.add(line)
-        return line
+            self._lines.add(connection)
+        return connection
 
     def take_connection_in_order(self, *, writes: bool = False) -> WireConnection | None:
-        """This thread's connection if it stands and nothing is known to be wrong with Redis, to be given back."""
+        """Take this thread's connection if it is open and there is no outage, else return None. Give it back afterwards."""
         if self._closed or self._reach.on or (writes and self._taking.on):
             return None
-        line = getattr(self._local, "line", None)
-        if not isinstance(line, WireConnection) or line.link is None:
+        connection = getattr(self._local, "line", None)
+        if not isinstance(connection, WireConnection) or connection.link is None:
             return None
         self._local.line = None
-        return line
+        return connection
 
     def give_back(self, line: DriverConnection | WireConnection) -> None:
-        """After an exchange, good or bad."""
+        """Return a connection after an exchange, successful or not."""
         if self._closed:
             line.close()
         else:
             self._local.line = line
 
     def _send(self, command: Any, posted: bool) -> Any:
-        line = self._take_connection()
-        act = line.post if posted else line.call
-        last, line.broke = line.broke, False
+        connection = self._take_connection()
+        send = connection.post if posted else connection.call
+        is_retry, connection.broke = connection.broke, False
         try:
-            return act(command)
+            return send(command)
         except RedisTimeoutError:
             raise
         except RedisConnectionError:
-            if self._closed or last:
+            if self._closed or is_retry:
                 raise
-            # The connection may have died with an earlier server; a fresh one decides.
-            return act(command)
+            # The connection may have broken when the server restarted; try once on a new one.
+            return send(command)
         finally:
-            self.give_back(line)
+            self.give_back(connection)
 
     def _guarded(self, domain: Domain, command: Any, *, writes: bool = False, posted: bool = False) -> Any:
-        """The reply, GARBAGE for a value of the wrong type, or None while Redis cannot be used.
+        """Send a command; return the reply, GARBAGE for a value of the wrong type, or None during an outage.
 
-        ``posted``: the reply is read by this thread's next command, unless there is an outage whose end it may show.
+        With ``posted``, this thread's next command reads the reply; not during an outage, since the reply may show that it is over.
         """
         if self._closed or self._reach.blocks() or (writes and self._taking.blocks()):
             return None
@@ -190,7 +194,7 @@ class RedisIds:
             if str(error).startswith("WRONGTYPE"):
                 return GARBAGE
             self._metrics.domains[domain.name].add(REDIS_ERRORS)
-            # Full, a replica, no right, a full disk: reads may go on.
+            # Out of memory, a replica, no permission, a full disk: reads may still work.
             (self._taking if writes else self._reach).begin(error, started)
             return None
         except (RedisError, RedisClusterException, OSError) as error:
@@ -205,26 +209,26 @@ class RedisIds:
         return reply
 
     def timed_out(self, domain: Domain, error: Exception, started: float) -> None:
-        """A straight command, which began at ``started`` (time.monotonic), had no reply in time."""
+        """Note that a command of a fast path, sent at ``started`` (time.monotonic), had no reply in time."""
         self._metrics.domains[domain.name].add(REDIS_ERRORS)
         self._reach.begin(error, started)
 
     # --- ids ---
 
     def get(self, domain: Domain, key: Key) -> bytes | None:
-        """The value as Redis holds it (GARBAGE if it is no string), or None."""
+        """Return the value that Redis holds, GARBAGE if it is not a string, or None."""
         value: bytes | None = self._guarded(domain, self.commands[domain.name].get(key))
         return value
 
     def get_many(self, domain: Domain, keys: Sequence[Key]) -> list[bytes | None]:
-        """The values of many keys with one MGET, or of one with GET."""
+        """Return the values of keys, with one MGET, or GET for a single key."""
         if len(keys) == 1:
             return [self.get(domain, keys[0])]
         reply = self._guarded(domain, self.commands[domain.name].mget(keys))
         if isinstance(reply, list) and len(reply) == len(keys):
             return reply
         if reply is not None:
-            self._take_connection().close()  # the reply of another command: this connection is out of step, and is not given back
+            self._take_connection().close()  # this is the reply to another command: drop the connection, which is out of step
         return [None] * len(keys)
 
     def put(self, domain: Domain, key: Key, value: bytes) -> None:
@@ -232,7 +236,7 @@ class RedisIds:
         self._guarded(domain, self.commands[domain.name].set(key, value), writes=True, posted=True)
 
     def put_many(self, domain: Domain, ids: Iterable[tuple[Key, bytes]]) -> None:
-        """Write many ids, a thousand per MSET; one alone as ``put`` does."""
+        """Write ids, a thousand per MSET; a single one as ``put`` does."""
         pairs = iter(ids)
         while chunk := list(islice(pairs, SCAN_COUNT)):
             if len(chunk) == 1:
@@ -241,25 +245,28 @@ class RedisIds:
             self._guarded(domain, self.commands[domain.name].mset(chunk), writes=True)
 
     def put_series(self, domain: Domain, series: Key, ids: Iterable[tuple[int, bytes]]) -> None:
-        """Write the ids of keys that differ in their last field alone, a thousand per MSET."""
+        """Write the ids of keys that differ only in their last field, a thousand per MSET."""
         pairs = iter(ids)
         while chunk := list(islice(pairs, SCAN_COUNT)):
             self._guarded(domain, self.commands[domain.name].mset_grid(series, chunk), writes=True)
 
     def drop(self, domain: Domain, keys: Sequence[Key]) -> None:
-        """Delete entries."""
+        """Delete the entries of keys."""
         if keys:
             self._guarded(domain, self.commands[domain.name].delete(keys), writes=True)
 
     # --- explicit ---
 
     def ping(self, deadline: float, given_up: threading.Event | None = None) -> None:
-        """Return when Redis answers, or when ``given_up`` is set; ServerTimeoutError when it does not by ``deadline`` (time.monotonic)."""
+        """Wait until Redis answers, or until ``given_up`` is set.
+
+        Raises ServerTimeoutError if it does not answer by ``deadline`` (time.monotonic), DatabaseError if it rejects login or command.
+        """
         given_up = given_up or threading.Event()
         while not given_up.is_set():
             started = time.monotonic()
-            left = max(0.001, min(1.0, deadline - time.monotonic()))
-            limits = {"socket_timeout": left, "socket_connect_timeout": left}
+            seconds = max(0.001, min(1.0, deadline - time.monotonic()))
+            limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
             try:
                 self._ask(limits)
             except (RedisError, RedisClusterException, OSError) as error:
@@ -273,7 +280,7 @@ class RedisIds:
                 return
 
     def _ask(self, limits: dict[str, float]) -> None:
-        """Read an id that nobody has, on a connection of its own: the command that a cache needs, where PING may be forbidden."""
+        """Read the id of a key that nobody uses, on a new connection. Unlike PING, the cache needs this command to be permitted."""
         connection = self._pool.connection_class(**{**self._pool.connection_kwargs, **limits})
         try:
             DriverConnection(connection).call(self.builders["signal"].get(("", "", "")))
@@ -281,34 +288,34 @@ class RedisIds:
             connection.disconnect()
 
     def _refusal(self, error: Exception) -> DatabaseError | None:
-        """Our error where the user has no right to a command, or cannot log in; None if ``error`` is something else."""
+        """Return our error if the user lacks permission for a command or cannot log in; None for any other ``error``."""
         if isinstance(error, NoPermissionError) or "NOPERM" in str(error):
-            return DatabaseError(f"Redis refuses a command ({reason(error)})", hint=_RIGHTS.format(prefix=self.prefix))
+            return DatabaseError(f"Redis rejected a command ({reason(error)})", hint=_RIGHTS.format(prefix=self.prefix))
         if isinstance(error, AuthenticationError) or str(error).startswith(("NOAUTH", "WRONGPASS")):
-            return DatabaseError(f"Redis refuses the login ({reason(error)})", hint="CC_REDIS_USER, CC_REDIS_PASSWORD")
+            return DatabaseError(f"Redis rejected the login ({reason(error)})", hint="check CC_REDIS_USER and CC_REDIS_PASSWORD")
         return None
 
     def scan(self, prefixes: Sequence[str]) -> Iterator[bytes]:
-        """The keys under ``prefixes``, in batches of SCAN; ServerUnavailableError if Redis is away."""
-        own = re.sub(r"([*?\[\]\\^])", r"\\\1", self.prefix)
-        pattern = f"{own}{prefixes[0]}:*" if len(prefixes) == 1 else f"{own}*_cache:*"
-        wanted = tuple(f"{self.prefix}{prefix}:".encode() for prefix in prefixes)
+        """Yield the Redis keys under ``prefixes``, found with SCAN. Raises ServerUnavailableError if Redis cannot be reached."""
+        escaped = re.sub(r"([*?\[\]\\^])", r"\\\1", self.prefix)
+        pattern = f"{escaped}{prefixes[0]}:*" if len(prefixes) == 1 else f"{escaped}*_cache:*"
+        starts = tuple(f"{self.prefix}{prefix}:".encode() for prefix in prefixes)
         with self.explicit():
             for key in self.client.scan_iter(match=pattern, count=SCAN_COUNT):
-                if key.startswith(wanted):
+                if key.startswith(starts):
                     yield key
 
     def clear(self, prefixes: Sequence[str]) -> int:
-        """Delete the keys under ``prefixes`` with UNLINK; how many went. Nothing else in this Redis is touched."""
+        """Delete the keys under ``prefixes`` with UNLINK; return how many were deleted. Other keys are not touched."""
         removed = 0
-        found = self.scan(prefixes)
+        names = self.scan(prefixes)
         with self.explicit():
-            while chunk := list(islice(found, SCAN_COUNT)):
+            while chunk := list(islice(names, SCAN_COUNT)):
                 removed += self._unlink(chunk)
         return removed
 
     def server_info(self, *sections: str) -> list[dict[str, Any]]:
-        """What INFO says, of each server that holds ids."""
+        """Return the reply to INFO of each server that holds ids."""
         with self.explicit():
             return [self.client.info(*sections)]
 
@@ -317,7 +324,7 @@ class RedisIds:
 
     @contextmanager
     def explicit(self) -> Iterator[None]:
-        """Redis calls that a person asked for do fail, with our errors."""
+        """Translate redis-py's errors in the block into ours: calls that the user makes explicitly do fail during an outage."""
         try:
             yield
         except BacktestKitError:
@@ -328,25 +335,25 @@ class RedisIds:
             if isinstance(error, RedisTimeoutError):
                 raise ServerTimeoutError(f"Redis does not answer ({reason(error)})", hint=_WHERE) from None
             if isinstance(error, ResponseError):
-                raise DatabaseError(f"Redis refuses the command ({reason(error)})") from None
+                raise DatabaseError(f"Redis rejected the command ({reason(error)})") from None
             raise ServerUnavailableError(f"Redis cannot be reached ({reason(error)})", hint=_WHERE) from None
 
     def close(self) -> None:
-        """Close the connections; none is made again."""
+        """Close the connections. The cache opens no new ones."""
         self._closed = True
         with self._lock:
-            lines = list(self._lines)
-        for line in lines:
-            line.close()
-        self._local = threading.local()  # the last references to idle ones
+            connections = list(self._lines)
+        for connection in connections:
+            connection.close()
+        self._local = threading.local()  # drops the last references to idle connections
         self.client.close()
         self._pool.disconnect()
 
 
 class DomainIds:
-    """The id cache of one domain, to look into and to repair by hand; unlike reads and writes, these calls raise while Redis is away.
+    """The id cache of one domain, to inspect and repair by hand. Unlike reads and writes, these calls raise an error during an outage.
 
-    A record is named by the arguments of its single read, without ``when``: ``get("BTCUSDT", "sma_cross", "binance")``.
+    Name a record with the arguments of a single read, without ``when``: ``get("BTCUSDT", "sma_cross", "binance")``.
     """
 
     def __init__(self, domain: Domain, process: ProcessIds, shared: RedisIds) -> None:
@@ -355,38 +362,40 @@ class DomainIds:
     def _key(self, arguments: tuple[Any, ...]) -> Key:
         domain = self._domain
         if len(arguments) != len(domain.key_arguments):
-            raise InvalidTypeError(f"{domain.name}: an id is named by {', '.join(domain.key_arguments)}, got {len(arguments)} arguments")
+            raise InvalidTypeError(
+                f"{domain.name}: expected the arguments {', '.join(domain.key_arguments)}, got {len(arguments)} arguments"
+            )
         return check_key(domain, domain.key_of(arguments))
 
     def get(self, *context: Any) -> str | None:
-        """The id as Redis holds it (24 hexadecimal digits), or None."""
+        """Return the id as Redis holds it (24 hexadecimal digits), or None."""
         key = self._shared.redis_key(self._domain, self._key(context))
         with self._shared.explicit():
             value: Any = self._shared.client.get(key)
         return None if value is None else bytes(value).decode("utf-8", "replace")
 
     def has(self, *context: Any) -> bool:
-        """Whether Redis holds an id."""
+        """Return whether Redis holds an id for a record."""
         key = self._shared.redis_key(self._domain, self._key(context))
         with self._shared.explicit():
             return bool(self._shared.client.exists(key))
 
     def delete(self, *context: Any) -> bool:
-        """Forget an id, in this process and in Redis; whether Redis held one."""
+        """Forget the id of a record, in this process and in Redis; return whether Redis held one."""
         key = self._key(context)
         self._process.drop(self._domain, key)
         with self._shared.explicit():
             return bool(self._shared.client.unlink(self._shared.redis_key(self._domain, key)))
 
     def keys(self) -> Iterator[str]:
-        """The Redis keys of the domain, by SCAN (one that moves meanwhile may come twice)."""
+        """Return an iterator over the Redis keys of the domain. It uses SCAN, so a key may come twice."""
         return (key.decode("utf-8", "replace") for key in self._shared.scan([self._domain.prefix]))
 
     def size(self) -> int:
-        """How many ids Redis holds."""
+        """Return how many ids Redis holds."""
         return len(set(self._shared.scan([self._domain.prefix])))
 
     def clear(self) -> int:
-        """Forget all ids of the domain, in this process and in Redis; how many Redis held. No data is touched."""
+        """Forget all ids of the domain, in this process and in Redis; return how many Redis held. No data is touched."""
         self._process.clear(self._domain)
         return self._shared.clear([self._domain.prefix])

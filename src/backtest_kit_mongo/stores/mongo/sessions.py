@@ -1,10 +1,10 @@
-"""Numbers for writes, under which a replica set does a write once however often it is sent (MongoDB's retryable writes).
+"""Number writes, so that a replica set executes each one once, however often it is sent (MongoDB's retryable writes).
 
-A reply can be lost with its connection, and nobody knows then whether the write was done. It must be sent again, or it may be lost;
-and if it was done and another client has written since, that must not be undone. Each write therefore carries the id of a session
-and a number that rises within it: a server that has done that number gives the reply that was lost, and so does one that became
-primary after it. pymongo numbers its own writes in the same way, but for commands it cannot, and a write that went out over the wire
-lane must keep its number when pymongo sends it again.
+If a connection breaks, the reply to a write can be lost with it, and the client does not know whether the write was executed. It must
+send the write again; but if the write was executed and another client has written since, that later write must not be undone.
+Each write therefore carries the id of a session and a transaction number that increases within it. A server that has already executed
+that number returns the lost reply, and so does a new primary. pymongo numbers its own writes in the same way, but it cannot do so for
+commands, and a write that was sent over the wire protocol must keep its number when pymongo sends it again.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from pymongo.client_session import ClientSession
 __all__ = ["Sessions", "TransactionNumber"]
 
 _FIRST = 1 << 40
-"""Where numbers begin. pymongo hands out sessions that it has used for writes of its own, which it counts from 1: a number that is lower
-than one of those is refused, and an equal one taken for the same write, which is not done then."""
+"""The first transaction number. pymongo may return a session that it has already used for its own writes, numbered from 1. The server
+rejects a lower number, and takes an equal number for the same write, which it then does not execute."""
 
 
 class TransactionNumber(NamedTuple):
-    """The number of one write in a session that nothing else uses meanwhile."""
+    """The transaction number of one write, and its session, which no other write uses at the same time."""
 
     session: ClientSession
     value: Int64
 
     @property
     def members(self) -> dict[str, Any]:
-        """What a command carries that is sent past pymongo; pymongo itself adds the session."""
+        """The fields that a command sent over the wire protocol needs. pymongo adds the session by itself."""
         return {"lsid": self.session.session_id, "txnNumber": self.value}
 
 
 class Sessions:
-    """The sessions of one client, each for one write at a time; there are as many as writes are under way at once."""
+    """The sessions of one client, each used by one write at a time. There are as many as there are concurrent writes."""
 
     def __init__(self, client: MongoClient[Any]) -> None:
         self._client = client
-        self._idle: list[TransactionNumber] = []  # with the numbers that they used last
+        self._idle: list[TransactionNumber] = []  # each session with the number that it used last
 
     def take(self) -> TransactionNumber:
-        """A number that no write has carried yet, to be given back when its write has ended."""
+        """Return a number that no write has carried yet. Give it back when the write has ended."""
         try:
             session, last = self._idle.pop()
         except IndexError:
@@ -50,7 +50,7 @@ class Sessions:
         return TransactionNumber(session, Int64(last + 1))
 
     def give_back(self, number: TransactionNumber) -> None:
-        """The write has ended, well or not, and is not sent again."""
+        """Return a number to the pool: its write has succeeded or failed, and will not be sent again."""
         self._idle.append(number)
 
     def close(self) -> None:

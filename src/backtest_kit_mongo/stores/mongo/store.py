@@ -1,4 +1,4 @@
-"""The Mongo store: MongoDB is the truth; ids from the process and from Redis shorten the way to it, and are always verified."""
+"""The Mongo store: MongoDB is the truth. Ids cached in the process and in Redis make reads faster, and are always verified."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ __all__ = ["MongoStore"]
 CHUNK = 1000
 """Records per command of a batch."""
 
-# New documents are what a missing unique index lets in twice: where one was made, the indexes are looked at again so soon.
+# Seconds after which the indexes are checked again if a document was inserted: a missing unique index would let in duplicates.
 SEEN = 1.0
 
 CHECKED = 30.0
-"""Seconds after which the indexes are looked at again: a database may be dropped or restored under a running process."""
+"""Seconds after which the indexes are checked again: a database may be dropped or restored while a process runs."""
 
 
 NO_HISTORY = History()
 
 
 class MongoStore:
-    """Records in MongoDB, their ids in this process and in Redis. Safe under threads, and in a forked child."""
+    """Keeps records in MongoDB, and their ids in this process and in Redis. Safe for threads and for forked children."""
 
     def __init__(self, config: Config, metrics: Metrics, history: History = NO_HISTORY) -> None:
         self.config = config
@@ -67,44 +67,44 @@ class MongoStore:
         self.hits = make_hit_readers(self._readers, self.process_ids, self.redis_ids, metrics)
         written = [domain for domain in DOMAINS.values() if domain not in self.history]
         self.upserts = make_upsert_writers(written, self.process_ids, self.redis_ids, metrics, self._look_again, self._write_by_driver)
-        self._indexed: dict[str, float] = {}  # when the indexes of a domain were last seen to stand (time.monotonic)
+        self._indexed: dict[str, float] = {}  # when the indexes of a domain were last checked (time.monotonic)
 
     def ids(self, domain: Domain) -> DomainIds:
-        """The id cache of a domain, to look into and to repair."""
+        """Return the id cache of a domain, to inspect and repair it."""
         return DomainIds(domain, self.process_ids, self.redis_ids)
 
     # --- readiness ---
 
     def wait_for_init(self, timeout: float) -> None:
-        """Return when MongoDB and Redis answer and all indexes stand.
+        """Wait until MongoDB and Redis answer and all indexes exist.
 
-        Raises ServerTimeoutError, which names the silent server, within ``timeout`` seconds; IndexConflictError for an index or
-        for documents that contradict a unique key.
+        Raises ServerTimeoutError, naming each server that does not answer within ``timeout`` seconds, or IndexConflictError if an index or
+        documents conflict with a unique key.
         """
-        timeout = max(timeout, 0.001)  # to pymongo, 0 means for ever
+        timeout = max(timeout, 0.001)  # to pymongo, 0 means no limit
         deadline = time.monotonic() + timeout
         given_up = threading.Event()
-        with ThreadPoolExecutor(1, "wait_for_init") as other, saying_what_is_waited_for(self.config, timeout) as places:
-            redis_answer = other.submit(self.redis_ids.ping, deadline, given_up)
-            redis_answer.add_done_callback(lambda _: places.pop("Redis"))
+        with ThreadPoolExecutor(1, "wait_for_init") as executor, saying_what_is_waited_for(self.config, timeout) as addresses:
+            redis_answer = executor.submit(self.redis_ids.ping, deadline, given_up)
+            redis_answer.add_done_callback(lambda _: addresses.pop("Redis"))
             problems: list[BacktestKitError] = []
             try:
                 with pymongo.timeout(timeout):
                     self.connection.look_at_server()
-                places.pop("MongoDB")
+                addresses.pop("MongoDB")
             except PyMongoError as error:
                 problems.append(translated(error))
                 if not isinstance(problems[0], ServerTimeoutError):
-                    given_up.set()  # no waiting will mend that
+                    given_up.set()  # waiting does not help
             try:
                 redis_answer.result()
             except (ServerTimeoutError, DatabaseError) as error:
                 problems.append(error)
         if len(problems) > 1 and all(isinstance(problem, ServerTimeoutError) for problem in problems):
-            said = "\n".join(str(problem).partition("\n  hint: ")[0] for problem in problems)
+            message = "\n".join(str(problem).partition("\n  hint: ")[0] for problem in problems)
             raise ServerTimeoutError(
-                said,
-                hint=f"are they running? CC_MONGO_CONNECTION_STRING and CC_REDIS_HOST, or CC_REDIS_URL, say where; {OWN_SERVERS}",
+                message,
+                hint=f"are they running? CC_MONGO_CONNECTION_STRING and CC_REDIS_HOST, or CC_REDIS_URL, set their addresses; {OWN_SERVERS}",
             )
         if problems:
             raise problems[0]
@@ -122,21 +122,21 @@ class MongoStore:
             raise conflict_error(conflicts)
 
     def _ensure_indexes(self, domain: Domain, *, seen_within: float = CHECKED) -> None:
-        """The indexes of a domain stand when this returns: they are looked at again if that was not done for so long.
+        """Create the indexes of a domain, unless they were checked within the last ``seen_within`` seconds.
 
-        Two threads may look at once, which costs less than to let one wait for the other's time-out.
+        Two threads may do this at the same time, which costs less than letting one wait for the timeout of the other.
         """
         if time.monotonic() - self._indexed.get(domain.name, -math.inf) > seen_within:
             self.connection.retried(domain, lambda: ensure_indexes(self.connection.collection(domain), domain))
             self._note_indexes(domain, time.monotonic(), CHECKED)
 
     def _look_again(self, domain: Domain) -> None:
-        """A record was new: let the next write look at the indexes before it goes out, unless that was done in the last second."""
+        """A record was inserted: make the next write check the indexes first, unless they were checked within the last second."""
         if time.monotonic() - self._indexed.get(domain.name, 0.0) > SEEN:
             self._note_indexes(domain, -math.inf, 0)
 
     def _note_indexes(self, domain: Domain, when: float, seconds: float) -> None:
-        """The indexes were seen then (time.monotonic), and need not be looked at for so many seconds from now on."""
+        """Note that the indexes were checked at ``when`` (time.monotonic) and need no check for the next ``seconds``."""
         self._indexed[domain.name] = when
         if domain.name in self.upserts:
             self.upserts[domain.name].trust_indexes(seconds)
@@ -145,81 +145,85 @@ class MongoStore:
 
     @translates
     def read(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
-        """See Store. One command to MongoDB when the ids are known, none to Redis when this process knows them."""
-        wanted = keys if len(keys) == 1 else list(dict.fromkeys(keys))
+        """See Store. Takes one command to MongoDB if all ids are cached, and none to Redis if this process has them."""
+        distinct = keys if len(keys) == 1 else list(dict.fromkeys(keys))
         records: list[Record | None] = []
-        for start in range(0, len(wanted), CHUNK):
-            records += self._read_chunk(domain, wanted[start : start + CHUNK])
-        return records if len(keys) == len(wanted) else _in_order(keys, dict(zip(wanted, records, strict=True)))
+        for start in range(0, len(distinct), CHUNK):
+            records += self._read_chunk(domain, distinct[start : start + CHUNK])
+        return records if len(keys) == len(distinct) else _in_order(keys, dict(zip(distinct, records, strict=True)))
 
     def _read_chunk(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
-        """Up to a thousand different records: with one command by the ids of this process, or else of Redis; with another by their keys.
+        """Read up to a thousand distinct keys: one command for all that have an id in this process or in Redis, another for the others.
 
-        A key is called by its place in ``keys``.
+        Sets and maps here refer to a key by its position in ``keys``.
         """
         counters = self._metrics.domains[domain.name]
-        found: list[Record | None] = [None] * len(keys)
+        records: list[Record | None] = [None] * len(keys)
         stale, value = self.hits[domain.name].take_learned(keys[0]) if len(keys) == 1 else (None, UNASKED)
-        known = self.process_ids.get_many(domain, keys) if stale is None and value is UNASKED else [None]
-        wrong = set() if stale is None else {0}  # whose id leads to no record of theirs
+        cached = self.process_ids.get_many(domain, keys) if stale is None and value is UNASKED else [None]
+        outdated = set() if stale is None else {0}  # positions with a stale id
         from_redis: set[int] = set()
-        ids = {identity: place for place, identity in enumerate(known) if identity is not None}
+        ids = {identity: position for position, identity in enumerate(cached) if identity is not None}
         if len(ids) < len(keys):
-            wrong |= {place for place, identity in enumerate(known) if identity is not None and ids[identity] != place}
-            unknown = [place for place, identity in enumerate(known) if identity is None and place not in wrong]
+            outdated |= {position for position, identity in enumerate(cached) if identity is not None and ids[identity] != position}
+            uncached = [position for position, identity in enumerate(cached) if identity is None and position not in outdated]
             if value is not UNASKED:
                 values = [value]
             else:
-                values = self.redis_ids.get_many(domain, [keys[place] for place in unknown]) if unknown else []
-            for place, held in zip(unknown, values, strict=True):
-                identity = parse_id(held)
+                values = self.redis_ids.get_many(domain, [keys[position] for position in uncached]) if uncached else []
+            for position, redis_value in zip(uncached, values, strict=True):
+                identity = parse_id(redis_value)
                 if identity is not None and identity not in ids and value is UNASKED:
-                    ids[identity] = place
-                    from_redis.add(place)
-                elif held is not None:
-                    wrong.add(place)
+                    ids[identity] = position
+                    from_redis.add(position)
+                elif redis_value is not None:
+                    outdated.add(position)
         if ids:
-            hits = self._find_by_ids(domain, ids, keys, found)
-            shared = [(place, identity) for identity, place in ids.items() if place in from_redis and found[place]] if from_redis else []
-            for place, identity in shared:
-                self.process_ids.put(domain, keys[place], identity)
+            hits = self._find_by_ids(domain, ids, keys, records)
+            shared = (
+                [(position, identity) for identity, position in ids.items() if position in from_redis and records[position]]
+                if from_redis
+                else []
+            )
+            for position, identity in shared:
+                self.process_ids.put(domain, keys[position], identity)
             counters.add(HITS_REDIS, len(shared))
             counters.add(HITS_PROCESS, hits - len(shared))
             if hits == len(keys):
-                return found
-            wrong.update(place for place in ids.values() if found[place] is None)
-        for place in wrong:
-            self.process_ids.drop(domain, keys[place])
-        counters.add(STALE, len(wrong))
-        missing = {keys[place]: place for place, record in enumerate(found) if record is None}
+                return records
+            outdated.update(position for position in ids.values() if records[position] is None)
+        for position in outdated:
+            self.process_ids.drop(domain, keys[position])
+        counters.add(STALE, len(outdated))
+        missing = {keys[position]: position for position, record in enumerate(records) if record is None}
         counters.add(MISSES, len(missing))
         filled: dict[Key, bytes] = {}
         for identity, record in self._find_by_keys(domain, list(missing)):
             key = record.key
-            # Another writer may have stored what the query takes for the key, and is not equal to it: a list that it is in, say.
+            # The query may match another writer's document with a key that is not equal: a list that contains it, for example.
             if _hashable(key) and key in missing:
-                found[missing[key]] = record
-                if identity is not None:  # what another writer stored under an id of another type stays uncached
+                records[missing[key]] = record
+                if identity is not None:  # do not cache an id of another type, which another writer set
                     self.process_ids.put(domain, key, identity)
                     filled[key] = identity
             elif len(missing) == 1:
-                (place,) = missing.values()
-                found[place] = record
+                (position,) = missing.values()
+                records[position] = record
         counters.add(BACKFILLS, len(filled))
         self.redis_ids.put_many(domain, filled.items())
-        self.redis_ids.drop(domain, [keys[place] for place in wrong if keys[place] not in filled])
-        return found
+        self.redis_ids.drop(domain, [keys[position] for position in outdated if keys[position] not in filled])
+        return records
 
     def _find_by_ids(self, domain: Domain, ids: dict[bytes, int], keys: Sequence[Key], found: list[Record | None]) -> int:
-        """Find the records that ids lead to, if they are those of the keys at their places; how many there were."""
+        """Read documents by id into ``found``, at the positions of their keys; skip those of other keys. Return how many matched."""
         hits, reader = self.hits[domain.name], self._readers[domain.name]
         if not hits.connected:
             self.connection.connect(domain, hits)
         if len(ids) == 1:
-            ((identity, place),) = ids.items()
+            ((identity, position),) = ids.items()
             with reading(domain):
-                found[place] = self.connection.match(domain, identity, reader, keys[place])
-            return found[place] is not None
+                found[position] = self.connection.match(domain, identity, reader, keys[position])
+            return found[position] is not None
         count = 0
         for batch in self.connection.fetch_by_ids(domain, ids, keys):
             with reading(domain):
@@ -227,18 +231,18 @@ class MongoStore:
         return count
 
     def _find_by_keys(self, domain: Domain, keys: Sequence[Key]) -> Iterator[tuple[bytes | None, Record]]:
-        """The records of keys, each with its id."""
+        """Yield the records of keys, each with its id."""
         if len(keys) > 1:
             return self._records(domain, self.connection.fetch(domain, [{"filter": {"$or": [key_fields(domain, key) for key in keys]}}]))
         documents = (self.connection.find_one(domain, key_fields(domain, key)) for key in keys)
         return self._records(domain, (document for document in documents if document is not None))
 
     def _records(self, domain: Domain, batches: Iterable[bytes]) -> Iterator[tuple[bytes | None, Record]]:
-        """The records of batches, each with its id."""
+        """Yield the records in batches of BSON, each with its id."""
         for batch in batches:
             with reading(domain):
-                opened = self._readers[domain.name].open_all(batch)
-            yield from opened
+                decoded = self._readers[domain.name].open_all(batch)
+            yield from decoded
 
     def _remember(self, domain: Domain, key: Key, value: bytes) -> None:
         self.process_ids.put(domain, key, value)
@@ -248,7 +252,7 @@ class MongoStore:
 
     @translates
     def write(self, domain: Domain, records: Sequence[Record]) -> None:
-        """See Store. One findAndModify for one record, one bulk per thousand for more; then the caches."""
+        """See Store. Sends one findAndModify for one record, or a bulk per thousand records, then updates the caches."""
         if not records:
             return
         now = datetime.now(UTC)
@@ -262,12 +266,12 @@ class MongoStore:
                 value, inserted = self.connection.upsert(domain, key_fields(domain, record.key), update)
             if inserted:
                 self._look_again(domain)
-            # What another writer stored under an id of another type stays uncached. One that is known was written to Redis then.
+            # Do not cache an id of another type, which another writer set. An id that this process has cached was written to Redis then.
             if value is not None and not (domain in self.history and value == self.process_ids.get(domain, record.key)):
                 self._remember(domain, record.key, value)
             upserts = self.upserts.get(domain.name)
             if upserts is not None and not upserts.connected:
-                with suppress(NotConfiguredError):  # closed meanwhile by another thread; the record is stored
+                with suppress(NotConfiguredError):  # another thread has closed the store meanwhile; the record is stored
                     self.connection.connect(domain, upserts)
             return
         if domain in self.history:
@@ -277,7 +281,7 @@ class MongoStore:
         for record in records:
             if domain.write == "upsert" or record.key not in chosen:
                 chosen[record.key] = record
-        # Everything is encoded, and so checked, before the first byte is sent.
+        # Encode everything, and so check it, before sending the first byte.
         updates = [(key, update_of(domain, record, now)) for key, record in chosen.items()]
         self._ensure_indexes(domain)
         for start in range(0, len(updates), CHUNK):
@@ -307,32 +311,32 @@ class MongoStore:
 
     def _write_chunk(self, domain: Domain, updates: Sequence[tuple[Key, Document]]) -> None:
         changes = [(key_fields(domain, key), update) for key, update in updates]
-        # Ordered for lists: their documents get their ids, and so their order among equal dates, in the order of the list.
+        # Lists are ordered: their documents get ids in the order of the list, and ids decide the order of equal dates.
         inserted = self.connection.upsert_many(domain, changes, ordered=not domain.keyed)
         ids = {updates[index][0]: value for index, value in inserted.items()}
         if ids:
             self._look_again(domain)
         if domain.keyed:
-            # Ids of records that were there are not written to Redis: the ones this process remembers are not verified here, and
-            # whoever learned them has written them.
+            # Do not write the ids of existing records to Redis: ids cached in this process are not verified here, and whoever cached one
+            # has written it to Redis.
             for key, value in ids.items():
                 if value is not None:
                     self.process_ids.put(domain, key, value)
         elif self.config.CC_REDIS_IDS != "all":
             return
         else:
-            others = [key[-1] for key, _ in updates if key not in ids]
-            if others:
+            missing = [key[-1] for key, _ in updates if key not in ids]
+            if missing:
                 prefix = updates[0][0][:-1]
-                wanted = {**key_fields(domain, prefix), domain.row_id: {"$in": others}}
+                query = {**key_fields(domain, prefix), domain.row_id: {"$in": missing}}
                 fields = dict.fromkeys(domain.key, True)
-                for identity, record in self._records(domain, self.connection.fetch(domain, [{"filter": wanted, "projection": fields}])):
+                for identity, record in self._records(domain, self.connection.fetch(domain, [{"filter": query, "projection": fields}])):
                     ids[record.key] = identity
         self.redis_ids.put_many(domain, ((key, value) for key, value in ids.items() if value is not None))
 
     @translates
     def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
-        """See Store. One conditional insert or update; where there is history, within a look at the versions before and after."""
+        """See Store. Sends one conditional insert or update; with history, it also handles versions before and after."""
         update = update_of(domain, record, datetime.now(UTC))
         self._ensure_indexes(domain)
         changes = begun = None
@@ -357,7 +361,7 @@ class MongoStore:
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
         """See Store."""
         self._ensure_indexes(domain)
-        # A pipeline, because payload may be null, and then payload.removed could not be set.
+        # An aggregation pipeline, because payload.removed cannot be set directly if payload is null.
         change: Any = [
             {"$set": {"removed": True, "payload": {"$mergeObjects": ["$payload", {"removed": True}]}, "updatedDate": datetime.now(UTC)}}
         ]
@@ -371,32 +375,32 @@ class MongoStore:
         self, domain: Domain, prefix: Key, *, limit: int | None = None, bodies: bool = True, removed: bool = False
     ) -> Iterator[Record]:
         """See Store."""
-        if limit == 0:  # which MongoDB would take for "no limit"
+        if limit == 0:  # to MongoDB, 0 means no limit
             return iter(())
         rule = domain.listing
         assert rule is not None
-        wanted: Document = key_fields(domain, prefix)
+        query: Document = key_fields(domain, prefix)
         if domain.soft_delete and not removed:
-            wanted["removed"] = {"$in": [False, None]}
+            query["removed"] = {"$in": [False, None]}
         fields = dict.fromkeys((*domain.key, *["when"] * domain.when, *["removed"] * domain.soft_delete), True)
-        return self._stream(domain, wanted, [(rule.order, -1), ("_id", -1)], projection=None if bodies else fields, limit=limit or 0)
+        return self._stream(domain, query, [(rule.order, -1), ("_id", -1)], projection=None if bodies else fields, limit=limit or 0)
 
     def records(self, domain: Domain) -> Iterator[Record]:
-        """See Store; those that are no lists in the order of their ids."""
-        # For Log this is its index, backwards.
+        """See Store. Domains that are not lists are sorted by id."""
+        # For Log, this sort reads its index backwards.
         return self._stream(domain, {}, [("_id", 1)] if domain.keyed else [("createDate", 1), ("_id", 1)])
 
     def _stream(self, domain: Domain, wanted: Document, sort: list[tuple[str, int]], *, limit: int = 0, **options: Any) -> Iterator[Record]:
-        """The records of a query of any size."""
+        """Yield the records of a query of any size."""
         try:
-            size = min(limit or 10_000, 10_000) + 1  # a batch of just the limit would be followed by the question for more
+            size = min(limit or 10_000, 10_000) + 1  # after a batch of exactly the limit, pymongo would request another one
             batches = self.connection.find(domain, wanted, sort=sort, limit=limit, batch_size=size, allow_disk_use=True, **options)
             for _, record in self._records(domain, batches):
                 yield record
         except PyMongoError as error:
             raise translated(error) from error
         except BSONError as error:
-            raise DatabaseError(f"a reply of MongoDB cannot be read: {error}") from error
+            raise DatabaseError(f"a reply from MongoDB cannot be read: {error}") from error
 
     # --- candles ---
 
@@ -437,30 +441,30 @@ class MongoStore:
 
     @translates
     def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
-        """See Store. Only what is later than ``moment`` is looked up among the versions."""
-        found = {key: record for key, record in zip(keys, self.read(domain, keys), strict=True) if record is not None}
-        later = [key for key, record in found.items() if record.when is not None and record.when > moment]
+        """See Store. Looks up versions only for records later than ``moment``."""
+        records = {key: record for key, record in zip(keys, self.read(domain, keys), strict=True) if record is not None}
+        later = [key for key, record in records.items() if record.when is not None and record.when > moment]
         for start in range(0, len(later), CHUNK):
             chunk = later[start : start + CHUNK]
             versions = self.history.read_at(domain, chunk, moment)
             for key in chunk:
-                found.pop(key)
-            found.update(versions)
-        return _in_order(keys, found)
+                records.pop(key)
+            records.update(versions)
+        return _in_order(keys, records)
 
     @translates
     def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
         """See Store."""
         for start in range(0, len(keys), CHUNK):
-            gone = self.history.discard(domain, keys[start : start + CHUNK], since)
-            for key in gone:
+            deleted = self.history.discard(domain, keys[start : start + CHUNK], since)
+            for key in deleted:
                 self.process_ids.drop(domain, key)
-            self.redis_ids.drop(domain, gone)
+            self.redis_ids.drop(domain, deleted)
 
     # --- caches and connections ---
 
     def drop_cache(self) -> int:
-        """See Store. SCAN and UNLINK under our own prefixes; nothing else in that Redis is touched."""
+        """See Store. Uses SCAN and UNLINK with our own prefixes; no other keys in Redis are touched."""
         self.process_ids.clear()
         self.candles.clear()
         self.history.renew()
@@ -481,7 +485,7 @@ def _hashable(key: Key) -> bool:
 
 
 def _in_order(keys: Sequence[Key], found: Mapping[Key, Record | None]) -> list[Record | None]:
-    """The records of ``keys``; a key that was asked for twice gives two bodies, as two reads would."""
+    """Return the records of ``keys`` in their order. A key that occurs twice gets two separate bodies, as from two reads."""
     seen: set[Key] = set()
     answer: list[Record | None] = []
     for key in keys:

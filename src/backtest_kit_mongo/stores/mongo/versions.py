@@ -1,13 +1,13 @@
-"""Versions of records in MongoDB, so that a record can be read as of a time.
+"""Versions of records in MongoDB, so that a record can be read as of an earlier time.
 
-A write puts its version into the record's own document, into the list ``versions`` (the original looks at none but its own fields): one
-command writes both or neither, and costs little more than one without. When the list has become long it is moved to a collection
-of its own, ``<name>-versions``, a document each: its ``_id`` is the key and the time, so the index that every collection has finds the
-last one before a moment. While it is being moved a version may stand in both places, which are equal.
+A write appends its version to the list ``versions`` in the record's own document (the TypeScript package ignores fields other than its
+own). One command writes the record and its version, or neither, and costs little more than a write without history. When the list has
+become long, its versions move to a separate collection, ``<name>-versions``, one document each. The ``_id`` is the key and the time, so
+the index that every collection has finds the last version before a moment. During the move a version may exist in both, which are equal.
 
-The record is its own last version: those that are later are void, be it that a write back in time ended before it could delete them,
-or that another writer, who knows of no versions, went back. What others wrote has none: whoever writes a key for the first time
-in a process first keeps the record that is there.
+The record itself is its last version. Later versions are void: a write back in time may have ended before it could delete them, or
+another writer that does not know of versions may have gone back in time. Such a writer stores no versions, so the first write of a key
+in a process first keeps the existing record as a version.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ __all__ = ["Change", "MongoVersions"]
 
 DAY = 86_400_000
 
-# Members are copied as they are, whatever their writer put there.
+# Fields are copied as they are, whatever their writer stored in them.
 RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument, tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 
 LIST, LIST_BYTES = 32, 16_384
-"""Versions, and bytes of them, that one process leaves in the document of a record; every read of the record has to carry them."""
+"""How many versions, and bytes of them, one process leaves in the document of a record: every read of the record transfers them."""
 
 KNOWN = 50_000
-"""Keys of a domain whose last write this process remembers; beyond, it forgets all and looks again."""
+"""For how many keys of a domain this process remembers the last write. Beyond that it forgets all and queries again."""
 
 ALWAYS = Int64(-(2**63))
-"""As the time of a version that has none, or something else in its place: another program wrote it, before there was history."""
+"""The time of a version without a valid time, which another program wrote before there was history."""
 
 Span = tuple[Any, Any]
-"""Times (ms) later than the first and not later than the second."""
+"""A half-open interval of times (ms): after the first, up to and including the second."""
 
 
 class Change(NamedTuple):
-    """What is written of one key: the updates that last, by time (ms, ascending), and the earliest time of all."""
+    """The writes of one key: the updates that remain, by time (ms, ascending), and the earliest time of all its writes."""
 
     key: Key
     updates: dict[int, Document]
@@ -60,14 +60,14 @@ class Change(NamedTuple):
 
     @property
     def update(self) -> Document:
-        """The update of the record with its versions."""
+        """The update that stores the record with its versions."""
         versions = [update["$set"] for update in self.updates.values()]
         last = self.updates[max(self.updates)]
         return {**last, "$push": {"versions": versions[0] if len(versions) == 1 else {"$each": versions}}}
 
 
 class _Known(NamedTuple):
-    """The last write of a key: its simulation time (ms), what stands in its document since, and versions since the last pruning."""
+    """The last write of a key: its simulation time (ms), versions and their bytes in its document, versions since the last pruning."""
 
     when: int
     listed: int = 0
@@ -80,7 +80,7 @@ class _Known(NamedTuple):
 
 
 class _Versions(Domain):
-    """The versions of a domain's records."""
+    """The domain that holds the versions of another domain's records."""
 
     @cached_property
     def collection(self) -> str:
@@ -94,7 +94,7 @@ class MongoVersions:
     def __init__(self, history: History, connection: MongoDatabase) -> None:
         self._connection = connection
         self._limit, self._age = history.limit, history.days * DAY
-        # The oldest go when there are a tenth more than the limit, so that not every write has to look for them.
+        # The oldest are deleted when there are a tenth more than the limit, so that not every write has to search for them.
         self._slack = max(1, history.limit // 10) if history.limit else 100
         names = [field.name for field in dataclasses.fields(Domain)]
         self._versions = {name: _Versions(**{field: getattr(DOMAINS[name], field) for field in names}) for name in history.domains}
@@ -106,31 +106,31 @@ class MongoVersions:
         return domain.name in self._versions
 
     def renew(self) -> None:
-        """Forget what was written here; see ``forks``."""
+        """Forget the last writes of this process; see ``fork_safety``."""
         self._known: dict[str, dict[Key, _Known]] = {name: {} for name in self._versions}
 
     # --- writing ---
 
     def write(self, domain: Domain, key: Key, when: int, update: Document) -> tuple[bytes | None, bool]:
-        """As ``upsert`` of the connection, with the version."""
+        """Upsert a record and its version; return its id and whether it is new, like ``MongoDatabase.upsert``."""
         table = self._known[domain.name]
         change = Change(key, {when: update}, when)
-        known, discard = table.pop(key, None), None  # nothing, until it is known what became of this write
-        sure = known is not None and when >= known.when
-        if not sure:
-            known, discard = self.begin(domain, [change])[key]
+        last_write, discard = table.pop(key, None), None  # forgotten until the outcome of this write is known
+        in_order = last_write is not None and when >= last_write.when
+        if not in_order:
+            last_write, discard = self.begin(domain, [change])[key]
         identity, before = self._connection.upsert_noting(domain, key_fields(domain, key), change.update)
         last = None if before is None else _time(before.get("when"))
-        if known is not None:
-            if before is None:  # there was no record any more, so what there is of versions is void
+        if last_write is not None:
+            if before is None:  # the record had been deleted, so all of its versions are void
                 discard = (MinKey(), when)
-            elif last is not None and last != known.when:  # another writer's: what lies between is void, or discarded by this write
+            elif last is not None and last != last_write.when:  # another process wrote: versions in between are void, or discarded now
                 discard = (min(last, when), max(last, when))
-            one = known.wrote(change.updates)
-            if discard is None and len(table) < KNOWN and not self._is_full(one) and not self._is_due(one):
-                table[key] = one
+            current = last_write.wrote(change.updates)
+            if discard is None and len(table) < KNOWN and not self._is_full(current) and not self._is_due(current):
+                table[key] = current
                 return identity, False
-        self.end(domain, [change], {key: (known, discard)})
+        self.end(domain, [change], {key: (last_write, discard)})
         return identity, before is None
 
     def _is_full(self, one: _Known) -> bool:
@@ -140,33 +140,33 @@ class MongoVersions:
         return one.fresh >= self._slack and bool(self._limit or self._age)
 
     def changes(self, updates: Iterable[tuple[Key, int, Document]]) -> list[Change]:
-        """What lasts of (key, time, update) that are written one after the other."""
-        found: dict[Key, Change] = {}
+        """Return the changes that remain when (key, time, update) are written in this order, one per key."""
+        changes: dict[Key, Change] = {}
         for key, when, update in updates:
-            before = found.get(key)
+            before = changes.get(key)
             if before is None:
-                found[key] = Change(key, {when: update}, when)
+                changes[key] = Change(key, {when: update}, when)
             else:
-                kept = {moment: earlier for moment, earlier in before.updates.items() if moment < when}
-                found[key] = Change(key, {**kept, when: update}, min(before.since, when))
-        return list(found.values())
+                earlier_updates = {moment: remaining for moment, remaining in before.updates.items() if moment < when}
+                changes[key] = Change(key, {**earlier_updates, when: update}, min(before.since, when))
+        return list(changes.values())
 
     def begin(self, domain: Domain, changes: Sequence[Change]) -> dict[Key, tuple[_Known | None, Span | None]]:
-        """Before records are written: what is known of each key, and what the write discards.
+        """Prepare a write; return for each key its last write, if known, and the times of the versions that the write discards.
 
-        Records whose last write was not this process's are kept as versions, and void versions deleted.
+        If the last write of a record was not by this process, keep the record as a version and delete void versions.
         """
-        known = self._known[domain.name]
+        last_writes = self._known[domain.name]
         begun: dict[Key, tuple[_Known | None, Span | None]] = {}
         unsure: dict[Key, Change] = {}
         for change in changes:
-            last = known.pop(change.key, None)  # until it is known what became of this write
+            last = last_writes.pop(change.key, None)  # forgotten until the outcome of this write is known
             if last is None or change.since < last.when:
                 unsure[change.key] = change
             begun[change.key] = (last, None)
         if not unsure:
             return begun
-        # Versions are looked at first: what another writer is moving there meanwhile is not later than its record.
+        # Query versions first: what another process moves there meanwhile is not later than its record.
         newest = self._newest(domain, dict.fromkeys(unsure, MaxKey()), projection={"_id": True})
         records = self._documents(domain, list(unsure))
         void: dict[Key, Span] = {}
@@ -182,44 +182,50 @@ class MongoVersions:
         return begun
 
     def write_known(self, domain: Domain, changes: Sequence[Change], begun: dict[Key, tuple[_Known | None, Span | None]]) -> list[Change]:
-        """Write those records that are still what this process wrote last; the others, for which ``begun`` is brought up to date."""
-        sure = [(change, last) for change in changes if (last := begun[change.key][0]) is not None]
-        wanted = [({**key_fields(domain, change.key), "when": last.when}, change.update) for change, last in sure]
-        if wanted and self._connection.update_many(domain, wanted) < len(wanted):
-            # Another process has written, or removed, one of them. Which one is not said, so all are written as if nothing was known.
-            begun |= self.begin(domain, [change for change, _ in sure])
+        """Write the records that are still as this process last wrote them.
+
+        Returns the changes that are still to be written; their entries in ``begun`` are updated.
+        """
+        own = [(change, last) for change in changes if (last := begun[change.key][0]) is not None]
+        pairs = [({**key_fields(domain, change.key), "when": last.when}, change.update) for change, last in own]
+        if pairs and self._connection.update_many(domain, pairs) < len(pairs):
+            # Another process has written or removed one of them. The reply does not say which, so write all as if none were known.
+            begun |= self.begin(domain, [change for change, _ in own])
         return [change for change in changes if begun[change.key][0] is None]
 
     def end(self, domain: Domain, changes: Sequence[Change], begun: Mapping[Key, tuple[_Known | None, Span | None]]) -> None:
-        """After records were written: discard what ``begin`` said, and move and prune versions where it is time to."""
+        """Finish a write: discard versions as ``begin`` determined, and move and prune versions if they are due."""
         spans = {key: discard for key, (_, discard) in begun.items() if discard is not None}
         if spans:
             self._delete(domain, spans, {change.key: list(change.updates) for change in changes})
-        first = _Known(0, fresh=self._slack)  # nobody knows how many there are
-        written = {change.key: (begun[change.key][0] or first).wrote(change.updates) for change in changes}
-        full = {key: one for key, one in written.items() if self._is_full(one)}
+        unknown = _Known(0, fresh=self._slack)  # the number of versions is unknown
+        written = {change.key: (begun[change.key][0] or unknown).wrote(change.updates) for change in changes}
+        full = {key: last for key, last in written.items() if self._is_full(last)}
         if full:
             self._move(domain, self._documents(domain, list(full)), only_listed=True)
-            written.update((key, one._replace(listed=0, size=0)) for key, one in full.items())
-        due = {key: one for key, one in written.items() if self._is_due(one)}
+            written.update((key, last._replace(listed=0, size=0)) for key, last in full.items())
+        due = {key: last for key, last in written.items() if self._is_due(last)}
         if due:
-            self._prune(domain, {key: one.when for key, one in due.items()})
+            self._prune(domain, {key: last.when for key, last in due.items()})
             written.update((key, written[key]._replace(fresh=0)) for key in due)
-        known = self._known[domain.name]
-        if len(known) + len(written) > KNOWN:
-            known.clear()
-        known.update(written)
+        last_writes = self._known[domain.name]
+        if len(last_writes) + len(written) > KNOWN:
+            last_writes.clear()
+        last_writes.update(written)
 
     def forget(self, domain: Domain, keys: Iterable[Key]) -> None:
-        """Records were changed at their own time: the next write of each keeps it as it is then."""
+        """Forget the last writes of records that were changed without a new time; the next write keeps each record as a version."""
         for key in keys:
             self._known[domain.name].pop(key, None)
 
     def _move(self, domain: Domain, records: Mapping[Key, RawBSONDocument], *, only_listed: bool = False) -> None:
-        """Move the versions in documents of records to the other collection, and (a copy of) the record, which is the last of them."""
+        """Move the versions in the documents of records to the versions collection.
+
+        Also copy each record there, as its last version, unless ``only_listed``.
+        """
         versions: dict[tuple[Key, int], RawBSONDocument] = {}
         moved: list[tuple[Document, Document]] = []
-        names = (domain.body or "", "updatedDate", "removed", "when")
+        copied_fields = (domain.body or "", "updatedDate", "removed", "when")
         for key, record in records.items():
             last = _time(record.get("when"))
             listed = _listed(record)
@@ -228,7 +234,7 @@ class MongoVersions:
                 if when is not None and (last is None or when <= last):
                     versions[key, when] = entry
             if not only_listed:
-                members = {name: record[name] for name in names if name in record}
+                members = {name: record[name] for name in copied_fields if name in record}
                 if last is not None:
                     members["when"] = last
                 versions[key, ALWAYS if last is None else last] = RawBSONDocument(encode(members, codec_options=RAW))
@@ -236,27 +242,27 @@ class MongoVersions:
                 moved.append((key_fields(domain, key), {"$pullAll": {"versions": listed}}))
         target = self._versions[domain.name]
         rows = [({"_id": _identity(domain, key, when)}, {"$set": version}) for (key, when), version in versions.items()]
-        there = self._connection.insert_members(target, rows) if rows else set()
-        if there:
-            self._connection.upsert_many(target, [rows[index] for index in there], ordered=False)
+        existing = self._connection.insert_members(target, rows) if rows else set()
+        if existing:
+            self._connection.upsert_many(target, [rows[index] for index in existing], ordered=False)
         if moved:
             self._connection.update_many(domain, moved)
 
     def _prune(self, domain: Domain, keys: Mapping[Key, int]) -> None:
-        """Delete the versions beyond the limit or the age of keys, given with their newest times."""
+        """Delete the versions that exceed the limit or the age. ``keys`` maps each key to the time of its newest version."""
         oldest = {key: when - self._age for key, when in keys.items()} if self._age else {}
         if self._limit:
-            found = self._newest(domain, dict.fromkeys(keys, MaxKey()), skip=self._limit - 1, projection={"_id": True})
-            for key, version in found.items():
+            versions = self._newest(domain, dict.fromkeys(keys, MaxKey()), skip=self._limit - 1, projection={"_id": True})
+            for key, version in versions.items():
                 oldest[key] = max(oldest.get(key, version["_id"]["when"]), version["_id"]["when"])
         self._delete(domain, {key: (MinKey(), when - 1) for key, when in oldest.items()})
 
     # --- reading, and going back ---
 
     def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> dict[Key, Record]:
-        """The records of keys as of a moment (ms)."""
-        found: dict[Key, Record] = {}
-        # Documents first: what is being moved meanwhile is found in the other place.
+        """Return the records of keys as of ``moment`` (ms)."""
+        answer: dict[Key, Record] = {}
+        # Query documents first: a version that is moved meanwhile is then found in the other collection.
         records = self._documents(domain, keys)
         moved = self._newest(domain, dict.fromkeys(records, moment))
         for key, record in records.items():
@@ -268,36 +274,36 @@ class MongoVersions:
                 opened = self._readers[domain.name].open(version.raw)[1]
             when = opened.when
             if now is None or not self._age or (when is not None and when >= now - self._age):
-                found[key] = opened._replace(key=key)
-        return found
+                answer[key] = opened._replace(key=key)
+        return answer
 
     def discard(self, domain: Domain, keys: Sequence[Key], since: int) -> list[Key]:
-        """Discard what is of ``since`` (ms) or later; keys that are gone then."""
+        """Discard versions at or after ``since`` (ms); return the keys that have no record left."""
         self.forget(domain, keys)
         records = self._documents(domain, keys)
         times = {key: _time(record.get("when")) for key, record in records.items()}
-        late = [key for key, when in times.items() if when is not None and when >= since]
-        moved = self._newest(domain, dict.fromkeys(late, since - 1))
-        # Records first: versions that are later than their record are void, whatever comes in between.
+        affected = [key for key, when in times.items() if when is not None and when >= since]
+        moved = self._newest(domain, dict.fromkeys(affected, since - 1))
+        # Update the records first: versions later than their record are void, whatever happens in between.
         operations: list[Any] = []
-        gone = []
-        for key in late:
-            wanted = {**key_fields(domain, key), "when": {"$gte": since}}
+        deleted = []
+        for key in affected:
+            query = {**key_fields(domain, key), "when": {"$gte": since}}
             version = _last(records[key], since - 1, moved.get(key))
             if version is None:
-                operations.append(DeleteOne(wanted))
-                gone.append(key)
+                operations.append(DeleteOne(query))
+                deleted.append(key)
             else:
                 base: Document = {"removed": False} if domain.soft_delete else {}
                 members = {**base, **{name: version[name] for name in version if name != "_id"}}
-                operations.append(UpdateOne(wanted, {"$set": members, **({} if "when" in members else {"$unset": {"when": True}})}))
+                operations.append(UpdateOne(query, {"$set": members, **({} if "when" in members else {"$unset": {"when": True}})}))
         if operations:
             self._connection.retried(domain, lambda: self._connection.collection(domain).bulk_write(operations, ordered=False))
         self._delete(domain, dict.fromkeys(keys, (since - 1, MaxKey())))
-        return gone
+        return deleted
 
     def _newest(self, domain: Domain, moments: Mapping[Key, Any], **options: Any) -> dict[Key, RawBSONDocument]:
-        """The last versions of keys in their own collection, each not later than its moment."""
+        """Return the last version of each key in the versions collection that is not later than its moment (ms)."""
         queries = [
             {
                 "filter": {"_id": {"$gte": _identity(domain, key, MinKey()), "$lte": _identity(domain, key, moment)}},
@@ -308,17 +314,17 @@ class MongoVersions:
             for key, moment in moments.items()
         ]
         batches = self._connection.fetch(self._versions[domain.name], queries) if queries else ()
-        found = [RawBSONDocument(row, RAW) for batch in batches for row in bson.split(batch)]
-        return {tuple(row["_id"][name] for name in domain.key): row for row in found}
+        documents = [RawBSONDocument(row, RAW) for batch in batches for row in bson.split(batch)]
+        return {tuple(row["_id"][name] for name in domain.key): row for row in documents}
 
     def _documents(self, domain: Domain, keys: Sequence[Key]) -> dict[Key, RawBSONDocument]:
-        """The documents of records as they are now."""
+        """Return the current documents of records."""
         batches = self._connection.fetch(domain, [{"filter": {"$or": [key_fields(domain, key) for key in keys]}}])
-        found = [RawBSONDocument(row, RAW) for batch in batches for row in bson.split(batch)]
-        return {tuple(row[name] for name in domain.key): row for row in found}
+        documents = [RawBSONDocument(row, RAW) for batch in batches for row in bson.split(batch)]
+        return {tuple(row[name] for name in domain.key): row for row in documents}
 
     def _delete(self, domain: Domain, spans: Mapping[Key, Span], kept: Mapping[Key, Sequence[int]] | None = None) -> None:
-        """Delete the versions of keys in spans of time, but for those of some times."""
+        """Delete the versions of keys within spans, except those with the times in ``kept``."""
         moved: list[Any] = []
         listed: list[tuple[Document, Document]] = []
         for key, (start, end) in spans.items():
@@ -333,26 +339,26 @@ class MongoVersions:
 
 
 def _identity(domain: Domain, key: Key, when: Any) -> Document:
-    """The ``_id`` of a version; documents compare field by field, so those of a key stand in the order of their times."""
+    """Return the ``_id`` of a version. Documents compare field by field, so the versions of a key sort by time."""
     return {**key_fields(domain, key), "when": when}
 
 
 def _time(value: Any) -> int | None:
-    """The time of a record (ms); None if another writer left something there that is none."""
+    """Return the time of a record (ms); None if another writer stored something that is not a time."""
     if isinstance(value, Decimal128):
         value = float(value.to_decimal())
     return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _listed(record: RawBSONDocument) -> list[RawBSONDocument]:
-    """The versions in the document of a record, in the order in which they were written."""
-    found = record.get("versions")
-    entries = found if isinstance(found, list) else []
+    """Return the versions in the document of a record, in the order of their writes."""
+    versions = record.get("versions")
+    entries = versions if isinstance(versions, list) else []
     return [RawBSONDocument(bytes(entry.raw), RAW) for entry in entries if isinstance(entry, RawBSONDocument)]
 
 
 def _last(record: RawBSONDocument, moment: int, moved: RawBSONDocument | None) -> RawBSONDocument | None:
-    """The last version that is not later than a moment, of those in the document of a record and the last one elsewhere."""
+    """Return the last version not later than ``moment`` (ms), from the document of a record or ``moved``, the last one moved out of it."""
     best, latest = moved, None if moved is None else moved["_id"]["when"]
     for entry in _listed(record):
         when = _time(entry.get("when"))

@@ -1,10 +1,10 @@
-"""The wire lane: prebuilt messages on connections that pymongo made, without pymongo's work around each call.
+"""The wire protocol to MongoDB: send prebuilt messages over connections that pymongo opened, without pymongo's work around each call.
 
-pymongo keeps topology, authentication, pooling and failover. The lane borrows a ready connection from its pool, keeps it while it
-is busy, and gives it back when it was idle for a second, on an error, on ``close``, and when pymongo learns that its pool's
-connections are dead or that the primary is another server; a forked child forgets it. pymongo is told of a link that broke, as of a
-connection of its own. Whatever is unusual goes through pymongo's public calls instead: TLS, compression, command
-listeners, a declared API version, load balancers, automatic encryption, ``pymongo.timeout``, and replies that are no plain success.
+pymongo remains in charge of topology, authentication, pooling and failover. The WirePool borrows an open connection from pymongo's
+pool and keeps it while it is in use. It returns the connection after a second without use, on an error, on ``close``, and when pymongo
+learns that the connections of its pool are dead or that another server is the primary; a forked child forgets it. A borrowed connection
+that breaks is reported to pymongo like one of its own. Anything unusual goes through pymongo's public calls: PyOpenSSL, compression,
+command listeners, a declared API version, load balancers, automatic encryption, ``pymongo.timeout``, and any reply but plain success.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ R = TypeVar("R")
 
 IDLE_NS: Final = 1_000_000_000
 
-# Links that a child has inherited: their sockets are the parent's, so nothing may ever be done with them, not even by a destructor.
+# Sockets inherited through fork. They belong to the parent, so nothing may ever touch them, not even a destructor.
 _inherited: list[Any] = []
 
 
@@ -49,7 +49,7 @@ _PING = message({"ping": 1, "$db": "admin"})
 
 
 def _suits(client: MongoClient[Any]) -> bool:
-    """Whether nothing of the client's settings needs pymongo between a call and its socket."""
+    """Return whether the client has no setting that needs pymongo between a call and its socket."""
     options = client.options
     listeners = client._event_listeners
     return not (
@@ -62,7 +62,7 @@ def _suits(client: MongoClient[Any]) -> bool:
 
 
 class _Borrowed(NamedTuple):
-    """What a link was borrowed with."""
+    """Where a borrowed socket comes from: the pool's checkout, the connection and the address of its server."""
 
     checkout: Any
     connection: Any
@@ -70,12 +70,12 @@ class _Borrowed(NamedTuple):
 
 
 class WirePool(MongoSocketPool):
-    """The borrowed connections of one client. ``read``, ``write`` and ``match`` of the compiled part use them one exchange at a time."""
+    """The borrowed connections of one client. ``read``, ``write`` and ``match`` of the compiled core use one for a single exchange."""
 
     def __init__(self, client: MongoClient[Any], *, on: bool) -> None:
         self._client = client
         options = client.options.pool_options
-        # Half of the pool at most, so that calls that go through pymongo find a connection.
+        # At most half of the pool, so that calls through pymongo can still get a connection.
         self._most: float = options.max_pool_size // 2 if options.max_pool_size else math.inf
         try:
             if on and not KNOWS_DEADLINES:
@@ -90,7 +90,7 @@ class WirePool(MongoSocketPool):
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """In a forked child: forget the links of the parent, whose client the child does not use; see ``forks``."""
+        """Forget the sockets of the parent in a forked child, which does not use the parent's client; see ``fork_safety``."""
         _inherited.append(self.idle)
         self.idle = []
         self.usable = False
@@ -105,42 +105,43 @@ class WirePool(MongoSocketPool):
         ahead: int = 2,
         reads: bool = True,
     ) -> Iterator[R]:
-        """``take(link)`` for the reply to each message (a sequence of pieces), in order.
+        """Send messages, each a sequence of pieces, and yield ``take(socket)`` for the reply to each one, in order.
 
-        Up to ``ahead`` messages are on their way at a time: the server needs one to go on with, and more would only wait in its
-        socket. ``more`` gives the message that asks for the rest of an answer, if there is any. Ends early, without an error, where
-        what is left must go through pymongo; after an unusual reply not before those that were on their way behind it have come, so
-        that the server does not work on them later than on what is sent next. Where it ``reads``, also as soon as the server is no
-        longer the primary.
+        Up to ``ahead`` messages are in flight at a time: enough that the server always has the next one; more would only wait in its
+        socket. ``more`` returns the message that requests the rest of an answer, or None if the answer is complete.
+
+        The iterator ends early, without an error, if the remaining messages must go through pymongo. After an unusual reply, it first
+        takes the replies to the messages in flight, so that the server has executed them before it gets the next call. With ``reads``, it
+        also ends early as soon as the server is no longer the primary.
         """
-        link = self.borrow()
-        if link is None:
+        mongo_socket = self.borrow()
+        if mongo_socket is None:
             return
-        coming = iter(messages)
-        early: deque[R] = deque()  # answers that were taken out of the way of a ``more``
+        remaining = iter(messages)
+        early: deque[R] = deque()  # answers taken early, to make room for the reply to a ``more``
         waiting = 0
         ended = whole = False
 
         def taken() -> R:
-            answer = take(link)
-            if reads and not link.serves():
+            answer = take(mongo_socket)
+            if reads and not mongo_socket.serves():
                 raise UnexpectedReplyError("the server is no longer the primary")
             return answer
 
         try:
             while True:
                 while not ended and waiting + len(early) < ahead:
-                    parts = next(coming, None)
+                    parts = next(remaining, None)
                     if parts is None:
                         ended = True
                     else:
-                        link.post(*parts)
+                        mongo_socket.post(*parts)
                         waiting += 1
                 if early:
                     answer = early.popleft()
                 elif waiting:
                     waiting -= 1
-                    link.restart()
+                    mongo_socket.restart()
                     answer = taken()
                 else:
                     break
@@ -149,47 +150,47 @@ class WirePool(MongoSocketPool):
                     while waiting:
                         waiting -= 1
                         early.append(taken())
-                    link.post(rest)
+                    mongo_socket.post(rest)
                     answer = taken()
                     yield answer
             whole = True
-        except GeneratorExit:  # nobody wants the rest
+        except GeneratorExit:  # the caller does not want the rest
             with suppress(BrokenSocketError):
-                whole = self._take_rest(link, take, waiting)
+                whole = self._take_rest(mongo_socket, take, waiting)
             raise
         except UnexpectedReplyError as unusual:
             try:
-                whole = self._take_rest(link, take, waiting)
+                whole = self._take_rest(mongo_socket, take, waiting)
             except SocketTimeoutError as error:
                 raise NetworkTimeout(str(error)) from None
             except BrokenSocketError as error:
-                self.report(link, error)
+                self.report(mongo_socket, error)
                 return
             if unusual.unconfirmed is not None:
                 self.unconfirmed(unusual.unconfirmed)
         except SocketTimeoutError as error:
             raise NetworkTimeout(str(error)) from None
         except BrokenSocketError as error:
-            self.report(link, error)
+            self.report(mongo_socket, error)
             return
         finally:
             if whole:
-                self.give_back(link)
+                self.give_back(mongo_socket)
             else:
-                self.leave(link, True)
+                self.leave(mongo_socket, True)
 
     @staticmethod
     def _take_rest(link: MongoSocket, take: Callable[[MongoSocket], R], waiting: int) -> bool:
-        """Take replies that nobody wants, so that the link is in step again. True."""
+        """Take replies that nobody needs, so that the socket is in step again; return True."""
         for _ in range(waiting):
             with suppress(UnexpectedReplyError):
                 take(link)
         return True
 
-    # --- links ---
+    # --- borrowed sockets ---
 
     def leave(self, link: MongoSocket, broken: bool) -> None:
-        """Give the connection back to pymongo's pool, which makes room for a new one if this one is ``broken``."""
+        """Return the connection to pymongo's pool, which makes room for a new one if this one is ``broken``."""
         loan = link.owner
         if broken:
             loan.connection.close_conn(None)
@@ -198,16 +199,16 @@ class WirePool(MongoSocketPool):
         loan.checkout.__exit__(None, None, None)
 
     def report(self, link: MongoSocket, error: Exception) -> None:
-        """Tell pymongo's topology that a link broke, as its own calls do.
+        """Tell pymongo's topology that a connection broke, as pymongo's own calls do.
 
-        It takes the server for unknown until it has asked it again, so that the next call waits for a server, and closes the other
-        connections of that age. An error of an older connection than those it has now it passes over.
+        pymongo then marks the server as unknown until it has checked it again, so the next call waits for a server; and it closes the
+        other connections of the same generation. It ignores errors of an older generation.
         """
-        if not isinstance(error, SocketTimeoutError):  # which to pymongo is none of the server's
+        if not isinstance(error, SocketTimeoutError):  # pymongo does not blame a timeout on the server
             self._tell(link.owner.address, link.generation, link.owner.connection.max_wire_version, error)
 
     def renew_connections(self, error: Exception) -> None:
-        """Let pymongo replace its connections to the primary."""
+        """Make pymongo replace its connections to the primary."""
         try:
             server = self._client._topology.select_server(writable_server_selector, "find")
             address, generation = server.description.address, server.pool.gen.get_overall()
@@ -230,63 +231,63 @@ class WirePool(MongoSocketPool):
             self._give_up(missing)
 
     def unconfirmed(self, reply: bytes) -> None:
-        """A write was done and not confirmed: raise what it is to the caller, unless it is to be sent again."""
+        """Raise the error for a write that was executed but not confirmed, unless pymongo must send it again."""
         error = unconfirmed(decode(reply)["writeConcernError"])
         if not isinstance(error, AutoReconnect):
             raise error
 
     def open(self) -> MongoSocket | None:
-        """A connection of pymongo's pool that has proved to work, or None where there can be none."""
+        """Borrow a connection of pymongo's pool and check that it works; return None if the call must go through pymongo."""
         with self._lock:
             if self.closed or self._out >= self._most:
                 return None
             self._out += 1
-        link = None
+        mongo_socket = None
         try:
-            link = self._open_one()
+            mongo_socket = self._open_one()
         finally:
-            if link is None:
+            if mongo_socket is None:
                 with self._lock:
                     self._out -= 1
-        return link
+        return mongo_socket
 
     def _open_one(self) -> MongoSocket | None:
         limit = self._client.options.timeout
         try:
-            with pymongo.timeout(limit) if limit else nullcontext():  # as inside of pymongo's own calls
+            with pymongo.timeout(limit) if limit else nullcontext():  # as inside pymongo's own calls
                 server = self._client._topology.select_server(writable_server_selector, "find")
                 checkout = server.pool.checkout()
                 connection = checkout.__enter__()
         except PyMongoError as error:
             if error.timeout:
                 raise  # the configured time has passed
-            return None  # it will come up again in pymongo's own call, which knows what to do
+            return None  # pymongo's own call will run into it again and handle it
         except (AttributeError, TypeError) as error:
             self._give_up(error)
             return None
-        link = None
+        mongo_socket = None
         healthy = False
         try:
             sock = getattr(connection.conn, "sock", connection.conn)
-            # TLS of other kinds (PyOpenSSL's) is a class of its own.
+            # Other kinds of TLS (PyOpenSSL) have their own socket class.
             if connection.compression_context is None and type(sock) in (socket.socket, ssl.SSLSocket):
                 limits = [seconds for seconds in (self._client.options.pool_options.socket_timeout, limit) if seconds]
                 generation = server.pool.gen
-                generation._generation  # noqa: B018 - the AttributeError, if there is none, is handled here
+                generation._generation  # noqa: B018 - if it is missing, the AttributeError is handled here
                 server.description.is_writable, server._description, connection.max_wire_version  # noqa: B018 - as above
                 owner = _Borrowed(checkout, connection, server.description.address)
                 seconds = min(limits, default=0.0)
-                link = MongoSocket(owner, sock.fileno(), seconds, generation, connection.generation, bool(limit), server)
+                mongo_socket = MongoSocket(owner, sock.fileno(), seconds, generation, connection.generation, bool(limit), server)
                 if type(sock) is ssl.SSLSocket:
                     connection.set_conn_timeout(seconds or None)
-                    link.through(sock)
-                link.command(_PING)
+                    mongo_socket.through(sock)
+                mongo_socket.command(_PING)
             elif not connection.closed:
                 self.usable = False
             healthy = True
         except SocketTimeoutError as error:
             raise NetworkTimeout(str(error)) from None
-        except BrokenSocketError:  # a connection that died in the pool is pymongo's to replace
+        except BrokenSocketError:  # pymongo replaces a connection that broke while in the pool
             return None
         except (AttributeError, TypeError, UnexpectedReplyError) as error:
             self._give_up(error)
@@ -294,17 +295,17 @@ class WirePool(MongoSocketPool):
         finally:
             if not healthy:
                 connection.close_conn(None)
-            if link is None or not healthy:
+            if mongo_socket is None or not healthy:
                 checkout.__exit__(None, None, None)
-        if link is None:
+        if mongo_socket is None:
             return None
         try:
             self._start_keeper()
         except RuntimeError as error:  # no more threads, or the interpreter is about to end
             checkout.__exit__(None, None, None)
-            log("debug", f"no wire lane without a thread that looks after it: {error}")
+            log("debug", f"the wire protocol is not used: its housekeeping thread cannot start: {error}")
             return None
-        return link
+        return mongo_socket
 
     def _start_keeper(self) -> None:
         with self._lock:
@@ -315,34 +316,34 @@ class WirePool(MongoSocketPool):
 
     def _give_up(self, error: Exception) -> None:
         self.usable = False
-        log("info", f"the wire lane cannot be used with pymongo {pymongo.version} ({error}); all calls go through pymongo itself")
+        log("info", f"the wire protocol cannot be used with pymongo {pymongo.version} ({error}); all calls go through pymongo itself")
 
-    # --- idle links go back ---
+    # --- returning idle sockets ---
 
     def close(self) -> None:
-        """Give all idle links back; a busy one follows when its exchange is over."""
+        """Return all idle sockets to pymongo; a busy one follows when its exchange is over."""
         self.closed = True
         self._return_idle_since(math.inf)
 
     def _return_idle_since(self, moment: float) -> None:
-        """Give links back that were last used before ``moment``; the longest unused stand in front."""
+        """Return the sockets last used before ``moment`` (ns) to pymongo; the list begins with the least recently used."""
         while True:
             try:
-                link = self.idle.pop(0)
+                mongo_socket = self.idle.pop(0)
             except IndexError:
                 return
-            if link.used > moment:
-                self.idle.insert(0, link)
+            if mongo_socket.used > moment:
+                self.idle.insert(0, mongo_socket)
                 return
-            self.leave(link, False)
+            self.leave(mongo_socket, False)
 
 
 def _keep(lane: weakref.ref[WirePool]) -> None:
-    """Look after idle links for as long as the lane is in use."""
+    """Return idle sockets to pymongo, again and again, as long as the pool is in use."""
     while True:
         time.sleep(IDLE_NS / 2e9)
-        here = lane()
-        if here is None or here.closed:
+        pool = lane()
+        if pool is None or pool.closed:
             return
-        here._return_idle_since(time.monotonic_ns() - IDLE_NS)
-        del here
+        pool._return_idle_since(time.monotonic_ns() - IDLE_NS)
+        del pool
