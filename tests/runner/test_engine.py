@@ -453,7 +453,7 @@ def test_a_window_in_the_future_is_an_error_that_names_strategy_and_call(argumen
     error = caught.value.__cause__
     assert isinstance(error, LookAheadError)
     assert "strategy 'ask' on BTCUSDT asked for the future: get_raw_candles('BTCUSDT', '1m', " in str(error)
-    assert "it is 2023-03-01T00:50:00Z" in str(error)
+    assert "the simulation time is 2023-03-01T00:50:00Z" in str(error)
 
 
 @pytest.mark.parametrize(
