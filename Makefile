@@ -37,7 +37,7 @@ $(READY): $(DEMO_READY)
 demo: prerequisites $(DEMO_READY)
 	$(BIN)/backtest-kit-mongo demo --embedded-dir $(DEMO_DIR) $(if $(CSV),--csv "$(CSV)")
 
-# Everything twice: over the wire lane, and through the drivers alone, but for what is marked as `once` (conftest.py).
+# Everything twice: over the wire protocol, and through the drivers alone, but for what is marked as `once` (conftest.py).
 # Each worker has servers of its own; there are more of them than cores, as tests wait much, and who is done takes from the others.
 WORKERS ?= 6
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -p no:benchmark

@@ -157,7 +157,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself chooses by markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs a server, and what is not worth a second run; without the wire lane, leave the latter out."""
+    """Mark what needs a server, and what is not worth a second run; without the wire protocol, leave the latter out."""
     for item in items:
         store = item.callspec.params.get("store", "mongo") if hasattr(item, "callspec") else "mongo"
         fixtures = getattr(item, "fixturenames", ())

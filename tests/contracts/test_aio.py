@@ -35,7 +35,7 @@ from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.simulation import NOW
 
-pytestmark = pytest.mark.once  # what it adds lies above the lane
+pytestmark = pytest.mark.once  # what it adds lies above the wire protocol
 
 CONTEXTS = [(f"S{number}", "sma", "binance") for number in range(1000)]
 SIGNAL = aio.PersistSignalAdapter
@@ -462,8 +462,8 @@ def test_a_storm_of_cancelled_calls(stored):
         assert pool_threads() <= aio._THREADS
         assert sockets() <= before + 2 * aio._THREADS + 1  # each thread at MongoDB and at Redis, and pymongo's monitor
     connection = default_registry.mongo.connection
-    if connection._lane is not None:
-        until(lambda: len(connection._lane.idle) == connection._lane._out)  # none is on loan
+    if connection._wire is not None:
+        until(lambda: len(connection._wire.idle) == connection._wire._out)  # none is on loan
 
 
 def test_what_is_cancelled_before_it_begins_is_dropped(mongo, monkeypatch):

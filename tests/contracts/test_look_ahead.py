@@ -13,7 +13,7 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError, LookAheadError
 
-pytestmark = pytest.mark.once  # what it adds lies above the lane
+pytestmark = pytest.mark.once  # what it adds lies above the wire protocol
 
 T0 = 1_700_000_040_000  # on the minute
 MINUTE = 60_000
@@ -79,13 +79,13 @@ def read(name, key, when):
     return value["n"]
 
 
-@pytest.fixture(params=["mongo", "mongo-without-lane", "memory", "file"])
+@pytest.fixture(params=["mongo", "mongo-without-wire", "memory", "file"])
 def begin(request, settings, tmp_path):
     """``begin(**settings)``: everything on one store, with the guard or the history that the test asks for."""
     kind = request.param.partition("-")[0]
 
     def started(**options):
-        more = {"CC_WIRE_LANE": request.param != "mongo-without-lane", "CC_DUMP_DIR": str(tmp_path / "dump")}
+        more = {"CC_WIRE_LANE": request.param != "mongo-without-wire", "CC_DUMP_DIR": str(tmp_path / "dump")}
         kit.close()
         kit.setup({**settings, **more}, stores=dict.fromkeys((name for name in DOMAINS if name != "candle"), kind), **options)
 
@@ -427,11 +427,11 @@ def test_versions_of_some_keys_are_discarded(begin):
     assert [read("state", key, T0 + 9) for key in ("a", "b", "c")] == [None] * 3
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("wire", [True, False])
 @pytest.mark.parametrize("when", [None, "yesterday", float("nan"), datetime(2024, 1, 1, tzinfo=UTC)], ids=["none", "text", "nan", "date"])
-def test_a_record_of_no_time_is_before_all_others(settings, lane, when):
+def test_a_record_of_no_time_is_before_all_others(settings, wire, when):
     """Another program wrote it, before there was history: a version is made of it, and it comes back as it was."""
-    kit.setup(settings, history=["state"], CC_WIRE_LANE=lane)
+    kit.setup(settings, history=["state"], CC_WIRE_LANE=wire)
     items = kit.get_mongo()["state-items"]
     legacy = {"signalId": "sig", "bucketName": "k", "payload": {"n": 7}, **({} if when is None else {"when": when})}
     items.insert_one(dict(legacy))

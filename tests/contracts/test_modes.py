@@ -322,7 +322,7 @@ def test_a_registry_that_is_dropped_leaves_nothing(settings, registry):
         mine.setup(settings)
         mine.PersistStateAdapter.write_state_data({"n": 1}, "a", "one", T0)
         mine.close()
-    deadline = time.monotonic() + 60  # pymongo's monitors and the lane's keeper end when they wake up
+    deadline = time.monotonic() + 60  # pymongo's monitors and the wire protocol's keeper end when they wake up
     while (left := [thread for thread in threading.enumerate() if thread not in before]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []

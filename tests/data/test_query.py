@@ -19,7 +19,7 @@ from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import synthetic_market
 from backtest_kit_mongo.stores.base import Record
 
-pytestmark = pytest.mark.once  # what it adds lies above the lane
+pytestmark = pytest.mark.once  # what it adds lies above the wire protocol
 
 START = 1_677_628_800_000
 NOON = datetime(2023, 3, 1, 12, tzinfo=UTC)

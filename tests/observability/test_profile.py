@@ -356,10 +356,10 @@ def test_without_matplotlib(report, monkeypatch, tmp_path):
     assert not (tmp_path / "report.png").exists()
 
 
-@pytest.mark.parametrize("lane", [True, False])
-def test_bytes_are_those_of_the_documents(settings, lane):
+@pytest.mark.parametrize("wire", [True, False])
+def test_bytes_are_those_of_the_documents(settings, wire):
     """What is counted as read is the size of the documents in BSON; what is written is at least the size of what is stored."""
-    kit.setup(settings, CC_WIRE_LANE=lane)
+    kit.setup(settings, CC_WIRE_LANE=wire)
     row = {"text": "x" * 1000}
     contexts = [("S", str(number), "E") for number in range(5)]
     with kit.profile() as report:

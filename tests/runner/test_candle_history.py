@@ -148,7 +148,7 @@ def test_other_symbols_and_their_holes():
         StrategyError, match=r"the 1m candle of ETHUSDT on binance that closes at 2023-03-01T02:30:00Z is not stored(.|\n)*import"
     ):
         seen_at(150, lambda: get_candles("ETHUSDT", "1m", 10))
-    with pytest.raises(StrategyError, match="5m candle of XRPUSDT .* is not stored"):
+    with pytest.raises(StrategyError, match=r"5m candle of XRPUSDT .* is not stored"):
         seen_at(150, lambda: get_candles("XRPUSDT", "5m", 10))
 
 

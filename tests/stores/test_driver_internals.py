@@ -1,4 +1,4 @@
-"""What is private in pymongo and redis-py may change or go: the lane is given up with one INFO then, and calls go another way."""
+"""What is private in pymongo and redis-py may change or go: the wire protocol is given up with one INFO then, and calls go another way."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_client_of_pymongo_with_other_members(settings, monkeypatch, caplog, n
 
     monkeypatch.setattr(connection, "_client", Changed())
     use()
-    assert not connection._lane.usable
+    assert not connection._wire.usable
     said = [record.getMessage() for record in caplog.records if "wire protocol" in record.getMessage()]
     assert len(said) == 1
     assert f"({name})" in said[0]

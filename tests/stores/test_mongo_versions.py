@@ -31,7 +31,7 @@ DAY = 86_400_000
 KEPT = History(frozenset({"state", "memory"}))
 
 
-@pytest.fixture(params=[True, False], ids=["lane", "pymongo"])
+@pytest.fixture(params=[True, False], ids=["wire", "pymongo"])
 def make(settings, request):
     """``make(history)``: a store as another process would have it; all see the same database."""
     stores = []

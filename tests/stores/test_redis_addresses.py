@@ -24,9 +24,9 @@ STATE = kit.PersistStateAdapter
 KEYS = [("s", f"{number}") for number in range(300)]
 
 
-@pytest.fixture(params=["1", "0"], ids=["lane-on", "lane-off"])
-def lane(request, monkeypatch):
-    """The wire lane, or redis-py's public methods alone."""
+@pytest.fixture(params=["1", "0"], ids=["wire-on", "wire-off"])
+def wire(request, monkeypatch):
+    """The wire protocol, or redis-py's public methods alone."""
     monkeypatch.setenv("CC_WIRE_LANE", request.param)
 
 
@@ -171,7 +171,7 @@ def test_no_secret_is_shown():
 
 
 @pytest.mark.server
-def test_a_url_with_password_and_database(begin, lane, tmp_path):
+def test_a_url_with_password_and_database(begin, wire, tmp_path):
     with Node(tmp_path / "redis", password="p%40ss") as node:  # the password has a percent sign
         begin(CC_REDIS_URL=f"redis://:p%2540ss@127.0.0.1:{node.port}/3")
         kit.wait_for_init()
@@ -185,7 +185,7 @@ def test_a_url_with_password_and_database(begin, lane, tmp_path):
 
 
 @pytest.mark.server
-def test_a_url_of_a_unix_socket(begin, lane, servers):
+def test_a_url_of_a_unix_socket(begin, wire, servers):
     begin(CC_REDIS_URL=f"unix://{servers.redis.socket}?db=5")
     kit.wait_for_init()
     use()
@@ -207,7 +207,7 @@ def tls(authority, servers):
 
 
 @pytest.mark.server
-def test_redis_over_tls(begin, lane, tls, authority):
+def test_redis_over_tls(begin, wire, tls, authority):
     begin(CC_REDIS_URL=f"rediss://localhost:{tls.port}?ssl_ca_certs={authority.file}")
     kit.wait_for_init()
     use()
@@ -224,7 +224,7 @@ def test_redis_over_tls(begin, lane, tls, authority):
 
 
 @pytest.mark.server
-def test_redis_over_tls_that_does_not_answer(begin, lane, tls, authority):
+def test_redis_over_tls_that_does_not_answer(begin, wire, tls, authority):
     begin(CC_REDIS_URL=f"rediss://localhost:{tls.port}?ssl_ca_certs={authority.file}", CC_REDIS_TIMEOUT_MS=1500)
     use(KEYS[:20])
     assert hits() == (20, 0)
@@ -267,7 +267,7 @@ def users(servers, settings):
 
 
 @pytest.mark.server
-def test_the_least_rights_are_enough(begin, lane, users, servers):
+def test_the_least_rights_are_enough(begin, wire, users, servers):
     users(LEAST)
     begin(CC_REDIS_HOST=servers.redis.socket, CC_REDIS_USER="bot", CC_REDIS_PASSWORD="p")
     kit.wait_for_init(timeout=15)
@@ -282,7 +282,7 @@ def test_the_least_rights_are_enough(begin, lane, users, servers):
 
 
 @pytest.mark.server
-def test_missing_rights_are_not_taken_for_a_dead_server(begin, lane, users, servers):
+def test_missing_rights_are_not_taken_for_a_dead_server(begin, wire, users, servers):
     users("on >p ~other:* +get +mget +set +mset +del")
     begin(CC_REDIS_HOST=servers.redis.socket, CC_REDIS_USER="bot", CC_REDIS_PASSWORD="p")
     with pytest.raises(DatabaseError, match=r"Redis rejected a command(.|\n)*GET, MGET, SET, MSET and DEL on the keys \*_cache:\*"):
@@ -325,7 +325,7 @@ def test_two_databases_share_a_redis(begin, settings, servers):
 @pytest.mark.once
 @pytest.mark.timeout(1200)
 @pytest.mark.server
-def test_the_primary_that_sentinels_know(begin, lane, tmp_path):
+def test_the_primary_that_sentinels_know(begin, wire, tmp_path):
     with Watched(tmp_path) as watched:
         begin(CC_REDIS_SENTINEL=watched.setting)
         kit.wait_for_init()
@@ -350,7 +350,7 @@ def test_the_primary_that_sentinels_know(begin, lane, tmp_path):
 @pytest.mark.once
 @pytest.mark.timeout(1200)
 @pytest.mark.server
-def test_a_primary_that_becomes_a_replica_is_left(begin, lane, tmp_path):
+def test_a_primary_that_becomes_a_replica_is_left(begin, wire, tmp_path):
     """No connection breaks: it only says READONLY."""
     with Watched(tmp_path) as watched:
         begin(CC_REDIS_SENTINEL=watched.setting)

@@ -53,7 +53,7 @@ class Commands(pymongo.monitoring.CommandListener):
 
 @pytest.fixture(scope="module")
 def commands():
-    """A listener on every client that this module makes; silent unless asked. (Left behind, it would keep later tests off the lane.)"""
+    """A listener on every client that this module makes; silent unless asked. (Left behind, it keeps later tests off the wire protocol.)"""
     listener = Commands()
     pymongo.monitoring.register(listener)
     yield listener
@@ -870,13 +870,13 @@ def test_counts_and_ratio(mongo):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("lane", ["1", "0"], ids=["lane-on", "lane-off"])
+@pytest.mark.parametrize("wire", ["1", "0"], ids=["wire-on", "wire-off"])
 @pytest.mark.parametrize(
     ("where", "finds", "gets"), [("process", 2, 0), ("redis", 2, 1), ("garbage", 1, 1), ("nowhere", 1, 1), ("process alone", 2, 0)]
 )
-def test_a_wrong_id_costs_each_server_one_question(settings, servers, cache, monkeypatch, lane, where, finds, gets):
+def test_a_wrong_id_costs_each_server_one_question(settings, servers, cache, monkeypatch, wire, where, finds, gets):
     """A find for the id, one for the key, and one GET if this process had no id; whether the straight path or the long one found out."""
-    monkeypatch.setenv("CC_WIRE_LANE", lane)
+    monkeypatch.setenv("CC_WIRE_LANE", wire)
     kit.setup(settings)
     state = kit.PersistStateAdapter
     state.write_state_data({"n": 1}, "s", "warm", WHEN)

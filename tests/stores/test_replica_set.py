@@ -31,9 +31,9 @@ PATIENT = {"serverSelectionTimeoutMS": 60_000}  # a busy machine is no outage
 _names = itertools.count()
 
 
-@pytest.fixture(params=["1", "0"], ids=["lane-on", "lane-off"])
-def lane(request, monkeypatch):
-    """The wire lane, or pymongo's public methods alone."""
+@pytest.fixture(params=["1", "0"], ids=["wire-on", "wire-off"])
+def wire(request, monkeypatch):
+    """The wire protocol, or pymongo's public methods alone."""
     monkeypatch.setenv("CC_WIRE_LANE", request.param)
 
 
@@ -78,7 +78,7 @@ def test_a_majority_has_what_was_acknowledged(begin, replicas):
     assert having >= 2
 
 
-def test_a_write_that_no_other_member_gets_is_not_acknowledged(begin, replicas, lane):
+def test_a_write_that_no_other_member_gets_is_not_acknowledged(begin, replicas, wire):
     """And it ends as what it is, before the time-out of the socket."""
     begin({"wtimeoutMS": 1500})
     calls = {
@@ -126,7 +126,7 @@ def test_w_1_beside_a_replica_set_is_warned_of_once(begin, caplog, durability):
     assert not caplog.records
 
 
-def test_what_replication_had_not_taken_is_acknowledged_by_w_1_alone(begin, replicas, lane):
+def test_what_replication_had_not_taken_is_acknowledged_by_w_1_alone(begin, replicas, wire):
     """The loss that ``journal`` rules out is real: with w=1 the same writes are acknowledged, and gone with the primary."""
     begin({"w": 1})
     STATE.write_state_data({"n": 0}, "s", "b", WHEN)
@@ -150,7 +150,7 @@ def _number_on(member):
         return found and found["payload"]["n"]
 
 
-def test_the_read_concern_of_the_connection_string_holds_on_every_path(begin, replicas, lane):
+def test_the_read_concern_of_the_connection_string_holds_on_every_path(begin, replicas, wire):
     """What no other member has yet is not read with ``majority``, by whatever way a read goes."""
     begin({"w": 1, "readConcernLevel": "majority"})
     STATE.write_state_data({"n": 0}, "s", "b", WHEN)
@@ -172,7 +172,7 @@ def test_the_read_concern_of_the_connection_string_holds_on_every_path(begin, re
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_under_load_no_call_fails_nothing_is_lost_and_no_read_is_old(begin, replicas, lane, fault):
+def test_under_load_no_call_fails_nothing_is_lost_and_no_read_is_old(begin, replicas, wire, fault):
     begin({"socketTimeoutMS": 60_000, "wtimeoutMS": 40_000})
     with Load(pause=0.01) as load:
         load.goes_on()
@@ -185,7 +185,7 @@ def test_under_load_no_call_fails_nothing_is_lost_and_no_read_is_old(begin, repl
 
 
 def test_a_call_does_not_wait_for_a_former_primary(begin, replicas):
-    """Over the lane, a call that waits for a server which does not answer goes on as soon as another is primary."""
+    """Over the wire protocol, a call that waits for a server which does not answer goes on as soon as another is primary."""
     begin({"socketTimeoutMS": 600_000})
     STATE.write_state_data({"n": 1}, "s", "b", WHEN)
     former = replicas.primary
@@ -202,7 +202,7 @@ def test_a_call_does_not_wait_for_a_former_primary(begin, replicas):
 
 
 @pytest.mark.parametrize("how", ["one", "many", "removed", "with history", "without numbers"])
-def test_a_write_that_is_sent_again_does_not_undo_a_later_one(replicas, settings, tmp_path, lane, how):
+def test_a_write_that_is_sent_again_does_not_undo_a_later_one(replicas, settings, tmp_path, wire, how):
     """The reply to a write is lost with its connection, and another client writes before it is sent again.
 
     Without numbers, as on a standalone server, the later write is undone: what README says of one.
@@ -241,7 +241,7 @@ def test_a_write_that_is_sent_again_does_not_undo_a_later_one(replicas, settings
 
 
 @pytest.mark.parametrize("numbered", [True, False])
-def test_a_change_whose_reply_is_lost_is_made_once_where_writes_are_numbered(replicas, settings, tmp_path, lane, numbered):
+def test_a_change_whose_reply_is_lost_is_made_once_where_writes_are_numbered(replicas, settings, tmp_path, wire, numbered):
     """Without numbers, as on a standalone server, twice: what the docstring of ``update`` says."""
     place = str(tmp_path / "mongo.sock")
     uri = f"mongodb://{place.replace('/', '%2F')}/t{next(_names)}?directConnection=true&serverSelectionTimeoutMS=60000"
@@ -268,7 +268,7 @@ def test_a_standalone_server_and_retry_writes_off_number_nothing(begin, settings
     assert default_registry.mongo.connection._sessions is not None
 
 
-def test_writes_of_the_users_with_the_same_client_do_not_count_as_ours(begin, lane):
+def test_writes_of_the_users_with_the_same_client_do_not_count_as_ours(begin, wire):
     """pymongo numbers them too, in sessions that it hands out again."""
     begin()
     other = kit.get_mongo()["other"]

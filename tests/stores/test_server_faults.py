@@ -590,7 +590,7 @@ def commands():
     listener = Commands()
     pymongo.monitoring.register(listener)
     yield listener
-    # There is no public way back, and with a listener no later test of this process would go over the wire lane.
+    # There is no public way back, and with a listener no later test of this process would go over the wire protocol.
     for kind in pymongo.monitoring._LISTENERS:
         if listener in kind:
             kind.remove(listener)
@@ -691,7 +691,7 @@ def test_call_that_breaks_again_and_again(failing, settings, testable):
 def test_refusals_are_not_retried(failing, name):
     """What the server refuses is our error at once: missing rights with a hint, a time limit as a time-out, a write concern as such.
 
-    What is refused on the wire lane goes through pymongo once more, which knows what it means; not a third time.
+    What is refused on the wire protocol goes through pymongo once more, which knows what it means; not a third time.
     """
     all_succeed()
     times = 2 if kit.get_config().CC_WIRE_LANE else 1

@@ -17,7 +17,7 @@ STATE = kit.PersistStateAdapter
 KEYS = [("s", f"{number}") for number in range(600)]
 
 
-@pytest.fixture(params=["1", "0"], ids=["lane-on", "lane-off"])
+@pytest.fixture(params=["1", "0"], ids=["wire-on", "wire-off"])
 def sent(request, settings, monkeypatch):
     """The library, which takes its server for a mongos; and what it has sent since, from the server's profile."""
     monkeypatch.setenv("CC_WIRE_LANE", request.param)

@@ -21,7 +21,7 @@ MINUTE = 60_000
 SERIES = ("binance", "BTCUSDT", "1m")
 
 
-@pytest.fixture(params=[True, False], ids=["lane", "pymongo"])
+@pytest.fixture(params=[True, False], ids=["wire", "pymongo"])
 def store(settings, request):
     config = load_config({**settings, "CC_WIRE_LANE": request.param})
     found = MongoStore(config, Metrics())

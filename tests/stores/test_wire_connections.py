@@ -1,6 +1,6 @@
-"""The connections that the library borrows: what pymongo does with them (passwords, TLS, pools, listeners) holds on the wire lane, too.
+"""The connections that the library borrows: what pymongo does with them (passwords, TLS, pools, listeners) holds on the wire protocol, too.
 
-Every test runs with the wire lane and without it, on servers of its own where it breaks or configures one.
+Every test runs with the wire protocol and without it, on servers of its own where it breaks or configures one.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ WHEN = 1_700_000_000_000
 MINUTE = 60_000
 
 
-@pytest.fixture(params=["1", "0"], ids=["lane-on", "lane-off"], autouse=True)
-def lane(request, monkeypatch):
-    """The wire lane, or pymongo's and redis-py's public methods alone."""
+@pytest.fixture(params=["1", "0"], ids=["wire-on", "wire-off"], autouse=True)
+def wire(request, monkeypatch):
+    """The wire protocol, or pymongo's and redis-py's public methods alone."""
     monkeypatch.setenv("CC_WIRE_LANE", request.param)
     return request.param == "1"
 
@@ -154,13 +154,13 @@ def tls_mongo(authority, tmp_path_factory):
         yield server
 
 
-def test_tls(tls_mongo, settings, lane):
-    """Encrypted TCP with a certificate that is checked, on the lane too."""
+def test_tls(tls_mongo, settings, wire):
+    """Encrypted TCP with a certificate that is checked, on the wire protocol too."""
     begin(settings, tls_mongo.tls_uri("tls"))
     assert sum(kit.get_mongo().client.admin.command("serverStatus")["transportSecurity"].values()) > 0
     step("S", 1)
     candles_step("S")
-    assert bool(default_registry.mongo.connection._lane.idle) == lane
+    assert bool(default_registry.mongo.connection._wire.idle) == wire
     text = random.Random(1).randbytes(300_000).hex()  # more than one TLS record, and than a socket buffer
     kit.PersistStateAdapter.write_state_data({"text": text}, "S", "long", WHEN)
     assert kit.PersistStateAdapter.read_state_data("S", "long") == {"text": text}
@@ -283,7 +283,7 @@ def test_small_pools(settings, size):
     """Eight threads and the application's own use of the client share a few connections: all get their turn."""
     begin(settings, with_options(settings, f"maxPoolSize={size}&waitQueueTimeoutMS=30000"))
     turns = [0] * 8
-    lane = default_registry.mongo.connection._lane
+    wire = default_registry.mongo.connection._wire
     lent = []
 
     def work(number, stop):
@@ -300,7 +300,7 @@ def test_small_pools(settings, size):
     with threads(8, work):
         deadline = time.monotonic() + 60
         while len(lent) < 200 or (min(turns) < 2 and time.monotonic() < deadline):
-            lent.append(lane._out)
+            lent.append(wire._out)
             time.sleep(0.005)
     assert min(turns) > 1, turns
     assert 0 <= max(lent) <= size // 2
@@ -580,8 +580,8 @@ def resident():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_memory_does_not_grow(mongo, lane):
-    """Writes and reads on the lane, with and without a known id: memory and open files stay as they are."""
+def test_memory_does_not_grow(mongo, wire):
+    """Writes and reads on the wire protocol, with and without a known id: memory and open files stay as they are."""
 
     def work(rounds):
         for number in range(rounds):
@@ -592,9 +592,9 @@ def test_memory_does_not_grow(mongo, lane):
                 default_registry.mongo.process_ids.clear()
                 assert kit.PersistStateAdapter.read_state_data("s", key) == {"n": number}
 
-    rounds = 10_000 if lane else 5_000
+    rounds = 10_000 if wire else 5_000
     work(2000)
     memory, files = resident(), len(os.listdir("/proc/self/fd"))
     work(rounds)
-    assert resident() - memory < (1 if lane else 2) << 20
+    assert resident() - memory < (1 if wire else 2) << 20
     assert len(os.listdir("/proc/self/fd")) <= files + 1  # a look at the indexes now and then takes a second connection

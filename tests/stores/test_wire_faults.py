@@ -1,6 +1,6 @@
 """Replies that are cut, late, doubled, replayed or garbled, between this process and real servers: an error or the right answer.
 
-Every test runs with the wire lane and without it. Payloads are distinct by key and by step, so a reply that is taken for another's shows.
+Every test runs with the wire protocol and without it. Payloads differ by key and by step, so a mixed-up reply shows.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ MINUTE = 60_000
 _numbers = itertools.count()
 
 
-@pytest.fixture(params=["1", "0"], ids=["lane-on", "lane-off"], autouse=True)
-def lane(request, monkeypatch):
-    """The wire lane, or pymongo's and redis-py's public methods alone."""
+@pytest.fixture(params=["1", "0"], ids=["wire-on", "wire-off"], autouse=True)
+def wire(request, monkeypatch):
+    """The wire protocol, or pymongo's and redis-py's public methods alone."""
     monkeypatch.setenv("CC_WIRE_LANE", request.param)
     monkeypatch.setenv("CC_CANDLE_MEMORY_MB", "0")  # each read of candles shall go to the server
     # After an error pymongo waits half a second before it looks at the server again. These tests make hundreds of errors.
@@ -178,10 +178,10 @@ CALLS = {
     "read candles": ("find", read_candles),
     "write candles": ("insert", write_candles),
 }
-# Without the lane one call of each kind of message: all that reads and writes there is the driver.
+# Without the wire protocol one call of each kind of message: all that reads and writes there is the driver.
 OF_THE_DRIVER = ("read one", "write one", "read many", "write many", "write candles")
-PATHS = {f"lane-on-{which}": ("1", which) for which in CALLS} | {f"lane-off-{which}": ("0", which) for which in OF_THE_DRIVER}
-calls = pytest.mark.parametrize(("lane", "which"), PATHS.values(), ids=PATHS, indirect=["lane"])
+PATHS = {f"wire-on-{which}": ("1", which) for which in CALLS} | {f"wire-off-{which}": ("0", which) for which in OF_THE_DRIVER}
+calls = pytest.mark.parametrize(("wire", "which"), PATHS.values(), ids=PATHS, indirect=["wire"])
 
 
 def fill():
@@ -300,7 +300,7 @@ def test_bytes_one_by_one(begin, mongod, which):
     assert mongod.met[command] > 0
 
 
-def test_a_refused_batch_leaves_nothing_under_way(begin, mongod, lane):
+def test_a_refused_batch_leaves_nothing_under_way(begin, mongod, wire):
     """What was on its way behind a refused message is over before anything is sent again: else it could undo a later write."""
     begin()
     signals = kit.PersistSignalAdapter
@@ -322,9 +322,9 @@ def test_a_refused_batch_leaves_nothing_under_way(begin, mongod, lane):
         with pytest.raises(DatabaseError):
             signals.write_many(refused)
         mongod.calm()
-        if len(sent) > 1 or not lane:
+        if len(sent) > 1 or not wire:
             break
-    if lane:
+    if wire:
         assert len(sent) >= 3
         assert sent[2] - sent[1] > 0.5
     assert signals.read_signal_data("k499", "s", "e") == {"n": -499}
@@ -374,7 +374,7 @@ LEAKS = (BSONError, LookupError, ValueError)
 """What pymongo's own code raises, beside its errors, for a reply that lacks a field or is no BSON."""
 
 
-def turned(lane, mongod, command, step, chosen, seed):
+def turned(wire, mongod, command, step, chosen, seed):
     """Turn bits at the ``chosen`` bytes of a reply, one reply after the other: each time an error of ours or the right answer.
 
     How often it was noticed: by an error, or by asking again.
@@ -395,7 +395,7 @@ def turned(lane, mongod, command, step, chosen, seed):
         except (ServerUnavailableError, DatabaseError):
             failed = True
         except Exception as error:
-            if lane or not isinstance(error, LEAKS):
+            if wire or not isinstance(error, LEAKS):
                 raise AssertionError(f"byte {place} turned by {flip:#x}: {error!r}") from error
             failed = True
         assert mongod.met[command] == met + 1
@@ -405,7 +405,7 @@ def turned(lane, mongod, command, step, chosen, seed):
 
 
 @pytest.mark.parametrize("which", ["read one", "read by key", "read many", "read storage", "read log", "read candles"])
-def test_garbled_frames_of_reads(begin, mongod, lane, which):
+def test_garbled_frames_of_reads(begin, mongod, wire, which):
     """Bits turned anywhere outside of the stored documents. (Inside there is no checksum that could show it.)"""
     command, step = CALLS[which]
     begin(1000)
@@ -414,19 +414,19 @@ def test_garbled_frames_of_reads(begin, mongod, lane, which):
     draw = random.Random(which)
     if len(chosen) > 150:
         chosen = chosen[:60] + draw.sample(chosen[60:], 90)
-    assert turned(lane, mongod, command, step, chosen, which) > len(chosen) / 4
+    assert turned(wire, mongod, command, step, chosen, which) > len(chosen) / 4
 
 
 @pytest.mark.parametrize("which", ["write one", "insert one", "write many", "write storage", "write candles"])
-def test_garbled_replies_to_writes(begin, mongod, lane, which):
+def test_garbled_replies_to_writes(begin, mongod, wire, which):
     """Bits turned anywhere in the reply: if the write counts as done, it is there."""
     command, step = CALLS[which]
     begin(1000)
     again(lambda: step(0))
-    assert turned(lane, mongod, command, step, range(len(mongod.good[command])), which) > 20
+    assert turned(wire, mongod, command, step, range(len(mongod.good[command])), which) > 20
 
 
-def test_garbled_keys_and_ids(begin, mongod, lane):
+def test_garbled_keys_and_ids(begin, mongod, wire):
     """Bits turned in the key fields and the ``_id`` of the document of a single read by id: found out by the check of each hit."""
     begin(1000)
     again(lambda: read_one(0))
@@ -435,7 +435,7 @@ def test_garbled_keys_and_ids(begin, mongod, lane):
     for name, size in ((b"_id", 12), (b"symbol", 4 + 3), (b"strategyName", 4 + 2), (b"exchangeName", 4 + 2)):
         value = within(reply, name)
         chosen += range(value - len(name) - 1, value + size)
-    turned(lane, mongod, "find", read_one, chosen, 1)
+    turned(wire, mongod, "find", read_one, chosen, 1)
 
 
 # --- Redis ---
@@ -485,10 +485,10 @@ def used_again(cache, command, step, numbers, seconds=60):
 
 
 @shared
-def test_redis_cut(begin, cache, lane, which):
+def test_redis_cut(begin, cache, wire, which):
     """Cut after any byte of a reply, once (asked again, nothing is counted) and twice (counted, done without Redis)."""
     command, step = SHARED[which]
-    counted = {0, 1} if lane and which == "write one" else {1}  # the lane does not wait for the reply to a SET
+    counted = {0, 1} if wire and which == "write one" else {1}  # the wire protocol does not wait for the reply to a SET
     begin()
     fill()
     numbers = itertools.count()
@@ -511,10 +511,10 @@ def test_redis_cut(begin, cache, lane, which):
 
 
 @shared
-def test_redis_stalls(begin, cache, lane, which):
+def test_redis_stalls(begin, cache, wire, which):
     """No reply, or a late one: one time-out, counted, then without Redis; later with it again, and no reply is taken for another's."""
     command, step = SHARED[which]
-    counted = {0, 1} if lane and which == "write one" else {1}
+    counted = {0, 1} if wire and which == "write one" else {1}
     begin(CC_REDIS_TIMEOUT_MS=1000)
     fill()
     numbers = itertools.count()

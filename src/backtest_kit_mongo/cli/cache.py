@@ -11,7 +11,7 @@ from .output import counted, places, say
 __all__ = ["flush_cache"]
 
 
-def flush_cache(link: ServerOptions) -> None:
+def flush_cache(server_options: ServerOptions) -> None:
     """Drop the ids that this library keeps in Redis. Always safe.
 
     Redis is only a cache that maps the key of a record to its id in MongoDB. Nothing is lost without it: the next read of each
@@ -22,7 +22,7 @@ def flush_cache(link: ServerOptions) -> None:
 
         $ backtest-kit-mongo flush-cache --redis-host 127.0.0.1
     """
-    link.connect()
-    default_registry.mongo.redis_ids.ping(time.monotonic() + link.timeout)
+    server_options.connect()
+    default_registry.mongo.redis_ids.ping(time.monotonic() + server_options.timeout)
     dropped = default_registry.mongo.drop_cache()
     say(f"{counted(dropped, 'id')} dropped from Redis at {places(default_registry.mongo.config)['Redis']}")

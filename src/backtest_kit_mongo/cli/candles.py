@@ -21,7 +21,7 @@ _SHOWN_GAPS = 5
 
 
 def import_file(
-    link: ServerOptions,
+    server_options: ServerOptions,
     file: Annotated[str, typer.Argument(metavar="FILE", help="Binance kline file: CSV, plain or gzipped.", show_default=False)],
     symbol: Annotated[str, typer.Option(metavar="NAME", help="Symbol of the candles, such as BTCUSDT.", show_default=False)],
     interval: Annotated[str, typer.Option(metavar="1m|5m|1h|...", help="Length of a candle.")] = "1m",
@@ -41,15 +41,15 @@ def import_file(
         $ backtest-kit-mongo candles import BTCUSDT-1m.csv.gz --symbol BTCUSDT
     """
     candles = read_file(file, interval)
-    link.connect()
-    wait_for_init(link.timeout)
+    server_options.connect()
+    wait_for_init(server_options.timeout)
     report, new = store_candles(candles, symbol, interval, exchange)
     for line in report_text(report, new):
         say(line)
 
 
 def show_series(
-    link: ServerOptions,
+    server_options: ServerOptions,
     symbol: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Only this symbol.")] = None,
     interval: Annotated[str | None, typer.Option(metavar="1m|5m|...", show_default=False, help="Only candles of this length.")] = None,
     exchange: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Only this exchange name.")] = None,
@@ -63,8 +63,8 @@ def show_series(
 
         $ backtest-kit-mongo candles list --embedded
     """
-    link.connect()
-    wait_for_init(link.timeout)
+    server_options.connect()
+    wait_for_init(server_options.timeout)
     with errors.status("Reading timestamps"):
         stored = list(list_candles(symbol=symbol, interval=interval, exchange_name=exchange))
     if as_json:
@@ -91,7 +91,7 @@ def show_series(
 
 
 def remove_series(
-    link: ServerOptions,
+    server_options: ServerOptions,
     symbol: Annotated[str, typer.Argument(metavar="SYMBOL", help="Symbol of the candles to remove, such as BTCUSDT.", show_default=False)],
     exchange: Annotated[str, typer.Option(metavar="NAME", help="Exchange name under which they are stored.", show_default=False)],
     interval: Annotated[str, typer.Option(metavar="1m|5m|...", help="Length of a candle.")] = "1m",
@@ -114,8 +114,8 @@ def remove_series(
 
         $ backtest-kit-mongo candles remove BTCUSDT --exchange csv --yes
     """
-    link.connect()
-    wait_for_init(link.timeout)
+    server_options.connect()
+    wait_for_init(server_options.timeout)
     series = f"{symbol} {interval} on {exchange}"
     with errors.status("Counting candles"):
         count = count_candles(symbol, interval, exchange, since, until)

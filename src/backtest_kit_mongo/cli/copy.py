@@ -31,7 +31,7 @@ _MEANING = {
 
 
 def copy(
-    link: ServerOptions,
+    server_options: ServerOptions,
     source: Annotated[str, typer.Option("--from", metavar="ADDRESS", help=f"Store to read: {FORMS}.", show_default=False)],
     target: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="Store to write; an address as for --from.", show_default=False)],
     domains: Annotated[
@@ -65,10 +65,10 @@ def copy(
             --domains signal,state --dry-run
     """
     names = domain_names(domains)
-    config = settings_for(link, source, target)
+    config = settings_for(server_options, source, target)
     with ExitStack() as stack:
-        origin = stack.enter_context(open_store(source, config, existing=True, timeout=link.timeout))
-        destination = stack.enter_context(open_store(target, config, existing=False, timeout=link.timeout))
+        origin = stack.enter_context(open_store(source, config, existing=True, timeout=server_options.timeout))
+        destination = stack.enter_context(open_store(target, config, existing=False, timeout=server_options.timeout))
         check_apart(origin, destination)
         chosen = _chosen(names, origin, destination)
         outcomes = _run(chosen, origin, destination, dry_run, check)
@@ -82,13 +82,13 @@ def copy(
         raise typer.Exit(1)
 
 
-def settings_for(link: ServerOptions, *addresses: str) -> Config:
+def settings_for(server_options: ServerOptions, *addresses: str) -> Config:
     """Return the settings in force. If one of ``addresses`` is ``mongo:``, connect, which may start embedded servers."""
     if CONFIGURED not in addresses:
-        if link != ServerOptions(timeout=link.timeout, debug=link.debug):
+        if server_options != ServerOptions(timeout=server_options.timeout, debug=server_options.debug):
             raise typer.BadParameter(f"server options apply only to the address {CONFIGURED}")
-        return link.config()
-    link.connect()
+        return server_options.config()
+    server_options.connect()
     return default_registry.config
 
 

@@ -34,7 +34,7 @@ Report = dict[str, Any]
 
 
 def doctor(
-    link: ServerOptions,
+    server_options: ServerOptions,
     samples: Annotated[int, typer.Option(metavar="N", min=1, help="How many round trips to measure; the median is shown.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
@@ -52,9 +52,9 @@ def doctor(
 
         $ backtest-kit-mongo doctor --mongo mongodb://localhost/backtest-kit
     """
-    with _looked_at(link) as (config, note):
-        link.connect(**config)
-        report = _examine(link.timeout, samples)
+    with _looked_at(server_options) as (config, note):
+        server_options.connect(**config)
+        report = _examine(server_options.timeout, samples)
     if note:
         report["note"] = note
     if as_json:
@@ -66,9 +66,9 @@ def doctor(
 
 
 @contextmanager
-def _looked_at(link: ServerOptions) -> Iterator[tuple[dict[str, Any], str]]:
+def _looked_at(server_options: ServerOptions) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield extra settings for the check, and a note. Embedded servers without a data folder are tried in a temporary one."""
-    config = link.config()
+    config = server_options.config()
     folder = Path(config.CC_EMBEDDED_DIR).expanduser() if config.CC_EMBEDDED_DIR else default_data_dir()
     if not config.CC_EMBEDDED or folder.exists():
         yield {}, ""

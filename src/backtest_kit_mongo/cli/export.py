@@ -18,7 +18,7 @@ __all__ = ["export"]
 
 
 def export(
-    link: ServerOptions,
+    server_options: ServerOptions,
     domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="Domain to export, such as candle or signal.", show_default=False)],
     file: Annotated[str, typer.Argument(metavar="OUT", help="File to write, .parquet or .csv.", show_default=False)],
     source: Annotated[str, typer.Option("--from", metavar="ADDRESS", help=f"Store to read: {FORMS}.")] = CONFIGURED,
@@ -55,8 +55,8 @@ def export(
     selection = Selection({field: value for field, value in given.items() if value is not None}, since, until)
     path = Path(file)
     check_export(DOMAINS[name], path, selection, force=force)
-    config = settings_for(link, source)
-    with open_store(source, config, existing=True, timeout=link.timeout) as opened, progress("Exporting", "records") as moved:
+    config = settings_for(server_options, source)
+    with open_store(source, config, existing=True, timeout=server_options.timeout) as opened, progress("Exporting", "records") as moved:
         step = steps(moved, opened.count([name]))
         rows = export_domain(opened.store, DOMAINS[name], path, selection, force=force, moved=step)
     say(f"{counted(rows, 'row')} of {name} from {opened.shown} written to {path}")

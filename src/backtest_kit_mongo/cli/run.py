@@ -113,7 +113,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(
-    link: ServerOptions,
+    server_options: ServerOptions,
     strategy_file: Annotated[
         str, typer.Argument(metavar="STRATEGY.py", help="Python file that registers strategies with add_strategy.", show_default=False)
     ],
@@ -211,7 +211,7 @@ def run(
         )
     target = target.checked(strategy_file, market.csv)
     settings = {"CC_MODE": mode, "CC_STORES": _stores(stores)}
-    announced = link.config(**settings)  # reports wrong settings before anything is loaded
+    announced = server_options.config(**settings)  # reports wrong settings before anything is loaded
     if not entry:
         _announce(announced, mode, strategy_file, strategy, market)
         return
@@ -219,7 +219,7 @@ def run(
     if mode == "paper":
         os.environ.setdefault("CC_MODE", mode)  # config/setup.py decides the rest, but a paper run must not see the records of live runs
     files = load_config_files()
-    if files.setup is not None and (given := [f"--{name.replace('_', '-')}" for name in _SERVERS if getattr(link, name)]):
+    if files.setup is not None and (given := [f"--{name.replace('_', '-')}" for name in _SERVERS if getattr(server_options, name)]):
         raise typer.BadParameter(f"{files.setup} decides the servers and stores", param_hint=given[0])
     parameters = pairs(param or [], "--param", "NAME=VALUE")
     stop = threading.Event()
@@ -238,9 +238,9 @@ def run(
         report = stack.enter_context(profile())
         moved = stack.enter_context(recording(facts_of_run, report))
         if files.setup is None:
-            link.connect(**settings)
+            server_options.connect(**settings)
         with errors.status("Waiting for MongoDB and Redis"):
-            wait_for_init(link.timeout)
+            wait_for_init(server_options.timeout)
         if metrics_port is not None:
             stack.enter_context(closing(start_metrics(metrics_port, metrics_address)))
         config = default_registry.config
@@ -278,7 +278,7 @@ def run(
     if failed:
         raise typer.Exit(1)
     if stop.is_set() and mode == "backtest":
-        say_error("interrupted; what is stored stays stored")
+        say_error("interrupted; stored records are kept")
         raise typer.Exit(_INTERRUPTED)
     save_last_run({**facts_of_run, **_summary(results)}, report)
 

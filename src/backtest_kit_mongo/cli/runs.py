@@ -61,7 +61,7 @@ def _row(run: KeptRun) -> tuple[str, ...]:
 
 
 def show_run(
-    link: ServerOptions,
+    server_options: ServerOptions,
     run_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the run, the start of its id, or last.", show_default=False)],
     trades: Annotated[int, typer.Option(metavar="N", min=0, help="How many of the last trades to print.")] = 20,
     json: Annotated[
@@ -100,7 +100,7 @@ def show_run(
         write_file(json, result_json(run.results, run.failed))
         say(f"written: {json}")
     if report is not None:
-        link.connect()
+        server_options.connect()
         with errors.status("Drawing the report"):
             write_html(report, run.results, profile=run.report, failed=run.failed)
         say(f"written: {report}")

@@ -24,7 +24,7 @@ __all__ = ["show_stats"]
 
 
 def show_stats(
-    link: ServerOptions,
+    server_options: ServerOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON; with --watch one line per update.")] = False,
     png: Annotated[
         str | None,
@@ -55,7 +55,7 @@ def show_stats(
     if watching:
         if png is not None:
             raise typer.BadParameter("draws the last run and cannot be combined with --watch", param_hint="--png")
-        watch(link, interval, as_json)
+        watch(server_options, interval, as_json)
         return
     if png is not None:
         _check_picture(png)
@@ -65,8 +65,8 @@ def show_stats(
     stored: dict[str, Any] | None = None
     failure: BacktestKitError | None = None
     try:
-        link.connect()
-        stored = _stored(link.timeout)
+        server_options.connect()
+        stored = _stored(server_options.timeout)
     except BacktestKitError as error:
         failure = error  # the last run can be shown without servers
     if as_json:

@@ -25,7 +25,7 @@ _RUNS, _OUTPUT = "Runs", "Output"
 
 
 def sweep_parameters(
-    link: ServerOptions,
+    server_options: ServerOptions,
     strategy_file: Annotated[
         str, typer.Argument(metavar="STRATEGY.py", help="Python file that registers strategies with add_strategy.", show_default=False)
     ],
@@ -102,9 +102,9 @@ def sweep_parameters(
     exchange = market.exchange_name()
     candles = read_market(market)
     if files.setup is None:
-        link.connect(**({} if os.environ.get("CC_DURABILITY") else {"CC_DURABILITY": "memory"}))
+        server_options.connect(**({} if os.environ.get("CC_DURABILITY") else {"CC_DURABILITY": "memory"}))
     with errors.status("Waiting for MongoDB and Redis"):
-        wait_for_init(link.timeout)
+        wait_for_init(server_options.timeout)
     facts({"strategy": strategy_file, "candles": market.text(exchange, live=False), **places(default_registry.config)})
     window, lines = prepare_candles(market, exchange, candles)
     for line in lines:

@@ -27,12 +27,12 @@ Look = dict[str, Any]
 Rate = Callable[..., float | None]
 
 
-def watch(link: ServerOptions, interval: float, as_json: bool) -> None:
+def watch(server_options: ServerOptions, interval: float, as_json: bool) -> None:
     """Show an update every ``interval`` seconds until KeyboardInterrupt, which is the normal end and not an error."""
     try:
-        link.connect()
+        server_options.connect()
         # A server that does not answer must not keep the others from being shown.
-        timeout = min(link.timeout, max(1.0, interval))
+        timeout = min(server_options.timeout, max(1.0, interval))
         before: Look | None = None
         while True:
             look = _look(timeout)

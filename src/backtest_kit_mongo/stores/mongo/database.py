@@ -78,7 +78,7 @@ class MongoDatabase:
             _inherited.append((self._client, self._sessions))
         self._lock = threading.RLock()
         self._client = None
-        self._lane_or_none: WirePool | None = None
+        self._wire_or_none: WirePool | None = None
         self._sessions: Sessions | None = None
         self._looked_at = False  # whether ``look_at_server`` has run
         self._is_sharded: bool | None = None
@@ -174,19 +174,19 @@ class MongoDatabase:
         return self._is_sharded
 
     @property
-    def _lane(self) -> WirePool:
-        pool = self._lane_or_none
+    def _wire(self) -> WirePool:
+        pool = self._wire_or_none
         if pool is None:
             client = self.client
             with self._lock:
-                if self._lane_or_none is None:
-                    self._lane_or_none = WirePool(client, on=self.config.CC_WIRE_LANE)
-                pool = self._lane_or_none
+                if self._wire_or_none is None:
+                    self._wire_or_none = WirePool(client, on=self.config.CC_WIRE_LANE)
+                pool = self._wire_or_none
         return pool
 
     def connect(self, domain: Domain, path: HitReader | UpsertWriter) -> None:
         """Let a fast path use this connection until it is closed or the process forks. Not with a mongos: see ``match``."""
-        messages, pool = self._messages_of(domain), self._lane
+        messages, pool = self._messages_of(domain), self._wire
         if not pool.usable or self._closed or self._sharded is not False:
             return
         if isinstance(path, HitReader):
@@ -205,7 +205,7 @@ class MongoDatabase:
 
     def find_one(self, domain: Domain, wanted: Document) -> bytes | None:
         """Return the first document that matches a filter, as BSON, or None."""
-        document = self._lane.read(MongoSocket.find_one, self._messages_of(domain).find_one(wanted), b"", b"")
+        document = self._wire.read(MongoSocket.find_one, self._messages_of(domain).find_one(wanted), b"", b"")
         if document is NOT_TAKEN:
             document = self._find_one(domain, wanted)
         if document is not None:
@@ -222,7 +222,7 @@ class MongoDatabase:
             return None if document is None else reader.match(document, key)
         messages = self._messages_of(domain)
         counters = self._metrics.domains[domain.name]
-        answer = self._lane.match(messages.by_id_head, value, messages.by_id_tail, reader, key, counters, BYTES_READ)
+        answer = self._wire.match(messages.by_id_head, value, messages.by_id_tail, reader, key, counters, BYTES_READ)
         if answer is not NOT_TAKEN:
             return answer
         document = self._find_one(domain, {"_id": ObjectId(value)})
@@ -264,7 +264,7 @@ class MongoDatabase:
         """
         messages = self._messages_of(domain)
         done = 0
-        for batch, cursor in self._lane.pipeline(((messages.find(query),) for query in queries), MongoSocket.find_documents, messages.more):
+        for batch, cursor in self._wire.pipeline(((messages.find(query),) for query in queries), MongoSocket.find_documents, messages.more):
             done += not cursor
             self._count(domain, BYTES_READ, len(batch))
             yield batch
@@ -284,7 +284,7 @@ class MongoDatabase:
         chunks = [values[start : start + _IDS] for start in range(0, len(values), _IDS)]
         done = 0
         finds = ((messages.find_ids(chunk),) for chunk in chunks)
-        for batch, cursor in self._lane.pipeline(finds, MongoSocket.find_documents, messages.more):
+        for batch, cursor in self._wire.pipeline(finds, MongoSocket.find_documents, messages.more):
             done += not cursor
             self._count(domain, BYTES_READ, len(batch))
             yield batch
@@ -293,7 +293,7 @@ class MongoDatabase:
 
     def count(self, domain: Domain, wanted: Document) -> int:
         """Return how many documents match a filter."""
-        reply = self._lane.read(MongoSocket.command, self._messages_of(domain).count(wanted))
+        reply = self._wire.read(MongoSocket.command, self._messages_of(domain).count(wanted))
         if reply is not NOT_TAKEN:
             return int(decode(reply)["n"])
         collection = self.collection(domain)
@@ -323,7 +323,7 @@ class MongoDatabase:
         try:
             message = self._messages_of(domain).write(command, number)
             self._count(domain, BYTES_WRITTEN, len(message))
-            outcome = self._lane.write(send, message)
+            outcome = self._wire.write(send, message)
             return outcome if outcome is not NOT_TAKEN else self._write(domain, command, number, take)
         finally:
             self._give_back_number(number)
@@ -343,7 +343,7 @@ class MongoDatabase:
                 # A connection that was opened while its server was neither primary nor secondary never supports sessions.
                 if session is None:
                     raise
-                self._lane.renew_connections(error)
+                self._wire.renew_connections(error)
                 raise AutoReconnect(str(error)) from error
             reply = decode(answer)
             failures, failure = reply.get("writeErrors", []), reply.get("writeConcernError")
@@ -390,7 +390,7 @@ class MongoDatabase:
             chosen = changes[part.start : part.end]
             return messages.update_command(chosen, ordered=ordered, upsert=upsert), sum(map(size_of, chosen))
 
-        sizes = (len(chunk) for chunk in chunks(changes, STATEMENTS if self._lane.usable else len(changes)))
+        sizes = (len(chunk) for chunk in chunks(changes, STATEMENTS if self._wire.usable else len(changes)))
         # Ordered: one message at a time, since the server executes the next one even if the one before failed.
         for part, reply in self._write_all(domain, sizes, encoded, command, ahead=1 if ordered else 2):
             if upsert:
@@ -459,7 +459,7 @@ class MongoDatabase:
             return part
 
         try:
-            for reply in self._lane.pipeline(messages(), MongoSocket.reply if lost else MongoSocket.success, ahead=ahead, reads=False):
+            for reply in self._wire.pipeline(messages(), MongoSocket.reply if lost else MongoSocket.success, ahead=ahead, reads=False):
                 if lost and not lost_alone(domain, reply):
                     break  # sent again below, where pymongo turns it into an error
                 yield answered(lengths.popleft()), reply
@@ -487,7 +487,7 @@ class MongoDatabase:
             self._closed = True
             sessions, self._sessions = self._sessions, None
             client, self._client = self._client, None
-            pool, self._lane_or_none = self._lane_or_none, None
+            pool, self._wire_or_none = self._wire_or_none, None
             self._collections, self._messages = {}, {}
         for path in self._straight:
             path.disconnect()

@@ -73,7 +73,7 @@ def _each(command: str, keys: Sequence[bytes], client: RedisCluster) -> int:
 class ClusterIds(RedisIds):
     """The id cache on a cluster. The client is created at its first use, and asks the configured node for the others."""
 
-    def _connect(self, *, on_lane: bool) -> None:
+    def _connect(self, *, over_wire: bool) -> None:
         self._cluster: RedisCluster | None = None
         self.commands = {name: _Commands(builder) for name, builder in self.builders.items()}
 

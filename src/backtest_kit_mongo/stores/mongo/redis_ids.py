@@ -90,7 +90,7 @@ class RedisIds:
             name: core.KeyBuilder(f"{self.prefix}{domain.prefix}".encode(), domain.cache_order) for name, domain in DOMAINS.items()
         }
         self.commands: Mapping[str, Any] = self.builders
-        self._connect(on_lane=config.CC_WIRE_LANE)
+        self._connect(over_wire=config.CC_WIRE_LANE)
         self._reach = CircuitBreaker(
             "Redis is not available ({}); reads and writes continue with MongoDB alone", "Redis is available again"
         )
@@ -101,11 +101,11 @@ class RedisIds:
         self.renew()
         renew_after_fork(self)
 
-    def _connect(self, *, on_lane: bool) -> None:
+    def _connect(self, *, over_wire: bool) -> None:
         """Create the client. No I/O."""
         self.client: redis.Redis = make_client(self.place, self._seconds)
         self._pool = self.client.connection_pool
-        self._lane = on_lane
+        self._wire = over_wire
 
     def redis_key(self, domain: Domain, key: Key) -> bytes:
         """Return the Redis key of a record."""
@@ -132,13 +132,13 @@ class RedisIds:
             self._local.line = None
             return connection
         driver_connection = self._pool.connection_class(**self._pool.connection_kwargs)
-        if self._lane and not hasattr(driver_connection, "_sock"):
-            self._lane = False
+        if self._wire and not hasattr(driver_connection, "_sock"):
+            self._wire = False
             log(
                 "info",
                 f"the wire protocol cannot be used with redis-py {redis.__version__} (no _sock); all commands go through redis-py itself",
             )
-        connection = WireConnection(driver_connection, self._seconds) if self._lane else DriverConnection(driver_connection)
+        connection = WireConnection(driver_connection, self._seconds) if self._wire else DriverConnection(driver_connection)
         with self._lock:
             self._lines.add(connection)
         return connection

@@ -310,7 +310,7 @@ class WirePool(MongoSocketPool):
     def _start_keeper(self) -> None:
         with self._lock:
             if self._keeper is None:
-                keeper = threading.Thread(target=_keep, args=(weakref.ref(self),), name="backtest-kit-mongo-lane", daemon=True)
+                keeper = threading.Thread(target=_keep, args=(weakref.ref(self),), name="backtest-kit-mongo-wire", daemon=True)
                 keeper.start()
                 self._keeper = keeper
 
@@ -338,11 +338,11 @@ class WirePool(MongoSocketPool):
             self.leave(mongo_socket, False)
 
 
-def _keep(lane: weakref.ref[WirePool]) -> None:
+def _keep(wire: weakref.ref[WirePool]) -> None:
     """Return idle sockets to pymongo, again and again, as long as the pool is in use."""
     while True:
         time.sleep(IDLE_NS / 2e9)
-        pool = lane()
+        pool = wire()
         if pool is None or pool.closed:
             return
         pool._return_idle_since(time.monotonic_ns() - IDLE_NS)
