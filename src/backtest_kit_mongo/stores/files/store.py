@@ -14,8 +14,7 @@ from typing import Final, TypeVar
 from ...candles import INTERVAL_MS, CandleArray, interval_ms
 from ...domains import DOMAINS, Domain
 from ...logs import log
-from ...metrics import BYTES_READ, BYTES_WRITTEN, Metrics
-from ..base import History, Key, Record
+from ..base import NO_HISTORY, History, Key, Record
 from ..fork_safety import renew_after_fork
 from ..skipped_records import report_skipped
 from .atomic_files import (
@@ -64,7 +63,7 @@ class FileStore:
     blocks = None
     hits = upserts = None
 
-    def __init__(self, folder: Path, history: History = History(), metrics: Metrics | None = None, *, durable: bool = True) -> None:  # noqa: B008 - immutable
+    def __init__(self, folder: Path, history: History = NO_HISTORY, *, durable: bool = True) -> None:
         """Use ``folder``, which need not exist yet; a relative one is resolved against the current working directory now.
 
         Without ``durable``, writes survive the death of this process, but not a crash of the machine.
@@ -72,7 +71,6 @@ class FileStore:
         self.folder = Path(os.path.abspath(folder))
         self._history = history
         self._durable = durable
-        self._metrics = metrics
         self._places = Folders(str(self.folder), durable=durable)
         self._versions = FileVersions(history)
         self.renew()
@@ -120,7 +118,6 @@ class FileStore:
                 if set_aside(path, content, str(error)):
                     return None
                 continue
-            self._count(domain, BYTES_READ, len(content))
             return record
 
     def write(self, domain: Domain, records: Sequence[Record]) -> None:
@@ -128,7 +125,6 @@ class FileStore:
         contents = [pack_record(domain, record) for record in records]
         with storage_errors(f"{domain.name}: {_named([record.key for record in records])} cannot be written"):
             self._in_folders(lambda: self._put(domain, records, contents))
-        self._count(domain, BYTES_WRITTEN, sum(map(len, contents)))
 
     def _put(self, domain: Domain, records: Sequence[Record], contents: Sequence[bytes]) -> None:
         files = []
@@ -201,9 +197,7 @@ class FileStore:
                 return True
 
         with storage_errors(f"{domain.name}: {_named([record.key])} cannot be written"):
-            swapped = self._in_folders(step)
-        self._count(domain, BYTES_WRITTEN, len(contents[0]) if swapped else 0)
-        return swapped
+            return self._in_folders(step)
 
     def _clock(self, domain: Domain) -> Callable[[str], int | None]:
         """Return a function from a file's path to the simulation time (ms) of its record, None if the file holds no record."""
@@ -386,10 +380,6 @@ class FileStore:
                     self._versions.discard(path, since, self._clock(domain))
 
     # --- the rest ---
-
-    def _count(self, domain: Domain, which: int, n: int) -> None:
-        if self._metrics is not None:
-            self._metrics.domains[domain.name].add(which, n)
 
     def drop_cache(self) -> int:
         """See Store. There is no shared cache, so it returns 0."""

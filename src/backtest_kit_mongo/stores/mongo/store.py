@@ -23,7 +23,7 @@ from ...config import Config
 from ...domains import DOMAINS, Domain
 from ...errors import OWN_SERVERS, BacktestKitError, DatabaseError, IndexConflictError, NotConfiguredError, ServerTimeoutError
 from ...metrics import BACKFILLS, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, Metrics
-from ..base import History, Key, Record
+from ..base import NO_HISTORY, History, Key, Record
 from .availability import saying_what_is_waited_for
 from .candles import MongoCandles
 from .database import MongoDatabase
@@ -46,9 +46,6 @@ SEEN = 1.0
 
 CHECKED = 30.0
 """Seconds after which the indexes are checked again: a database may be dropped or restored while a process runs."""
-
-
-NO_HISTORY = History()
 
 
 class MongoStore:
