@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 import backtest_kit_mongo as kit
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError, LookAheadError
 
@@ -366,7 +367,7 @@ def test_history_is_bounded(begin, options, kept):
 
 def test_discarded_versions(begin):
     begin(history=["state"])
-    store = kit.registry.default_registry.store(DOMAINS["state"])
+    store = default_registry.store(DOMAINS["state"])
     for number in range(5):
         write("state", "k", number, T0 + number)
         write("state", "other", number, T0 + number)
@@ -379,7 +380,7 @@ def test_discarded_versions(begin):
 
 def test_a_rerun_sees_what_the_first_run_saw(begin):
     begin(look_ahead="hide", history=["state", "session"])
-    store = kit.registry.default_registry.store(DOMAINS["state"])
+    store = default_registry.store(DOMAINS["state"])
 
     def run():
         seen = []

@@ -24,6 +24,7 @@ from command import Cli
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.candles import PRICES
 from backtest_kit_mongo.config import load_config
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.data.export import Selection, declared_fields, export_domain
 from backtest_kit_mongo.data.store_addresses import check_apart, open_store
 from backtest_kit_mongo.data.transfer import check_domain, copy_domain, json_form, same_records
@@ -746,7 +747,7 @@ def test_parquet_without_pyarrow_says_what_to_install(monkeypatch, tmp_path):
 
 def test_a_type_that_only_bson_has_is_exported_as_mongodb_writes_it(mongo, tmp_path):
     kit.get_mongo()["state-items"].insert_one({"signalId": "s", "bucketName": "b", "payload": {"data": Regex("x")}, "when": START})
-    export_domain(kit.registry.default_registry.mongo, DOMAINS["state"], tmp_path / "out.parquet")
+    export_domain(default_registry.mongo, DOMAINS["state"], tmp_path / "out.parquet")
     assert "$regularExpression" in rows_of(tmp_path / "out.parquet")[0]["payload.data"]
 
 

@@ -153,7 +153,7 @@ def spoilt(column, row, value):
         ("parquet", write_parquet, spoilt("close", 3, np.nan), "close is nan, not a finite number"),
         ("parquet", write_parquet, spoilt("timestamp", 3, START + 1), "off the 1m grid"),
         ("parquet", write_parquet, MARKET[:0], "holds no candles"),
-        ("parquet", write_whole_numbers, spoilt("timestamp", slice(None), START * 1000), "no milliseconds since 1970"),
+        ("parquet", write_whole_numbers, spoilt("timestamp", slice(None), START * 1000), "not milliseconds since 1970"),
         (
             "parquet",
             lambda path, market: pyarrow.parquet.write_table(to_arrow(market).drop(["low"]), path),

@@ -148,7 +148,7 @@ def test_one_name_has_one_default():
 
 @pytest.mark.parametrize("default", [None, [1], b"x"])
 def test_a_parameter_is_a_number_or_text(default):
-    with pytest.raises(InvalidTypeError, match="default of bool, int, float or str"):
+    with pytest.raises(InvalidTypeError, match="bool, int, float or str as its default"):
         parameter("A", default)
 
 

@@ -15,7 +15,6 @@ from file_helpers import START, T0, TRIPLE, Lines, all_keys, files_in, get, keys
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.metrics import Metrics
 from backtest_kit_mongo.stores.base import Record
 from backtest_kit_mongo.stores.files.names import encode_name, plain_name
 from backtest_kit_mongo.stores.files.store import FileStore
@@ -341,11 +340,3 @@ def test_what_javascript_writes_is_read(store, folder):
     assert body == {"cut": "a\ufffd", "pair": "🚀", "big": 1.2e20, "neg": -9223372036854775809.0, "e": 1e21, "i": 9007199254740993}
     put(store, "state", ("s", "b"), body)  # and can be stored again
     assert get(store, "state", ("s", "b")).body == body
-
-
-def test_bytes_are_counted(folder):
-    metrics = Metrics()
-    store = FileStore(folder, metrics=metrics)
-    put(store, "state", ("s", "b"), {"n": 1})
-    get(store, "state", ("s", "b"))
-    assert (metrics.snapshot()["state"]["bytes_written"], metrics.snapshot()["state"]["bytes_read"]) == (7, 7)
