@@ -16,6 +16,7 @@ from waiting import wait_for
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import ServerTimeoutError
+from backtest_kit_mongo.servers import MongoServer
 from backtest_kit_mongo.servers.replica_set import ReplicaSet
 
 pytestmark = [pytest.mark.once, pytest.mark.server, pytest.mark.slow]
@@ -256,10 +257,12 @@ def test_a_change_whose_reply_is_lost_is_made_once_where_writes_are_numbered(rep
         kit.close()
 
 
-def test_a_standalone_server_and_retry_writes_off_number_nothing(begin, settings):
-    kit.setup(settings)
-    STATE.write_state_data({"n": 1}, "s", "b", WHEN)
-    assert default_registry.mongo.connection._sessions is None
+def test_a_standalone_server_and_retry_writes_off_number_nothing(begin, settings, tmp_path):
+    with MongoServer(tmp_path) as standalone:
+        kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": standalone.uri()})
+        STATE.write_state_data({"n": 1}, "s", "b", WHEN)
+        assert default_registry.mongo.connection._sessions is None
+        kit.close()
     begin({"retryWrites": "false"})
     STATE.write_state_data({"n": 1}, "s", "b", WHEN)
     assert default_registry.mongo.connection._sessions is None
