@@ -7,7 +7,7 @@ DEMO_READY := $(VENV)/.demo-ready
 BENCH_READY := $(VENV)/.bench-ready
 DEMO_DIR := .demo
 
-.PHONY: prerequisites demo test test-oldest test-replicaset quicktest bench bench-smoke bench-compare bench-scale bench-fail-over bench-load lint stubs sanitize sdist wheel dist clean
+.PHONY: prerequisites demo test test-oldest test-replicaset quicktest bench bench-smoke bench-compare bench-scale bench-fail-over bench-load lint generate sanitize sdist wheel dist clean
 
 # The first of every target: what the system must have, and a .venv. In order, since it may make .venv anew, and with it what is ready.
 .NOTPARALLEL:
@@ -109,8 +109,8 @@ sanitize: prerequisites $(READY)
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		../../$(BIN)/python -m pytest tests/core -s -p no:faulthandler $(ARGS)
 
-stubs: prerequisites $(READY)
-	$(BIN)/python tools/make_stubs.py
+generate: prerequisites $(READY)
+	$(BIN)/python tools/generate_contracts.py
 
 # Into dist/: the source distribution, a wheel without debug information that is built from it, or both.
 dist: prerequisites $(READY)

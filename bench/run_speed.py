@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from backtest_kit_mongo.contracts.adapters import Registry
+from backtest_kit_mongo.contracts.registry import Registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import add_strategy, get_candles, import_candles, load_strategy_file, read_klines, run_backtest
 from backtest_kit_mongo.runner.market import candle_history as history

@@ -13,7 +13,6 @@ from .errors import __all__ as _errors
 if TYPE_CHECKING:
     from .candles import to_arrow, to_pandas, to_polars
     from .contracts.adapters import *
-    from .contracts.adapters import Registry
     from .contracts.default_registry import (
         close,
         discard_versions,
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         stats,
         wait_for_init,
     )
+    from .contracts.registry import Registry
     from .data.query import records
     from .logs import set_logger
     from .observability.profile import Report, profile
@@ -61,7 +61,8 @@ __all__ = [
 
 if not TYPE_CHECKING:  # a type checker that sees __getattr__ would accept any name
     _HOMES = {
-        **dict.fromkeys((*_contracts, "Registry"), "contracts.adapters"),
+        **dict.fromkeys(_contracts, "contracts.adapters"),
+        "Registry": "contracts.registry",
         **dict.fromkeys(("to_arrow", "to_pandas", "to_polars"), "candles"),
         **dict.fromkeys(("Report", "profile"), "observability.profile"),
         "records": "data.query",

@@ -75,6 +75,10 @@ class Domain:
     lifetime: bool = False  # rows have minuteEstimatedTime, where null means +Infinity
     nullable: bool = True  # you may write None
 
+    def call(self, operation: Operation) -> Call:
+        """Return the public method of an operation. Raises StopIteration if the domain has none."""
+        return next(call for call in self.calls if call.operation == operation)
+
     @cached_property
     def collection(self) -> str:
         """Name of the MongoDB collection."""

@@ -13,7 +13,8 @@ from pymongo.errors import PyMongoError
 from . import __version__
 from ._core.counters import Counters
 from .candles import library
-from .contracts.adapters import Registry, default_registry
+from .contracts.default_registry import default_registry
+from .contracts.registry import Registry
 from .domains import DOMAINS
 from .errors import BacktestKitError, InvalidValueError
 from .metrics import LAYERS

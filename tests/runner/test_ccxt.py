@@ -19,7 +19,7 @@ from hand_market import MINUTE, START
 from paths import HELPERS
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.contracts.adapters import default_registry
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import ConfigError, InvalidTypeError, InvalidValueError, MissingDependencyError
 from backtest_kit_mongo.runner import imported_spans, synthetic_market

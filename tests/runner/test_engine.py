@@ -10,7 +10,7 @@ from recorder import Recorder
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import ConfigError, InvalidTypeError, InvalidValueError, LookAheadError, payloads
-from backtest_kit_mongo.contracts.adapters import Registry
+from backtest_kit_mongo.contracts.registry import Registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import (
     Backtest,

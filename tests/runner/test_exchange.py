@@ -10,7 +10,8 @@ from hand_market import MINUTE, START
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.candles import CANDLE_DTYPE, to_dicts
-from backtest_kit_mongo.contracts.adapters import Registry, default_registry
+from backtest_kit_mongo.contracts.default_registry import default_registry
+from backtest_kit_mongo.contracts.registry import Registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError
 from backtest_kit_mongo.runner import add_strategy, clear_strategies, import_candles, imported_spans, run_backtest, synthetic_market

@@ -20,7 +20,8 @@ from paths import EXAMPLE
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidTypeError, InvalidValueError, PersistCandleAdapter, Report, StorageError
-from backtest_kit_mongo.contracts.adapters import Registry, adapter_of
+from backtest_kit_mongo.contracts.adapters import adapter_of
+from backtest_kit_mongo.contracts.registry import Registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import MissingDependencyError, ServerUnavailableError
 from backtest_kit_mongo.output_files import check_target, replacing

@@ -16,7 +16,7 @@ import pymongo
 import typer
 
 from ..config import load_config
-from ..contracts.adapters import Registry
+from ..contracts.registry import Registry
 from ..domains import DOMAINS
 from ..errors import BacktestKitError, MissingDependencyError, StorageError
 from ..runner import BacktestResult

@@ -1,421 +1,107 @@
-"""The public names: for each domain a ``Persist*Adapter`` (context in every call) and a ``Persist*Instance`` (context given once).
-
-Both are built from the table in ``domains``: each ``Call`` of a row becomes a method that calls an operation of ``Contract``.
-``adapters.pyi`` declares them for type checkers. It is generated (``make stubs``), and a test compares it with the table.
-"""
+# Generated from domains.py by tools/generate_contracts.py (make generate). Do not edit.
+"""The public names of the contracts: ``Persist*Adapter`` and ``Persist*Instance`` of the default registry."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from operator import itemgetter
-from typing import Any, ClassVar
-
-from ..candles import interval_ms, to_columns
-from ..contract_names import PUBLIC
-from ..domains import DOMAINS, Call, Domain, Operation, field_name
-from ..errors import InvalidTypeError
-from ..mode_defaults import Kind
-from ..simulation import NOW
-from ..stores.base import Key, Store
-from ..stores.mongo.redis_ids import DomainIds
-from ..stores.mongo.store import MongoStore
-from .bindings import Bindings
-from .contract import DEFAULT_LIMIT, NO_TIME, Contract, typed
-
-# The last ms that a datetime can represent: a read with this ``when`` sees everything.
-_LAST = 253_402_300_799_999
-
-_TYPE_DOC = "``type`` is a msgspec type to decode into instead of a dict (see ``payloads``)."
-_DOCS = {
-    "read": "Read one record; return {empty} if nothing is stored. " + _TYPE_DOC,
-    "has": "Return whether a record exists and is not removed.",
-    "write": "Write one record (dict, dataclass or Struct). On return it is acknowledged and visible to every reader.",
-    "remove": "Remove a record softly; do nothing if there is none. A later write restores it.",
-    "keys": "Iterate over all keys of the bucket that are not removed, newest write first.",
-    "records": "Iterate over all memories that are not removed, as {{memoryId, data}}, newest write first. " + _TYPE_DOC,
-    "rows": "Read the newest rows{order}. ``limit`` defaults to {limit}; None means all rows. " + _TYPE_DOC,
-    "put_rows": "Write rows by their ``id`` with one command; {wins}. Other stored rows stay.",
-    "candles": "Read ``limit`` candles from ``since_timestamp`` (ms, on the grid); return None if one is missing. "
-    "The end follows from both, so ``until_timestamp`` is ignored. " + _TYPE_DOC,
-    "array": "Read the same candles as a read-only structured array: ``timestamp`` (int64, ms), ``open``, ``high``, ``low``, ``close``, "
-    "``volume`` (float64). It may be a view of cached candles. See ``to_pandas``, ``to_polars``, ``to_arrow``.",
-    "put_candles": "Store those candles that have closed and are not stored yet. Stored candles never change.",
-}
-
-
-class InstanceBase(Contract):
-    """A contract with its context given once. The registry of its class decides which store serves the domain."""
-
-    _registry: ClassVar[Registry]
-
-    def __init__(self, *context: Any) -> None:
-        self._metrics = self._registry.metrics
-        self._binding = self._registry.bindings[self._domain.name]
-
-    def _store(self) -> Store:
-        return self._registry.store(self._domain)
-
-    def wait_for_init(self, initial: bool = True) -> None:
-        """Wait until the store is ready, 15 s at most; return at once if not ``initial``."""
-        if initial:
-            self._store().wait_for_init(15.0)
-
-    def __repr__(self) -> str:
-        context = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._domain.context)
-        return f"{type(self).__name__}({context})"
-
-
-class AdapterBase(Contract):
-    """A contract with its context in every call. Its ``use_*`` methods choose what serves the domain."""
-
-    def __init__(self, registry: Bindings) -> None:
-        self._registry = registry
-        self._binding = registry.bindings[self._domain.name]
-        self._metrics = registry.metrics
-
-    def _store(self) -> Store:
-        binding = self._binding
-        flush_pending = binding.flush_pending
-        if flush_pending is not None:
-            flush_pending()
-        return binding.store or self._registry.mongo
-
-    def __repr__(self) -> str:
-        bound = self._binding.custom or (MongoStore if self._binding.store is None else type(self._binding.store))
-        return f"<Persist{self._domain.name.capitalize()}Adapter over {bound.__name__}>"
-
-    # --- what serves the domain ---
-
-    def _use_class(self, cls: type[Any]) -> None:
-        """Serve the domain through ``cls``: one instance per context, created with the arguments of the ``Persist*Instance``.
-
-        Raises InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract.
-        """
-        if not isinstance(cls, type):
-            raise InvalidTypeError(f"{self._domain.name}: expected a class, got {type(cls).__name__}")
-        required = [call.name for call in self._domain.calls if call.operation != "array"]  # an array can be built from the dicts
-        missing = [name for name in required if not callable(getattr(cls, name, None))]
-        if missing:
-            raise InvalidTypeError(f"{self._domain.name}: {cls.__name__} lacks {', '.join(missing)}")
-        self._binding.use(self._binding.store, cls)
-
-    def use_mongo(self) -> None:
-        """Serve the domain from MongoDB and Redis."""
-        self._binding.use(None)
-
-    def use_json(self) -> None:
-        """Serve the domain from JSON files below ``CC_DUMP_DIR``, in the layout of the TypeScript package."""
-        self._use("file")
-
-    def use_memory(self) -> None:
-        """Serve the domain from a new, empty store in this process."""
-        self._use("memory", anew=True)
-
-    def use_dummy(self) -> None:
-        """Serve the domain from a store that keeps nothing."""
-        self._use("dummy")
-
-    def _use_jsonl(self) -> None:
-        """Serve the log from a file of JSON lines below ``CC_DUMP_DIR``."""
-        self._use("jsonl")
-
-    def _use(self, kind: Kind, *, anew: bool = False) -> None:
-        self._binding.use(self._registry.make(kind, self._domain.name, anew=anew))
-
-    def clear(self) -> None:
-        """Drop the instances of a class of yours, and the ids (or candles) cached in this process. Later calls create or load them again.
-
-        No stored data is touched. Call this after deleting stored candles by hand: the cache assumes that stored candles never change.
-        """
-        self._binding.instances = {}
-        store = self._binding.store or self._registry.mongo_or_none
-        if isinstance(store, MongoStore):
-            store.process_ids.clear(self._domain)
-            if self._domain.name == "candle":
-                store.candles.clear()
-
-    @property
-    def id_cache(self) -> DomainIds:
-        """The id cache of this domain, in Redis and in this process: get, has, delete, keys, size, clear."""
-        store = self._store()
-        if not isinstance(store, MongoStore):
-            raise InvalidTypeError(f"{self._domain.name}: only the Mongo store has an id cache")
-        return store.ids(self._domain)
-
-    # --- a custom class ---
-
-    @property
-    def gives_arrays(self) -> bool:
-        """Whether candle arrays are read directly, not built from the dicts that a class of the user returns."""
-        return self._binding.custom is None or _has_own_array(self._binding.custom)
-
-    def _instance(self, context: tuple[Any, ...]) -> Any:
-        instances = self._binding.instances
-        instance = instances.get(context)
-        initial = instance is None
-        if initial:
-            assert self._binding.custom is not None
-            instance = instances.setdefault(context, self._binding.custom(*context))
-        gate = getattr(instance, "wait_for_init", None)
-        if gate is not None and not (isinstance(instance, InstanceBase) and not initial):
-            gate(initial)
-        return instance
-
-    def _custom(
-        self, operation: Operation, context: tuple[Any, ...], name: str, arguments: tuple[Any, ...], type: Any = None, **options: Any
-    ) -> Any:
-        """Call the user's method ``name``. ``options`` are passed on if the caller gave them; ``type`` is applied to the result."""
-        flush_pending = self._binding.flush_pending
-        if flush_pending is not None:
-            flush_pending()
-        self._check_context(context)
-        if options.get("limit") is DEFAULT_LIMIT:
-            del options["limit"]
-        instance = self._instance(context)
-        if operation == "array" and not _has_own_array(instance.__class__):
-            return self._array_of_dicts(instance, context, *arguments)
-        value = getattr(instance, name)(*arguments, **options)
-        if type is None or value is None:
-            return value
-        decode = partial(typed, self._domain.name, type=type)
-        match operation:
-            case "rows" | "candles":
-                return [decode(row) for row in value]
-            case "records":
-                return ({**record, "data": decode(record["data"])} for record in value)
-            case _:
-                return decode(value)
-
-    def _array_of_dicts(self, instance: Any, context: tuple[Any, ...], limit: Any, since: Any) -> Any:
-        """Return the result of ``read_candles_data`` as an array."""
-        symbol, interval, exchange_name = context
-        count, start = self._extent((exchange_name, symbol, interval), limit, since)
-        rows = instance.read_candles_data(count, start, start + count * interval_ms(interval))
-        if rows is None:
-            return None
-        window = to_columns(rows, interval)[:]
-        window.flags.writeable = False
-        return window
-
-    def _check_context(self, context: tuple[Any, ...]) -> None:
-        for name, value in zip(self._domain.context, context, strict=True):
-            kind = bool if name == "backtest" else str
-            if not isinstance(value, kind):
-                raise InvalidTypeError(f"{self._domain.name}: {name} must be a {kind.__name__}, got {type(value).__name__}")
-
-
-class KeyedAdapterBase(AdapterBase):
-    """An adapter of a domain with one record per key: adds batches and compare-and-set."""
-
-    _read_order: ClassVar[Callable[[Sequence[Any]], Key]]
-    _write_order: ClassVar[Callable[[Sequence[Any]], Key]]
-    _read_call: ClassVar[Call]
-    _write_call: ClassVar[Call]
-
-    def read_many(self, contexts: Iterable[Sequence[Any]], *, type: Any = None) -> list[Any]:
-        """Read many records. ``contexts`` has one tuple per record: the arguments of the single read without ``when``.
-
-        Returns the bodies in the same order. If the ids are cached, this takes at most one MGET and one find per thousand records.
-        """
-        arguments = [name for name in self._read_call.arguments if name != "when"]
-        rows = _rows(self._domain, contexts, arguments)
-        if self._binding.custom is None:
-            return self._read_many(list(map(self._read_order, rows)), type)
-        single = getattr(self, self._read_call.name)
-        moment = NOW.get()
-        now = (_LAST if moment is None else moment,) if "when" in self._read_call.arguments else ()
-        return [single(*row, *now, type=type) for row in rows]
-
-    def write_many(self, items: Iterable[Sequence[Any]]) -> None:
-        """Write many records, each a tuple of the single write's arguments, with one bulk command and one MSET per thousand."""
-        arguments = self._write_call.arguments
-        rows = _rows(self._domain, items, arguments)
-        if self._binding.custom is not None:
-            single = getattr(self, self._write_call.name)
-            for row in rows:
-                single(*row)
-            return
-        time = arguments.index("when") if "when" in arguments else None
-        self._write_many([(row[0], self._write_order(row), NO_TIME if time is None else row[time]) for row in rows])
-
-    def update(self, context: Sequence[Any], change: Callable[[Any], Any], when: Any = None) -> None:
-        """Read a record, write what ``change`` returns for it, and retry if another thread or process wrote it in between.
-
-        ``context`` is a tuple of the single read's arguments without ``when``. ``change`` takes what the read returns and returns the
-        new value, or an equal one to write nothing. It may be called more than once, and no lock is held meanwhile. Raises
-        DatabaseError if other writers were faster many times in a row.
-
-        A class of yours has no compare-and-set: there this guards only against other updates in this process. On a standalone server,
-        where writes have no transaction numbers, a change is applied twice if its reply is lost with the connection.
-        """
-        names = [name for name in self._read_call.arguments if name != "when"]
-        (row,) = _rows(self._domain, [context], names)
-        with_time = "when" in self._write_call.arguments
-        if with_time == (when is None):
-            raise InvalidTypeError(f"{self._domain.name}: update() {'needs when' if with_time else 'takes no when'}")
-        if self._binding.custom is None:
-            self._update(self._read_order(row), change, when if with_time else NO_TIME)
-            return
-        read, write = getattr(self, self._read_call.name), getattr(self, self._write_call.name)
-        now = (_LAST,) if "when" in self._read_call.arguments else ()
-        named = dict(zip(names, row, strict=True))
-        rest = [when if name == "when" else named[name] for name in self._write_call.arguments[1:]]
-        for _ in self._attempts(tuple(row)):
-            before = read(*row, *now)
-            value = change(copy.deepcopy(before))
-            with self._registry.updating:
-                if read(*row, *now) == before:
-                    if value != before:
-                        write(value, *rest)
-                    return
-
-
-def _has_own_array(cls: type[Any]) -> bool:
-    """Return whether a class reads arrays itself. An array method inherited from above its ``read_candles_data`` would bypass that."""
-    names = ("read_candles_array", "read_candles_data")
-    first = next((base for base in cls.__mro__ if any(name in vars(base) for name in names)), cls)
-    return callable(getattr(cls, names[0], None)) and names[0] in vars(first)
-
-
-def _rows(domain: Domain, rows: Any, arguments: Sequence[str]) -> list[Sequence[Any]]:
-    """Return the items of a batch as a list. Raises InvalidTypeError unless each has one member per argument."""
-    if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
-        raise InvalidTypeError(f"{domain.name}: expected a list of tuples ({', '.join(arguments)}), got {type(rows).__name__}")
-    checked = list(rows)
-    if set(map(type, checked)) == {tuple} and set(map(len, checked)) == {len(arguments)}:
-        return checked
-    for index, row in enumerate(checked):
-        if isinstance(row, (str, bytes)) or not isinstance(row, Sequence) or len(row) != len(arguments):
-            raise InvalidTypeError(f"{domain.name}: item {index} must be a tuple ({', '.join(arguments)})")
-    return checked
-
-
-def _order(domain: Domain, arguments: Sequence[str]) -> Callable[[Sequence[Any]], Key]:
-    """Return a function that picks the key out of the arguments."""
-    names = [field_name(argument) for argument in arguments]
-    return itemgetter(*(names.index(name) for name in domain.key))  # returns tuples: these keys have two fields or more
-
-
-def _tuple(items: Iterable[str]) -> str:
-    return f"({''.join(item + ', ' for item in items)})"
-
-
-def _expression(domain: Domain, call: Call, places: dict[str, str]) -> tuple[str, str]:
-    """Return the source of a method's call of its Contract operation, and the keyword-only parameters of the method."""
-    key = _tuple(places[name] for name in domain.key if name in places)
-    body = call.arguments[0] if call.arguments else ""
-    when = "when" if "when" in call.arguments else "NO_TIME"
-    match call.operation:
-        case "read":
-            return f"self._read({key}, {when}, type)", "type=None"
-        case "write":
-            return f"self._write({body}, {key}, {when})", ""
-        case "has" | "remove" | "keys":
-            return f"self._{call.operation}({key})", ""
-        case "records":
-            return f"self._records({key}, type)", "type=None"
-        case "rows":
-            return f"self._rows({key}, limit, type)", "limit=DEFAULT_LIMIT, type=None"
-        case "put_rows":
-            return f"self._put_rows({body}, {key})", ""
-        case "candles":
-            return f"self._candles({key}, limit, since_timestamp, until_timestamp, type)", "type=None"
-        case "array":
-            return f"self._array({key}, limit, since_timestamp)", ""
-        case "put_candles":
-            return f"self._put_candles({body}, {key})", ""
-
-
-def _method(domain: Domain, call: Call, *, instance: bool) -> Any:
-    """Compile one public method, as dataclasses and attrs do: it has real parameters, and calls need no argument binding."""
-    arguments = [name for name in call.arguments if not (instance and name in domain.context)]
-    places = {field_name(name): name for name in arguments}
-    if instance:
-        places |= {field_name(name): f"self.{name}" for name in domain.context}
-    expression, extra = _expression(domain, call, places)
-    lines = [f"def {call.name}(self{''.join(f', {name}' for name in arguments)}{f', *, {extra}' if extra else ''}):"]
-    if not instance:
-        rest = [name for name in call.arguments if name not in domain.context]
-        options = "".join(f", {name}={name}" for name in ("limit", "type") if f"{name}=" in extra)
-        lines.append("    if self._binding.custom is not None:")
-        lines.append(f"        return self._custom({call.operation!r}, {_tuple(domain.context)}, {call.name!r}, {_tuple(rest)}{options})")
-    lines.append(f"    return {expression}")
-    scope: dict[str, Any] = {"NO_TIME": NO_TIME, "DEFAULT_LIMIT": DEFAULT_LIMIT}
-    exec("\n".join(lines), scope)
-    method = scope[call.name]
-    rule = domain.listing
-    method.__doc__ = _DOCS[call.operation].format(
-        empty=repr(domain.empty()),
-        order="" if rule is None else ", returned oldest first" if rule.oldest_first else ", newest first",
-        limit=None if rule is None else rule.limit,
-        wins="the first write of an id wins" if domain.write == "insert_once" else "the last write of an id wins",
-    )
-    method.__module__ = __name__
-    return method
-
-
-def _constructor(domain: Domain) -> Any:
-    lines = [f"def __init__(self{''.join(f', {name}' for name in domain.context)}):", "    InstanceBase.__init__(self)"]
-    lines += [f"    self.{name} = {name}" for name in domain.context]
-    scope: dict[str, Any] = {"InstanceBase": InstanceBase}
-    exec("\n".join(lines), scope)
-    return scope["__init__"]
-
-
-def _classes(domain: Domain) -> tuple[type[InstanceBase], type[AdapterBase]]:
-    title = domain.name.capitalize()
-    instance_members: dict[str, Any] = {"_domain": domain, "__init__": _constructor(domain), "__module__": __name__}
-    adapter_members: dict[str, Any] = {"_domain": domain, "__module__": __name__}
-    for call in domain.calls:
-        instance_members[call.name] = _method(domain, call, instance=True)
-        adapter_members[call.name] = _method(domain, call, instance=False)
-        if call.operation == "read":
-            adapter_members |= {"_read_call": call, "_read_order": _order(domain, call.arguments)}
-        elif call.operation == "write":
-            adapter_members |= {"_write_call": call, "_write_order": _order(domain, call.arguments)}
-    instance_members["__doc__"] = f"The {domain.name} contract for one context ({', '.join(domain.context) or 'none'})."
-    adapter_members["__doc__"] = f"The {domain.name} contract, with its context in every call."
-    instance = type(f"Persist{title}Instance", (InstanceBase,), instance_members)
-    adapter_members[f"use_persist_{domain.name}_adapter"] = AdapterBase._use_class
-    base = KeyedAdapterBase if domain.keyed else AdapterBase
-    if domain.name == "log":
-        adapter_members["use_jsonl"] = AdapterBase._use_jsonl
-    return instance, type(f"Persist{title}Utils", (base,), adapter_members)
-
-
-_CLASSES = {domain.name: _classes(domain) for domain in DOMAINS.values()}
-
-
-class Registry(Bindings):
-    """Settings, stores, counters and contracts of one run, independent of other registries in the same process.
-
-    It has the functions and the ``Persist*`` names of the package as attributes: ``registry.setup(mode="live")``,
-    ``registry.PersistSignalAdapter``, ``registry.PersistSignalInstance``. The package's own names belong to a default registry.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name, (instance, adapter) in _CLASSES.items():
-            title = f"Persist{name.capitalize()}"
-            members = {"_registry": self, "__module__": __name__, "__doc__": instance.__doc__}
-            setattr(self, f"{title}Instance", type(f"{title}Instance", (instance,), members))
-            setattr(self, f"{title}Adapter", adapter(self))
-
-    def adapter(self, name: str) -> AdapterBase:
-        """Return the adapter of a domain, such as ``signal``."""
-        adapter: AdapterBase = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")
-        return adapter
-
-
-default_registry = Registry()
-
-__all__ = PUBLIC
-globals().update({name: getattr(default_registry, name) for name in __all__})
-globals().update({adapter.__name__: adapter for _, adapter in _CLASSES.values()})
+from typing import TYPE_CHECKING
+
+from ..domains import Domain
+from .adapter_base import AdapterBase
+from .default_registry import default_registry
+
+__all__ = [
+    "PersistBreakevenAdapter",
+    "PersistBreakevenInstance",
+    "PersistCandleAdapter",
+    "PersistCandleInstance",
+    "PersistDictionaryAdapter",
+    "PersistDictionaryInstance",
+    "PersistIntervalAdapter",
+    "PersistIntervalInstance",
+    "PersistLogAdapter",
+    "PersistLogInstance",
+    "PersistMeasureAdapter",
+    "PersistMeasureInstance",
+    "PersistMemoryAdapter",
+    "PersistMemoryInstance",
+    "PersistNotificationAdapter",
+    "PersistNotificationInstance",
+    "PersistPartialAdapter",
+    "PersistPartialInstance",
+    "PersistRecentAdapter",
+    "PersistRecentInstance",
+    "PersistRiskAdapter",
+    "PersistRiskInstance",
+    "PersistScheduleAdapter",
+    "PersistScheduleInstance",
+    "PersistSessionAdapter",
+    "PersistSessionInstance",
+    "PersistSignalAdapter",
+    "PersistSignalInstance",
+    "PersistStateAdapter",
+    "PersistStateInstance",
+    "PersistStorageAdapter",
+    "PersistStorageInstance",
+    "PersistStrategyAdapter",
+    "PersistStrategyInstance",
+]
+
+if TYPE_CHECKING:
+    from .generated.breakeven import PersistBreakevenInstance
+    from .generated.candle import PersistCandleInstance
+    from .generated.dictionary import PersistDictionaryInstance
+    from .generated.interval import PersistIntervalInstance
+    from .generated.log import PersistLogInstance
+    from .generated.measure import PersistMeasureInstance
+    from .generated.memory import PersistMemoryInstance
+    from .generated.notification import PersistNotificationInstance
+    from .generated.partial import PersistPartialInstance
+    from .generated.recent import PersistRecentInstance
+    from .generated.risk import PersistRiskInstance
+    from .generated.schedule import PersistScheduleInstance
+    from .generated.session import PersistSessionInstance
+    from .generated.signal import PersistSignalInstance
+    from .generated.state import PersistStateInstance
+    from .generated.storage import PersistStorageInstance
+    from .generated.strategy import PersistStrategyInstance
+else:
+    PersistCandleInstance = default_registry.PersistCandleInstance
+    PersistSignalInstance = default_registry.PersistSignalInstance
+    PersistScheduleInstance = default_registry.PersistScheduleInstance
+    PersistStrategyInstance = default_registry.PersistStrategyInstance
+    PersistRiskInstance = default_registry.PersistRiskInstance
+    PersistPartialInstance = default_registry.PersistPartialInstance
+    PersistBreakevenInstance = default_registry.PersistBreakevenInstance
+    PersistStorageInstance = default_registry.PersistStorageInstance
+    PersistNotificationInstance = default_registry.PersistNotificationInstance
+    PersistLogInstance = default_registry.PersistLogInstance
+    PersistMeasureInstance = default_registry.PersistMeasureInstance
+    PersistIntervalInstance = default_registry.PersistIntervalInstance
+    PersistMemoryInstance = default_registry.PersistMemoryInstance
+    PersistRecentInstance = default_registry.PersistRecentInstance
+    PersistStateInstance = default_registry.PersistStateInstance
+    PersistSessionInstance = default_registry.PersistSessionInstance
+    PersistDictionaryInstance = default_registry.PersistDictionaryInstance
+
+PersistCandleAdapter = default_registry.PersistCandleAdapter
+PersistSignalAdapter = default_registry.PersistSignalAdapter
+PersistScheduleAdapter = default_registry.PersistScheduleAdapter
+PersistStrategyAdapter = default_registry.PersistStrategyAdapter
+PersistRiskAdapter = default_registry.PersistRiskAdapter
+PersistPartialAdapter = default_registry.PersistPartialAdapter
+PersistBreakevenAdapter = default_registry.PersistBreakevenAdapter
+PersistStorageAdapter = default_registry.PersistStorageAdapter
+PersistNotificationAdapter = default_registry.PersistNotificationAdapter
+PersistLogAdapter = default_registry.PersistLogAdapter
+PersistMeasureAdapter = default_registry.PersistMeasureAdapter
+PersistIntervalAdapter = default_registry.PersistIntervalAdapter
+PersistMemoryAdapter = default_registry.PersistMemoryAdapter
+PersistRecentAdapter = default_registry.PersistRecentAdapter
+PersistStateAdapter = default_registry.PersistStateAdapter
+PersistSessionAdapter = default_registry.PersistSessionAdapter
+PersistDictionaryAdapter = default_registry.PersistDictionaryAdapter
 
 
 def adapter_of(domain: Domain) -> AdapterBase:
-    """Return the public adapter of a domain."""
+    """Return the adapter of a domain in the default registry."""
     return default_registry.adapter(domain.name)

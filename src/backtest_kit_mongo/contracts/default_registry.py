@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from .adapters import default_registry
+from .registry import Registry
 
 __all__ = [
     "close", "default_registry", "discard_versions", "get_config", "get_mongo", "get_redis", "install", "reset_stats", "set_config",
     "setup", "stats", "wait_for_init",
 ]  # fmt: skip
+
+default_registry = Registry()
 
 setup = default_registry.setup
 set_config = default_registry.set_config

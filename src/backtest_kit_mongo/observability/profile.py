@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
-from ..contracts.adapters import Registry, default_registry
+from ..contracts.default_registry import default_registry
+from ..contracts.registry import Registry
 from ..errors import InvalidValueError, MissingDependencyError
 from ..metrics import COUNTS, PERCENTILES, Stats
 from .text_tables import LEGEND, domain_tables, headline

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 import msgspec
 
-from ..contracts.adapters import Registry
+from ..contracts.registry import Registry
 from .clock import OutsideRunError
 
 __all__ = ["CurrentRun", "current_run", "require_run"]

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import get_args
 
-from ...contracts.adapters import Registry, default_registry
+from ...contracts.default_registry import default_registry
+from ...contracts.registry import Registry
 from ...domains import DOMAINS
 from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from ..clock import MINUTE_MS, schedule_minutes

@@ -29,7 +29,8 @@ import msgspec
 
 from ... import PersistMeasureAdapter
 from ...config import Config
-from ...contracts.adapters import adapter_of, default_registry
+from ...contracts.adapters import adapter_of
+from ...contracts.default_registry import default_registry
 from ...domains import DOMAINS
 from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError, with_notes
 from ..error_text import describe

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from ...candles import align
-from ...contracts.adapters import Registry
+from ...contracts.registry import Registry
 from ...errors import InvalidTypeError, InvalidValueError
 from ...logs import log
 from ..clock import MINUTE_MS, advance_to

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from ...contracts.adapters import Registry
+from ...contracts.registry import Registry
 from ...errors import BacktestKitError, InvalidValueError
 from ...logs import log
 from ..error_text import describe

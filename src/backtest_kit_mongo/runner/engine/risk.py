@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ...contracts.adapters import Registry
+from ...contracts.registry import Registry
 from ...errors import InvalidTypeError, InvalidValueError
 from ..clock import MINUTE_MS
 from ..error_text import USER_ERRORS, describe

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from ...contracts.adapters import Registry
 from ...contracts.bindings import LATE
+from ...contracts.registry import Registry
 from ...domains import DOMAINS
 from ...simulation import NOW, simulated_time
 from .rows import Row

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from ...candles import align
-from ...contracts.adapters import Registry, default_registry
+from ...contracts.default_registry import default_registry
+from ...contracts.registry import Registry
 from ...errors import BacktestKitError, InvalidValueError
 from ...logs import log
 from ..backtest.background import RunHandle, in_background

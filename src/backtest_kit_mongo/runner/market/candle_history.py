@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from ...candles import CandleArray, align, interval_ms, to_dicts
-from ...contracts.adapters import Registry, default_registry
+from ...contracts.default_registry import default_registry
+from ...contracts.registry import Registry
 from ...errors import InvalidTypeError, InvalidValueError, LookAheadError
 from ...simulation import milliseconds, simulated_time
 from ..clock import MINUTE_MS, OutsideRunError, current_time_ms, iso_time

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from ...candles import INTERVAL_MS, PRICES, CandleArray, closed_candles, interval_ms, matches, to_columns
-from ...contracts.adapters import Registry
+from ...contracts.registry import Registry
 from ...errors import InvalidValueError
 from ..clock import check_ms, iso_time
 from .exchange import list_exchanges

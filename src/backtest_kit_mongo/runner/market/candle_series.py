@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from ...candles import INTERVAL_MS, interval_ms
-from ...contracts.adapters import Registry, default_registry
+from ...contracts.default_registry import default_registry
+from ...contracts.registry import Registry
 from ...domains import DOMAINS
 from ...errors import InvalidValueError
 from ...stores.base import Store

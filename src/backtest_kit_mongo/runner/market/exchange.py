@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from ...candles import CANDLE_DTYPE, PRICES, CandleArray, align, interval_ms, to_columns
-from ...contracts.adapters import Registry
+from ...contracts.registry import Registry
 from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from ..clock import MINUTE_MS, check_ms, iso_time
 from ..error_text import USER_ERRORS

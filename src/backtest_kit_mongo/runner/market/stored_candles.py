@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...candles import CandleArray, interval_ms
-from ...contracts.adapters import Registry, default_registry
+from ...contracts.default_registry import default_registry
+from ...contracts.registry import Registry
 from ...domains import DOMAINS
 from ...simulation import simulated_time
 

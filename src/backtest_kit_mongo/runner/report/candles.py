@@ -7,7 +7,8 @@ from typing import Any, Final
 import numpy as np
 
 from ...candles import CANDLE_DTYPE, INTERVAL_MS, CandleArray, align
-from ...contracts.adapters import Registry, default_registry
+from ...contracts.default_registry import default_registry
+from ...contracts.registry import Registry
 from ...errors import InvalidValueError
 from ...simulation import simulated_time
 from ..clock import MINUTE_MS

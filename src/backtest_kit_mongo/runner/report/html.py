@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ...candles import CANDLE_DTYPE, CandleArray, library
-from ...contracts.adapters import Registry
+from ...contracts.registry import Registry
 from ...errors import BacktestKitError
 from ...observability.profile import Report
 from ...observability.text_tables import LEGEND, Table, domain_tables, headline

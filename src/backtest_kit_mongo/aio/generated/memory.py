@@ -1,0 +1,228 @@
+# Generated from domains.py by tools/generate_contracts.py (make generate). Do not edit.
+"""The memory contract, awaitable."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any, TypeVar, overload
+
+from ...contracts.adapter_base import Row, When
+from ...contracts.adapters import PersistMemoryInstance as _Instance
+from ...contracts.generated import memory as _sync
+from ..base import AsyncInstance, AsyncKeyedAdapter
+
+__all__ = ["PersistMemoryInstance", "PersistMemoryUtils"]
+
+T = TypeVar("T")
+
+
+class PersistMemoryInstance(AsyncInstance):
+    """The memory contract for one context (signal_id, bucket_name), awaitable."""
+
+    __slots__ = ()
+
+    sync: _sync.PersistMemoryInstance
+    _sync_class = _Instance
+
+    signal_id: str
+    bucket_name: str
+
+    def __init__(self, signal_id: str, bucket_name: str) -> None:
+        self.sync = self._sync_class(signal_id, bucket_name)
+
+    @overload
+    async def read_memory_data(self, memory_id: str, *, type: None = None) -> Row | None: ...
+    @overload
+    async def read_memory_data(self, memory_id: str, *, type: type[T]) -> T | None: ...
+    async def read_memory_data(self, memory_id: str, *, type: Any = None) -> Any:
+        """Read a record; return None if nothing is stored.
+
+        Args:
+            memory_id: the id of the memory
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            await PersistMemoryInstance("s1", "levels").read_memory_data("m1")
+        """
+        return await self._data(self.sync.read_memory_data, memory_id, type=type)
+
+    async def has_memory_data(self, memory_id: str) -> bool:
+        """Return whether a record exists and is not removed.
+
+        Args:
+            memory_id: the id of the memory
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            await PersistMemoryInstance("s1", "levels").has_memory_data("m1")
+        """
+        return await self._data(self.sync.has_memory_data, memory_id)
+
+    async def write_memory_data(self, data: Any, memory_id: str, when: When) -> None:
+        """Write a record. When this returns, it is acknowledged, and every reader sees it.
+
+        Args:
+            data: the value: a dict, dataclass or Struct
+            memory_id: the id of the memory
+            when: the simulation time: an aware datetime, or ms since 1970 (UTC)
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            await PersistMemoryInstance("s1", "levels").write_memory_data({"n": 1}, "m1", 1704067200000)
+        """
+        return await self._data(self.sync.write_memory_data, data, memory_id, when)
+
+    async def remove_memory_data(self, memory_id: str) -> None:
+        """Remove a record softly; do nothing if there is none. A later write restores it.
+
+        Args:
+            memory_id: the id of the memory
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            await PersistMemoryInstance("s1", "levels").remove_memory_data("m1")
+        """
+        return await self._data(self.sync.remove_memory_data, memory_id)
+
+    @overload
+    def list_memory_data(self, *, type: None = None) -> AsyncGenerator[Row, None]: ...
+    @overload
+    def list_memory_data(self, *, type: type[T]) -> AsyncGenerator[Row, None]: ...
+    def list_memory_data(self, *, type: Any = None) -> AsyncGenerator[Row, None]:
+        """Iterate over the memories that are not removed, as {memoryId, data}, newest write first.
+
+        Args:
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            async for item in PersistMemoryInstance("s1", "levels").list_memory_data(): ...
+        """
+        return self._pages(self.sync.list_memory_data, type=type)
+
+
+class PersistMemoryUtils(AsyncKeyedAdapter):
+    """The memory contract, with its context in every call, awaitable."""
+
+    __slots__ = ()
+
+    sync: _sync.PersistMemoryUtils
+
+    def __init__(self, sync: _sync.PersistMemoryUtils) -> None:
+        self.sync = sync
+
+    @overload
+    async def read_memory_data(self, signal_id: str, bucket_name: str, memory_id: str, *, type: None = None) -> Row | None: ...
+    @overload
+    async def read_memory_data(self, signal_id: str, bucket_name: str, memory_id: str, *, type: type[T]) -> T | None: ...
+    async def read_memory_data(self, signal_id: str, bucket_name: str, memory_id: str, *, type: Any = None) -> Any:
+        """Read a record; return None if nothing is stored.
+
+        Args:
+            signal_id: the id of the signal
+            bucket_name: the name of the bucket
+            memory_id: the id of the memory
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            await PersistMemoryAdapter.read_memory_data("s1", "levels", "m1")
+        """
+        return await self._data(self.sync.read_memory_data, signal_id, bucket_name, memory_id, type=type)
+
+    async def has_memory_data(self, signal_id: str, bucket_name: str, memory_id: str) -> bool:
+        """Return whether a record exists and is not removed.
+
+        Args:
+            signal_id: the id of the signal
+            bucket_name: the name of the bucket
+            memory_id: the id of the memory
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            await PersistMemoryAdapter.has_memory_data("s1", "levels", "m1")
+        """
+        return await self._data(self.sync.has_memory_data, signal_id, bucket_name, memory_id)
+
+    async def write_memory_data(self, data: Any, signal_id: str, bucket_name: str, memory_id: str, when: When) -> None:
+        """Write a record. When this returns, it is acknowledged, and every reader sees it.
+
+        Args:
+            data: the value: a dict, dataclass or Struct
+            signal_id: the id of the signal
+            bucket_name: the name of the bucket
+            memory_id: the id of the memory
+            when: the simulation time: an aware datetime, or ms since 1970 (UTC)
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            await PersistMemoryAdapter.write_memory_data({"n": 1}, "s1", "levels", "m1", 1704067200000)
+        """
+        return await self._data(self.sync.write_memory_data, data, signal_id, bucket_name, memory_id, when)
+
+    async def remove_memory_data(self, signal_id: str, bucket_name: str, memory_id: str) -> None:
+        """Remove a record softly; do nothing if there is none. A later write restores it.
+
+        Args:
+            signal_id: the id of the signal
+            bucket_name: the name of the bucket
+            memory_id: the id of the memory
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            await PersistMemoryAdapter.remove_memory_data("s1", "levels", "m1")
+        """
+        return await self._data(self.sync.remove_memory_data, signal_id, bucket_name, memory_id)
+
+    @overload
+    def list_memory_data(self, signal_id: str, bucket_name: str, *, type: None = None) -> AsyncGenerator[Row, None]: ...
+    @overload
+    def list_memory_data(self, signal_id: str, bucket_name: str, *, type: type[T]) -> AsyncGenerator[Row, None]: ...
+    def list_memory_data(self, signal_id: str, bucket_name: str, *, type: Any = None) -> AsyncGenerator[Row, None]:
+        """Iterate over the memories that are not removed, as {memoryId, data}, newest write first.
+
+        Args:
+            signal_id: the id of the signal
+            bucket_name: the name of the bucket
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            async for item in PersistMemoryAdapter.list_memory_data("s1", "levels"): ...
+        """
+        return self._pages(self.sync.list_memory_data, signal_id, bucket_name, type=type)
+
+    async def use_persist_memory_adapter(self, cls: type[Any]) -> None:
+        """Serve the memory contract through ``cls``, a synchronous class; see the synchronous method."""
+        await self._wait(self.sync.use_persist_memory_adapter, cls)

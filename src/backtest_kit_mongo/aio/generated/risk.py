@@ -1,0 +1,128 @@
+# Generated from domains.py by tools/generate_contracts.py (make generate). Do not edit.
+"""The risk contract, awaitable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, overload
+
+from ...contracts.adapter_base import When
+from ...contracts.adapters import PersistRiskInstance as _Instance
+from ...contracts.generated import risk as _sync
+from ..base import AsyncInstance, AsyncKeyedAdapter
+
+__all__ = ["PersistRiskInstance", "PersistRiskUtils"]
+
+T = TypeVar("T")
+
+
+class PersistRiskInstance(AsyncInstance):
+    """The risk contract for one context (risk_name, exchange_name), awaitable."""
+
+    __slots__ = ()
+
+    sync: _sync.PersistRiskInstance
+    _sync_class = _Instance
+
+    risk_name: str
+    exchange_name: str
+
+    def __init__(self, risk_name: str, exchange_name: str) -> None:
+        self.sync = self._sync_class(risk_name, exchange_name)
+
+    @overload
+    async def read_position_data(self, when: When, *, type: None = None) -> list[list[Any]]: ...
+    @overload
+    async def read_position_data(self, when: When, *, type: type[T]) -> T: ...
+    async def read_position_data(self, when: When, *, type: Any = None) -> Any:
+        """Read a record; return [] if nothing is stored.
+
+        A record that was written at a later time than when counts as not stored, or as look_ahead says.
+
+        Args:
+            when: the simulation time: an aware datetime, or ms since 1970 (UTC)
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            await PersistRiskInstance("all", "binance").read_position_data(1704067200000)
+        """
+        return await self._data(self.sync.read_position_data, when, type=type)
+
+    async def write_position_data(self, positions: Iterable[Any] | Mapping[str, Any], when: When) -> None:
+        """Write a record. When this returns, it is acknowledged, and every reader sees it.
+
+        Args:
+            positions: the open positions: [key, position] pairs, or a mapping
+            when: the simulation time: an aware datetime, or ms since 1970 (UTC)
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            await PersistRiskInstance("all", "binance").write_position_data([], 1704067200000)
+        """
+        return await self._data(self.sync.write_position_data, positions, when)
+
+
+class PersistRiskUtils(AsyncKeyedAdapter):
+    """The risk contract, with its context in every call, awaitable."""
+
+    __slots__ = ()
+
+    sync: _sync.PersistRiskUtils
+
+    def __init__(self, sync: _sync.PersistRiskUtils) -> None:
+        self.sync = sync
+
+    @overload
+    async def read_position_data(self, risk_name: str, exchange_name: str, when: When, *, type: None = None) -> list[list[Any]]: ...
+    @overload
+    async def read_position_data(self, risk_name: str, exchange_name: str, when: When, *, type: type[T]) -> T: ...
+    async def read_position_data(self, risk_name: str, exchange_name: str, when: When, *, type: Any = None) -> Any:
+        """Read a record; return [] if nothing is stored.
+
+        A record that was written at a later time than when counts as not stored, or as look_ahead says.
+
+        Args:
+            risk_name: the name of the risk profile
+            exchange_name: the name of the exchange
+            when: the simulation time: an aware datetime, or ms since 1970 (UTC)
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            await PersistRiskAdapter.read_position_data("all", "binance", 1704067200000)
+        """
+        return await self._data(self.sync.read_position_data, risk_name, exchange_name, when, type=type)
+
+    async def write_position_data(
+        self, positions: Iterable[Any] | Mapping[str, Any], risk_name: str, exchange_name: str, when: When
+    ) -> None:
+        """Write a record. When this returns, it is acknowledged, and every reader sees it.
+
+        Args:
+            positions: the open positions: [key, position] pairs, or a mapping
+            risk_name: the name of the risk profile
+            exchange_name: the name of the exchange
+            when: the simulation time: an aware datetime, or ms since 1970 (UTC)
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            await PersistRiskAdapter.write_position_data([], "all", "binance", 1704067200000)
+        """
+        return await self._data(self.sync.write_position_data, positions, risk_name, exchange_name, when)
+
+    async def use_persist_risk_adapter(self, cls: type[Any]) -> None:
+        """Serve the risk contract through ``cls``, a synchronous class; see the synchronous method."""
+        await self._wait(self.sync.use_persist_risk_adapter, cls)

@@ -1,0 +1,124 @@
+# Generated from domains.py by tools/generate_contracts.py (make generate). Do not edit.
+"""The dictionary contract."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import Any, TypeVar, overload
+
+from ...domains import DOMAINS
+from ..adapter_base import InstanceBase, KeyedAdapterBase, Row, When
+from ..contract import NO_TIME
+
+__all__ = ["PersistDictionaryInstance", "PersistDictionaryUtils"]
+
+T = TypeVar("T")
+_DOMAIN = DOMAINS["dictionary"]
+
+
+class PersistDictionaryInstance(InstanceBase):
+    """The dictionary contract for one context (signal_id, dictionary_name)."""
+
+    _domain = _DOMAIN
+
+    def __init__(self, signal_id: str, dictionary_name: str) -> None:
+        super().__init__()
+        self.signal_id = signal_id
+        self.dictionary_name = dictionary_name
+
+    @overload
+    def read_dictionary_data(self, *, type: None = None) -> Row | None: ...
+    @overload
+    def read_dictionary_data(self, *, type: type[T]) -> T | None: ...
+    def read_dictionary_data(self, *, type: Any = None) -> Any:
+        """Read a record; return None if nothing is stored.
+
+        Args:
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            PersistDictionaryInstance("s1", "words").read_dictionary_data()
+        """
+        return self._read((self.signal_id, self.dictionary_name), NO_TIME, type)
+
+    def write_dictionary_data(self, data: Any, when: When) -> None:
+        """Write a record. When this returns, it is acknowledged, and every reader sees it.
+
+        Args:
+            data: the value: a dict, dataclass or Struct
+            when: the simulation time: an aware datetime, or ms since 1970 (UTC)
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            PersistDictionaryInstance("s1", "words").write_dictionary_data({"n": 1}, 1704067200000)
+        """
+        self._write(data, (self.signal_id, self.dictionary_name), when)
+
+
+class PersistDictionaryUtils(KeyedAdapterBase):
+    """The dictionary contract, with its context in every call."""
+
+    _domain = _DOMAIN
+    _read_call = _DOMAIN.call("read")
+    _read_order = itemgetter(0, 1)
+    _write_call = _DOMAIN.call("write")
+    _write_order = itemgetter(1, 2)
+
+    @overload
+    def read_dictionary_data(self, signal_id: str, dictionary_name: str, *, type: None = None) -> Row | None: ...
+    @overload
+    def read_dictionary_data(self, signal_id: str, dictionary_name: str, *, type: type[T]) -> T | None: ...
+    def read_dictionary_data(self, signal_id: str, dictionary_name: str, *, type: Any = None) -> Any:
+        """Read a record; return None if nothing is stored.
+
+        Args:
+            signal_id: the id of the signal
+            dictionary_name: the name of the dictionary
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            PersistDictionaryAdapter.read_dictionary_data("s1", "words")
+        """
+        if self._binding.custom is not None:
+            return self._custom("read", (signal_id, dictionary_name), "read_dictionary_data", (), type=type)
+        return self._read((signal_id, dictionary_name), NO_TIME, type)
+
+    def write_dictionary_data(self, data: Any, signal_id: str, dictionary_name: str, when: When) -> None:
+        """Write a record. When this returns, it is acknowledged, and every reader sees it.
+
+        Args:
+            data: the value: a dict, dataclass or Struct
+            signal_id: the id of the signal
+            dictionary_name: the name of the dictionary
+            when: the simulation time: an aware datetime, or ms since 1970 (UTC)
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            PersistDictionaryAdapter.write_dictionary_data({"n": 1}, "s1", "words", 1704067200000)
+        """
+        if self._binding.custom is not None:
+            return self._custom("write", (signal_id, dictionary_name), "write_dictionary_data", (data, when))
+        self._write(data, (signal_id, dictionary_name), when)
+
+    def use_persist_dictionary_adapter(self, cls: type[Any]) -> None:
+        """Serve the dictionary contract through ``cls``: one instance per context, created with the arguments of
+        ``PersistDictionaryInstance``.
+
+        Raises:
+            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+        """
+        self._use_class(cls)

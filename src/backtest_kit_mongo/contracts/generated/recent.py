@@ -1,0 +1,141 @@
+# Generated from domains.py by tools/generate_contracts.py (make generate). Do not edit.
+"""The recent contract."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import Any, TypeVar, overload
+
+from ...domains import DOMAINS
+from ..adapter_base import InstanceBase, KeyedAdapterBase, Row, When
+from ..contract import NO_TIME
+
+__all__ = ["PersistRecentInstance", "PersistRecentUtils"]
+
+T = TypeVar("T")
+_DOMAIN = DOMAINS["recent"]
+
+
+class PersistRecentInstance(InstanceBase):
+    """The recent contract for one context (symbol, strategy_name, exchange_name, frame_name, backtest)."""
+
+    _domain = _DOMAIN
+
+    def __init__(self, symbol: str, strategy_name: str, exchange_name: str, frame_name: str, backtest: bool) -> None:
+        super().__init__()
+        self.symbol = symbol
+        self.strategy_name = strategy_name
+        self.exchange_name = exchange_name
+        self.frame_name = frame_name
+        self.backtest = backtest
+
+    @overload
+    def read_recent_data(self, *, type: None = None) -> Row | None: ...
+    @overload
+    def read_recent_data(self, *, type: type[T]) -> T | None: ...
+    def read_recent_data(self, *, type: Any = None) -> Any:
+        """Read a record; return None if nothing is stored.
+
+        Args:
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            PersistRecentInstance("BTCUSDT", "sma", "binance", "march", True).read_recent_data()
+        """
+        return self._read((self.symbol, self.strategy_name, self.exchange_name, self.frame_name, self.backtest), NO_TIME, type)
+
+    def write_recent_data(self, row: Any | None, when: When) -> None:
+        """Write a record. When this returns, it is acknowledged, and every reader sees it.
+
+        Args:
+            row: the row: a dict, dataclass or Struct
+            when: the simulation time: an aware datetime, or ms since 1970 (UTC)
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            PersistRecentInstance("BTCUSDT", "sma", "binance", "march", True).write_recent_data({"id": "s1", "priceOpen": 42000.0}, 1704067200000)
+        """
+        self._write(row, (self.symbol, self.strategy_name, self.exchange_name, self.frame_name, self.backtest), when)
+
+
+class PersistRecentUtils(KeyedAdapterBase):
+    """The recent contract, with its context in every call."""
+
+    _domain = _DOMAIN
+    _read_call = _DOMAIN.call("read")
+    _read_order = itemgetter(0, 1, 2, 3, 4)
+    _write_call = _DOMAIN.call("write")
+    _write_order = itemgetter(1, 2, 3, 4, 5)
+
+    @overload
+    def read_recent_data(
+        self, symbol: str, strategy_name: str, exchange_name: str, frame_name: str, backtest: bool, *, type: None = None
+    ) -> Row | None: ...
+    @overload
+    def read_recent_data(
+        self, symbol: str, strategy_name: str, exchange_name: str, frame_name: str, backtest: bool, *, type: type[T]
+    ) -> T | None: ...
+    def read_recent_data(
+        self, symbol: str, strategy_name: str, exchange_name: str, frame_name: str, backtest: bool, *, type: Any = None
+    ) -> Any:
+        """Read a record; return None if nothing is stored.
+
+        Args:
+            symbol: the traded pair, such as "BTCUSDT"
+            strategy_name: the name of the strategy
+            exchange_name: the name of the exchange
+            frame_name: the name of the frame; "" in live mode
+            backtest: True for the records of backtests, False for live and paper runs
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            PersistRecentAdapter.read_recent_data("BTCUSDT", "sma", "binance", "march", True)
+        """
+        if self._binding.custom is not None:
+            return self._custom("read", (symbol, strategy_name, exchange_name, frame_name, backtest), "read_recent_data", (), type=type)
+        return self._read((symbol, strategy_name, exchange_name, frame_name, backtest), NO_TIME, type)
+
+    def write_recent_data(
+        self, row: Any | None, symbol: str, strategy_name: str, exchange_name: str, frame_name: str, backtest: bool, when: When
+    ) -> None:
+        """Write a record. When this returns, it is acknowledged, and every reader sees it.
+
+        Args:
+            row: the row: a dict, dataclass or Struct
+            symbol: the traded pair, such as "BTCUSDT"
+            strategy_name: the name of the strategy
+            exchange_name: the name of the exchange
+            frame_name: the name of the frame; "" in live mode
+            backtest: True for the records of backtests, False for live and paper runs
+            when: the simulation time: an aware datetime, or ms since 1970 (UTC)
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            PersistRecentAdapter.write_recent_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance", "march", True, 1704067200000)
+        """
+        if self._binding.custom is not None:
+            return self._custom("write", (symbol, strategy_name, exchange_name, frame_name, backtest), "write_recent_data", (row, when))
+        self._write(row, (symbol, strategy_name, exchange_name, frame_name, backtest), when)
+
+    def use_persist_recent_adapter(self, cls: type[Any]) -> None:
+        """Serve the recent contract through ``cls``: one instance per context, created with the arguments of
+        ``PersistRecentInstance``.
+
+        Raises:
+            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+        """
+        self._use_class(cls)

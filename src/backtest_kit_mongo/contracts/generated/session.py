@@ -1,0 +1,141 @@
+# Generated from domains.py by tools/generate_contracts.py (make generate). Do not edit.
+"""The session contract."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import Any, TypeVar, overload
+
+from ...domains import DOMAINS
+from ..adapter_base import InstanceBase, KeyedAdapterBase, Row, When
+from ..contract import NO_TIME
+
+__all__ = ["PersistSessionInstance", "PersistSessionUtils"]
+
+T = TypeVar("T")
+_DOMAIN = DOMAINS["session"]
+
+
+class PersistSessionInstance(InstanceBase):
+    """The session contract for one context (strategy_name, exchange_name, frame_name, symbol, backtest)."""
+
+    _domain = _DOMAIN
+
+    def __init__(self, strategy_name: str, exchange_name: str, frame_name: str, symbol: str, backtest: bool) -> None:
+        super().__init__()
+        self.strategy_name = strategy_name
+        self.exchange_name = exchange_name
+        self.frame_name = frame_name
+        self.symbol = symbol
+        self.backtest = backtest
+
+    @overload
+    def read_session_data(self, *, type: None = None) -> Row | None: ...
+    @overload
+    def read_session_data(self, *, type: type[T]) -> T | None: ...
+    def read_session_data(self, *, type: Any = None) -> Any:
+        """Read a record; return None if nothing is stored.
+
+        Args:
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            PersistSessionInstance("sma", "binance", "march", "BTCUSDT", True).read_session_data()
+        """
+        return self._read((self.strategy_name, self.exchange_name, self.frame_name, self.symbol, self.backtest), NO_TIME, type)
+
+    def write_session_data(self, data: Any, when: When) -> None:
+        """Write a record. When this returns, it is acknowledged, and every reader sees it.
+
+        Args:
+            data: the value: a dict, dataclass or Struct
+            when: the simulation time: an aware datetime, or ms since 1970 (UTC)
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            PersistSessionInstance("sma", "binance", "march", "BTCUSDT", True).write_session_data({"n": 1}, 1704067200000)
+        """
+        self._write(data, (self.strategy_name, self.exchange_name, self.frame_name, self.symbol, self.backtest), when)
+
+
+class PersistSessionUtils(KeyedAdapterBase):
+    """The session contract, with its context in every call."""
+
+    _domain = _DOMAIN
+    _read_call = _DOMAIN.call("read")
+    _read_order = itemgetter(0, 1, 2, 3, 4)
+    _write_call = _DOMAIN.call("write")
+    _write_order = itemgetter(1, 2, 3, 5, 6)
+
+    @overload
+    def read_session_data(
+        self, strategy_name: str, exchange_name: str, frame_name: str, symbol: str, backtest: bool, *, type: None = None
+    ) -> Row | None: ...
+    @overload
+    def read_session_data(
+        self, strategy_name: str, exchange_name: str, frame_name: str, symbol: str, backtest: bool, *, type: type[T]
+    ) -> T | None: ...
+    def read_session_data(
+        self, strategy_name: str, exchange_name: str, frame_name: str, symbol: str, backtest: bool, *, type: Any = None
+    ) -> Any:
+        """Read a record; return None if nothing is stored.
+
+        Args:
+            strategy_name: the name of the strategy
+            exchange_name: the name of the exchange
+            frame_name: the name of the frame; "" in live mode
+            symbol: the traded pair, such as "BTCUSDT"
+            backtest: True for the records of backtests, False for live and paper runs
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument is not valid
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            PersistSessionAdapter.read_session_data("sma", "binance", "march", "BTCUSDT", True)
+        """
+        if self._binding.custom is not None:
+            return self._custom("read", (strategy_name, exchange_name, frame_name, symbol, backtest), "read_session_data", (), type=type)
+        return self._read((strategy_name, exchange_name, frame_name, symbol, backtest), NO_TIME, type)
+
+    def write_session_data(
+        self, data: Any, strategy_name: str, exchange_name: str, frame_name: str, when: When, symbol: str, backtest: bool
+    ) -> None:
+        """Write a record. When this returns, it is acknowledged, and every reader sees it.
+
+        Args:
+            data: the value: a dict, dataclass or Struct
+            strategy_name: the name of the strategy
+            exchange_name: the name of the exchange
+            frame_name: the name of the frame; "" in live mode
+            when: the simulation time: an aware datetime, or ms since 1970 (UTC)
+            symbol: the traded pair, such as "BTCUSDT"
+            backtest: True for the records of backtests, False for live and paper runs
+
+        Raises:
+            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
+            ServerUnavailableError or ServerTimeoutError if no server answers in time
+
+        Example:
+            PersistSessionAdapter.write_session_data({"n": 1}, "sma", "binance", "march", 1704067200000, "BTCUSDT", True)
+        """
+        if self._binding.custom is not None:
+            return self._custom("write", (strategy_name, exchange_name, frame_name, symbol, backtest), "write_session_data", (data, when))
+        self._write(data, (strategy_name, exchange_name, frame_name, symbol, backtest), when)
+
+    def use_persist_session_adapter(self, cls: type[Any]) -> None:
+        """Serve the session contract through ``cls``: one instance per context, created with the arguments of
+        ``PersistSessionInstance``.
+
+        Raises:
+            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+        """
+        self._use_class(cls)

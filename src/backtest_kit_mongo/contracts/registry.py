@@ -1,0 +1,88 @@
+# Generated from domains.py by tools/generate_contracts.py (make generate). Do not edit.
+"""The registry: settings, stores and counters of a program or run, and the contracts over them."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from ..domains import DOMAINS
+from .adapter_base import AdapterBase, InstanceBase
+from .bindings import Bindings
+from .generated import (
+    breakeven,
+    candle,
+    dictionary,
+    interval,
+    log,
+    measure,
+    memory,
+    notification,
+    partial,
+    recent,
+    risk,
+    schedule,
+    session,
+    signal,
+    state,
+    storage,
+    strategy,
+)
+
+__all__ = ["Registry"]
+
+Instance = TypeVar("Instance", bound=InstanceBase)
+
+
+class Registry(Bindings):
+    """Settings, stores, counters and contracts of one run, independent of other registries in the same process.
+
+    It has the functions and the ``Persist*`` names of the package as attributes: ``registry.setup(mode="live")``,
+    ``registry.PersistSignalAdapter``, ``registry.PersistSignalInstance``. The package's own names belong to a default registry.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.PersistCandleAdapter = candle.PersistCandleUtils(self)
+        self.PersistCandleInstance = self._own(candle.PersistCandleInstance)
+        self.PersistSignalAdapter = signal.PersistSignalUtils(self)
+        self.PersistSignalInstance = self._own(signal.PersistSignalInstance)
+        self.PersistScheduleAdapter = schedule.PersistScheduleUtils(self)
+        self.PersistScheduleInstance = self._own(schedule.PersistScheduleInstance)
+        self.PersistStrategyAdapter = strategy.PersistStrategyUtils(self)
+        self.PersistStrategyInstance = self._own(strategy.PersistStrategyInstance)
+        self.PersistRiskAdapter = risk.PersistRiskUtils(self)
+        self.PersistRiskInstance = self._own(risk.PersistRiskInstance)
+        self.PersistPartialAdapter = partial.PersistPartialUtils(self)
+        self.PersistPartialInstance = self._own(partial.PersistPartialInstance)
+        self.PersistBreakevenAdapter = breakeven.PersistBreakevenUtils(self)
+        self.PersistBreakevenInstance = self._own(breakeven.PersistBreakevenInstance)
+        self.PersistStorageAdapter = storage.PersistStorageUtils(self)
+        self.PersistStorageInstance = self._own(storage.PersistStorageInstance)
+        self.PersistNotificationAdapter = notification.PersistNotificationUtils(self)
+        self.PersistNotificationInstance = self._own(notification.PersistNotificationInstance)
+        self.PersistLogAdapter = log.PersistLogUtils(self)
+        self.PersistLogInstance = self._own(log.PersistLogInstance)
+        self.PersistMeasureAdapter = measure.PersistMeasureUtils(self)
+        self.PersistMeasureInstance = self._own(measure.PersistMeasureInstance)
+        self.PersistIntervalAdapter = interval.PersistIntervalUtils(self)
+        self.PersistIntervalInstance = self._own(interval.PersistIntervalInstance)
+        self.PersistMemoryAdapter = memory.PersistMemoryUtils(self)
+        self.PersistMemoryInstance = self._own(memory.PersistMemoryInstance)
+        self.PersistRecentAdapter = recent.PersistRecentUtils(self)
+        self.PersistRecentInstance = self._own(recent.PersistRecentInstance)
+        self.PersistStateAdapter = state.PersistStateUtils(self)
+        self.PersistStateInstance = self._own(state.PersistStateInstance)
+        self.PersistSessionAdapter = session.PersistSessionUtils(self)
+        self.PersistSessionInstance = self._own(session.PersistSessionInstance)
+        self.PersistDictionaryAdapter = dictionary.PersistDictionaryUtils(self)
+        self.PersistDictionaryInstance = self._own(dictionary.PersistDictionaryInstance)
+
+    def _own(self, cls: type[Instance]) -> type[Instance]:
+        """Return the class of an instance for this registry."""
+        members = {"_registry": self, "__module__": cls.__module__, "__doc__": cls.__doc__}
+        return type(cls.__name__, (cls,), members)
+
+    def adapter(self, name: str) -> AdapterBase:
+        """Return the adapter of a domain, such as ``signal``."""
+        adapter: AdapterBase = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")
+        return adapter

@@ -1,0 +1,555 @@
+"""Write the classes of the contracts from the table of domains (``make generate``); a test compares them with what is checked in.
+
+``contracts/generated/NAME.py`` has the adapter and the instance of a domain, ``contracts/adapters.py`` all public names, and
+``contracts/registry.py`` the class that holds them. ``aio`` has the same, awaitable.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from backtest_kit_mongo import contract_names, domains
+from backtest_kit_mongo.domains import Call, Domain
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "backtest_kit_mongo"
+WIDTH = 130
+NOTE = "# Generated from domains.py by tools/generate_contracts.py (make generate). Do not edit.\n"
+
+ARGUMENTS = {
+    "symbol": 'the traded pair, such as "BTCUSDT"',
+    "strategy_name": "the name of the strategy",
+    "exchange_name": "the name of the exchange",
+    "frame_name": 'the name of the frame; "" in live mode',
+    "backtest": "True for the records of backtests, False for live and paper runs",
+    "risk_name": "the name of the risk profile",
+    "signal_id": "the id of the signal",
+    "bucket": "the name of the bucket",
+    "bucket_name": "the name of the bucket",
+    "dictionary_name": "the name of the dictionary",
+    "memory_id": "the id of the memory",
+    "key": "the key of the entry in its bucket",
+    "interval": 'the length of a candle, such as "1m" or "4h"',
+    "limit": "the number of candles",
+    "since_timestamp": "the open time of the first candle, in ms, on the grid of the interval",
+    "until_timestamp": "not used: the end follows from since_timestamp and limit",
+    "when": "the simulation time: an aware datetime, or ms since 1970 (UTC)",
+    "row": "the row: a dict, dataclass or Struct",
+    "data": "the value: a dict, dataclass or Struct",
+    "positions": "the open positions: [key, position] pairs, or a mapping",
+    "rows": 'the rows, each with an "id"',
+    "entries": 'the entries, each with an "id"',
+    "candles": "the candles: dicts, dataclasses, Structs, or an array of CANDLE_DTYPE; ms, prices, volume of the base asset",
+}
+TYPES = {
+    "when": "When",
+    "backtest": "bool",
+    "limit": "int",
+    "since_timestamp": "int",
+    "until_timestamp": "int",
+    "data": "Any",
+    "row": "Any",
+    "rows": "Iterable[Any]",
+    "entries": "Iterable[Any]",
+    "candles": "Iterable[Any] | npt.NDArray[np.void]",
+    "positions": "Iterable[Any] | Mapping[str, Any]",
+}
+EXAMPLES = {
+    "symbol": '"BTCUSDT"',
+    "strategy_name": '"sma"',
+    "exchange_name": '"binance"',
+    "frame_name": '"march"',
+    "backtest": "True",
+    "risk_name": '"all"',
+    "signal_id": '"s1"',
+    "bucket": '"trend"',
+    "bucket_name": '"levels"',
+    "dictionary_name": '"words"',
+    "memory_id": '"m1"',
+    "key": '"2024-01-01"',
+    "interval": '"1m"',
+    "limit": "60",
+    "since_timestamp": "1704067200000",
+    "until_timestamp": "1704070800000",
+    "when": "1704067200000",
+    "row": '{"id": "s1", "priceOpen": 42000.0}',
+    "data": '{"n": 1}',
+    "positions": "[]",
+    "rows": '[{"id": "s1"}]',
+    "entries": '[{"id": "e1"}]',
+    "candles": "candles",
+}
+VALUE = "InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then"
+PLAIN = ("get_config", "profile", "reset_stats", "set_logger", "simulated_time", "stats", "to_arrow", "to_pandas", "to_polars")
+"""Functions that only look at this process, and so stay synchronous."""
+KEYS = "InvalidTypeError or InvalidValueError if an argument is not valid"
+SERVER = "ServerUnavailableError or ServerTimeoutError if no server answers in time"
+
+
+def summary(domain: Domain, call: Call) -> str:
+    """Return the first sentences of a method's docstring."""
+    rule = domain.listing
+    match call.operation:
+        case "read":
+            return f"Read a record; return {domain.empty()!r} if nothing is stored."
+        case "has":
+            return "Return whether a record exists and is not removed."
+        case "write":
+            return "Write a record. When this returns, it is acknowledged, and every reader sees it."
+        case "remove":
+            return "Remove a record softly; do nothing if there is none. A later write restores it."
+        case "keys":
+            return "Iterate over the keys of the bucket that are not removed, newest write first."
+        case "records":
+            return "Iterate over the memories that are not removed, as {memoryId, data}, newest write first."
+        case "rows":
+            order = ", returned oldest first" if rule.oldest_first else ", newest first"
+            return f"Read the newest rows{order}."
+        case "put_rows":
+            wins = "first" if domain.write == "insert_once" else "last"
+            return f"Write rows by their id with one command; the {wins} write of an id wins. Other stored rows stay."
+        case "candles":
+            return "Read candles, each a dict; return None if one is missing."
+        case "array":
+            return "Read candles as a read-only structured array of CANDLE_DTYPE; return None if one is missing."
+        case _:
+            return "Store those candles that have closed and are not stored yet. Stored candles never change."
+
+
+def details(domain: Domain, call: Call) -> str:
+    """Return more about a method, if there is more."""
+    match call.operation:
+        case "array":
+            return (
+                "The fields are timestamp (int64, ms), open, high, low, close, volume (float64). The array may be a view of cached "
+                "candles. See to_pandas, to_polars and to_arrow."
+            )
+        case "read" if "when" in call.arguments:
+            return "A record that was written at a later time than when counts as not stored, or as look_ahead says."
+        case _:
+            return ""
+
+
+def options(domain: Domain, call: Call) -> dict[str, tuple[str, str, str]]:
+    """Return the keyword-only parameters: name -> (type, default, meaning)."""
+    found = {}
+    if call.operation == "rows":
+        limit = domain.listing.limit
+        found["limit"] = ("int | None", "DEFAULT_LIMIT", f"the most rows to read, {limit} by default; None means all")
+    if call.operation in ("read", "records", "rows", "candles"):
+        found["type"] = ("Any", "None", "a msgspec type to decode into instead of a dict, see payloads")
+    return found
+
+
+def returns(domain: Domain, call: Call) -> tuple[str, str | None]:
+    """Return the annotation of the result, and that with ``type=T``; None if the method takes no type."""
+    match call.operation:
+        case "read":
+            if domain.empty is list:
+                return "list[list[Any]]", "T"
+            return ("Row", "T") if domain.empty is dict else ("Row | None", "T | None")
+        case "has":
+            return "bool", None
+        case "keys":
+            return "Iterator[str]", None
+        case "records":
+            return "Iterator[Row]", "Iterator[Row]"
+        case "rows":
+            return "list[Row]", "list[T]"
+        case "candles":
+            return "list[Row] | None", "list[T] | None"
+        case "array":
+            return "npt.NDArray[np.void] | None", None
+        case _:
+            return "None", None
+
+
+def paragraph(text: str, indent: str, hanging: str = "") -> list[str]:
+    """Return a text wrapped to the width of a docstring."""
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent + hanging, break_long_words=False)
+
+
+def docstring(domain: Domain, call: Call, names: tuple[str, ...], *, receiver: str, example: str = "{}") -> list[str]:
+    """Return the lines of a method's docstring: summary, arguments, errors, an example."""
+    pad = " " * 8
+    lines = paragraph(summary(domain, call), pad)
+    lines[0] = f'{pad}"""{lines[0].strip()}'
+    if more := details(domain, call):
+        lines += ["", *paragraph(more, pad)]
+    described = [(name, ARGUMENTS[name]) for name in names] + [(name, text) for name, (_, _, text) in options(domain, call).items()]
+    if described:
+        lines += ["", f"{pad}Args:"]
+        for name, text in described:
+            lines += paragraph(f"{name}: {text}", pad + "    ", "    ")
+    writes = call.operation in ("write", "put_rows", "put_candles")
+    lines += ["", f"{pad}Raises:"]
+    lines += paragraph(VALUE if writes else KEYS, pad + "    ", "    ")
+    lines += paragraph(SERVER, pad + "    ", "    ")
+    shown = ", ".join(EXAMPLES[name] for name in names)
+    lines += ["", f"{pad}Example:", f"{pad}    {example.format(f'{receiver}.{call.name}({shown})')}", f'{pad}"""']
+    return lines
+
+
+def members(items: tuple[str, ...]) -> str:
+    """Return a tuple as source."""
+    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+
+
+def operation(domain: Domain, call: Call, values: dict[str, str]) -> str:
+    """Return the call of the Contract's operation; ``values`` maps key fields to expressions."""
+    key = members(tuple(values[name] for name in domain.key if name in values))
+    body = call.arguments[0] if call.arguments else ""
+    when = "when" if "when" in call.arguments else "NO_TIME"
+    match call.operation:
+        case "read":
+            return f"self._read({key}, {when}, type)"
+        case "write":
+            return f"self._write({body}, {key}, {when})"
+        case "records":
+            return f"self._records({key}, type)"
+        case "rows":
+            return f"self._rows({key}, limit, type)"
+        case "put_rows":
+            return f"self._put_rows({body}, {key})"
+        case "candles":
+            return f"self._candles({key}, limit, since_timestamp, until_timestamp, type)"
+        case "array":
+            return f"self._array({key}, limit, since_timestamp)"
+        case "put_candles":
+            return f"self._put_candles({body}, {key})"
+        case _:
+            return f"self._{call.operation}({key})"
+
+
+def signature(domain: Domain, call: Call, names: tuple[str, ...], *, kind: str | None = None, result: str) -> str:
+    """Return the head of a method; ``kind`` is the annotation of ``type`` in an overload."""
+    parts = ["self"]
+    for name in names:
+        annotation = "Any | None" if name == "row" and domain.nullable else TYPES.get(name, "str")
+        parts.append(f"{name}: {annotation}")
+    keyword = options(domain, call)
+    if keyword:
+        parts.append("*")
+    for name, (annotation, default, _) in keyword.items():
+        if name == "type" and kind is not None:
+            parts.append(f"type: {kind}" + (" = None" if kind == "None" else ""))
+        else:
+            parts.append(f"{name}: {annotation} = {default if kind is None else '...'}")
+    return f"    def {call.name}({', '.join(parts)}) -> {result}:"
+
+
+def method(domain: Domain, call: Call, *, instance: bool) -> list[str]:
+    """Return the source of a method."""
+    names = tuple(name for name in call.arguments if not (instance and name in domain.context))
+    plain, decoded = returns(domain, call)
+    lines = []
+    if decoded is not None:
+        lines += ["    @overload", signature(domain, call, names, kind="None", result=plain) + " ..."]
+        lines += ["    @overload", signature(domain, call, names, kind="type[T]", result=decoded) + " ..."]
+    lines.append(signature(domain, call, names, result="Any" if decoded is not None else plain))
+    title = f"Persist{domain.name.capitalize()}"
+    context = ", ".join(EXAMPLES[name] for name in domain.context)
+    lines += docstring(domain, call, names, receiver=f"{title}Instance({context})" if instance else f"{title}Adapter")
+    values = {domains.field_name(name): name for name in names}
+    give = "" if plain == "None" and call.operation not in ("read",) else "return "
+    if instance:
+        values |= {domains.field_name(name): f"self.{name}" for name in domain.context}
+    else:
+        rest = tuple(name for name in call.arguments if name not in domain.context)
+        passed = "".join(f", {name}={name}" for name in options(domain, call))
+        custom = f'self._custom("{call.operation}", {members(domain.context)}, "{call.name}", {members(rest)}{passed})'
+        lines.append("        if self._binding.custom is not None:")
+        lines.append(f"            return {custom}")
+    lines.append(f"        {give}{operation(domain, call, values)}")
+    return [*lines, ""]
+
+
+def order_of(domain: Domain, call: Call) -> str:
+    """Return the itemgetter that takes the key out of the arguments of a call."""
+    names = [domains.field_name(argument) for argument in call.arguments]
+    return f"itemgetter({', '.join(str(names.index(name)) for name in domain.key)})"
+
+
+def module(domain: Domain) -> str:
+    """Return the source of a domain's module."""
+    title = f"Persist{domain.name.capitalize()}"
+    base = "KeyedAdapterBase" if domain.keyed else "AdapterBase"
+    of = ", ".join(domain.context) or "none"
+    lines = [NOTE + f'"""The {domain.name} contract."""', ""]
+    lines += ["from __future__ import annotations", "", "from collections.abc import Iterable, Iterator, Mapping"]
+    lines += ["from operator import itemgetter", "from typing import Any, TypeVar, overload", ""]
+    lines += ["import numpy as np", "import numpy.typing as npt", ""]
+    lines += ["from ...domains import DOMAINS", "from ..adapter_base import AdapterBase, InstanceBase, KeyedAdapterBase, Row, When"]
+    lines += ["from ..contract import DEFAULT_LIMIT, NO_TIME", "", f'__all__ = ["{title}Instance", "{title}Utils"]', ""]
+    lines += ['T = TypeVar("T")', f'_DOMAIN = DOMAINS["{domain.name}"]', "", ""]
+    lines += [f"class {title}Instance(InstanceBase):", f'    """The {domain.name} contract for one context ({of})."""', ""]
+    lines += ["    _domain = _DOMAIN", ""]
+    parameters = ", ".join(["self", *(f"{name}: {TYPES.get(name, 'str')}" for name in domain.context)])
+    lines += [f"    def __init__({parameters}) -> None:", "        super().__init__()"]
+    lines += [*(f"        self.{name} = {name}" for name in domain.context), ""]
+    for call in domain.calls:
+        lines += method(domain, call, instance=True)
+    lines += ["", f"class {title}Utils({base}):", f'    """The {domain.name} contract, with its context in every call."""', ""]
+    lines.append("    _domain = _DOMAIN")
+    for call in domain.calls:
+        if call.operation in ("read", "write") and domain.keyed:
+            lines.append(f'    _{call.operation}_call = _DOMAIN.call("{call.operation}")')
+            lines.append(f"    _{call.operation}_order = {order_of(domain, call)}")
+    lines.append("")
+    for call in domain.calls:
+        lines += method(domain, call, instance=False)
+    lines += [f"    def use_persist_{domain.name}_adapter(self, cls: type[Any]) -> None:"]
+    lines += [f'        """Serve the {domain.name} contract through ``cls``: one instance per context, created with the arguments of']
+    lines += [f"        ``{title}Instance``.", "", "        Raises:"]
+    lines += ["            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract", '        """']
+    lines += ["        self._use_class(cls)", ""]
+    if domain.name == "log":
+        lines += ["    def use_jsonl(self) -> None:", '        """Serve the log from a file of JSON lines below ``CC_DUMP_DIR``."""']
+        lines += ["        self._use_jsonl()", ""]
+    return "\n".join(lines)
+
+
+def registry() -> str:
+    """Return the source of the class that holds all contracts."""
+    names = list(domains.DOMAINS)
+    lines = [NOTE + '"""The registry: settings, stores and counters of a program or run, and the contracts over them."""', ""]
+    lines += ["from __future__ import annotations", "", "from typing import TypeVar", "", "from ..domains import DOMAINS"]
+    lines += ["from .adapter_base import AdapterBase, InstanceBase", "from .bindings import Bindings"]
+    lines += [
+        f"from .generated import {', '.join(names)}",
+        "",
+        '__all__ = ["Registry"]',
+        "",
+        'Instance = TypeVar("Instance", bound=InstanceBase)',
+        "",
+        "",
+    ]
+    lines += [
+        "class Registry(Bindings):",
+        '    """Settings, stores, counters and contracts of one run, independent of other registries in the same process.',
+        "",
+    ]
+    lines += ['    It has the functions and the ``Persist*`` names of the package as attributes: ``registry.setup(mode="live")``,']
+    lines += [
+        "    ``registry.PersistSignalAdapter``, ``registry.PersistSignalInstance``. The package's own names belong to a default registry."
+    ]
+    lines += ['    """', "", "    def __init__(self) -> None:", "        super().__init__()"]
+    for name in names:
+        title = f"Persist{name.capitalize()}"
+        lines.append(f"        self.{title}Adapter = {name}.{title}Utils(self)")
+        lines.append(f"        self.{title}Instance = self._own({name}.{title}Instance)")
+    lines += [
+        "",
+        "    def _own(self, cls: type[Instance]) -> type[Instance]:",
+        '        """Return the class of an instance for this registry."""',
+    ]
+    lines += ['        members = {"_registry": self, "__module__": cls.__module__, "__doc__": cls.__doc__}']
+    lines += ["        return type(cls.__name__, (cls,), members)", "", "    def adapter(self, name: str) -> AdapterBase:"]
+    lines += ['        """Return the adapter of a domain, such as ``signal``."""']
+    lines += [
+        '        adapter: AdapterBase = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")',
+        "        return adapter",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def adapters() -> str:
+    """Return the source of the module with the public names."""
+    titles = [f"Persist{name.capitalize()}" for name in domains.DOMAINS]
+    lines = [NOTE + '"""The public names of the contracts: ``Persist*Adapter`` and ``Persist*Instance`` of the default registry."""', ""]
+    lines += ["from __future__ import annotations", "", "from typing import TYPE_CHECKING", "", "from ..domains import Domain"]
+    lines += ["from .adapter_base import AdapterBase", "from .default_registry import default_registry", ""]
+    public = [f"{title}{kind}" for title in titles for kind in ("Adapter", "Instance")]
+    lines += ["__all__ = [", *(f'    "{name}",' for name in sorted(public)), "]", ""]
+    lines += ["if TYPE_CHECKING:"]
+    lines += [f"    from .generated.{name} import Persist{name.capitalize()}Instance" for name in domains.DOMAINS]
+    lines += ["else:", *(f"    {title}Instance = default_registry.{title}Instance" for title in titles), ""]
+    lines += [f"{title}Adapter = default_registry.{title}Adapter" for title in titles]
+    lines += ["", "", "def adapter_of(domain: Domain) -> AdapterBase:", '    """Return the adapter of a domain in the default registry."""']
+    lines += ["    return default_registry.adapter(domain.name)", ""]
+    return "\n".join(lines)
+
+
+def awaitable(domain: Domain, call: Call, *, instance: bool) -> list[str]:
+    """Return the source of the awaitable version of a method."""
+    names = tuple(name for name in call.arguments if not (instance and name in domain.context))
+    plain, decoded = returns(domain, call)
+    lists = call.operation in ("keys", "records")
+    plain, decoded = (
+        kind and kind.replace("Iterator[", "AsyncGenerator[").replace("]", ", None]") if lists else kind for kind in (plain, decoded)
+    )
+    head = "" if lists else "async "
+    lines = []
+
+    def signed(**options: Any) -> str:
+        return signature(domain, call, names, **options).replace("    def ", f"    {head}def ", 1)
+
+    if decoded is not None:
+        lines += ["    @overload", signed(kind="None", result=plain) + " ..."]
+        lines += ["    @overload", signed(kind="type[T]", result=decoded) + " ..."]
+    lines.append(signed(result="Any" if decoded is not None and not lists else plain))
+    title = f"Persist{domain.name.capitalize()}"
+    context = ", ".join(EXAMPLES[name] for name in domain.context)
+    receiver = f"{title}Instance({context})" if instance else f"{title}Adapter"
+    lines += docstring(domain, call, names, receiver=receiver, example="async for item in {}: ..." if lists else "await {}")
+    passed = "".join(f", {name}={name}" for name in options(domain, call))
+    given = "".join(f", {name}" for name in names) + passed
+    if lists:
+        lines.append(f"        return self._pages(self.sync.{call.name}{given})")
+    elif call.operation in ("candles", "array"):
+        lines.append(f'        return await self._candles("{call.name}"{given})')
+    else:
+        lines.append(f"        return await self._data(self.sync.{call.name}{given})")
+    return [*lines, ""]
+
+
+def aio_module(domain: Domain) -> str:
+    """Return the source of a domain's awaitable module."""
+    title = f"Persist{domain.name.capitalize()}"
+    base = "AsyncKeyedAdapter" if domain.keyed else "AsyncAdapter"
+    lines = [NOTE + f'"""The {domain.name} contract, awaitable."""', "", "from __future__ import annotations", ""]
+    lines += ["from collections.abc import AsyncGenerator, Iterable, Mapping", "from typing import Any, TypeVar, overload", ""]
+    lines += ["import numpy as np", "import numpy.typing as npt", ""]
+    lines += ["from ...contracts.adapter_base import Row, When", "from ...contracts.contract import DEFAULT_LIMIT"]
+    lines += ["from ...contracts.adapters import " + f"{title}Instance as _Instance"]
+    lines += [f"from ...contracts.generated import {domain.name} as _sync"]
+    lines += ["from ..base import AsyncAdapter, AsyncInstance, AsyncKeyedAdapter", ""]
+    lines += [f'__all__ = ["{title}Instance", "{title}Utils"]', "", 'T = TypeVar("T")', "", ""]
+    of = ", ".join(domain.context) or "none"
+    lines += [f"class {title}Instance(AsyncInstance):", f'    """The {domain.name} contract for one context ({of}), awaitable."""', ""]
+    lines += ["    __slots__ = ()", "", f"    sync: _sync.{title}Instance", "    _sync_class = _Instance", ""]
+    lines += [f"    {name}: {TYPES.get(name, 'str')}" for name in domain.context]
+    parameters = ", ".join(["self", *(f"{name}: {TYPES.get(name, 'str')}" for name in domain.context)])
+    lines += ["", f"    def __init__({parameters}) -> None:", f"        self.sync = self._sync_class({', '.join(domain.context)})", ""]
+    for call in domain.calls:
+        lines += awaitable(domain, call, instance=True)
+    lines += ["", f"class {title}Utils({base}):", f'    """The {domain.name} contract, with its context in every call, awaitable."""', ""]
+    lines += ["    __slots__ = ()", "", f"    sync: _sync.{title}Utils", ""]
+    lines += [f"    def __init__(self, sync: _sync.{title}Utils) -> None:", "        self.sync = sync", ""]
+    for call in domain.calls:
+        lines += awaitable(domain, call, instance=False)
+    lines += [f"    async def use_persist_{domain.name}_adapter(self, cls: type[Any]) -> None:"]
+    lines += [f'        """Serve the {domain.name} contract through ``cls``, a synchronous class; see the synchronous method."""']
+    lines += [f"        await self._wait(self.sync.use_persist_{domain.name}_adapter, cls)", ""]
+    if domain.name == "log":
+        lines += ["    async def use_jsonl(self) -> None:", '        """Serve the log from a file of JSON lines below ``CC_DUMP_DIR``."""']
+        lines += ["        await self._wait(self.sync.use_jsonl)", ""]
+    return "\n".join(lines)
+
+
+def aio_registry() -> str:
+    """Return the source of the awaitable registry, and of ``face``."""
+    names = list(domains.DOMAINS)
+    titles = {name: f"Persist{name.capitalize()}" for name in names}
+    lines = [NOTE + '"""The awaitable registry, and ``face``: the awaitable version of any registry, adapter, instance or id cache."""', ""]
+    lines += ["from __future__ import annotations", "", "from inspect import isroutine", "from typing import Any, TypeVar, overload", ""]
+    lines += ["from ..contracts import generated as _sync", "from ..contracts.adapter_base import AdapterBase, InstanceBase"]
+    lines += [
+        "from ..contracts.registry import Registry",
+        "from ..domains import DOMAINS",
+        "from ..stores.mongo.redis_ids import DomainIds",
+    ]
+    lines += [f"from ..contracts.generated import {name} as _{name}" for name in names]
+    lines += ["from .base import PLAIN, AsyncAdapter, AsyncFace, AsyncIds, AsyncInstance, in_threads"]
+    lines += [f"from .generated import {', '.join(names)}", "", '__all__ = ["AsyncRegistry", "face"]', ""]
+    lines += ['Instance = TypeVar("Instance", bound=AsyncInstance)', "", "_ADAPTERS: dict[str, Any] = {"]
+    lines += [*(f'    "{name}": {name}.{titles[name]}Utils,' for name in names), "}", "_INSTANCES: dict[str, type[AsyncInstance]] = {"]
+    lines += [*(f'    "{name}": {name}.{titles[name]}Instance,' for name in names), "}", "", ""]
+    lines += [
+        "class AsyncRegistry(AsyncFace):",
+        '    """The async face of a registry: its adapters and functions, by the same names."""',
+        "",
+    ]
+    lines += ["    sync: Registry", "", "    def __init__(self, sync: Registry) -> None:", "        self.sync = sync"]
+    for name in names:
+        lines.append(f"        self.{titles[name]}Adapter = {name}.{titles[name]}Utils(sync.{titles[name]}Adapter)")
+        lines.append(f"        self.{titles[name]}Instance = _of({name}.{titles[name]}Instance, sync.{titles[name]}Instance)")
+    lines += ["", "    def __getattr__(self, name: str) -> Any:", "        value = super().__getattr__(name)"]
+    lines += ["        return in_threads(value) if isroutine(value) and name not in PLAIN else value", ""]
+    lines += ["    def adapter(self, name: str) -> AsyncAdapter:", '        """Return the adapter of a domain, such as ``signal``."""']
+    lines += [
+        '        adapter: AsyncAdapter = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")',
+        "        return adapter",
+        "",
+        "",
+    ]
+    lines += ["def _of(cls: type[Instance], sync_class: type[InstanceBase]) -> type[Instance]:"]
+    lines += ['    """Return the class whose instances are those of ``sync_class``, awaitable."""']
+    lines += ['    members = {"__slots__": (), "__module__": cls.__module__, "__doc__": cls.__doc__, "_sync_class": sync_class}']
+    lines += ["    return type(cls.__name__, (cls,), members)", "", ""]
+    for name in names:
+        for kind in ("Utils", "Instance"):
+            lines += ["@overload", f"def face(sync: _{name}.{titles[name]}{kind}) -> {name}.{titles[name]}{kind}: ..."]
+    lines += ["@overload", "def face(sync: DomainIds) -> AsyncIds: ...", "@overload", "def face(sync: Registry) -> AsyncRegistry: ..."]
+    lines += ["def face(sync: Any) -> Any:"]
+    lines += ['    """Return the async face of a registry, an adapter, an instance or an id cache: the same names, awaitable."""']
+    lines += ["    if isinstance(sync, Registry):", "        return AsyncRegistry(sync)", "    if isinstance(sync, AdapterBase):"]
+    lines += ["        return _ADAPTERS[sync._domain.name](sync)", "    if isinstance(sync, InstanceBase):"]
+    lines += ["        instance = object.__new__(_INSTANCES[sync._domain.name])", "        instance.sync = sync", "        return instance"]
+    lines += ["    return AsyncIds(sync)", ""]
+    return "\n".join(lines)
+
+
+def aio_names() -> str:
+    """Return the source of ``aio/__init__.py``."""
+    import backtest_kit_mongo as kit
+
+    names = list(domains.DOMAINS)
+    doc = (PACKAGE / "aio" / "base.py").read_text().split('\n"""\n')[0].partition("\n\n")[2]
+    lines = [
+        NOTE + '"""The same names, awaitable: ``await PersistSignalAdapter.read_signal_data(...)``, ``async for key in ...``.',
+        "",
+    ]
+    lines += [doc, '"""', "", "from __future__ import annotations", "", "import backtest_kit_mongo as _kit"]
+    same = [name for name in kit.__all__ if name not in contract_names.PUBLIC and (name in PLAIN or isinstance(getattr(kit, name), type))]
+    functions = [name for name in kit.__all__ if name not in contract_names.PUBLIC and name not in same]
+    lines += [f"from backtest_kit_mongo import {', '.join(same)}", ""]
+    lines += [
+        "from .base import in_threads",
+        f"from .generated import {', '.join(names)}",
+        "from .registry import AsyncRegistry, face",
+        "",
+    ]
+    lines += ["__all__ = [", *(f'    "{name}",' for name in sorted([*kit.__all__, "AsyncRegistry", "face"])), "]", ""]
+    for name in names:
+        title = f"Persist{name.capitalize()}"
+        lines += [f"{title}Adapter = {name}.{title}Utils(_kit.{title}Adapter)", f"{title}Instance = {name}.{title}Instance"]
+    lines += [f"{name} = in_threads(_kit.{name})" for name in functions]
+    return "\n".join(lines) + "\n"
+
+
+def formatted(source: str, path: Path) -> str:
+    """Return a source as ruff formats it, without imports that are not used."""
+    ruff = [sys.executable, "-m", "ruff"]
+    name = ["--stdin-filename", str(path), "-"]
+    fixed = subprocess.run(
+        [*ruff, "check", "--quiet", "--select", "F401,I", "--fix-only", *name], input=source, text=True, check=True, capture_output=True
+    )
+    return subprocess.run([*ruff, "format", "--quiet", *name], input=fixed.stdout, text=True, check=True, capture_output=True).stdout
+
+
+def sources() -> dict[Path, str]:
+    """Return all generated files: path -> source."""
+    contracts = PACKAGE / "contracts"
+    found = {contracts / "generated" / f"{name}.py": module(domain) for name, domain in domains.DOMAINS.items()}
+    found[contracts / "generated" / "__init__.py"] = NOTE + '"""The classes of the contracts, a module for each domain."""\n'
+    found[contracts / "registry.py"] = registry()
+    found[contracts / "adapters.py"] = adapters()
+    aio = PACKAGE / "aio"
+    found |= {aio / "generated" / f"{name}.py": aio_module(domain) for name, domain in domains.DOMAINS.items()}
+    found[aio / "generated" / "__init__.py"] = NOTE + '"""The awaitable classes of the contracts, a module for each domain."""\n'
+    found[aio / "registry.py"] = aio_registry()
+    found[aio / "__init__.py"] = aio_names()
+    return {path: formatted(source, path) for path, source in found.items()}
+
+
+if __name__ == "__main__":
+    for path, source in sources().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(source)
+    print(f"{len(domains.DOMAINS)} domains")
