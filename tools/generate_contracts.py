@@ -84,8 +84,6 @@ EXAMPLES = {
     "candles": "candles",
 }
 VALUE = "InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then"
-PLAIN = ("get_config", "profile", "reset_stats", "set_logger", "simulated_time", "stats", "to_arrow", "to_pandas", "to_polars")
-"""Functions that only look at this process, and so stay synchronous."""
 KEYS = "InvalidTypeError or InvalidValueError if an argument is not valid"
 SERVER = "ServerUnavailableError or ServerTimeoutError if no server answers in time"
 
@@ -129,7 +127,7 @@ def details(domain: Domain, call: Call) -> str:
                 "candles. See to_pandas, to_polars and to_arrow."
             )
         case "read" if "when" in call.arguments:
-            return "A record that was written at a later time than when counts as not stored, or as look_ahead says."
+            return 'With look_ahead="hide" or "raise", a record that was written later than when is hidden or raises LookAheadError.'
         case _:
             return ""
 
@@ -448,14 +446,15 @@ def aio_registry() -> str:
     titles = {name: f"Persist{name.capitalize()}" for name in names}
     lines = [NOTE + '"""The awaitable registry, and ``face``: the awaitable version of any registry, adapter, instance or id cache."""', ""]
     lines += ["from __future__ import annotations", "", "from inspect import isroutine", "from typing import Any, TypeVar, overload", ""]
-    lines += ["from ..contracts import generated as _sync", "from ..contracts.adapter_base import AdapterBase, InstanceBase"]
+    lines += ["from ..contracts.adapter_base import AdapterBase, InstanceBase"]
     lines += [
         "from ..contracts.registry import Registry",
         "from ..domains import DOMAINS",
+        "from ..errors import InvalidTypeError",
         "from ..stores.mongo.redis_ids import DomainIds",
     ]
     lines += [f"from ..contracts.generated import {name} as _{name}" for name in names]
-    lines += ["from .base import PLAIN, AsyncAdapter, AsyncFace, AsyncIds, AsyncInstance, in_threads"]
+    lines += ["from ..contract_names import PLAIN", "from .base import AsyncAdapter, AsyncFace, AsyncIds, AsyncInstance, in_threads"]
     lines += [f"from .generated import {', '.join(names)}", "", '__all__ = ["AsyncRegistry", "face"]', ""]
     lines += ['Instance = TypeVar("Instance", bound=AsyncInstance)', "", "_ADAPTERS: dict[str, Any] = {"]
     lines += [*(f'    "{name}": {name}.{titles[name]}Utils,' for name in names), "}", "_INSTANCES: dict[str, type[AsyncInstance]] = {"]
@@ -491,7 +490,11 @@ def aio_registry() -> str:
     lines += ["    if isinstance(sync, Registry):", "        return AsyncRegistry(sync)", "    if isinstance(sync, AdapterBase):"]
     lines += ["        return _ADAPTERS[sync._domain.name](sync)", "    if isinstance(sync, InstanceBase):"]
     lines += ["        instance = object.__new__(_INSTANCES[sync._domain.name])", "        instance.sync = sync", "        return instance"]
-    lines += ["    return AsyncIds(sync)", ""]
+    lines += ["    if isinstance(sync, DomainIds):", "        return AsyncIds(sync)"]
+    lines += [
+        '    raise InvalidTypeError(f"expected a registry, an adapter, an instance or an id cache, got {type(sync).__name__}")',
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -506,7 +509,7 @@ def aio_names() -> str:
         "",
     ]
     lines += [doc, '"""', "", "from __future__ import annotations", "", "import backtest_kit_mongo as _kit"]
-    same = [name for name in kit.__all__ if name not in contract_names.PUBLIC and (name in PLAIN or isinstance(getattr(kit, name), type))]
+    same = [name for name in kit.__all__ if name not in contract_names.PUBLIC and (name in contract_names.PLAIN or name[0].isupper())]
     functions = [name for name in kit.__all__ if name not in contract_names.PUBLIC and name not in same]
     lines += [f"from backtest_kit_mongo import {', '.join(same)}", ""]
     lines += [

@@ -28,6 +28,7 @@ from conftest import serving
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import aio
 from backtest_kit_mongo.aio import base
+from backtest_kit_mongo.contract_names import PLAIN
 from backtest_kit_mongo.contracts.adapter_base import AdapterBase, InstanceBase
 from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.contracts.contract import Contract
@@ -129,7 +130,7 @@ def test_every_name_of_the_package_is_there():
             assert mine.sync is theirs
         elif isinstance(theirs, type) and issubclass(theirs, InstanceBase):
             assert mine is not theirs
-        elif name in base.PLAIN or isinstance(theirs, type):
+        elif name in PLAIN or isinstance(theirs, type):
             assert mine is theirs
         else:
             assert inspect.iscoroutinefunction(mine), name
@@ -152,6 +153,11 @@ def test_every_method_is_the_synchronous_one_awaitable(domain):
                 (each.name, each.kind, each.default) for each in parameters[1]
             ]
             assert method.__doc__
+
+
+def test_a_face_of_anything_else_is_refused():
+    with pytest.raises(kit.InvalidTypeError, match="expected a registry, an adapter, an instance or an id cache, got int"):
+        aio.face(5)
 
 
 def test_names_that_are_not_there():

@@ -62,7 +62,7 @@ HOOKS = {
     **{f"{name}, to write": 1 for name in ("opening", "closing", "recent", "state", "session", "partial", "candle", "log")},
     "POST order, to send": 5, "POST order, answered": 6, "GET order, to send": 3, "GET order, answered": 3, "GET klines, answered": 1,
 }  # fmt: skip
-"""Folders at which a run can be killed, and how likely each is."""
+"""Places at which a run can be killed, and how likely each is."""
 
 
 class Plan(NamedTuple):

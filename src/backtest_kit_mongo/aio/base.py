@@ -33,17 +33,12 @@ from ..stores.fork_safety import renew_after_fork
 from ..stores.memory import DummyStore, MemoryStore
 from ..stores.mongo.redis_ids import DomainIds
 
-__all__ = ["PLAIN", "AsyncAdapter", "AsyncFace", "AsyncIds", "AsyncInstance", "AsyncKeyedAdapter", "in_threads"]
+__all__ = ["AsyncAdapter", "AsyncFace", "AsyncIds", "AsyncInstance", "AsyncKeyedAdapter", "in_threads"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS: Final = 32
-# Functions that only look at this process, and so stay synchronous.
-PLAIN: Final = frozenset(
-    {"get_config", "profile", "reset_stats", "set_logger", "simulated_time", "stats", "to_arrow", "to_pandas", "to_polars"}
-)
-
 _PAGE: Final = 500  # items that an async iterator reads per call to a thread
 
 

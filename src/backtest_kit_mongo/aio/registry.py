@@ -6,6 +6,7 @@ from __future__ import annotations
 from inspect import isroutine
 from typing import Any, TypeVar, overload
 
+from ..contract_names import PLAIN
 from ..contracts.adapter_base import AdapterBase, InstanceBase
 from ..contracts.generated import breakeven as _breakeven
 from ..contracts.generated import candle as _candle
@@ -26,8 +27,9 @@ from ..contracts.generated import storage as _storage
 from ..contracts.generated import strategy as _strategy
 from ..contracts.registry import Registry
 from ..domains import DOMAINS
+from ..errors import InvalidTypeError
 from ..stores.mongo.redis_ids import DomainIds
-from .base import PLAIN, AsyncAdapter, AsyncFace, AsyncIds, AsyncInstance, in_threads
+from .base import AsyncAdapter, AsyncFace, AsyncIds, AsyncInstance, in_threads
 from .generated import (
     breakeven,
     candle,
@@ -232,4 +234,6 @@ def face(sync: Any) -> Any:
         instance = object.__new__(_INSTANCES[sync._domain.name])
         instance.sync = sync
         return instance
-    return AsyncIds(sync)
+    if isinstance(sync, DomainIds):
+        return AsyncIds(sync)
+    raise InvalidTypeError(f"expected a registry, an adapter, an instance or an id cache, got {type(sync).__name__}")

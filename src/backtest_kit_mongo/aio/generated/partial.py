@@ -37,7 +37,7 @@ class PersistPartialInstance(AsyncInstance):
     async def read_partial_data(self, signal_id: str, when: When, *, type: Any = None) -> Any:
         """Read a record; return {} if nothing is stored.
 
-        A record that was written at a later time than when counts as not stored, or as look_ahead says.
+        With look_ahead="hide" or "raise", a record that was written later than when is hidden or raises LookAheadError.
 
         Args:
             signal_id: the id of the signal
@@ -94,7 +94,7 @@ class PersistPartialUtils(AsyncKeyedAdapter):
     ) -> Any:
         """Read a record; return {} if nothing is stored.
 
-        A record that was written at a later time than when counts as not stored, or as look_ahead says.
+        With look_ahead="hide" or "raise", a record that was written later than when is hidden or raises LookAheadError.
 
         Args:
             symbol: the traded pair, such as "BTCUSDT"

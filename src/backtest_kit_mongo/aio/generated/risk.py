@@ -37,7 +37,7 @@ class PersistRiskInstance(AsyncInstance):
     async def read_position_data(self, when: When, *, type: Any = None) -> Any:
         """Read a record; return [] if nothing is stored.
 
-        A record that was written at a later time than when counts as not stored, or as look_ahead says.
+        With look_ahead="hide" or "raise", a record that was written later than when is hidden or raises LookAheadError.
 
         Args:
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
@@ -86,7 +86,7 @@ class PersistRiskUtils(AsyncKeyedAdapter):
     async def read_position_data(self, risk_name: str, exchange_name: str, when: When, *, type: Any = None) -> Any:
         """Read a record; return [] if nothing is stored.
 
-        A record that was written at a later time than when counts as not stored, or as look_ahead says.
+        With look_ahead="hide" or "raise", a record that was written later than when is hidden or raises LookAheadError.
 
         Args:
             risk_name: the name of the risk profile
