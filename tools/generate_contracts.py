@@ -259,8 +259,8 @@ def method(domain: Domain, call: Call, *, instance: bool) -> list[str]:
     else:
         rest = tuple(name for name in call.arguments if name not in domain.context)
         passed = "".join(f", {name}={name}" for name in options(domain, call))
-        custom = f'self._custom("{call.operation}", {members(domain.context)}, "{call.name}", {members(rest)}{passed})'
-        lines.append("        if self._binding.custom is not None:")
+        custom = f'self._custom(binding, "{call.operation}", {members(domain.context)}, "{call.name}", {members(rest)}{passed})'
+        lines += ["        binding = self._slot.binding", "        if binding.custom is not None:"]
         lines.append(f"            return {custom}")
     lines.append(f"        {give}{operation(domain, call, values)}")
     return [*lines, ""]

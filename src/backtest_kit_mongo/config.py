@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -81,6 +82,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum memory in MiB in which this process caches candles that it has read; 0 disables that cache."""
     CC_WIRE_LANE: bool = True
     """Send prebuilt messages over the connections of pymongo and redis-py; 0 makes every call through their public methods."""
+    CC_TICK_SECONDS: float = 60.0
+    """How often a live or paper run polls the market, in seconds; at most 60."""
+    CC_SCHEDULE_AWAIT_MINUTES: float = 120.0
+    """How many minutes a signal waits for its price."""
     CC_EMBEDDED: bool = False
     """Start an embedded mongod and redis-server instead of connecting to other servers."""
     CC_EMBEDDED_DIR: str = ""
@@ -224,7 +229,7 @@ def _convert(name: str, value: Any, kind: Any, sources: _Sources) -> Any:
             return bool(value)
         if kind is str and isinstance(value, os.PathLike):
             value = os.fspath(value)
-        return msgspec.convert(value, kind, strict=False) if kind is int and isinstance(value, str) else msgspec.convert(value, kind)
+        return msgspec.convert(value, kind, strict=not (kind in (int, float) and isinstance(value, str)))
     except msgspec.ValidationError:
         raise _wrong(name, value, kind, sources) from None
 
@@ -234,7 +239,7 @@ def _convert(name: str, value: Any, kind: Any, sources: _Sources) -> Any:
 _Sources = tuple[Mapping[str, Any], ...]
 _SECRETS: Final = ("CC_MONGO_CONNECTION_STRING", "CC_REDIS_URL", "CC_REDIS_SENTINEL", "CC_REDIS_USER", "CC_REDIS_PASSWORD")
 _UNSHOWN: Final = "the value is not shown because it may be a secret"
-_WANTED: Final = {int: "a whole number", bool: "0 or 1", str: "text"}
+_WANTED: Final = {int: "a whole number", float: "a number", bool: "0 or 1", str: "text"}
 
 
 def _wrong(name: str, value: Any, kind: Any, sources: _Sources) -> ConfigError:
@@ -320,6 +325,10 @@ def _checked(config: Config) -> Config:
             raise ConfigError(f"{name} must not be {'less than 1' if least else 'negative'}, got {value}")
         if value > most:
             raise ConfigError(f"{name} must be at most {most}, got {value}")
+    for name, longest in (("CC_TICK_SECONDS", 60.0), ("CC_SCHEDULE_AWAIT_MINUTES", math.inf)):
+        value = getattr(config, name)
+        if not 0 < value <= longest:
+            raise ConfigError(f"{name} must be above 0{'' if longest == math.inf else f' and at most {longest:g}'}, got {value}")
     if re.search(r'[\0/\\. "$]', config.CC_PAPER_DATABASE) or len(config.CC_PAPER_DATABASE.encode()) > 63:
         raise ConfigError('CC_PAPER_DATABASE must be a name of at most 63 bytes without / \\ . " $ or spaces')
     if "\0" in config.CC_DUMP_DIR or not _is_text(config.CC_DUMP_DIR):
@@ -336,7 +345,7 @@ def _checked(config: Config) -> Config:
 
 
 # Environment variables that other parts of the library read.
-_ELSEWHERE: Final = ("CC_EXCHANGE_KEY", "CC_EXCHANGE_SECRET", "CC_SCHEDULE_AWAIT_MINUTES", "CC_TICK_SECONDS")
+_ELSEWHERE: Final = ("CC_EXCHANGE_KEY", "CC_EXCHANGE_SECRET")
 _reported: set[str] = set()
 
 

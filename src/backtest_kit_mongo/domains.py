@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from . import payloads
 from .contract_names import DomainName
@@ -35,6 +35,16 @@ def field_name(argument: str) -> str:
 def _argument_name(field: str) -> str:
     """Return the public argument for a stored name: ``signal_id`` for ``signalId``."""
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in field)
+
+
+class InfiniteField(NamedTuple):
+    """A field of rows in which null means +Infinity: JSON has no Infinity, so a row that went through JSON holds null."""
+
+    name: str
+    unless_below: str  # in a row below this name the field is optional, and null means the default
+
+
+_LIFETIME: Final = InfiniteField("minuteEstimatedTime", unless_below="createdSignal")
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class Domain:
     empty: Callable[[], Any] = field(default=lambda: None)  # what a read returns if nothing is stored
     listing: ListRule | None = None
     indexes: tuple[Index, ...] = ()  # besides the unique one; only those that our queries use
-    lifetime: bool = False  # rows have minuteEstimatedTime, where null means +Infinity
+    infinite: InfiniteField | None = None
     nullable: bool = True  # you may write None
 
     def call(self, operation: Operation) -> Call:
@@ -149,7 +159,7 @@ def _slot(name: str, payload: Any) -> Domain:
             write=f"write_{name}_data row symbol strategy_name exchange_name",
         ),
         payload=payload,
-        lifetime=True,
+        infinite=_LIFETIME,
     )
 
 
@@ -224,7 +234,7 @@ _ROWS: Final = (
         body="positions",
         when=True,
         empty=list,
-        lifetime=True,
+        infinite=_LIFETIME,
     ),
     _levels("partial", payloads.PartialData),
     _levels("breakeven", payloads.BreakevenData),
@@ -236,7 +246,7 @@ _ROWS: Final = (
         calls=_calls(rows="read_storage_data backtest", put_rows="write_storage_data rows backtest"),
         payload=payloads.StorageSignalRow,
         nullable=False,
-        lifetime=True,
+        infinite=_LIFETIME,
         listing=ListRule("updatedDate", limit=1000),
     ),
     Domain(
@@ -247,7 +257,7 @@ _ROWS: Final = (
         calls=_calls(rows="read_notification_data backtest", put_rows="write_notification_data rows backtest"),
         payload=payloads.NotificationModel,
         nullable=False,
-        lifetime=True,
+        infinite=_LIFETIME,
         listing=ListRule("createDate", limit=5000, oldest_first=True),
         # The TypeScript package's backtest_1_createDate_-1 leaves equal dates unordered. With _id the index is a total order.
         indexes=((("backtest", 1), ("createDate", -1), ("_id", -1)),),
@@ -296,7 +306,7 @@ _ROWS: Final = (
         ),
         payload=payloads.PublicSignalRow,
         when=True,
-        lifetime=True,
+        infinite=_LIFETIME,
     ),
     Domain(
         name="state",

@@ -1,27 +1,78 @@
-"""Simulation time: what "now" means for reads that pass no time of their own."""
+"""The scope of a call: the simulation time, and the writes of its run that are still pending."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
 from .errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["NOW", "milliseconds", "simulated_time"]
+__all__ = ["SCOPE", "Scope", "current_time", "entered", "flush_pending", "milliseconds", "outside_runs", "simulated_time", "without_flush"]
 
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 LATEST: Final = 8_640_000_000_000_000
 """The last time a JavaScript Date can hold, in ms; the first is as far before 1970. A double holds every ms in between exactly."""
 
-NOW: Final[ContextVar[int | None]] = ContextVar("backtest_kit_mongo_simulation_time", default=None)
-"""The simulation time in ms, None if there is none. A context variable, so that runs in different threads or tasks each have their own."""
+
+class Scope:
+    """What the contracts know of the code that calls them."""
+
+    __slots__ = ("flush", "now")
+
+    def __init__(self, now: int | None = None, flush: Callable[[], None] | None = None) -> None:
+        self.now = now
+        """The simulation time in ms, None if there is none."""
+        self.flush = flush
+        """Writes the pending writes of the run. While not None, it is called before each use of a contract other than Candle."""
+
+    def replaced(self, now: int | None, flush: Callable[[], None] | None) -> Self:
+        """Return a copy with another time and another ``flush``."""
+        return type(self)(now, flush)
+
+
+SCOPE: Final[ContextVar[Scope]] = ContextVar("backtest_kit_mongo_scope", default=Scope())  # noqa: B039 - nothing changes the default
+"""The scope of the current code. A context variable, so that runs in different threads or tasks each have their own."""
+
+
+def current_time() -> int | None:
+    """Return the simulation time in ms, None if there is none."""
+    return SCOPE.get().now
+
+
+def flush_pending() -> None:
+    """Write the pending writes of the current run."""
+    flush = SCOPE.get().flush
+    if flush is not None:
+        flush()
+
+
+@contextmanager
+def entered(scope: Scope) -> Iterator[None]:
+    """Make ``scope`` the current one inside the block."""
+    token = SCOPE.set(scope)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # another task closed an async generator; the scope ended with the task that entered it
+            SCOPE.reset(token)
+
+
+def without_flush() -> AbstractContextManager[None]:
+    """Use contracts inside the block without flushing pending writes first: the holder of a lock must not wait for other threads."""
+    scope = SCOPE.get()
+    return entered(scope.replaced(scope.now, None))
+
+
+def outside_runs() -> AbstractContextManager[None]:
+    """Make the code inside the block read as code outside of any run does: no simulation time, no pending writes. For market data."""
+    return entered(Scope())
 
 
 def milliseconds(name: str, value: Any) -> int:
@@ -52,9 +103,6 @@ def simulated_time(when: datetime | int | None) -> Iterator[None]:
     The end of the block restores the previous time. Blocks nest; each thread and each task has its own time. With ``look_ahead`` set
     to "hide" or "raise", a read never returns what was written at a later time; with ``history``, it returns what was stored at ``when``.
     """
-    token = NOW.set(None if when is None else milliseconds("when", when))
-    try:
+    scope = SCOPE.get()
+    with entered(scope.replaced(None if when is None else milliseconds("when", when), scope.flush)):
         yield
-    finally:
-        with suppress(ValueError):  # another task closed an async generator; the time ended with the task that set it
-            NOW.reset(token)

@@ -34,7 +34,7 @@ from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.contracts.contract import Contract
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.simulation import NOW
+from backtest_kit_mongo.simulation import current_time
 
 pytestmark = pytest.mark.once  # what it adds lies above the wire protocol
 
@@ -163,8 +163,8 @@ def test_a_face_of_anything_else_is_refused():
 def test_names_that_are_not_there():
     with pytest.raises(AttributeError, match="read_nothing"):
         SIGNAL.read_nothing  # noqa: B018
-    with pytest.raises(AttributeError, match="_binding"):
-        SIGNAL._binding  # noqa: B018
+    with pytest.raises(AttributeError, match="_slot"):
+        SIGNAL._slot  # noqa: B018
 
 
 def test_a_face_says_what_it_is_of(mongo):
@@ -520,7 +520,7 @@ def test_a_deadline(mongo, monkeypatch):
 
 
 def test_context_variables_reach_the_thread(mongo, monkeypatch):
-    monkeypatch.setattr(kit.PersistSignalAdapter, "_read", lambda *_: (NOW.get(), threading.current_thread().name), raising=False)
+    monkeypatch.setattr(kit.PersistSignalAdapter, "_read", lambda *_: (current_time(), threading.current_thread().name), raising=False)
 
     async def at(when):
         with kit.simulated_time(when):

@@ -326,3 +326,33 @@ def test_a_registry_that_is_dropped_leaves_nothing(settings, registry):
     while (left := [thread for thread in threading.enumerate() if thread not in before]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []
+
+
+def test_a_call_stays_with_the_store_that_it_began_with(registry, monkeypatch):
+    """The store is swapped in the middle of a read: the rest of it needs the history of the first store."""
+    registry.setup(stores=dict.fromkeys(DOMAINS, "memory"), history=["state"])
+    states = registry.PersistStateAdapter
+    for step in (0, 5):
+        states.write_state_data({"n": step}, "s", "b", T0 + step)
+    store = registry.binding("state").store
+    read = store.read
+
+    def swapped(*arguments):
+        found = read(*arguments)
+        registry.use("state", registry.make("dummy", "state"))
+        return found
+
+    monkeypatch.setattr(store, "read", swapped)
+    with kit.simulated_time(T0 + 1):
+        assert states.read_state_data("s", "b") == {"n": 0}
+        assert states.read_state_data("s", "b") is None  # the next call finds the new store
+
+
+def test_a_binding_never_changes(registry):
+    registry.setup(stores=dict.fromkeys(DOMAINS, "memory"))
+    binding = registry.binding("state")
+    with pytest.raises(AttributeError):
+        binding.store = None
+    registry.PersistStateAdapter.use_memory()
+    assert registry.binding("state") is not binding
+    assert registry.binding("state").store is not binding.store

@@ -8,7 +8,7 @@ from test_concurrency import run
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts import contract as contracts
-from backtest_kit_mongo.contracts.adapters import adapter_of
+from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import DatabaseError, InvalidTypeError
 from backtest_kit_mongo.stores.base import Record
@@ -26,7 +26,7 @@ BODIES = [
 
 
 def store_of(name="state"):
-    return adapter_of(DOMAINS[name])._store()
+    return default_registry.store(DOMAINS[name])
 
 
 def record(body, key=KEY, when=WHEN):

@@ -404,15 +404,18 @@ def test_parse_id(value):
     assert hit_reader.parse_id(value) == wanted
 
 
+LIFETIME = ("minuteEstimatedTime", "createdSignal")
+
+
 def test_bodies():
     inf = float("inf")
     row = {"minuteEstimatedTime": None}
     records = [None, ((), {"a": 1}, 1, False), ((), {"a": 1}, 1, True), ((), None, 1, False), ((), dict(row), 1, False)]
-    assert hit_reader.bodies(records, list, False) == [[], {"a": 1}, [], [], row]
-    assert hit_reader.bodies(records, lambda: None, True) == [None, {"a": 1}, None, None, {"minuteEstimatedTime": inf}]
+    assert hit_reader.bodies(records, list, None) == [[], {"a": 1}, [], [], row]
+    assert hit_reader.bodies(records, lambda: None, LIFETIME) == [None, {"a": 1}, None, None, {"minuteEstimatedTime": inf}]
     nested = {"x": dict(row), "createdSignal": dict(row), "y": [dict(row)]}
-    hit_reader.repair_lifetime(nested)
+    hit_reader.restore_infinity(nested, *LIFETIME)
     assert nested == {"x": {"minuteEstimatedTime": inf}, "createdSignal": row, "y": [row]}
     pairs = [["k", dict(row)], ["short"], "text", ["k", 5]]
-    hit_reader.repair_lifetime(pairs)
+    hit_reader.restore_infinity(pairs, *LIFETIME)
     assert pairs == [["k", {"minuteEstimatedTime": inf}], ["short"], "text", ["k", 5]]

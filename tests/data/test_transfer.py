@@ -50,7 +50,7 @@ def body_of(name, n):
     if DOMAINS[name].empty is list:
         return [[f"k{n}", {"symbol": "BTC", "minuteEstimatedTime": math.inf, "openTimestamp": START}]]
     body = {"id": f"{n}", "n": n, "x": n / 2, "deep": {"day": NOON, "list": [1, None, "é"]}, "none": None, "far": math.inf}
-    if DOMAINS[name].lifetime:
+    if DOMAINS[name].infinite:
         body["minuteEstimatedTime"] = math.inf
     return body
 

@@ -10,7 +10,8 @@ from contextvars import copy_context
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.runner.current_run import CurrentRun, current_run
+from backtest_kit_mongo.runner.current_run import CurrentRun, RunScope
+from backtest_kit_mongo.simulation import entered
 
 T0 = 1_700_002_800_000  # 2023-11-14T23:00Z
 MINUTE = 60_000
@@ -44,12 +45,8 @@ def again(registry=default_registry, **names):
 @contextmanager
 def at(run, when=T0):
     """Inside ``run`` at the simulation time ``when`` (ms)."""
-    token = current_run.set(run)
-    try:
-        with kit.simulated_time(when):
-            yield
-    finally:
-        current_run.reset(token)
+    with entered(RunScope(run, now=when)):
+        yield
 
 
 def in_threads(count, call):

@@ -32,7 +32,7 @@ from backtest_kit_mongo.runner import (
     run_backtest,
     synthetic_market,
 )
-from backtest_kit_mongo.runner.market.candle_history import current_history
+from backtest_kit_mongo.runner.current_run import current_run
 
 pytestmark = pytest.mark.once
 
@@ -630,7 +630,7 @@ def test_after_an_error_there_is_no_simulation_time_left():
         replay(flat(60))
     with pytest.raises(OutsideRunError, match="outside a run"):
         get_candles("BTCUSDT", "1m", 1)
-    assert current_history.get(None) is None
+    assert current_run() is None
 
 
 def test_a_window_over_a_hole_is_refused_before_anything_is_written():

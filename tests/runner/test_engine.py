@@ -149,7 +149,7 @@ def test_the_strategy_is_not_asked_while_a_signal_waits():
 def test_the_waiting_time_must_be_a_number(monkeypatch):
     monkeypatch.setenv("CC_SCHEDULE_AWAIT_MINUTES", "soon")
     once_at(10, LIMIT)
-    with pytest.raises(ConfigError, match="CC_SCHEDULE_AWAIT_MINUTES is 'soon'"):
+    with pytest.raises(ConfigError, match="CC_SCHEDULE_AWAIT_MINUTES is 'soon'; it must be a number"):
         run(flat(60))
 
 
@@ -322,7 +322,7 @@ def test_user_code_knows_its_run_and_signal():
 
     def look(name):
         def callback(*arguments):
-            run = current_run.get()
+            run = current_run()
             seen.append((name, run.symbol, run.strategy_name, run.exchange_name, run.frame_name, run.backtest, run.signal_id))
 
         return callback
@@ -332,7 +332,7 @@ def test_user_code_knows_its_run_and_signal():
     once_at(10, {**LIMIT, "minuteEstimatedTime": 1}, on_schedule=look("schedule"), on_open=look("open"), on_close=look("close"))
     (trade,) = run(market).trades
     assert seen == [(name, *CONTEXT, "backtest", True, trade.id) for name in ("schedule", "open", "close")]
-    assert current_run.get(None) is None
+    assert current_run() is None
 
 
 def test_what_a_strategy_keeps_in_its_session_is_not_overwritten():

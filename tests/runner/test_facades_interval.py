@@ -14,9 +14,9 @@ from backtest_kit_mongo import payloads
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError, ServerUnavailableError
 from backtest_kit_mongo.runner import add_strategy, clear_strategies, get_candles, import_candles, run_backtest, synthetic_market
-from backtest_kit_mongo.runner.current_run import current_run
+from backtest_kit_mongo.runner.current_run import RunScope, run_scope
 from backtest_kit_mongo.runner.facades import Interval, Log, Measure, NestedCallError, Session
-from backtest_kit_mongo.simulation import NOW
+from backtest_kit_mongo.simulation import current_time, entered
 
 pytestmark = pytest.mark.once
 
@@ -32,7 +32,7 @@ def fired_at(run, minutes, once=None, **options):
     calls = []
 
     def fire():
-        calls.append((NOW.get() - T0) // MINUTE)
+        calls.append((current_time() - T0) // MINUTE)
         return {"minute": calls[-1]}
 
     once = Interval.once(options.pop("interval", "1h"), **{"bucket": "test", **options})(fire)
@@ -221,11 +221,9 @@ START = 1_677_628_800_000
 
 @contextmanager
 def inside(run):
-    token = current_run.set(run)
-    try:
+    outer = run_scope()
+    with entered(RunScope(run, None if outer is None else outer.history, current_time())):
         yield
-    finally:
-        current_run.reset(token)
 
 
 @pytest.mark.parametrize("stores", [{}, dict.fromkeys(["session", "log", "state"], "mongo")], ids=["profile", "mongo"])
@@ -237,7 +235,7 @@ def test_a_backtest_run_again_trades_the_same(settings, tmp_path, stores):
 
     @Measure.cached("4h")
     def trend(symbol):
-        asked.append(NOW.get())
+        asked.append(current_time())
         candles = get_candles(symbol, "1m", 60)
         return {"up": candles[-1]["close"] >= candles[0]["close"]}
 
@@ -292,12 +290,12 @@ def test_two_runs_at_once(settings, tmp_path):
     """Each in its thread and its registry, with the same names."""
     kit.setup(settings, mode="backtest", CC_DUMP_DIR=tmp_path / "one")
     other = kit.Registry()
-    other.setup(stores=dict.fromkeys(other.bindings, "memory"))
+    other.setup(stores=dict.fromkeys(other.slots, "memory"))
     fired, barrier = {}, threading.Barrier(2)
 
     @Interval.once("1h")
     def hourly(name):
-        fired[name].append((NOW.get() - T0) // MINUTE)
+        fired[name].append((current_time() - T0) // MINUTE)
         Session.update(lambda data: {"names": [*(data or {"names": []})["names"], name]})
 
     def story(registry, name):

@@ -32,7 +32,7 @@ from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError
 from backtest_kit_mongo.runner.facades import Measure, NestedCallError
 from backtest_kit_mongo.runner.facades.argument_key import key_function
 from backtest_kit_mongo.runner.facades.run_scope import derive_key
-from backtest_kit_mongo.simulation import NOW
+from backtest_kit_mongo.simulation import current_time
 
 pytestmark = pytest.mark.once
 
@@ -80,7 +80,7 @@ def test_what_is_kept_knows_nothing_of_later_minutes(kind):
 
     @Measure.cached("1h")
     def ask():
-        calls.append((NOW.get() - T0) // MINUTE)
+        calls.append((current_time() - T0) // MINUTE)
         return calls[-1]
 
     found = []
@@ -311,7 +311,7 @@ def test_tasks_ask_once_and_do_not_stop_the_loop(kind):
 
     @Measure.cached("1h")
     async def ask(x):
-        calls.append((x, NOW.get()))
+        calls.append((x, current_time()))
         await asyncio.sleep(0.05)
         return {"x": x}
 

@@ -337,7 +337,7 @@ def test_two_registries(settings, tmp_path):
     """The same names in two registries are two runs."""
     other = kit.Registry()
     kit.setup(settings)
-    other.setup(stores=dict.fromkeys(other.bindings, "memory"))
+    other.setup(stores=dict.fromkeys(other.slots, "memory"))
     try:
         for registry, value in ((default_registry, 1), (other, 2)):
             with at(a_run(registry)):

@@ -25,8 +25,7 @@ from backtest_kit_mongo.runner import (
 )
 from backtest_kit_mongo.runner.clock import current_time_ms
 from backtest_kit_mongo.runner.current_run import current_run
-from backtest_kit_mongo.runner.market.candle_history import current_history
-from backtest_kit_mongo.simulation import NOW
+from backtest_kit_mongo.simulation import current_time
 
 pytestmark = pytest.mark.once
 
@@ -227,7 +226,7 @@ def test_candles_that_several_strategies_look_at_are_read_once():
 
 def unset():
     """Whether nothing of a run is left in this context."""
-    return NOW.get() is None and current_run.get(None) is None and current_history.get(None) is None
+    return current_time() is None and current_run() is None
 
 
 @pytest.mark.parametrize("faulty", SYMBOLS)

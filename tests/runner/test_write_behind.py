@@ -15,6 +15,7 @@ from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import add_risk, add_strategy, import_candles, run_backtest, run_backtests
 from backtest_kit_mongo.runner.engine.write_behind import PendingWrites, WriteBehind
+from backtest_kit_mongo.simulation import SCOPE
 
 pytestmark = pytest.mark.once
 
@@ -341,8 +342,7 @@ def test_a_run_beside_a_slow_one_does_not_wait_for_it(monkeypatch, tmp_path):
 def test_a_registry_without_a_run_has_nothing_to_write_first():
     hand(lambda when: kit.PersistSignalAdapter.read_signal_data(*SLOT) and None)
     run_backtest("BTCUSDT")
-    assert default_registry._late == 0
-    assert [binding.flush_pending for binding in default_registry.bindings.values()] == [None] * len(DOMAINS)
+    assert SCOPE.get().flush is None
 
 
 def test_a_run_that_is_cut_off_leaves_nothing_to_write():
@@ -353,7 +353,7 @@ def test_a_run_that_is_cut_off_leaves_nothing_to_write():
     hand(look)
     with pytest.raises(KeyboardInterrupt):
         run_backtest("BTCUSDT")
-    assert default_registry._late == 0
+    assert SCOPE.get().flush is None
 
 
 def broken(monkeypatch, error, name="storage"):
@@ -378,7 +378,7 @@ def test_what_cannot_be_written_is_not_blamed_on_the_strategy(monkeypatch, error
     with pytest.raises(type(error)) as caught:
         run_backtest("BTCUSDT")
     assert caught.value is error
-    assert default_registry._late == 0
+    assert SCOPE.get().flush is None
 
 
 def test_a_strategy_that_catches_that_error_does_not_hide_it(monkeypatch):
@@ -429,7 +429,7 @@ def test_a_failed_write_is_no_error_of_the_run_beside(monkeypatch):
     with pytest.raises(InvalidValueError) as caught:
         run_backtests(["BTCUSDT"], ["reader", "hand"])
     assert caught.value is error
-    assert default_registry._late == 0
+    assert SCOPE.get().flush is None
 
 
 @pytest.mark.parametrize("name", ["signal", "state", "storage"])
@@ -483,7 +483,7 @@ def test_the_time_that_a_write_waits(monkeypatch):
     registry.setup(stores=dict.fromkeys(DOMAINS, "memory"))
     out = WriteBehind({"state": registry.adapter("state")}, PendingWrites(registry), "run")
     out.put("state", "s", {"id": "s_b", "data": 1, "when": START}, "s", "b", START)
-    store = registry.bindings["state"].store
+    store = registry.binding("state").store
 
     def stored():
         return store.read(DOMAINS["state"], [("s", "b")])[0]

@@ -23,33 +23,34 @@ FALLBACK = object()
 """``HitReader`` returns this if the store must read: the id is unknown or stale, the key invalid, or no connection usable."""
 
 
-cdef int _repair_row(dict row) except -1:
-    if "minuteEstimatedTime" in row and row["minuteEstimatedTime"] is None:
-        row["minuteEstimatedTime"] = inf
+cdef int _restore_in_row(dict row, str field) except -1:
+    if field in row and row[field] is None:
+        row[field] = inf
     return 0
 
 
-cpdef object repair_lifetime(object body):
-    """Set a null ``minuteEstimatedTime`` to +Infinity, in place, in a row and in the rows directly below it.
+cpdef object restore_infinity(object body, str field, str unless_below):
+    """Set a null ``field`` to +Infinity, in place, in a row and in the rows directly below it, except below the name ``unless_below``.
 
-    JSON has no Infinity, so a row that went through JSON holds null. A row is the body itself (Signal), below a name (Strategy),
-    or in a [key, row] pair (Risk).
+    A row is the body itself (Signal), below a name (Strategy), or in a [key, row] pair (Risk).
     """
     cdef object name, member
     if isinstance(body, dict):
-        _repair_row(body)
+        _restore_in_row(body, field)
         for name, member in (<dict> body).items():
-            # A created signal is not a row yet: its field is optional, and null means the default.
-            if isinstance(member, dict) and name != "createdSignal":
-                _repair_row(member)
+            if isinstance(member, dict) and name != unless_below:
+                _restore_in_row(member, field)
     elif isinstance(body, list):
         for member in <list> body:
             if isinstance(member, list) and len(<list> member) == 2 and isinstance((<list> member)[1], dict):
-                _repair_row((<list> member)[1])
+                _restore_in_row((<list> member)[1], field)
 
 
-def bodies(list records not None, empty, bint lifetime) -> list:
-    """Return the bodies of records (key, body, when, removed), ``empty()`` for those without one; ``lifetime``: repair their rows."""
+def bodies(list records not None, empty, infinite) -> list:
+    """Return the bodies of records (key, body, when, removed), ``empty()`` for those without one.
+
+    ``infinite``: the arguments of ``restore_infinity`` for their rows, or None.
+    """
     cdef list answer = []
     for record in records:
         if record is None:
@@ -59,8 +60,8 @@ def bodies(list records not None, empty, bint lifetime) -> list:
         if removed or body is None:
             answer.append(empty())
             continue
-        if lifetime:
-            repair_lifetime(body)
+        if infinite is not None:
+            restore_infinity(body, infinite[0], infinite[1])
         answer.append(body)
     return answer
 
@@ -84,7 +85,7 @@ cdef class HitReader:
     cdef Counters counters
     cdef tuple names, kinds
     cdef int reads, process_hits, redis_hits, bytes_read, errors, operation
-    cdef bint lifetime
+    cdef str infinite_field, unless_below
     cdef object get_command, take_line, give_line_back, redis_timed_out, translated
     cdef MongoSocketPool links
     cdef bytes head, tail
@@ -103,7 +104,7 @@ cdef class HitReader:
         self.ids, self.reader, self.counters = ids, reader, counters
         self.names, self.kinds = domain.key, domain.kinds
         self.reads, self.process_hits, self.redis_hits, self.bytes_read, self.errors, self.operation = counts
-        self.lifetime = domain.lifetime
+        self.infinite_field, self.unless_below = domain.infinite or (None, None)
         self.get_command, self.translated = get_command, translated
         self.take_line, self.give_line_back, self.redis_timed_out = take_line, give_line_back, redis_timed_out
 
@@ -194,8 +195,8 @@ cdef class HitReader:
             return FALLBACK
         if removed or body is None:
             body = EMPTY
-        elif self.lifetime:
-            repair_lifetime(body)
+        elif self.infinite_field is not None:
+            restore_infinity(body, self.infinite_field, self.unless_below)
         self.counters.add(self.reads)
         self.counters.add(self.process_hits if known else self.redis_hits)
         self.counters.observe(self.operation, now_ns() - started)

@@ -160,7 +160,7 @@ def _warm(sync: Any) -> Any:
 
 def _in_memory(sync: Any) -> bool:
     """Return whether a call never waits: its records are objects of this process, and no class of the user serves the domain."""
-    binding = sync._binding
+    binding = sync._slot.binding
     return binding.custom is None and binding.store.__class__ in (MemoryStore, DummyStore)
 
 

@@ -41,9 +41,7 @@ def run_live(
                 strategy_name=name,
                 exchange_name=exchange,
                 broker_name=broker,
-                fee_percent=costs.fee,
-                slippage_percent=costs.slippage,
-                stake_usd=costs.stake,
+                **costs.keywords,
             )
     say(f"running {', '.join(handles)}; Ctrl-C stops after the current minute, a second Ctrl-C at once")
     reported: set[str] = set()

@@ -11,8 +11,9 @@ import typer
 
 from ..candles import CandleArray
 from ..errors import InvalidValueError
-from ..runner import find_frame, imported_spans, list_exchanges, list_frames, synthetic_market
+from ..runner import RunOptions, find_frame, imported_spans, list_exchanges, list_frames, synthetic_market
 from ..runner.clock import MINUTE_MS
+from ..runner.engine.options import CostKeywords
 from ..runner.market.exchange import fetch_missing
 from ..runner.market.file_exchange import series_of
 from ..runner.market.frame import moment_ms
@@ -184,6 +185,11 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
         float, typer.Option(metavar="USD", min=0.01, help="Value of a position when it opens.", rich_help_panel="Execution")
     ] = 100.0
 
+    @property
+    def keywords(self) -> CostKeywords:
+        """The costs as keyword arguments of a run."""
+        return {"fee_percent": self.fee, "slippage_percent": self.slippage, "stake_usd": self.stake}
+
 
 class Window(NamedTuple):
     """The window to replay: the frame's name and ``[start_ms, end_ms)`` (ms; None where the imported candles decide)."""
@@ -191,6 +197,10 @@ class Window(NamedTuple):
     frame_name: str = "backtest"
     start_ms: int | None = None
     end_ms: int | None = None
+
+    def options(self, exchange: str, costs: Costs) -> RunOptions:
+        """Return the options of a run that replays this window."""
+        return RunOptions(exchange_name=exchange, frame_name=self.frame_name, start_ms=self.start_ms, end_ms=self.end_ms, **costs.keywords)
 
 
 def prepare_exchange(market: Market, name: str) -> None:

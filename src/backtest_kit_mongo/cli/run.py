@@ -20,7 +20,7 @@ from ..domains import DOMAINS
 from ..errors import BacktestKitError, InvalidValueError, StorageError
 from ..output_files import check_target
 from ..prometheus import start_metrics
-from ..runner import BacktestResult, load_strategy_file, run_backtests
+from ..runner import BacktestResult, RunOptions, load_strategy_file, run_backtests
 from ..runner.backtest.kept_runs import keep_run
 from ..runner.engine.user_code import OnError
 from ..runner.live.interrupts import stopping
@@ -31,7 +31,7 @@ from ..runner.report.statistics import profile_json, result_json, write_file
 from ..runner.strategy import find_strategy
 from .command import ServerOptions, error_text, pairs
 from .live import prepare_broker, run_live
-from .market import Costs, Market, Window, prepare_candles, prepare_exchange, read_market
+from .market import Costs, Market, prepare_candles, prepare_exchange, read_market
 from .output import errors, facts, places, program, progress, say, say_error
 from .records import recording, save_last_run
 from .results import show_results
@@ -261,7 +261,8 @@ def run(
                 say(line)
         stack.enter_context(stopping(stop))  # only now: an interrupted import has no minute to finish
         if mode == "backtest":
-            results, failed = _replay(names, market, exchange, window, costs, stop, moved, on_error or "stop", started)
+            run_options = window.options(exchange, costs).replaced(on_error=on_error or "stop")
+            results, failed = _replay(market.symbols, names, run_options, stop, moved, started)
         else:
             results, failed = run_live(market.symbols, names, exchange, broker, costs, stop)
     for error in failed:
@@ -284,14 +285,11 @@ def run(
 
 
 def _replay(
+    symbols: Sequence[str],
     names: Sequence[str],
-    market: Market,
-    exchange: str,
-    window: Window,
-    costs: Costs,
+    run_options: RunOptions,
     stop: threading.Event,
     moved: Callable[[int, int], None],
-    on_error: OnError,
     started: float,
 ) -> tuple[list[BacktestResult], list[BacktestKitError]]:
     """Run every strategy on every symbol. Return the results, also of runs that an error ended early, and the errors.
@@ -306,20 +304,7 @@ def _replay(
             moved(done, total)
 
         try:
-            results, failed = run_backtests(
-                market.symbols,
-                names,
-                exchange_name=exchange,
-                frame_name=window.frame_name,
-                start_ms=window.start_ms,
-                end_ms=window.end_ms,
-                fee_percent=costs.fee,
-                slippage_percent=costs.slippage,
-                stake_usd=costs.stake,
-                progress=replayed,
-                stop=stop,
-                on_error=on_error,
-            )
+            results, failed = run_backtests(symbols, names, options=run_options, progress=replayed, stop=stop)
         except BacktestKitError as error:
             if not error.results:
                 raise

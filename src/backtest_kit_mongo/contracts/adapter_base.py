@@ -13,11 +13,11 @@ from ..candles import interval_ms, to_columns
 from ..domains import Call, Domain, Operation
 from ..errors import InvalidTypeError
 from ..mode_defaults import Kind
-from ..simulation import NOW
-from ..stores.base import Store
+from ..simulation import current_time, flush_pending
 from ..stores.mongo.redis_ids import DomainIds
 from ..stores.mongo.store import MongoStore
-from .bindings import Binding, Bindings
+from .binding import Binding, opened
+from .bindings import Bindings
 from .contract import DEFAULT_LIMIT, NO_TIME, Contract, typed
 
 __all__ = ["AdapterBase", "InstanceBase", "KeyedAdapterBase", "Row", "When"]
@@ -35,19 +35,15 @@ class InstanceBase(Contract):
     """A contract with its context given once. The registry of its class decides which store serves the domain."""
 
     _registry: ClassVar[Bindings]
-    _binding: Binding
 
     def __init__(self) -> None:
         self._metrics = self._registry.metrics
-        self._binding = self._registry.bindings[self._domain.name]
-
-    def _store(self) -> Store:
-        return self._registry.store(self._domain)
+        self._slot = self._registry.slots[self._domain.name]
 
     def wait_for_init(self, initial: bool = True) -> None:
         """Wait until the store is ready, 15 s at most; return at once if not ``initial``."""
         if initial:
-            self._store().wait_for_init(15.0)
+            opened(self._current()).wait_for_init(15.0)
 
     def __repr__(self) -> str:
         context = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._domain.context)
@@ -57,22 +53,14 @@ class InstanceBase(Contract):
 class AdapterBase(Contract):
     """A contract with its context in every call. Its ``use_*`` methods choose what serves the domain."""
 
-    _binding: Binding
-
     def __init__(self, registry: Bindings) -> None:
         self._registry = registry
-        self._binding = registry.bindings[self._domain.name]
+        self._slot = registry.slots[self._domain.name]
         self._metrics = registry.metrics
 
-    def _store(self) -> Store:
-        binding = self._binding
-        flush_pending = binding.flush_pending
-        if flush_pending is not None:
-            flush_pending()
-        return binding.store or self._registry.mongo
-
     def __repr__(self) -> str:
-        bound = self._binding.custom or (MongoStore if self._binding.store is None else type(self._binding.store))
+        binding = self._slot.binding
+        bound = binding.custom or (MongoStore if binding.store is None else type(binding.store))
         return f"<Persist{self._domain.name.capitalize()}Adapter over {bound.__name__}>"
 
     # --- what serves the domain ---
@@ -88,11 +76,11 @@ class AdapterBase(Contract):
         missing = [name for name in required if not callable(getattr(cls, name, None))]
         if missing:
             raise InvalidTypeError(f"{self._domain.name}: {cls.__name__} lacks {', '.join(missing)}")
-        self._binding.use(self._binding.store, cls)
+        self._registry.use(self._domain.name, self._slot.binding.chosen, cls)
 
     def use_mongo(self) -> None:
         """Serve the domain from MongoDB and Redis."""
-        self._binding.use(None)
+        self._registry.use(self._domain.name, None)
 
     def use_json(self) -> None:
         """Serve the domain from JSON files below ``CC_DUMP_DIR``, in the layout of the TypeScript package."""
@@ -111,15 +99,16 @@ class AdapterBase(Contract):
         self._use("jsonl")
 
     def _use(self, kind: Kind, *, anew: bool = False) -> None:
-        self._binding.use(self._registry.make(kind, self._domain.name, anew=anew))
+        self._registry.use(self._domain.name, self._registry.make(kind, self._domain.name, anew=anew))
 
     def clear(self) -> None:
         """Drop the instances of a class of yours, and the ids (or candles) cached in this process. Later calls create or load them again.
 
         No stored data is touched. Call this after deleting stored candles by hand: the cache assumes that stored candles never change.
         """
-        self._binding.instances = {}
-        store = self._binding.store or self._registry.mongo_or_none
+        binding = self._slot.binding
+        self._registry.use(self._domain.name, binding.chosen, binding.custom)
+        store = binding.store
         if isinstance(store, MongoStore):
             store.process_ids.clear(self._domain)
             if self._domain.name == "candle":
@@ -128,7 +117,7 @@ class AdapterBase(Contract):
     @property
     def id_cache(self) -> DomainIds:
         """The id cache of this domain, in Redis and in this process: get, has, delete, keys, size, clear."""
-        store = self._store()
+        store = opened(self._current())
         if not isinstance(store, MongoStore):
             raise InvalidTypeError(f"{self._domain.name}: only the Mongo store has an id cache")
         return store.ids(self._domain)
@@ -138,31 +127,36 @@ class AdapterBase(Contract):
     @property
     def gives_arrays(self) -> bool:
         """Whether candle arrays are read directly, not built from the dicts that a class of the user returns."""
-        return self._binding.custom is None or _has_own_array(self._binding.custom)
+        custom = self._slot.binding.custom
+        return custom is None or _has_own_array(custom)
 
-    def _instance(self, context: tuple[Any, ...]) -> Any:
-        instances = self._binding.instances
-        instance = instances.get(context)
+    def _instance(self, binding: Binding, context: tuple[Any, ...]) -> Any:
+        instance = binding.instances.get(context)
         initial = instance is None
         if initial:
-            assert self._binding.custom is not None
-            instance = instances.setdefault(context, self._binding.custom(*context))
+            assert binding.custom is not None
+            instance = binding.instances.setdefault(context, binding.custom(*context))
         gate = getattr(instance, "wait_for_init", None)
         if gate is not None and not (isinstance(instance, InstanceBase) and not initial):
             gate(initial)
         return instance
 
     def _custom(
-        self, operation: Operation, context: tuple[Any, ...], name: str, arguments: tuple[Any, ...], type: Any = None, **options: Any
+        self,
+        binding: Binding,
+        operation: Operation,
+        context: tuple[Any, ...],
+        name: str,
+        arguments: tuple[Any, ...],
+        type: Any = None,
+        **options: Any,
     ) -> Any:
         """Call the user's method ``name``. ``options`` are passed on if the caller gave them; ``type`` is applied to the result."""
-        flush_pending = self._binding.flush_pending
-        if flush_pending is not None:
-            flush_pending()
+        flush_pending()
         self._check_context(context)
         if options.get("limit") is DEFAULT_LIMIT:
             del options["limit"]
-        instance = self._instance(context)
+        instance = self._instance(binding, context)
         if operation == "array" and not _has_own_array(instance.__class__):
             return self._array_of_dicts(instance, context, *arguments)
         value = getattr(instance, name)(*arguments, **options)
@@ -214,10 +208,10 @@ class KeyedAdapterBase(AdapterBase):
         """
         arguments = [name for name in self._read_call.arguments if name != "when"]
         rows = _rows(self._domain, contexts, arguments)
-        if self._binding.custom is None:
+        if self._slot.binding.custom is None:
             return self._read_many(list(map(self._read_order, rows)), type)
         single = getattr(self, self._read_call.name)
-        moment = NOW.get()
+        moment = current_time()
         now = (_LAST if moment is None else moment,) if "when" in self._read_call.arguments else ()
         return [single(*row, *now, type=type) for row in rows]
 
@@ -225,7 +219,7 @@ class KeyedAdapterBase(AdapterBase):
         """Write many records, each a tuple of the single write's arguments, with one bulk command and one MSET per thousand."""
         arguments = self._write_call.arguments
         rows = _rows(self._domain, items, arguments)
-        if self._binding.custom is not None:
+        if self._slot.binding.custom is not None:
             single = getattr(self, self._write_call.name)
             for row in rows:
                 single(*row)
@@ -248,7 +242,7 @@ class KeyedAdapterBase(AdapterBase):
         with_time = "when" in self._write_call.arguments
         if with_time == (when is None):
             raise InvalidTypeError(f"{self._domain.name}: update() {'needs when' if with_time else 'takes no when'}")
-        if self._binding.custom is None:
+        if self._slot.binding.custom is None:
             self._update(self._read_order(row), change, when if with_time else NO_TIME)
             return
         read, write = getattr(self, self._read_call.name), getattr(self, self._write_call.name)

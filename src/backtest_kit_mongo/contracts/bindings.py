@@ -7,8 +7,7 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,86 +18,22 @@ import redis
 from pymongo.database import Database
 from pymongo.uri_parser import parse_uri
 
-from .._core.blocks import CandleBlocks
-from .._core.hit_reader import HitReader
-from .._core.upsert_writer import UpsertWriter
 from ..config import DEFAULT_DATABASE, Config, ConfigInForce, in_force, load_config
 from ..domains import DOMAINS, Domain, DomainName
-from ..errors import ConfigError, InvalidTypeError, InvalidValueError, NotConfiguredError
+from ..errors import ConfigError, InvalidTypeError, InvalidValueError
 from ..metrics import Metrics, Stats
 from ..mode_defaults import Kind, LookAhead, Mode
 from ..servers.embedded import EmbeddedServers, default_data_dir
-from ..simulation import milliseconds
+from ..simulation import flush_pending, milliseconds
 from ..stores.base import NO_HISTORY, History, Store
 from ..stores.files.jsonl import JsonlStore
 from ..stores.files.store import FileStore
 from ..stores.fork_safety import renew_after_fork
 from ..stores.memory import DummyStore, MemoryStore
 from ..stores.mongo.store import MongoStore
+from .binding import Binding, Slot, not_configured, opened
 
-__all__ = ["Binding", "Bindings"]
-
-
-LATE: Final[ContextVar[Callable[[], None] | None]] = ContextVar("backtest_kit_mongo_late_writes", default=None)
-"""Flushes the pending writes of the runs in this context."""
-
-
-def flush_pending() -> None:
-    """Flush the pending writes of the runs in this context."""
-    flush = LATE.get()
-    if flush is not None:
-        flush()
-
-
-class Binding:
-    """What serves one domain: a store and, if the user chose one, a class in front of it."""
-
-    __slots__ = (
-        "_bindings",
-        "_name",
-        "blocks",
-        "custom",
-        "flush_pending",
-        "history",
-        "hits",
-        "instances",
-        "look_ahead",
-        "store",
-        "upserts",
-        "watches",
-    )
-
-    def __init__(self, bindings: Bindings, name: str) -> None:
-        self._bindings, self._name = bindings, name
-        self.look_ahead: LookAhead = "off"
-        self.history = False
-        self.watches = False
-        """Whether reads depend on the simulation time."""
-        self.store: Store | None = None
-        self.hits: HitReader | None = None
-        self.upserts: UpsertWriter | None = None
-        self.blocks: CandleBlocks | None = None
-        self.custom: type[Any] | None = None
-        self.instances: dict[tuple[Any, ...], Any] = {}
-        self.flush_pending: Callable[[], None] | None = None
-        """Flushes pending writes. While not None, it is called before every use of the store."""
-
-    def use(self, store: Store | None, custom: type[Any] | None = None) -> None:
-        """Serve the domain from ``store`` (None: the MongoDB of the settings), or through the class ``custom`` if given."""
-        flush_pending()
-        self.store, self.custom, self.instances = store, custom, {}
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Copy the fast paths of the current store and the settings about simulation time."""
-        store = self.store or self._bindings.mongo_or_none
-        self.hits = None if store is None or store.hits is None else store.hits[self._name]
-        self.upserts = None if store is None or store.upserts is None else store.upserts.get(self._name)
-        self.blocks = None if store is None else store.blocks
-        timed = DOMAINS[self._name].when or self._name == "candle"
-        self.look_ahead = self._bindings.look_ahead if timed else "off"
-        self.history = self._name in self._bindings.history.domains
-        self.watches = self.history or self.look_ahead != "off"
+__all__ = ["Bindings"]
 
 
 _OF_THE_MODE: Final = (
@@ -119,12 +54,11 @@ class Bindings:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self.bindings = {name: Binding(self, name) for name in DOMAINS}
+        self.slots = {name: Slot(Binding(store=None)) for name in DOMAINS}
         self._given: Config | None = None
         self._config: Config | None = None  # the same, with the addresses of embedded servers
         self._mongo: MongoStore | None = None
         self._made: dict[tuple[Kind, str], Store] = {}  # the stores other than MongoDB that the settings ask for
-        self._late = 0  # how many runs use write-behind
         self.history = NO_HISTORY
         self.look_ahead: LookAhead = "off"
         self.renew()
@@ -136,7 +70,6 @@ class Bindings:
         self._lock = threading.RLock()
         self.updating = threading.RLock()
         """Held while ``update`` compares and writes a record that a user's class serves."""
-        self._late_guard = threading.Lock()
         self._servers: EmbeddedServers | None = None
 
     @property
@@ -148,10 +81,7 @@ class Bindings:
     def mongo(self) -> MongoStore:
         """The Mongo store. Raises NotConfiguredError before ``configure`` and after ``close``."""
         if self._mongo is None:
-            raise NotConfiguredError(
-                "setup() has not been called, or the registry is closed",
-                hint="call backtest_kit_mongo.setup() first, or use_memory()",
-            )
+            raise not_configured()
         return self._mongo
 
     @property
@@ -161,22 +91,35 @@ class Bindings:
 
     def store(self, domain: Domain) -> Store:
         """Return the store that serves ``domain``, after flushing pending writes."""
-        binding = self.bindings[domain.name]
-        flush_pending = binding.flush_pending
-        if flush_pending is not None:
-            flush_pending()
-        return self.mongo if binding.store is None else binding.store
+        flush_pending()
+        return opened(self.binding(domain.name))
 
-    def write_late(self, late: bool) -> None:
-        """Count one more, or one less, run with write-behind.
+    def binding(self, name: str) -> Binding:
+        """Return what serves a domain now."""
+        return self.slots[name].binding
 
-        While there are any, each use of a contract other than Candle first flushes the pending writes (``LATE``).
-        """
-        with self._late_guard:
-            self._late += 1 if late else -1
-            for name, binding in self.bindings.items():
-                if name != "candle":  # every run reads candles, and their writes are never pending
-                    binding.flush_pending = flush_pending if self._late else None
+    def use(self, name: str, store: Store | None, custom: type[Any] | None = None) -> None:
+        """Serve a domain from ``store`` (None: the MongoDB of the settings), or through the class ``custom`` if given."""
+        flush_pending()
+        with self._lock:
+            self.slots[name].binding = self._make_binding(name, Binding(store=None, chosen=store, custom=custom))
+
+    def _make_binding(self, name: str, before: Binding) -> Binding:
+        """Return a binding with the chosen store and class of ``before``, under the current settings."""
+        store = before.chosen or self._mongo
+        timed = DOMAINS[name].when or name == "candle"
+        look_ahead: LookAhead = self.look_ahead if timed else "off"
+        history = name in self.history.domains
+        return msgspec.structs.replace(
+            before,
+            store=store,
+            hits=None if store is None or store.hits is None else store.hits[name],
+            upserts=None if store is None or store.upserts is None else store.upserts.get(name),
+            blocks=None if store is None else store.blocks,
+            look_ahead=look_ahead,
+            history=history,
+            watches=history or look_ahead != "off",
+        )
 
     def configure(self, config: Config) -> None:
         """Apply settings, and close the connections of earlier, different ones. Starts embedded servers; contacts no other server."""
@@ -204,8 +147,8 @@ class Bindings:
             before.close()
 
     def _refresh(self) -> None:
-        for binding in self.bindings.values():
-            binding.refresh()
+        for name, slot in self.slots.items():
+            slot.binding = self._make_binding(name, slot.binding)
 
     def setup(
         self,
@@ -246,7 +189,7 @@ class Bindings:
         if before is not None and not given.get("CC_MODE"):
             given = {name: getattr(before, name) for name in _OF_THE_MODE} | given
         loaded = load_config(given)
-        if _history(loaded) != self.history and any(binding.store is not None for binding in self.bindings.values()):
+        if _history(loaded) != self.history and any(slot.binding.chosen is not None for slot in self.slots.values()):
             raise ConfigError("the history of stores in use cannot be changed", hint="setup(history=[...]) creates new stores")
         self.configure(loaded)
 
@@ -256,8 +199,8 @@ class Bindings:
         self._bind()
 
     def _bind(self) -> None:
-        for name, binding in self.bindings.items():
-            binding.use(self.make(self.config.CC_STORES[name], name))
+        for name in self.slots:
+            self.use(name, self.make(self.config.CC_STORES[name], name))
 
     def make(self, kind: Kind, name: str, *, anew: bool = False) -> Store | None:
         """Return a store of a kind for a domain (None: the MongoDB of the settings): an existing one, or always a new one if ``anew``.
@@ -294,7 +237,7 @@ class Bindings:
         if not 0 <= timeout < math.inf:
             raise InvalidValueError(f"timeout must be a finite number of seconds, 0 or more, got {timeout}")
         deadline = time.monotonic() + timeout
-        for store in {id(store): store for store in (binding.store or self.mongo for binding in self.bindings.values())}.values():
+        for store in {id(store): store for store in (opened(slot.binding) for slot in self.slots.values())}.values():
             store.wait_for_init(max(0.0, deadline - time.monotonic()))
 
     def discard_versions(self, name: DomainName, since: datetime | int, **fields: Any) -> int:
@@ -312,12 +255,9 @@ class Bindings:
         if unknown:
             raise InvalidValueError(f"{name} has no key field {unknown[0]}", hint=f"its key fields: {', '.join(domain.key)}")
         moment = milliseconds("since", since)
-        selected = {domain.key.index(field): _chosen(name, field, value) for field, value in fields.items()}
         store = self.store(domain)
-        stored = (record.key for record in store.records(domain))
-        keys = [key for key in stored if all(key[index] in values for index, values in selected.items())]
-        for start in range(0, len(keys), 1000):
-            store.discard_versions(domain, keys[start : start + 1000], moment)
+        keys = store.keys_with(domain, {field: _chosen(name, field, value) for field, value in fields.items()})
+        store.discard_versions(domain, keys, moment)
         return len(keys)
 
     def stats(self) -> Stats:
@@ -356,9 +296,9 @@ class Bindings:
             self._given = self._config = None
             made, self._made = self._made, {}
             self.history, self.look_ahead = NO_HISTORY, "off"
-            for binding in self.bindings.values():
-                if any(binding.store is store for store in made.values()):
-                    binding.use(None)
+            for name, slot in self.slots.items():
+                if any(slot.binding.chosen is store for store in made.values()):
+                    self.use(name, None)
             self._refresh()
         if mongo is not None:
             mongo.close()

@@ -16,22 +16,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from types import UnionType
-from typing import Any, Final, Protocol, TypeVar, Union, get_origin
+from typing import Any, Final, TypeVar, Union, get_origin
 
 import msgspec
 import numpy as np
 
-from .._core.blocks import CandleBlocks
-from .._core.hit_reader import EMPTY, FALLBACK, HitReader, bodies, repair_lifetime
+from .._core.hit_reader import EMPTY, FALLBACK, bodies, restore_infinity
 from .._core.keys import first_illegal
-from .._core.upsert_writer import UpsertWriter
 from ..candles import CANDLE_DTYPE, INTERVAL_MS, CandleArray, align, closed_candles, interval_ms, to_columns, to_dicts
 from ..domains import Domain
 from ..errors import BacktestKitError, DatabaseError, InvalidTypeError, InvalidValueError, LookAheadError
 from ..metrics import ERRORS, FUTURE_READS, LIST, MISSES, READ, READ_MANY, READS, REMOVE, REMOVES, WRITE, WRITE_MANY, WRITES, Metrics
-from ..mode_defaults import LookAhead
-from ..simulation import NOW, milliseconds
+from ..simulation import SCOPE, current_time, flush_pending, milliseconds
 from ..stores.base import Key, Record, Store, check_key, plain
+from .binding import Binding, Slot, opened
 
 __all__ = ["DEFAULT_LIMIT", "NO_TIME", "Contract", "typed"]
 
@@ -54,29 +52,17 @@ def _is_row(value: Any) -> bool:
     )
 
 
-class Bound(Protocol):
-    """The fast paths of the current store, None where it has none, and how reads treat simulation time."""
-
-    hits: HitReader | None
-    upserts: UpsertWriter | None
-    blocks: CandleBlocks | None
-    look_ahead: LookAhead
-    history: bool
-    watches: bool
-    flush_pending: Callable[[], None] | None
-
-
 class Contract:
     """The operations of one domain, on the store that it is bound to."""
 
     _domain: Domain
     _metrics: Metrics
+    _slot: Slot
 
-    _binding: Bound
-
-    def _store(self) -> Store:
-        """Return the current store. Raises NotConfiguredError if there is none."""
-        raise NotImplementedError
+    def _current(self) -> Binding:
+        """Flush pending writes and return what serves the domain now. An operation does this once, and uses nothing else."""
+        flush_pending()
+        return self._slot.binding
 
     # --- arguments ---
 
@@ -121,20 +107,16 @@ class Contract:
 
     # --- simulation time ---
 
-    def _moment(self) -> int | None:
-        """Return the simulation time (ms) that limits a read; None if there is none or reads do not depend on it."""
-        return NOW.get() if self._binding.watches else None
-
-    def _visible(self, records: Sequence[Record | None], keys: Sequence[Key], moment: int) -> list[Record | None]:
+    def _visible(self, binding: Binding, records: Sequence[Record | None], keys: Sequence[Key], moment: int) -> list[Record | None]:
         """Return what a read at ``moment`` (ms) may see of ``records`` (those of ``keys``)."""
         visible = list(records)
         later = [index for index, record in enumerate(records) if record is not None and record.when is not None and record.when > moment]
         if not later:
             return visible
         self._count(FUTURE_READS, len(later))
-        if self._binding.history:
-            versions: Sequence[Record | None] = self._store().read_at(self._domain, [keys[index] for index in later], moment)
-        elif self._binding.look_ahead == "raise":
+        if binding.history:
+            versions: Sequence[Record | None] = opened(binding).read_at(self._domain, [keys[index] for index in later], moment)
+        elif binding.look_ahead == "raise":
             raise self._from_the_future(keys[later[0]], records[later[0]].when, moment)  # type: ignore[union-attr]
         else:
             versions = [None] * len(later)
@@ -142,10 +124,10 @@ class Contract:
             visible[index] = version
         return visible
 
-    def _visible_of(self, records: Iterator[Record], moment: int) -> Iterator[Record]:
+    def _visible_of(self, binding: Binding, records: Iterator[Record], moment: int) -> Iterator[Record]:
         """Yield what a read at ``moment`` may see of a list, in its order, without removed records."""
         while batch := list(itertools.islice(records, _VERSIONS)):
-            for record in self._visible(batch, [record.key for record in batch], moment):
+            for record in self._visible(binding, batch, [record.key for record in batch], moment):
                 if record is not None and not record.removed:
                     yield record
 
@@ -162,13 +144,13 @@ class Contract:
         domain = self._domain
         if record is None or record.removed or record.body is None:
             return domain.empty()
-        if domain.lifetime:
-            repair_lifetime(record.body)
+        if domain.infinite:
+            restore_infinity(record.body, *domain.infinite)
         return record.body if type is None else typed(domain.name, record.body, type)
 
-    def _timed(self, operation: int, call: Callable[[Store], R]) -> R:
+    def _timed(self, binding: Binding, operation: int, call: Callable[[Store], R]) -> R:
         counters = self._metrics.domains[self._domain.name]
-        store = self._store()
+        store = opened(binding)
         started = time.perf_counter_ns()
         try:
             result = call(store)
@@ -184,15 +166,15 @@ class Contract:
     # --- one record per key ---
 
     def _read(self, key: Key, when: Any, type: Any = None) -> Any:
-        binding = self._binding
-        flush_pending = binding.flush_pending
-        if flush_pending is not None:
-            flush_pending()
-        moment = None if when is NO_TIME else milliseconds("when", when)
+        scope = SCOPE.get()
+        if scope.flush is not None:
+            scope.flush()
+        binding = self._slot.binding
+        moment: int | None = None if when is NO_TIME else milliseconds("when", when)
         if not binding.watches:
             moment = None
         elif when is NO_TIME:
-            moment = NOW.get()
+            moment = scope.now
         hits = binding.hits
         if hits is not None:
             body = hits(key) if moment is None else hits(key, moment)
@@ -202,25 +184,23 @@ class Contract:
                 return body if type is None else typed(self._domain.name, body, type)
         self._check(key)
         self._count(READS)
-        record = self._timed(READ, lambda store: store.read(self._domain, (key,)))[0]
-        return self._value(record if moment is None else self._visible([record], (key,), moment)[0], type)
+        record = self._timed(binding, READ, lambda store: store.read(self._domain, (key,)))[0]
+        return self._value(record if moment is None else self._visible(binding, [record], (key,), moment)[0], type)
 
     def _has(self, key: Key) -> bool:
         self._check(key)
         self._count(READS)
-        record = self._timed(READ, lambda store: store.read(self._domain, (key,)))[0]
-        moment = self._moment()
+        binding = self._current()
+        record = self._timed(binding, READ, lambda store: store.read(self._domain, (key,)))[0]
+        moment = time_of_read(binding)
         if moment is not None:
-            record = self._visible([record], (key,), moment)[0]
+            record = self._visible(binding, [record], (key,), moment)[0]
         return record is not None and not record.removed
 
     def _write(self, body: Any, key: Key, when: Any) -> None:
-        binding = self._binding
+        binding = self._current()
         upserts = binding.upserts
         if upserts is not None:
-            flush_pending = binding.flush_pending
-            if flush_pending is not None:
-                flush_pending()
             try:
                 stamp = None if when is NO_TIME else milliseconds("when", when)
             except (InvalidTypeError, InvalidValueError):
@@ -229,7 +209,7 @@ class Contract:
                 if upserts(key, body, stamp):
                     return
         record = self._record(body, key, when)
-        self._timed(WRITE, lambda store: store.write(self._domain, (record,)))
+        self._timed(binding, WRITE, lambda store: store.write(self._domain, (record,)))
         self._count(WRITES)
 
     def _update(self, key: Key, change: Callable[[Any], Any], when: Any) -> None:
@@ -237,14 +217,15 @@ class Contract:
         domain = self._domain
         self._check(key)
         for _ in self._attempts(key):
+            binding = self._current()
             self._count(READS)
-            record = self._timed(READ, lambda store: store.read(domain, (key,)))[0]
+            record = self._timed(binding, READ, lambda store: store.read(domain, (key,)))[0]
             before = self._value(copy.deepcopy(record), None)
             body = change(copy.deepcopy(before))
             if body == before:
                 return
             new = self._record(body, key, when)
-            if self._timed(WRITE, lambda store, new=new, record=record: store.swap(domain, new, record)):  # type: ignore[misc]
+            if self._timed(binding, WRITE, lambda store, new=new, record=record: store.swap(domain, new, record)):  # type: ignore[misc]
                 self._count(WRITES)
                 return
 
@@ -260,8 +241,9 @@ class Contract:
 
     def _remove(self, key: Key) -> None:
         self._check(key)
-        moment = self._moment() if self._binding.history else None
-        self._timed(REMOVE, lambda store: self._remove_from(store, key, moment))
+        binding = self._current()
+        moment = time_of_read(binding) if binding.history else None
+        self._timed(binding, REMOVE, lambda store: self._remove_from(store, key, moment))
         self._count(REMOVES)
 
     def _remove_from(self, store: Store, key: Key, moment: int | None) -> None:
@@ -290,12 +272,13 @@ class Contract:
         if not keys:
             return []
         self._count(READS, len(keys))
-        records = self._timed(READ_MANY, lambda store: store.read(domain, keys))
-        moment = self._moment()
+        binding = self._current()
+        records = self._timed(binding, READ_MANY, lambda store: store.read(domain, keys))
+        moment = time_of_read(binding)
         if moment is not None:
-            records = self._visible(records, keys, moment)
+            records = self._visible(binding, records, keys, moment)
         if type is None:
-            return bodies(records, domain.empty, domain.lifetime)
+            return bodies(records, domain.empty, domain.infinite)
         return [self._value(record, type) for record in records]
 
     def _write_many(self, items: Sequence[tuple[Any, Key, Any]]) -> None:
@@ -306,17 +289,18 @@ class Contract:
         except (InvalidTypeError, InvalidValueError) as error:
             raise _about_item(len(records), error) from None
         if records:
-            self._timed(WRITE_MANY, lambda store: store.write(self._domain, records))
+            self._timed(self._current(), WRITE_MANY, lambda store: store.write(self._domain, records))
             self._count(WRITES, len(records))
 
     # --- lists ---
 
     def _scan(self, prefix: Key, limit: int | None = None, *, bodies: bool = True) -> Iterator[Record]:
         """Iterate over records as of the current simulation time. The metrics measure the time until the first one."""
-        moment = self._moment()
-        past = moment is not None and self._binding.history  # a record removed since may have existed at that time
-        records = self._store().scan(self._domain, prefix, limit=limit, bodies=bodies, removed=past)
-        return self._measured(records if moment is None else self._visible_of(records, moment))
+        binding = self._current()
+        moment = time_of_read(binding)
+        past = moment is not None and binding.history  # a record removed since may have existed at that time
+        records = opened(binding).scan(self._domain, prefix, limit=limit, bodies=bodies, removed=past)
+        return self._measured(records if moment is None else self._visible_of(binding, records, moment))
 
     def _measured(self, found: Iterator[Record]) -> Iterator[Record]:
         counters = self._metrics.domains[self._domain.name]
@@ -336,14 +320,13 @@ class Contract:
 
     def _keys(self, prefix: Key) -> Iterator[str]:
         self._check(prefix)
-        self._store()  # raises NotConfiguredError here, not at the first item
-        return (record.key[-1] for record in self._scan(prefix, bodies=False))
+        records = self._scan(prefix, bodies=False)  # raises NotConfiguredError here, not at the first item
+        return (record.key[-1] for record in records)
 
     def _records(self, prefix: Key, type: Any = None) -> Iterator[dict[str, Any]]:
         self._check(prefix)
-        self._store()
-        name = self._domain.key[-1]
-        return ({name: record.key[-1], "data": self._value(record, type)} for record in self._scan(prefix))
+        name, records = self._domain.key[-1], self._scan(prefix)
+        return ({name: record.key[-1], "data": self._value(record, type)} for record in records)
 
     def _rows(self, prefix: Key, limit: int | None, type: Any = None) -> list[Any]:
         rule = self._domain.listing
@@ -374,7 +357,7 @@ class Contract:
             records.append(self._record(row, (*prefix, name), NO_TIME))
         self._check(prefix)
         if records:
-            self._timed(WRITE_MANY, lambda store: store.write(domain, records))
+            self._timed(self._current(), WRITE_MANY, lambda store: store.write(domain, records))
             self._count(WRITES, len(records))
 
     # --- candles ---
@@ -406,16 +389,16 @@ class Contract:
             return empty
         window = None
         if start % interval_ms(interval) == 0:  # stored candles are on the grid, so any other start is a miss
-            window = self._timed(READ, lambda store: store.read_candles(symbol, interval, exchange_name, start, count))
+            window = self._timed(self._current(), READ, lambda store: store.read_candles(symbol, interval, exchange_name, start, count))
         if window is None:
             self._count(MISSES)
         return window
 
     # Blocks in memory were read with checked arguments, so a window from a block needs no check.
 
-    def _is_ahead(self, key: Key, limit: Any, since: Any) -> bool:
+    def _is_ahead(self, binding: Binding, key: Key, limit: Any, since: Any) -> bool:
         """Return whether a window has candles that close after the simulation time. Raises LookAheadError then if look-ahead is "raise"."""
-        moment = NOW.get()
+        moment = current_time()
         if moment is None:
             return False
         interval = key[2]
@@ -428,7 +411,7 @@ class Contract:
         if not count or end <= moment:
             return False
         self._count(FUTURE_READS)
-        if self._binding.look_ahead == "raise":
+        if binding.look_ahead == "raise":
             raise LookAheadError(
                 f"candle {', '.join(map(repr, key))}: the window closes at {end} ms, but the simulation time is {moment} ms",
                 hint=f"the last closed candle opens at {align(moment, step) - step} ms",
@@ -436,8 +419,8 @@ class Contract:
         return True
 
     def _candles(self, key: Key, limit: int, since: int, until: int, type: Any = None) -> Any:
-        binding = self._binding
-        if binding.watches and self._is_ahead(key, limit, since):
+        binding = self._slot.binding
+        if binding.watches and self._is_ahead(binding, key, limit, since):
             return None
         blocks = binding.blocks
         rows = None if blocks is None else blocks.rows(key, limit, since, until)
@@ -449,8 +432,8 @@ class Contract:
         return rows if type is None else [typed("candle", row, type) for row in rows]
 
     def _array(self, key: Key, limit: int, since: int) -> CandleArray | None:
-        binding = self._binding
-        if binding.watches and self._is_ahead(key, limit, since):
+        binding = self._slot.binding
+        if binding.watches and self._is_ahead(binding, key, limit, since):
             return None
         blocks = binding.blocks
         window = None if blocks is None else blocks.array(key, limit, since)
@@ -462,11 +445,19 @@ class Contract:
         self._check(key)
         columns = closed_candles(columns, interval)
         if len(columns):
-            self._count(WRITES, self._timed(WRITE_MANY, lambda store: store.write_candles(symbol, interval, exchange_name, columns)))
+            self._count(
+                WRITES,
+                self._timed(self._current(), WRITE_MANY, lambda store: store.write_candles(symbol, interval, exchange_name, columns)),
+            )
 
 
 NO_TIME: Final = object()
 """The ``when`` of a call that takes none."""
+
+
+def time_of_read(binding: Binding) -> int | None:
+    """Return the simulation time (ms) that limits a read; None if there is none or reads do not depend on it."""
+    return current_time() if binding.watches else None
 
 
 def _about_item(index: int, error: BacktestKitError) -> BacktestKitError:

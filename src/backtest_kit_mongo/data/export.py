@@ -26,7 +26,7 @@ import numpy as np
 from bson import Decimal128, json_util
 from msgspec import inspect
 
-from .._core.hit_reader import repair_lifetime
+from .._core.hit_reader import restore_infinity
 from ..candles import PRICES, library
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
@@ -145,9 +145,9 @@ def _record_rows(store: Store, domain: Domain, selection: Selection) -> tuple[Co
     def batches() -> Batches:
         records = store.records(domain)
         while batch := list(islice(records, BATCH)):
-            if domain.lifetime:
+            if domain.infinite:
                 for record in batch:
-                    repair_lifetime(record.body)
+                    restore_infinity(record.body, *domain.infinite)
             rows = [
                 (*record.key, *[record.when] * domain.when, *[record.removed] * domain.soft_delete, *_flat(record.body, declared))
                 for record in batch

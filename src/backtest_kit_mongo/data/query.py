@@ -1,15 +1,13 @@
 """``records``: query what is stored, as rows for notebooks.
 
-MongoDB filters and sorts by itself. For other stores this module implements a part of its query language, with the same results:
-equality, ``$eq``, ``$ne``, ``$gt``, ``$gte``, ``$lt``, ``$lte`` and ``$in`` of plain values on dotted paths. As in MongoDB, a path
-descends into lists, a value matches a list that contains it, only values of the same type are ordered, and null matches a missing field.
+MongoDB filters and sorts by itself. For other stores this module compares plain values on dotted paths, with the same results: a path
+descends into lists, a value matches a list that contains it, only values of the same type are equal, and null matches a missing field.
 """
 
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Literal, overload
@@ -21,13 +19,13 @@ from bson.errors import BSONError
 from pymongo.errors import PyMongoError
 
 from .._core import bson
-from .._core.hit_reader import repair_lifetime
+from .._core.hit_reader import restore_infinity
 from ..candles import INTERVAL_MS, PRICES, library, to_dicts
 from ..contracts.bindings import Bindings
 from ..contracts.default_registry import default_registry
 from ..domains import DOMAINS, Domain, DomainName
 from ..errors import InvalidTypeError, InvalidValueError, LookAheadError
-from ..simulation import NOW
+from ..simulation import current_time
 from ..stores.base import Record, Store
 from ..stores.mongo.errors import reading, translated
 from ..stores.mongo.store import MongoStore
@@ -36,12 +34,6 @@ __all__ = ["records"]
 
 Row = dict[str, Any]
 
-_ORDERS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
-    "$gt": operator.gt,
-    "$gte": operator.ge,
-    "$lt": operator.lt,
-    "$lte": operator.le,
-}
 _SERVER_BATCH: Final = 10_000
 
 
@@ -89,7 +81,7 @@ def records(
     ``timestamp`` are times in UTC.
 
     ``filter`` is a MongoDB query over these names, such as ``{"symbol": "BTCUSDT", "payload.priceOpen": {"$gt": 100}}``. If the domain is
-    not on MongoDB, it supports equality and $eq, $ne, $gt, $gte, $lt, $lte and $in of plain values; anything else raises
+    not on MongoDB, a filter can only compare names with plain values, as in ``{"symbol": "BTCUSDT"}``; operators raise
     InvalidValueError. ``sort`` maps names to directions, as in ``{"when": -1}``; rows that compare equal come in order of their keys, and
     so do all rows without ``sort``. ``limit`` (None: no limit) and ``offset`` count rows after sorting.
 
@@ -116,8 +108,8 @@ def records(
         library("pandas", "pandas")  # fail before querying if pandas is missing
     include_removed = removed or not row.soft_delete
     registry = default_registry if registry is None else registry
-    binding, store = registry.bindings[domain], registry.store(row)
-    moment = NOW.get() if binding.watches else None
+    binding, store = registry.binding(domain), registry.store(row)
+    moment = current_time() if binding.watches else None
     strict = binding.look_ahead == "raise"
     if limit == 0:
         rows: list[Row] = []
@@ -135,9 +127,9 @@ def records(
         rows = _sorted(documents if moment is None else _until(row, documents, moment, strict), order)[offset:][:limit]
     if row.body not in (None, "payload"):
         rows = [{"payload" if name == row.body else name: value for name, value in document.items()} for document in rows]
-    if row.lifetime:
+    if row.infinite:
         for record in rows:
-            repair_lifetime(record["payload"])
+            restore_infinity(record["payload"], *row.infinite)
     return _frame(row, rows) if as_frame else rows
 
 
@@ -256,18 +248,17 @@ def _document(domain: Domain, record: Record) -> Row:
 
 def _documents(store: Store, domain: Domain, wanted: Row) -> Iterator[Row]:
     """Return the documents of a store that match."""
-    conditions = [(path.split("."), test) for path, condition in wanted.items() for test in _tests(path, condition)]
+    conditions = [(path.split("."), _plain(path, value)) for path, value in wanted.items()]
     documents = _candles(store, wanted) if domain.body is None else (_document(domain, record) for record in store.records(domain))
-    return (document for document in documents if all(test(list(_values(document, path))) for path, test in conditions))
+    return (row for row in documents if all(any(_equal(found, value) for found in _values(row, path)) for path, value in conditions))
 
 
 def _candles(store: Store, wanted: Row) -> Iterator[Row]:
     """Yield the candles of the series that match."""
     names = DOMAINS["candle"].key[:-1]
-    conditions = [(name, test) for name in names if name in wanted for test in _tests(name, wanted[name])]
     for series in store.candle_series():
         fields = dict(zip(names, series, strict=True))
-        if all(test([fields[name]]) for name, test in conditions):
+        if all(fields[name] == wanted.get(name, fields[name]) for name in names):
             for candles in store.stored_candles(series):
                 yield from ({**fields, **candle} for candle in to_dicts(candles))
 
@@ -298,57 +289,26 @@ def _values(value: Any, path: list[str]) -> Iterator[Any]:
         yield _MISSING
 
 
-Test = Callable[[list[Any]], bool]
-
-
-def _tests(path: str, condition: Any) -> list[Test]:
-    """Return the tests that the values at a path must pass. Raises InvalidValueError for what only MongoDB supports."""
-    if path.startswith("$"):
-        raise _unknown(path)
-    if not isinstance(condition, Mapping):
-        condition = {"$eq": condition}
-    if not condition:
-        raise _unknown(f"{path}: an empty document")
-    return [_test(path, name, operand) for name, operand in condition.items()]
-
-
-def _test(path: str, name: str, operand: Any) -> Test:
-    if name == "$in" and isinstance(operand, (list, tuple)):
-        operands = [_plain(path, member) for member in operand]
-        return lambda values: any(_is(value, member) for value in values for member in operands)
-    if name not in ("$eq", "$ne", *_ORDERS):
-        raise _unknown(f"{path}: {name}")
-    plain = _plain(path, operand)
-    if name == "$eq":
-        return lambda values: any(_is(value, plain) for value in values)
-    if name == "$ne":
-        return lambda values: not any(_is(value, plain) for value in values)
-    if plain is None:
-        raise _unknown(f"{path}: {name} with null")
-    compare = _ORDERS[name]
-    return lambda values: any(_rank(value) == _rank(plain) and compare(value, plain) for value in values)
-
-
-def _unknown(what: str) -> InvalidValueError:
-    operators = ", ".join(("$eq", "$ne", *_ORDERS, "$in"))
+def _only_mongodb(what: str) -> InvalidValueError:
     return InvalidValueError(
         f"only MongoDB supports {what}",
-        hint=f"this store supports equality, {operators}, with null, bool, numbers, str and datetime",
+        hint="this store compares with null, bool, numbers, str and datetime; as_frame=True returns a DataFrame to filter further",
     )
 
 
-def _plain(path: str, operand: Any) -> Any:
-    if isinstance(operand, datetime) and operand.utcoffset() is not None:
-        return operand.replace(microsecond=operand.microsecond // 1000 * 1000)  # BSON has millisecond precision
-    if operand is None or isinstance(operand, (bool, int, str)) or (isinstance(operand, float) and not math.isnan(operand)):
-        return operand
-    raise _unknown(f"{path}: {operand!r:.40}")
+def _plain(path: str, value: Any) -> Any:
+    """Return a value that this module can compare. Raises InvalidValueError for any other, and for an operator."""
+    if path.startswith("$"):
+        raise _only_mongodb(path)
+    if isinstance(value, datetime) and value.utcoffset() is not None:
+        return value.replace(microsecond=value.microsecond // 1000 * 1000)  # BSON has millisecond precision
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and not math.isnan(value)):
+        return value
+    raise _only_mongodb(f"{path}: {value!r:.40}")
 
 
-def _is(value: Any, operand: Any) -> bool:
-    if operand is None:
-        return value is None or value is _MISSING
-    return _rank(value) == _rank(operand) and bool(value == operand)
+def _equal(stored: Any, value: Any) -> bool:
+    return _rank(stored) == _rank(value) and (value is None or bool(stored == value))
 
 
 # MongoDB's order of types. A list sorts by its members, an empty one first.
@@ -377,7 +337,7 @@ def _sort_keys(row: Row, path: list[str], name: str) -> list[tuple[Any, ...]]:
     for value in values:
         rank = _rank(value)
         if rank in (4, 10):
-            raise _unknown(f"sorting by {name} if it is {value!r:.40}")
+            raise _only_mongodb(f"sorting by {name} if it is {value!r:.40}")
         nan = isinstance(value, float) and math.isnan(value)
         keys.append((rank,) if rank == 1 else (rank, not nan, 0 if nan else value))
     return keys

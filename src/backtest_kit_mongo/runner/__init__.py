@@ -11,6 +11,7 @@ from .clock import OutsideRunError
 from .engine.actions import activate_scheduled, cancel_scheduled, close_pending, create_signal, pause, resume, stop
 from .engine.broker import Broker, Fill, Order, OrderFailedError, OrderRejected, add_broker, clear_brokers, find_broker, list_brokers
 from .engine.journal import TakenOverError
+from .engine.options import RunOptions
 from .engine.result import BacktestResult, OpenTrade, Totals, Trade
 from .engine.risk import Risk, RiskRequest, add_risk, clear_risks, list_risks
 from .facades.interval import Interval
@@ -96,6 +97,7 @@ __all__ = [
     "Risk",
     "RiskRequest",
     "RunHandle",
+    "RunOptions",
     "Session",
     "State",
     "Storage",

@@ -1,16 +1,21 @@
-"""The run that the current code belongs to. The facades use it to address their records."""
+"""The run that the current code belongs to: its names, its time, its candles and its pending writes."""
 
 from __future__ import annotations
 
 import uuid
-from contextvars import ContextVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from ..contracts.registry import Registry
+from ..simulation import SCOPE, Scope
 from .clock import OutsideRunError
 
-__all__ = ["CurrentRun", "current_run", "require_run"]
+if TYPE_CHECKING:
+    from .market.candle_history import CandleHistory
+
+__all__ = ["CurrentRun", "RunScope", "current_run", "require_run", "run_scope"]
 
 
 class CurrentRun(msgspec.Struct):
@@ -28,12 +33,39 @@ class CurrentRun(msgspec.Struct):
     """Distinguishes this run from earlier ones with the same names. No trading decision may depend on its value."""
 
 
-current_run: ContextVar[CurrentRun] = ContextVar("backtest_kit_mongo_run")
+class RunScope(Scope):
+    """The scope of the code of a run."""
+
+    __slots__ = ("history", "run")
+
+    def __init__(
+        self, run: CurrentRun, history: CandleHistory | None = None, now: int | None = None, flush: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(now, flush)
+        self.run = run
+        self.history = history
+        """The candles that the run may read."""
+
+    def replaced(self, now: int | None, flush: Callable[[], None] | None) -> Self:
+        """Return a copy with another time and another ``flush``."""
+        return type(self)(self.run, self.history, now, flush)
+
+
+def run_scope() -> RunScope | None:
+    """Return the scope of the run that this thread is in, None outside a run."""
+    scope = SCOPE.get()
+    return scope if isinstance(scope, RunScope) else None
+
+
+def current_run() -> CurrentRun | None:
+    """Return the run that this thread is in, None outside a run."""
+    scope = run_scope()
+    return None if scope is None else scope.run
 
 
 def require_run(caller: str) -> CurrentRun:
     """Return the run that this thread is in. Raises OutsideRunError, naming ``caller``, outside a run."""
-    run = current_run.get(None)
+    run = current_run()
     if run is None:
         raise OutsideRunError(
             f"{caller} was called outside a run",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, Protocol
@@ -21,7 +21,7 @@ from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["LARGEST_BODY", "MAX_DOCUMENT", "NO_HISTORY", "History", "Key", "Record", "Store", "check_key", "encode", "plain"]
+__all__ = ["LARGEST_BODY", "MAX_DOCUMENT", "NO_HISTORY", "History", "Key", "Record", "Store", "check_key", "encode", "has_fields", "plain"]
 
 Key = tuple[Any, ...]
 """The values of the key fields, in the order of the domain's ``key``."""
@@ -99,6 +99,9 @@ class Store(Protocol):
     def records(self, domain: Domain) -> Iterator[Record]:
         """Yield every record of a domain once, including removed ones; list domains in the order of their first write."""
 
+    def keys_with(self, domain: Domain, fields: Mapping[str, Collection[Any]]) -> list[Key]:
+        """Return the keys of all records, removed ones too, whose key fields each have one of the values in ``fields``."""
+
     def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
         """Return ``limit`` (at least 1) candles from ``since`` (ms, on the grid), read-only; None if any of them is missing."""
 
@@ -145,6 +148,11 @@ def check_key(domain: Domain, key: Key) -> Key:
     except ValueError as error:
         raise InvalidValueError(f"{domain.name}: {error}") from None
     return key
+
+
+def has_fields(domain: Domain, key: Key, fields: Mapping[str, Collection[Any]]) -> bool:
+    """Return whether each key field that ``fields`` names has one of its values."""
+    return all(key[domain.key.index(name)] in values for name, values in fields.items())
 
 
 def plain(value: Any) -> Any:

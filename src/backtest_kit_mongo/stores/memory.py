@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from .._core import bson
 from ..candles import CANDLE_DTYPE, CandleArray, interval_ms
 from ..domains import Domain
-from .base import NO_HISTORY, History, Key, Record, encode
+from .base import NO_HISTORY, History, Key, Record, encode, has_fields
 from .fork_safety import renew_after_fork
 
 __all__ = ["DummyStore", "MemoryStore"]
@@ -120,6 +120,11 @@ class MemoryStore:
             entries = list(self._records.get(domain.name, {}).values())
         for entry in sorted(entries, key=lambda entry: entry.created):
             yield entry.open()
+
+    def keys_with(self, domain: Domain, fields: Mapping[str, Collection[Any]]) -> list[Key]:
+        """See Store."""
+        with self._lock:
+            return [key for key in self._records.get(domain.name, {}) if has_fields(domain, key, fields)]
 
     # --- versions ---
 
@@ -252,6 +257,10 @@ class DummyStore:
     def records(self, domain: Domain) -> Iterator[Record]:
         """See Store. Always empty."""
         return iter(())
+
+    def keys_with(self, domain: Domain, fields: Mapping[str, Collection[Any]]) -> list[Key]:
+        """See Store. Always empty."""
+        return []
 
     def read_at(self, domain: Domain, keys: Sequence[Key], moment: int) -> list[Record | None]:
         """See Store. Always empty."""

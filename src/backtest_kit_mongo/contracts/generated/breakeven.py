@@ -106,8 +106,11 @@ class PersistBreakevenUtils(KeyedAdapterBase):
         Example:
             PersistBreakevenAdapter.read_breakeven_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
         """
-        if self._binding.custom is not None:
-            return self._custom("read", (symbol, strategy_name, exchange_name), "read_breakeven_data", (signal_id, when), type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(
+                binding, "read", (symbol, strategy_name, exchange_name), "read_breakeven_data", (signal_id, when), type=type
+            )
         return self._read((symbol, strategy_name, exchange_name, signal_id), when, type)
 
     def write_breakeven_data(self, data: Any, symbol: str, strategy_name: str, signal_id: str, exchange_name: str, when: When) -> None:
@@ -128,8 +131,9 @@ class PersistBreakevenUtils(KeyedAdapterBase):
         Example:
             PersistBreakevenAdapter.write_breakeven_data({"n": 1}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
         """
-        if self._binding.custom is not None:
-            return self._custom("write", (symbol, strategy_name, exchange_name), "write_breakeven_data", (data, signal_id, when))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "write", (symbol, strategy_name, exchange_name), "write_breakeven_data", (data, signal_id, when))
         self._write(data, (symbol, strategy_name, exchange_name, signal_id), when)
 
     def use_persist_breakeven_adapter(self, cls: type[Any]) -> None:

@@ -120,9 +120,15 @@ class PersistCandleUtils(AdapterBase):
         Example:
             PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", 60, 1704067200000, 1704070800000)
         """
-        if self._binding.custom is not None:
+        binding = self._slot.binding
+        if binding.custom is not None:
             return self._custom(
-                "candles", (symbol, interval, exchange_name), "read_candles_data", (limit, since_timestamp, until_timestamp), type=type
+                binding,
+                "candles",
+                (symbol, interval, exchange_name),
+                "read_candles_data",
+                (limit, since_timestamp, until_timestamp),
+                type=type,
             )
         return self._candles((exchange_name, symbol, interval), limit, since_timestamp, until_timestamp, type)
 
@@ -148,8 +154,9 @@ class PersistCandleUtils(AdapterBase):
         Example:
             PersistCandleAdapter.read_candles_array("BTCUSDT", "1m", "binance", 60, 1704067200000)
         """
-        if self._binding.custom is not None:
-            return self._custom("array", (symbol, interval, exchange_name), "read_candles_array", (limit, since_timestamp))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "array", (symbol, interval, exchange_name), "read_candles_array", (limit, since_timestamp))
         return self._array((exchange_name, symbol, interval), limit, since_timestamp)
 
     def write_candles_data(self, candles: Iterable[Any] | npt.NDArray[np.void], symbol: str, interval: str, exchange_name: str) -> None:
@@ -168,8 +175,9 @@ class PersistCandleUtils(AdapterBase):
         Example:
             PersistCandleAdapter.write_candles_data(candles, "BTCUSDT", "1m", "binance")
         """
-        if self._binding.custom is not None:
-            return self._custom("put_candles", (symbol, interval, exchange_name), "write_candles_data", (candles,))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "put_candles", (symbol, interval, exchange_name), "write_candles_data", (candles,))
         self._put_candles(candles, (exchange_name, symbol, interval))
 
     def use_persist_candle_adapter(self, cls: type[Any]) -> None:

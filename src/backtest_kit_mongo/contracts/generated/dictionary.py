@@ -90,8 +90,9 @@ class PersistDictionaryUtils(KeyedAdapterBase):
         Example:
             PersistDictionaryAdapter.read_dictionary_data("s1", "words")
         """
-        if self._binding.custom is not None:
-            return self._custom("read", (signal_id, dictionary_name), "read_dictionary_data", (), type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "read", (signal_id, dictionary_name), "read_dictionary_data", (), type=type)
         return self._read((signal_id, dictionary_name), NO_TIME, type)
 
     def write_dictionary_data(self, data: Any, signal_id: str, dictionary_name: str, when: When) -> None:
@@ -110,8 +111,9 @@ class PersistDictionaryUtils(KeyedAdapterBase):
         Example:
             PersistDictionaryAdapter.write_dictionary_data({"n": 1}, "s1", "words", 1704067200000)
         """
-        if self._binding.custom is not None:
-            return self._custom("write", (signal_id, dictionary_name), "write_dictionary_data", (data, when))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "write", (signal_id, dictionary_name), "write_dictionary_data", (data, when))
         self._write(data, (signal_id, dictionary_name), when)
 
     def use_persist_dictionary_adapter(self, cls: type[Any]) -> None:

@@ -83,8 +83,9 @@ class PersistLogUtils(AdapterBase):
         Example:
             PersistLogAdapter.read_log_data()
         """
-        if self._binding.custom is not None:
-            return self._custom("rows", (), "read_log_data", (), limit=limit, type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "rows", (), "read_log_data", (), limit=limit, type=type)
         return self._rows((), limit, type)
 
     def write_log_data(self, entries: Iterable[Any]) -> None:
@@ -100,8 +101,9 @@ class PersistLogUtils(AdapterBase):
         Example:
             PersistLogAdapter.write_log_data([{"id": "e1"}])
         """
-        if self._binding.custom is not None:
-            return self._custom("put_rows", (), "write_log_data", (entries,))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "put_rows", (), "write_log_data", (entries,))
         self._put_rows(entries, ())
 
     def use_persist_log_adapter(self, cls: type[Any]) -> None:

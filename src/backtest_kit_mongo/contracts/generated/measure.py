@@ -119,8 +119,9 @@ class PersistMeasureUtils(KeyedAdapterBase):
         Example:
             PersistMeasureAdapter.read_measure_data("trend", "2024-01-01")
         """
-        if self._binding.custom is not None:
-            return self._custom("read", (bucket,), "read_measure_data", (key,), type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "read", (bucket,), "read_measure_data", (key,), type=type)
         return self._read((bucket, key), NO_TIME, type)
 
     def write_measure_data(self, data: Any, bucket: str, key: str, when: When) -> None:
@@ -139,8 +140,9 @@ class PersistMeasureUtils(KeyedAdapterBase):
         Example:
             PersistMeasureAdapter.write_measure_data({"n": 1}, "trend", "2024-01-01", 1704067200000)
         """
-        if self._binding.custom is not None:
-            return self._custom("write", (bucket,), "write_measure_data", (data, key, when))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "write", (bucket,), "write_measure_data", (data, key, when))
         self._write(data, (bucket, key), when)
 
     def remove_measure_data(self, bucket: str, key: str) -> None:
@@ -157,8 +159,9 @@ class PersistMeasureUtils(KeyedAdapterBase):
         Example:
             PersistMeasureAdapter.remove_measure_data("trend", "2024-01-01")
         """
-        if self._binding.custom is not None:
-            return self._custom("remove", (bucket,), "remove_measure_data", (key,))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "remove", (bucket,), "remove_measure_data", (key,))
         self._remove((bucket, key))
 
     def list_measure_data(self, bucket: str) -> Iterator[str]:
@@ -174,8 +177,9 @@ class PersistMeasureUtils(KeyedAdapterBase):
         Example:
             PersistMeasureAdapter.list_measure_data("trend")
         """
-        if self._binding.custom is not None:
-            return self._custom("keys", (bucket,), "list_measure_data", ())
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "keys", (bucket,), "list_measure_data", ())
         return self._keys((bucket,))
 
     def use_persist_measure_adapter(self, cls: type[Any]) -> None:

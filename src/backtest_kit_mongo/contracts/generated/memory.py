@@ -143,8 +143,9 @@ class PersistMemoryUtils(KeyedAdapterBase):
         Example:
             PersistMemoryAdapter.read_memory_data("s1", "levels", "m1")
         """
-        if self._binding.custom is not None:
-            return self._custom("read", (signal_id, bucket_name), "read_memory_data", (memory_id,), type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "read", (signal_id, bucket_name), "read_memory_data", (memory_id,), type=type)
         return self._read((signal_id, bucket_name, memory_id), NO_TIME, type)
 
     def has_memory_data(self, signal_id: str, bucket_name: str, memory_id: str) -> bool:
@@ -162,8 +163,9 @@ class PersistMemoryUtils(KeyedAdapterBase):
         Example:
             PersistMemoryAdapter.has_memory_data("s1", "levels", "m1")
         """
-        if self._binding.custom is not None:
-            return self._custom("has", (signal_id, bucket_name), "has_memory_data", (memory_id,))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "has", (signal_id, bucket_name), "has_memory_data", (memory_id,))
         return self._has((signal_id, bucket_name, memory_id))
 
     def write_memory_data(self, data: Any, signal_id: str, bucket_name: str, memory_id: str, when: When) -> None:
@@ -183,8 +185,9 @@ class PersistMemoryUtils(KeyedAdapterBase):
         Example:
             PersistMemoryAdapter.write_memory_data({"n": 1}, "s1", "levels", "m1", 1704067200000)
         """
-        if self._binding.custom is not None:
-            return self._custom("write", (signal_id, bucket_name), "write_memory_data", (data, memory_id, when))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "write", (signal_id, bucket_name), "write_memory_data", (data, memory_id, when))
         self._write(data, (signal_id, bucket_name, memory_id), when)
 
     def remove_memory_data(self, signal_id: str, bucket_name: str, memory_id: str) -> None:
@@ -202,8 +205,9 @@ class PersistMemoryUtils(KeyedAdapterBase):
         Example:
             PersistMemoryAdapter.remove_memory_data("s1", "levels", "m1")
         """
-        if self._binding.custom is not None:
-            return self._custom("remove", (signal_id, bucket_name), "remove_memory_data", (memory_id,))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "remove", (signal_id, bucket_name), "remove_memory_data", (memory_id,))
         self._remove((signal_id, bucket_name, memory_id))
 
     @overload
@@ -225,8 +229,9 @@ class PersistMemoryUtils(KeyedAdapterBase):
         Example:
             PersistMemoryAdapter.list_memory_data("s1", "levels")
         """
-        if self._binding.custom is not None:
-            return self._custom("records", (signal_id, bucket_name), "list_memory_data", (), type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "records", (signal_id, bucket_name), "list_memory_data", (), type=type)
         return self._records((signal_id, bucket_name), type)
 
     def use_persist_memory_adapter(self, cls: type[Any]) -> None:

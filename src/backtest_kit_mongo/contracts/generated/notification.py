@@ -85,8 +85,9 @@ class PersistNotificationUtils(AdapterBase):
         Example:
             PersistNotificationAdapter.read_notification_data(True)
         """
-        if self._binding.custom is not None:
-            return self._custom("rows", (backtest,), "read_notification_data", (), limit=limit, type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "rows", (backtest,), "read_notification_data", (), limit=limit, type=type)
         return self._rows((backtest,), limit, type)
 
     def write_notification_data(self, rows: Iterable[Any], backtest: bool) -> None:
@@ -103,8 +104,9 @@ class PersistNotificationUtils(AdapterBase):
         Example:
             PersistNotificationAdapter.write_notification_data([{"id": "s1"}], True)
         """
-        if self._binding.custom is not None:
-            return self._custom("put_rows", (backtest,), "write_notification_data", (rows,))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "put_rows", (backtest,), "write_notification_data", (rows,))
         self._put_rows(rows, (backtest,))
 
     def use_persist_notification_adapter(self, cls: type[Any]) -> None:

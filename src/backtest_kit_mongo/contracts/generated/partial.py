@@ -104,8 +104,9 @@ class PersistPartialUtils(KeyedAdapterBase):
         Example:
             PersistPartialAdapter.read_partial_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
         """
-        if self._binding.custom is not None:
-            return self._custom("read", (symbol, strategy_name, exchange_name), "read_partial_data", (signal_id, when), type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "read", (symbol, strategy_name, exchange_name), "read_partial_data", (signal_id, when), type=type)
         return self._read((symbol, strategy_name, exchange_name, signal_id), when, type)
 
     def write_partial_data(self, data: Any, symbol: str, strategy_name: str, signal_id: str, exchange_name: str, when: When) -> None:
@@ -126,8 +127,9 @@ class PersistPartialUtils(KeyedAdapterBase):
         Example:
             PersistPartialAdapter.write_partial_data({"n": 1}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
         """
-        if self._binding.custom is not None:
-            return self._custom("write", (symbol, strategy_name, exchange_name), "write_partial_data", (data, signal_id, when))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "write", (symbol, strategy_name, exchange_name), "write_partial_data", (data, signal_id, when))
         self._write(data, (symbol, strategy_name, exchange_name, signal_id), when)
 
     def use_persist_partial_adapter(self, cls: type[Any]) -> None:

@@ -102,8 +102,11 @@ class PersistRecentUtils(KeyedAdapterBase):
         Example:
             PersistRecentAdapter.read_recent_data("BTCUSDT", "sma", "binance", "march", True)
         """
-        if self._binding.custom is not None:
-            return self._custom("read", (symbol, strategy_name, exchange_name, frame_name, backtest), "read_recent_data", (), type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(
+                binding, "read", (symbol, strategy_name, exchange_name, frame_name, backtest), "read_recent_data", (), type=type
+            )
         return self._read((symbol, strategy_name, exchange_name, frame_name, backtest), NO_TIME, type)
 
     def write_recent_data(
@@ -127,8 +130,11 @@ class PersistRecentUtils(KeyedAdapterBase):
         Example:
             PersistRecentAdapter.write_recent_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance", "march", True, 1704067200000)
         """
-        if self._binding.custom is not None:
-            return self._custom("write", (symbol, strategy_name, exchange_name, frame_name, backtest), "write_recent_data", (row, when))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(
+                binding, "write", (symbol, strategy_name, exchange_name, frame_name, backtest), "write_recent_data", (row, when)
+            )
         self._write(row, (symbol, strategy_name, exchange_name, frame_name, backtest), when)
 
     def use_persist_recent_adapter(self, cls: type[Any]) -> None:

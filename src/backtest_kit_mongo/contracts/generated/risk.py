@@ -96,8 +96,9 @@ class PersistRiskUtils(KeyedAdapterBase):
         Example:
             PersistRiskAdapter.read_position_data("all", "binance", 1704067200000)
         """
-        if self._binding.custom is not None:
-            return self._custom("read", (risk_name, exchange_name), "read_position_data", (when,), type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "read", (risk_name, exchange_name), "read_position_data", (when,), type=type)
         return self._read((risk_name, exchange_name), when, type)
 
     def write_position_data(self, positions: Iterable[Any] | Mapping[str, Any], risk_name: str, exchange_name: str, when: When) -> None:
@@ -116,8 +117,9 @@ class PersistRiskUtils(KeyedAdapterBase):
         Example:
             PersistRiskAdapter.write_position_data([], "all", "binance", 1704067200000)
         """
-        if self._binding.custom is not None:
-            return self._custom("write", (risk_name, exchange_name), "write_position_data", (positions, when))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "write", (risk_name, exchange_name), "write_position_data", (positions, when))
         self._write(positions, (risk_name, exchange_name), when)
 
     def use_persist_risk_adapter(self, cls: type[Any]) -> None:

@@ -91,8 +91,9 @@ class PersistScheduleUtils(KeyedAdapterBase):
         Example:
             PersistScheduleAdapter.read_schedule_data("BTCUSDT", "sma", "binance")
         """
-        if self._binding.custom is not None:
-            return self._custom("read", (symbol, strategy_name, exchange_name), "read_schedule_data", (), type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "read", (symbol, strategy_name, exchange_name), "read_schedule_data", (), type=type)
         return self._read((symbol, strategy_name, exchange_name), NO_TIME, type)
 
     def write_schedule_data(self, row: Any | None, symbol: str, strategy_name: str, exchange_name: str) -> None:
@@ -111,8 +112,9 @@ class PersistScheduleUtils(KeyedAdapterBase):
         Example:
             PersistScheduleAdapter.write_schedule_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance")
         """
-        if self._binding.custom is not None:
-            return self._custom("write", (symbol, strategy_name, exchange_name), "write_schedule_data", (row,))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "write", (symbol, strategy_name, exchange_name), "write_schedule_data", (row,))
         self._write(row, (symbol, strategy_name, exchange_name), NO_TIME)
 
     def use_persist_schedule_adapter(self, cls: type[Any]) -> None:

@@ -102,8 +102,11 @@ class PersistSessionUtils(KeyedAdapterBase):
         Example:
             PersistSessionAdapter.read_session_data("sma", "binance", "march", "BTCUSDT", True)
         """
-        if self._binding.custom is not None:
-            return self._custom("read", (strategy_name, exchange_name, frame_name, symbol, backtest), "read_session_data", (), type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(
+                binding, "read", (strategy_name, exchange_name, frame_name, symbol, backtest), "read_session_data", (), type=type
+            )
         return self._read((strategy_name, exchange_name, frame_name, symbol, backtest), NO_TIME, type)
 
     def write_session_data(
@@ -127,8 +130,11 @@ class PersistSessionUtils(KeyedAdapterBase):
         Example:
             PersistSessionAdapter.write_session_data({"n": 1}, "sma", "binance", "march", 1704067200000, "BTCUSDT", True)
         """
-        if self._binding.custom is not None:
-            return self._custom("write", (strategy_name, exchange_name, frame_name, symbol, backtest), "write_session_data", (data, when))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(
+                binding, "write", (strategy_name, exchange_name, frame_name, symbol, backtest), "write_session_data", (data, when)
+            )
         self._write(data, (strategy_name, exchange_name, frame_name, symbol, backtest), when)
 
     def use_persist_session_adapter(self, cls: type[Any]) -> None:

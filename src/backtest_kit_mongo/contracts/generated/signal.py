@@ -91,8 +91,9 @@ class PersistSignalUtils(KeyedAdapterBase):
         Example:
             PersistSignalAdapter.read_signal_data("BTCUSDT", "sma", "binance")
         """
-        if self._binding.custom is not None:
-            return self._custom("read", (symbol, strategy_name, exchange_name), "read_signal_data", (), type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "read", (symbol, strategy_name, exchange_name), "read_signal_data", (), type=type)
         return self._read((symbol, strategy_name, exchange_name), NO_TIME, type)
 
     def write_signal_data(self, row: Any | None, symbol: str, strategy_name: str, exchange_name: str) -> None:
@@ -111,8 +112,9 @@ class PersistSignalUtils(KeyedAdapterBase):
         Example:
             PersistSignalAdapter.write_signal_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance")
         """
-        if self._binding.custom is not None:
-            return self._custom("write", (symbol, strategy_name, exchange_name), "write_signal_data", (row,))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "write", (symbol, strategy_name, exchange_name), "write_signal_data", (row,))
         self._write(row, (symbol, strategy_name, exchange_name), NO_TIME)
 
     def use_persist_signal_adapter(self, cls: type[Any]) -> None:

@@ -90,8 +90,9 @@ class PersistStateUtils(KeyedAdapterBase):
         Example:
             PersistStateAdapter.read_state_data("s1", "levels")
         """
-        if self._binding.custom is not None:
-            return self._custom("read", (signal_id, bucket_name), "read_state_data", (), type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "read", (signal_id, bucket_name), "read_state_data", (), type=type)
         return self._read((signal_id, bucket_name), NO_TIME, type)
 
     def write_state_data(self, data: Any, signal_id: str, bucket_name: str, when: When) -> None:
@@ -110,8 +111,9 @@ class PersistStateUtils(KeyedAdapterBase):
         Example:
             PersistStateAdapter.write_state_data({"n": 1}, "s1", "levels", 1704067200000)
         """
-        if self._binding.custom is not None:
-            return self._custom("write", (signal_id, bucket_name), "write_state_data", (data, when))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "write", (signal_id, bucket_name), "write_state_data", (data, when))
         self._write(data, (signal_id, bucket_name), when)
 
     def use_persist_state_adapter(self, cls: type[Any]) -> None:

@@ -85,8 +85,9 @@ class PersistStorageUtils(AdapterBase):
         Example:
             PersistStorageAdapter.read_storage_data(True)
         """
-        if self._binding.custom is not None:
-            return self._custom("rows", (backtest,), "read_storage_data", (), limit=limit, type=type)
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "rows", (backtest,), "read_storage_data", (), limit=limit, type=type)
         return self._rows((backtest,), limit, type)
 
     def write_storage_data(self, rows: Iterable[Any], backtest: bool) -> None:
@@ -103,8 +104,9 @@ class PersistStorageUtils(AdapterBase):
         Example:
             PersistStorageAdapter.write_storage_data([{"id": "s1"}], True)
         """
-        if self._binding.custom is not None:
-            return self._custom("put_rows", (backtest,), "write_storage_data", (rows,))
+        binding = self._slot.binding
+        if binding.custom is not None:
+            return self._custom(binding, "put_rows", (backtest,), "write_storage_data", (rows,))
         self._put_rows(rows, (backtest,))
 
     def use_persist_storage_adapter(self, cls: type[Any]) -> None:

@@ -2,56 +2,48 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import get_args
+from collections.abc import Sequence
+from typing import Unpack
 
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...domains import DOMAINS
 from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
-from ..clock import MINUTE_MS, schedule_minutes
+from ..clock import MINUTE_MS
 from ..engine.engine import Engine
-from ..engine.position import Costs
+from ..engine.options import ExecutionKeywords, Progress, RunKeywords, RunOptions, StartKeywords
 from ..engine.result import BacktestResult, add_up
 from ..engine.risk import Books
 from ..engine.rows import RunContext, derive_id
-from ..engine.user_code import OnError
 from ..engine.write_behind import PendingWrites
 from ..market.candle_history import CandleHistory
 from ..market.candle_import import check_source, choose_window
-from ..market.exchange import find_exchange, list_exchanges
+from ..market.exchange import default_exchange_name
 from ..market.frame import find_frame, list_frames
 from ..registrations import check_name
 from ..strategy import Strategy, find_strategy
 from .background import RunHandle, in_background
 from .replay import Replay, replay
 
-__all__ = ["Backtest", "default_exchange_name", "read_costs", "run_backtest", "run_backtests"]
+__all__ = ["Backtest", "run_backtest", "run_backtests"]
 
 
 def run_backtest(
     symbol: str,
     strategy_name: str | None = None,
     *,
-    exchange_name: str = "binance",
-    frame_name: str = "backtest",
-    start_ms: int | None = None,
-    end_ms: int | None = None,
-    fee_percent: float = 0.1,
-    slippage_percent: float = 0.1,
-    stake_usd: float = 100.0,
-    progress: Callable[[int, int], None] | None = None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
     registry: Registry | None = None,
     stop: threading.Event | None = None,
-    on_error: OnError = "stop",
+    **keywords: Unpack[RunKeywords],
 ) -> BacktestResult:
     """Replay the stored 1m candles of ``[start_ms, end_ms)`` (ms, whole minutes) through a registered strategy.
 
-    ``strategy_name`` defaults to the only registered strategy, ``start_ms`` and ``end_ms`` to the bounds of the imported candles. A
-    window with a gap is rejected before anything is written. Fee and slippage are percent per side, the stake is in USD.
+    ``strategy_name`` defaults to the only registered strategy. Pass the options as a RunOptions, as keyword arguments with the names of
+    its fields (``fee_percent=0.05``), or both: a keyword argument wins. A window with a gap is rejected before anything is written.
     ``progress`` is called with (minutes replayed, all minutes). See the top of ``engine`` for how orders are executed. Once
     ``stop`` is set, the run ends after the current minute and returns what it has up to then.
 
@@ -61,21 +53,7 @@ def run_backtest(
     with StrategyError (BadSignalError); its ``results`` hold what the run had reached. With ``on_error="skip"`` the run continues
     with the next minute. Either way the error is first written to Log and Notification.
     """
-    results, failed = run_backtests(
-        [symbol],
-        [strategy_name],
-        exchange_name=exchange_name,
-        frame_name=frame_name,
-        start_ms=start_ms,
-        end_ms=end_ms,
-        fee_percent=fee_percent,
-        slippage_percent=slippage_percent,
-        stake_usd=stake_usd,
-        progress=progress,
-        registry=registry,
-        stop=stop,
-        on_error=on_error,
-    )
+    results, failed = run_backtests([symbol], [strategy_name], options=options, progress=progress, registry=registry, stop=stop, **keywords)
     if failed:
         raise failed[0]
     return results[0]
@@ -85,17 +63,11 @@ def run_backtests(
     symbols: Sequence[str],
     strategy_names: Sequence[str | None] = (None,),
     *,
-    exchange_name: str = "binance",
-    frame_name: str = "backtest",
-    start_ms: int | None = None,
-    end_ms: int | None = None,
-    fee_percent: float = 0.1,
-    slippage_percent: float = 0.1,
-    stake_usd: float = 100.0,
-    progress: Callable[[int, int], None] | None = None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
     registry: Registry | None = None,
     stop: threading.Event | None = None,
-    on_error: OnError = "stop",
+    **keywords: Unpack[RunKeywords],
 ) -> tuple[list[BacktestResult], list[BacktestKitError]]:
     """Run ``run_backtest`` for every strategy on every symbol, side by side: each minute is processed in all runs before the next one.
 
@@ -105,19 +77,15 @@ def run_backtests(
     strategy that raises, or a window with a gap, ends only its own run: the ``results`` of its error hold what the run had reached,
     and the other runs continue.
     """
-    if on_error not in get_args(OnError):
-        raise InvalidValueError(f"on_error is {on_error!r}; it must be 'stop' or 'skip'")
+    options = (RunOptions() if options is None else options).replaced(**keywords)
     for argument, value in (("symbols", symbols), ("strategy_names", strategy_names)):
         if isinstance(value, str):
             raise InvalidTypeError(f"{argument} must be a list of names, got {value!r}", hint=f"pass [{value!r}]")
     for symbol in symbols:
         check_name("symbol", symbol)
-    for argument, name in (("exchange_name", exchange_name), ("frame_name", frame_name)):
-        check_name(argument, name)
     registry = default_registry if registry is None else registry
     strategies = [find_strategy(name) for name in strategy_names]
-    costs = read_costs(fee_percent, slippage_percent, stake_usd)
-    wait_minutes = schedule_minutes()
+    config = registry.get_config()
     pairs = list(dict.fromkeys((symbol, strategy.name) for symbol in symbols for strategy in strategies))
     if not pairs:
         raise InvalidValueError("there is nothing to run", hint="name at least one symbol and one strategy")
@@ -125,27 +93,29 @@ def run_backtests(
     windows: dict[str, tuple[int, int] | BacktestKitError] = {}
     for symbol, _ in pairs:
         if symbol not in windows:
-            windows[symbol] = _window(symbol, exchange_name, start_ms, end_ms, registry)
+            windows[symbol] = _window(symbol, options, registry)
     books: Books = {}
     # After a crash a backtest is run again from its start, so it does not need a record of every step.
-    pending = PendingWrites(registry) if registry.get_config().CC_DURABILITY == "memory" else None
+    pending = PendingWrites(registry) if config.CC_DURABILITY == "memory" else None
     by_name = {strategy.name: strategy for strategy in strategies}
 
     valid = [window for window in windows.values() if not isinstance(window, BacktestKitError)]
-    history = CandleHistory(exchange_name, max((end for _, end in valid), default=0), registry)
+    history = CandleHistory(options.exchange_name, max((end for _, end in valid), default=0), registry)
 
     def prepare(symbol: str, strategy: Strategy, start: int, end: int) -> Replay:
         context = RunContext(
             symbol=symbol,
             strategy_name=strategy.name,
-            exchange_name=exchange_name,
-            frame_name=frame_name,
+            exchange_name=options.exchange_name,
+            frame_name=options.frame_name,
             risk_name=strategy.risk_name,
             start_ms=start,
             end_ms=end,
-            costs=costs,
+            costs=options.costs,
         )
-        engine = Engine(context, strategy, registry, wait_minutes=wait_minutes, books=books, late=pending, on_error=on_error)
+        engine = Engine(
+            context, strategy, registry, wait_minutes=config.CC_SCHEDULE_AWAIT_MINUTES, books=books, late=pending, on_error=options.on_error
+        )
         return Replay(engine, history.beside())
 
     runs: dict[tuple[str, str], Replay | BacktestKitError] = {}
@@ -186,75 +156,33 @@ class Backtest:
         strategy_name: str | None = None,
         exchange_name: str | None = None,
         frame_name: str | None = None,
-        fee_percent: float = 0.1,
-        slippage_percent: float = 0.1,
-        stake_usd: float = 100.0,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         registry: Registry | None = None,
         stop: threading.Event | None = None,
-        on_error: OnError = "stop",
+        **keywords: Unpack[ExecutionKeywords],
     ) -> BacktestResult:
         """Call ``run_backtest`` with the window of a registered frame.
 
         A name that you leave out is that of the only registered strategy, exchange or frame. If no exchange is registered, it is
-        "binance"; if no frame is registered, the window is that of the stored candles.
+        "binance"; if no frame is registered, the window is that of the stored candles. Costs and ``on_error`` are those of RunOptions.
         """
-        frame = find_frame(frame_name) if frame_name is not None or list_frames() else None
-        return run_backtest(
-            symbol,
-            strategy_name,
-            exchange_name=default_exchange_name(exchange_name),
-            frame_name="backtest" if frame is None else frame.name,
-            start_ms=None if frame is None else frame.start_ms,
-            end_ms=None if frame is None else frame.end_ms,
-            fee_percent=fee_percent,
-            slippage_percent=slippage_percent,
-            stake_usd=stake_usd,
-            progress=progress,
-            registry=registry,
-            stop=stop,
-            on_error=on_error,
-        )
+        options = RunOptions(exchange_name=default_exchange_name(exchange_name), **keywords)
+        if frame_name is not None or list_frames():
+            frame = find_frame(frame_name)
+            options = options.replaced(frame_name=frame.name, start_ms=frame.start_ms, end_ms=frame.end_ms)
+        return run_backtest(symbol, strategy_name, options=options, progress=progress, registry=registry, stop=stop)
 
     @staticmethod
-    def background(
-        symbol: str,
-        *,
-        strategy_name: str | None = None,
-        exchange_name: str | None = None,
-        frame_name: str | None = None,
-        fee_percent: float = 0.1,
-        slippage_percent: float = 0.1,
-        stake_usd: float = 100.0,
-        progress: Callable[[int, int], None] | None = None,
-        registry: Registry | None = None,
-        on_error: OnError = "stop",
-    ) -> RunHandle:
+    def background(symbol: str, **keywords: Unpack[StartKeywords]) -> RunHandle:
         """Call ``run`` in a background thread. Background runs do not stop each other: an error is raised by ``result()``."""
-        return in_background(
-            f"backtest {symbol}",
-            lambda stop: Backtest.run(
-                symbol,
-                strategy_name=strategy_name,
-                exchange_name=exchange_name,
-                frame_name=frame_name,
-                fee_percent=fee_percent,
-                slippage_percent=slippage_percent,
-                stake_usd=stake_usd,
-                progress=progress,
-                registry=registry,
-                stop=stop,
-                on_error=on_error,
-            ),
-        )
+        return in_background(f"backtest {symbol}", lambda stop: Backtest.run(symbol, stop=stop, **keywords))
 
 
-def _window(
-    symbol: str, exchange_name: str, start_ms: int | None, end_ms: int | None, registry: Registry
-) -> tuple[int, int] | InvalidValueError:
+def _window(symbol: str, options: RunOptions, registry: Registry) -> tuple[int, int] | InvalidValueError:
     """Return the window of a symbol, or the error that says why it cannot be replayed."""
+    exchange_name = options.exchange_name
     try:
-        start, end, unbroken = choose_window(symbol, exchange_name, start_ms, end_ms, registry=registry)
+        start, end, unbroken = choose_window(symbol, exchange_name, options.start_ms, options.end_ms, registry=registry)
         if not unbroken:  # otherwise an import guarantees it
             CandleHistory(exchange_name, end, registry).check_unbroken(symbol, start, end)
         check_source(symbol, exchange_name, end, registry=registry)
@@ -309,27 +237,3 @@ def _discard_later(registry: Registry, engine: Engine) -> None:
                 ids = [derive_id(context, when) for when in range(first, context.end_ms, step_ms)]
             fields = {"signalId": ids}
         registry.discard_versions(name, context.start_ms, **fields)
-
-
-def read_costs(fee_percent: float, slippage_percent: float, stake_usd: float) -> Costs:
-    """Check costs and return them. Raises InvalidTypeError or InvalidValueError, which names the wrong argument."""
-    return Costs(
-        fee_percent=_setting("fee_percent", fee_percent, below=100),
-        slippage_percent=_setting("slippage_percent", slippage_percent, below=100),
-        stake_usd=_setting("stake_usd", stake_usd, below=math.inf),
-    )
-
-
-def default_exchange_name(name: str | None) -> str:
-    """Return ``name``, or the name of the only registered exchange, or "binance" if none is registered."""
-    if name is not None:
-        return name
-    return find_exchange(None).name if list_exchanges() else "binance"
-
-
-def _setting(name: str, value: object, *, below: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidTypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not 0 <= value < below:
-        raise InvalidValueError(f"{name} is {value}; it must be a finite number from 0{'' if below == math.inf else f' to below {below}'}")
-    return float(value)

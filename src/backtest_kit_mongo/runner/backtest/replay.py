@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from ...errors import BacktestKitError, InvalidValueError
-from ...simulation import NOW, simulated_time
+from ...simulation import SCOPE, entered
 from ..clock import MINUTE_MS
-from ..current_run import current_run
 from ..engine.actions import enlisted
 from ..engine.engine import Engine
 from ..engine.user_code import PERSISTENCE_ERRORS
 from ..engine.write_behind import PendingWrites, pending_write_error
 from ..market.average_price import VWAP_CANDLES
-from ..market.candle_history import BLOCK, Candle, CandleHistory, current_history
+from ..market.candle_history import BLOCK, Candle, CandleHistory
 from ..strategy import StrategyError
 
 __all__ = ["Replay", "replay", "simulating"]
+
+
+_OWN_ERRORS: Final = (StrategyError, InvalidValueError)
+"""Errors that end only the run in which they were raised."""
 
 
 class Replay:
@@ -36,7 +40,7 @@ class Replay:
         self.failure: BacktestKitError | None = None
         self.over = False
         """Whether this run has ended."""
-        self.history = history
+        engine.scope.history = self.history = history
         self._open = ExitStack()
         self._candles: list[Candle] = []
         self._first = 0  # when the first of them closes (ms)
@@ -54,8 +58,7 @@ class Replay:
 
     def enter(self) -> None:
         """Make this the current run of the code that follows."""
-        current_run.set(self.engine.running)
-        current_history.set(self.history)
+        SCOPE.set(self.engine.scope)
 
     def guarded(self, step: Callable[..., object], *arguments: Any, **options: Any) -> None:
         """Do a step of this run, unless it has ended. An error of its own ends it."""
@@ -63,17 +66,20 @@ class Replay:
             return
         try:
             step(*arguments, **options)
-        except (StrategyError, InvalidValueError) as error:
-            if pending_write_error(error) is not None:  # it may come from a write of another run
-                raise
-            self.failure = error
-            self.over = True
-            self._open.__exit__(type(error), error, error.__traceback__)
+        except _OWN_ERRORS as error:
+            self._fail(error)
+
+    def _fail(self, error: BacktestKitError) -> None:
+        if pending_write_error(error) is not None:  # it may come from a write of another run
+            raise error
+        self.failure = error
+        self.over = True
+        self._open.__exit__(type(error), error, error.__traceback__)
 
     def begin(self, before: Callable[[Engine], object]) -> None:
         """Call ``before``, then write that the run begins."""
         self.enter()
-        NOW.set(self.start)
+        self.engine.scope.now = self.start
         self._open.enter_context(_at_work(self.engine))
         before(self.engine)
         self.engine.journal.begin(self.start)
@@ -86,37 +92,26 @@ class Replay:
         if self._candles:
             self._first = int(self._candles[0]["timestamp"]) + MINUTE_MS
 
-    def minutes(self, stop: threading.Event | None) -> None:
-        """Process the minutes of the block in order, until ``stop`` is set."""
-        engine, candles, end = self.engine, self._candles, self.end
-        step = engine.strategy.interval_ms
-        for index in range((self.reached + MINUTE_MS - self._first) // MINUTE_MS, len(candles)):
-            when = candles[index]["timestamp"] + MINUTE_MS
-            # At the very end it is too late for a signal to have any effect.
-            ask = when % step == 0 and when < end
-            if ask or not engine.idle:
-                try:
-                    engine.tick(candles, index, when, ask=ask)
-                except BaseException:
-                    self.reached = int(candles[index]["timestamp"])  # this minute was not finished
-                    raise
-                if stop is not None and stop.is_set():
-                    self.reached = int(when)
-                    return
-        if candles:
-            self.reached = int(candles[-1]["timestamp"]) + MINUTE_MS
-
-    def minute(self, when: int) -> None:
-        """Process the minute that ends at ``when`` (ms), if it belongs to this run. Other runs are processed before and after this call."""
-        if self.over or not self.reached < when <= self.end or not self._candles:
-            return
-        engine = self.engine
-        ask = when % engine.strategy.interval_ms == 0 and when < self.end
-        if ask or not engine.idle:
-            self.enter()
-            self.guarded(engine.tick, self._candles, (when - self._first) // MINUTE_MS, when, ask=ask)
-        if self.failure is None:
-            self.reached = when
+    def minutes(self, since: int, until: int, *, alone: bool) -> Iterator[None]:
+        """Process the minutes of the block that begins at ``since`` (ms), one per item. Unless ``alone``, other runs run in between."""
+        engine, candles, first, end = self.engine, self._candles, self._first, self.end
+        scope, step = engine.scope, engine.strategy.interval_ms
+        for when in range(since + MINUTE_MS, until + MINUTE_MS, MINUTE_MS):
+            if candles and self.reached < when <= end and not self.over:
+                # At the very end it is too late for a signal to have any effect.
+                ask = when % step == 0 and when < end
+                if ask or not engine.idle:
+                    if not alone:
+                        SCOPE.set(scope)
+                    try:
+                        engine.tick(candles, (when - first) // MINUTE_MS, when, ask=ask)
+                    except _OWN_ERRORS as error:
+                        self._fail(error)
+                        return
+                self.reached = when
+                if when == end:
+                    self.guarded(self.finish)
+            yield
 
     def finish(self) -> None:
         """Write how the run ended. Its open position no longer counts for other runs."""
@@ -145,26 +140,18 @@ def replay(
     def stopped() -> bool:
         return stop is not None and stop.is_set()
 
-    with ExitStack() as entered:
-        entered.enter_context(_in_context(runs[0].engine, runs[0].history, first))
-        entered.enter_context(late.open() if late is not None else nullcontext())
+    with ExitStack() as stack:
+        stack.enter_context(entered(runs[0].engine.scope))
         for run in runs:
-            entered.enter_context(run)
+            stack.enter_context(run)
             run.guarded(run.begin, before)
         for since in range(first, last, BLOCK * MINUTE_MS):
             until = min(since + BLOCK * MINUTE_MS, last)
             for run in runs:
                 run.guarded(run.load, since, until)
-            if len(runs) == 1:
-                runs[0].guarded(runs[0].minutes, stop)
-            else:
-                for when in range(since + MINUTE_MS, until + MINUTE_MS, MINUTE_MS):
-                    for run in runs:
-                        run.minute(when)
-                        if run.reached == run.end:
-                            run.guarded(run.finish)
-                    if stopped():
-                        break
+            for _ in zip_longest(*(run.minutes(since, until, alone=len(runs) == 1) for run in runs)):
+                if stop is not None and stop.is_set():
+                    break
             if late is not None:
                 late.flush_when_due()
             if progress is not None:
@@ -180,20 +167,9 @@ def replay(
 @contextmanager
 def simulating(engine: Engine, history: CandleHistory, start: int) -> Iterator[None]:
     """Run the code inside the block as part of the run of ``engine``, at the simulation time ``start`` (ms)."""
-    with _in_context(engine, history, start), _at_work(engine):
+    engine.scope.history, engine.scope.now = history, start
+    with entered(engine.scope), _at_work(engine):
         yield
-
-
-@contextmanager
-def _in_context(engine: Engine, history: CandleHistory, start: int) -> Iterator[None]:
-    """Set the current run and simulation time, which may change inside the block, and restore the previous ones after it."""
-    tokens = current_history.set(history), current_run.set(engine.running)
-    try:
-        with simulated_time(start):
-            yield
-    finally:
-        current_history.reset(tokens[0])
-        current_run.reset(tokens[1])
 
 
 @contextmanager

@@ -16,14 +16,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import msgspec
 
@@ -33,6 +33,7 @@ from ...contracts.adapters import adapter_of
 from ...contracts.default_registry import default_registry
 from ...domains import DOMAINS
 from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError, with_notes
+from ..engine.options import Progress, RunKeywords, RunOptions
 from ..error_text import describe
 from ..loading.parameters import Scalar, check_parameters, given_parameters
 from ..loading.strategy_file import load_strategy_file, nothing_registered
@@ -60,10 +61,7 @@ class _Settings(msgspec.Struct, frozen=True):
     config: Config
     strategy_file: str
     strategy_name: str
-    exchange_name: str
-    fee_percent: float
-    slippage_percent: float
-    stake_usd: float
+    options: RunOptions
 
 
 class _Task(msgspec.Struct, frozen=True):
@@ -71,12 +69,11 @@ class _Task(msgspec.Struct, frozen=True):
     symbol: str
     parameters: dict[str, Scalar]
     frame_name: str
-    start_ms: int
-    end_ms: int
+    window: tuple[int, int]
     key: str  # the key of the finished run in the Measure contract
 
     def finished(self, **outcome: Any) -> SweepRun:
-        return SweepRun(self.symbol, self.parameters, self.frame_name, self.start_ms, self.end_ms, **outcome)
+        return SweepRun(self.symbol, self.parameters, self.frame_name, *self.window, **outcome)
 
 
 def sweep(
@@ -85,17 +82,12 @@ def sweep(
     *,
     symbols: Sequence[str] = ("BTCUSDT",),
     strategy_name: str | None = None,
-    exchange_name: str = "binance",
-    frame_name: str = "backtest",
-    start_ms: int | None = None,
-    end_ms: int | None = None,
-    fee_percent: float = 0.1,
-    slippage_percent: float = 0.1,
-    stake_usd: float = 100.0,
+    options: RunOptions | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
     resume: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    **keywords: Unpack[RunKeywords],
 ) -> SweepResult:
     """Backtest a strategy file with every combination of ``grid`` (the values of each ``parameter``) for every symbol.
 
@@ -105,7 +97,7 @@ def sweep(
     candle window is an error before the first run; a run that fails becomes a row with its error.
 
     ``resume=True`` reuses the runs that an earlier sweep over the same file, parameters, candles and costs finished in this database.
-    ``progress`` is called with (runs finished, all runs). Other arguments are those of ``run_backtest``. Call this below
+    ``progress`` is called with (runs finished, all runs). The options are those of ``run_backtest``. Call this below
     ``if __name__ == "__main__":``, because each process first imports your program.
     """
     config = default_registry.mongo.config
@@ -115,8 +107,9 @@ def sweep(
         raise InvalidValueError(f"workers must be an int of at least 1, got {workers!r}")
     if isinstance(symbols, str) or not symbols:
         raise InvalidTypeError('symbols must be a list of names, such as ["BTCUSDT"]')
-    for argument, value in (("exchange_name", exchange_name), ("frame_name", frame_name), *(("symbol", symbol) for symbol in symbols)):
-        check_name(argument, value)
+    options = (RunOptions() if options is None else options).replaced(**keywords)
+    for symbol in symbols:
+        check_name("symbol", symbol)
     with _loaded(strategy_file, {}) as declared:
         name = find_strategy(strategy_name).name
         typed = _typed(grid, declared)
@@ -125,18 +118,16 @@ def sweep(
         config=msgspec.structs.replace(config, CC_EMBEDDED=False),  # this process owns the servers, the others only connect
         strategy_file=str(Path(strategy_file).resolve()),
         strategy_name=name,
-        exchange_name=exchange_name,
-        fee_percent=fee_percent,
-        slippage_percent=slippage_percent,
-        stake_usd=stake_usd,
+        options=options,
     )
-    windows = {symbol: choose_window(symbol, exchange_name, start_ms, end_ms)[:2] for symbol in dict.fromkeys(symbols)}
+    exchange_name, bounds = options.exchange_name, (options.start_ms, options.end_ms)
+    windows = {symbol: choose_window(symbol, exchange_name, *bounds)[:2] for symbol in dict.fromkeys(symbols)}
     combinations = [dict(zip(typed, values, strict=True)) for values in itertools.product(*typed.values())]
     contents = Path(strategy_file).read_bytes()
     # Part of the resume key: if candles were removed and others imported, a finished run used the old ones.
     candles = {symbol: StoredCandles(symbol, "1m", exchange_name).digest(*window) for symbol, window in windows.items()}
     tasks = [
-        _task(settings, symbol, parameters, frame_name, window, contents, candles[symbol])
+        _task(settings, symbol, parameters, window, contents, candles[symbol])
         for symbol, window in windows.items()
         for parameters in combinations
     ]
@@ -171,16 +162,16 @@ def _task(
     settings: _Settings,
     symbol: str,
     parameters: dict[str, Scalar],
-    frame_name: str,
     window: tuple[int, int],
     contents: bytes,
     candles: str,
 ) -> _Task:
-    digest = _digest(sorted(parameters.items()))
-    costs = (settings.fee_percent, settings.slippage_percent, settings.stake_usd)
-    order = (settings.strategy_name, settings.exchange_name, costs, symbol, parameters, frame_name, window)
+    digest, options = _digest(sorted(parameters.items())), settings.options
+    costs = (options.fee_percent, options.slippage_percent, options.stake_usd)
+    order = [settings.strategy_name, options.exchange_name, costs, symbol, parameters, options.frame_name, window]
+    order += [] if options.on_error == "stop" else [options.on_error]
     key = _digest([hashlib.sha256(contents).hexdigest(), candles, *order])
-    return _Task(settings, symbol, parameters, f"{frame_name}.{digest[:12]}", *window, key)
+    return _Task(settings, symbol, parameters, f"{options.frame_name}.{digest[:12]}", window, key)
 
 
 def _digest(value: object) -> str:
@@ -309,21 +300,12 @@ def _run(task: _Task) -> SweepRun:
                 if name in SLOTS or kind == "memory":  # a new store, without the records of the last run
                     adapter_of(DOMAINS[name]).use_memory()
             with _loaded(settings.strategy_file, task.parameters):
-                result = run_backtest(
-                    task.symbol,
-                    settings.strategy_name,
-                    exchange_name=settings.exchange_name,
-                    frame_name=task.frame_name,
-                    start_ms=task.start_ms,
-                    end_ms=task.end_ms,
-                    fee_percent=settings.fee_percent,
-                    slippage_percent=settings.slippage_percent,
-                    stake_usd=settings.stake_usd,
-                    progress=_check_stop,
-                )
+                start, end = task.window
+                options = settings.options.replaced(frame_name=task.frame_name, start_ms=start, end_ms=end)
+                result = run_backtest(task.symbol, settings.strategy_name, options=options, progress=_check_stop)
             run = task.finished(totals=result.totals, signals_ignored=sum(result.signals_ignored.values()))
             note = {"id": task.key, "data": msgspec.to_builtins(run), "removed": False}
-            PersistMeasureAdapter.write_measure_data(note, _BUCKET, task.key, task.end_ms)
+            PersistMeasureAdapter.write_measure_data(note, _BUCKET, task.key, end)
         except BacktestKitError as error:
             return task.finished(error=with_notes(error))
         except Exception as error:  # noqa: BLE001 - the other runs continue, whatever the error is

@@ -87,18 +87,18 @@ def enlisted(engine: Engine) -> Iterator[None]:
 
 def _same(one: Engine, other: Engine) -> bool:
     names = [(e.context.symbol, e.context.strategy_name, e.context.exchange_name, e.context.frame_name) for e in (one, other)]
-    return names[0] == names[1] and one.running.registry is other.running.registry
+    return names[0] == names[1] and one.run.registry is other.run.registry
 
 
 def _find(caller: str, symbol: str | None, strategy_name: str | None, exchange_name: str | None) -> Engine:
-    calling_run = current_run.get(None)
+    calling_run = current_run()
     names = {"symbol": symbol, "strategy_name": strategy_name, "exchange_name": exchange_name}
     given = {name: value for name, value in names.items() if value is not None}
     with _lock:
         matches = [
             engine for engine in _engines if engine.ready and all(getattr(engine.context, name) == value for name, value in given.items())
         ]
-    own = [engine for engine in matches if engine.running is calling_run]
+    own = [engine for engine in matches if engine.run is calling_run]
     if own or len(matches) == 1:
         return (own or matches)[0]
     text = ", ".join(f"{name}={value!r}" for name, value in given.items())

@@ -27,8 +27,8 @@ from ...candles import align
 from ...contracts.registry import Registry
 from ...errors import InvalidTypeError, InvalidValueError
 from ...logs import log
-from ..clock import MINUTE_MS, advance_to
-from ..current_run import CurrentRun
+from ..clock import MINUTE_MS
+from ..current_run import CurrentRun, RunScope
 from ..error_text import describe
 from ..market.average_price import VWAP_CANDLES, vwap
 from ..market.candle_history import Candle
@@ -82,7 +82,7 @@ class Engine(UserRequests):
         self.strategy = strategy
         self.journal = Journal(context, registry, mode, books, late)
         self._user = UserCode(context, strategy, self.journal, on_error)
-        self.running = CurrentRun(
+        self.run = CurrentRun(
             registry=registry,
             symbol=context.symbol,
             strategy_name=context.strategy_name,
@@ -91,6 +91,8 @@ class Engine(UserRequests):
             backtest=context.backtest,
             run_id=self.journal.run_id,
         )
+        self.scope = RunScope(self.run, flush=None if late is None else late.flush)
+        """The scope of the code of this run. Whoever drives the run sets its candles, and enters it."""
         self.trades: list[Trade] = []
         self.asked = 0
         self.ignored: Counter[str] = Counter()
@@ -130,7 +132,7 @@ class Engine(UserRequests):
 
         ``ask``: the strategy may be asked. ``late``: the run is catching up on a minute long past, in which nothing can open any more.
         """
-        advance_to(when)
+        self.scope.now = when
         self.now = max(self.now, when)
         has_price = index + 1 >= VWAP_CANDLES
         before, self._price = self._price, vwap(candles[index + 1 - VWAP_CANDLES : index + 1]) if has_price else self._price
@@ -227,7 +229,7 @@ class Engine(UserRequests):
         elif waits:  # only open positions count; the risk limit is checked again when this one opens
             self.journal.scheduled(position, price, when)
             self.waiting = position
-            self.running.signal_id = signal_id
+            self.run.signal_id = signal_id
             self._settle()
             self._user.tell("on_schedule", when, self._price, position)
         else:
@@ -279,7 +281,7 @@ class Engine(UserRequests):
         with self._lock:
             self._changed |= work.cancelled is not None or work.activated is not None
             self.waiting = work.cancelled = work.activated = None
-            self.running.signal_id = None
+            self.run.signal_id = None
             self._settle()
 
     def _enter(self, position: Position, when: int) -> None:
@@ -317,7 +319,7 @@ class Engine(UserRequests):
             self.position, self.waiting = position, None
             work.opening, work.open_attempts = None, 0
             work.activated = work.cancelled = None  # too late to cancel: the position is open
-            work.pending_id = self.running.signal_id = position.id
+            work.pending_id = self.run.signal_id = position.id
             self._settle()
         self._price = position.price_open if math.isnan(self._price) else self._price
         self._user.tell("on_open", when, self._price, position)
@@ -393,7 +395,7 @@ class Engine(UserRequests):
             self._changed |= work.closing is not None
             work.closing, work.close_attempts = None, 0
             if alone:
-                self.position = work.pending_id = self.running.signal_id = None
+                self.position = work.pending_id = self.run.signal_id = None
             self._settle()
             self.first_trade = self.first_trade or time.perf_counter()
             self.trades.append(trade)  # last: if the write fails, all of this is done again
@@ -463,7 +465,7 @@ class Engine(UserRequests):
         with self._lock:  # a request that a user makes meanwhile must not be overwritten with an older state
             self.deferred, self.position, self.waiting = self.journal.restore(when)
             restored = self.position or self.waiting
-            self.running.signal_id = None if restored is None else restored.id
+            self.run.signal_id = None if restored is None else restored.id
             self._changed = False
             self.ready = True
         if restored is None or (previous is not None and previous.id == restored.id):

@@ -9,6 +9,7 @@ import msgspec
 
 from ...contracts.registry import Registry
 from ...errors import InvalidTypeError, InvalidValueError
+from ...simulation import without_flush
 from ..clock import MINUTE_MS
 from ..error_text import USER_ERRORS, describe
 from ..registrations import Registrations, calling_place, check_function, check_name
@@ -16,7 +17,7 @@ from . import rows
 from .deferred import has_order
 from .position import Position
 from .rows import Row, RunContext
-from .write_behind import pending_write_error, without_flush
+from .write_behind import pending_write_error
 
 __all__ = ["Books", "Risk", "RiskBook", "RiskRequest", "add_risk", "clear_risks", "list_risks", "restore_risks"]
 

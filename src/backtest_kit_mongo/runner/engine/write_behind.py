@@ -6,17 +6,15 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ...contracts.bindings import LATE
 from ...contracts.registry import Registry
 from ...domains import DOMAINS
-from ...simulation import NOW, simulated_time
+from ...simulation import SCOPE, current_time, entered, without_flush
 from .rows import Row
 
-__all__ = ["MAX_DELAY_SECONDS", "PendingWrites", "WriteBehind", "WriteThrough", "pending_write_error", "without_flush"]
+__all__ = ["MAX_DELAY_SECONDS", "PendingWrites", "WriteBehind", "WriteThrough", "pending_write_error"]
 
 MAX_DELAY_SECONDS: Final = 0.25
 """How long a write may stay pending, in seconds."""
@@ -42,23 +40,6 @@ def pending_write_error(error: BaseException | None) -> BaseException | None:
     while error is not None and not hasattr(error, _OF_A_LATE_WRITE):
         error = error.__cause__ or error.__context__
     return error
-
-
-class _Busy(threading.local):
-    writing = False
-
-
-_busy = _Busy()
-
-
-@contextmanager
-def without_flush() -> Iterator[None]:
-    """Use the contracts inside the block without flushing pending writes first: the holder of a lock must not wait for other threads."""
-    previous, _busy.writing = _busy.writing, True
-    try:
-        yield
-    finally:
-        _busy.writing = previous
 
 
 class WriteThrough:
@@ -105,20 +86,9 @@ class PendingWrites:
         self._rows: dict[str, list[tuple[str, Row, tuple[Any, ...]]]] = {}
         self._known: dict[tuple[str, str], bool] = {}  # records written by calls, and whether the last call erased them
 
-    @contextmanager
-    def open(self) -> Iterator[None]:
-        """Flush pending writes before any use of a contract inside the block."""
-        token = LATE.set(self.flush)
-        self._registry.write_late(True)
-        try:
-            yield
-        finally:
-            self._registry.write_late(False)
-            LATE.reset(token)
-
     def at_once(self, name: str) -> bool:
         """Whether a domain is written at once, without write-behind."""
-        return name in self._versioned or self._registry.bindings[name].custom is not None
+        return name in self._versioned or self._registry.binding(name).custom is not None
 
     def put(self, owner: str, name: str, key: str, arguments: tuple[Any, ...]) -> None:
         """Queue the write of one record."""
@@ -145,14 +115,14 @@ class PendingWrites:
 
     def flush(self) -> None:
         """Write all pending writes. Those that fail stay pending, and the next flush tries them again."""
-        if _busy.writing or os.getpid() != self._process:  # pending writes in a forked child belong to the parent
+        if os.getpid() != self._process:  # pending writes in a forked child belong to the parent
             return
         with self._lock:
             if not self._waits:
                 return
             try:
                 # This may be a thread with another simulation time, or with none.
-                with without_flush(), simulated_time(self._now):
+                with entered(SCOPE.get().replaced(self._now, None)):
                     self._write()
                 self._flushed = time.monotonic()
             except BaseException as error:
@@ -177,7 +147,7 @@ class PendingWrites:
         return bool(self._calls or self._records or self._rows)
 
     def _note_time(self) -> None:
-        now = NOW.get()
+        now = current_time()
         if now is not None:  # None: another thread makes a request to the run
             self._now = now
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, Unpack
 
 from ...candles import align
 from ...contracts.default_registry import default_registry
@@ -13,19 +13,19 @@ from ...contracts.registry import Registry
 from ...errors import BacktestKitError, InvalidValueError
 from ...logs import log
 from ..backtest.background import RunHandle, in_background
-from ..backtest.backtest import default_exchange_name, read_costs
 from ..backtest.replay import simulating
-from ..clock import MINUTE_MS, advance_to, iso_time, schedule_minutes, tick_seconds
+from ..clock import MINUTE_MS, iso_time
 from ..engine.broker import Broker, OrderFailedError, PaperBroker, find_broker
 from ..engine.engine import Engine
 from ..engine.journal import TakenOverError
+from ..engine.options import CostKeywords, RunOptions
 from ..engine.result import BacktestResult, add_up
 from ..engine.rows import RunContext
 from ..engine.user_code import PERSISTENCE_ERRORS
 from ..error_text import describe
 from ..market.average_price import VWAP_CANDLES
-from ..market.candle_history import BLOCK, Candle, CandleHistory, current_history
-from ..market.exchange import fetch_missing, find_exchange
+from ..market.candle_history import BLOCK, Candle, CandleHistory
+from ..market.exchange import default_exchange_name, fetch_missing, find_exchange
 from ..registrations import check_name
 from ..strategy import find_strategy
 
@@ -51,6 +51,19 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+class LiveKeywords(CostKeywords, total=False):
+    """What ``Live.run`` and ``Live.background`` take."""
+
+    strategy_name: str | None
+    exchange_name: str | None
+    broker_name: str | None
+    order_attempts: int
+    registry: Registry | None
+    clock: Clock
+    sleep: Callable[[float], object] | None
+    fetch: Fetch
+
+
 class Live:
     """Runs on the current market: with a broker they trade, without one they are on paper."""
 
@@ -61,15 +74,13 @@ class Live:
         strategy_name: str | None = None,
         exchange_name: str | None = None,
         broker_name: str | None = None,
-        fee_percent: float = 0.1,
-        slippage_percent: float = 0.1,
-        stake_usd: float = 100.0,
         order_attempts: int = 10,
         registry: Registry | None = None,
         stop: threading.Event | None = None,
         clock: Clock = wall_clock_ms,
         sleep: Callable[[float], object] | None = None,
         fetch: Fetch = fetch_missing,
+        **costs: Unpack[CostKeywords],
     ) -> BacktestResult:
         """Run a registered strategy until ``stop`` is set, or until ``runner.stop`` was called and nothing is open any more.
 
@@ -79,22 +90,22 @@ class Live:
         the next tick. Two errors end the run: OrderFailedError, if an order had no clear answer ``order_attempts`` times, and
         TakenOverError, if another process has started the same run.
 
-        The result holds the trades that this run closed. ``CC_TICK_SECONDS`` (default: 60) is the time between two ticks; ``clock``
-        (ms), ``sleep`` (seconds) and ``fetch`` are for tests.
+        The result holds the trades that this run closed. ``costs`` are those of RunOptions. ``CC_TICK_SECONDS`` is the time between two
+        ticks; ``clock`` (ms), ``sleep`` (seconds) and ``fetch`` are for tests.
         """
         registry = default_registry if registry is None else registry
         stop = threading.Event() if stop is None else stop
         sleep = stop.wait if sleep is None else sleep
         exchange_name = default_exchange_name(exchange_name)
-        for argument, name in (("symbol", symbol), ("exchange_name", exchange_name)):
-            check_name(argument, name)
+        options = RunOptions(exchange_name=exchange_name, **costs)
+        check_name("symbol", symbol)
         if fetch is fetch_missing:
             find_exchange(exchange_name)  # otherwise every minute would report a missing exchange
         strategy = find_strategy(strategy_name)
         if isinstance(order_attempts, bool) or not isinstance(order_attempts, int) or order_attempts < 1:
             raise InvalidValueError(f"order_attempts is {order_attempts!r}; it must be an int of at least 1")
         broker: Broker = PaperBroker() if broker_name is None else find_broker(broker_name)
-        seconds = tick_seconds()
+        seconds = registry.get_config().CC_TICK_SECONDS
         start = align(clock(), MINUTE_MS)
         context = RunContext(
             symbol=symbol,
@@ -104,7 +115,7 @@ class Live:
             risk_name=strategy.risk_name,
             start_ms=start,
             end_ms=start,
-            costs=read_costs(fee_percent, slippage_percent, stake_usd),
+            costs=options.costs,
             backtest=False,
         )
         engine = Engine(
@@ -114,7 +125,7 @@ class Live:
             "paper" if broker_name is None else "live",
             broker=broker,
             attempts=order_attempts,
-            wait_minutes=schedule_minutes(),
+            wait_minutes=registry.get_config().CC_SCHEDULE_AWAIT_MINUTES,
             clock=clock,
         )
         begin = time.perf_counter()
@@ -152,40 +163,9 @@ class Live:
         )
 
     @staticmethod
-    def background(
-        symbol: str,
-        *,
-        strategy_name: str | None = None,
-        exchange_name: str | None = None,
-        broker_name: str | None = None,
-        fee_percent: float = 0.1,
-        slippage_percent: float = 0.1,
-        stake_usd: float = 100.0,
-        order_attempts: int = 10,
-        registry: Registry | None = None,
-        clock: Clock = wall_clock_ms,
-        sleep: Callable[[float], object] | None = None,
-        fetch: Fetch = fetch_missing,
-    ) -> RunHandle:
+    def background(symbol: str, **keywords: Unpack[LiveKeywords]) -> RunHandle:
         """Call ``run`` in a background thread, until ``stop()`` of the returned handle."""
-        return in_background(
-            f"live {symbol}",
-            lambda stop: Live.run(
-                symbol,
-                strategy_name=strategy_name,
-                exchange_name=exchange_name,
-                broker_name=broker_name,
-                fee_percent=fee_percent,
-                slippage_percent=slippage_percent,
-                stake_usd=stake_usd,
-                order_attempts=order_attempts,
-                registry=registry,
-                stop=stop,
-                clock=clock,
-                sleep=sleep,
-                fetch=fetch,
-            ),
-        )
+        return in_background(f"live {symbol}", lambda stop: Live.run(symbol, stop=stop, **keywords))
 
 
 class _Ticks:
@@ -211,7 +191,7 @@ class _Ticks:
         engine = self._engine
         # Never before the last minute that was processed; a minute that only a wrong clock announced may be taken back.
         self.when = when = max(align(self._clock(), MINUTE_MS), self._asked)
-        advance_to(when)
+        engine.scope.now = when
         if self._restored:
             engine.journal.check_owner()
         else:  # a write may have failed half-way: resume from what is stored, as after a crash
@@ -226,7 +206,7 @@ class _Ticks:
             engine.drain(when)
             return True
         history = self.history(when)
-        current_history.set(history)
+        engine.scope.history = history
         symbol, before = engine.context.symbol, (VWAP_CANDLES - 1) * MINUTE_MS
         if not history.minutes(symbol, when - VWAP_CANDLES * MINUTE_MS, when):
             if self._clock() < when + _PATIENCE_MS:

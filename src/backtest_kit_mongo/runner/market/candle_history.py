@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,12 +11,12 @@ from ...candles import CandleArray, align, interval_ms, to_dicts
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...errors import InvalidTypeError, InvalidValueError, LookAheadError
-from ...simulation import milliseconds, simulated_time
+from ...simulation import milliseconds, outside_runs
 from ..clock import MINUTE_MS, OutsideRunError, current_time_ms, iso_time
-from ..current_run import current_run
+from ..current_run import current_run, run_scope
 from .average_price import VWAP_CANDLES, vwap
 
-__all__ = ["BLOCK", "Candle", "CandleHistory", "Fill", "current_history", "get_average_price", "get_candles", "get_raw_candles"]
+__all__ = ["BLOCK", "Candle", "CandleHistory", "Fill", "get_average_price", "get_candles", "get_raw_candles"]
 
 Candle = dict[str, Any]
 Load = Callable[[int, int], list[Candle] | None]
@@ -30,8 +29,6 @@ BLOCK: Final = 1_000
 
 STRETCH: Final = 32_000
 """Candles per read while a run moves forward: one long read takes half the time of many short ones."""
-
-current_history: ContextVar[CandleHistory] = ContextVar("backtest_kit_mongo_candle_history")
 
 
 def get_candles(symbol: str, interval: str, limit: int) -> list[Candle]:
@@ -111,7 +108,8 @@ def get_raw_candles(
 
 def _here(caller: str, symbol: object) -> tuple[CandleHistory, int]:
     now = current_time_ms(caller)
-    history = current_history.get(None)
+    scope = run_scope()
+    history = None if scope is None else scope.history
     if history is None:
         raise OutsideRunError(f"{caller} was called outside a run, so there is no exchange to read candles from")
     if not isinstance(symbol, str):
@@ -128,7 +126,7 @@ def _check_limit(caller: str, limit: object) -> int:
 
 
 def _caller() -> str:
-    run = current_run.get(None)
+    run = current_run()
     return "the caller" if run is None else f"strategy {run.strategy_name!r} on {run.symbol}"
 
 
@@ -253,7 +251,7 @@ class CandleHistory:
         exchange_name = self._exchange_name
 
         def load(since: int, count: int) -> CandleArray | None:
-            with simulated_time(None):
+            with outside_runs():
                 candles: CandleArray | None = self._candles.read_candles_array(symbol, interval, exchange_name, count, since)
             return candles
 
@@ -264,7 +262,7 @@ class CandleHistory:
         exchange_name = self._exchange_name
 
         def read(since: int, count: int) -> list[Candle] | None:
-            with simulated_time(None):  # blocks reach past the simulation time; this class decides what a strategy sees of them
+            with outside_runs():  # blocks reach past the simulation time; this class decides what a strategy sees of them
                 candles: list[Candle] | None = self._candles.read_candles_data(
                     symbol, interval, exchange_name, count, since, since + count * step
                 )

@@ -105,6 +105,6 @@ def remove_candles(
 def _store(registry: Registry | None) -> Store:
     """Return the store of the Candle contract. Raises InvalidValueError for a custom class, which may keep the candles elsewhere."""
     registry = default_registry if registry is None else registry
-    if registry.bindings["candle"].custom is not None:
+    if registry.binding("candle").custom is not None:
         raise InvalidValueError("a class of your own serves the Candle contract; list and remove candles where that class keeps them")
     return registry.store(DOMAINS["candle"])

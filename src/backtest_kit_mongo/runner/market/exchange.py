@@ -24,6 +24,7 @@ __all__ = [
     "GetCandles",
     "add_exchange",
     "clear_exchanges",
+    "default_exchange_name",
     "fetch_missing",
     "find_exchange",
     "list_exchanges",
@@ -263,3 +264,10 @@ def _problem(columns: CandleArray, since: int, now: int) -> str | None:
         values = ", ".join(f"{name} {columns[name][row]:g}" for name in PRICES)
         return f"the candle of {iso_time(int(stamps[row]))} has impossible values: {values}"
     return None
+
+
+def default_exchange_name(name: str | None) -> str:
+    """Return ``name``, or the name of the only registered exchange, or "binance" if none is registered."""
+    if name is not None:
+        return name
+    return find_exchange(None).name if list_exchanges() else "binance"

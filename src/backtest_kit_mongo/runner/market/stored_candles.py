@@ -15,7 +15,7 @@ from ...candles import CandleArray, interval_ms
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...domains import DOMAINS
-from ...simulation import simulated_time
+from ...simulation import outside_runs, simulated_time
 
 __all__ = ["Span", "StoredCandles", "joined", "runs"]
 
@@ -51,7 +51,7 @@ class StoredCandles:
 
     def all_there(self, since: int, until: int) -> bool:
         """Return whether every candle of ``[since, until)`` is stored."""
-        with simulated_time(None):
+        with outside_runs():
             return self._candles.read_candles_array(*self.context, (until - since) // self.step, since) is not None
 
     def missing(self, since: int, until: int) -> npt.NDArray[np.int64]:
@@ -59,7 +59,7 @@ class StoredCandles:
         expected = np.arange(since, until, self.step, dtype=np.int64)
         if self.all_there(since, until):
             return expected[:0]
-        if self._registry.bindings["candle"].custom is None:
+        if self._registry.binding("candle").custom is None:
             symbol, interval, exchange_name = self.context
             batches = self._registry.store(_CANDLE).stored_candles((exchange_name, symbol, interval), since, until)
             present = np.concatenate([expected[:0], *(batch["timestamp"] for batch in batches)])
@@ -71,12 +71,12 @@ class StoredCandles:
 
     def batches(self, since: int, until: int) -> Iterator[CandleArray]:
         """Yield the stored candles of ``[since, until)`` in batches, ascending; gaps are left out."""
-        if self._registry.bindings["candle"].custom is None:
+        if self._registry.binding("candle").custom is None:
             symbol, interval, exchange_name = self.context
             yield from self._registry.store(_CANDLE).stored_candles((exchange_name, symbol, interval), since, until)
             return
         count = (until - since) // self.step
-        with simulated_time(None):  # a custom class returns a whole window or nothing
+        with outside_runs():  # a custom class returns a whole window or nothing
             candles = self._candles.read_candles_array(*self.context, count, since)
         if candles is not None:
             yield candles

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from ...candles import CandleArray
 from ...domains import Domain
 from ...errors import InvalidTypeError, InvalidValueError
 from ...logs import log
-from ..base import Key, Record, encode
+from ..base import Key, Record, encode, has_fields
 from ..fork_safety import renew_after_fork
 from ..skipped_records import report_skipped
 from .atomic_files import LOCK_SECONDS, locked, make_folder, storage_errors, sync_folder
@@ -318,6 +318,10 @@ class JsonlStore:
         """See Store."""
         _only_log(domain)
         yield from self._records(backward=False)
+
+    def keys_with(self, domain: Domain, fields: Mapping[str, Collection[Any]]) -> list[Key]:
+        """See Store."""
+        return [record.key for record in self.records(domain) if has_fields(domain, record.key, fields)]
 
     # --- what a log does not have ---
 

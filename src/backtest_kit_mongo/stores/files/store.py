@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from ...candles import INTERVAL_MS, CandleArray, interval_ms
 from ...domains import DOMAINS, Domain
 from ...logs import log
-from ..base import NO_HISTORY, History, Key, Record
+from ..base import NO_HISTORY, History, Key, Record, has_fields
 from ..fork_safety import renew_after_fork
 from ..skipped_records import report_skipped
 from .atomic_files import (
@@ -242,6 +242,10 @@ class FileStore:
     def records(self, domain: Domain) -> Iterator[Record]:
         """See Store, but records come in natural order of folders and ids: files do not tell when a record was first written."""
         return self._all(domain, ())
+
+    def keys_with(self, domain: Domain, fields: Mapping[str, Collection[Any]]) -> list[Key]:
+        """See Store."""
+        return [record.key for record in self.records(domain) if has_fields(domain, record.key, fields)]
 
     def _all(self, domain: Domain, prefix: Key, *, backwards: bool = False) -> Iterator[Record]:
         step = -1 if backwards else 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +13,7 @@ from bson.raw_bson import RawBSONDocument
 from ...domains import Domain
 from ..base import Key, Record, encode
 
-__all__ = ["Document", "insert_of", "key_fields", "unchanged", "update_of"]
+__all__ = ["Document", "in_order", "insert_of", "key_fields", "unchanged", "update_of"]
 
 Document = dict[str, Any]
 
@@ -49,3 +51,14 @@ def unchanged(domain: Domain, record: Record) -> Document:
     if domain.soft_delete:
         query["removed"] = True if record.removed else {"$in": [False, None]}
     return query
+
+
+def in_order(keys: Sequence[Key], records: Mapping[Key, Record | None]) -> list[Record | None]:
+    """Return the records of ``keys`` in their order. A key that occurs twice gets two separate bodies, as from two reads."""
+    seen: set[Key] = set()
+    answer: list[Record | None] = []
+    for key in keys:
+        record = records.get(key)
+        answer.append(copy.deepcopy(record) if key in seen else record)
+        seen.add(key)
+    return answer

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -27,7 +26,7 @@ from ..base import NO_HISTORY, History, Key, Record
 from .availability import saying_what_is_waited_for
 from .candles import MongoCandles
 from .database import MongoDatabase
-from .documents import Document, insert_of, key_fields, unchanged, update_of
+from .documents import Document, in_order, insert_of, key_fields, unchanged, update_of
 from .errors import reading, translated, translates
 from .fast_paths import make_hit_readers, make_upsert_writers
 from .indexes import conflict_error, ensure_indexes
@@ -147,7 +146,7 @@ class MongoStore:
         records: list[Record | None] = []
         for start in range(0, len(distinct), CHUNK):
             records += self._read_chunk(domain, distinct[start : start + CHUNK])
-        return records if len(keys) == len(distinct) else _in_order(keys, dict(zip(distinct, records, strict=True)))
+        return records if len(keys) == len(distinct) else in_order(keys, dict(zip(distinct, records, strict=True)))
 
     def _read_chunk(self, domain: Domain, keys: Sequence[Key]) -> list[Record | None]:
         """Read up to a thousand distinct keys: one command for all that have an id in this process or in Redis, another for the others.
@@ -333,7 +332,7 @@ class MongoStore:
 
     @translates
     def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
-        """See Store. Sends one conditional insert or update; with history, it also handles versions before and after."""
+        """See Store. Sends one conditional insert or update, with history also its versions."""
         update = update_of(domain, record, datetime.now(UTC))
         self._ensure_indexes(domain)
         changes = begun = None
@@ -386,6 +385,17 @@ class MongoStore:
         """See Store. Domains that are not lists are sorted by id."""
         # For Log, this sort reads its index backwards.
         return self._stream(domain, {}, [("_id", 1)] if domain.keyed else [("createDate", 1), ("_id", 1)])
+
+    def keys_with(self, domain: Domain, fields: Mapping[str, Collection[Any]]) -> list[Key]:
+        """See Store."""
+        query: Document = {name: {"$in": list(values)} for name, values in fields.items()}
+        longest = max(fields, key=lambda name: len(fields[name]), default="")
+        values = list(fields.get(longest, ()))
+        keys: list[Key] = []
+        for start in range(0, len(values) or 1, CHUNK):
+            part = query | ({longest: {"$in": values[start : start + CHUNK]}} if longest else {})
+            keys += [record.key for record in self._stream(domain, part, [("_id", 1)], projection=dict.fromkeys(domain.key, True))]
+        return keys
 
     def _stream(self, domain: Domain, wanted: Document, sort: list[tuple[str, int]], *, limit: int = 0, **options: Any) -> Iterator[Record]:
         """Yield the records of a query of any size."""
@@ -447,7 +457,7 @@ class MongoStore:
             for key in chunk:
                 records.pop(key)
             records.update(versions)
-        return _in_order(keys, records)
+        return in_order(keys, records)
 
     @translates
     def discard_versions(self, domain: Domain, keys: Sequence[Key], since: int) -> None:
@@ -479,14 +489,3 @@ def _hashable(key: Key) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _in_order(keys: Sequence[Key], found: Mapping[Key, Record | None]) -> list[Record | None]:
-    """Return the records of ``keys`` in their order. A key that occurs twice gets two separate bodies, as from two reads."""
-    seen: set[Key] = set()
-    answer: list[Record | None] = []
-    for key in keys:
-        record = found.get(key)
-        answer.append(copy.deepcopy(record) if key in seen else record)
-        seen.add(key)
-    return answer

@@ -1,0 +1,102 @@
+"""The options of a run, checked once for everything that starts runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Self, TypedDict, get_args
+
+import msgspec
+
+from ...contracts.registry import Registry
+from ...errors import InvalidTypeError, InvalidValueError
+from ..registrations import check_name
+from .position import Costs
+from .user_code import OnError
+
+__all__ = ["CostKeywords", "ExecutionKeywords", "Progress", "RunKeywords", "RunOptions", "StartKeywords"]
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of a run. Raises InvalidTypeError or InvalidValueError, which names the wrong one."""
+
+    exchange_name: str = "binance"
+    """The exchange whose stored candles are replayed."""
+    frame_name: str = "backtest"
+    """The name of the window in the keys of the records."""
+    start_ms: int | None = None
+    """The start of the window (ms, a whole minute); by default that of the imported candles."""
+    end_ms: int | None = None
+    """The end of the window (ms, a whole minute, not included); by default that of the imported candles."""
+    fee_percent: float = 0.1
+    """Fee in percent per side."""
+    slippage_percent: float = 0.1
+    """Slippage in percent per side."""
+    stake_usd: float = 100.0
+    """Value of a position in USD when it opens."""
+    on_error: OnError = "stop"
+    """What an error of the strategy does: ``stop`` ends the run, ``skip`` notes the error and goes on with the next minute."""
+
+    def __post_init__(self) -> None:
+        if self.on_error not in get_args(OnError):
+            raise InvalidValueError(f"on_error is {self.on_error!r}; it must be 'stop' or 'skip'")
+        check_name("exchange_name", self.exchange_name)
+        check_name("frame_name", self.frame_name)
+        _ = self.costs
+
+    @property
+    def costs(self) -> Costs:
+        """The trading costs."""
+        return Costs(
+            fee_percent=_number("fee_percent", self.fee_percent, below=100),
+            slippage_percent=_number("slippage_percent", self.slippage_percent, below=100),
+            stake_usd=_number("stake_usd", self.stake_usd, below=math.inf),
+        )
+
+    def replaced(self, **changes: Any) -> Self:
+        """Return a copy with some options changed."""
+        return msgspec.structs.replace(self, **changes)
+
+
+class CostKeywords(TypedDict, total=False):
+    """The costs of a run as keyword arguments; see RunOptions."""
+
+    fee_percent: float
+    slippage_percent: float
+    stake_usd: float
+
+
+class ExecutionKeywords(CostKeywords, total=False):
+    """The costs of a backtest, and what an error does, as keyword arguments; see RunOptions."""
+
+    on_error: OnError
+
+
+class RunKeywords(ExecutionKeywords, total=False):
+    """All fields of RunOptions as keyword arguments."""
+
+    exchange_name: str
+    frame_name: str
+    start_ms: int | None
+    end_ms: int | None
+
+
+class StartKeywords(ExecutionKeywords, total=False):
+    """What ``Backtest.run`` and ``Backtest.background`` take."""
+
+    strategy_name: str | None
+    exchange_name: str | None
+    frame_name: str | None
+    progress: Progress | None
+    registry: Registry | None
+
+
+def _number(name: str, value: object, *, below: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidTypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not 0 <= value < below:
+        raise InvalidValueError(f"{name} is {value}; it must be a finite number from 0{'' if below == math.inf else f' to below {below}'}")
+    return float(value)
