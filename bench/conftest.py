@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from duel import Duel, Side
+from cpu_affinity import on_cores
 from floor import MongoWire, RedisWire
-from material import CANDLES, candles
-from placement import placed
+from interleaved import Interleaved, Side
 from rivals import Arrow, Direct, Engine, Plain
+from sample_data import CANDLES, candles
 from targets import DATA
 
 import backtest_kit_mongo as kit
@@ -31,7 +31,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def placement(request: pytest.FixtureRequest, servers: Any) -> Iterator[tuple[str, str]]:
     """Client and servers on one core, or on one each: the placement's name and words."""
-    with placed(request.param, [servers.mongo.pid, servers.redis.pid]) as words:
+    with on_cores(request.param, [servers.mongo.pid, servers.redis.pid]) as words:
         yield request.param, words
 
 
@@ -117,8 +117,8 @@ def stored(library: Callable[..., None], series: Series) -> Series:
 
 
 @pytest.fixture
-def duel(benchmark: Any, request: pytest.FixtureRequest, placement: tuple[str, str]) -> Callable[..., None]:
-    """``duel(work, {"ours": Side(...), rival: Side(...)})``: run them in turn, and note medians and ratios under the row's name.
+def interleaved(benchmark: Any, request: pytest.FixtureRequest, placement: tuple[str, str]) -> Callable[..., None]:
+    """``interleaved(work, {"ours": Side(...), rival: Side(...)})``: run them in turn, and note medians and ratios under the row's name.
 
     ``share`` of the rounds for work that takes long; ``clock`` for another time than the wall's.
     """
@@ -128,7 +128,7 @@ def duel(benchmark: Any, request: pytest.FixtureRequest, placement: tuple[str, s
         target = DATA[work]
         if bursts == 1:
             sides = {name: side._replace(calls=1) for name, side in sides.items()}
-        contest = Duel(sides, clock)
+        contest = Interleaved(sides, clock)
         if bursts > 1:
             contest.round()
             contest.forget()

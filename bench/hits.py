@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bson import ObjectId
-from duel import Side
 from floor import MongoWire, RedisWire, find, redis_command
-from material import Context, document, filter_of, redis_key
+from interleaved import Side
 from rivals import Plain
+from sample_data import Context, document, filter_of, redis_key
 
 __all__ = ["RawHits", "endless", "fill", "reading"]
 

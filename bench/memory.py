@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from bson import ObjectId
-from material import numbered
+from sample_data import numbered
 
 import backtest_kit_mongo as kit
 

@@ -115,11 +115,11 @@ def heading(rows: Sequence[Row], machine: dict[str, Any]) -> str:
     """What was measured where."""
     cpu = machine.get("cpu", {})
     places = sorted({f"{CORES[row['placement']]}: {row['where']}" for row in rows if row["where"] != "any core"})
-    material = sorted({row["candles"] for row in rows if "candles" in row})
+    candle_sources = sorted({row["candles"] for row in rows if "candles" in row})
     facts = [
         f"{cpu.get('brand_raw', machine.get('machine'))}, {cpu.get('count')} cores, Python {machine.get('python_version')}",
         *places,
-        *material,
+        *candle_sources,
         "Unix sockets, durability memory; medians of interleaved bursts",
         "a ratio is how many times faster ours is; where the target says <=, and against a floor, the share or amount that ours takes",
     ]

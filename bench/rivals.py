@@ -10,8 +10,8 @@ import mongoengine
 import pymongo
 import redis
 from bson import ObjectId
-from material import filter_of, redis_key
 from mongoengine import fields
+from sample_data import filter_of, redis_key
 
 with warnings.catch_warnings():
     # Built against an older patch of pyarrow, whose objects have grown at their end since: Cython says so, and it is harmless.

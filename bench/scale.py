@@ -13,15 +13,15 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from duel import Duel
+from cpu_affinity import on_cores
 from floor import MongoWire, RedisWire
 from hits import RawHits, fill, reading
-from material import ROW, Context, numbered
-from placement import placed
+from interleaved import Interleaved
 from pytest_benchmark.plugin import pytest_benchmark_generate_machine_info
 from report import amount, pays_lines, target_lines, text
 from rich.progress import Progress
 from rivals import Direct, Plain
+from sample_data import ROW, Context, numbered
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import PersistSignalAdapter
@@ -76,16 +76,16 @@ class Run:
         contexts = [numbered(number, number + 1)[0] for number in chosen]
         return contexts, RawHits(*self.wires, self.plain.database.name, contexts, [self.ids[number] for number in chosen])
 
-    def contest(self, sides: dict[str, Any], rounds: int, placement: str, what: str) -> tuple[Duel, str]:
+    def contest(self, sides: dict[str, Any], rounds: int, placement: str, what: str) -> tuple[Interleaved, str]:
         """The sides in turn, in a placement; and the placement in words."""
-        duel = Duel(sides)
+        interleaved = Interleaved(sides)
         pids = [pid for server in (self.mongo, self.redis) if (pid := server.pid) is not None]
-        with placed(placement, pids) as words:
+        with on_cores(placement, pids) as words:
             for turn in self.progress.track(range(rounds + rounds // 10), description=f"{what}, {placement}"):
                 if turn == rounds // 10:
-                    duel.forget()
-                duel.round()
-        return duel, words
+                    interleaved.forget()
+                interleaved.round()
+        return interleaved, words
 
 
 def growth(run: Run, sizes: Sequence[int], rounds: int) -> tuple[list[Row], list[dict[str, Any]]]:
@@ -105,9 +105,9 @@ def growth(run: Run, sizes: Sequence[int], rounds: int) -> tuple[list[Row], list
             "floor": raw.by_id,
         }
         for placement in shares:
-            duel, words[placement] = run.contest(sides, rounds, placement, f"hits of {size:,}")
-            shares[placement].append(duel.over("ours", "floor"))
-            points.append({"size": size, "placement": placement, **duel.microseconds()})
+            interleaved, words[placement] = run.contest(sides, rounds, placement, f"hits of {size:,}")
+            shares[placement].append(interleaved.over("ours", "floor"))
+            points.append({"size": size, "placement": placement, **interleaved.microseconds()})
     rows = []
     for placement, share in shares.items():
         first, last = (next(p for p in points if p["size"] == size and p["placement"] == placement) for size in (sizes[0], sizes[-1]))
@@ -134,9 +134,9 @@ def beyond_memory(run: Run, size: int, rounds: int) -> list[Row]:
     }
     rows = []
     for placement in ("same", "apart"):
-        duel, words = run.contest(sides, rounds, placement, "larger than memory")
+        interleaved, words = run.contest(sides, rounds, placement, "larger than memory")
         row: Row = {"work": "cold hit, collection larger than MongoDB's memory", "placement": placement, "where": words, "unit": "us"}
-        rows.append({**row, "values": duel.microseconds(), "ratios": duel.ratios({})})
+        rows.append({**row, "values": interleaved.microseconds(), "ratios": interleaved.ratios({})})
     return rows
 
 

@@ -33,6 +33,7 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
         "single write and its id, insert": Target("same", {}, {"floor": 1.4}),
         "single write and its id, update": Target("same", {}, {"floor": 1.4}),
         "read_many of 1,000, L1 warm": Target("apart", {"plain": 90}, {"floor": 1.4}),
+        "read_many of 1,000, L1 cold": Target("apart", {}, {"floor": 2.0}),
         "write_many of 1,000": Target("apart", {"plain": 13}, {"floor": 1.15}),
         "30,240 candles to NumPy, cold": Target("apart", {"pymongoarrow": 3}, {"floor": 1.25}),
         "30,240 candles to NumPy, blocks warm": Target("apart", {"pymongoarrow": 10_000}),

@@ -6,8 +6,8 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
-from duel import Side
-from material import MANY, ROW
+from interleaved import Side
+from sample_data import MANY, ROW
 
 from backtest_kit_mongo import PersistCandleAdapter, PersistMeasureAdapter, PersistSignalAdapter, aio
 
@@ -29,7 +29,7 @@ def stored_signals(library):
     assert PersistSignalAdapter.read_many(MANY) == [ROW] * len(MANY)
 
 
-def test_one_after_the_other(duel, stored_signals, awaited):
+def test_one_after_the_other(interleaved, stored_signals, awaited):
     async def theirs():
         return [await READ(*MANY[number]) for number in CALLS]
 
@@ -37,10 +37,10 @@ def test_one_after_the_other(duel, stored_signals, awaited):
         return [PersistSignalAdapter.read_signal_data(*MANY[number]) for number in CALLS]
 
     assert awaited(theirs)() == sync() == [ROW] * 100
-    duel("100 hits, one after the other", {"ours": Side(sync, 1), "awaited": Side(awaited(theirs), 1)})
+    interleaved("100 hits, one after the other", {"ours": Side(sync, 1), "awaited": Side(awaited(theirs), 1)})
 
 
-def test_gathered(duel, stored_signals, awaited):
+def test_gathered(interleaved, stored_signals, awaited):
     async def theirs():
         return await asyncio.gather(*(READ(*context) for context in MANY))
 
@@ -52,10 +52,10 @@ def test_gathered(duel, stored_signals, awaited):
 
     assert awaited(theirs)() == awaited(many)() == sync() == [ROW] * 1000
     sides = {"ours": Side(sync, 1), "awaited, gathered": Side(awaited(theirs), 1), "awaited, one read_many": Side(awaited(many), 1)}
-    duel("1,000 hits", sides, share=0.25)
+    interleaved("1,000 hits", sides, share=0.25)
 
 
-def test_listed(duel, library, awaited):
+def test_listed(interleaved, library, awaited):
     library()
     PersistMeasureAdapter.write_many([(ROW, "bucket", str(number), datetime.now(UTC)) for number in range(1000)])
 
@@ -66,10 +66,10 @@ def test_listed(duel, library, awaited):
         return list(PersistMeasureAdapter.list_measure_data("bucket"))
 
     assert awaited(theirs)() == sync()
-    duel("1,000 keys listed", {"ours": Side(sync, 1), "async for": Side(awaited(theirs), 1)}, share=0.5)
+    interleaved("1,000 keys listed", {"ours": Side(sync, 1), "async for": Side(awaited(theirs), 1)}, share=0.5)
 
 
-def test_candles(duel, stored, awaited):
+def test_candles(interleaved, stored, awaited):
     window = (stored.symbol, stored.interval, stored.exchange, 50, stored.since)
     PersistCandleAdapter.read_candles_array(*window)
 
@@ -81,4 +81,4 @@ def test_candles(duel, stored, awaited):
         for _ in CALLS:
             PersistCandleAdapter.read_candles_array(*window)
 
-    duel("100 windows of 50 candles, blocks warm", {"ours": Side(sync, 1), "awaited": Side(awaited(theirs), 1)})
+    interleaved("100 windows of 50 candles, blocks warm", {"ours": Side(sync, 1), "awaited": Side(awaited(theirs), 1)})

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 import floor
 import memory
-from duel import Side
 from hits import fill
-from material import MANY, ROW, filter_of, numbered, redis_key
+from interleaved import Side
+from sample_data import MANY, ROW, filter_of, numbered, redis_key
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import PersistSignalAdapter
@@ -19,14 +19,8 @@ from backtest_kit_mongo import PersistSignalAdapter
 ITEMS = [(ROW, *context) for context in MANY]
 
 
-def test_read_many(duel, library, plain, engine, wires):
-    library()
-    PersistSignalAdapter.write_many(ITEMS)
-
-    def theirs():
-        return [plain.read_signal(*context) for context in MANY]
-
-    assert PersistSignalAdapter.read_many(MANY) == theirs() == [ROW] * len(MANY)
+def raw_batch(plain, wires):
+    """What reads all signals over raw sockets: one MGET for the ids, one find for the documents."""
     get = floor.redis_command("MGET", *map(redis_key, MANY))
     length = len(b"*1000\r\n") + len(MANY) * (len(b"$24\r\n") + 24 + len(b"\r\n"))
     ids = [row["_id"] for row in plain.signals.find({}, {"_id": True})]
@@ -38,11 +32,35 @@ def test_read_many(duel, library, plain, engine, wires):
         wires.redis.exchange(get, length)
         wires.mongo.exchange(find)
 
-    sides = {"ours": Side(lambda: PersistSignalAdapter.read_many(MANY), 5), "plain": Side(theirs, 1), "floor": Side(raw, 5)}
-    duel("read_many of 1,000, L1 warm", sides, share=0.25)
+    return raw
 
 
-def test_write_many(duel, library, plain, wires):
+def test_read_many(interleaved, library, plain, engine, wires):
+    library()
+    PersistSignalAdapter.write_many(ITEMS)
+
+    def theirs():
+        return [plain.read_signal(*context) for context in MANY]
+
+    assert PersistSignalAdapter.read_many(MANY) == theirs() == [ROW] * len(MANY)
+    sides = {
+        "ours": Side(lambda: PersistSignalAdapter.read_many(MANY), 5),
+        "plain": Side(theirs, 1),
+        "floor": Side(raw_batch(plain, wires), 5),
+    }
+    interleaved("read_many of 1,000, L1 warm", sides, share=0.25)
+
+
+def test_read_many_cold(interleaved, library, plain, wires):
+    """A process that knows no id asks Redis for all of them in one MGET."""
+    library(CC_PROCESS_IDS=0)
+    PersistSignalAdapter.write_many(ITEMS)
+    assert PersistSignalAdapter.read_many(MANY) == [ROW] * len(MANY)
+    sides = {"ours": Side(lambda: PersistSignalAdapter.read_many(MANY), 5), "floor": Side(raw_batch(plain, wires), 5)}
+    interleaved("read_many of 1,000, L1 cold", sides, share=0.25)
+
+
+def test_write_many(interleaved, library, plain, wires):
     library()
     messages = []
 
@@ -66,7 +84,7 @@ def test_write_many(duel, library, plain, wires):
         "plain": Side(theirs, 1),
         "floor": Side(lambda: wires.mongo.exchange(messages.pop()), 1, prebuild),
     }
-    duel("write_many of 1,000", sides, share=0.25)
+    interleaved("write_many of 1,000", sides, share=0.25)
 
 
 def test_memory(benchmark, settings, plain, request):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import rivals
 from bson import ObjectId
-from duel import Side
-from material import CANDLES, MINUTE
+from interleaved import Side
 from pymongo.errors import BulkWriteError
+from sample_data import CANDLES, MINUTE
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import PersistCandleAdapter
@@ -31,7 +31,7 @@ def read(series, first=0, count=CANDLES):
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_to_numpy(duel, stored, plain, arrow, wires, warm):
+def test_to_numpy(interleaved, stored, plain, arrow, wires, warm):
     _, theirs = read(stored)
 
     def ours():
@@ -42,16 +42,16 @@ def test_to_numpy(duel, stored, plain, arrow, wires, warm):
         assert np.array_equal(column, stored.columns[name])
     rival = Side(lambda: arrow.read_columns(*theirs), 1)
     if warm:
-        duel("30,240 candles to NumPy, blocks warm", {"ours": Side(ours), "pymongoarrow": rival}, share=0.5)
+        interleaved("30,240 candles to NumPy, blocks warm", {"ours": Side(ours), "pymongoarrow": rival}, share=0.5)
         return
     message = floor.find(wires.database, "candle-items", rivals.window(*theirs), limit=CANDLES, sort={"timestamp": 1})
     assert len(wires.mongo.ask(message)["cursor"]["firstBatch"]) == CANDLES
     sides = {"ours": Side(ours, 1, forget), "pymongoarrow": rival, "floor": Side(lambda: wires.mongo.exchange(message), 1)}
-    duel("30,240 candles to NumPy, cold", sides, share=0.5)
+    interleaved("30,240 candles to NumPy, cold", sides, share=0.5)
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_to_dicts(duel, stored, plain, direct, engine, warm):
+def test_to_dicts(interleaved, stored, plain, direct, engine, warm):
     mine, theirs = read(stored, 10_000, 1000)
 
     def ours():
@@ -64,11 +64,11 @@ def test_to_dicts(duel, stored, plain, direct, engine, warm):
         "pymongo, projected": Side(lambda: direct.read_window(*theirs), 5),
         "mongoengine": Side(lambda: engine.read_window(*theirs), 1),
     }
-    duel(f"1,000 candles to dicts, {'blocks warm' if warm else 'cold'}", sides)
+    interleaved(f"1,000 candles to dicts, {'blocks warm' if warm else 'cold'}", sides)
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_idle_minute(duel, stored, plain, warm):
+def test_idle_minute(interleaved, stored, plain, warm):
     """Three reads of the last five 1m candles, minute after minute; a cold walk takes a day and starts with nothing in memory."""
     day = 1440
     for timestamp in range(stored.since, stored.since + (day + 5) * MINUTE, MINUTE):
@@ -94,7 +94,7 @@ def test_idle_minute(duel, stored, plain, warm):
 
     assert ours(77) == theirs(77) == to_dicts(stored.columns[77:82])
     sides = {"ours": walk(ours, day, None if warm else forget), "plain": walk(theirs, 25)}
-    duel(f"idle simulated minute, {'blocks warm' if warm else 'cold'}", sides, share=0.25)
+    interleaved(f"idle simulated minute, {'blocks warm' if warm else 'cold'}", sides, share=0.25)
 
 
 class Imports(NamedTuple):
@@ -123,7 +123,7 @@ def importing(candles, calls, before=None):
     return Side(lambda: PersistCandleAdapter.write_candles_data(candles, "BTCUSDT", "1m", "binance"), calls, before)
 
 
-def test_import(duel, imports, series, wires):
+def test_import(interleaved, imports, series, wires):
     ready = []
 
     def empty_ours():
@@ -146,12 +146,12 @@ def test_import(duel, imports, series, wires):
         "pymongo": Side(lambda: imports.theirs.insert_many(ready), 1, prepare),
         "floor": Side(lambda: wires.mongo.exchange(message), 1, lambda: imports.empty(imports.raw)),
     }
-    duel("import of 30,240 fresh candles", sides, share=0.15)
+    interleaved("import of 30,240 fresh candles", sides, share=0.15)
     assert [collection.count_documents({}) for collection in (imports.ours, imports.theirs, imports.raw)] == [CANDLES] * 3
     assert len({frozenset(collection.index_information()) for collection in (imports.ours, imports.theirs, imports.raw)}) == 1
 
 
-def test_reimport(duel, imports, series):
+def test_reimport(interleaved, imports, series):
     candles = to_dicts(series.columns)
     ready = []
 
@@ -167,5 +167,5 @@ def test_reimport(duel, imports, series):
         "ours, from dicts": importing(candles, 1),
         "pymongo": Side(theirs, 1, lambda: ready.__setitem__(slice(None), map(dict, imports.documents))),
     }
-    duel("re-import of the same", sides, share=0.08)
+    interleaved("re-import of the same", sides, share=0.08)
     assert [collection.count_documents({}) for collection in (imports.ours, imports.theirs)] == [CANDLES] * 2

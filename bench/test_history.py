@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from duel import Side
+from interleaved import Side
 
 import backtest_kit_mongo as kit
 
@@ -27,17 +27,17 @@ def runs(placement, settings):
         run.close()
 
 
-def test_single(duel, runs):
+def test_single(interleaved, runs):
     """As many calls a burst as let each pay for its share of moving versions out of the record."""
     times = itertools.count(1)
 
     def writing(run):
         return Side(lambda: [run.PersistStateAdapter.write_state_data(BODY, *KEYS[0], next(times)) for _ in range(64)], 1)
 
-    duel("64 State writes with history", {name: writing(run) for name, run in runs.items()})
+    interleaved("64 State writes with history", {name: writing(run) for name, run in runs.items()})
 
 
-def test_batch(duel, runs):
+def test_batch(interleaved, runs):
     times = itertools.count(1)
 
     def writing(run):
@@ -48,4 +48,4 @@ def test_batch(duel, runs):
         return Side(write, 1)
 
     sides = {"ours": writing(runs["without"]), "with history": writing(runs["ours"])}
-    duel("1,000 State writes in a batch, history", sides, share=0.2)
+    interleaved("1,000 State writes in a batch, history", sides, share=0.2)

@@ -8,13 +8,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from duel import Side
+from cpu_affinity import on_cores
 from floor import MongoWire, TlsWire, find
 from hits import RawHits, reading
-from material import CONTEXT, ROW
-from placement import placed
+from interleaved import Side
 from proxy import delayed
 from rivals import Direct, Plain
+from sample_data import CONTEXT, ROW
 from tls import Authority, TlsMongo
 
 import backtest_kit_mongo as kit
@@ -47,21 +47,21 @@ def start(library):
     return started
 
 
-def test_warm(duel, start, plain, direct, engine, wires):
+def test_warm(interleaved, start, plain, direct, engine, wires):
     start()
     raw = raw_hits(plain, wires.mongo, wires.redis)
     others = sides(ours=OURS, plain=plain.read_signal, direct=direct.read_signal, mongoengine=engine.read_signal)
-    duel("single hit, L1 warm", {**others, "floor": raw.by_id})
+    interleaved("single hit, L1 warm", {**others, "floor": raw.by_id})
 
 
-def test_warm_over_tls(duel, placement, settings, tmp_path_factory):
+def test_warm_over_tls(interleaved, placement, settings, tmp_path_factory):
     """As a rented MongoDB is reached; the floor is an ssl.SSLSocket."""
     folder = tmp_path_factory.mktemp("tls")
     authority = Authority(folder)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(TlsMongo(folder / "mongo", authority))
         stack.callback(kit.close)
-        stack.enter_context(placed(placement[0], [server.pid]))
+        stack.enter_context(on_cores(placement[0], [server.pid]))
         uri = server.tls_uri("hits")
         kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri})
         PersistSignalAdapter.write_signal_data(ROW, *CONTEXT)
@@ -69,24 +69,24 @@ def test_warm_over_tls(duel, placement, settings, tmp_path_factory):
         wire = stack.enter_context(contextlib.closing(TlsWire(("localhost", server.port), authority.file)))
         message = find("hits", "signal-items", {"_id": plain.signals.find_one()["_id"]})
         others = sides(ours=OURS, plain=plain.read_signal, direct=Direct(plain).read_signal)
-        duel("single hit over TLS, L1 warm", {**others, "floor": Side(lambda: wire.exchange(message))})
+        interleaved("single hit over TLS, L1 warm", {**others, "floor": Side(lambda: wire.exchange(message))})
 
 
-def test_cold(duel, start, plain, direct, wires):
+def test_cold(interleaved, start, plain, direct, wires):
     start(CC_PROCESS_IDS=0)  # a setting, since to clear the ids before each read would take time of its own
     raw = raw_hits(plain, wires.mongo, wires.redis)
     others = sides(ours=OURS, plain=plain.read_signal, direct=direct.read_signal)
-    duel("single hit, L1 cold, Redis warm", {**others, "floor": raw.redis_then_id})
+    interleaved("single hit, L1 cold, Redis warm", {**others, "floor": raw.redis_then_id})
 
 
-def test_client_cpu(duel, start, plain, direct, engine):
+def test_client_cpu(interleaved, start, plain, direct, engine):
     """The processor's time instead of the wall's: what the client takes from the strategy that runs beside it."""
     start()
     others = sides(ours=OURS, plain=plain.read_signal, direct=direct.read_signal, mongoengine=engine.read_signal)
-    duel("client CPU of a single hit", others, clock=time.process_time)
+    interleaved("client CPU of a single hit", others, clock=time.process_time)
 
 
-def test_threads(duel, start, plain, servers, wires):
+def test_threads(interleaved, start, plain, servers, wires):
     """Eight threads that live through all bursts; a burst is over when each has made its 25 reads. The floor: a socket for each."""
     start()
     count = 8
@@ -109,11 +109,11 @@ def test_threads(duel, start, plain, servers, wires):
             return Side(lambda: list(pool.map(work, range(count))), 1)
 
         readers = {"ours": lambda: OURS(*CONTEXT), "plain": lambda: plain.read_signal(*CONTEXT), "floor": floor}
-        duel("8 threads of 25 single hits each", {name: together(Side(reader)) for name, reader in readers.items()}, share=0.5)
+        interleaved("8 threads of 25 single hits each", {name: together(Side(reader)) for name, reader in readers.items()}, share=0.5)
 
 
 @pytest.mark.parametrize(("work", "delay"), [("cold hit, MongoDB near", 0), ("cold hit, MongoDB 1 ms away", 0.001)])
-def test_where_redis_pays(duel, start, settings, servers, wires, tmp_path_factory, work, delay):
+def test_where_redis_pays(interleaved, start, settings, servers, wires, tmp_path_factory, work, delay):
     """A process that knows no id: Redis and then MongoDB by the id, against MongoDB by the compound key at once."""
     with contextlib.ExitStack() as stack:
         path = servers.mongo.socket
@@ -125,4 +125,4 @@ def test_where_redis_pays(duel, start, settings, servers, wires, tmp_path_factor
         mongo = stack.enter_context(contextlib.closing(MongoWire(path)))
         raw = raw_hits(plain, mongo, wires.redis)
         others = sides(ours=OURS, plain=plain.read_signal, direct=Direct(plain).read_signal)
-        duel(work, {**others, "floor, Redis then id": raw.redis_then_id, "floor, by key": raw.by_key}, share=0.5)
+        interleaved(work, {**others, "floor, Redis then id": raw.redis_then_id, "floor, by key": raw.by_key}, share=0.5)

@@ -9,8 +9,8 @@ import sys
 
 import compare
 import pytest
-from duel import Duel, Side
-from placement import placed, threads
+from cpu_affinity import on_cores, threads
+from interleaved import Interleaved, Side
 from report import verdict
 from targets import TARGETS
 
@@ -66,9 +66,9 @@ def test_all_threads_are_bound_and_given_back(servers):
 
     before = bound()
     assert len(threads(servers.mongo.pid)) > 5
-    with placed("same", pids[1:]):
+    with on_cores("same", pids[1:]):
         assert bound() == [{frozenset(cores[:1])}] * 3
-    with placed("apart", pids[1:]) as words:
+    with on_cores("apart", pids[1:]) as words:
         assert bound() == [{frozenset([cores[min(1, len(cores) - 1)]])}, *[{frozenset(cores[:1])}] * 2]
         assert ("there is no other" in words) == (len(cores) == 1)
     assert bound() == before
@@ -77,11 +77,11 @@ def test_all_threads_are_bound_and_given_back(servers):
 def test_ratios_and_verdicts():
     ticks = iter([0, 100, 100, 500, 500, 550] * 2)  # a clock that gives ours 100, plain 400 and floor 50 seconds for 100 calls
     sides = dict.fromkeys(("ours", "plain", "floor"), Side(lambda: None, 100))
-    duel = Duel(sides, lambda: next(ticks))
-    duel.round()
-    assert duel.microseconds() == {"ours": 1e6, "plain": 4e6, "floor": 0.5e6}
-    assert duel.ratios({}) == {"plain": 4, "floor": 2}
-    assert duel.ratios({"plain": 0.2}) == {"plain": 0.25, "floor": 2}
+    interleaved = Interleaved(sides, lambda: next(ticks))
+    interleaved.round()
+    assert interleaved.microseconds() == {"ours": 1e6, "plain": 4e6, "floor": 0.5e6}
+    assert interleaved.ratios({}) == {"plain": 4, "floor": 2}
+    assert interleaved.ratios({"plain": 0.2}) == {"plain": 0.25, "floor": 2}
     assert verdict(">=", 5, 5) == verdict("<=", 1.25, 1.25) == "met"
     assert verdict(">=", 5, 4) == "missed by 20%"
     assert verdict("<=", 1.25, 1.5) == "missed by 20%"

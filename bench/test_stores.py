@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from duel import Side
+from interleaved import Side
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
@@ -36,24 +36,24 @@ def runs(placement, settings, tmp_path) -> Iterator[dict[str, kit.Registry]]:
         run.close()
 
 
-def test_write(duel, runs):
+def test_write(interleaved, runs):
     def writing(run):
         return Side(lambda: run.PersistStateAdapter.write_state_data(BODY, "signal", "indicators", WHEN))
 
-    duel("a State write", {name: writing(run) for name, run in runs.items()})
+    interleaved("a State write", {name: writing(run) for name, run in runs.items()})
 
 
-def test_read(duel, runs):
+def test_read(interleaved, runs):
     def reading(run):
         return Side(lambda: run.PersistStateAdapter.read_state_data("signal", "indicators"))
 
-    duel("a State read", {name: reading(run) for name, run in runs.items()})
+    interleaved("a State read", {name: reading(run) for name, run in runs.items()})
 
 
-def test_batch(duel, runs):
+def test_batch(interleaved, runs):
     items = [(BODY, f"signal-{index}", "indicators", WHEN) for index in range(1000)]
 
     def writing(run):
         return Side(lambda: run.PersistStateAdapter.write_many(items), 1)
 
-    duel("1,000 State writes in a batch", {name: writing(run) for name, run in runs.items()}, share=0.1)
+    interleaved("1,000 State writes in a batch", {name: writing(run) for name, run in runs.items()}, share=0.1)

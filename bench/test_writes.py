@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import floor
 import pytest
-from duel import Side
-from material import CONTEXT, ROW, filter_of, redis_key
+from interleaved import Side
+from sample_data import CONTEXT, ROW, filter_of, redis_key
 
 from backtest_kit_mongo import PersistSignalAdapter
 
@@ -23,7 +23,7 @@ def upsert(database, context):
 
 
 @pytest.mark.parametrize("work", ["insert", "update"])
-def test_single_write(duel, library, plain, engine, wires, work):
+def test_single_write(interleaved, library, plain, engine, wires, work):
     library()
     numbers = itertools.count()
 
@@ -46,11 +46,11 @@ def test_single_write(duel, library, plain, engine, wires, work):
     assert all(row["payload"] == ROW for row in plain.signals.find())
     assert plain.signals.count_documents({}) == (len(sides) + 1 if work == "insert" else 1)
     sides["floor"] = Side(lambda: wires.mongo.exchange(messages.pop()), CALLS, prebuild)
-    duel(f"single write, {work}", sides)
+    interleaved(f"single write, {work}", sides)
 
 
 @pytest.mark.parametrize("work", ["insert", "update"])
-def test_single_write_and_posted_id(duel, library, plain, wires, work):
+def test_single_write_and_posted_id(interleaved, library, plain, wires, work):
     """Against both messages of a first write: the findAndModify, and the SET whose reply nobody waits for."""
     library()
     numbers = itertools.count()
@@ -76,4 +76,4 @@ def test_single_write_and_posted_id(duel, library, plain, wires, work):
     assert wires.redis.ask(messages[0][1], len(b"+OK\r\n")) == b"+OK\r\n"
     plain.redis.flushall()
     sides = {"ours": Side(lambda: PersistSignalAdapter.write_signal_data(ROW, *context()), CALLS), "floor": Side(raw, CALLS, prebuild)}
-    duel(f"single write and its id, {work}", sides)
+    interleaved(f"single write and its id, {work}", sides)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Duel", "Side"]
+__all__ = ["Interleaved", "Side"]
 
 
 class Side(NamedTuple):
@@ -18,7 +18,7 @@ class Side(NamedTuple):
     before: Callable[[], object] | None = None
 
 
-class Duel:
+class Interleaved:
     """Sides by name and their seconds per call, one number a round. ``clock`` gives seconds."""
 
     def __init__(self, sides: Mapping[str, Side], clock: Callable[[], float] = time.perf_counter) -> None:

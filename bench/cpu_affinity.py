@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 
-__all__ = ["placed"]
+__all__ = ["on_cores"]
 
 
 def threads(pid: int) -> list[int]:
@@ -28,7 +28,7 @@ def pin(pid: int, cores: Iterable[int]) -> dict[int, set[int]]:
 
 
 @contextlib.contextmanager
-def placed(name: str, servers: Iterable[int]) -> Iterator[str]:
+def on_cores(name: str, servers: Iterable[int]) -> Iterator[str]:
     """Bind this process and the ``servers`` (process ids): ``same`` is one core for all, ``apart`` is one for each side.
 
     Gives the placement in words; all may run where they did before when this ends.
