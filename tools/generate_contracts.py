@@ -338,8 +338,8 @@ def registry() -> str:
     lines += ['    """', "", "    def __init__(self) -> None:", "        super().__init__()"]
     for name in names:
         title = f"Persist{name.capitalize()}"
-        lines.append(f"        self.{title}Adapter = {name}.{title}Utils(self)")
-        lines.append(f"        self.{title}Instance = self._own({name}.{title}Instance)")
+        lines.append(f"        self.{title}Adapter: {name}.{title}Utils = {name}.{title}Utils(self)")
+        lines.append(f"        self.{title}Instance: type[{name}.{title}Instance] = self._own({name}.{title}Instance)")
     lines += [
         "",
         "    def _own(self, cls: type[Instance]) -> type[Instance]:",
@@ -360,14 +360,14 @@ def adapters() -> str:
     """Return the source of the module with the public names."""
     titles = [f"Persist{name.capitalize()}" for name in domains.DOMAINS]
     lines = [NOTE + '"""The public names of the contracts: ``Persist*Adapter`` and ``Persist*Instance`` of the default registry."""', ""]
-    lines += ["from __future__ import annotations", "", "from typing import TYPE_CHECKING", "", "from ..domains import Domain"]
+    lines += ["from __future__ import annotations", "", "from typing import TYPE_CHECKING, Final", "", "from ..domains import Domain"]
     lines += ["from .adapter_base import AdapterBase", "from .default_registry import default_registry", ""]
     public = [f"{title}{kind}" for title in titles for kind in ("Adapter", "Instance")]
     lines += ["__all__ = [", *(f'    "{name}",' for name in sorted(public)), "]", ""]
     lines += ["if TYPE_CHECKING:"]
     lines += [f"    from .generated.{name} import Persist{name.capitalize()}Instance" for name in domains.DOMAINS]
     lines += ["else:", *(f"    {title}Instance = default_registry.{title}Instance" for title in titles), ""]
-    lines += [f"{title}Adapter = default_registry.{title}Adapter" for title in titles]
+    lines += [f"{title}Adapter: Final = default_registry.{title}Adapter" for title in titles]
     lines += ["", "", "def adapter_of(domain: Domain) -> AdapterBase:", '    """Return the adapter of a domain in the default registry."""']
     lines += ["    return default_registry.adapter(domain.name)", ""]
     return "\n".join(lines)
@@ -466,8 +466,9 @@ def aio_registry() -> str:
     ]
     lines += ["    sync: Registry", "", "    def __init__(self, sync: Registry) -> None:", "        self.sync = sync"]
     for name in names:
-        lines.append(f"        self.{titles[name]}Adapter = {name}.{titles[name]}Utils(sync.{titles[name]}Adapter)")
-        lines.append(f"        self.{titles[name]}Instance = _of({name}.{titles[name]}Instance, sync.{titles[name]}Instance)")
+        utils, instance = f"{name}.{titles[name]}Utils", f"{name}.{titles[name]}Instance"
+        lines.append(f"        self.{titles[name]}Adapter: {utils} = {utils}(sync.{titles[name]}Adapter)")
+        lines.append(f"        self.{titles[name]}Instance: type[{instance}] = _of({instance}, sync.{titles[name]}Instance)")
     lines += ["", "    def __getattr__(self, name: str) -> Any:", "        value = super().__getattr__(name)"]
     lines += ["        return in_threads(value) if isroutine(value) and name not in PLAIN else value", ""]
     lines += ["    def adapter(self, name: str) -> AsyncAdapter:", '        """Return the adapter of a domain, such as ``signal``."""']
@@ -508,7 +509,7 @@ def aio_names() -> str:
         NOTE + '"""The same names, awaitable: ``await PersistSignalAdapter.read_signal_data(...)``, ``async for key in ...``.',
         "",
     ]
-    lines += [doc, '"""', "", "from __future__ import annotations", "", "import backtest_kit_mongo as _kit"]
+    lines += [doc, '"""', "", "from __future__ import annotations", "", "from typing import Final", "", "import backtest_kit_mongo as _kit"]
     same = [name for name in kit.__all__ if name not in contract_names.PUBLIC and (name in contract_names.PLAIN or name[0].isupper())]
     functions = [name for name in kit.__all__ if name not in contract_names.PUBLIC and name not in same]
     lines += [f"from backtest_kit_mongo import {', '.join(same)}", ""]
@@ -521,8 +522,8 @@ def aio_names() -> str:
     lines += ["__all__ = [", *(f'    "{name}",' for name in sorted([*kit.__all__, "AsyncRegistry", "face"])), "]", ""]
     for name in names:
         title = f"Persist{name.capitalize()}"
-        lines += [f"{title}Adapter = {name}.{title}Utils(_kit.{title}Adapter)", f"{title}Instance = {name}.{title}Instance"]
-    lines += [f"{name} = in_threads(_kit.{name})" for name in functions]
+        lines += [f"{title}Adapter: Final = {name}.{title}Utils(_kit.{title}Adapter)", f"{title}Instance = {name}.{title}Instance"]
+    lines += [f"{name}: Final = in_threads(_kit.{name})" for name in functions]
     return "\n".join(lines) + "\n"
 
 

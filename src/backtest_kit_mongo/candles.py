@@ -182,6 +182,7 @@ def to_arrow(candles: CandleArray) -> Any:
 
 
 def library(name: str, extra: str) -> Any:
+    """Import an optional library. Raises MissingDependencyError, which names the extra that installs it."""
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -136,10 +136,10 @@ class ConfigInForce(Config, frozen=True, kw_only=True, dict=True):
         return [*super().__rich_repr__(), *((name, getattr(self, name)) for name in ("topology", "write_concern", "read_concern"))]
 
 
-def in_force(config: Config, **found: Any) -> ConfigInForce:
-    """Return ``config`` as a ConfigInForce. ``found`` has its topology, write_concern and read_concern, if known."""
+def in_force(config: Config, **reported: Any) -> ConfigInForce:
+    """Return ``config`` as a ConfigInForce. ``reported`` has its topology, write_concern and read_concern, if known."""
     settings = ConfigInForce(**msgspec.structs.asdict(config))
-    settings.__dict__.update(found)
+    settings.__dict__.update(reported)
     return settings
 
 

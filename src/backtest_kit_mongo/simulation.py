@@ -27,9 +27,9 @@ class Scope:
     __slots__ = ("flush", "now")
 
     def __init__(self, now: int | None = None, flush: Callable[[], None] | None = None) -> None:
-        self.now = now
+        self.now: int | None = now
         """The simulation time in ms, None if there is none."""
-        self.flush = flush
+        self.flush: Callable[[], None] | None = flush
         """Writes the pending writes of the run. While not None, it is called before each use of a contract other than Candle."""
 
     def replaced(self, now: int | None, flush: Callable[[], None] | None) -> Self:

@@ -369,8 +369,8 @@ def test_posted_commands_are_settled_by_the_next_call(pair):
     theirs.sendall(b"+OK\r\n-OOM command not allowed\r\n$2\r\nhi\r\n")
     assert connection.call(b"GET;") == b"hi"
     assert theirs.recv(100) == b"SET 1;SET 2;GET;"
-    assert "OOM" in str(connection.take_late_error())
-    assert connection.take_late_error() is None
+    assert "OOM" in str(connection.take_posted_error())
+    assert connection.take_posted_error() is None
     theirs.sendall(b"-WRONGTYPE x\r\n")
     with pytest.raises(wire_socket.UnexpectedReplyError, match="WRONGTYPE"):
         connection.call(b"GET;")

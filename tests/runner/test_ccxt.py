@@ -207,7 +207,7 @@ def test_names_that_there_are_not(server, mongo):
             add_ccxt_exchange("other", url=bad)
     with pytest.raises(InvalidTypeError, match="options must be a mapping"):
         add_ccxt_exchange("other", options=[1])
-    assert find_exchange("typo").place.startswith(f"{__file__}:")
+    assert find_exchange("typo").registered_at.startswith(f"{__file__}:")
 
 
 def test_an_interval_that_the_exchange_does_not_have(server, mongo):

@@ -79,7 +79,7 @@ def test_both_forms_register_and_give_the_function_back():
     def other(symbol, interval, since, limit): ...
 
     assert [(exchange.name, exchange.get_candles) for exchange in list_exchanges()] == [("plain", get_candles), ("decorated", other)]
-    assert find_exchange("plain").place.startswith(f"{__file__}:")
+    assert find_exchange("plain").registered_at.startswith(f"{__file__}:")
     assert find_exchange("plain").file == __file__
     with pytest.raises(InvalidValueError, match="2 exchanges are registered; name one of them: 'plain', 'decorated'"):
         find_exchange()

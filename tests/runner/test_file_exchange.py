@@ -79,7 +79,7 @@ def test_a_file_and_a_folder_give_what_was_written(mongo, tmp_path, file, write)
     (tmp_path / "readme.txt").write_text("no candles")
     add_file_exchange("file", tmp_path / file)
     add_file_exchange("folder", str(tmp_path))
-    assert find_exchange("file").place.startswith(f"{__file__}:")
+    assert find_exchange("file").registered_at.startswith(f"{__file__}:")
     for name in ("file", "folder"):
         assert fetch_missing("BTCUSDT", "1m", name, START, END) == 1500
         assert (kit.PersistCandleAdapter.read_candles_array("BTCUSDT", "1m", name, 1500, START) == MARKET).all()

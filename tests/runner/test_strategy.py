@@ -36,7 +36,7 @@ def test_call_and_decorator_do_the_same_and_give_the_function_back():
     assert (called.name, called.interval, called.interval_ms, called.risk_name) == ("called", "15m", 900_000, "called")
     assert (decorated.name, decorated.interval, decorated.interval_ms) == ("decorated", "1h", 3_600_000)
     assert called.get_signal is decorated.get_signal is nothing
-    assert called.place.startswith(f"{__file__}:")
+    assert called.registered_at.startswith(f"{__file__}:")
 
 
 def test_five_minutes_is_the_interval_if_none_is_given():
@@ -99,7 +99,7 @@ def test_async_functions_and_generators_are_refused():
 
 def test_a_second_strategy_of_the_same_name_is_refused_and_both_places_are_named():
     add_strategy("x", get_signal=nothing)
-    first = list_strategies()[0].place
+    first = list_strategies()[0].registered_at
     with pytest.raises(InvalidValueError, match=r"strategy 'x' at .*test_strategy\.py:\d+ is already registered at .*\.py:\d+") as caught:
         add_strategy("x", get_signal=lambda symbol, when: None)
     assert first in str(caught.value)
@@ -140,7 +140,7 @@ def test_a_file_registers_its_strategies(file):
     found = load_strategy_file(file(GOOD.format(name="one") + GOOD.format(name="two")))
     assert [strategy.name for strategy in found] == ["one", "two"]
     assert found == list_strategies()
-    assert found[0].place.endswith("my strategy.py:4")
+    assert found[0].registered_at.endswith("my strategy.py:4")
 
 
 def test_helpers_beside_the_file_are_found_also_later(file):

@@ -138,14 +138,14 @@ cdef class CandleBlocks:
         """Return ``limit`` candles from ``since`` (ms) on as dicts; None unless one block holds them all, or if an argument is unusual."""
         cdef Py_ssize_t count, first
         cdef _Run run
-        cdef list found
+        cdef list window
         cdef long long started = now_ns()
         run = self._run(series, limit, since, &count, &first)
         if run is None or not (until is None or PyLong_CheckExact(until)):
             return None
-        found = dicts_of(&run.bytes[first * ROW], count)
+        window = dicts_of(&run.bytes[first * ROW], count)
         self._count(started)
-        return found
+        return window
 
     def array(self, tuple series not None, limit, since):
         """Return the same window as a read-only view of the block's memory."""
@@ -155,9 +155,9 @@ cdef class CandleBlocks:
         run = self._run(series, limit, since, &count, &first)
         if run is None:
             return None
-        found = run.candles[first : first + count]
+        window = run.candles[first : first + count]
         self._count(started)
-        return found
+        return window
 
     def head(self, tuple series not None, Py_ssize_t limit, long long since):
         """Return the candles of a window before the first one that is not cached, from one or several blocks; None if there are none."""

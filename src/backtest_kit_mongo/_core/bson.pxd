@@ -17,8 +17,8 @@ cdef struct Element:
     const unsigned char* value
     Py_ssize_t size
 
-cdef int next_element(const unsigned char* document, Py_ssize_t size, Py_ssize_t* at, Element* found) except -1
-cdef int find_element(const unsigned char* document, Py_ssize_t size, const char* name, Py_ssize_t name_size, Element* found) except -1
+cdef int next_element(const unsigned char* document, Py_ssize_t size, Py_ssize_t* at, Element* element) except -1
+cdef int find_element(const unsigned char* document, Py_ssize_t size, const char* name, Py_ssize_t name_size, Element* element) except -1
 cdef double number_of(const Element* element) except? -1.0
 cdef Py_ssize_t document_size(const unsigned char* at, Py_ssize_t left) except -1
 cdef bint is_called(const Element* element, const char* name, Py_ssize_t size) noexcept
@@ -47,4 +47,4 @@ cdef class RecordReader:
     cdef object make(self, object key, const Element* parts)
     cdef object match_at(self, const unsigned char* document, Py_ssize_t room, tuple key)
     cdef tuple open_at(self, const unsigned char* document, Py_ssize_t room)
-    cdef int each(self, object raw, dict wanted, object keys, list into) except -1
+    cdef int each(self, object raw, dict positions, object keys, list into) except -1

@@ -82,31 +82,31 @@ cdef inline Py_ssize_t _stated_size(unsigned char kind, const unsigned char* at,
     raise ValueError(f"BSON type 0x{kind:02x} is unknown")
 
 
-cdef inline int next_element(const unsigned char* document, Py_ssize_t size, Py_ssize_t* at, Element* found) except -1:
+cdef inline int next_element(const unsigned char* document, Py_ssize_t size, Py_ssize_t* at, Element* element) except -1:
     """Read the element at ``at`` of a document (of ``size`` readable bytes) and move ``at`` behind it; return 0 at the end."""
     cdef const void* end
     if at[0] >= size - 1:
         if at[0] != size - 1 or document[size - 1] != 0:
             raise ValueError("BSON document does not end where its length says")
         return 0
-    found.kind = document[at[0]]
-    found.name = document + at[0] + 1
-    end = memchr(found.name, 0, size - 1 - (at[0] + 1))
+    element.kind = document[at[0]]
+    element.name = document + at[0] + 1
+    end = memchr(element.name, 0, size - 1 - (at[0] + 1))
     if end == NULL:
         raise ValueError("BSON ends inside a field name")
-    found.name_size = <const unsigned char*> end - found.name
-    at[0] += found.name_size + 2
-    found.value = document + at[0]
-    found.size = _value_size(found.kind, found.value, size - 1 - at[0])
-    at[0] += found.size
+    element.name_size = <const unsigned char*> end - element.name
+    at[0] += element.name_size + 2
+    element.value = document + at[0]
+    element.size = _value_size(element.kind, element.value, size - 1 - at[0])
+    at[0] += element.size
     return 1
 
 
-cdef int find_element(const unsigned char* document, Py_ssize_t size, const char* name, Py_ssize_t name_size, Element* found) except -1:
+cdef int find_element(const unsigned char* document, Py_ssize_t size, const char* name, Py_ssize_t name_size, Element* element) except -1:
     """Find the element called ``name``; return 0 if there is none."""
     cdef Py_ssize_t at = 4
-    while next_element(document, size, &at, found):
-        if found.name_size == name_size and memcmp(found.name, name, name_size) == 0:
+    while next_element(document, size, &at, element):
+        if element.name_size == name_size and memcmp(element.name, name, name_size) == 0:
             return 1
     return 0
 
@@ -164,14 +164,14 @@ cdef inline size_t _slot(const unsigned char* at, Py_ssize_t size) noexcept:
 
 
 cdef inline object _text(const unsigned char* at, Py_ssize_t size):
-    cdef PyObject* known
+    cdef PyObject* cached
     cdef size_t slot
     if not 1 <= size <= SHORT:
         return PyUnicode_DecodeUTF8(<const char*> at, size, NULL)
     slot = _slot(at, size)
-    known = _seen[slot]
-    if known != NULL and PyUnicode_GET_LENGTH(<object> known) == size and memcmp(PyUnicode_DATA(<object> known), at, size) == 0:
-        return <object> known
+    cached = _seen[slot]
+    if cached != NULL and PyUnicode_GET_LENGTH(<object> cached) == size and memcmp(PyUnicode_DATA(<object> cached), at, size) == 0:
+        return <object> cached
     return _new_text(at, size, slot)
 
 
@@ -331,18 +331,18 @@ cdef class RecordReader:
     """
 
     def __init__(self, tuple names not None, str body not None, record=tuple):
-        cdef list wanted = [body.encode(), b"_id", b"when", b"removed", *(name.encode() for name in names)]
+        cdef list field_names = [body.encode(), b"_id", b"when", b"removed", *(name.encode() for name in names)]
         cdef Py_ssize_t i
         cdef bytes name
         if len(names) > MOST_KEYS:
             raise ValueError(f"too many key fields: at most {MOST_KEYS}, got {len(names)}")
         if not (isinstance(record, type) and issubclass(record, tuple)):
             raise TypeError(f"record must be tuple or a subclass of it, got {record!r}")
-        for i in range(len(wanted)):
-            name = wanted[i]
+        for i in range(len(field_names)):
+            name = field_names[i]
             self.names[i].text = PyBytes_AS_STRING(name)
             self.names[i].size = PyBytes_GET_SIZE(name)
-        self.kept, self.count, self.record = tuple(wanted), len(wanted), record
+        self.kept, self.count, self.record = tuple(field_names), len(field_names), record
 
     cdef int scan(self, const unsigned char* document, Py_ssize_t size, Element* parts) except -1:
         """Note where the parts are; kind 0 for an absent one. Of several elements with one name the last one counts, as in a dict."""
@@ -433,21 +433,21 @@ cdef class RecordReader:
         self.each(raw, None, None, answer)
         return answer
 
-    def match_ids(self, raw not None, dict wanted not None, keys not None, list found not None) -> int:
-        """Put records of a batch into ``found``, each at the position of its key in ``keys``; return how many positions were filled.
+    def match_ids(self, raw not None, dict positions not None, keys not None, list records not None) -> int:
+        """Put records of a batch into ``records``, each at the position of its key in ``keys``; return how many positions were filled.
 
-        Takes a document if its id is in ``wanted`` (id as 12 bytes -> position) and its key fields equal the key at that position.
+        Takes a document if its id is in ``positions`` (id as 12 bytes -> position) and its key fields equal the key at that position.
         Raises ValueError that names a document that cannot be read.
         """
-        if len(keys) != len(found):
-            raise ValueError(f"keys and found must have the same length, got {len(keys)} and {len(found)}")
-        return self.each(raw, wanted, keys, found)
+        if len(keys) != len(records):
+            raise ValueError(f"keys and records must have the same length, got {len(keys)} and {len(records)}")
+        return self.each(raw, positions, keys, records)
 
-    cdef int each(self, object raw, dict wanted, object keys, list into) except -1:
+    cdef int each(self, object raw, dict positions, object keys, list into) except -1:
         cdef Element parts[KEYS + MOST_KEYS]
         cdef Py_buffer view
         cdef const unsigned char* at
-        cdef Py_ssize_t left, size, place
+        cdef Py_ssize_t left, size, position
         cdef int count = 0
         PyObject_GetBuffer(raw, &view, PyBUF_SIMPLE)
         try:
@@ -458,16 +458,16 @@ cdef class RecordReader:
                 size = document_size(at, left)
                 self.scan(at, size, parts)
                 identity = identity_of(parts)
-                if wanted is None:
+                if positions is None:
                     into.append((identity, self.make(None, parts)))
-                elif (found := wanted.get(identity)) is not None:
-                    place = found
-                    if not 0 <= place < len(into):
-                        raise IndexError(f"position {place} is out of range")
-                    key = keys[place]
-                    if key is not None and self.matches(parts, <tuple?> key) and place < len(into):
-                        count += into[place] is None  # a batch may arrive twice: count each position once
-                        into[place] = self.make(key, parts)
+                elif (slot := positions.get(identity)) is not None:
+                    position = slot
+                    if not 0 <= position < len(into):
+                        raise IndexError(f"position {position} is out of range")
+                    key = keys[position]
+                    if key is not None and self.matches(parts, <tuple?> key) and position < len(into):
+                        count += into[position] is None  # a batch may arrive twice: count each position once
+                        into[position] = self.make(key, parts)
                 at += size
                 left -= size
         except ValueError as error:

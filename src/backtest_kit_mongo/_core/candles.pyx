@@ -46,7 +46,7 @@ cdef struct Layout:
     int stretches
     Py_ssize_t[STRETCHES] start
     Py_ssize_t[STRETCHES] length
-    Element[FIELDS] found
+    Element[FIELDS] fields
 
 
 cdef bint _is_like(const Layout* layout, const unsigned char* document, Py_ssize_t size) noexcept:
@@ -66,12 +66,12 @@ cdef int _walk(Layout* layout, const unsigned char* document, Py_ssize_t size) e
     cdef int field, stretches = 0
     layout.stretches = 0
     for field in range(FIELDS):
-        layout.found[field].kind = 0
-        layout.found[field].value = layout.found[field].name = document
+        layout.fields[field].kind = 0
+        layout.fields[field].value = layout.fields[field].name = document
     while next_element(document, size, &at, &element):
         for field in range(FIELDS):
             if is_called(&element, _NAMES[field], _NAME_SIZES[field]):
-                layout.found[field] = element
+                layout.fields[field] = element
                 break
         if element.kind in (0x01, 0x07, 0x09, 0x10, 0x12) and stretches < STRETCHES:
             layout.start[stretches] = start
@@ -95,13 +95,13 @@ cdef Py_ssize_t _slot(Layout* layout, const unsigned char* document, Py_ssize_t 
         distance = document - layout.document
         layout.document = document
         for field in range(FIELDS):
-            layout.found[field].value += distance
-            layout.found[field].name += distance
+            layout.fields[field].value += distance
+            layout.fields[field].name += distance
     else:
         _walk(layout, document, size)
-    if layout.found[0].kind == 0:
+    if layout.fields[0].kind == 0:
         raise ValueError("timestamp is missing")
-    values[0] = number_of(&layout.found[0])
+    values[0] = number_of(&layout.fields[0])
     if not isfinite(values[0]) or values[0] > 9e15 or values[0] < -9e15:
         return -1
     timestamp = <long long> values[0]
@@ -111,13 +111,13 @@ cdef Py_ssize_t _slot(Layout* layout, const unsigned char* document, Py_ssize_t 
     if offset % <unsigned long long> step != 0:
         return -1
     for field in range(1, FIELDS):
-        if layout.found[field].kind == 0x01:
-            memcpy(&values[field], layout.found[field].value, 8)
+        if layout.fields[field].kind == 0x01:
+            memcpy(&values[field], layout.fields[field].value, 8)
             continue
-        if layout.found[field].kind == 0:
+        if layout.fields[field].kind == 0:
             raise ValueError(f"the candle at {timestamp} has no {_NAMES[field].decode()}")
         try:
-            values[field] = number_of(&layout.found[field])
+            values[field] = number_of(&layout.fields[field])
         except ValueError as error:
             raise ValueError(f"the candle at {timestamp}: {error}") from None
     offset //= <unsigned long long> step
@@ -165,29 +165,29 @@ def decode_candles(
 
 def numbers(list batches not None, str name not None) -> list:
     """Return the number called ``name`` of each document as a float, skipping documents without one; ``batches`` as in decode_candles."""
-    cdef bytes wanted = name.encode()
+    cdef bytes field = name.encode()
     cdef const unsigned char[::1] batch
     cdef Element element
     cdef Py_ssize_t at, size
-    cdef list found = []
+    cdef list values = []
     cdef object raw
     for raw in batches:
         batch = raw
         at = 0
         while at < batch.shape[0]:
             size = document_size(&batch[at], batch.shape[0] - at)
-            if find_element(&batch[at], size, wanted, len(wanted), &element):
+            if find_element(&batch[at], size, field, len(field), &element):
                 if element.kind in (0x01, 0x10, 0x12, 0x13):
-                    found.append(number_of(&element))
+                    values.append(number_of(&element))
             at += size
-    return found
+    return values
 
 
 # --- to dicts ---
 
 cdef list dicts_of(const char* rows, Py_ssize_t count):
     """Return one dict per packed row. Each is a copy of a template that has all keys, so that only values are set."""
-    cdef list found = PyList_New(count)
+    cdef list candles = PyList_New(count)
     cdef Py_ssize_t i
     cdef long long timestamp
     cdef double[FIELDS - 1] prices
@@ -204,8 +204,8 @@ cdef list dicts_of(const char* rows, Py_ssize_t count):
         PyDict_SetItem(row, _CLOSE, prices[3])
         PyDict_SetItem(row, _VOLUME, prices[4])
         Py_INCREF(row)
-        PyList_SET_ITEM(found, i, row)
-    return found
+        PyList_SET_ITEM(candles, i, row)
+    return candles
 
 
 def to_dicts(const char[::1] rows not None) -> list:

@@ -86,19 +86,19 @@ cdef class HitReader:
     cdef tuple names, kinds
     cdef int reads, process_hits, redis_hits, bytes_read, errors, operation
     cdef str infinite_field, unless_below
-    cdef object get_command, take_line, give_line_back, redis_timed_out, translated
-    cdef MongoSocketPool links
+    cdef object get_command, take_connection, give_connection_back, redis_timed_out, translated
+    cdef MongoSocketPool pool
     cdef bytes head, tail
     cdef object learned
 
     def __init__(
         self, domain, IdTable ids not None, RecordReader reader not None, Counters counters not None, tuple counts not None,
-        get_command, take_line, give_line_back, redis_timed_out, translated,
+        get_command, take_connection, give_connection_back, redis_timed_out, translated,
     ):
         """``domain``: from ``domains.py``. ``counts``: indexes of reads, hits (process, Redis), bytes read, errors, and the operation.
 
-        ``get_command``: returns the Redis command for a key. ``take_line``: returns this thread's connection to Redis, or None if it is
-        not in use or not in order; ``give_line_back`` takes it back. ``redis_timed_out``: called with a timeout error and the time
+        ``get_command``: returns the Redis command for a key. ``take_connection``: returns this thread's connection to Redis, or None if it is
+        not in use or not in order; ``give_connection_back`` takes it back. ``redis_timed_out``: called with a timeout error and the time
         (time.monotonic) at which the wait began. ``translated``: returns our error for an error of the driver.
         """
         self.ids, self.reader, self.counters = ids, reader, counters
@@ -106,20 +106,20 @@ cdef class HitReader:
         self.reads, self.process_hits, self.redis_hits, self.bytes_read, self.errors, self.operation = counts
         self.infinite_field, self.unless_below = domain.infinite or (None, None)
         self.get_command, self.translated = get_command, translated
-        self.take_line, self.give_line_back, self.redis_timed_out = take_line, give_line_back, redis_timed_out
+        self.take_connection, self.give_connection_back, self.redis_timed_out = take_connection, give_connection_back, redis_timed_out
 
-    def connect(self, MongoSocketPool links not None, bytes head not None, bytes tail not None):
-        """Read over the sockets of ``links`` from now on, with a find that has the id between ``head`` and ``tail``."""
-        self.head, self.tail, self.links = head, tail, links
+    def connect(self, MongoSocketPool pool not None, bytes head not None, bytes tail not None):
+        """Read over the sockets of ``pool`` from now on, with a find that has the id between ``head`` and ``tail``."""
+        self.head, self.tail, self.pool = head, tail, pool
 
     def disconnect(self):
         """Make every call return FALLBACK."""
-        self.links = None
+        self.pool = None
 
     @property
     def connected(self) -> bool:
         """Whether there is a pool of sockets to read over."""
-        return self.links is not None
+        return self.pool is not None
 
     def take_learned(self, tuple key) -> tuple:
         """Return what the call with this same tuple learned before it returned FALLBACK, so that no cache is asked twice.
@@ -134,27 +134,27 @@ cdef class HitReader:
 
     cdef bytes ask_redis(self, tuple key):
         """Return the id that Redis holds for a key, or None."""
-        cdef RedisSocket link
+        cdef RedisSocket redis_socket
         cdef int64_t started = now_ns()
-        line = self.take_line()
-        if line is None:
+        connection = self.take_connection()
+        if connection is None:
             return None
-        link = line.link
+        redis_socket = connection.socket
         try:
-            answer = link.call(self.get_command(key))
+            answer = redis_socket.call(self.get_command(key))
         except UnexpectedReplyError:
             return None
         except BaseException as error:
-            line.drop()
+            connection.drop()
             if isinstance(error, SocketTimeoutError):
                 self.redis_timed_out(error, started / 1e9)
             elif isinstance(error, BrokenSocketError):
-                line.broke = True  # the fallback asks once more, not twice
+                connection.broke = True  # the fallback asks once more, not twice
             else:
                 raise
             return None
         finally:
-            self.give_line_back(line)
+            self.give_connection_back(connection)
         self.learned = (key, None, answer)  # in case the id does not lead to a record
         return _id_of(answer)
 
@@ -162,19 +162,19 @@ cdef class HitReader:
         """Return the body, EMPTY, or FALLBACK; FALLBACK also if the record was written later than ``moment`` (ms)."""
         cdef int64_t started = now_ns()
         cdef bytes value
-        cdef bint known = True
-        cdef MongoSocketPool links = self.links
-        if links is None:
+        cdef bint from_process = True
+        cdef MongoSocketPool pool = self.pool
+        if pool is None:
             return FALLBACK
         try:
             check_fields(key, self.names, self.kinds)
             value = self.ids.look_up(hash_of(key))
             if value is None:
-                known = False
+                from_process = False
                 value = self.ask_redis(key)
                 if value is None:
                     return FALLBACK
-            record = links.match(self.head, value, self.tail, self.reader, key, self.counters, self.bytes_read)
+            record = pool.match(self.head, value, self.tail, self.reader, key, self.counters, self.bytes_read)
         except (TypeError, ValueError):
             return FALLBACK
         except PyMongoError as error:  # the configured timeout has passed: a retry would double it
@@ -184,10 +184,10 @@ cdef class HitReader:
             self.learned = None
             return FALLBACK
         if record is None:
-            if known:
+            if from_process:
                 self.learned = (key, value, UNASKED)
             return FALLBACK
-        if not known:
+        if not from_process:
             self.learned = None
             self.ids.put(key, value)
         _, body, when, removed = record
@@ -198,7 +198,7 @@ cdef class HitReader:
         elif self.infinite_field is not None:
             restore_infinity(body, self.infinite_field, self.unless_below)
         self.counters.add(self.reads)
-        self.counters.add(self.process_hits if known else self.redis_hits)
+        self.counters.add(self.process_hits if from_process else self.redis_hits)
         self.counters.observe(self.operation, now_ns() - started)
         return body
 

@@ -20,7 +20,7 @@ cdef class MongoSocket(WireSocket):
     cdef const unsigned char* document(self) noexcept
     cdef int send_message(self, iovec* body, int count) except -1
     cdef int receive_message(self) except -1
-    cdef int find(self, const char* name, Element* found) except -1
+    cdef int find(self, const char* name, Element* element) except -1
     cdef int succeeded(self) except -1
     cdef int batch(self, Element* batch, int64_t* cursor) except -1
     cdef tuple upserted_by(self, const char* message, Py_ssize_t size)
@@ -31,8 +31,8 @@ cdef class MongoSocketPool:
     cdef public bint usable, closed
 
     cpdef object borrow(self)
-    cpdef object give_back(self, MongoSocket link)
-    cdef object failed(self, MongoSocket link, object error)
-    cdef object not_taken_from(self, MongoSocket link)
+    cpdef object give_back(self, MongoSocket mongo_socket)
+    cdef object failed(self, MongoSocket mongo_socket, object error)
+    cdef object not_taken_from(self, MongoSocket mongo_socket)
     cdef object upsert(self, const char* message, Py_ssize_t size)
     cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key, Counters counters, int which)

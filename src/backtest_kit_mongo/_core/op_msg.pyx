@@ -126,18 +126,18 @@ cdef class MongoSocket(WireSocket):
             raise BrokenSocketError("unexpected bytes after a reply")
         return 0
 
-    cdef int find(self, const char* name, Element* found) except -1:
-        return find_element(self.document(), self.size, name, strlen(name), found)
+    cdef int find(self, const char* name, Element* element) except -1:
+        return find_element(self.document(), self.size, name, strlen(name), element)
 
     cdef int succeeded(self) except -1:
         """Raise UnexpectedReplyError unless the reply says ok and has no errors, BrokenSocketError if it is malformed."""
-        cdef Element found
+        cdef Element element
         try:
-            if not self.find(b"ok", &found) or number_of(&found) != 1.0:
+            if not self.find(b"ok", &element) or number_of(&element) != 1.0:
                 raise UnexpectedReplyError("the reply is not ok")
-            if self.find(b"writeErrors", &found):
+            if self.find(b"writeErrors", &element):
                 raise UnexpectedReplyError("the reply has a write error")
-            if self.find(b"writeConcernError", &found):
+            if self.find(b"writeConcernError", &element):
                 error = UnexpectedReplyError("the reply has a write concern error")
                 error.unconfirmed = PyBytes_FromStringAndSize(<const char*> self.document(), self.size)
                 raise error
@@ -250,7 +250,7 @@ cdef class MongoSocket(WireSocket):
     cdef tuple upserted_by(self, const char* message, Py_ssize_t size):
         cdef iovec pieces[2]
         cdef Element outer, inner
-        cdef bint known
+        cdef bint existed
         pieces[1].iov_base, pieces[1].iov_len = <void*> message, size
         self.send_message(pieces, 2)
         self.receive_message()
@@ -262,7 +262,7 @@ cdef class MongoSocket(WireSocket):
                 raise BrokenSocketError("the lastErrorObject of a reply is not a document")
             if not find_element(outer.value, outer.size, b"updatedExisting", 15, &inner) or inner.kind != 0x08:
                 raise UnexpectedReplyError("the lastErrorObject of the reply has no updatedExisting")
-            known = inner.value[0] == 1
+            existed = inner.value[0] == 1
             if not self.find(b"value", &outer) or outer.kind != 0x03:
                 raise UnexpectedReplyError("the reply has no document")
             if document_size(outer.value, outer.size) != outer.size:
@@ -271,7 +271,7 @@ cdef class MongoSocket(WireSocket):
                 raise UnexpectedReplyError("the document of the reply has no _id")
         except ValueError as error:
             raise BrokenSocketError(f"a reply is not valid BSON: {error}") from None
-        return PyBytes_FromStringAndSize(<const char*> inner.value, 12) if inner.kind == 0x07 else None, not known
+        return PyBytes_FromStringAndSize(<const char*> inner.value, 12) if inner.kind == 0x07 else None, not existed
 
 
 NOT_TAKEN = object()
@@ -296,11 +296,11 @@ cdef class MongoSocketPool:
         """Return a new socket, or None if there cannot be one."""
         raise NotImplementedError
 
-    def leave(self, MongoSocket link, bint broken) -> None:
+    def leave(self, MongoSocket mongo_socket, bint broken) -> None:
         """Give up a socket. If it is ``broken``, it must never be used again."""
         raise NotImplementedError
 
-    def report(self, MongoSocket link, error) -> None:
+    def report(self, MongoSocket mongo_socket, error) -> None:
         """Tell the driver that a socket broke."""
         raise NotImplementedError
 
@@ -310,31 +310,31 @@ cdef class MongoSocketPool:
 
     cpdef object borrow(self):
         """Return a socket for one thread's exchange, or None if the call must go through the driver."""
-        cdef MongoSocket link
+        cdef MongoSocket mongo_socket
         if not self.usable or _has_deadline():
             return None
         while self.idle:
-            link = self.idle.pop()
-            if link.serves():
-                return link
-            self.leave(link, link.pool_generation._generation != link.generation)
+            mongo_socket = self.idle.pop()
+            if mongo_socket.serves():
+                return mongo_socket
+            self.leave(mongo_socket, mongo_socket.pool_generation._generation != mongo_socket.generation)
         return self.open()
 
-    cpdef object give_back(self, MongoSocket link):
+    cpdef object give_back(self, MongoSocket mongo_socket):
         """Return a socket to the pool after complete exchanges, for the next caller."""
-        link.used = now_ns()
-        self.idle.append(link)
+        mongo_socket.used = now_ns()
+        self.idle.append(mongo_socket)
         if self.closed:
             self.close()
 
-    cdef object failed(self, MongoSocket link, object error):
+    cdef object failed(self, MongoSocket mongo_socket, object error):
         """Give up a socket after an error. Return NOT_TAKEN if the driver may try again, else raise the error."""
         cdef bint in_step = isinstance(error, UnexpectedReplyError)
         try:
             if isinstance(error, BrokenSocketError):
-                self.report(link, error)
+                self.report(mongo_socket, error)
         finally:
-            self.leave(link, not in_step)
+            self.leave(mongo_socket, not in_step)
         if isinstance(error, SocketTimeoutError):
             raise NetworkTimeout(str(error)) from None
         if in_step and error.unconfirmed is not None:
@@ -343,47 +343,47 @@ cdef class MongoSocketPool:
             raise error
         return NOT_TAKEN
 
-    cdef object not_taken_from(self, MongoSocket link):
+    cdef object not_taken_from(self, MongoSocket mongo_socket):
         """Return NOT_TAKEN for a reply of a server that was no longer the primary by the time it came."""
-        self.leave(link, False)
+        self.leave(mongo_socket, False)
         return NOT_TAKEN
 
     def read(self, method, *args):
-        """Return ``method(link, *args)``, one message and its reply, or NOT_TAKEN if the call must go through the driver."""
-        cdef object link = self.borrow()
-        if link is None:
+        """Return ``method(mongo_socket, *args)``, one message and its reply, or NOT_TAKEN if the call must go through the driver."""
+        cdef object mongo_socket = self.borrow()
+        if mongo_socket is None:
             return NOT_TAKEN
         try:
-            answer = method(link, *args)
+            answer = method(mongo_socket, *args)
         except BaseException as error:  # Ctrl-C in the middle of a reply, a document that cannot be read
-            return self.failed(link, error)
-        if not (<MongoSocket> link).serves():
-            return self.not_taken_from(link)
-        self.give_back(link)
+            return self.failed(mongo_socket, error)
+        if not (<MongoSocket> mongo_socket).serves():
+            return self.not_taken_from(mongo_socket)
+        self.give_back(mongo_socket)
         return answer
 
     def write(self, method, *args):
         """Like ``read``, for a write. Its reply counts even if the server is no longer the primary by then."""
-        cdef object link = self.borrow()
-        if link is None:
+        cdef object mongo_socket = self.borrow()
+        if mongo_socket is None:
             return NOT_TAKEN
         try:
-            answer = method(link, *args)
+            answer = method(mongo_socket, *args)
         except BaseException as error:
-            return self.failed(link, error)
-        self.give_back(link)
+            return self.failed(mongo_socket, error)
+        self.give_back(mongo_socket)
         return answer
 
     cdef object upsert(self, const char* message, Py_ssize_t size):
         """Like ``write``: return what ``MongoSocket.upserted`` returns for a message, or NOT_TAKEN."""
-        cdef object link = self.borrow()
-        if link is None:
+        cdef object mongo_socket = self.borrow()
+        if mongo_socket is None:
             return NOT_TAKEN
         try:
-            answer = (<MongoSocket> link).upserted_by(message, size)
+            answer = (<MongoSocket> mongo_socket).upserted_by(message, size)
         except BaseException as error:
-            return self.failed(link, error)
-        self.give_back(link)
+            return self.failed(mongo_socket, error)
+        self.give_back(mongo_socket)
         return answer
 
     cpdef object match(self, bytes head, bytes value, bytes tail, RecordReader reader, tuple key, Counters counters, int which):
@@ -392,22 +392,22 @@ cdef class MongoSocketPool:
         Adds the size of the document in bytes to the count ``which``.
         """
         cdef object borrowed = self.borrow()
-        cdef MongoSocket link
+        cdef MongoSocket mongo_socket
         cdef Element document
         cdef object answer = None
         cdef Py_ssize_t size = 0
         if borrowed is None:
             return NOT_TAKEN
-        link = borrowed
+        mongo_socket = borrowed
         try:
-            if link.one(head, value, tail, &document):
+            if mongo_socket.one(head, value, tail, &document):
                 size = document.size
                 answer = reader.match_at(document.value, document.size, key)
         except BaseException as error:
-            return self.failed(link, error)
-        if not link.serves():
-            return self.not_taken_from(link)
-        self.give_back(link)
+            return self.failed(mongo_socket, error)
+        if not mongo_socket.serves():
+            return self.not_taken_from(mongo_socket)
+        self.give_back(mongo_socket)
         if size:
             counters.add(which, size)
         return answer
@@ -474,11 +474,11 @@ def upserted_ids(const unsigned char[::1] reply not None) -> dict:
     """Return position -> ``_id`` (12 bytes, or None if not an ObjectId) of the documents that an update inserted, from its reply."""
     cdef Element array, entry, index, identity
     cdef Py_ssize_t at = 4
-    cdef dict found = {}
+    cdef dict ids = {}
     if reply.shape[0] < 5 or document_size(&reply[0], reply.shape[0]) != reply.shape[0]:
         raise ValueError(f"BSON document length does not match its {reply.shape[0]} bytes")
     if not find_element(&reply[0], reply.shape[0], b"upserted", 8, &array):
-        return found
+        return ids
     if array.kind != 0x04 or document_size(array.value, array.size) != array.size:
         raise ValueError("upserted is not an array")
     while next_element(array.value, array.size, &at, &entry):
@@ -486,7 +486,7 @@ def upserted_ids(const unsigned char[::1] reply not None) -> dict:
             raise ValueError("upserted holds something other than documents")
         if not find_element(entry.value, entry.size, b"index", 5, &index) or not find_element(entry.value, entry.size, b"_id", 3, &identity):
             raise ValueError("upserted has an entry without index or _id")
-        found[int(number_of(&index))] = (
+        ids[int(number_of(&index))] = (
             PyBytes_FromStringAndSize(<const char*> identity.value, 12) if identity.kind == 0x07 else None
         )
-    return found
+    return ids

@@ -7,7 +7,7 @@ from backtest_kit_mongo._core.wire_socket cimport WireSocket
 cdef class RedisSocket(WireSocket):
     cdef Py_ssize_t at
     cdef int pending
-    cdef readonly object late_error
+    cdef readonly object posted_error
 
     cpdef object call(self, bytes command)
     cdef Py_ssize_t line(self) except -1

@@ -24,17 +24,17 @@ cdef class RedisSocket(WireSocket):
         self.pending += 1
 
     def read_posted(self):
-        """Read the replies of posted commands; keep the last error among them in ``late_error``."""
+        """Read the replies of posted commands; keep the last error among them in ``posted_error``."""
         while self.pending:
             self.pending -= 1
             try:
                 self.reply(0)
             except UnexpectedReplyError as error:
-                self.late_error = error
+                self.posted_error = error
 
-    def take_late_error(self):
+    def take_posted_error(self):
         """Return the error of a posted command and forget it; None if there is none."""
-        error, self.late_error = self.late_error, None
+        error, self.posted_error = self.posted_error, None
         return error
 
     cpdef object call(self, bytes command):

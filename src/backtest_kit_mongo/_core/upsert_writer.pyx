@@ -34,22 +34,22 @@ cdef class UpsertWriter:
     cdef bint timed, removable
     cdef Py_ssize_t most
     cdef object plain, was_new, by_driver, translated
-    cdef object set_command, take_line, give_line_back, redis_timed_out, put_id
-    cdef MongoSocketPool links
+    cdef object set_command, take_connection, give_connection_back, redis_timed_out, put_id
+    cdef MongoSocketPool pool
     cdef object sessions
     cdef bytes head, tail
     cdef int64_t until
 
     def __init__(
         self, domain, IdTable ids not None, Counters counters not None, tuple counts not None, Py_ssize_t most,
-        plain, was_new, by_driver, translated, set_command, take_line, give_line_back, redis_timed_out, put_id,
+        plain, was_new, by_driver, translated, set_command, take_connection, give_connection_back, redis_timed_out, put_id,
     ):
         """``domain``: from ``domains.py``. ``counts``: indexes of writes, bytes written, errors, and the operation.
 
         ``most``: size in bytes up to which a message cannot hold a document that is too large. ``plain``: the ``fallback`` of
         ``writer.encode``. ``was_new``: called after a document was inserted. ``by_driver``: called with the key, body, time, removal and
         number of a write that no socket could take; returns what a socket would. ``translated``: returns our error for an error of the
-        driver. ``set_command``: returns the Redis command for a key and an id. ``take_line``, ``give_line_back``, ``redis_timed_out``: as
+        driver. ``set_command``: returns the Redis command for a key and an id. ``take_connection``, ``give_connection_back``, ``redis_timed_out``: as
         for ``HitReader``. ``put_id``: stores an id in Redis if there is no such connection, it broke, or Redis rejected an earlier id.
         """
         self.ids, self.counters, self.most = ids, counters, most
@@ -57,24 +57,24 @@ cdef class UpsertWriter:
         self.timed, self.removable = domain.when, domain.soft_delete
         self.writes, self.bytes_written, self.errors, self.operation = counts
         self.plain, self.was_new, self.by_driver, self.translated = plain, was_new, by_driver, translated
-        self.set_command, self.take_line, self.give_line_back = set_command, take_line, give_line_back
+        self.set_command, self.take_connection, self.give_connection_back = set_command, take_connection, give_connection_back
         self.redis_timed_out, self.put_id = redis_timed_out, put_id
 
-    def connect(self, MongoSocketPool links not None, bytes head not None, bytes tail not None, sessions):
-        """Write over the sockets of ``links`` from now on, with a findAndModify: ``head``, query and update, ``tail``.
+    def connect(self, MongoSocketPool pool not None, bytes head not None, bytes tail not None, sessions):
+        """Write over the sockets of ``pool`` from now on, with a findAndModify: ``head``, query and update, ``tail``.
 
         ``sessions`` number the writes; None if the server does not support that.
         """
-        self.head, self.tail, self.sessions, self.links = head, tail, sessions, links
+        self.head, self.tail, self.sessions, self.pool = head, tail, sessions, pool
 
     def disconnect(self):
         """Make every call return False."""
-        self.links = None
+        self.pool = None
 
     @property
     def connected(self) -> bool:
         """Whether there is a pool of sockets to write over."""
-        return self.links is not None
+        return self.pool is not None
 
     def trust_indexes(self, double seconds):
         """Note that the indexes were checked now, and need no other check for ``seconds``."""
@@ -123,37 +123,37 @@ cdef class UpsertWriter:
 
     cdef int note(self, tuple key, bytes identity) except -1:
         """Post the id to Redis; the next exchange on this thread's connection reads the reply."""
-        cdef RedisSocket link
+        cdef RedisSocket redis_socket
         cdef int64_t started = now_ns()
         cdef bint posted = False
-        line = self.take_line()
-        if line is not None:
-            link = line.link
+        connection = self.take_connection()
+        if connection is not None:
+            redis_socket = connection.socket
             try:
-                link.post(self.set_command(key, identity))
-                posted = link.late_error is None  # else Redis rejected an earlier id: ``put_id`` counts and logs that
+                redis_socket.post(self.set_command(key, identity))
+                posted = redis_socket.posted_error is None  # else Redis rejected an earlier id: ``put_id`` counts and logs that
             except BaseException as error:
-                line.drop()
+                connection.drop()
                 if isinstance(error, SocketTimeoutError):
                     self.redis_timed_out(error, started / 1e9)
                     posted = True
                 elif isinstance(error, BrokenSocketError):
-                    line.broke = True  # the fallback tries once more, not twice
+                    connection.broke = True  # the fallback tries once more, not twice
                 else:
                     raise
             finally:
-                self.give_line_back(line)
+                self.give_connection_back(connection)
         if not posted:
             self.put_id(key, identity)
         return 0
 
     def __call__(self, tuple key not None, object body, object when) -> bool:
         cdef int64_t started = now_ns()
-        cdef MongoSocketPool links = self.links
+        cdef MongoSocketPool pool = self.pool
         cdef object sessions = self.sessions, number = None
         cdef Writer message
         cdef bint removed = False
-        if links is None or not links.usable or started > self.until or type(body) is not dict:
+        if pool is None or not pool.usable or started > self.until or type(body) is not dict:
             return False
         try:
             check_fields(key, self.names, self.kinds)
@@ -172,7 +172,7 @@ cdef class UpsertWriter:
             if message.size > self.most:
                 return False
             self.counters.add(self.bytes_written, message.size)
-            outcome = links.upsert(message.data, message.size)
+            outcome = pool.upsert(message.data, message.size)
             if outcome is NOT_TAKEN:
                 outcome = self.by_driver(key, body, when, removed, number)
         except PyMongoError as error:

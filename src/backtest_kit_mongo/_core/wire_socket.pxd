@@ -27,5 +27,5 @@ cdef class WireSocket:
     cdef int send_encrypted(self, iovec* pieces, int count) except -1
     cdef ssize_t receive_encrypted(self, int turn) except -3
     cdef int send(self, iovec* pieces, int count) except -1
-    cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1
+    cdef Py_ssize_t receive(self, Py_ssize_t needed) except -1
     cdef int look_up(self) except -1

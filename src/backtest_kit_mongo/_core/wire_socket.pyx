@@ -248,14 +248,14 @@ cdef class WireSocket:
             raise BrokenSocketError(f"receiving failed: {os.strerror(errno)}")
         return 0
 
-    cdef Py_ssize_t receive(self, Py_ssize_t wanted) except -1:
-        """Read until ``wanted`` bytes are in the buffer, perhaps more; return how many there are."""
+    cdef Py_ssize_t receive(self, Py_ssize_t needed) except -1:
+        """Read until ``needed`` bytes are in the buffer, perhaps more; return how many there are."""
         cdef ssize_t got
         cdef int left, turn
-        self.reserve(wanted)
+        self.reserve(needed)
         if not self.whole:
             self.begin()
-        while self.filled < wanted:
+        while self.filled < needed:
             left = self.left()
             turn = left if 0 <= left < TURN_MS else TURN_MS
             if self.tls is not None:

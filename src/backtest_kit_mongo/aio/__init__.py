@@ -20,6 +20,8 @@ A pool of 32 threads, out of 4 to 48, is as fast as any with nearby servers, and
 
 from __future__ import annotations
 
+from typing import Final
+
 import backtest_kit_mongo as _kit
 from backtest_kit_mongo import (
     BacktestKitError,
@@ -142,46 +144,46 @@ __all__ = [
     "wait_for_init",
 ]
 
-PersistCandleAdapter = candle.PersistCandleUtils(_kit.PersistCandleAdapter)
+PersistCandleAdapter: Final = candle.PersistCandleUtils(_kit.PersistCandleAdapter)
 PersistCandleInstance = candle.PersistCandleInstance
-PersistSignalAdapter = signal.PersistSignalUtils(_kit.PersistSignalAdapter)
+PersistSignalAdapter: Final = signal.PersistSignalUtils(_kit.PersistSignalAdapter)
 PersistSignalInstance = signal.PersistSignalInstance
-PersistScheduleAdapter = schedule.PersistScheduleUtils(_kit.PersistScheduleAdapter)
+PersistScheduleAdapter: Final = schedule.PersistScheduleUtils(_kit.PersistScheduleAdapter)
 PersistScheduleInstance = schedule.PersistScheduleInstance
-PersistStrategyAdapter = strategy.PersistStrategyUtils(_kit.PersistStrategyAdapter)
+PersistStrategyAdapter: Final = strategy.PersistStrategyUtils(_kit.PersistStrategyAdapter)
 PersistStrategyInstance = strategy.PersistStrategyInstance
-PersistRiskAdapter = risk.PersistRiskUtils(_kit.PersistRiskAdapter)
+PersistRiskAdapter: Final = risk.PersistRiskUtils(_kit.PersistRiskAdapter)
 PersistRiskInstance = risk.PersistRiskInstance
-PersistPartialAdapter = partial.PersistPartialUtils(_kit.PersistPartialAdapter)
+PersistPartialAdapter: Final = partial.PersistPartialUtils(_kit.PersistPartialAdapter)
 PersistPartialInstance = partial.PersistPartialInstance
-PersistBreakevenAdapter = breakeven.PersistBreakevenUtils(_kit.PersistBreakevenAdapter)
+PersistBreakevenAdapter: Final = breakeven.PersistBreakevenUtils(_kit.PersistBreakevenAdapter)
 PersistBreakevenInstance = breakeven.PersistBreakevenInstance
-PersistStorageAdapter = storage.PersistStorageUtils(_kit.PersistStorageAdapter)
+PersistStorageAdapter: Final = storage.PersistStorageUtils(_kit.PersistStorageAdapter)
 PersistStorageInstance = storage.PersistStorageInstance
-PersistNotificationAdapter = notification.PersistNotificationUtils(_kit.PersistNotificationAdapter)
+PersistNotificationAdapter: Final = notification.PersistNotificationUtils(_kit.PersistNotificationAdapter)
 PersistNotificationInstance = notification.PersistNotificationInstance
-PersistLogAdapter = log.PersistLogUtils(_kit.PersistLogAdapter)
+PersistLogAdapter: Final = log.PersistLogUtils(_kit.PersistLogAdapter)
 PersistLogInstance = log.PersistLogInstance
-PersistMeasureAdapter = measure.PersistMeasureUtils(_kit.PersistMeasureAdapter)
+PersistMeasureAdapter: Final = measure.PersistMeasureUtils(_kit.PersistMeasureAdapter)
 PersistMeasureInstance = measure.PersistMeasureInstance
-PersistIntervalAdapter = interval.PersistIntervalUtils(_kit.PersistIntervalAdapter)
+PersistIntervalAdapter: Final = interval.PersistIntervalUtils(_kit.PersistIntervalAdapter)
 PersistIntervalInstance = interval.PersistIntervalInstance
-PersistMemoryAdapter = memory.PersistMemoryUtils(_kit.PersistMemoryAdapter)
+PersistMemoryAdapter: Final = memory.PersistMemoryUtils(_kit.PersistMemoryAdapter)
 PersistMemoryInstance = memory.PersistMemoryInstance
-PersistRecentAdapter = recent.PersistRecentUtils(_kit.PersistRecentAdapter)
+PersistRecentAdapter: Final = recent.PersistRecentUtils(_kit.PersistRecentAdapter)
 PersistRecentInstance = recent.PersistRecentInstance
-PersistStateAdapter = state.PersistStateUtils(_kit.PersistStateAdapter)
+PersistStateAdapter: Final = state.PersistStateUtils(_kit.PersistStateAdapter)
 PersistStateInstance = state.PersistStateInstance
-PersistSessionAdapter = session.PersistSessionUtils(_kit.PersistSessionAdapter)
+PersistSessionAdapter: Final = session.PersistSessionUtils(_kit.PersistSessionAdapter)
 PersistSessionInstance = session.PersistSessionInstance
-PersistDictionaryAdapter = dictionary.PersistDictionaryUtils(_kit.PersistDictionaryAdapter)
+PersistDictionaryAdapter: Final = dictionary.PersistDictionaryUtils(_kit.PersistDictionaryAdapter)
 PersistDictionaryInstance = dictionary.PersistDictionaryInstance
-close = in_threads(_kit.close)
-discard_versions = in_threads(_kit.discard_versions)
-get_mongo = in_threads(_kit.get_mongo)
-get_redis = in_threads(_kit.get_redis)
-install = in_threads(_kit.install)
-records = in_threads(_kit.records)
-set_config = in_threads(_kit.set_config)
-setup = in_threads(_kit.setup)
-wait_for_init = in_threads(_kit.wait_for_init)
+close: Final = in_threads(_kit.close)
+discard_versions: Final = in_threads(_kit.discard_versions)
+get_mongo: Final = in_threads(_kit.get_mongo)
+get_redis: Final = in_threads(_kit.get_redis)
+install: Final = in_threads(_kit.install)
+records: Final = in_threads(_kit.records)
+set_config: Final = in_threads(_kit.set_config)
+setup: Final = in_threads(_kit.setup)
+wait_for_init: Final = in_threads(_kit.wait_for_init)

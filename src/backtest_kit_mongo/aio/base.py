@@ -49,16 +49,16 @@ def _answer(loop: asyncio.AbstractEventLoop, answer: asyncio.Future[T], call: Ca
     except StopIteration as error:  # a future rejects it
         replacement = RuntimeError("coroutine raised StopIteration")
         replacement.__cause__ = error
-        loop.call_soon_threadsafe(_settle, answer, answer.set_exception, replacement)
+        loop.call_soon_threadsafe(_resolve, answer, answer.set_exception, replacement)
     except BaseException as error:  # noqa: BLE001 - the awaiting caller gets all of them
-        loop.call_soon_threadsafe(_settle, answer, answer.set_exception, error)
+        loop.call_soon_threadsafe(_resolve, answer, answer.set_exception, error)
     else:
-        loop.call_soon_threadsafe(_settle, answer, answer.set_result, result)
+        loop.call_soon_threadsafe(_resolve, answer, answer.set_result, result)
 
 
-def _settle(answer: asyncio.Future[T], settle: Callable[[Any], None], outcome: Any) -> None:
+def _resolve(answer: asyncio.Future[T], set_outcome: Callable[[Any], None], outcome: Any) -> None:
     if not answer.done():  # it is done if it was cancelled
-        settle(outcome)
+        set_outcome(outcome)
 
 
 class _Pool:

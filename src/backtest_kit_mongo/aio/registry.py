@@ -101,40 +101,54 @@ class AsyncRegistry(AsyncFace):
 
     def __init__(self, sync: Registry) -> None:
         self.sync = sync
-        self.PersistCandleAdapter = candle.PersistCandleUtils(sync.PersistCandleAdapter)
-        self.PersistCandleInstance = _of(candle.PersistCandleInstance, sync.PersistCandleInstance)
-        self.PersistSignalAdapter = signal.PersistSignalUtils(sync.PersistSignalAdapter)
-        self.PersistSignalInstance = _of(signal.PersistSignalInstance, sync.PersistSignalInstance)
-        self.PersistScheduleAdapter = schedule.PersistScheduleUtils(sync.PersistScheduleAdapter)
-        self.PersistScheduleInstance = _of(schedule.PersistScheduleInstance, sync.PersistScheduleInstance)
-        self.PersistStrategyAdapter = strategy.PersistStrategyUtils(sync.PersistStrategyAdapter)
-        self.PersistStrategyInstance = _of(strategy.PersistStrategyInstance, sync.PersistStrategyInstance)
-        self.PersistRiskAdapter = risk.PersistRiskUtils(sync.PersistRiskAdapter)
-        self.PersistRiskInstance = _of(risk.PersistRiskInstance, sync.PersistRiskInstance)
-        self.PersistPartialAdapter = partial.PersistPartialUtils(sync.PersistPartialAdapter)
-        self.PersistPartialInstance = _of(partial.PersistPartialInstance, sync.PersistPartialInstance)
-        self.PersistBreakevenAdapter = breakeven.PersistBreakevenUtils(sync.PersistBreakevenAdapter)
-        self.PersistBreakevenInstance = _of(breakeven.PersistBreakevenInstance, sync.PersistBreakevenInstance)
-        self.PersistStorageAdapter = storage.PersistStorageUtils(sync.PersistStorageAdapter)
-        self.PersistStorageInstance = _of(storage.PersistStorageInstance, sync.PersistStorageInstance)
-        self.PersistNotificationAdapter = notification.PersistNotificationUtils(sync.PersistNotificationAdapter)
-        self.PersistNotificationInstance = _of(notification.PersistNotificationInstance, sync.PersistNotificationInstance)
-        self.PersistLogAdapter = log.PersistLogUtils(sync.PersistLogAdapter)
-        self.PersistLogInstance = _of(log.PersistLogInstance, sync.PersistLogInstance)
-        self.PersistMeasureAdapter = measure.PersistMeasureUtils(sync.PersistMeasureAdapter)
-        self.PersistMeasureInstance = _of(measure.PersistMeasureInstance, sync.PersistMeasureInstance)
-        self.PersistIntervalAdapter = interval.PersistIntervalUtils(sync.PersistIntervalAdapter)
-        self.PersistIntervalInstance = _of(interval.PersistIntervalInstance, sync.PersistIntervalInstance)
-        self.PersistMemoryAdapter = memory.PersistMemoryUtils(sync.PersistMemoryAdapter)
-        self.PersistMemoryInstance = _of(memory.PersistMemoryInstance, sync.PersistMemoryInstance)
-        self.PersistRecentAdapter = recent.PersistRecentUtils(sync.PersistRecentAdapter)
-        self.PersistRecentInstance = _of(recent.PersistRecentInstance, sync.PersistRecentInstance)
-        self.PersistStateAdapter = state.PersistStateUtils(sync.PersistStateAdapter)
-        self.PersistStateInstance = _of(state.PersistStateInstance, sync.PersistStateInstance)
-        self.PersistSessionAdapter = session.PersistSessionUtils(sync.PersistSessionAdapter)
-        self.PersistSessionInstance = _of(session.PersistSessionInstance, sync.PersistSessionInstance)
-        self.PersistDictionaryAdapter = dictionary.PersistDictionaryUtils(sync.PersistDictionaryAdapter)
-        self.PersistDictionaryInstance = _of(dictionary.PersistDictionaryInstance, sync.PersistDictionaryInstance)
+        self.PersistCandleAdapter: candle.PersistCandleUtils = candle.PersistCandleUtils(sync.PersistCandleAdapter)
+        self.PersistCandleInstance: type[candle.PersistCandleInstance] = _of(candle.PersistCandleInstance, sync.PersistCandleInstance)
+        self.PersistSignalAdapter: signal.PersistSignalUtils = signal.PersistSignalUtils(sync.PersistSignalAdapter)
+        self.PersistSignalInstance: type[signal.PersistSignalInstance] = _of(signal.PersistSignalInstance, sync.PersistSignalInstance)
+        self.PersistScheduleAdapter: schedule.PersistScheduleUtils = schedule.PersistScheduleUtils(sync.PersistScheduleAdapter)
+        self.PersistScheduleInstance: type[schedule.PersistScheduleInstance] = _of(
+            schedule.PersistScheduleInstance, sync.PersistScheduleInstance
+        )
+        self.PersistStrategyAdapter: strategy.PersistStrategyUtils = strategy.PersistStrategyUtils(sync.PersistStrategyAdapter)
+        self.PersistStrategyInstance: type[strategy.PersistStrategyInstance] = _of(
+            strategy.PersistStrategyInstance, sync.PersistStrategyInstance
+        )
+        self.PersistRiskAdapter: risk.PersistRiskUtils = risk.PersistRiskUtils(sync.PersistRiskAdapter)
+        self.PersistRiskInstance: type[risk.PersistRiskInstance] = _of(risk.PersistRiskInstance, sync.PersistRiskInstance)
+        self.PersistPartialAdapter: partial.PersistPartialUtils = partial.PersistPartialUtils(sync.PersistPartialAdapter)
+        self.PersistPartialInstance: type[partial.PersistPartialInstance] = _of(partial.PersistPartialInstance, sync.PersistPartialInstance)
+        self.PersistBreakevenAdapter: breakeven.PersistBreakevenUtils = breakeven.PersistBreakevenUtils(sync.PersistBreakevenAdapter)
+        self.PersistBreakevenInstance: type[breakeven.PersistBreakevenInstance] = _of(
+            breakeven.PersistBreakevenInstance, sync.PersistBreakevenInstance
+        )
+        self.PersistStorageAdapter: storage.PersistStorageUtils = storage.PersistStorageUtils(sync.PersistStorageAdapter)
+        self.PersistStorageInstance: type[storage.PersistStorageInstance] = _of(storage.PersistStorageInstance, sync.PersistStorageInstance)
+        self.PersistNotificationAdapter: notification.PersistNotificationUtils = notification.PersistNotificationUtils(
+            sync.PersistNotificationAdapter
+        )
+        self.PersistNotificationInstance: type[notification.PersistNotificationInstance] = _of(
+            notification.PersistNotificationInstance, sync.PersistNotificationInstance
+        )
+        self.PersistLogAdapter: log.PersistLogUtils = log.PersistLogUtils(sync.PersistLogAdapter)
+        self.PersistLogInstance: type[log.PersistLogInstance] = _of(log.PersistLogInstance, sync.PersistLogInstance)
+        self.PersistMeasureAdapter: measure.PersistMeasureUtils = measure.PersistMeasureUtils(sync.PersistMeasureAdapter)
+        self.PersistMeasureInstance: type[measure.PersistMeasureInstance] = _of(measure.PersistMeasureInstance, sync.PersistMeasureInstance)
+        self.PersistIntervalAdapter: interval.PersistIntervalUtils = interval.PersistIntervalUtils(sync.PersistIntervalAdapter)
+        self.PersistIntervalInstance: type[interval.PersistIntervalInstance] = _of(
+            interval.PersistIntervalInstance, sync.PersistIntervalInstance
+        )
+        self.PersistMemoryAdapter: memory.PersistMemoryUtils = memory.PersistMemoryUtils(sync.PersistMemoryAdapter)
+        self.PersistMemoryInstance: type[memory.PersistMemoryInstance] = _of(memory.PersistMemoryInstance, sync.PersistMemoryInstance)
+        self.PersistRecentAdapter: recent.PersistRecentUtils = recent.PersistRecentUtils(sync.PersistRecentAdapter)
+        self.PersistRecentInstance: type[recent.PersistRecentInstance] = _of(recent.PersistRecentInstance, sync.PersistRecentInstance)
+        self.PersistStateAdapter: state.PersistStateUtils = state.PersistStateUtils(sync.PersistStateAdapter)
+        self.PersistStateInstance: type[state.PersistStateInstance] = _of(state.PersistStateInstance, sync.PersistStateInstance)
+        self.PersistSessionAdapter: session.PersistSessionUtils = session.PersistSessionUtils(sync.PersistSessionAdapter)
+        self.PersistSessionInstance: type[session.PersistSessionInstance] = _of(session.PersistSessionInstance, sync.PersistSessionInstance)
+        self.PersistDictionaryAdapter: dictionary.PersistDictionaryUtils = dictionary.PersistDictionaryUtils(sync.PersistDictionaryAdapter)
+        self.PersistDictionaryInstance: type[dictionary.PersistDictionaryInstance] = _of(
+            dictionary.PersistDictionaryInstance, sync.PersistDictionaryInstance
+        )
 
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)

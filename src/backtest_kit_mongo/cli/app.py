@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -23,9 +23,9 @@ from .sweep import sweep_parameters
 __all__ = ["app"]
 
 # No tracebacks with local variables: they could show a password. No option for shell completion in every help text.
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-candles = typer.Typer(no_args_is_help=True, help="Stored candles: import files, list the series, remove wrong candles.")
-runs = typer.Typer(no_args_is_help=True, help="Results of earlier backtests: list them, or show one again.")
+app: Final = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+candles: Final = typer.Typer(no_args_is_help=True, help="Stored candles: import files, list the series, remove wrong candles.")
+runs: Final = typer.Typer(no_args_is_help=True, help="Results of earlier backtests: list them, or show one again.")
 
 _HELP = """Run backtests that keep their whole state in MongoDB, with Redis as a cache of ids, and look after the two servers.
 
@@ -40,8 +40,8 @@ Example with made-up candles and no servers of your own:
 """
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(show: bool) -> None:
+    if show:
         typer.echo(f"backtest-kit-mongo {__version__}")
         raise typer.Exit
 

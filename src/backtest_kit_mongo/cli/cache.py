@@ -6,7 +6,7 @@ import time
 
 from ..contracts.default_registry import default_registry
 from .command import ServerOptions
-from .output import counted, places, say
+from .output import counted, say, server_addresses
 
 __all__ = ["flush_cache"]
 
@@ -25,4 +25,4 @@ def flush_cache(server_options: ServerOptions) -> None:
     server_options.connect()
     default_registry.mongo.redis_ids.ping(time.monotonic() + server_options.timeout)
     dropped = default_registry.mongo.drop_cache()
-    say(f"{counted(dropped, 'id')} dropped from Redis at {places(default_registry.mongo.config)['Redis']}")
+    say(f"{counted(dropped, 'id')} dropped from Redis at {server_addresses(default_registry.mongo.config)['Redis']}")

@@ -26,7 +26,7 @@ from ..servers.embedded import default_data_dir
 from ..stores.mongo.errors import translated
 from ..stores.mongo.indexes import find_conflicts, missing_indexes
 from .command import ServerOptions
-from .output import facts, heading, output, places, say
+from .output import facts, heading, output, say, server_addresses
 
 __all__ = ["doctor"]
 
@@ -82,7 +82,7 @@ def _looked_at(server_options: ServerOptions) -> Iterator[tuple[dict[str, Any], 
 
 def _examine(timeout: float, samples: int) -> Report:
     config = default_registry.mongo.config
-    where = places(config)
+    where = server_addresses(config)
     mongo, cache = _mongo(timeout, samples), _redis(timeout, samples)
     problems: list[Report] = []
     missing: dict[str, list[str]] = {}
@@ -238,9 +238,9 @@ def _concerns(mongo: Report) -> str:
     return f"writes wait for {{{write}}}, reads are {mongo['readConcern'].get('level', 'local, from the primary')}"
 
 
-def _server(found: Report) -> str:
-    if not found["ok"]:
-        return f"FAILED: {found['error']}"
-    kind = f" ({found['topology']}), database {found['database']}" if "topology" in found else ""
-    server = "Valkey " if found.get("server") == "Valkey" else ""
-    return f"ok: {server}version {found['version']}{kind}, round trip {found['roundTripUs'] / 1000:.3f} ms"
+def _server(check: Report) -> str:
+    if not check["ok"]:
+        return f"FAILED: {check['error']}"
+    kind = f" ({check['topology']}), database {check['database']}" if "topology" in check else ""
+    server = "Valkey " if check.get("server") == "Valkey" else ""
+    return f"ok: {server}version {check['version']}{kind}, round trip {check['roundTripUs'] / 1000:.3f} ms"

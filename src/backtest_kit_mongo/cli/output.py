@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,18 +27,18 @@ __all__ = [
     "facts",
     "heading",
     "output",
-    "places",
     "program",
     "progress",
     "say",
     "say_error",
     "say_note",
+    "server_addresses",
     "table",
     "time_text",
 ]
 
-output = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+output: Final = Console(highlight=False)
+errors: Final = Console(stderr=True, highlight=False)
 
 
 def counted(count: int, noun: str) -> str:
@@ -111,7 +112,7 @@ def progress(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             raise
 
 
-def places(config: Config) -> dict[str, str]:
+def server_addresses(config: Config) -> dict[str, str]:
     """Return the addresses of the two servers of ``config``, without secrets."""
     paper = f", database {config.CC_PAPER_DATABASE or 'of that name with -paper appended'}" if config.CC_MODE == "paper" else ""
     return {

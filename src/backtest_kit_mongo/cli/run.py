@@ -32,7 +32,7 @@ from ..runner.strategy import find_strategy
 from .command import ServerOptions, error_text, pairs
 from .live import prepare_broker, run_live
 from .market import Costs, Market, prepare_candles, prepare_exchange, read_market
-from .output import errors, facts, places, program, progress, say, say_error
+from .output import errors, facts, program, progress, say, say_error, server_addresses
 from .records import recording, save_last_run
 from .results import show_results
 
@@ -248,7 +248,7 @@ def run(
             "mode": mode + ("" if files.setup is None else f", with the settings of {files.setup}"),
             "strategy": f"{', '.join(names)} of {strategy_file}",
             "candles": market.text(exchange, live=mode != "backtest"),
-            **places(config),
+            **server_addresses(config),
             "stores": _stores_text(config),
             "durability": config.CC_DURABILITY,
         }
@@ -400,7 +400,7 @@ def _announce(config: Config, mode: str, strategy_file: str, strategies: Sequenc
     """Print what would happen with --entry."""
     kind = {"backtest": "a backtest of", "paper": "a paper run of", "live": "a live run of"}[mode]
     say(f"Nothing was run, because --entry is missing. With it, this would be {kind}")
-    where = {"MongoDB": "embedded", "Redis": "embedded"} if config.CC_EMBEDDED else places(config)
+    where = {"MongoDB": "embedded", "Redis": "embedded"} if config.CC_EMBEDDED else server_addresses(config)
     name = "the strategy" if strategies is None else f"the strategy {', '.join(strategies)}"
     exchange = market.exchange or ("binance, or the one that the file registers" if not market.offline else market.exchange_name())
     facts(

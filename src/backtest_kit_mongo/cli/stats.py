@@ -15,7 +15,7 @@ from ..errors import BacktestKitError, InvalidValueError
 from ..observability.profile import load_matplotlib
 from ..observability.text_tables import size
 from .command import ServerOptions
-from .output import heading, output, places, say, table
+from .output import heading, output, say, server_addresses, table
 from .records import Record, load_last_run, plain, run_text
 from .stored import documents, redis_ids
 from .watch import watch
@@ -95,7 +95,7 @@ def _stored(timeout: float) -> dict[str, Any]:
     """Return what is in MongoDB and in Redis, by domain."""
     domains, ids = documents(timeout), redis_ids(timeout)
     return {
-        **places(default_registry.mongo.config),
+        **server_addresses(default_registry.mongo.config),
         "database": get_mongo().name,
         "domains": {name: {**row, "redisIds": ids[name]} for name, row in domains.items()},
     }

@@ -76,7 +76,7 @@ def redis_work(timeout: float) -> dict[str, int] | None:
     counts = {
         "memoryBytes": "used_memory", "hits": "keyspace_hits", "misses": "keyspace_misses", "commands": "total_commands_processed",
     }  # fmt: skip
-    keys = sum(info.get(f"db{ids.place.db}", {}).get("keys", 0) for info in servers)
+    keys = sum(info.get(f"db{ids.address.db}", {}).get("keys", 0) for info in servers)
     return {"keys": keys, **{name: sum(int(info[field]) for info in servers) for name, field in counts.items()}}
 
 

@@ -17,7 +17,7 @@ from ..runner.loading.config_files import load_config_files
 from ..runner.report.statistics import write_file
 from .command import ServerOptions, pairs
 from .market import Costs, Market, prepare_candles, read_market
-from .output import counted, errors, facts, heading, places, progress, say, table
+from .output import counted, errors, facts, heading, progress, say, server_addresses, table
 
 __all__ = ["sweep_parameters"]
 
@@ -105,7 +105,7 @@ def sweep_parameters(
         server_options.connect(**({} if os.environ.get("CC_DURABILITY") else {"CC_DURABILITY": "memory"}))
     with errors.status("Waiting for MongoDB and Redis"):
         wait_for_init(server_options.timeout)
-    facts({"strategy": strategy_file, "candles": market.text(exchange, live=False), **places(default_registry.config)})
+    facts({"strategy": strategy_file, "candles": market.text(exchange, live=False), **server_addresses(default_registry.config)})
     window, lines = prepare_candles(market, exchange, candles)
     for line in lines:
         say(line)

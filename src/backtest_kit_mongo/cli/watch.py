@@ -14,7 +14,7 @@ from ..domains import DOMAINS
 from ..errors import BacktestKitError
 from ..observability.text_tables import size
 from .command import ServerOptions
-from .output import counted, heading, output, places, say, table
+from .output import counted, heading, output, say, server_addresses, table
 from .records import Record, load_last_run, load_running, plain, run_text
 from .stored import documents, mongodb_work, redis_ids, redis_work
 
@@ -117,7 +117,7 @@ def _per_second(rate: float | None, *, of_bytes: bool = False) -> str:
 
 
 def _show_stored(look: Look, before: Look | None) -> None:
-    addresses = places(default_registry.mongo.config)
+    addresses = server_addresses(default_registry.mongo.config)
     heading("Stored")
     for title, name in (("MongoDB", "mongodb"), ("Redis", "redis")):
         error = look[name].get("error")

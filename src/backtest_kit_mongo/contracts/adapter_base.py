@@ -88,7 +88,7 @@ class AdapterBase(Contract):
 
     def use_memory(self) -> None:
         """Serve the domain from a new, empty store in this process."""
-        self._use("memory", anew=True)
+        self._use("memory", fresh=True)
 
     def use_dummy(self) -> None:
         """Serve the domain from a store that keeps nothing."""
@@ -98,8 +98,8 @@ class AdapterBase(Contract):
         """Serve the log from a file of JSON lines below ``CC_DUMP_DIR``."""
         self._use("jsonl")
 
-    def _use(self, kind: Kind, *, anew: bool = False) -> None:
-        self._registry.use(self._domain.name, self._registry.make(kind, self._domain.name, anew=anew))
+    def _use(self, kind: Kind, *, fresh: bool = False) -> None:
+        self._registry.use(self._domain.name, self._registry.make(kind, self._domain.name, fresh=fresh))
 
     def clear(self) -> None:
         """Drop the instances of a class of yours, and the ids (or candles) cached in this process. Later calls create or load them again.

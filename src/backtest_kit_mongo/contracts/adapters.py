@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..domains import Domain
 from .adapter_base import AdapterBase
@@ -83,23 +83,23 @@ else:
     PersistSessionInstance = default_registry.PersistSessionInstance
     PersistDictionaryInstance = default_registry.PersistDictionaryInstance
 
-PersistCandleAdapter = default_registry.PersistCandleAdapter
-PersistSignalAdapter = default_registry.PersistSignalAdapter
-PersistScheduleAdapter = default_registry.PersistScheduleAdapter
-PersistStrategyAdapter = default_registry.PersistStrategyAdapter
-PersistRiskAdapter = default_registry.PersistRiskAdapter
-PersistPartialAdapter = default_registry.PersistPartialAdapter
-PersistBreakevenAdapter = default_registry.PersistBreakevenAdapter
-PersistStorageAdapter = default_registry.PersistStorageAdapter
-PersistNotificationAdapter = default_registry.PersistNotificationAdapter
-PersistLogAdapter = default_registry.PersistLogAdapter
-PersistMeasureAdapter = default_registry.PersistMeasureAdapter
-PersistIntervalAdapter = default_registry.PersistIntervalAdapter
-PersistMemoryAdapter = default_registry.PersistMemoryAdapter
-PersistRecentAdapter = default_registry.PersistRecentAdapter
-PersistStateAdapter = default_registry.PersistStateAdapter
-PersistSessionAdapter = default_registry.PersistSessionAdapter
-PersistDictionaryAdapter = default_registry.PersistDictionaryAdapter
+PersistCandleAdapter: Final = default_registry.PersistCandleAdapter
+PersistSignalAdapter: Final = default_registry.PersistSignalAdapter
+PersistScheduleAdapter: Final = default_registry.PersistScheduleAdapter
+PersistStrategyAdapter: Final = default_registry.PersistStrategyAdapter
+PersistRiskAdapter: Final = default_registry.PersistRiskAdapter
+PersistPartialAdapter: Final = default_registry.PersistPartialAdapter
+PersistBreakevenAdapter: Final = default_registry.PersistBreakevenAdapter
+PersistStorageAdapter: Final = default_registry.PersistStorageAdapter
+PersistNotificationAdapter: Final = default_registry.PersistNotificationAdapter
+PersistLogAdapter: Final = default_registry.PersistLogAdapter
+PersistMeasureAdapter: Final = default_registry.PersistMeasureAdapter
+PersistIntervalAdapter: Final = default_registry.PersistIntervalAdapter
+PersistMemoryAdapter: Final = default_registry.PersistMemoryAdapter
+PersistRecentAdapter: Final = default_registry.PersistRecentAdapter
+PersistStateAdapter: Final = default_registry.PersistStateAdapter
+PersistSessionAdapter: Final = default_registry.PersistSessionAdapter
+PersistDictionaryAdapter: Final = default_registry.PersistDictionaryAdapter
 
 
 def adapter_of(domain: Domain) -> AdapterBase:

@@ -60,4 +60,4 @@ class Slot:
     __slots__ = ("binding",)
 
     def __init__(self, binding: Binding) -> None:
-        self.binding = binding
+        self.binding: Binding = binding

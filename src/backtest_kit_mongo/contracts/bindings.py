@@ -53,13 +53,13 @@ class Bindings:
     """Stores by domain, the settings and the counters of one run."""
 
     def __init__(self) -> None:
-        self.metrics = Metrics()
-        self.slots = {name: Slot(Binding(store=None)) for name in DOMAINS}
+        self.metrics: Metrics = Metrics()
+        self.slots: dict[str, Slot] = {name: Slot(Binding(store=None)) for name in DOMAINS}
         self._given: Config | None = None
         self._config: Config | None = None  # the same, with the addresses of embedded servers
         self._mongo: MongoStore | None = None
         self._made: dict[tuple[Kind, str], Store] = {}  # the stores other than MongoDB that the settings ask for
-        self.history = NO_HISTORY
+        self.history: History = NO_HISTORY
         self.look_ahead: LookAhead = "off"
         self.renew()
         renew_after_fork(self)
@@ -68,7 +68,7 @@ class Bindings:
     def renew(self) -> None:
         """Start with new locks and without servers; see ``stores.fork_safety``."""
         self._lock = threading.RLock()
-        self.updating = threading.RLock()
+        self.updating: threading.RLock = threading.RLock()
         """Held while ``update`` compares and writes a record that a user's class serves."""
         self._servers: EmbeddedServers | None = None
 
@@ -202,15 +202,15 @@ class Bindings:
         for name in self.slots:
             self.use(name, self.make(self.config.CC_STORES[name], name))
 
-    def make(self, kind: Kind, name: str, *, anew: bool = False) -> Store | None:
-        """Return a store of a kind for a domain (None: the MongoDB of the settings): an existing one, or always a new one if ``anew``.
+    def make(self, kind: Kind, name: str, *, fresh: bool = False) -> Store | None:
+        """Return a store of a kind for a domain (None: the MongoDB of the settings): an existing one, or always a new one if ``fresh``.
 
         All domains on files share one store; each domain in memory has its own.
         """
         if kind == "mongo":
             return None
         identity = (kind, "" if kind == "file" else name)
-        store: Store | None = None if anew else self._made.get(identity)
+        store: Store | None = None if fresh else self._made.get(identity)
         if store is None:
             config, folder = self.config, Path(self.config.CC_DUMP_DIR).expanduser()
             match kind:
@@ -222,7 +222,7 @@ class Bindings:
                     store = MemoryStore(self.history)
                 case "dummy":
                     store = DummyStore()
-            if not anew:
+            if not fresh:
                 self._made[identity] = store
         return store
 
@@ -343,8 +343,8 @@ def _at(servers: EmbeddedServers, config: Config) -> Config:
     )
 
 
-def _relocated(uri: str, place: str) -> str:
-    """Return a connection string with the server of ``place``, and the database and options of ``uri``."""
+def _relocated(uri: str, server_uri: str) -> str:
+    """Return a connection string with the server of ``server_uri``, and the database and options of ``uri``."""
     name = parse_uri(uri, warn=False)["database"] or DEFAULT_DATABASE
     _, question, options = uri.partition("?")
-    return f"{place.rpartition('/')[0]}/{quote(name, safe='')}{question}{options}"
+    return f"{server_uri.rpartition('/')[0]}/{quote(name, safe='')}{question}{options}"

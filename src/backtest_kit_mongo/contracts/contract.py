@@ -302,16 +302,16 @@ class Contract:
         records = opened(binding).scan(self._domain, prefix, limit=limit, bodies=bodies, removed=past)
         return self._measured(records if moment is None else self._visible_of(binding, records, moment))
 
-    def _measured(self, found: Iterator[Record]) -> Iterator[Record]:
+    def _measured(self, records: Iterator[Record]) -> Iterator[Record]:
         counters = self._metrics.domains[self._domain.name]
         started = time.perf_counter_ns()
         try:
-            first = next(found, None)
+            first = next(records, None)
             counters.observe(LIST, time.perf_counter_ns() - started)
             if first is not None:
                 counters.add(READS)
                 yield first
-            for record in found:
+            for record in records:
                 counters.add(READS)
                 yield record
         except BacktestKitError:

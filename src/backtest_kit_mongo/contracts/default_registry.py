@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from .registry import Registry
 
 __all__ = [
@@ -9,16 +11,16 @@ __all__ = [
     "setup", "stats", "wait_for_init",
 ]  # fmt: skip
 
-default_registry = Registry()
+default_registry: Final = Registry()
 
-setup = default_registry.setup
-set_config = default_registry.set_config
-install = default_registry.install
-get_config = default_registry.get_config
-get_mongo = default_registry.get_mongo
-get_redis = default_registry.get_redis
-wait_for_init = default_registry.wait_for_init
-close = default_registry.close
-discard_versions = default_registry.discard_versions
-stats = default_registry.stats
-reset_stats = default_registry.reset_stats
+setup: Final = default_registry.setup
+set_config: Final = default_registry.set_config
+install: Final = default_registry.install
+get_config: Final = default_registry.get_config
+get_mongo: Final = default_registry.get_mongo
+get_redis: Final = default_registry.get_redis
+wait_for_init: Final = default_registry.wait_for_init
+close: Final = default_registry.close
+discard_versions: Final = default_registry.discard_versions
+stats: Final = default_registry.stats
+reset_stats: Final = default_registry.reset_stats

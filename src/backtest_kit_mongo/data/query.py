@@ -186,9 +186,9 @@ def _later(domain: Domain, moment: int) -> Row:
     return {"when": {"$gt": moment}}
 
 
-def _until(domain: Domain, found: Iterator[Row], moment: int, strict: bool) -> Iterator[Row]:
+def _until(domain: Domain, documents: Iterator[Row], moment: int, strict: bool) -> Iterator[Row]:
     """Yield the documents that are not later than ``moment`` (ms); with ``strict`` a later one raises LookAheadError."""
-    for document in found:
+    for document in documents:
         time = document["timestamp"] + INTERVAL_MS[document["interval"]] if domain.body is None else document["when"]
         if time is None or time <= moment:
             yield document
@@ -204,11 +204,11 @@ def _from_the_future(domain: Domain, document: Row, moment: int) -> LookAheadErr
 # --- MongoDB ---
 
 
-def _from_mongo(store: MongoStore, domain: Domain, wanted: Row, order: dict[str, int], limit: int, offset: int) -> Iterator[Row]:
+def _from_mongo(store: MongoStore, domain: Domain, query: Row, order: dict[str, int], limit: int, offset: int) -> Iterator[Row]:
     reader = bson.RecordReader(domain.key, domain.body or "", Record)
     try:
         batches = store.connection.find(
-            domain, wanted, sort=list(order.items()), limit=limit, skip=offset, batch_size=_SERVER_BATCH, allow_disk_use=True
+            domain, query, sort=list(order.items()), limit=limit, skip=offset, batch_size=_SERVER_BATCH, allow_disk_use=True
         )
         for batch in batches:
             with reading(domain):
@@ -246,19 +246,19 @@ def _document(domain: Domain, record: Record) -> Row:
     return document
 
 
-def _documents(store: Store, domain: Domain, wanted: Row) -> Iterator[Row]:
+def _documents(store: Store, domain: Domain, query: Row) -> Iterator[Row]:
     """Return the documents of a store that match."""
-    conditions = [(path.split("."), _plain(path, value)) for path, value in wanted.items()]
-    documents = _candles(store, wanted) if domain.body is None else (_document(domain, record) for record in store.records(domain))
-    return (row for row in documents if all(any(_equal(found, value) for found in _values(row, path)) for path, value in conditions))
+    conditions = [(path.split("."), _plain(path, value)) for path, value in query.items()]
+    documents = _candles(store, query) if domain.body is None else (_document(domain, record) for record in store.records(domain))
+    return (row for row in documents if all(any(_equal(stored, value) for stored in _values(row, path)) for path, value in conditions))
 
 
-def _candles(store: Store, wanted: Row) -> Iterator[Row]:
+def _candles(store: Store, query: Row) -> Iterator[Row]:
     """Yield the candles of the series that match."""
     names = DOMAINS["candle"].key[:-1]
     for series in store.candle_series():
         fields = dict(zip(names, series, strict=True))
-        if all(fields[name] == wanted.get(name, fields[name]) for name in names):
+        if all(fields[name] == query.get(name, fields[name]) for name in names):
             for candles in store.stored_candles(series):
                 yield from ({**fields, **candle} for candle in to_dicts(candles))
 
@@ -321,8 +321,8 @@ def _rank(value: Any) -> int:
     return next((rank for kind, rank in _KINDS if isinstance(value, kind)), 10)
 
 
-def _sorted(found: Iterator[Row], order: dict[str, int]) -> list[Row]:
-    rows = list(found)
+def _sorted(documents: Iterator[Row], order: dict[str, int]) -> list[Row]:
+    rows = list(documents)
     for name, direction in reversed(order.items()):
         path, best = name.split("."), min if direction > 0 else max
         rows.sort(key=lambda row: best(_sort_keys(row, path, name)), reverse=direction < 0)

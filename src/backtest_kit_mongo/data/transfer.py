@@ -206,8 +206,8 @@ def _batches(domain: Domain, source: Store, target: Store, same: Same, size: int
 # --- records ---
 
 
-def _record_batches(domain: Domain, found: Iterator[Record], target: Store, same: Same, size: int) -> Iterator[_Batch]:
-    while batch := list(islice(found, size)):
+def _record_batches(domain: Domain, source: Iterator[Record], target: Store, same: Same, size: int) -> Iterator[_Batch]:
+    while batch := list(islice(source, size)):
         refused = [(record.key, reason) for record in batch if (reason := _refusal(domain, record.key))]
         records = [record for record in batch if not _refusal(domain, record.key)] if refused else batch
         stored = target.read(domain, [record.key for record in records])
@@ -243,10 +243,10 @@ def _write(target: Store, domain: Domain, records: Sequence[Record]) -> list[Ref
     return []
 
 
-def _extra_records(domain: Domain, target: Store, known: set[Key]) -> Iterator[tuple[list[Key], int]]:
+def _extra_records(domain: Domain, target: Store, source_keys: set[Key]) -> Iterator[tuple[list[Key], int]]:
     records = target.records(domain)
     while keys := _keys(islice(records, BATCH)):
-        yield [key for key in keys if _refusal(domain, key) or key not in known], len(keys)
+        yield [key for key in keys if _refusal(domain, key) or key not in source_keys], len(keys)
 
 
 # --- candles ---

@@ -17,11 +17,13 @@ LIFETIME = 8 * 60  # minutes
 
 
 def sma(closes: list[float], length: int) -> float:
+    """Return the simple moving average of the last ``length`` closes."""
     return sum(closes[-length:]) / length
 
 
 @add_strategy("sma_cross", interval="5m")
 def get_signal(symbol: str, when: datetime) -> dict[str, Any] | None:
+    """Open a position where the fast average crosses the slow one."""
     closes = [candle["close"] for candle in get_candles(symbol, "5m", SLOW + 1)]
     if len(closes) <= SLOW:
         return None  # not enough history yet

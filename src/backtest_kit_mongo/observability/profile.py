@@ -96,7 +96,8 @@ class Report:
         tables = ("\n".join(table.lines(width)) for table in domain_tables(figures["domains"]))
         return "\n\n".join([headline(figures), *tables, LEGEND] if figures["domains"] else [headline(figures)])
 
-    __str__ = table
+    def __str__(self) -> str:
+        return self.table()
 
     def plot(self) -> Figure:
         """Draw where reads were answered, by domain, and how long calls took, as a matplotlib figure that pyplot does not manage.

@@ -45,10 +45,12 @@ StorageStatus: TypeAlias = Literal["opened", "scheduled", "closed", "cancelled"]
 
 @cache
 def int_fields(cls: type[Struct]) -> tuple[str, ...]:
+    """Return the names of the fields that hold whole numbers."""
     return tuple(f.name for f in fields(cls) if _WHOLE in get_args(f.type))
 
 
 def to_int(value: Any) -> Any:
+    """Return a whole double as an int, and any other value unchanged."""
     # Only a caller who ignores the type checker passes a fraction; truncating it would hide the mistake.
     return int(value) if value.__class__ is float and value.is_integer() else value
 

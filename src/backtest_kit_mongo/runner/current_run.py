@@ -42,8 +42,8 @@ class RunScope(Scope):
         self, run: CurrentRun, history: CandleHistory | None = None, now: int | None = None, flush: Callable[[], None] | None = None
     ) -> None:
         super().__init__(now, flush)
-        self.run = run
-        self.history = history
+        self.run: CurrentRun = run
+        self.history: CandleHistory | None = history
         """The candles that the run may read."""
 
     def replaced(self, now: int | None, flush: Callable[[], None] | None) -> Self:

@@ -5,24 +5,32 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from ..errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["Registrations", "calling_place", "check_function", "check_name"]
+__all__ = ["Registered", "Registrations", "call_site", "check_function", "check_name"]
 
 
-class RegisteredItem(Protocol):
-    """An item that can be registered; ``place`` is the ``file:line`` of its registration."""
+class Registered(msgspec.Struct, frozen=True, kw_only=True):
+    """What all registered items have: a name, the file that registered it, and ``registered_at``, the ``file:line``."""
+
+    name: str
+    file: str
+    registered_at: str
 
     @property
-    def name(self) -> str: ...
-    @property
-    def place(self) -> str: ...
+    def place(self) -> str:
+        """The old name of ``registered_at``."""
+        warnings.warn("use registered_at instead of place", DeprecationWarning, stacklevel=2)
+        return self.registered_at
 
 
-T = TypeVar("T", bound=RegisteredItem)
+T = TypeVar("T", bound=Registered)
 
 
 class Registrations(Generic[T]):
@@ -39,7 +47,8 @@ class Registrations(Generic[T]):
             other = self._items.setdefault(item.name, item)
         if other is not item:
             raise InvalidValueError(
-                f"{self._noun} {item.name!r} at {item.place} is already registered at {other.place}", hint="choose another name"
+                f"{self._noun} {item.name!r} at {item.registered_at} is already registered at {other.registered_at}",
+                hint="choose another name",
             )
 
     def list(self) -> tuple[T, ...]:
@@ -71,7 +80,7 @@ class Registrations(Generic[T]):
             self._items = by_name
 
 
-def calling_place(depth: int = 2) -> tuple[str, str]:
+def call_site(depth: int = 2) -> tuple[str, str]:
     """Return the file, and ``file:line``, of the code that called this function's caller (``depth`` frames up)."""
     caller = sys._getframe(depth)
     return caller.f_code.co_filename, f"{caller.f_code.co_filename}:{caller.f_lineno}"

@@ -11,7 +11,7 @@ import msgspec
 
 from ..candles import interval_ms
 from ..errors import BacktestKitError, InvalidTypeError
-from .registrations import Registrations, calling_place, check_function, check_name
+from .registrations import Registered, Registrations, call_site, check_function, check_name
 
 __all__ = [
     "BadSignalError",
@@ -81,16 +81,13 @@ class BadSignalError(StrategyError, ValueError):
     """A strategy returned an invalid signal."""
 
 
-class Strategy(msgspec.Struct, frozen=True):
-    """A registered strategy. ``interval_ms`` (ms) is how often it is asked, ``place`` the ``file:line`` of its registration."""
+class Strategy(Registered, frozen=True, kw_only=True):
+    """A registered strategy; ``interval_ms`` (ms) is how often it is asked."""
 
-    name: str
     interval: str
     interval_ms: int
     risk_name: str
     get_signal: GetSignal
-    file: str
-    place: str
     callbacks: Callbacks
 
 
@@ -124,7 +121,7 @@ def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, ris
                 f"add_strategy has no argument {callback!r}", hint=f"did you mean {near!r}? Callbacks: {', '.join(CALLBACKS)}"
             )
         check_function(f"{callback} of strategy {name!r}", function, ("event",))
-    file, registered_at = calling_place()
+    file, registered_at = call_site()
 
     def register(function: F) -> F:
         check_function(f"get_signal of strategy {name!r}", function, ("symbol", "when"))
@@ -135,7 +132,7 @@ def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, ris
             risk_name=name if risk_name is None else risk_name,
             get_signal=function,
             file=file,
-            place=registered_at,
+            registered_at=registered_at,
             callbacks=Callbacks(**callbacks),  # type: ignore[typeddict-item]
         )
         _strategies.add(strategy)

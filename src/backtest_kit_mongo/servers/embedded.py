@@ -24,7 +24,7 @@ class EmbeddedServers:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self.data_dir = Path(data_dir).expanduser().absolute()
+        self.data_dir: Path = Path(data_dir).expanduser().absolute()
         self._mongo, self._redis = MongoServer(self.data_dir / "mongo"), RedisServer(self.data_dir / "redis")
         self._found: tuple[str, str] | None = None
         self._guard = threading.RLock()

@@ -87,9 +87,9 @@ class Server:
     _sockets: ClassVar[tuple[str, ...]]  # all that the server creates: ours first, the longest last
 
     def __init__(self, data_dir: Path, port: int | None = None) -> None:
-        self.data_dir = Path(data_dir).expanduser().absolute()
+        self.data_dir: Path = Path(data_dir).expanduser().absolute()
         self.port = port
-        self.log_path = self.data_dir / f"{self._name}.log"
+        self.log_path: Path = self.data_dir / f"{self._name}.log"
         self._called = self._name  # its name in messages
         self._socket_dir, self._short_dir_made = self.data_dir, False
         # mongod takes a comma as the separator of its addresses. The random name is chosen once, so a restart keeps the path for clients.
@@ -393,10 +393,12 @@ class RedisServer(Server):
 
 
 def mongo_uri(path: str, database: str) -> str:
+    """Return the connection string of a database on the mongod that listens on the Unix socket ``path``."""
     return f"mongodb://{quote(path, safe='')}/{quote(database, safe='')}"
 
 
 def mongo_answers(path: str, timeout: float, replica_set: str | None = None) -> bool:
+    """Whether mongod accepts writes; ``timeout`` in seconds. Initiates ``replica_set`` first, or moves it to the socket ``path``."""
     limits: dict[str, Any] = dict.fromkeys(("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"), int(timeout * 1000))
     try:
         with pymongo.MongoClient[dict[str, Any]](mongo_uri(path, "admin"), directConnection=True, **limits) as client:
@@ -412,6 +414,7 @@ def mongo_answers(path: str, timeout: float, replica_set: str | None = None) -> 
 
 
 def redis_answers(path: str, timeout: float, password: str | None = None) -> bool:
+    """Whether redis-server answers a PING; ``timeout`` in seconds."""
     try:  # without the client's retries, which sleep for seconds
         with redis.Redis(unix_socket_path=path, password=password, socket_timeout=timeout, retry=Retry(NoBackoff(), 0)) as client:
             return bool(client.ping())
@@ -435,6 +438,7 @@ def accepts(path: str) -> bool:
 
 
 def open_lock(path: Path) -> int:
+    """Open a lock file, and create it and its folder if needed. Raises ServerStartError if that is impossible."""
     folder = path.parent
     try:
         folder.mkdir(0o700, parents=True, exist_ok=True)
@@ -445,6 +449,7 @@ def open_lock(path: Path) -> int:
 
 
 def try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process, and return whether that worked. Never waits."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

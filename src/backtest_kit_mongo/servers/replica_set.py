@@ -63,7 +63,7 @@ class ReplicaSet:
 
     def __init__(self, data_dir: Path, *, name: str = "rs", size: int = 3, election_timeout: float = 1.0, cache_gb: float = 0.25) -> None:
         """``election_timeout``: seconds without a primary until the others elect one (MongoDB defaults to 10)."""
-        self.data_dir = Path(data_dir)
+        self.data_dir: Path = Path(data_dir)
         self.name = name
         self.election_timeout = election_timeout
         self._cache_gb = cache_gb

@@ -10,7 +10,7 @@ __all__ = ["collecting_skipped", "report_skipped"]
 
 T = TypeVar("T")
 
-_found: ContextVar[list[str] | None] = ContextVar("backtest_kit_mongo_survey", default=None)
+_skipped: ContextVar[list[str] | None] = ContextVar("backtest_kit_mongo_survey", default=None)
 
 
 def report_skipped(text: str) -> bool:
@@ -18,24 +18,24 @@ def report_skipped(text: str) -> bool:
 
     Returns False outside of one; the store may then set a corrupt file aside.
     """
-    reports = _found.get()
+    reports = _skipped.get()
     if reports is not None:
         reports.append(text)
     return reports is not None
 
 
-def collecting_skipped(items: Iterable[T], found: list[str]) -> Iterator[T]:
-    """Yield ``items`` of a store and append a text for each record that it skips to ``found``.
+def collecting_skipped(items: Iterable[T], skipped: list[str]) -> Iterator[T]:
+    """Yield ``items`` of a store and append a text for each record that it skips to ``skipped``.
 
     Skipped records are collected only while the next item is being read, not while the caller works with it.
     """
     iterator, end = iter(items), object()
     while True:
-        token = _found.set(found)
+        token = _skipped.set(skipped)
         try:
             item = next(iterator, end)
         finally:
-            _found.reset(token)
+            _skipped.reset(token)
         if item is end:
             return
         yield item  # type: ignore[misc]

@@ -114,7 +114,13 @@ def run_backtests(
             costs=options.costs,
         )
         engine = Engine(
-            context, strategy, registry, wait_minutes=config.CC_SCHEDULE_AWAIT_MINUTES, books=books, late=pending, on_error=options.on_error
+            context,
+            strategy,
+            registry,
+            wait_minutes=config.CC_SCHEDULE_AWAIT_MINUTES,
+            books=books,
+            pending=pending,
+            on_error=options.on_error,
         )
         return Replay(engine, history.beside())
 
@@ -125,7 +131,7 @@ def run_backtests(
     active = [run for run in runs.values() if isinstance(run, Replay)]
     if active:
         try:
-            replay(active, late=pending, before=lambda engine: _discard_later(registry, engine), progress=progress, stop=stop)
+            replay(active, pending=pending, before=lambda engine: _discard_later(registry, engine), progress=progress, stop=stop)
         except BacktestKitError as error:  # for example a lost server: what the runs reached is still useful
             error.results = tuple(_result(run, begin, len(pairs), registry, run.failure or (None if run.over else error)) for run in active)
             for (symbol, name), run in runs.items():

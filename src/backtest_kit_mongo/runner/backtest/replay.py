@@ -35,12 +35,14 @@ class Replay:
 
     def __init__(self, engine: Engine, history: CandleHistory) -> None:
         self.engine = engine
-        self.start, self.end = engine.context.start_ms, engine.context.end_ms
-        self.reached = self.start
+        self.start: int = engine.context.start_ms
+        self.end: int = engine.context.end_ms
+        self.reached: int = self.start
         self.failure: BacktestKitError | None = None
-        self.over = False
+        self.over: bool = False
         """Whether this run has ended."""
-        engine.scope.history = self.history = history
+        self.history: CandleHistory = history
+        engine.scope.history = history
         self._open = ExitStack()
         self._candles: list[Candle] = []
         self._first = 0  # when the first of them closes (ms)
@@ -125,7 +127,7 @@ class Replay:
 def replay(
     runs: Sequence[Replay],
     *,
-    late: PendingWrites | None,
+    pending: PendingWrites | None,
     before: Callable[[Engine], object],
     progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
@@ -152,16 +154,16 @@ def replay(
             for _ in zip_longest(*(run.minutes(since, until, alone=len(runs) == 1) for run in runs)):
                 if stop is not None and stop.is_set():
                     break
-            if late is not None:
-                late.flush_when_due()
+            if pending is not None:
+                pending.flush_when_due()
             if progress is not None:
                 progress(sum(run.done for run in runs), total)
             if stopped() or all(run.over for run in runs):
                 break
         for run in runs:
             run.guarded(run.finish)
-        if late is not None:
-            late.flush()
+        if pending is not None:
+            pending.flush()
 
 
 @contextmanager

@@ -144,7 +144,7 @@ def sweep(
     return SweepResult(name, exchange_name, tuple(runs[index] for index in range(len(tasks))))
 
 
-def _typed(grid: Mapping[str, Sequence[object]], known: Mapping[str, Scalar]) -> dict[str, list[Scalar]]:
+def _typed(grid: Mapping[str, Sequence[object]], declared: Mapping[str, Scalar]) -> dict[str, list[Scalar]]:
     """Return the values of the grid, converted to the types of the parameters."""
     if not isinstance(grid, Mapping):
         raise InvalidTypeError(f'grid must be a dict such as {{"FAST": [6, 12]}}, got {type(grid).__name__}')
@@ -152,7 +152,7 @@ def _typed(grid: Mapping[str, Sequence[object]], known: Mapping[str, Scalar]) ->
     for name, values in grid.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise InvalidTypeError(f"grid: the values of {name!r} must be a list of at least one value, got {values!r}")
-        typed[name] = [check_parameters({name: value}, known)[name] for value in values]
+        typed[name] = [check_parameters({name: value}, declared)[name] for value in values]
         if len(set(typed[name])) < len(values):
             raise InvalidValueError(f"grid: {name!r} lists a value twice")
     return typed

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeVar
 import msgspec
 
 from ...errors import BacktestKitError, InvalidTypeError
-from ..registrations import Registrations, calling_place, check_name
+from ..registrations import Registered, Registrations, call_site, check_name
 from .position import Side
 
 __all__ = [
@@ -75,13 +75,10 @@ class PaperBroker:
         return Fill(order_id=order.client_id, price=order.price, quantity=order.quantity, when_ms=0)
 
 
-class RegisteredBroker(msgspec.Struct, frozen=True):
-    """A registered broker; ``place`` is the ``file:line`` of its registration."""
+class RegisteredBroker(Registered, frozen=True, kw_only=True):
+    """A registered broker."""
 
-    name: str
     broker: Broker
-    file: str
-    place: str
 
 
 B = TypeVar("B", bound=Broker)
@@ -93,8 +90,8 @@ def add_broker(name: str, broker: B) -> B:
     check_name("the name of a broker", name)
     if not callable(getattr(broker, "submit", None)):
         raise InvalidTypeError(f"broker {name!r} must have a method submit(order), got {type(broker).__name__}")
-    file, registered_at = calling_place()
-    _brokers.add(RegisteredBroker(name=name, broker=broker, file=file, place=registered_at))
+    file, registered_at = call_site()
+    _brokers.add(RegisteredBroker(name=name, broker=broker, file=file, registered_at=registered_at))
     return broker
 
 

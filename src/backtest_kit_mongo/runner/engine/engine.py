@@ -75,14 +75,14 @@ class Engine(UserRequests):
         wait_minutes: float = 120,
         clock: Callable[[], int] = lambda: 0,
         books: Books | None = None,
-        late: PendingWrites | None = None,
+        pending: PendingWrites | None = None,
         on_error: OnError = "skip",
     ) -> None:
         self.context = context
         self.strategy = strategy
-        self.journal = Journal(context, registry, mode, books, late)
+        self.journal: Journal = Journal(context, registry, mode, books, pending)
         self._user = UserCode(context, strategy, self.journal, on_error)
-        self.run = CurrentRun(
+        self.run: CurrentRun = CurrentRun(
             registry=registry,
             symbol=context.symbol,
             strategy_name=context.strategy_name,
@@ -91,21 +91,21 @@ class Engine(UserRequests):
             backtest=context.backtest,
             run_id=self.journal.run_id,
         )
-        self.scope = RunScope(self.run, flush=None if late is None else late.flush)
+        self.scope: RunScope = RunScope(self.run, flush=None if pending is None else pending.flush)
         """The scope of the code of this run. Whoever drives the run sets its candles, and enters it."""
         self.trades: list[Trade] = []
-        self.asked = 0
+        self.asked: int = 0
         self.ignored: Counter[str] = Counter()
         """Signals that did not fit the price, by kind."""
         self.first_trade: float | None = None
         """When the first trade was closed, on the clock of ``time.perf_counter``."""
         self.position: Position | None = None
         self.waiting: Position | None = None
-        self.deferred = Deferred()
+        self.deferred: Deferred = Deferred()
         self.stopped = False
-        self.ready = broker is None
+        self.ready: bool = broker is None
         """Whether user functions may change the work. Before a restart has read the stored work, they would overwrite it."""
-        self.now = 0
+        self.now: int = 0
         """The time (ms) of the tick. A candle that was missed while the run was down has an earlier ``when``."""
         self._broker = broker
         self._clock = clock
@@ -127,26 +127,26 @@ class Engine(UserRequests):
         """Whether a minute in which the strategy is not asked has no effect."""
         return self.position is None and self.waiting is None and not self.deferred.due and "on_tick" not in self.strategy.callbacks
 
-    def tick(self, candles: list[Candle], index: int, when: int, *, ask: bool, late: bool = False) -> None:
+    def tick(self, candles: list[Candle], index: int, when: int, *, ask: bool, catching_up: bool = False) -> None:
         """Process the minute that ends at ``when`` (ms) with ``candles[index]``. The candles up to that one make the price.
 
-        ``ask``: the strategy may be asked. ``late``: the run is catching up on a minute long past, in which nothing can open any more.
+        ``ask``: the strategy may be asked. ``catching_up``: the minute is long past, so nothing can open any more.
         """
         self.scope.now = when
         self.now = max(self.now, when)
         has_price = index + 1 >= VWAP_CANDLES
         before, self._price = self._price, vwap(candles[index + 1 - VWAP_CANDLES : index + 1]) if has_price else self._price
         work = self.deferred
-        if work.due and (late or self.drain(when)):
+        if work.due and (catching_up or self.drain(when)):
             pass
         elif self.position is not None:
             if not self._leave(self.position, candles[index], when, before):
-                self._hold(self.position, when, late=late)
+                self._hold(self.position, when, catching_up=catching_up)
         elif self.waiting is not None:
-            self._await(self.waiting, candles[index], when, late=late)
+            self._await(self.waiting, candles[index], when, catching_up=catching_up)
         elif ask and has_price and not (self.stopped or work.paused):
             self._ask(when)
-        if not late:
+        if not catching_up:
             self._user.tell("on_tick", when, self._price)
 
     def reopen(self, when: int) -> None:
@@ -178,7 +178,7 @@ class Engine(UserRequests):
             if self.position is not None or self.waiting is not None:  # the strategy returned a signal in the same minute, and was first
                 with self._lock:
                     work.created, self._changed = None, True
-                    self._settle()
+                    self._store_deferred()
                 return False
             if not (self.stopped or work.paused or math.isnan(self._price)):
                 self._take_created(work.created, when)
@@ -198,7 +198,7 @@ class Engine(UserRequests):
         with self._lock:
             self.deferred.created, self._changed = None, True
         self._take(created["id"], {key: value for key, value in created.items() if key != "id"}, when)
-        self._settle()
+        self._store_deferred()
 
     def _take(self, signal_id: str, raw: object, when: int) -> None:
         """Take a signal, once: open it now, let it wait for its price, or refuse it."""
@@ -225,12 +225,12 @@ class Engine(UserRequests):
         position = open_position(signal_id, signal, signal.price_open if waits else price, when, waits=waits)
         work.last_id = signal_id
         if not self._reserve(position, when, ask=waits):
-            self._settle()
+            self._store_deferred()
         elif waits:  # only open positions count; the risk limit is checked again when this one opens
             self.journal.scheduled(position, price, when)
             self.waiting = position
             self.run.signal_id = signal_id
-            self._settle()
+            self._store_deferred()
             self._user.tell("on_schedule", when, self._price, position)
         else:
             self._enter(position, when)
@@ -252,11 +252,11 @@ class Engine(UserRequests):
         self.journal.log("info", when, "risk.rejection", {"signalId": position.id, "note": note})
         return False
 
-    def _await(self, waiting: Position, candle: Candle, when: int, *, late: bool) -> None:
+    def _await(self, waiting: Position, candle: Candle, when: int, *, catching_up: bool) -> None:
         entry = find_entry(waiting, candle)
         if entry == "passed":
             self._cancel(waiting, "price_reject", when)
-        elif entry == "touched" and not late:  # an entry that was missed while the run was down is not made up for
+        elif entry == "touched" and not catching_up:  # an entry that was missed while the run was down is not made up for
             self._activate(waiting, when)
         elif when >= waiting.scheduled_ms + self._wait_ms:
             self._cancel(waiting, "timeout", when)
@@ -282,7 +282,7 @@ class Engine(UserRequests):
             self._changed |= work.cancelled is not None or work.activated is not None
             self.waiting = work.cancelled = work.activated = None
             self.run.signal_id = None
-            self._settle()
+            self._store_deferred()
 
     def _enter(self, position: Position, when: int) -> None:
         if self._broker is None:
@@ -320,7 +320,7 @@ class Engine(UserRequests):
             work.opening, work.open_attempts = None, 0
             work.activated = work.cancelled = None  # too late to cancel: the position is open
             work.pending_id = self.run.signal_id = position.id
-            self._settle()
+            self._store_deferred()
         self._price = position.price_open if math.isnan(self._price) else self._price
         self._user.tell("on_open", when, self._price, position)
 
@@ -336,12 +336,12 @@ class Engine(UserRequests):
         self._close(position, *reason_and_price, when)
         return True
 
-    def _hold(self, position: Position, when: int, *, late: bool) -> None:
+    def _hold(self, position: Position, when: int, *, catching_up: bool) -> None:
         peak, fall = position.peak, position.fall
         passed = observe(position, self._price, when, self.context.costs)
         if passed is not None:
             self.journal.progressed(position, self._price, when, passed)
-        if late:
+        if catching_up:
             return
         if self._broker is not None:
             extreme = position.peak is not peak or position.fall is not fall
@@ -396,7 +396,7 @@ class Engine(UserRequests):
             work.closing, work.close_attempts = None, 0
             if alone:
                 self.position = work.pending_id = self.run.signal_id = None
-            self._settle()
+            self._store_deferred()
             self.first_trade = self.first_trade or time.perf_counter()
             self.trades.append(trade)  # last: if the write fails, all of this is done again
 

@@ -37,11 +37,11 @@ class Journal:
     """
 
     def __init__(
-        self, context: RunContext, registry: Registry, mode: Mode, books: Books | None = None, late: PendingWrites | None = None
+        self, context: RunContext, registry: Registry, mode: Mode, books: Books | None = None, pending: PendingWrites | None = None
     ) -> None:
         self._context = context
         self._mode: Mode = mode
-        self.run_id = uuid.uuid4().hex
+        self.run_id: str = uuid.uuid4().hex
         self._owns = False  # whether the Strategy record names this run as its owner
         # Rows of an earlier backtest with the same names stay unless this one overwrites them. The facades tell them apart by this id.
         self._stamp: Row = {"runId": self.run_id} if context.backtest else {}
@@ -52,8 +52,8 @@ class Journal:
             )
         }  # fmt: skip
         self._slot = context.symbol, context.strategy_name, context.exchange_name
-        self.risk = RiskBook(context, registry, books)
-        self._out = WriteThrough(self._contract) if late is None else WriteBehind(self._contract, late, self.run_id)
+        self.risk: RiskBook = RiskBook(context, registry, books)
+        self._out = WriteThrough(self._contract) if pending is None else WriteBehind(self._contract, pending, self.run_id)
 
     def begin(self, when_ms: int) -> None:
         """Prepare the records for a backtest: end what an earlier run with the same names left open.
@@ -76,7 +76,7 @@ class Journal:
             self._contract["schedule"].write_schedule_data(None, *self._slot)
         if work is not None and deferred_of(work).due:
             self.deferred(Deferred())
-        self._write_session(when_ms, anew=True, status="running")
+        self._write_session(when_ms, new_run=True, status="running")
         self.log("info", when_ms, "run.started", {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms})
 
     def deferred(self, deferred: Deferred) -> None:
@@ -379,7 +379,7 @@ class Journal:
         symbol, strategy_name, exchange_name = self._slot
         self._out.put("breakeven", position.id, data, symbol, strategy_name, position.id, exchange_name, when_ms)
 
-    def _write_session(self, when_ms: int, *, anew: bool = False, **data: Any) -> None:
+    def _write_session(self, when_ms: int, *, new_run: bool = False, **data: Any) -> None:
         context = self._context
         window = {"startTimestamp": context.start_ms, "endTimestamp": context.end_ms} if context.backtest else {}
         row = rows.session_row(context, when_ms, {**window, **data})
@@ -387,7 +387,7 @@ class Journal:
 
         def write() -> None:
             contract = self._contract["session"]
-            stored = None if anew else contract.read_session_data(*key, context.symbol, context.backtest)
+            stored = None if new_run else contract.read_session_data(*key, context.symbol, context.backtest)
             if stored is None or stored.get("_run"):  # otherwise the strategy keeps its own session there
                 contract.write_session_data(row, *key, when_ms, context.symbol, context.backtest)
 

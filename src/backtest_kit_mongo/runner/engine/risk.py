@@ -12,7 +12,7 @@ from ...errors import InvalidTypeError, InvalidValueError
 from ...simulation import without_flush
 from ..clock import MINUTE_MS
 from ..error_text import USER_ERRORS, describe
-from ..registrations import Registrations, calling_place, check_function, check_name
+from ..registrations import Registered, Registrations, call_site, check_function, check_name
 from . import rows
 from .deferred import has_order
 from .position import Position
@@ -35,14 +35,11 @@ Validate = Callable[[RiskRequest], object]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Risk(msgspec.Struct):
-    """A registered limit; ``place`` is the ``file:line`` of its registration."""
+class Risk(Registered, frozen=True, kw_only=True):
+    """A registered limit."""
 
-    name: str
     max_positions: int | None
     validate: Validate | None
-    file: str
-    place: str
 
 
 _risks: Registrations[Risk] = Registrations("risk", "add_risk")
@@ -61,12 +58,12 @@ def add_risk(name: str, *, max_positions: int | None = None, validate: Validate 
             raise InvalidTypeError(f"max_positions must be an int, got {type(max_positions).__name__}")
         if max_positions < 1:
             raise InvalidValueError(f"max_positions is {max_positions}; it must be at least 1")
-    file, registered_at = calling_place()
-    risk = Risk(name=name, max_positions=max_positions, validate=None, file=file, place=registered_at)
+    file, registered_at = call_site()
+    risk = Risk(name=name, max_positions=max_positions, validate=None, file=file, registered_at=registered_at)
 
     def check(function: F) -> F:
         check_function(f"validate of risk {name!r}", function, ("request",))
-        risk.validate = function
+        msgspec.structs.force_setattr(risk, "validate", function)  # a decorator runs after the registration
         return function
 
     if validate is not None:
@@ -165,18 +162,18 @@ class RiskBook:
         """Remove this run from the books that backtests share."""
         self.hold(None)
 
-    def restore(self, mine: Position | None, when_ms: int) -> None:
+    def restore(self, position: Position | None, when_ms: int) -> None:
         """After a restart, remove expired slots that no run needs, and keep the slot of the restored position, or none."""
         key = self._context.risk_key
 
         def changed(stored: _Pairs) -> _Pairs:
             kept = [pair for pair in stored if pair[0] != key and (pair[1].get("frameName") or not self._abandoned(pair[1], when_ms))]
-            if mine is not None:
+            if position is not None:
                 own_pair = next((pair for pair in stored if pair[0] == key and not pair[1].get("frameName")), None)
-                kept.append(own_pair or [key, rows.risk_row(self._context, mine)])
+                kept.append(own_pair or [key, rows.risk_row(self._context, position)])
             return kept if sorted(pair[0] for pair in kept) != sorted(pair[0] for pair in stored) else stored
 
-        self.hold(mine)
+        self.hold(position)
         with without_flush():
             self._change(changed, when_ms)
 
@@ -204,9 +201,9 @@ class RiskBook:
         self._adapter.update((self._context.risk_name, self._context.exchange_name), change, when_ms)
 
 
-def _with(stored: _Pairs, key: str, wanted: Row) -> _Pairs:
+def _with(stored: _Pairs, key: str, row: Row) -> _Pairs:
     """Return the slots with that of ``key`` at the end, or unchanged if they contain it already."""
-    return stored if [key, wanted] in stored else [*(pair for pair in stored if pair[0] != key), [key, wanted]]
+    return stored if [key, row] in stored else [*(pair for pair in stored if pair[0] != key), [key, row]]
 
 
 def _refusal(limit: Risk, request: RiskRequest) -> str | None:

@@ -32,7 +32,7 @@ class UserCode:
     def __init__(self, context: RunContext, strategy: Strategy, journal: Journal, on_error: OnError = "stop") -> None:
         self._context, self._strategy, self._journal, self._on_error = context, strategy, journal, on_error
         self._known: set[tuple[type[BaseException], str]] = set()
-        self.skipped = 0
+        self.skipped: int = 0
         """How many errors were skipped."""
 
     def get_signal(self, when: int) -> Any:

@@ -88,7 +88,7 @@ class UserRequests:
         self._changed = False
         return True
 
-    def _settle(self) -> None:
+    def _store_deferred(self) -> None:
         """Store the work that is left: after each step of a live run, in a backtest only after a request of a user."""
         with self._lock:
             if self._broker is not None or self._changed:

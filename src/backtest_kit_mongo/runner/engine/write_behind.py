@@ -63,7 +63,11 @@ class WriteThrough:
     def flush(self) -> None:
         """Do nothing: there are no pending writes."""
 
-    flush_when_due = forget = flush
+    def flush_when_due(self) -> None:
+        """Do nothing: there are no pending writes."""
+
+    def forget(self) -> None:
+        """Do nothing: there are no pending writes."""
 
 
 class PendingWrites:
@@ -186,39 +190,39 @@ class PendingWrites:
 class WriteBehind(WriteThrough):
     """Writes of one run (``owner``) that go through write-behind where the domain allows it."""
 
-    def __init__(self, contracts: Mapping[str, Any], late: PendingWrites, owner: str) -> None:
+    def __init__(self, contracts: Mapping[str, Any], pending: PendingWrites, owner: str) -> None:
         super().__init__(contracts)
-        self._late, self._owner = late, owner
+        self._pending, self._owner = pending, owner
 
     def put(self, name: str, key: str, body: Any, *rest: Any) -> None:
         """Write one record, or queue it."""
-        if self._late.at_once(name):
+        if self._pending.at_once(name):
             super().put(name, key, body, *rest)
         else:
-            self._late.put(self._owner, name, key, (body, *rest))
+            self._pending.put(self._owner, name, key, (body, *rest))
 
     def put_rows(self, name: str, rows: list[Row], *rest: Any) -> None:
         """Write rows of a list, or queue them."""
-        if self._late.at_once(name):
+        if self._pending.at_once(name):
             super().put_rows(name, rows, *rest)
         else:
-            self._late.put_rows(self._owner, name, rows, rest)
+            self._pending.put_rows(self._owner, name, rows, rest)
 
     def call(self, name: str, write: Callable[[], object], *, erases: bool) -> None:
         """Call ``write``, or queue the call."""
-        if self._late.at_once(name):
+        if self._pending.at_once(name):
             write()
         else:
-            self._late.call(self._owner, name, write, erases=erases)
+            self._pending.call(self._owner, name, write, erases=erases)
 
     def flush(self) -> None:
         """Write all pending writes, of all runs."""
-        self._late.flush()
+        self._pending.flush()
 
     def flush_when_due(self) -> None:
         """Write all pending writes, of all runs, if they are due."""
-        self._late.flush_when_due()
+        self._pending.flush_when_due()
 
     def forget(self) -> None:
         """Drop the pending writes of this run."""
-        self._late.forget(self._owner)
+        self._pending.forget(self._owner)

@@ -66,7 +66,7 @@ class Measure:
 
                 @wraps(function)
                 async def ask_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    slot = answers.place(identify(*args, **kwargs))
+                    slot = answers.slot(identify(*args, **kwargs))
                     if (answer := answers.read(slot)) is not _MISSING:
                         return answer
                     async with SINGLE_FLIGHT.one_async(answers.flight(slot)):
@@ -79,7 +79,7 @@ class Measure:
 
                 @wraps(function)
                 def ask(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    slot = answers.place(identify(*args, **kwargs))
+                    slot = answers.slot(identify(*args, **kwargs))
                     if (answer := answers.read(slot)) is not _MISSING:
                         return answer
                     with SINGLE_FLIGHT.one(answers.flight(slot)):
@@ -108,37 +108,37 @@ class _Answers:
     def __init__(self, name: str, bucket: str, step: int | None, type: Any) -> None:
         self._name, self._bucket, self._step, self._type = name, bucket, step, type
 
-    def place(self, call: Any) -> _AnswerSlot:
+    def slot(self, call: Any) -> _AnswerSlot:
         run, now = this_run(self._name)
         which = "always" if self._step is None else str(align(now, self._step))
         return _AnswerSlot(run, f"{_owner(run)}{which}_{derive_key(self._step, call)}", now)
 
-    def flight(self, place: _AnswerSlot) -> Hashable:
-        return id(place.run.registry), self._bucket, place.key
+    def flight(self, slot: _AnswerSlot) -> Hashable:
+        return id(slot.run.registry), self._bucket, slot.key
 
-    def read(self, place: _AnswerSlot) -> Any:
-        for version in self._versions(place):
-            if self._step is None or _time(version) <= place.now:
+    def read(self, slot: _AnswerSlot) -> Any:
+        for version in self._versions(slot):
+            if self._step is None or _time(version) <= slot.now:
                 data = version["data"]
                 return data if self._type is None or data is None else typed("measure", data, self._type)
         return _MISSING
 
-    def keep(self, place: _AnswerSlot, answer: Any) -> Any:
+    def keep(self, slot: _AnswerSlot, answer: Any) -> Any:
         """Store an answer and return it as the next call will read it."""
-        newest, *earlier = sorted([{"data": answer, "when": place.now}, *self._versions(place)], key=_time, reverse=True)
-        row = {"id": place.key, "removed": False, **newest, **({"earlier": earlier} if earlier else {})}
+        newest, *earlier = sorted([{"data": answer, "when": slot.now}, *self._versions(slot)], key=_time, reverse=True)
+        row = {"id": slot.key, "removed": False, **newest, **({"earlier": earlier} if earlier else {})}
         try:
-            place.run.registry.PersistMeasureAdapter.write_measure_data(row, self._bucket, place.key, place.now)
+            slot.run.registry.PersistMeasureAdapter.write_measure_data(row, self._bucket, slot.key, slot.now)
         except (InvalidTypeError, InvalidValueError) as error:
             raise error.__class__(
                 f"{self._name}: the answer of the function cannot be stored: {error}", hint="return text, numbers, lists and dicts of them"
             ) from error
-        stored = self.read(place)
+        stored = self.read(slot)
         return answer if stored is _MISSING else stored  # a dummy store keeps nothing
 
-    def _versions(self, place: _AnswerSlot) -> list[dict[str, Any]]:
+    def _versions(self, slot: _AnswerSlot) -> list[dict[str, Any]]:
         """Return the answers of one interval, each with its simulation time (ms), the latest first."""
-        row = place.run.registry.PersistMeasureAdapter.read_measure_data(self._bucket, place.key)
+        row = slot.run.registry.PersistMeasureAdapter.read_measure_data(self._bucket, slot.key)
         return [] if row is None else [{"data": row["data"], "when": row.get("when", 0)}, *row.get("earlier", ())]
 
     def clear(self) -> int:

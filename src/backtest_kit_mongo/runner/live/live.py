@@ -223,7 +223,7 @@ class _Ticks:
             for index, candle in enumerate(candles):
                 closed = candle["timestamp"] + MINUTE_MS
                 if closed > self._seen:
-                    engine.tick(candles, index, closed, ask=ask and closed == when, late=closed < when)
+                    engine.tick(candles, index, closed, ask=ask and closed == when, catching_up=closed < when)
                     self._seen = closed
         self._seen = self._asked = when
         return True

@@ -26,8 +26,8 @@ _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 class _Scope(msgspec.Struct):
     given: Mapping[str, object]
-    known: dict[str, Scalar]
-    places: dict[str, str]
+    declared: dict[str, Scalar]
+    positions: dict[str, str]
 
 
 # Per process, like the registered strategies: to load strategy files in parallel, use processes.
@@ -49,7 +49,7 @@ def parameter(name: str, default: T) -> T:
         return default
     scope, caller = _scopes[-1], sys._getframe(1)
     position = f"{caller.f_code.co_filename}:{caller.f_lineno}"
-    first_default, first_position = scope.known.setdefault(name, default), scope.places.setdefault(name, position)
+    first_default, first_position = scope.declared.setdefault(name, default), scope.positions.setdefault(name, position)
     if (type(first_default), first_default) != (type(default), default):
         raise InvalidValueError(f"parameter {name!r} has the default {default!r} at {position}, but {first_default!r} at {first_position}")
     return type(default)(_converted(name, scope.given[name], default)) if name in scope.given else default
@@ -64,25 +64,25 @@ def given_parameters(given: Mapping[str, object]) -> Iterator[Mapping[str, Scala
     scope = _Scope(given, {}, {})
     _scopes.append(scope)
     try:
-        yield scope.known
+        yield scope.declared
     finally:
         _scopes.remove(scope)
 
 
-def check_parameters(given: Mapping[str, object], known: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return ``given`` converted to the types of ``known`` (names and defaults).
+def check_parameters(given: Mapping[str, object], declared: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return ``given`` converted to the types of ``declared`` (names and defaults).
 
     Raises InvalidValueError, which lists the known names, for any other name.
     """
     for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            listed = ", ".join(f"{known_name}={default!r}" for known_name, default in known.items())
+        if name not in declared:
+            near = difflib.get_close_matches(name, declared, n=1, cutoff=0.6)
+            listed = ", ".join(f"{declared_name}={default!r}" for declared_name, default in declared.items())
             hint = (f"did you mean {near[0]}? " if near else "") + (
                 f"Known: {listed}" if listed else 'none are declared; declare one in the strategy file: FAST = parameter("FAST", 12)'
             )
             raise InvalidValueError(f"the strategy file has no parameter {name!r}", hint=hint)
-    return {name: _converted(name, value, known[name]) for name, value in given.items()}
+    return {name: _converted(name, value, declared[name]) for name, value in given.items()}
 
 
 def _converted(name: str, value: object, default: Scalar) -> Scalar:

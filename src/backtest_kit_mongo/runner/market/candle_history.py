@@ -354,21 +354,21 @@ class _Series:
             self._begins = False
         return True
 
-    def _from_stretch(self, wanted: int) -> list[Candle] | None:
-        """Return ``wanted`` candles from ``hi`` on out of a longer stretch in memory; None if the caller must load them."""
+    def _from_stretch(self, needed: int) -> list[Candle] | None:
+        """Return ``needed`` candles from ``hi`` on out of a longer stretch in memory; None if the caller must load them."""
         if self._load_stretch is None or self._ahead is None:
             return None
         first = (self._hi - self._stretch_since) // self._step
-        if self._stretch is None or not 0 <= first <= len(self._stretch) - wanted:
+        if self._stretch is None or not 0 <= first <= len(self._stretch) - needed:
             count = min((self._ahead - self._hi) // self._step, STRETCH)
-            if count <= wanted:
+            if count <= needed:
                 return None
             self._stretch = self._load_stretch(self._hi, count)
             if self._stretch is None:
                 self._load_stretch = None  # the stretch has a gap, or runs past the last stored candle
                 return None
             self._stretch_since, first = self._hi, 0
-        return to_dicts(self._stretch[first : first + wanted])
+        return to_dicts(self._stretch[first : first + needed])
 
     def _grow_back(self, since: int) -> None:
         """Load the block before ``lo``; if it has a gap, only the candles after the gap."""

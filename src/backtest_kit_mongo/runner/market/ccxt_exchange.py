@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from ...candles import interval_ms, library
 from ...errors import InvalidTypeError, InvalidValueError
 from ..clock import MINUTE_MS
-from ..registrations import calling_place
+from ..registrations import call_site
 from .exchange import REQUEST_LIMIT, ExchangeError, ExchangeUnavailableError, register_exchange
 
 __all__ = ["CcxtConnection", "add_ccxt_exchange"]
@@ -42,7 +42,7 @@ def add_ccxt_exchange(
     of the ccxt object, such as ``{"timeout": 30000}`` (ms). Only candles that have closed by the clock of the exchange are returned.
     """
     connection = CcxtConnection(exchange_id, url, options)
-    register_exchange(name, connection.get_candles, calling_place())
+    register_exchange(name, connection.get_candles, call_site())
 
 
 class CcxtConnection:

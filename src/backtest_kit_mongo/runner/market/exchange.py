@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar, overload
 
-import msgspec
 import numpy as np
 
 from ...candles import CANDLE_DTYPE, PRICES, CandleArray, align, interval_ms, to_columns
@@ -14,7 +13,7 @@ from ...contracts.registry import Registry
 from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from ..clock import MINUTE_MS, check_ms, iso_time
 from ..error_text import USER_ERRORS
-from ..registrations import Registrations, calling_place, check_function, check_name
+from ..registrations import Registered, Registrations, call_site, check_function, check_name
 from .stored_candles import Span, StoredCandles, joined, runs
 
 __all__ = [
@@ -57,17 +56,14 @@ class ExchangeUnavailableError(ExchangeError, ConnectionError):
     """An exchange cannot be reached or does not answer properly; the same call may succeed later."""
 
 
-class Exchange(msgspec.Struct, frozen=True):
-    """A registered exchange; ``place`` is the ``file:line`` of its registration.
+class Exchange(Registered, frozen=True, kw_only=True):
+    """A registered exchange.
 
     ``all_candles(symbol, interval)`` returns a whole series, or None if the exchange does not have it. Only a file exchange has this
     function: before a backtest, what is stored under the exchange's name is compared with it.
     """
 
-    name: str
     get_candles: GetCandles
-    file: str
-    place: str
     all_candles: AllCandles | None = None
 
 
@@ -87,20 +83,20 @@ def add_exchange(name: str, *, get_candles: Any = None) -> Any:
     first candle it returns is taken as the first that exists. An empty answer means that there is none in the ``limit`` intervals
     from ``since`` on. Both forms return ``f``.
     """
-    call_site = calling_place()
+    registered = call_site()
 
     def register(function: F) -> F:
-        register_exchange(name, function, call_site)
+        register_exchange(name, function, registered)
         return function
 
     return register if get_candles is None else register(get_candles)
 
 
-def register_exchange(name: str, get_candles: GetCandles, place: tuple[str, str], all_candles: AllCandles | None = None) -> None:
-    """Register an exchange as ``add_exchange`` does, for a caller at ``place`` (its file, and its file:line)."""
+def register_exchange(name: str, get_candles: GetCandles, registered: tuple[str, str], all_candles: AllCandles | None = None) -> None:
+    """Register an exchange as ``add_exchange`` does, on behalf of the code at ``registered`` (its file, and its file:line)."""
     check_name("the name of an exchange", name)
     check_function(f"get_candles of exchange {name!r}", get_candles, ("symbol", "interval", "since", "limit"))
-    _exchanges.add(Exchange(name=name, get_candles=get_candles, file=place[0], place=place[1], all_candles=all_candles))
+    _exchanges.add(Exchange(name=name, get_candles=get_candles, file=registered[0], registered_at=registered[1], all_candles=all_candles))
 
 
 def list_exchanges() -> tuple[Exchange, ...]:

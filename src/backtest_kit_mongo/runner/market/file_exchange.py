@@ -15,7 +15,7 @@ import numpy as np
 from ...candles import CANDLE_DTYPE, INTERVAL_MS, PRICES, CandleArray, closed_candles, interval_ms, library, to_columns
 from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from ..clock import iso_time
-from ..registrations import calling_place, check_name
+from ..registrations import call_site, check_name
 from .exchange import register_exchange
 from .klines import SMALLEST_MS, SMALLEST_US, TIME_NAMES, read_klines
 
@@ -71,7 +71,7 @@ def add_file_exchange(name: str, path: str | PathLike[str], symbol: str | None =
     for file_symbol, file_interval, file in sources:
         files.setdefault((file_symbol, file_interval), []).append(file)
     source = _Files(name, files)
-    register_exchange(name, source.get_candles, calling_place(), source.all_candles)
+    register_exchange(name, source.get_candles, call_site(), source.all_candles)
 
 
 class _Files:

@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-import msgspec
-
 from ...errors import InvalidTypeError, InvalidValueError
 from ..clock import check_ms, iso_time
-from ..registrations import Registrations, calling_place, check_name
+from ..registrations import Registered, Registrations, call_site, check_name
 
 __all__ = ["Frame", "add_frame", "clear_frames", "find_frame", "list_frames", "moment_ms", "restore_frames"]
 
 
-class Frame(msgspec.Struct, frozen=True):
-    """A named window ``[start_ms, end_ms)`` in ms; ``place`` is the ``file:line`` of its registration."""
+class Frame(Registered, frozen=True, kw_only=True):
+    """A named window ``[start_ms, end_ms)`` in ms."""
 
-    name: str
     start_ms: int
     end_ms: int
-    file: str
-    place: str
 
 
 _frames: Registrations[Frame] = Registrations("frame", "add_frame")
@@ -36,8 +31,8 @@ def add_frame(name: str, start: datetime | str | int, end: datetime | str | int)
     start_ms, end_ms = moment_ms("start", start), moment_ms("end", end)
     if end_ms <= start_ms:
         raise InvalidValueError(f"frame {name!r} is empty: it starts {iso_time(start_ms)} and ends {iso_time(end_ms)}")
-    file, call_site = calling_place()
-    _frames.add(Frame(name=name, start_ms=start_ms, end_ms=end_ms, file=file, place=call_site))
+    file, registered_at = call_site()
+    _frames.add(Frame(name=name, start_ms=start_ms, end_ms=end_ms, file=file, registered_at=registered_at))
 
 
 def moment_ms(name: str, value: datetime | str | int) -> int:

@@ -32,8 +32,8 @@ class StoredCandles:
 
     def __init__(self, symbol: str, interval: str, exchange_name: str, registry: Registry | None = None) -> None:
         self._registry = default_registry if registry is None else registry
-        self.context = symbol, interval, exchange_name
-        self.step = interval_ms(interval)
+        self.context: tuple[str, str, str] = symbol, interval, exchange_name
+        self.step: int = interval_ms(interval)
         # JSON, because names may contain any separator.
         self._bucket = f"candle_imports {msgspec.json.encode([exchange_name, symbol, interval]).decode()}"
 

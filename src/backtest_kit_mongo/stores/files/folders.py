@@ -35,7 +35,7 @@ _MOST_LOOKED_AT: Final = 100  # records of a folder without a note that are read
 _encoded = lru_cache(4096)(encode_name)
 
 
-class _Known(NamedTuple):
+class _Listing(NamedTuple):
     """A cached folder. For a joined one also the identity of its note: the folder may be deleted and then belong to another key."""
 
     path: str
@@ -52,8 +52,8 @@ class Folders:
 
     def forget(self) -> None:
         """Clear the caches: another process may have changed the folders."""
-        self._ready: dict[Key, _Known] = {}
-        self._found: dict[Key, _Known] = {}
+        self._ready: dict[Key, _Listing] = {}
+        self._existing: dict[Key, _Listing] = {}
 
     # --- for one key ---
 
@@ -62,7 +62,7 @@ class Folders:
         layout = layout_of(domain)
         fields = layout.fields(key)
         scope = _scope(layout, fields)
-        cached = _recall(self._ready, scope) or _recall(self._found, scope)
+        cached = _recall(self._ready, scope) or _recall(self._existing, scope)
         if cached is not None:
             return cached, True
         path = self._plain(layout, fields)
@@ -77,7 +77,7 @@ class Folders:
             return path, False
         path = path if owner == joined_fields else other
         if notes[path] is not None:  # without a note, a cached folder could not show that another key has claimed it since
-            _remember(self._found, scope, _Known(path, notes[path]))
+            _remember(self._existing, scope, _Listing(path, notes[path]))
         return path, True
 
     def prepare(self, domain: Domain, key: Key) -> str:
@@ -96,7 +96,7 @@ class Folders:
         make_folder(path, durable=self._durable)
         sweep(path)
         if layout.joined is None or (note is not None and _owner(path, layout.joined) == layout.joined.values(fields)):
-            _remember(self._ready, scope, _Known(path, note))
+            _remember(self._ready, scope, _Listing(path, note))
         return path
 
     def file(self, domain: Domain, key: Key, folder: str, *, note: bool = False) -> str:
@@ -121,14 +121,14 @@ class Folders:
 
     # --- for all keys ---
 
-    def folders(self, domain: Domain, known: Fields) -> Iterator[tuple[str, Fields | None]]:
+    def folders(self, domain: Domain, required: Fields) -> Iterator[tuple[str, Fields | None]]:
         """Yield the folders of a domain in natural order, each with its fields, or with None if its joined name has no note.
 
-        ``known`` holds the values that some of the fields must have.
+        ``required`` holds the values that some of the fields must have.
         """
-        return self._below(layout_of(domain), 0, self._root, {}, known)
+        return self._below(layout_of(domain), 0, self._root, {}, required)
 
-    def _below(self, layout: Layout, depth: int, path: str, fields: Fields, known: Fields) -> Iterator[tuple[str, Fields | None]]:
+    def _below(self, layout: Layout, depth: int, path: str, fields: Fields, required: Fields) -> Iterator[tuple[str, Fields | None]]:
         if depth == len(layout.folders):
             yield path, fields
             return
@@ -136,11 +136,11 @@ class Folders:
         if part.joined:
             for component in _subfolders(path):
                 owner = _owner(f"{path}/{component}", part)
-                if owner is None or _matches(owner, known):
+                if owner is None or _matches(owner, required):
                     yield f"{path}/{component}", owner
             return
-        if all(name in known for name in part.fields):
-            texts = [part.text(known)]
+        if all(name in required for name in part.fields):
+            texts = [part.text(required)]
         else:
             texts = [text for component in _subfolders(path) if (text := _text(path, component, "")) is not None]
             if part.fields == ("frameName",):
@@ -148,7 +148,7 @@ class Folders:
         for text in texts:
             below = path if text is None else f"{path}/{_place(path, text)}"
             for part_fields in part.splits(text) if text is not None else [{"frameName": ""}]:
-                yield from self._below(layout, depth + 1, below, {**fields, **part_fields}, known)
+                yield from self._below(layout, depth + 1, below, {**fields, **part_fields}, required)
 
     def files(self, folder: str) -> list[tuple[str, str]]:
         """Return the file names of the records in a folder, each with the text that it encodes, in natural order."""
@@ -161,13 +161,13 @@ def _scope(layout: Layout, fields: Fields) -> Key:
     return (layout.domain.name, *(fields[name] for part in layout.folders for name in part.fields))
 
 
-def _remember(memory: dict[Key, _Known], scope: Key, known: _Known) -> None:
+def _remember(memory: dict[Key, _Listing], scope: Key, listing: _Listing) -> None:
     if len(memory) >= _MOST_FOLDERS:
         memory.clear()
-    memory[scope] = known
+    memory[scope] = listing
 
 
-def _recall(memory: dict[Key, _Known], scope: Key) -> str | None:
+def _recall(memory: dict[Key, _Listing], scope: Key) -> str | None:
     cached = memory.get(scope)
     if cached is None or (cached.note is not None and _identity(cached.path) != cached.note):
         memory.pop(scope, None)
@@ -184,8 +184,8 @@ def _identity(folder: str) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _matches(fields: Fields, known: Fields) -> bool:
-    return all(known.get(name, value) == value for name, value in fields.items())
+def _matches(fields: Fields, required: Fields) -> bool:
+    return all(required.get(name, value) == value for name, value in fields.items())
 
 
 # --- names ---
@@ -291,22 +291,22 @@ def _is_named(folder: str, fields: Fields, part: PathPart) -> bool:
     return any(os.path.basename(folder) in (name, _other(name, fields)) for name in (text, _encoded(text, folder=True)))
 
 
-def _other(plain: str, mine: Fields) -> str:
+def _other(plain: str, fields: Fields) -> str:
     """Return the folder for a key if another key has claimed the folder with the joined name (``plain``)."""
-    return f"{plain}%-{hash_of(msgspec.json.encode(mine).decode())[:16]}"
+    return f"{plain}%-{hash_of(msgspec.json.encode(fields).decode())[:16]}"
 
 
-def _claimed(layout: Layout, mine: Fields, plain: str) -> str:
+def _claimed(layout: Layout, fields: Fields, plain: str) -> str:
     """Claim and return the joined folder, or if another key has it, a folder for this key alone. Either way a note names the key."""
     assert layout.joined is not None
-    other = _other(plain, mine)
+    other = _other(plain, fields)
     owner = _owner(plain, layout.joined)
-    if owner is None and not os.path.isdir(other) and _is_free(layout, mine, plain):
-        _claim(plain, mine)
+    if owner is None and not os.path.isdir(other) and _is_free(layout, fields, plain):
+        _claim(plain, fields)
         owner = _owner(plain, layout.joined)  # another process may have been faster
-    if owner == mine:
+    if owner == fields:
         return plain
-    _claim(other, mine)
+    _claim(other, fields)
     return other
 
 
@@ -316,7 +316,7 @@ def _claim(folder: str, fields: Fields) -> None:
     sync_folder(folder)
 
 
-def _is_free(layout: Layout, mine: Fields, folder: str) -> bool:
+def _is_free(layout: Layout, fields: Fields, folder: str) -> bool:
     """Return whether no record in a folder without a note (of the TypeScript package) says that it belongs to another key."""
     assert layout.joined is not None
     for name in islice(record_files(folder), _MOST_LOOKED_AT):
@@ -324,7 +324,7 @@ def _is_free(layout: Layout, mine: Fields, folder: str) -> bool:
         with suppress(FileNotFoundError, NotARegularFileError, ValueError):
             body = value_of(read_bytes(f"{folder}/{name}"))
         keys = fitting_keys(layout, folder, name, body)
-        if keys and mine not in (layout.joined.values(layout.fields(key)) for key in keys):
+        if keys and fields not in (layout.joined.values(layout.fields(key)) for key in keys):
             return False
     return True
 

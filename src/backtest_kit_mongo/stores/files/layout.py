@@ -50,11 +50,11 @@ class PathPart:
     """One component of a path, a folder or the file: a fixed word, or key fields joined by underscores."""
 
     def __init__(self, domain: Domain, text: str) -> None:
-        self.fields = tuple(re.findall(r"{(\w+)}", text))
-        self.word = "" if self.fields else text
-        self.kinds = tuple(domain.kinds[domain.key.index(name)] for name in self.fields)
+        self.fields: tuple[str, ...] = tuple(re.findall(r"{(\w+)}", text))
+        self.word: str = "" if self.fields else text
+        self.kinds: tuple[type, ...] = tuple(domain.kinds[domain.key.index(name)] for name in self.fields)
         # Two texts joined by an underscore cannot be split again for certain.
-        self.joined = self.kinds.count(str) > 1
+        self.joined: bool = self.kinds.count(str) > 1
 
     def text(self, fields: Fields) -> str | None:
         """Return the name of this part for the fields of a key; None if the part is left out."""
@@ -107,9 +107,9 @@ class Layout:
     def __init__(self, domain: Domain) -> None:
         *folders, file = (PathPart(domain, text) for text in _PLACES[domain.name].split("/"))
         self.domain = domain
-        self.folders = tuple(folders)
+        self.folders: tuple[PathPart, ...] = tuple(folders)
         self.file = file
-        self.joined = folders[-1] if folders[-1].joined else None
+        self.joined: PathPart | None = folders[-1] if folders[-1].joined else None
 
     def fields(self, key: Sequence[Any]) -> Fields:
         """Return the fields of a key, or of its first values, by name."""

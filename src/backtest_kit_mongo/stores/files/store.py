@@ -68,7 +68,7 @@ class FileStore:
 
         Without ``durable``, writes survive the death of this process, but not a crash of the machine.
         """
-        self.folder = Path(os.path.abspath(folder))
+        self.folder: Path = Path(os.path.abspath(folder))
         self._history = history
         self._durable = durable
         self._places = Folders(str(self.folder), durable=durable)

@@ -27,7 +27,7 @@ _MOST_KEYS: Final = 10_000  # keys with cached versions; a full cache is cleared
 Identity = tuple[int, int, int]
 
 
-class _Known(NamedTuple):
+class _Times(NamedTuple):
     """The time of a record's file and of the earlier versions, ascending; valid while the file has this identity."""
 
     identity: Identity | None
@@ -44,24 +44,24 @@ class FileVersions:
 
     def forget(self) -> None:
         """Clear the cache, so that the next call looks at the file system again."""
-        self._known: dict[str, _Known] = {}
+        self._cached: dict[str, _Times] = {}
 
-    def _look(self, path: str, time_of: Callable[[str], int | None]) -> _Known:
+    def _look(self, path: str, time_of: Callable[[str], int | None]) -> _Times:
         """Return the current versions of a record, from the cache unless another process has written since."""
         identity = _identity(path)
-        cached = self._known.get(path)
+        cached = self._cached.get(path)
         if cached is not None and identity is not None and cached.identity == identity:
             return cached
         when = None if identity is None else time_of(path)
         times = []
         with suppress(FileNotFoundError):
             times = sorted(int(name) for name in os.listdir(_folder(path)) if re.fullmatch(r"-?[0-9]+", name, re.ASCII))
-        return _Known(identity, when, times)
+        return _Times(identity, when, times)
 
-    def _note(self, path: str, known: _Known) -> None:
-        if len(self._known) >= _MOST_KEYS:
-            self._known.clear()
-        self._known[path] = known
+    def _note(self, path: str, times: _Times) -> None:
+        if len(self._cached) >= _MOST_KEYS:
+            self._cached.clear()
+        self._cached[path] = times
 
     def replace(self, temporary: str, path: str, when: int, time_of: Callable[[str], int | None]) -> None:
         """Rename ``temporary`` to ``path`` as the version of ``when`` (ms). Keep the current version if it is older, drop later versions.
@@ -69,7 +69,7 @@ class FileVersions:
         ``time_of`` returns the time (ms) of the record in a file, or None if the file holds no record.
         """
         current = self._look(path, time_of)
-        self._known.pop(path, None)  # a failure half way must not leave a stale entry
+        self._cached.pop(path, None)  # a failure half way must not leave a stale entry
         folder = _folder(path)
         older = current.when is not None and current.when < when
         if older:
@@ -86,7 +86,7 @@ class FileVersions:
         for time in obsolete:
             with suppress(FileNotFoundError):
                 os.unlink(f"{folder}/{time}")
-        self._note(path, _Known(identity, when, times))
+        self._note(path, _Times(identity, when, times))
 
     def _first(self, times: list[int], when: int) -> int:
         """Return the index in ``times`` of the first version to keep beside the one of ``when``."""
@@ -122,7 +122,7 @@ class FileVersions:
             os.unlink(path)
         if revert or len(kept) < len(current.times):
             sync_folder(os.path.dirname(path))
-        self._known.pop(path, None)
+        self._cached.pop(path, None)
 
 
 def _folder(path: str) -> str:

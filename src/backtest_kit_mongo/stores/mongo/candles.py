@@ -58,7 +58,7 @@ class MongoCandles:
 
     def __init__(self, config: Config, connection: MongoDatabase, redis_ids: RedisIds, metrics: Metrics) -> None:
         self._counters = metrics.domains["candle"]
-        self.blocks = CandleBlocks(config.CC_CANDLE_MEMORY_MB * 1024 * 1024, self._counters, (READS, HITS_BLOCK, READ))
+        self.blocks: CandleBlocks = CandleBlocks(config.CC_CANDLE_MEMORY_MB * 1024 * 1024, self._counters, (READS, HITS_BLOCK, READ))
         renew_after_fork(self.blocks)
         self._with_ids = config.CC_REDIS_IDS == "all"
         self._connection = connection
@@ -98,9 +98,9 @@ class MongoCandles:
         window.flags.writeable = False
         return window
 
-    def _how_far(self, series: Key, start: int, wanted: int) -> int:
+    def _how_far(self, series: Key, start: int, needed: int) -> int:
         """Return how many candles to read ahead of a window, since the caller may want them next."""
-        if wanted >= AHEAD or not self.blocks.budget:
+        if needed >= AHEAD or not self.blocks.budget:
             return 0
         end, before = self._ahead.get(series, (start, AHEAD // 2))
         return min(2 * before, FARTHEST) if start == end else AHEAD if before else 0
@@ -117,10 +117,10 @@ class MongoCandles:
             filled = self._fetch(series, since, target[:half], half)
             return filled + (later.result() if filled == half else 0)
 
-    def _fetch(self, series: Key, since: int, target: CandleArray, wanted: int) -> int:
+    def _fetch(self, series: Key, since: int, target: CandleArray, needed: int) -> int:
         """Read the candles from ``since`` (ms) into ``target``, up to the first gap; return how many were read.
 
-        A document that cannot be read raises DatabaseError only if it is among the first ``wanted`` candles.
+        A document that cannot be read raises DatabaseError only if it is among the first ``needed`` candles.
         """
         domain = DOMAINS["candle"]
         step, limit = interval_ms(series[2]), len(target)
@@ -138,9 +138,9 @@ class MongoCandles:
             except ValueError:
                 broken = batch
                 break
-        if broken is not None and filled < wanted:
+        if broken is not None and filled < needed:
             with reading(domain, " ".join(series)):
-                filled = decode_candles([broken], memory[: wanted * CANDLE_DTYPE.itemsize], since, step, wanted, filled)
+                filled = decode_candles([broken], memory[: needed * CANDLE_DTYPE.itemsize], since, step, needed, filled)
         return filled
 
     def series(self) -> list[Key]:
@@ -232,11 +232,11 @@ class MongoCandles:
             self._seen[series] = (min(low, seen[0]), max(high, seen[1])) if seen is not None and touching else (low, high)
         return len(candles)
 
-    def _are_new(self, series: Key, stamps: npt.NDArray[np.int64], wanted: Document) -> npt.NDArray[np.bool_]:
-        """Return a mask of ``stamps`` (ms) that are not stored yet. ``wanted`` is the condition on the timestamp."""
+    def _are_new(self, series: Key, stamps: npt.NDArray[np.int64], window: Document) -> npt.NDArray[np.bool_]:
+        """Return a mask of ``stamps`` (ms) that are not stored yet. ``window`` is the condition on the timestamp."""
         domain = DOMAINS["candle"]
         fields = {"_id": self._with_ids, "timestamp": True}
-        query = {"filter": {**_fields(series), "timestamp": wanted}, "projection": fields}
+        query = {"filter": {**_fields(series), "timestamp": window}, "projection": fields}
         batches = list(self._connection.fetch(domain, [query]))
         with reading(domain):
             stored = np.array(numbers(batches, "timestamp"), np.float64)

@@ -203,11 +203,11 @@ class MongoDatabase:
 
     # --- reading ---
 
-    def find_one(self, domain: Domain, wanted: Document) -> bytes | None:
+    def find_one(self, domain: Domain, query: Document) -> bytes | None:
         """Return the first document that matches a filter, as BSON, or None."""
-        document = self._wire.read(MongoSocket.find_one, self._messages_of(domain).find_one(wanted), b"", b"")
+        document = self._wire.read(MongoSocket.find_one, self._messages_of(domain).find_one(query), b"", b"")
         if document is NOT_TAKEN:
-            document = self._find_one(domain, wanted)
+            document = self._find_one(domain, query)
         if document is not None:
             self._count(domain, BYTES_READ, len(document))
         return document
@@ -231,14 +231,14 @@ class MongoDatabase:
         counters.add(BYTES_READ, len(document))
         return reader.match(document, key)
 
-    def _find_one(self, domain: Domain, wanted: Document) -> bytes | None:
+    def _find_one(self, domain: Domain, query: Document) -> bytes | None:
         """Find one document with the plain command: pymongo's cursor around it would cost a tenth of the call."""
         collection = self.collection(domain)
-        command: Document = {"find": collection.name, "filter": wanted, "limit": 1, "singleBatch": True, **concern(collection)}
+        command: Document = {"find": collection.name, "filter": query, "limit": 1, "singleBatch": True, **concern(collection)}
         batch = self.retried(domain, lambda: collection.database.command(command, codec_options=RAW)["cursor"]["firstBatch"])
         return batch[0].raw if batch else None
 
-    def find(self, domain: Domain, wanted: Document, **options: Any) -> Iterator[bytes]:
+    def find(self, domain: Domain, query: Document, **options: Any) -> Iterator[bytes]:
         """Yield the documents of a query in batches of BSON, with a cursor of pymongo, so that a result of any size fits in memory.
 
         The query is repeated if the connection breaks before the first batch.
@@ -246,7 +246,7 @@ class MongoDatabase:
         collection = self.collection(domain)
 
         def begin() -> tuple[Any, Any]:
-            cursor = collection.find_raw_batches(wanted, **options)
+            cursor = collection.find_raw_batches(query, **options)
             return cursor, next(cursor, None)
 
         cursor, batch = self.retried(domain, begin)
@@ -291,30 +291,30 @@ class MongoDatabase:
         if done < len(chunks):
             yield from self.find(domain, {"_id": {"$in": [ObjectId(value) for value in values[done * _IDS :]]}}, batch_size=WHOLE)
 
-    def count(self, domain: Domain, wanted: Document) -> int:
+    def count(self, domain: Domain, query: Document) -> int:
         """Return how many documents match a filter."""
-        reply = self._wire.read(MongoSocket.command, self._messages_of(domain).count(wanted))
+        reply = self._wire.read(MongoSocket.command, self._messages_of(domain).count(query))
         if reply is not NOT_TAKEN:
             return int(decode(reply)["n"])
         collection = self.collection(domain)
-        command: Document = {"count": collection.name, "query": wanted, **concern(collection)}
+        command: Document = {"count": collection.name, "query": query, **concern(collection)}
         return int(self.retried(domain, lambda: collection.database.command(command))["n"])
 
     # --- writing ---
 
-    def upsert(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, bool]:
+    def upsert(self, domain: Domain, query: Document, update: Document) -> tuple[bytes | None, bool]:
         """Update or insert the document of a key; return its ``_id`` (None if it is not an ObjectId), and whether it is new."""
-        return self._upsert(domain, self._messages_of(domain).upsert_command(wanted, update), MongoSocket.upserted, id_after)
+        return self._upsert(domain, self._messages_of(domain).upsert_command(query, update), MongoSocket.upserted, id_after)
 
     def upsert_by_driver(
-        self, domain: Domain, wanted: Document, update: Document, number: TransactionNumber | None
+        self, domain: Domain, query: Document, update: Document, number: TransactionNumber | None
     ) -> tuple[bytes | None, bool]:
         """Repeat through pymongo, under the same number, an ``upsert`` that did not succeed over the wire protocol."""
-        return self._write(domain, self._messages_of(domain).upsert_command(wanted, update), number, id_after)
+        return self._write(domain, self._messages_of(domain).upsert_command(query, update), number, id_after)
 
-    def upsert_noting(self, domain: Domain, wanted: Document, update: Document) -> tuple[bytes | None, Document | None]:
+    def upsert_noting(self, domain: Domain, query: Document, update: Document) -> tuple[bytes | None, Document | None]:
         """Like ``upsert``; return the ``_id``, and the ``_id`` and ``when`` of the document from before, or None if it is new."""
-        command = self._messages_of(domain).upsert_command(wanted, update, before=True)
+        command = self._messages_of(domain).upsert_command(query, update, before=True)
         return self._upsert(domain, command, lambda mongo_socket, message: id_before(mongo_socket.command(message)), id_before)
 
     def _upsert(self, domain: Domain, command: Document, send: Callable[[MongoSocket, bytes], R], take: Callable[[bytes], R]) -> R:

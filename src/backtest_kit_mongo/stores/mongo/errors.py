@@ -212,8 +212,8 @@ class reading:
     __slots__ = ("domain", "what")
 
     def __init__(self, domain: Domain, what: str = "") -> None:
-        self.domain = domain
-        self.what = what
+        self.domain: Domain = domain
+        self.what: str = what
 
     def __enter__(self) -> None:
         return None

@@ -72,16 +72,18 @@ class Messages:
         self._name = collection.name
         self._head = writer.encode(self._find, plain)[4:-1]
         self._tail = writer.encode({"batchSize": WHOLE, **self._end}, plain)[4:-1]
-        self.upsert_head = writer.encode({"findAndModify": self._name}, plain)[4:-1]
-        self.upsert_tail = writer.encode({"upsert": True, **_AFTER, **write}, plain)[4:-1]
+        self.upsert_head: bytes = writer.encode({"findAndModify": self._name}, plain)[4:-1]
+        self.upsert_tail: bytes = writer.encode({"upsert": True, **_AFTER, **write}, plain)[4:-1]
         """The elements before and after the query and the update of ``upsert_command``."""
         placeholder = ObjectId()
         by_id = message({**self._find, "filter": {"_id": placeholder}, "limit": 1, "singleBatch": True, **self._end})
+        self.by_id_head: bytes
+        self.by_id_tail: bytes
         self.by_id_head, _, self.by_id_tail = by_id.partition(placeholder.binary)
 
-    def find_one(self, wanted: Document) -> bytes:
+    def find_one(self, query: Document) -> bytes:
         """Return the message that finds one document."""
-        return message({**self._find, "filter": wanted, "limit": 1, "singleBatch": True, **self._end})
+        return message({**self._find, "filter": query, "limit": 1, "singleBatch": True, **self._end})
 
     def find(self, query: Document) -> bytes:
         """Return the message that finds all documents of a query, in one batch if they fit into 16 MiB."""
@@ -96,14 +98,14 @@ class Messages:
         cursor = answer[1]
         return message({"getMore": cursor, "collection": self._name, "batchSize": WHOLE, "$db": self._end["$db"]}) if cursor else None
 
-    def count(self, wanted: Document) -> bytes:
+    def count(self, query: Document) -> bytes:
         """Return the message that counts the documents of a filter."""
-        return message({"count": self._name, "query": wanted, **self._end})
+        return message({"count": self._name, "query": query, **self._end})
 
-    def upsert_command(self, wanted: Document, update: Document, *, before: bool = False) -> Document:
+    def upsert_command(self, query: Document, update: Document, *, before: bool = False) -> Document:
         """Return the command that upserts one document and returns its id; with ``before``, its id and ``when`` from before the update."""
         answer = _BEFORE if before else _AFTER
-        return {"findAndModify": self._name, "query": wanted, "update": update, "upsert": True, **answer}
+        return {"findAndModify": self._name, "query": query, "update": update, "upsert": True, **answer}
 
     def write(self, command: Document, number: TransactionNumber | None) -> bytes:
         """Return the message of a command that writes."""

@@ -6,7 +6,7 @@ pipeline per node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -75,7 +75,7 @@ class ClusterIds(RedisIds):
 
     def _connect(self, *, over_wire: bool) -> None:
         self._cluster: RedisCluster | None = None
-        self.commands = {name: _Commands(builder) for name, builder in self.builders.items()}
+        self.commands: Mapping[str, Any] = {name: _Commands(builder) for name, builder in self.builders.items()}
 
     def renew(self) -> None:
         """Start without connections; see ``fork_safety``."""
@@ -102,8 +102,8 @@ class ClusterIds(RedisIds):
         return client
 
     def _made(self, limits: dict[str, float]) -> RedisCluster:
-        host, port = self.place.address
-        return RedisCluster(host=host, port=port, **{**login(self.place, self._seconds), **limits})
+        host, port = self.address.address
+        return RedisCluster(host=host, port=port, **{**login(self.address, self._seconds), **limits})
 
     def _send(self, command: Ask, posted: bool) -> Any:
         return command(self.client)

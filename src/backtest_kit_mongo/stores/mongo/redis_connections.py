@@ -33,7 +33,7 @@ class CircuitBreaker:
     def __init__(self, gone: str, back: str) -> None:
         self._gone, self._back = gone, back
         self._lock = threading.RLock()
-        self.on = False
+        self.on: bool = False
         self._next_try = self._began = self._ended = 0.0
 
     def renew(self) -> None:
@@ -122,20 +122,20 @@ class WireConnection:
     def __init__(self, connection: Any, seconds: float) -> None:
         self._connection = connection
         self._seconds = seconds
-        self.link: RedisSocket | None = None
+        self.socket: RedisSocket | None = None
         self.broke = False  # an exchange broke; it will be retried once
 
     def _run(self, work: Callable[[RedisSocket, bytes], Any], command: bytes) -> Any:
-        redis_socket = self.link
+        redis_socket = self.socket
         try:
             if redis_socket is None:
                 self._connection.connect()
                 sock = self._connection._sock
-                redis_socket = self.link = RedisSocket(self._connection, sock.fileno(), self._seconds)
+                redis_socket = self.socket = RedisSocket(self._connection, sock.fileno(), self._seconds)
                 if isinstance(sock, ssl.SSLSocket):
                     redis_socket.through(sock)
             answer = work(redis_socket, command)
-            posted_error = redis_socket.take_late_error()
+            posted_error = redis_socket.take_posted_error()
         except UnexpectedReplyError as error:
             # A complete reply, so the connection stays usable; but if the server has become a replica, the next call must find the primary.
             if str(error).startswith(_REPLICA):
@@ -156,7 +156,7 @@ class WireConnection:
 
     def drop(self) -> None:
         """Disconnect after a broken exchange; the next one opens a new connection. Only the thread that owns it may call this."""
-        self.link = None
+        self.socket = None
         self._connection.disconnect()
 
     def call(self, command: bytes) -> Any:

@@ -27,7 +27,7 @@ from ...domains import DOMAINS, Domain
 from ...errors import OWN_SERVERS, BacktestKitError, DatabaseError, InvalidTypeError, ServerTimeoutError, ServerUnavailableError
 from ...logs import log
 from ...metrics import REDIS_ERRORS, Metrics
-from ...redis_address import redis_address
+from ...redis_address import RedisAddress, redis_address
 from ..base import Key, check_key
 from ..fork_safety import renew_after_fork
 from .redis_client import make_client
@@ -82,8 +82,8 @@ class RedisIds:
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
         self._seconds = config.CC_REDIS_TIMEOUT_MS / 1000
-        self.place = redis_address(config)
-        self.prefix = config.CC_REDIS_PREFIX
+        self.address: RedisAddress = redis_address(config)
+        self.prefix: str = config.CC_REDIS_PREFIX
         self._metrics = metrics
         # The keys and commands of each domain.
         self.builders: Mapping[str, core.KeyBuilder] = {
@@ -103,7 +103,7 @@ class RedisIds:
 
     def _connect(self, *, over_wire: bool) -> None:
         """Create the client. No I/O."""
-        self.client: redis.Redis = make_client(self.place, self._seconds)
+        self.client: redis.Redis = make_client(self.address, self._seconds)
         self._pool = self.client.connection_pool
         self._wire = over_wire
 
@@ -118,7 +118,7 @@ class RedisIds:
         self._taking.renew()
         self._lock = threading.RLock()
         self._local = threading.local()
-        self._lines: weakref.WeakSet[DriverConnection | WireConnection] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[DriverConnection | WireConnection] = weakref.WeakSet()
 
     # --- one command and its reply ---
 
@@ -127,9 +127,9 @@ class RedisIds:
 
         Nothing else can take it until it is given back: code that runs during an exchange (a signal handler, a finalizer) gets another one.
         """
-        connection: DriverConnection | WireConnection | None = getattr(self._local, "line", None)
+        connection: DriverConnection | WireConnection | None = getattr(self._local, "connection", None)
         if connection is not None:
-            self._local.line = None
+            self._local.connection = None
             return connection
         driver_connection = self._pool.connection_class(**self._pool.connection_kwargs)
         if self._wire and not hasattr(driver_connection, "_sock"):
@@ -140,25 +140,25 @@ class RedisIds:
             )
         connection = WireConnection(driver_connection, self._seconds) if self._wire else DriverConnection(driver_connection)
         with self._lock:
-            self._lines.add(connection)
+            self._connections.add(connection)
         return connection
 
     def take_connection_in_order(self, *, writes: bool = False) -> WireConnection | None:
         """Take this thread's connection if it is open and there is no outage, else return None. Give it back afterwards."""
         if self._closed or self._reach.on or (writes and self._taking.on):
             return None
-        connection = getattr(self._local, "line", None)
-        if not isinstance(connection, WireConnection) or connection.link is None:
+        connection = getattr(self._local, "connection", None)
+        if not isinstance(connection, WireConnection) or connection.socket is None:
             return None
-        self._local.line = None
+        self._local.connection = None
         return connection
 
-    def give_back(self, line: DriverConnection | WireConnection) -> None:
+    def give_back(self, connection: DriverConnection | WireConnection) -> None:
         """Return a connection after an exchange, successful or not."""
         if self._closed:
-            line.close()
+            connection.close()
         else:
-            self._local.line = line
+            self._local.connection = connection
 
     def _send(self, command: Any, posted: bool) -> Any:
         connection = self._take_connection()
@@ -342,7 +342,7 @@ class RedisIds:
         """Close the connections. The cache opens no new ones."""
         self._closed = True
         with self._lock:
-            connections = list(self._lines)
+            connections = list(self._connections)
         for connection in connections:
             connection.close()
         self._local = threading.local()  # drops the last references to idle connections

@@ -16,7 +16,9 @@ from bson.errors import BSONError
 from pymongo.errors import PyMongoError
 
 from ..._core import bson
-from ..._core.hit_reader import UNASKED, parse_id
+from ..._core.blocks import CandleBlocks
+from ..._core.hit_reader import UNASKED, HitReader, parse_id
+from ..._core.upsert_writer import UpsertWriter
 from ...candles import CandleArray
 from ...config import Config
 from ...domains import DOMAINS, Domain
@@ -52,17 +54,19 @@ class MongoStore:
 
     def __init__(self, config: Config, metrics: Metrics, history: History = NO_HISTORY) -> None:
         self.config = config
-        self.connection = MongoDatabase(config, metrics)
-        self.history = MongoVersions(history, self.connection)
-        self.process_ids = ProcessIds(config.CC_PROCESS_IDS)
+        self.connection: MongoDatabase = MongoDatabase(config, metrics)
+        self.history: MongoVersions = MongoVersions(history, self.connection)
+        self.process_ids: ProcessIds = ProcessIds(config.CC_PROCESS_IDS)
         self.redis_ids: RedisIds = redis_ids(config, metrics)
-        self.candles = MongoCandles(config, self.connection, self.redis_ids, metrics)
-        self.blocks = self.candles.blocks
+        self.candles: MongoCandles = MongoCandles(config, self.connection, self.redis_ids, metrics)
+        self.blocks: CandleBlocks = self.candles.blocks
         self._metrics = metrics
         self._readers = {name: bson.RecordReader(domain.key, domain.body or "", Record) for name, domain in DOMAINS.items()}
-        self.hits = make_hit_readers(self._readers, self.process_ids, self.redis_ids, metrics)
+        self.hits: dict[str, HitReader] = make_hit_readers(self._readers, self.process_ids, self.redis_ids, metrics)
         written = [domain for domain in DOMAINS.values() if domain not in self.history]
-        self.upserts = make_upsert_writers(written, self.process_ids, self.redis_ids, metrics, self._look_again, self._write_by_driver)
+        self.upserts: dict[str, UpsertWriter] = make_upsert_writers(
+            written, self.process_ids, self.redis_ids, metrics, self._look_again, self._write_by_driver
+        )
         self._indexed: dict[str, float] = {}  # when the indexes of a domain were last checked (time.monotonic)
 
     def ids(self, domain: Domain) -> DomainIds:
@@ -210,20 +214,20 @@ class MongoStore:
         self.redis_ids.drop(domain, [keys[position] for position in outdated if keys[position] not in filled])
         return records
 
-    def _find_by_ids(self, domain: Domain, ids: dict[bytes, int], keys: Sequence[Key], found: list[Record | None]) -> int:
-        """Read documents by id into ``found``, at the positions of their keys; skip those of other keys. Return how many matched."""
+    def _find_by_ids(self, domain: Domain, ids: dict[bytes, int], keys: Sequence[Key], records: list[Record | None]) -> int:
+        """Read documents by id into ``records``, at the positions of their keys; skip those of other keys. Return how many matched."""
         hits, reader = self.hits[domain.name], self._readers[domain.name]
         if not hits.connected:
             self.connection.connect(domain, hits)
         if len(ids) == 1:
             ((identity, position),) = ids.items()
             with reading(domain):
-                found[position] = self.connection.match(domain, identity, reader, keys[position])
-            return found[position] is not None
+                records[position] = self.connection.match(domain, identity, reader, keys[position])
+            return records[position] is not None
         count = 0
         for batch in self.connection.fetch_by_ids(domain, ids, keys):
             with reading(domain):
-                count += reader.match_ids(batch, ids, keys, found)
+                count += reader.match_ids(batch, ids, keys, records)
         return count
 
     def _find_by_keys(self, domain: Domain, keys: Sequence[Key]) -> Iterator[tuple[bytes | None, Record]]:
@@ -397,11 +401,11 @@ class MongoStore:
             keys += [record.key for record in self._stream(domain, part, [("_id", 1)], projection=dict.fromkeys(domain.key, True))]
         return keys
 
-    def _stream(self, domain: Domain, wanted: Document, sort: list[tuple[str, int]], *, limit: int = 0, **options: Any) -> Iterator[Record]:
+    def _stream(self, domain: Domain, query: Document, sort: list[tuple[str, int]], *, limit: int = 0, **options: Any) -> Iterator[Record]:
         """Yield the records of a query of any size."""
         try:
             size = min(limit or 10_000, 10_000) + 1  # after a batch of exactly the limit, pymongo would request another one
-            batches = self.connection.find(domain, wanted, sort=sort, limit=limit, batch_size=size, allow_disk_use=True, **options)
+            batches = self.connection.find(domain, query, sort=sort, limit=limit, batch_size=size, allow_disk_use=True, **options)
             for _, record in self._records(domain, batches):
                 yield record
         except PyMongoError as error:

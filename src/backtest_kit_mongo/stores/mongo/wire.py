@@ -80,10 +80,10 @@ class WirePool(MongoSocketPool):
         try:
             if on and not KNOWS_DEADLINES:
                 raise AttributeError("it has no _csot.TIMEOUT")
-            self.usable = on and _suits(client)
+            self.usable: bool = on and _suits(client)
         except AttributeError as error:
             self._give_up(error)
-        self.idle = []
+        self.idle: list[MongoSocket] = []
         self._out = 0
         self._lock = threading.RLock()
         self._keeper: threading.Thread | None = None
@@ -180,32 +180,32 @@ class WirePool(MongoSocketPool):
                 self.leave(mongo_socket, True)
 
     @staticmethod
-    def _take_rest(link: MongoSocket, take: Callable[[MongoSocket], R], waiting: int) -> bool:
+    def _take_rest(mongo_socket: MongoSocket, take: Callable[[MongoSocket], R], waiting: int) -> bool:
         """Take replies that nobody needs, so that the socket is in step again; return True."""
         for _ in range(waiting):
             with suppress(UnexpectedReplyError):
-                take(link)
+                take(mongo_socket)
         return True
 
     # --- borrowed sockets ---
 
-    def leave(self, link: MongoSocket, broken: bool) -> None:
+    def leave(self, mongo_socket: MongoSocket, broken: bool) -> None:
         """Return the connection to pymongo's pool, which makes room for a new one if this one is ``broken``."""
-        loan = link.owner
+        loan = mongo_socket.owner
         if broken:
             loan.connection.close_conn(None)
         with self._lock:
             self._out -= 1
         loan.checkout.__exit__(None, None, None)
 
-    def report(self, link: MongoSocket, error: Exception) -> None:
+    def report(self, mongo_socket: MongoSocket, error: Exception) -> None:
         """Tell pymongo's topology that a connection broke, as pymongo's own calls do.
 
         pymongo then marks the server as unknown until it has checked it again, so the next call waits for a server; and it closes the
         other connections of the same generation. It ignores errors of an older generation.
         """
         if not isinstance(error, SocketTimeoutError):  # pymongo does not blame a timeout on the server
-            self._tell(link.owner.address, link.generation, link.owner.connection.max_wire_version, error)
+            self._tell(mongo_socket.owner.address, mongo_socket.generation, mongo_socket.owner.connection.max_wire_version, error)
 
     def renew_connections(self, error: Exception) -> None:
         """Make pymongo replace its connections to the primary."""
