@@ -7,7 +7,7 @@ DEMO_READY := $(VENV)/.demo-ready
 BENCH_READY := $(VENV)/.bench-ready
 DEMO_DIR := .demo
 
-.PHONY: prerequisites demo test test-oldest test-replicaset quicktest bench bench-smoke bench-compare bench-scale bench-fail-over bench-load lint generate sanitize sdist wheel dist clean
+.PHONY: prerequisites demo test test-oldest test-replicaset quicktest bench bench-smoke bench-compare bench-scale bench-fail-over bench-load lint public-types generate sanitize sdist wheel dist clean
 
 # The first of every target: what the system must have, and a .venv. In order, since it may make .venv anew, and with it what is ready.
 .NOTPARALLEL:
@@ -100,6 +100,15 @@ lint: prerequisites $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if command -v node >/dev/null; then $(MAKE) --no-print-directory public-types; \
+		else echo "Not checked: the types of the public names (make public-types). It needs node, from Debian's package nodejs."; fi
+
+# Fails unless pyright knows the type of every public name.
+public-types: prerequisites $(READY)
+	@mkdir -p build
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src $(BIN)/pyright --ignoreexternal --verifytypes backtest_kit_mongo > build/public-types.txt \
+		|| { cat build/public-types.txt; exit 1; }
+	@grep score build/public-types.txt
 
 # The tests of the compiled core under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree.
 sanitize: prerequisites $(READY)
