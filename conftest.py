@@ -1,6 +1,6 @@
-"""Fixtures that tests and benchmarks share: real servers that we start ourselves, and a database of its own for each test.
+"""Fixtures shared by tests and benchmarks: real servers, started here, and a new database for each test.
 
-No server is ever adopted from a default port: it could be somebody's live book.
+A server that already listens on a default port is never used: it could hold somebody's live data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
 _numbers = itertools.count()
-# `make test-replicaset`: the mongod of the tests is the one member of a replica set, which numbers writes and confirms them by majority.
+# `make test-replicaset`: the mongod is the only member of a replica set, which numbers writes and confirms them by majority.
 _REPLICA_SET = os.environ.get("KIT_TEST_REPLICA_SET") or None
 _ROOM = 4 << 30  # bytes; three workers with their servers need about one GB
 
@@ -39,30 +39,30 @@ class Servers(NamedTuple):
     redis: RedisServer
 
     def settings(self, database: str, **others: Any) -> dict[str, Any]:
-        """What ``setup`` needs to reach them."""
+        """Return settings for ``setup`` that reach both servers."""
         return {
             "CC_MONGO_CONNECTION_STRING": self.mongo.uri(database),
             "CC_REDIS_HOST": self.redis.socket,
-            # Tests of durability say so themselves. On a replica set ``memory`` is warned of.
+            # Durability tests set their own. On a replica set, ``memory`` causes a warning.
             "CC_DURABILITY": "memory" if _REPLICA_SET is None else "journal",
-            "CC_REDIS_TIMEOUT_MS": 10_000,  # and so do those of time-outs: a busy machine is no outage
+            "CC_REDIS_TIMEOUT_MS": 10_000,  # timeout tests set their own; a busy machine must not look like an outage
             **others,
         }
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """A mongod and a redis-server for the whole session; a test that stops or breaks one starts its own."""
+    """Start a mongod and a redis-server for the whole session; a test that stops or breaks a server starts its own."""
     folder: Path = tmp_path_factory.mktemp("servers")
     with MongoServer(folder / "mongo", replica_set=_REPLICA_SET) as mongo, RedisServer(folder / "redis") as cache:
         yield Servers(mongo, cache)
 
 
 class Sweeper:
-    """Empties the servers between the tests.
+    """Empties the servers between tests.
 
-    To connect anew for each of them would cost more than the emptying, and a ``MongoClient`` that stays has threads: the tests that
-    measure memory would measure theirs.
+    Connecting for each test would cost more than the emptying. A long-lived ``MongoClient`` has threads, which the memory tests would
+    measure as well.
     """
 
     def __init__(self, servers: Servers) -> None:
@@ -75,7 +75,7 @@ class Sweeper:
         self._redis.flushall()
 
     def drop_database(self, name: str) -> None:
-        """Drop a database, by one message of the wire protocol."""
+        """Drop a database with one raw message."""
         body = bytes(5) + bson.encode({"dropDatabase": 1, "$db": name})  # no flags, and one section of kind 0
         self._mongo.sendall(struct.pack("<iiii", 16 + len(body), 1, 0, 2013) + body)
         size = self._mongo.recv(4, socket.MSG_WAITALL)
@@ -83,14 +83,14 @@ class Sweeper:
         assert bson.decode(reply[17:])["ok"] == 1
 
     def close(self) -> None:
-        """Leave both servers."""
+        """Close both connections."""
         self._redis.close()
         self._mongo.close()
 
 
 @pytest.fixture(scope="session")
 def sweeper(servers: Servers) -> Iterator[Sweeper]:
-    """What empties the servers between the tests."""
+    """The ``Sweeper`` that empties the servers between tests."""
     found = Sweeper(servers)
     yield found
     found.close()
@@ -98,7 +98,7 @@ def sweeper(servers: Servers) -> Iterator[Sweeper]:
 
 @pytest.fixture
 def settings(servers: Servers, sweeper: Sweeper) -> Iterator[dict[str, Any]]:
-    """Settings of a new, empty database and an empty Redis; the library is closed and the database dropped afterwards."""
+    """Settings for a new, empty database and an empty Redis; afterwards, close the library and drop the database."""
     name = f"test-{next(_numbers)}"
     sweeper.flush_redis()
     yield servers.settings(name)
@@ -112,21 +112,21 @@ def settings(servers: Servers, sweeper: Sweeper) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def mongo(settings: dict[str, Any]) -> dict[str, Any]:
-    """The library, set up on a new database; gives the settings."""
+    """Set up the library on a new database; return the settings."""
     kit.setup(settings)
     return settings
 
 
 @pytest.fixture(params=["mongo", "file", "memory"])
 def store(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every domain on each store in turn; what is written against this fixture is the contract suite."""
+    """Run the test with every domain on each store in turn; tests that use this fixture are the contract suite."""
     with serving(request.param, request) as name:
         yield name
 
 
 @contextmanager
 def serving(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every domain on one kind of store, new and empty."""
+    """Serve every domain from one kind of store, new and empty."""
     if kind == "mongo":
         request.getfixturevalue("mongo")
         yield kind
@@ -141,11 +141,11 @@ def serving(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def pytest_configure() -> None:
-    """The same run wherever it is started.
+    """Make a run behave the same wherever it is started.
 
-    The files of the tests are in memory where there is room: a file system that is slow at small files doubles the time of a run.
-    What a shell starts in the background inherits that Ctrl+C is ignored; our children shall not. And no example of Hypothesis has to
-    be done within its 200 ms.
+    Test files are in memory if there is room: a file system that is slow with small files doubles the duration of a run. A process that a
+    shell starts in the background ignores Ctrl+C; restore the default for our children. No example of Hypothesis has to finish within
+    200 ms.
     """
     hypothesis.settings.register_profile("patient", deadline=None)
     hypothesis.settings.load_profile("patient")
@@ -155,9 +155,9 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest itself chooses by markers
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs a server, and what is not worth a second run; without the wire protocol, leave the latter out."""
+    """Mark tests that need a server, and tests that need only one run; without the wire protocol, deselect the latter."""
     for item in items:
         store = item.callspec.params.get("store", "mongo") if hasattr(item, "callspec") else "mongo"
         fixtures = getattr(item, "fixturenames", ())
@@ -171,6 +171,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How often the crash tests kill a writer; what README promises was seen with 300."""
+    """Add options for the number of kills; the claims in README were tested with 300 crashes and 200 kills of a live run."""
     parser.addoption("--crashes", type=int, default=60, help="kills of a writer on each store")
     parser.addoption("--kills", type=int, default=25, help="kills of a live run that trades; what README promises was seen with 200")

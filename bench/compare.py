@@ -1,6 +1,6 @@
-"""Compare the ratios of two runs in their judged placements: exits with 1, and names the rows, where one got worse by more than a share.
+"""Compare the ratios of two runs in their judged placements; name each ratio that got worse by more than a tolerance and exit with 1.
 
-A baseline holds ratios only, since times of different machines cannot be compared; write one with --update.
+A baseline holds only ratios, since times of different machines cannot be compared; write one with --update.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Ratios = dict[str, dict[str, float]]
 
 
 def judged(path: Path) -> Ratios:
-    """The ratios that have a target, by work and by what they are against; from results or from a baseline."""
+    """Return the ratios that have a target, by work and rival, from a results file or a baseline."""
     content = json.loads(path.read_text())
     if "benchmarks" not in content:
         return content
@@ -31,7 +31,7 @@ def judged(path: Path) -> Ratios:
 
 
 def worse(baseline: Ratios, latest: Ratios, tolerance: float) -> list[str]:
-    """What got worse by more than ``tolerance``, or is not there any more, in words."""
+    """Describe each ratio that got worse by more than ``tolerance`` or is no longer measured."""
     found = []
     for work, ratios in baseline.items():
         for name, before in ratios.items():

@@ -1,4 +1,4 @@
-"""Fixtures of the benchmarks: every row of ``targets`` is a test that runs once in each placement and notes its medians and ratios."""
+"""Fixtures of the benchmarks: every row of ``targets`` is a test that runs once per placement and records its medians and ratios."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def placement(request: pytest.FixtureRequest, servers: Any) -> Iterator[tuple[str, str]]:
-    """Client and servers on one core, or on one each: the placement's name and words."""
+    """Client and servers on one core, or on one each: the name and the words of the placement."""
     with on_cores(request.param, [servers.mongo.pid, servers.redis.pid]) as words:
         yield request.param, words
 
 
 @pytest.fixture
 def library(placement: tuple[str, str], settings: dict[str, Any]) -> Callable[..., None]:
-    """``library(CC_PROCESS_IDS=0)``: set the library up on the new database, with settings that differ."""
+    """``library(CC_PROCESS_IDS=0)``: set the library up on the new database, with other settings than the tests'."""
 
     def start(**others: Any) -> None:
         kit.setup({**settings, **others})
@@ -71,7 +71,7 @@ def engine(settings: dict[str, Any]) -> Iterator[Engine]:
 
 
 class Wires(NamedTuple):
-    """Raw connections, and the database that the library is set up on."""
+    """Raw connections, and the database of the library."""
 
     mongo: MongoWire
     redis: RedisWire
@@ -87,7 +87,7 @@ def wires(servers: Any, plain: Plain) -> Iterator[Wires]:
 
 
 class Series(NamedTuple):
-    """The stored candles, as an array, and the arguments of a read of all: until is the end of the last one."""
+    """The stored candles as an array, and the arguments of a read of all; ``until`` is the end of the last one."""
 
     columns: CandleArray
     symbol: str
@@ -103,7 +103,7 @@ class Series(NamedTuple):
 
 @pytest.fixture
 def series() -> Series:
-    """The candles, not stored yet."""
+    """The candles, not yet stored."""
     columns, _ = candles()
     return Series(columns, "BTCUSDT", "1m", "binance", int(columns["timestamp"][0]), int(columns["timestamp"][0]) + CANDLES * 60_000)
 
@@ -118,9 +118,9 @@ def stored(library: Callable[..., None], series: Series) -> Series:
 
 @pytest.fixture
 def interleaved(benchmark: Any, request: pytest.FixtureRequest, placement: tuple[str, str]) -> Callable[..., None]:
-    """``interleaved(work, {"ours": Side(...), rival: Side(...)})``: run them in turn, and note medians and ratios under the row's name.
+    """``interleaved(work, {"ours": Side(...), rival: Side(...)})``: run the sides in turn, and record medians and ratios for the row.
 
-    ``share`` of the rounds for work that takes long; ``clock`` for another time than the wall's.
+    Use ``share`` of the rounds for slow work, and ``clock`` to measure another time than wall time.
     """
     bursts = request.config.getoption("--bursts")
 

@@ -1,4 +1,4 @@
-"""Where client and servers run. In a virtual machine one round trip takes 40 or 110 us, depending on which core the server wakes on."""
+"""Where client and servers run. In a virtual machine a round trip takes 40 or 110 us, depending on the core that the server wakes on."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["on_cores"]
 
 
 def threads(pid: int) -> list[int]:
-    """The threads of a process that exist now; later ones inherit the cores of the thread that makes them."""
+    """Return the current threads of a process; later ones inherit the cores of the thread that creates them."""
     return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
 
 
 def pin(pid: int, cores: Iterable[int]) -> dict[int, set[int]]:
-    """Bind every thread of a process to ``cores``; what each was bound to before."""
+    """Bind every thread of a process to ``cores``; return the previous cores of each."""
     before: dict[int, set[int]] = {}
     seen: list[int] = []
-    while (found := threads(pid)) != seen:  # a thread may be born of one that was not bound yet
+    while (found := threads(pid)) != seen:  # a thread may be created by one that is not bound yet
         seen = found
         for thread in found:
-            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            with contextlib.suppress(ProcessLookupError):  # it has ended
                 before.setdefault(thread, os.sched_getaffinity(thread))
                 os.sched_setaffinity(thread, cores)
     return before
@@ -31,7 +31,7 @@ def pin(pid: int, cores: Iterable[int]) -> dict[int, set[int]]:
 def on_cores(name: str, servers: Iterable[int]) -> Iterator[str]:
     """Bind this process and the ``servers`` (process ids): ``same`` is one core for all, ``apart`` is one for each side.
 
-    Gives the placement in words; all may run where they did before when this ends.
+    Yields the placement in words; afterwards all threads may run where they did before.
     """
     cores = sorted(os.sched_getaffinity(0))
     theirs = cores[0]

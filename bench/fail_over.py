@@ -1,7 +1,7 @@
-"""What a fail-over costs: a load on a real replica set while its primary dies, steps down, is paused or cut off, beside plain pymongo.
+"""Measure the cost of a fail-over: a load on a real replica set while its primary is killed, steps down, is paused or is cut off.
 
-Counts what must not be (acknowledged writes that are lost, reads older than what was acknowledged before, failed calls), and the longest
-that a write of one record had to wait, beside a thread that does the same with pymongo alone.
+Counts what must not happen (lost acknowledged writes, reads older than an acknowledged write, failed calls), and measures the longest
+wait of a single-record write, next to a thread that does the same with pymongo alone.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ MORE = 10
 
 
 def candles(first: int, count: int) -> list[dict[str, float]]:
-    """Candles that open at the minutes from ``first`` on."""
+    """Return candles that open at consecutive minutes from ``first`` on."""
     prices = {"open": 1.0, "high": 2.0, "low": 0.5, "close": 1.5, "volume": 1.0}
     return [{"timestamp": (first + number) * MINUTE, **prices} for number in range(count)]
 
 
 class Load:
-    """Threads that write rising numbers, each in a way of its own, and threads that read them while the block runs.
+    """Threads that write increasing numbers, each in its own way, and threads that read them while the block runs.
 
-    ``kept[way]`` is the last number that was acknowledged. A read that began after that must give it, or a later one.
+    ``kept[way]`` is the last acknowledged number. A read that begins after that must return it or a later one.
     """
 
     WAYS = ("one", "many", "candles", "log", "removed")
 
     def __init__(self, plain: pymongo.MongoClient[dict[str, Any]] | None = None, pause: float = 0.0) -> None:
-        """``plain``: a client with which one more thread writes, without this library. ``pause``: seconds between a thread's calls."""
+        """``plain``: a client for one more writing thread without this library. ``pause``: seconds between the calls of a thread."""
         self.kept = dict.fromkeys(self.WAYS, 0)
         self.reads = 0
         self.failed: list[tuple[str, str]] = []
@@ -72,7 +72,7 @@ class Load:
 
     @staticmethod
     def write(way: str, number: int) -> None:
-        """Write number ``number`` of a way."""
+        """Write ``number`` in one way."""
         if way == "one":
             PersistStateAdapter.write_state_data({"n": number}, "one", "b", WHEN)
         elif way == "many":
@@ -87,7 +87,7 @@ class Load:
 
     @staticmethod
     def seen(way: str, number: int) -> bool:
-        """Whether number ``number`` of a way, or a later one, can be read."""
+        """Return whether ``number``, or a later one, can be read in this way."""
         if way == "one":
             return bool(PersistStateAdapter.read_state_data("one", "b")["n"] >= number)
         if way == "many":
@@ -99,7 +99,7 @@ class Load:
         return PersistMemoryAdapter.read_memory_data("s", "b", f"m{number}") is None
 
     def lost(self) -> list[tuple[str, int]]:
-        """What was acknowledged and cannot be read, of all numbers that stand by themselves; asked of MongoDB, not of caches."""
+        """Return acknowledged numbers that cannot be read (only the last one of a way that overwrites), from MongoDB, not caches."""
         default_registry.mongo.drop_cache()
         numbers = {way: range(self.kept[way], 0, -1) if way in ("candles", "removed") else [self.kept[way]] for way in self.WAYS}
         log = {row["id"] for row in PersistLogAdapter.read_log_data(limit=None)}
@@ -114,7 +114,7 @@ class Load:
             self.failed.append((way, str(error)))
             return False
         finally:
-            if way == "one":  # as pymongo's
+            if way == "one":  # as for pymongo
                 self.longest = max(self.longest, time.monotonic() - began)
             time.sleep(self._pause)
         return True
@@ -151,7 +151,7 @@ class Load:
             self.plain_longest = max(self.plain_longest, time.monotonic() - began)
 
     def goes_on(self, seconds: float = 120) -> None:
-        """Return when each way has written ten times more, and was read."""
+        """Return once each way has written ten more numbers and has been read."""
         before, reads = dict(self.kept), self.reads
         until = time.monotonic() + seconds
         while any(self.kept[way] < before[way] + MORE for way in before) or self.reads < reads + 2 * MORE:
@@ -172,11 +172,11 @@ class Load:
             raise TimeoutError("a thread of the load hangs")
 
 
-# --- what happens to the primary ---
+# --- faults of the primary ---
 
 
 def kill(replicas: ReplicaSet, load: Load) -> None:
-    """It is killed, and comes back when another has taken over."""
+    """Kill the primary, and start it again once another member has taken over."""
     former = replicas.kill_primary()
     replicas.await_primary()
     load.goes_on()
@@ -184,13 +184,13 @@ def kill(replicas: ReplicaSet, load: Load) -> None:
 
 
 def step_down(replicas: ReplicaSet, load: Load) -> None:
-    """It gives up its place."""
+    """Make the primary step down."""
     replicas.step_down()
     load.goes_on()
 
 
 def pause(replicas: ReplicaSet, load: Load) -> None:
-    """It stands still until another has been elected, and does not know that when it wakes up."""
+    """Pause the primary until another is elected; it does not know that when it resumes."""
     former = replicas.primary
     former.pause()
     try:
@@ -201,7 +201,7 @@ def pause(replicas: ReplicaSet, load: Load) -> None:
 
 
 def partition(replicas: ReplicaSet, load: Load) -> None:
-    """Two primaries for some seconds: the former one is cut off from the others, and goes on answering."""
+    """Run two primaries for some seconds: the former one is cut off from the others and still answers."""
     with replicas.partition():
         load.goes_on()
 
@@ -210,7 +210,7 @@ FAULTS: dict[str, Callable[[ReplicaSet, Load], None]] = {"kill": kill, "step-dow
 
 
 def measured(fault: str, rounds: int, folder: Path, console: Console) -> dict[str, Any]:
-    """What a fault did in so many rounds."""
+    """Measure a fault over so many rounds."""
     waits: list[tuple[float, float]] = []
     with (
         ReplicaSet(folder / "replicas", election_timeout=3 if fault == "partition" else 1) as replicas,
@@ -253,7 +253,7 @@ def measured(fault: str, rounds: int, folder: Path, console: Console) -> dict[st
 
 
 def main() -> None:
-    """Print the table; exit code 1 if anything was lost, old or failed more often than with pymongo."""
+    """Print the table; exit with 1 if anything was lost or old, or failed more often than with pymongo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="of each fault (default: %(default)s)")
     parser.add_argument("--fault", choices=list(FAULTS), action="append", help="only this one; can be given several times")

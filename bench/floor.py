@@ -1,7 +1,7 @@
-"""The floor: blocking sockets, prebuilt bytes, and replies that are read to their last byte and thrown away.
+"""The floor: blocking sockets, prebuilt bytes, and replies that are read to the last byte and discarded.
 
-In Python: an exchange costs 0.9 us more here than the same two system calls from C (measured on a socket pair, 1.7 us in C, 2.6 us here),
-against round trips of 40 us and more.
+It is in Python: an exchange costs 0.9 us more than the same two system calls from C (on a socket pair: 1.7 us in C, 2.6 us here),
+compared with round trips of 40 us and more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OP_MSG = 2013
 
 
 def command(body: Mapping[str, Any], section: tuple[str, Iterable[Mapping[str, Any]]] | None = None) -> bytes:
-    """A command as an OP_MSG; ``section``: a name and documents that go beside its body, as bulks send them."""
+    """Encode a command as an OP_MSG; ``section`` is a name and documents sent next to the body, as in bulk writes."""
     parts = b"\0\0\0\0\0" + bson.encode(body)
     if section is not None:
         name, documents = section
@@ -32,14 +32,14 @@ def command(body: Mapping[str, Any], section: tuple[str, Iterable[Mapping[str, A
 
 
 def find(database: str, collection: str, wanted: Mapping[str, Any], *, limit: int = 1, **options: Any) -> bytes:
-    """A find whose answer is one reply: up to ``limit`` documents in one batch."""
+    """Encode a find with a single reply: up to ``limit`` documents in one batch."""
     return command(
         {"find": collection, "filter": wanted, **options, "limit": limit, "batchSize": limit, "singleBatch": True, "$db": database}
     )
 
 
 def redis_command(*arguments: str) -> bytes:
-    """A Redis command."""
+    """Encode a Redis command."""
     encoded = [argument.encode() for argument in arguments]
     return b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in encoded)
 
@@ -55,7 +55,7 @@ class _Wire:
         self._view = memoryview(self._buffer)
 
     def _more(self, got: int, length: int) -> None:
-        """Read on until ``length`` bytes are there."""
+        """Read until ``length`` bytes have arrived."""
         while got < length:
             count = self._socket.recv_into(self._view[got:])
             if not count:
@@ -73,7 +73,7 @@ class MongoWire(_Wire):
         super().__init__(path, size)
 
     def exchange(self, message: bytes) -> None:
-        """Send, and read the whole reply."""
+        """Send a message and read the whole reply."""
         self._socket.sendall(message)
         got = self._socket.recv_into(self._buffer)
         length = int.from_bytes(self._buffer[:4], "little")
@@ -81,7 +81,7 @@ class MongoWire(_Wire):
             self._more(got, length)
 
     def ask(self, message: bytes) -> dict[str, Any]:
-        """The same with the reply decoded: what every message is tried with before it is timed."""
+        """Exchange a message and return the decoded reply; used to check a message before it is timed."""
         self.exchange(message)
         reply = bson.decode(self._view[21 : int.from_bytes(self._buffer[:4], "little")])
         assert reply["ok"] == 1, reply
@@ -90,7 +90,7 @@ class MongoWire(_Wire):
 
 
 class TlsWire(MongoWire):
-    """The same over TLS, to (host, port)."""
+    """A MongoDB connection over TLS, to (host, port)."""
 
     def __init__(self, address: tuple[str, int], authority: Path) -> None:
         context = ssl.create_default_context(cafile=str(authority))
@@ -100,14 +100,14 @@ class TlsWire(MongoWire):
 
 
 class RedisWire(_Wire):
-    """One connection to Redis, for commands whose reply has a known length."""
+    """One connection to Redis, for commands with replies of a known length."""
 
     def __init__(self, path: str, size: int = 1 << 16) -> None:
         super().__init__(path, size)
-        self._owed = 0  # bytes of replies that have not been read
+        self._owed = 0  # bytes of unread replies
 
     def post(self, message: bytes, length: int) -> None:
-        """Send; the ``length`` bytes of its reply are read with those of 63 later ones."""
+        """Send a command; the ``length`` bytes of its reply are read together with those of 63 others."""
         self._socket.sendall(message)
         self._owed += length
         if self._owed >= 64 * length:
@@ -115,11 +115,11 @@ class RedisWire(_Wire):
             self._more(0, owed)
 
     def exchange(self, message: bytes, length: int) -> None:
-        """Send, and read ``length`` bytes."""
+        """Send a command and read ``length`` bytes."""
         self._socket.sendall(message)
         self._more(0, length)
 
     def ask(self, message: bytes, length: int) -> bytes:
-        """The same with the reply as bytes."""
+        """Exchange a command and return the reply."""
         self.exchange(message, length)
         return bytes(self._view[:length])

@@ -1,4 +1,4 @@
-"""Sides that read stored signals one at a time: what the benchmarks of single hits and the long run share."""
+"""Sides that read stored signals one at a time, shared by the single-hit benchmarks and the long run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ID_REPLY = len(b"$24\r\n") + 24 + len(b"\r\n")
 
 
 def fill(plain: Plain, contexts: Sequence[Context], payload: Callable[[], dict[str, Any]]) -> list[ObjectId]:
-    """Store a signal for each context, and its id in Redis, as fast as that goes; the ids."""
+    """Store a signal for each context, and its id in Redis, as fast as possible; return the ids."""
     rows = [{"_id": ObjectId(), **document(context, payload())} for context in contexts]
     plain.signals.insert_many(rows, ordered=False)
     ids = [row["_id"] for row in rows]
@@ -27,20 +27,20 @@ def fill(plain: Plain, contexts: Sequence[Context], payload: Callable[[], dict[s
 
 
 def endless(items: Sequence[Any]) -> Iterator[Any]:
-    """All items over and over, in an order of their own: sides that took one order would find the server warmed by the one before."""
+    """Yield all items over and over in a random order, so that no side finds the server warmed by another side's reads."""
     items = random.sample(items, len(items))
     while True:
         yield from items
 
 
 def reading(read: Callable[..., Any], contexts: Sequence[Context]) -> Side:
-    """Reads of one context after the other through ``read(symbol, strategy, exchange)``."""
+    """Return a side that reads one context after the other with ``read(symbol, strategy, exchange)``."""
     order = endless(contexts)
     return Side(lambda: read(*next(order)))
 
 
 class RawHits:
-    """The same reads as prebuilt bytes. ``ids`` are the contexts' ids; every context must be stored, and in Redis."""
+    """The same reads as prebuilt bytes. ``ids`` belong to ``contexts``; every context must be stored and in Redis."""
 
     def __init__(self, mongo: MongoWire, redis: RedisWire, database: str, contexts: Sequence[Context], ids: Sequence[ObjectId]) -> None:
         by_id = [find(database, "signal-items", {"_id": value}) for value in ids]

@@ -1,4 +1,4 @@
-"""Interleaved measurement: every round is a burst of each side in turn, so that all of them meet the same machine."""
+"""Interleaved measurement: each round is a burst of every side in turn, so that all sides meet the same machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Interleaved", "Side"]
 
 
 class Side(NamedTuple):
-    """One contestant: ``calls`` of ``call`` make a burst; ``before`` runs ahead of each burst and is not timed."""
+    """One contestant: a burst is ``calls`` calls of ``call``; ``before`` runs before each burst and is not timed."""
 
     call: Callable[[], object]
     calls: int = 25
@@ -19,7 +19,7 @@ class Side(NamedTuple):
 
 
 class Interleaved:
-    """Sides by name and their seconds per call, one number a round. ``clock`` gives seconds."""
+    """Sides by name, and their seconds per call for each round. ``clock`` returns seconds."""
 
     def __init__(self, sides: Mapping[str, Side], clock: Callable[[], float] = time.perf_counter) -> None:
         self.sides = sides
@@ -28,7 +28,7 @@ class Interleaved:
         self._rounds = 0
 
     def round(self) -> None:
-        """One burst of each side; another one begins each time, since whoever comes first warms the servers for the others."""
+        """Run one burst of each side. Another side begins each time, since the first one warms the servers for the others."""
         names = list(self.sides)
         first = self._rounds % len(names)
         self._rounds += 1
@@ -42,20 +42,20 @@ class Interleaved:
             self.seconds[name].append((self._clock() - started) / calls)
 
     def forget(self) -> None:
-        """What was timed until now was the warm-up."""
+        """Drop the times measured so far: they were the warm-up."""
         for seconds in self.seconds.values():
             seconds.clear()
 
     def microseconds(self) -> dict[str, float]:
-        """The median of each side."""
+        """Return the median of each side in microseconds."""
         return {name: statistics.median(seconds) * 1e6 for name, seconds in self.seconds.items()}
 
     def over(self, name: str, other: str) -> float:
-        """How many times ``other`` a call of ``name`` takes: the median over the rounds, each of which met one speed of the machine."""
+        """Return how many times as long ``name`` takes as ``other``: the median of the rounds' ratios, as speed varies between rounds."""
         return statistics.median(a / b for a, b in zip(self.seconds[name], self.seconds[other], strict=True))
 
     def ratios(self, at_most: Mapping[str, Any]) -> dict[str, float]:
-        """How many times faster ``ours`` is than each other side; against a floor, or what ``at_most`` names, the share it takes."""
+        """Return how many times faster ``ours`` is than each other side; for a floor or a name in ``at_most``, ours over theirs."""
         return {
             name: self.over("ours", name) if name in at_most or name.startswith("floor") else self.over(name, "ours")
             for name in self.sides

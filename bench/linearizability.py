@@ -1,9 +1,9 @@
-"""Whether a history of reads and writes could have come from one register per key that does one thing after the other.
+"""Check whether a history of reads and writes could come from one register per key that runs one operation at a time.
 
-Every value is written once, which makes the question easy (Gibbons and Korach, "Testing Shared Memories", SIAM J. Comput. 26, 1997):
-all operations on one value, its write and its reads, are a cluster. If each of them had begun before the first one had ended, the value
-need never have been there for longer than a moment; else it was there from the first end to the last begin at least (its zone, "forward").
-A history is linearizable if and only if no read gives what was not written yet, no two forward zones of a key overlap, and no zone
+Every value is written once, which makes the check easy (Gibbons and Korach, "Testing Shared Memories", SIAM J. Comput. 26, 1997):
+the write and the reads of one value form a cluster. If each of them began before the first one ended, the value need not have existed
+for longer than a moment. Otherwise it existed at least from the first end to the last begin (its zone is then "forward").
+A history is linearizable if and only if no read returns a value before its write, no two forward zones of a key overlap, and no zone
 of the other kind lies within a forward one.
 """
 
@@ -29,7 +29,7 @@ History = npt.NDArray[np.void]
 
 
 class Violation(NamedTuple):
-    """Operations on one key that contradict each other, as few as show it, in the order of their calls."""
+    """The few operations on one key that show a contradiction, ordered by the start of their calls."""
 
     key: int
     text: str
@@ -45,14 +45,14 @@ class Violation(NamedTuple):
 
 
 class _Zone(NamedTuple):
-    start: int  # the first end of an operation on the value, or the last begin, whatever is earlier
+    start: int  # the first end of an operation on the value or the last begin, whichever is earlier
     end: int
     forward: bool
     cause: tuple[Any, Any]
 
 
 def violations(history: History) -> Iterator[Violation]:
-    """All contradictions of a history, key by key; none: it is linearizable."""
+    """Yield all contradictions of a history, key by key; a history without any is linearizable."""
     ordered = history[np.argsort(history["key"], kind="stable")]
     borders = np.flatnonzero(np.diff(ordered["key"])) + 1
     for operations in np.split(ordered, borders):
@@ -72,7 +72,7 @@ def _of_key(key: int, operations: History) -> Iterator[Violation]:
             raise ValueError(f"key {key}: {value} was written twice; such a history cannot be checked")
         reads = cluster[~cluster["writes"]]
         if len(writes) and int(writes["end"][0]) == NEVER and value not in read:
-            continue  # whether it was done or not makes no difference to anybody
+            continue  # nobody read the value, so it does not matter whether the write was done
         if not len(writes) and value != NOTHING:
             yield _violation(key, f"{value} was read, and nobody wrote it", reads[:1])
             continue
@@ -97,7 +97,7 @@ def _zone(cluster: History, *, initial: bool) -> _Zone:
     ends, starts = cluster["end"], cluster["start"]
     first, last = int(np.argmin(ends)), int(np.argmax(starts))
     end, start = int(ends[first]), int(starts[last])
-    if initial:  # written before all that was seen
+    if initial:  # written before every recorded operation
         return _Zone(-1, start, True, (cluster[first], cluster[last]))
     return _Zone(min(end, start), max(end, start), end < start, (cluster[first], cluster[last]))
 

@@ -1,8 +1,8 @@
-"""Read-after-write under load: processes of threads that read and write a few hot records and many cold ones, and a check of all they saw.
+"""Read-after-write under load: processes with threads read and write a few hot records and many cold ones, and all results are checked.
 
-Each call is recorded with the moments of its beginning and its end, and each written value is another one, so that afterwards it can be
-decided for every record whether the whole history could have come from a register that does one thing after the other
-(``linearizability``): no read too old, none of a value that came and went. The same load runs over pymongo alone beside it.
+Each call is recorded with its start and end, and each written value is unique. Afterwards ``linearizability`` can decide for every record
+whether its history could come from a register that runs one operation at a time: no read is stale, and no value comes back after
+another one. The same load also runs over pymongo alone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Row = dict[str, Any]
 
 
 class Workload(NamedTuple):
-    """What one run does. ``reads`` and ``batches`` are shares; a batch has ``batch_size`` records, each of which counts as an operation."""
+    """What one run does. ``reads`` and ``batches`` are shares; each of the ``batch_size`` records of a batch counts as an operation."""
 
     processes: int
     threads: int
@@ -61,16 +61,16 @@ class Workload(NamedTuple):
 
 
 class Client(Protocol):
-    """One process's way to the records; a value of NOTHING means that there is none."""
+    """The access of one process to the records; the value NOTHING means that there is no record."""
 
     def read(self, key: int) -> int:
-        """The value of a record."""
+        """Return the value of a record."""
 
     def write(self, key: int, value: int) -> None:
-        """Store a value; acknowledged on return."""
+        """Store a value; it is acknowledged on return."""
 
     def read_many(self, keys: Sequence[int]) -> list[int]:
-        """The values of some records."""
+        """Return the values of some records."""
 
     def write_many(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Store some values."""
@@ -99,13 +99,13 @@ class Ours:
         PersistStateAdapter.write_many([({"v": value}, "load", f"k{key}", WHEN) for key, value in pairs])
 
     def counts(self) -> Row:
-        """What the caches did."""
+        """Return the counters of the caches."""
         state = kit.stats()["state"]
         return {name: state[name] for name in ("reads", "hits_process", "hits_redis", "misses", "stale", "redis_errors")}
 
 
 class Plain:
-    """The same with pymongo alone: one command for each call, over the same unique index."""
+    """The same with pymongo alone: one command per call, on the same unique index."""
 
     def __init__(self, settings: Row) -> None:
         uri = settings["CC_MONGO_CONNECTION_STRING"]
@@ -134,7 +134,7 @@ class Plain:
         )
 
     def counts(self) -> Row:
-        """It has no caches."""
+        """Return nothing: there are no caches."""
         return {}
 
 
@@ -145,7 +145,7 @@ SIDES: dict[str, Callable[[Row], Any]] = {"ours": Ours, "pymongo": Plain}
 
 
 class Recorder:
-    """What one thread did."""
+    """The history of one thread."""
 
     def __init__(self, number: int, client: Client, load: Workload, progress: Any, size: int) -> None:
         self._client, self._load, self._progress = client, load, progress
@@ -158,7 +158,7 @@ class Recorder:
         self.errors: list[str] = []
 
     def run(self, order: npt.NDArray[np.int64]) -> None:
-        """Do ``size`` operations; ``order`` are keys as often as they shall be hit."""
+        """Make ``size`` operations; ``order`` holds keys as often as they are to be used."""
         load, at = self._load, 0
         while len(self.rows) < self._size:
             many = self._draw.random() < load.batches
@@ -185,7 +185,7 @@ class Recorder:
         pairs = [(key, self._value + number) for number, key in enumerate(keys, 1)]
         self._value += len(keys)
         start = time.monotonic_ns()
-        end = NEVER  # should it fail
+        end = NEVER  # if it fails
         try:
             if many:
                 self._client.write_many(pairs)
@@ -199,13 +199,13 @@ class Recorder:
 
 
 def hot_and_cold(contexts: int, count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Keys by Zipf's law with exponent 1: the second is half as frequent as the first, and so on."""
+    """Draw keys by Zipf's law with exponent 1: the second is half as frequent as the first, and so on."""
     weights = np.cumsum(1 / np.arange(1, contexts + 1))
     return np.searchsorted(weights, np.random.default_rng(seed).random(count) * weights[-1])
 
 
 def work(side: str, process: int, load: Workload, settings: Row, path: str, progress: Any, begin: Any) -> None:
-    """The child process: its threads, and what they saw in a file."""
+    """Run the threads of a child process and save their history to a file."""
     client = SIDES[side](settings)
     size = load.operations // (load.processes * load.threads)
     numbers = range(process * load.threads, (process + 1) * load.threads)
@@ -229,7 +229,7 @@ def work(side: str, process: int, load: Workload, settings: Row, path: str, prog
 
 
 class Servers:
-    """What a run is made on: one mongod or a replica set, and a Redis."""
+    """The servers of a run: one mongod or a replica set, and a Redis."""
 
     def __init__(self, stack: ExitStack, folder: Path, *, replicated: bool) -> None:
         self.replicas = stack.enter_context(ReplicaSet(folder / "replicas")) if replicated else None
@@ -237,37 +237,37 @@ class Servers:
         self.cache = stack.enter_context(RedisServer(folder / "redis"))
 
     def settings(self, database: str, read_concern: str) -> Row:
-        """What ``setup`` needs to reach them."""
+        """Return the settings for ``setup``."""
         options = {"serverSelectionTimeoutMS": 60_000, "socketTimeoutMS": 60_000, "wtimeoutMS": 40_000, "readConcernLevel": read_concern}
         if self.replicas is not None:
             uri = self.replicas.uri(database, **options)
         else:
             assert self.mongo is not None
-            del options["readConcernLevel"]  # one server has one value
+            del options["readConcernLevel"]  # a single server has a single value
             uri = f"{self.mongo.uri(database)}?{'&'.join(f'{name}={value}' for name, value in options.items())}"
         return {"CC_MONGO_CONNECTION_STRING": uri, "CC_REDIS_HOST": self.cache.socket, "CC_DURABILITY": "journal"}
 
     def primary_client(self) -> pymongo.MongoClient[Row]:
-        """A client of the one server that takes writes."""
+        """Return a client of the server that takes writes."""
         server: Any = self.mongo if self.replicas is None else self.replicas.primary
         return pymongo.MongoClient(f"mongodb://{server.socket.replace('/', '%2F')}", directConnection=True, serverSelectionTimeoutMS=10_000)
 
 
 class _TestMongo(MongoServer):
-    """One with fail points."""
+    """A mongod with fail points."""
 
     def _arguments(self) -> list[str]:
         return [*super()._arguments(), "--setParameter", "enableTestCommands=1"]
 
 
 class Progressing:
-    """The load, as a fault sees it."""
+    """The progress of the load, for the faults."""
 
     def __init__(self, done: Callable[[], int], alive: Callable[[], bool], step: int) -> None:
         self._done, self.alive, self._step = done, alive, step
 
     def goes_on(self, seconds: float = 120) -> None:
-        """Return when more was done, or all."""
+        """Return once more operations are done, or all."""
         wanted, until = self._done() + self._step, time.monotonic() + seconds
         while self.alive() and self._done() < wanted:
             if time.monotonic() > until:
@@ -276,20 +276,20 @@ class Progressing:
 
 
 def flush_redis(servers: Servers, load: Progressing) -> None:
-    """All ids are gone."""
+    """Delete all ids in Redis."""
     with redis.Redis(unix_socket_path=servers.cache.socket) as client:
         client.flushall()
 
 
 def kill_redis(servers: Servers, load: Progressing) -> None:
-    """It dies, and comes back empty."""
+    """Kill Redis, and start it again empty."""
     servers.cache.kill()
     load.goes_on()
     servers.cache.start()
 
 
 def poison_redis(servers: Servers, load: Progressing) -> None:
-    """Keys lead to each other's records, and to nothing that is an id."""
+    """Point keys to other records' ids, and to values that are not ids of any record."""
     with redis.Redis(unix_socket_path=servers.cache.socket) as client:
         keys = client.keys("state_cache:*")
         values = client.mget(keys) if keys else []
@@ -300,7 +300,7 @@ def poison_redis(servers: Servers, load: Progressing) -> None:
 
 
 def cut_connections(servers: Servers, load: Progressing) -> None:
-    """The server closes connections in place of an answer, before it does what was asked."""
+    """Make the server close connections instead of answering, before it runs the command."""
     names = ["find", "findAndModify", "update", "insert"]
     with servers.primary_client() as client:
         client.admin.command("configureFailPoint", "failCommand", mode={"times": 10}, data={"closeConnection": True, "failCommands": names})
@@ -330,7 +330,7 @@ REPLICA_FAULTS: dict[str, Fault] = {**FAULTS, **{f"primary: {name}": _of_primari
 
 
 def measured(side: str, load: Workload, servers: Servers, settings: Row, *, faults: bool, console: Console, folder: Path) -> Row:
-    """One run of one side: rates, waits, what the caches did, and what is wrong with the history."""
+    """Run one side once; return rates, waits, cache counters, and violations in the history."""
     processes = multiprocessing.get_context("spawn")
     progress = processes.RawArray("q", load.processes * load.threads)
     begin = processes.Barrier(load.processes + 1)
@@ -408,7 +408,7 @@ def _rows(row: Row) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the table; exit code 1 if a history of this library is not linearizable, or a call failed without a fault."""
+    """Print the table; exit with 1 if a history of this library is not linearizable, or a call failed without a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--servers", choices=["standalone", "replica-set"], default="standalone")
     parser.add_argument("--read-concern", choices=["local", "majority", "linearizable"], default="linearizable", help="on a replica set")

@@ -1,4 +1,4 @@
-"""Print by how many bytes this process grows when it reads many stored signals through the library, or puts their ids into a dict."""
+"""Print by how many bytes this process grows when it reads stored signals through the library, or puts their ids into a dict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHUNK = 1000
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

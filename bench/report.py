@@ -17,7 +17,7 @@ MARKS = ("<!-- figures: python bench/report.py --into README.md bench/results/*.
 
 
 def load(paths: Iterable[Path]) -> tuple[list[Row], dict[str, Any]]:
-    """The rows of result files, and the machine that the first one comes from."""
+    """Return the rows of result files, and the machine of the first file."""
     files = [json.loads(path.read_text()) for path in paths]
     return [entry["extra_info"] for file in files for entry in file["benchmarks"] if "work" in entry["extra_info"]], files[0][
         "machine_info"
@@ -25,28 +25,28 @@ def load(paths: Iterable[Path]) -> tuple[list[Row], dict[str, Any]]:
 
 
 def number(value: float) -> str:
-    """Three digits that matter; thousands apart."""
+    """Format a number with three significant digits, or with separated thousands."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def amount(value: float, unit: str) -> str:
-    """A median with its unit."""
+    """Format a median with its unit."""
     return f"{number(value / 1000)} ms" if unit == "us" and value >= 1000 else f"{number(value)} {unit}"
 
 
 def verdict(direction: str, target: float, value: float) -> str:
-    """Met, or by how many percent it is missed."""
+    """Say that a target is met, or by how many percent it is missed."""
     missed = shortfall(direction, target, value)
     return "met" if missed <= 0 else f"missed by {missed:.1%}" if missed < 0.1 else f"missed by {missed:.0%}"
 
 
 def find(rows: Iterable[Row], work: str, placement: str) -> Row | None:
-    """The row of a work in a placement, if it was run."""
+    """Return the row of a work in a placement, or None if it was not run."""
     return next((row for row in rows if row["work"] == work and row["placement"] == placement), None)
 
 
 def target_lines(rows: Sequence[Row]) -> list[list[str]]:
-    """One line for each thing that a work is compared with; the judged placement first, the other one beside it."""
+    """Return one line per comparison of a work: its judged placement first, then the ratio in the other one."""
     lines = [["work", "ours", "against", "theirs", "target", "ratio", "verdict", "judged on", "elsewhere"]]
     for work, target in TARGETS.items():
         judged = find(rows, work, target.placement)
@@ -76,7 +76,7 @@ CORES = {"same": "one core", "apart": "two cores"}
 
 
 def pays_lines(rows: Sequence[Row]) -> list[list[str]]:
-    """What a read costs that knows no id, by the way it takes."""
+    """Return the cost of a read without a cached id, by access path."""
     sides = ["ours", "plain", "direct", "floor, Redis then id", "floor, by key"]
     titles = ["ours: Redis, then id", "plain: Redis, then id", "direct: by key", "floor: Redis, then id", "floor: by key"]
     lines = [["work", "cores", *titles]]
@@ -89,7 +89,7 @@ def pays_lines(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def costs_lines(rows: Sequence[Row]) -> list[list[str]]:
-    """What else a call can cost, beside the usual one."""
+    """Return the costs of a call with other stores, durability or the async API."""
     lines = [["work", "how", "takes", "times"]]
     for work in COSTS:
         row = find(rows, work, "apart")
@@ -100,19 +100,19 @@ def costs_lines(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def text(lines: Sequence[Sequence[str]]) -> str:
-    """Columns of even width."""
+    """Format lines as columns of equal width."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown."""
+    """Format lines as a Markdown table."""
     head, *rest = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n".join([head, "|" + "---|" * len(lines[0]), *rest])
 
 
 def heading(rows: Sequence[Row], machine: dict[str, Any]) -> str:
-    """What was measured where."""
+    """Describe what was measured and on which machine."""
     cpu = machine.get("cpu", {})
     places = sorted({f"{CORES[row['placement']]}: {row['where']}" for row in rows if row["where"] != "any core"})
     candle_sources = sorted({row["candles"] for row in rows if "candles" in row})
@@ -127,7 +127,7 @@ def heading(rows: Sequence[Row], machine: dict[str, Any]) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Bars of how much of each target is reached; 1 is the target, to the right is better."""
+    """Draw bars of how much of each target is reached: 1 is the target, and further right is better."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -156,7 +156,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 
 def replace(path: Path, tables: str) -> None:
-    """Put the tables between the two marks of a Markdown file."""
+    """Replace the text between the two marks of a Markdown file with the tables."""
     before, begin, rest = path.read_text().partition(MARKS[0] + "\n")
     _, end, after = rest.partition(MARKS[1] + "\n")
     if not end:

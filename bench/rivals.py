@@ -1,4 +1,4 @@
-"""The rivals, over the same documents, indexes, servers and durability as the library: each as its users would write it."""
+"""The rivals, on the same documents, indexes, servers and durability as the library, each written as its users would."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mongoengine import fields
 from sample_data import filter_of, redis_key
 
 with warnings.catch_warnings():
-    # Built against an older patch of pyarrow, whose objects have grown at their end since: Cython says so, and it is harmless.
+    # pymongoarrow was built against an older patch release of pyarrow with smaller objects. Cython warns of that; it is harmless.
     warnings.filterwarnings("ignore", "pyarrow.*size changed", RuntimeWarning)
     import pymongoarrow.api as arrow
 
@@ -24,12 +24,12 @@ PRICES = ("timestamp", "open", "high", "low", "close", "volume")
 
 
 def window(symbol: str, interval: str, exchange: str, since: int, until: int) -> dict[str, Any]:
-    """The filter of a range of candles, ``since`` to before ``until`` (ms)."""
+    """Return the filter of a range of candles, from ``since`` up to but not including ``until`` (ms)."""
     return {"exchangeName": exchange, "symbol": symbol, "interval": interval, "timestamp": {"$gte": since, "$lt": until}}
 
 
 class Plain:
-    """redis-py and pymongo: the id from Redis, then the document by it; writes with find_one_and_update, then SET."""
+    """redis-py and pymongo: the id from Redis, then the document by id; writes with find_one_and_update, then SET."""
 
     def __init__(self, uri: str, redis_socket: str) -> None:
         self.mongo: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(uri)
@@ -68,7 +68,7 @@ class Plain:
         self.redis.set(redis_key(context), str(row["_id"]))
 
     def read_candle(self, symbol: str, interval: str, exchange: str, timestamp: int) -> dict[str, Any] | None:
-        """One candle by its id in Redis, as the original asks for each of a window."""
+        """Read one candle by its id in Redis, as the TypeScript package does for each candle of a window."""
         key = {"exchangeName": exchange, "symbol": symbol, "interval": interval, "timestamp": timestamp}
         row = self._read(self.candles, f"candle_cache:{exchange}:{symbol}:{interval}:{timestamp}", key)
         return None if row is None else {name: row[name] for name in PRICES}
@@ -85,12 +85,12 @@ class Direct:
         return None if row is None else row["payload"]
 
     def read_window(self, *args: Any) -> list[dict[str, Any]]:
-        """The candles as the contract gives them: the server leaves out what nobody asked for."""
+        """Return the candles as the contract does, with a projection to the fields it needs."""
         fields = {"_id": False, **dict.fromkeys(PRICES, True)}
         return list(self._candles.find(window(*args), fields).sort("timestamp", 1))
 
     def read_documents(self, *args: Any) -> list[dict[str, Any]]:
-        """The documents as they are stored; slower than the above, for there is more to decode."""
+        """Return the stored documents; slower than ``read_window``, since there is more to decode."""
         return list(self._candles.find(window(*args)).sort("timestamp", 1))
 
 
@@ -107,7 +107,7 @@ class Arrow:
 
 
 class SignalDocument(mongoengine.Document):
-    """A signal as an ORM sees it."""
+    """A signal as an ORM document."""
 
     symbol = fields.StringField()
     strategyName = fields.StringField()
@@ -120,7 +120,7 @@ class SignalDocument(mongoengine.Document):
 
 
 class CandleDocument(mongoengine.Document):
-    """A candle as an ORM sees it."""
+    """A candle as an ORM document."""
 
     exchangeName = fields.StringField()
     symbol = fields.StringField()
@@ -138,7 +138,7 @@ class CandleDocument(mongoengine.Document):
 
 
 class Engine:
-    """mongoengine: one ORM."""
+    """mongoengine, an ORM."""
 
     def __init__(self, uri: str) -> None:
         mongoengine.connect(host=uri, alias="bench", uuidRepresentation="standard")

@@ -1,10 +1,10 @@
-"""What persistence costs a backtest: the same run with every domain on MongoDB, with the backtest profile, and with none.
+"""The cost of persistence for a backtest: the same run with every domain on MongoDB, with the backtest profile, and without persistence.
 
     python bench/run_speed.py BTCUSDT.csv.gz [MINUTES]
 
-The file holds 1m klines as Binance has them. The runs take turns, and what is printed are medians. Time in persistence is what the
-calls of the contracts take, measured around them, and what makes candles of an array; the difference to the run without persistence is
-printed beside it. "cold" is a run whose candles this process has not read before, with an empty folder; the others are run again and again.
+The file holds 1m klines in Binance's format. The runs take turns, and medians are printed. Time in persistence is the time spent in the
+calls of the contracts and in the conversion of candle arrays to dicts; the ratio to the run without persistence is printed next to it.
+"cold" is a run with candles that this process has not read before and an empty folder; the others are repeated runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROUNDS = 5
 
 
 class Timed:
-    """Time spent in the calls of the contracts of some registries, outermost calls only."""
+    """Time spent in contract calls of some registries, outermost calls only."""
 
     def __init__(self, registries: Iterable[Registry]) -> None:
         self.seconds = 0.0
@@ -66,7 +66,7 @@ def registries(folder: Path) -> Iterator[dict[str, Registry]]:
         made = {name: Registry() for name in ("mongo", "profile", "off")}
         made["mongo"].setup(place, CC_DURABILITY="memory")
         made["profile"].setup({**place, "CC_MONGO_CONNECTION_STRING": mongo.uri("speed-profile")}, mode="backtest")
-        # Candles have to be somewhere; in memory they are read in the same blocks.
+        # Candles must be stored somewhere; in memory they are read in the same blocks.
         made["off"].setup(place, stores={name: "memory" if name in ("candle", "measure") else "dummy" for name in DOMAINS})
         yield made
         for registry in made.values():
@@ -93,7 +93,7 @@ def main(path: str, minutes: int) -> None:
         timed = Timed(made.values())
         for registry in made.values():
             import_candles(candles, "BTCUSDT", registry=registry)
-        gc.freeze()  # the candles of the run without persistence are many objects, which no other run should pay for
+        gc.freeze()  # the run without persistence keeps its candles as many objects, which no other run should pay for
         for strategy in ("idle", "looking", "sma_cross"):
             rivals = {**made, "cold": made["profile"]}
             figures: dict[str, list[tuple[float, float, int, Any]]] = {name: [] for name in rivals}

@@ -1,4 +1,4 @@
-"""What is read and written: one signal row, many contexts, and 30,240 candles (three weeks of minutes)."""
+"""The data of the benchmarks: one signal row, many contexts, and 30,240 candles (three weeks of minutes)."""
 
 from __future__ import annotations
 
@@ -44,30 +44,30 @@ ROW: Final[dict[str, Any]] = {
 
 
 def filter_of(context: tuple[str, ...]) -> dict[str, Any]:
-    """The compound key of a signal."""
+    """Return the compound key of a signal."""
     return dict(zip(("symbol", "strategyName", "exchangeName"), context, strict=True))
 
 
 def redis_key(context: tuple[str, ...]) -> str:
-    """The key of a signal's id in Redis."""
+    """Return the Redis key of a signal's id."""
     symbol, strategy, exchange = context
     return f"signal_cache:{exchange}:{strategy}:{symbol}"
 
 
 def numbered(start: int, stop: int) -> list[Context]:
-    """Contexts by number, for collections of any size; every process makes the same ones."""
+    """Return contexts by number, for collections of any size; every process gets the same ones."""
     return [("BTCUSDT", f"strategy_{number:07}", "binance") for number in range(start, stop)]
 
 
 def document(context: Context, payload: dict[str, Any]) -> dict[str, Any]:
-    """A signal as it is stored, but for its id."""
+    """Return a signal as it is stored, without its id."""
     now = datetime.now(UTC)
     return {**filter_of(context), "__v": 0, "createDate": now, "payload": payload, "updatedDate": now}
 
 
 @functools.cache
 def candles() -> tuple[CandleArray, str]:
-    """The candles and what they are: real ones where BTKM_CANDLES, or the folder of shared data beside the repository, has them."""
+    """Return the candles and a description: real ones if BTKM_CANDLES or the shared data next to the repository has them."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "BTCUSDT.csv.gz"
     path = Path(os.environ.get("BTKM_CANDLES") or beside)
     if path.is_file():

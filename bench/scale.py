@@ -37,12 +37,12 @@ Row = dict[str, Any]
 
 
 def noise() -> dict[str, Any]:
-    """A payload of 1.3 kB that no compression makes smaller."""
+    """Return a payload of 1.3 kB that does not compress."""
     return {"noise": base64.b64encode(os.urandom(960)).decode()}
 
 
 class Run:
-    """A mongod with ``cache_gb`` of memory, a Redis, the rivals, and a collection that grows."""
+    """A mongod with a cache of ``cache_gb``, a Redis, the rivals, and a growing collection."""
 
     def __init__(self, stack: ExitStack, folder: Path, cache_gb: float, progress: Progress) -> None:
         self.mongo = stack.enter_context(MongoServer(folder / "mongo", cache_gb=cache_gb))
@@ -63,7 +63,7 @@ class Run:
         self.ids: list[Any] = []
 
     def grow(self, size: int, payload: Callable[[], dict[str, Any]]) -> None:
-        """Store signals until there are ``size``."""
+        """Store signals until the collection has ``size`` of them."""
         task = self.progress.add_task(f"fill to {size:,}", total=size, completed=len(self.ids))
         while len(self.ids) < size:
             until = min(len(self.ids) + CHUNK, size)
@@ -71,13 +71,13 @@ class Run:
             self.progress.update(task, completed=until)
 
     def sample(self) -> tuple[list[Context], RawHits]:
-        """Contexts of the whole collection, drawn evenly, and their prebuilt reads."""
+        """Draw contexts evenly from the whole collection; return them and their prebuilt reads."""
         chosen = random.sample(range(len(self.ids)), min(SAMPLE, len(self.ids)))
         contexts = [numbered(number, number + 1)[0] for number in chosen]
         return contexts, RawHits(*self.wires, self.plain.database.name, contexts, [self.ids[number] for number in chosen])
 
     def contest(self, sides: dict[str, Any], rounds: int, placement: str, what: str) -> tuple[Interleaved, str]:
-        """The sides in turn, in a placement; and the placement in words."""
+        """Run the sides in turn in a placement; return them and the placement in words."""
         interleaved = Interleaved(sides)
         pids = [pid for server in (self.mongo, self.redis) if (pid := server.pid) is not None]
         with on_cores(placement, pids) as words:
@@ -89,7 +89,7 @@ class Run:
 
 
 def growth(run: Run, sizes: Sequence[int], rounds: int) -> tuple[list[Row], list[dict[str, Any]]]:
-    """HitReader at each size: two rows of results (a placement each), and all medians for the plot."""
+    """Measure hits at each size; return a row of results per placement, and all medians for the plot."""
     points = []
     shares: dict[str, list[float]] = {"same": [], "apart": []}
     words: dict[str, str] = {}
@@ -119,7 +119,7 @@ def growth(run: Run, sizes: Sequence[int], rounds: int) -> tuple[list[Row], list
 
 
 def beyond_memory(run: Run, size: int, rounds: int) -> list[Row]:
-    """Reads that know no id, over a collection that MongoDB cannot keep in its own memory (the kernel may hold its files)."""
+    """Measure reads without cached ids over a collection larger than MongoDB's own memory (the kernel may cache its files)."""
     run.grow(size, noise)
     stored = run.plain.database.command("collstats", "signal-items")["size"]
     print(f"{size:,} documents, {stored / 2**30:.2f} GiB, over {SMALL_GB} GiB of MongoDB's own memory")
@@ -141,7 +141,7 @@ def beyond_memory(run: Run, size: int, rounds: int) -> list[Row]:
 
 
 def plot(points: Sequence[dict[str, Any]], path: Path) -> None:
-    """Median hit latency against the number of documents, by placement."""
+    """Plot median hit latency against the number of documents, by placement."""
     import matplotlib as mpl
 
     mpl.use("Agg")

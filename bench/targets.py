@@ -1,4 +1,4 @@
-"""What is measured and what must be reached: the rows of the table, in its order, each with the placement it is judged in."""
+"""What is measured and what must be reached: the rows of the table in order, each with the placement it is judged in."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["COSTS", "DATA", "PAYS", "TARGETS", "Target", "shortfall"]
 
 
 class Target(NamedTuple):
-    """One row. ``at_least``: how many times faster than a rival; ``at_most``: the share of a floor, or an amount."""
+    """One row. ``at_least``: minimum speed-up over a rival; ``at_most``: maximum multiple of a floor, or maximum amount."""
 
     placement: str
     at_least: Mapping[str, float] = MappingProxyType({})
     at_most: Mapping[str, float] = MappingProxyType({})
 
     def checks(self) -> dict[str, tuple[str, float]]:
-        """Against what, in which direction, how much."""
+        """Return direction and target value by what ours is compared with."""
         return {name: (">=", value) for name, value in self.at_least.items()} | {
             name: ("<=", value) for name, value in self.at_most.items()
         }
@@ -71,5 +71,5 @@ DATA: Final = MappingProxyType({**TARGETS, **dict.fromkeys(PAYS, Target("same"))
 
 
 def shortfall(direction: str, target: float, value: float) -> float:
-    """By which share a target is missed; 0 or less: it is met."""
+    """Return by what share a target is missed; 0 or less means that it is met."""
     return (target - value if direction == ">=" else value - target) / target

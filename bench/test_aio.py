@@ -1,4 +1,4 @@
-"""What the async face costs over the synchronous calls behind it."""
+"""The cost of the async API over the synchronous calls behind it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READ = aio.PersistSignalAdapter.read_signal_data
 
 @pytest.fixture
 def awaited():
-    """``awaited(function)``: run a coroutine function in one loop that lives through all bursts."""
+    """``awaited(function)``: run a coroutine function in one event loop that lives through all bursts."""
     with asyncio.Runner() as runner:
         yield lambda function: lambda: runner.run(function())
 

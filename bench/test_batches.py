@@ -1,4 +1,4 @@
-"""A thousand contexts in one call, against a loop of single calls, and what this process needs to remember a million."""
+"""A thousand contexts in one call, compared with a loop of single calls, and the memory that a million cached ids take."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ITEMS = [(ROW, *context) for context in MANY]
 
 
 def raw_batch(plain, wires):
-    """What reads all signals over raw sockets: one MGET for the ids, one find for the documents."""
+    """Return a function that reads all signals over raw sockets: one MGET for the ids, one find for the documents."""
     get = floor.redis_command("MGET", *map(redis_key, MANY))
     length = len(b"*1000\r\n") + len(MANY) * (len(b"$24\r\n") + 24 + len(b"\r\n"))
     ids = [row["_id"] for row in plain.signals.find({}, {"_id": True})]
@@ -52,7 +52,7 @@ def test_read_many(interleaved, library, plain, engine, wires):
 
 
 def test_read_many_cold(interleaved, library, plain, wires):
-    """A process that knows no id asks Redis for all of them in one MGET."""
+    """A process without cached ids asks Redis for all of them in one MGET."""
     library(CC_PROCESS_IDS=0)
     PersistSignalAdapter.write_many(ITEMS)
     assert PersistSignalAdapter.read_many(MANY) == [ROW] * len(MANY)
@@ -65,7 +65,7 @@ def test_write_many(interleaved, library, plain, wires):
     messages = []
 
     def prebuild():
-        now = datetime.now(UTC)  # a date that changes: without one the server would find nothing to do
+        now = datetime.now(UTC)  # the date changes, since otherwise the server would have nothing to update
         update = {"$set": {"payload": ROW, "updatedDate": now}, "$setOnInsert": {"createDate": now, "__v": 0}}
         updates = [{"q": filter_of(context), "u": update, "upsert": True} for context in MANY]
         messages[:] = [floor.command({"update": "signal-items", "ordered": False, "$db": wires.database}, ("updates", updates))]
@@ -88,7 +88,7 @@ def test_write_many(interleaved, library, plain, wires):
 
 
 def test_memory(benchmark, settings, plain, request):
-    """What a process remembers, in processes of their own: the ids of all contexts, or as many as its bound allows, or a dict of tuples."""
+    """Measure cached ids in separate processes: those of all contexts, as many as a bound allows, and a dict of tuples."""
     count = 1_000_000 if request.config.getoption("--bursts") > 1 else 10_000
     bound = count // 10
     kit.setup(settings)
@@ -102,7 +102,7 @@ def test_memory(benchmark, settings, plain, request):
         return int(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
 
     def measure():
-        idle = growth(bound)  # what reading itself leaves behind
+        idle = growth(bound)  # what reading alone leaves allocated
         values = {"ours": (growth(count, f"--keep={count}") - idle) / count, "dict of tuples": growth(count, "--dict") / count}
         ratios = {"all kept": values["ours"], "bound of 100,000": (growth(count, f"--keep={bound}") - idle) / bound}
         ratios["dict of tuples"] = values["dict of tuples"] / values["ours"]

@@ -1,4 +1,4 @@
-"""Candles: windows to NumPy and to dicts with and without blocks in memory, imports, and the minute of an idle strategy."""
+"""Candles: windows to NumPy and to dicts, with and without blocks in memory; imports; and the minute of an idle strategy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ forget = PersistCandleAdapter.clear
 
 
 def read(series, first=0, count=CANDLES):
-    """The arguments of ours and of the rivals for ``count`` candles from the ``first`` on."""
+    """Return the library's and the rivals' arguments for ``count`` candles starting at number ``first``."""
     since = series.since + first * MINUTE
     names = (series.symbol, series.interval, series.exchange)
     return (*names, count, since, since + count * MINUTE), (*names, since, since + count * MINUTE)
@@ -69,10 +69,10 @@ def test_to_dicts(interleaved, stored, plain, direct, engine, warm):
 
 @pytest.mark.parametrize("warm", [False, True])
 def test_idle_minute(interleaved, stored, plain, warm):
-    """Three reads of the last five 1m candles, minute after minute; a cold walk takes a day and starts with nothing in memory."""
+    """Read the last five 1m candles three times per minute, minute by minute; a cold walk takes a day and starts with empty memory."""
     day = 1440
     for timestamp in range(stored.since, stored.since + (day + 5) * MINUTE, MINUTE):
-        assert plain.read_candle("BTCUSDT", "1m", "binance", timestamp)  # its id goes to Redis
+        assert plain.read_candle("BTCUSDT", "1m", "binance", timestamp)  # puts its id into Redis
 
     def ours(minute):
         found = None
@@ -98,7 +98,7 @@ def test_idle_minute(interleaved, stored, plain, warm):
 
 
 class Imports(NamedTuple):
-    """What is imported, as documents, and a collection for each side with the same indexes."""
+    """The documents to import, and a collection with the same indexes for each side."""
 
     documents: list[dict[str, Any]]
     ours: Any
@@ -129,11 +129,11 @@ def test_import(interleaved, imports, series, wires):
     def empty_ours():
         imports.ours.drop()
         forget()
-        kit.wait_for_init()  # makes the indexes
+        kit.wait_for_init()  # creates the indexes
 
     def prepare():
         imports.empty(imports.theirs)
-        ready[:] = map(dict, imports.documents)  # insert_many gives each an _id
+        ready[:] = map(dict, imports.documents)  # insert_many adds an _id to each
 
     message = floor.command(
         {"insert": "raw", "ordered": True, "$db": wires.database}, ("documents", [{"_id": ObjectId(), **row} for row in imports.documents])

@@ -1,4 +1,4 @@
-"""What history costs a write: single writes of one key whose time rises, and batches of a thousand keys."""
+"""The cost of history for a write: single writes of one key at increasing times, and batches of a thousand keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEYS = [(f"7f0c2a4e-6f0e-4d1e-9c58-{number:012}", "main") for number in range(10
 
 @pytest.fixture
 def runs(placement, settings):
-    """A registry with history and one without, each on a database of its own."""
+    """A registry with history and one without, each on its own database."""
     made = {"ours": kit.Registry(), "without": kit.Registry()}
     for name, run in made.items():
         uri = f"{settings['CC_MONGO_CONNECTION_STRING']}-{name}"
@@ -28,7 +28,7 @@ def runs(placement, settings):
 
 
 def test_single(interleaved, runs):
-    """As many calls a burst as let each pay for its share of moving versions out of the record."""
+    """A burst has enough calls that each pays its share of moving versions out of the record."""
     times = itertools.count(1)
 
     def writing(run):

@@ -1,4 +1,4 @@
-"""Single hits: warm, from Redis, their CPU, and from many threads; and where the Redis hop pays."""
+"""Single hits: warm, from Redis, their CPU time, and from many threads; and where the Redis hop pays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OURS = PersistSignalAdapter.read_signal_data
 
 
 def sides(**readers):
-    """The sides that read the stored row, each of which was seen to do so."""
+    """Return sides that read the stored row, after checking that each reader returns it."""
     for reader in readers.values():
         assert reader(*CONTEXT) == ROW
     return {name: reading(reader, [CONTEXT]) for name, reader in readers.items()}
@@ -38,7 +38,7 @@ def raw_hits(plain, mongo, redis):
 
 @pytest.fixture
 def start(library):
-    """Set the library up with these settings, and store the row."""
+    """Set the library up with some settings and store the row."""
 
     def started(**settings):
         library(**settings)
@@ -55,7 +55,7 @@ def test_warm(interleaved, start, plain, direct, engine, wires):
 
 
 def test_warm_over_tls(interleaved, placement, settings, tmp_path_factory):
-    """As a rented MongoDB is reached; the floor is an ssl.SSLSocket."""
+    """A hosted MongoDB is reached over TLS; the floor is an ssl.SSLSocket."""
     folder = tmp_path_factory.mktemp("tls")
     authority = Authority(folder)
     with contextlib.ExitStack() as stack:
@@ -73,21 +73,21 @@ def test_warm_over_tls(interleaved, placement, settings, tmp_path_factory):
 
 
 def test_cold(interleaved, start, plain, direct, wires):
-    start(CC_PROCESS_IDS=0)  # a setting, since to clear the ids before each read would take time of its own
+    start(CC_PROCESS_IDS=0)  # a setting, since clearing the ids before each read would take time of its own
     raw = raw_hits(plain, wires.mongo, wires.redis)
     others = sides(ours=OURS, plain=plain.read_signal, direct=direct.read_signal)
     interleaved("single hit, L1 cold, Redis warm", {**others, "floor": raw.redis_then_id})
 
 
 def test_client_cpu(interleaved, start, plain, direct, engine):
-    """The processor's time instead of the wall's: what the client takes from the strategy that runs beside it."""
+    """Measure CPU time instead of wall time: what the client takes from a strategy that runs next to it."""
     start()
     others = sides(ours=OURS, plain=plain.read_signal, direct=direct.read_signal, mongoengine=engine.read_signal)
     interleaved("client CPU of a single hit", others, clock=time.process_time)
 
 
 def test_threads(interleaved, start, plain, servers, wires):
-    """Eight threads that live through all bursts; a burst is over when each has made its 25 reads. The floor: a socket for each."""
+    """Eight threads live through all bursts; a burst ends when each has made its 25 reads. The floor has a socket per thread."""
     start()
     count = 8
     gate = threading.Barrier(count)
@@ -114,7 +114,7 @@ def test_threads(interleaved, start, plain, servers, wires):
 
 @pytest.mark.parametrize(("work", "delay"), [("cold hit, MongoDB near", 0), ("cold hit, MongoDB 1 ms away", 0.001)])
 def test_where_redis_pays(interleaved, start, settings, servers, wires, tmp_path_factory, work, delay):
-    """A process that knows no id: Redis and then MongoDB by the id, against MongoDB by the compound key at once."""
+    """In a process without cached ids, compare Redis plus MongoDB by id with MongoDB by the compound key alone."""
     with contextlib.ExitStack() as stack:
         path = servers.mongo.socket
         if delay:

@@ -1,4 +1,4 @@
-"""What the figures stand on: a comparison that can fail, cores that are bound and given back, ratios the right way round."""
+"""Checks of the benchmarks themselves: a comparison that can fail, cores that are bound and released, ratios the right way round."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BASELINE = {WORK: {"plain": 5.0, "floor": 1.2}}
 )
 def test_a_worse_ratio_fails_the_comparison(tmp_path, latest, named):
     row = {"work": WORK, "placement": TARGETS[WORK].placement, "ratios": latest.get(WORK)}
-    elsewhere = {"work": WORK, "placement": "apart", "ratios": {"plain": 0.1, "floor": 10.0}}  # not the placement that is judged
+    elsewhere = {"work": WORK, "placement": "apart", "ratios": {"plain": 0.1, "floor": 10.0}}  # not the judged placement
     entries = [{"extra_info": elsewhere}, *([{"extra_info": row}] if latest else [])]
     files = {"baseline.json": BASELINE, "latest.json": {"machine_info": {}, "benchmarks": entries}}
     for name, content in files.items():
@@ -75,7 +75,7 @@ def test_all_threads_are_bound_and_given_back(servers):
 
 
 def test_ratios_and_verdicts():
-    ticks = iter([0, 100, 100, 500, 500, 550] * 2)  # a clock that gives ours 100, plain 400 and floor 50 seconds for 100 calls
+    ticks = iter([0, 100, 100, 500, 500, 550] * 2)  # a clock on which ours takes 100, plain 400 and floor 50 seconds for 100 calls
     sides = dict.fromkeys(("ours", "plain", "floor"), Side(lambda: None, 100))
     interleaved = Interleaved(sides, lambda: next(ticks))
     interleaved.round()

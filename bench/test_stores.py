@@ -1,4 +1,4 @@
-"""What the other stores and a stronger durability cost, beside MongoDB with writes that count when they are in its memory."""
+"""Costs of the other stores and of stronger durability, compared with MongoDB and writes acknowledged in its memory."""
 
 from __future__ import annotations
 

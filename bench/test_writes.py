@@ -16,7 +16,7 @@ CALLS = 25
 
 
 def upsert(database, context):
-    now = datetime.now(UTC)  # a date that changes: without one the server would find nothing to do
+    now = datetime.now(UTC)  # the date changes, since otherwise the server would have nothing to update
     update = {"$set": {"payload": ROW, "updatedDate": now}, "$setOnInsert": {"createDate": now, "__v": 0}}
     body = {"findAndModify": "signal-items", "query": filter_of(context), "update": update, "upsert": True, "new": True}
     return floor.command({**body, "fields": {"_id": True}, "$db": database})
@@ -51,7 +51,7 @@ def test_single_write(interleaved, library, plain, engine, wires, work):
 
 @pytest.mark.parametrize("work", ["insert", "update"])
 def test_single_write_and_posted_id(interleaved, library, plain, wires, work):
-    """Against both messages of a first write: the findAndModify, and the SET whose reply nobody waits for."""
+    """The floor sends both messages of a first write: the findAndModify, and the SET without waiting for its reply."""
     library()
     numbers = itertools.count()
 

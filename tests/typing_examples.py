@@ -1,4 +1,4 @@
-"""Code as users write it. Never run: ``mypy --strict`` must accept it, and must see the types that are asserted."""
+"""Code as users write it. Never run: ``mypy --strict`` must accept it and infer the asserted types."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ Row = dict[str, Any]
 
 @dataclass
 class Note:
-    """A row of one's own."""
+    """A user-defined row."""
 
     id: str
     text: str
 
 
 def settings() -> None:
-    """Before the first call."""
+    """Configure before the first call."""
     setup()
     setup({"CC_REDIS_HOST": "redis", "CC_REDIS_PORT": 6380})
     setup(CC_REDIS_HOST="redis", CC_DURABILITY="memory")
@@ -101,17 +101,17 @@ class Print:
     """A logger needs no base class."""
 
     def debug(self, message: str, *args: Any) -> None:
-        """Quiet."""
+        """Discard the message."""
 
     def info(self, message: str, *args: Any) -> None:
-        """Loud."""
+        """Print the message."""
         print(message % args)
 
     warning = error = info
 
 
 def loggers() -> None:
-    """What ``set_logger`` takes."""
+    """Pass each kind of logger that ``set_logger`` accepts."""
     kit.set_logger(logging.getLogger("strategy"))
     kit.set_logger(Print())
     kit.set_logger(None)
@@ -211,7 +211,7 @@ def memories_of_a_strategy() -> None:
 
 
 def batches() -> None:
-    """Many records at once."""
+    """Read and write many records at once."""
     assert_type(PersistSignalAdapter.read_many([("BTCUSDT", "sma", "binance")], type=SignalRow), list[SignalRow | None])
     for row in PersistStateAdapter.read_many([("id", "a"), ("id", "b")]):
         print(row)
@@ -220,20 +220,20 @@ def batches() -> None:
 
 
 class Counting(PersistRiskInstance):
-    """A class of one's own over the store that is there."""
+    """A user's class on top of the bound store."""
 
     def __init__(self, risk_name: str, exchange_name: str) -> None:
         super().__init__(risk_name, exchange_name)
         self.writes = 0
 
     def write_position_data(self, positions: Any, when: datetime | int) -> None:
-        """Count, and hand on."""
+        """Count the write and pass it on."""
         self.writes += 1
         super().write_position_data(positions, when)
 
 
 def choices() -> None:
-    """What serves a domain."""
+    """Choose what serves a domain."""
     PersistRiskAdapter.use_persist_risk_adapter(Counting)
     PersistRiskAdapter.clear()
     PersistSignalAdapter.use_memory()
@@ -249,7 +249,7 @@ def choices() -> None:
 
 
 def instances() -> None:
-    """The context once."""
+    """Give the context once."""
     signal = PersistSignalInstance("BTCUSDT", "sma", "binance")
     signal.wait_for_init(True)
     assert_type(signal.read_signal_data(), Row | None)
@@ -264,7 +264,7 @@ def instances() -> None:
 
 
 def errors() -> None:
-    """One base, and the builtins."""
+    """All errors share one base class, and some are builtin errors as well."""
     try:
         wait_for_init(1)
     except ServerTimeoutError as error:

@@ -1,4 +1,4 @@
-"""The command ``backtest-kit-mongo`` as a person uses it: its own process, real servers, what it prints and how it ends."""
+"""The command ``backtest-kit-mongo`` as a user runs it: its own process, real servers, its output and exit code."""
 
 import gzip
 import json
@@ -35,7 +35,7 @@ SECRET = "s3cr3t-hunter2"
 
 @pytest.fixture
 def cli(tmp_path, settings):
-    """The command on the servers of the session and a new database."""
+    """The command on the session's servers and a new database."""
     return Cli(tmp_path, **{name: str(value) for name, value in settings.items()})
 
 
@@ -58,7 +58,7 @@ def cache(settings):
 
 
 def klines(path, minutes, *, without=()):
-    """A kline file with ISO times, gzipped if its name says so."""
+    """Write a kline file with ISO times, gzipped if the suffix is .gz."""
     lines = ["open_time,open,high,low,close,volume"]
     for number, (stamp, *values) in enumerate(synthetic_market(3, 2_000, 1_677_628_800_000)[:minutes].tolist()):
         if number not in without:
@@ -182,7 +182,7 @@ def test_a_run_persists_its_whole_state_and_says_what_happened(cli, database, ca
     assert database["candle-items"].count_documents({}) == 2 * 1440
     assert database["candle-items"].distinct("exchangeName") == ["synthetic-42-2d"]
     assert cache.get("foreign") == b"1"
-    assert cache.get("signal_cache:left:by:another") == b"1"  # ids are verified, so nothing has to be dropped at a start
+    assert cache.get("signal_cache:left:by:another") == b"1"  # ids are verified, so a start drops none
     assert cache.keys("signal_cache:*")
     for text in (
         "made up",
@@ -219,7 +219,7 @@ def test_a_run_on_a_file(cli, database):
     assert "the last 1 of" in shown
     series = database["candle-items"].find_one({}, {"_id": 0, "symbol": 1, "interval": 1, "exchangeName": 1})
     assert series == {"symbol": "ETHUSDT", "interval": "1m", "exchangeName": "elsewhere"}
-    # Without a file, what was imported is replayed.
+    # Without a file, the imported candles are replayed.
     again = cli.out(*BACKTEST, "--symbol", "ETHUSDT", "--exchange", "elsewhere", "--trades", "1")
     assert trades(again) == trades(shown)
 
@@ -246,7 +246,7 @@ def test_a_file_that_contradicts_what_is_stored_does_not_run(cli, database):
     file = cli.home / "BTCUSDT.csv"
     cli(*BACKTEST, "--csv", klines(file, 60))
     before = database["candle-items"].count_documents({})
-    file.write_text(file.read_text().replace("00:59:00+00:00,", "00:59:00+00:00,2"))  # as of another market
+    file.write_text(file.read_text().replace("00:59:00+00:00,", "00:59:00+00:00,2"))  # as from another market
     lines = file.read_text().splitlines()
     opened, _, low, close, volume = lines[-1].split(",")[1:]
     file.write_text("\n".join([*lines[:-1], ",".join([lines[-1].split(",")[0], opened, opened, low, close, volume])]))
@@ -331,7 +331,7 @@ def test_a_data_folder_that_cannot_be_written_to_is_no_failure(cli):
 
 
 def test_the_demo_shows_what_the_second_process_need_not_do(cli):
-    """Its servers are its own: those of the environment are somebody's data."""
+    """The demo uses its own servers: those of the environment hold somebody's data."""
     shown = cli.out("demo", CC_MONGO_CONNECTION_STRING="mongodb://127.0.0.1:1/x", CC_MODE="nonsense")
     assert re.search(r"^candles imported +20,160 +0$", shown, re.MULTILINE)
     assert re.search(r"^trends computed +\d+ +0$", shown, re.MULTILINE)
@@ -500,7 +500,7 @@ def test_stats_draws_the_last_run(cli):
     cli(*BACKTEST, "--synthetic-days", "1")
     cli("stats", "--png", "run.png")
     assert (cli.home / "run.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    # What cannot be drawn is said before any server is asked.
+    # An output path that cannot be written is an error before any server is asked.
     for path, said in (("nowhere/run.png", "no such folder"), (str(cli.home), "it is a folder")):
         found = cli("stats", "--png", path, code=1)
         assert f"error: cannot write a picture to {path}: {said}" in found.err
@@ -524,7 +524,7 @@ def until(condition, what):
 
 
 class Watching:
-    """``stats --watch`` in a process of its own, its output in a file; ends it as Ctrl-C does."""
+    """``stats --watch`` in its own process, with its output in a file; ended like Ctrl-C does."""
 
     def __init__(self, cli, *arguments, **environment):
         self.file = cli.home / "watch.out"
@@ -613,7 +613,7 @@ def test_what_a_killed_run_left_behind_is_not_at_work(cli):
     report = {"seconds": 1.0, "domains": {}}
     run = {"strategy": "left", "symbol": "X", "exchange": "x", "pid": 1}
     left.write_text(json.dumps({"saved": "2023-03-01", "run": run, "report": report}))
-    os.utime(left, (time.time() + 3600, time.time() + 3600))  # it must not grow old before a busy machine has looked at it
+    os.utime(left, (time.time() + 3600, time.time() + 3600))  # it must not expire before a busy machine has looked at it
     with Watching(cli) as watching:
         watching.shows("Running: left on X x")
         os.utime(left, (time.time() - 60, time.time() - 60))
@@ -636,7 +636,7 @@ def test_the_state_folder_is_that_of_the_user(cli):
     file = klines(cli.home / "BTCUSDT.csv", 60)
     cli(*BACKTEST, "--csv", file, XDG_STATE_HOME=str(elsewhere))
     assert [path.name for path in (elsewhere / "backtest-kit-mongo").iterdir()] == ["last-run.json"]
-    found = cli.err(*BACKTEST, "--csv", file, XDG_STATE_HOME=file)  # no folder at all
+    found = cli.err(*BACKTEST, "--csv", file, XDG_STATE_HOME=file)  # not a folder
     assert "not kept for `stats`" in found
     assert not cli.last_run.exists()
 
@@ -714,7 +714,7 @@ def test_doctor_finds_a_legacy_index_and_the_command_that_mends_it(cli, database
     assert problem["domain"] == "session"
     assert problem["command"] == command
     assert "symbol" in problem["problem"]
-    # A run refuses with the same command.
+    # A run fails with the same command in its error.
     assert command in cli.err(*BACKTEST, "--synthetic-days", "1", code=1)
     database["session-items"].drop_index("strategyName_1_exchangeName_1_frameName_1")
     cli("doctor")
@@ -745,7 +745,7 @@ def test_passwords_are_not_printed(cli, tmp_path):
         right = {"CC_REDIS_HOST": server.socket, "CC_REDIS_PASSWORD": SECRET}
         wrong = {"CC_REDIS_HOST": server.socket, "CC_REDIS_PASSWORD": SECRET + "x"}
         uri = cli.environment["CC_MONGO_CONNECTION_STRING"]
-        locked = {"CC_MONGO_CONNECTION_STRING": uri.replace("//", f"//somebody:{SECRET}@")}  # this mongod knows no such user
+        locked = {"CC_MONGO_CONNECTION_STRING": uri.replace("//", f"//somebody:{SECRET}@")}  # this mongod has no such user
         invalid = {"CC_MONGO_CONNECTION_STRING": f"mongodb://somebody:{SECRET}/@x"}
         runs = [
             cli("doctor", **right),

@@ -1,4 +1,4 @@
-"""``new-strategy``: the example of the package as a file of the user's own."""
+"""``new-strategy``: a copy of the package's example as the user's own file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cli(tmp_path):
 
 
 def commands(shown):
-    """The command lines that are printed to try next."""
+    """Return the printed command lines that the user can try next."""
     return [shlex.split(line)[1:] for line in shown.splitlines() if " --embedded " in line]
 
 
@@ -35,7 +35,7 @@ def test_the_file_is_the_example(cli):
 
 
 def test_the_printed_commands_run(cli):
-    """Also for a name that a shell would split."""
+    """They also run for a file name that a shell would split."""
     run, sweep = commands(cli.out("new-strategy", "my strategy.py"))
     folder = ("--embedded-dir", "servers")
     shown = cli.out(*run[:-1], "1", *folder)

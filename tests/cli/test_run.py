@@ -1,4 +1,4 @@
-"""``run`` in its modes, as a person uses it: frames that are fetched, paper and live runs against a local exchange, results in files."""
+"""``run`` in its modes, as a user runs it: fetched frames, paper and live runs against a local exchange, results in files."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def bad(symbol, when):
 
 @pytest.fixture
 def cli(tmp_path, settings):
-    """The command on the servers of the session and a new database, and on the database of its paper runs."""
+    """The command on the session's servers with a new database; drops the database of its paper runs afterwards."""
     yield Cli(tmp_path, **{name: str(value) for name, value in settings.items()}, CC_EXCHANGE_KEY="key", CC_EXCHANGE_SECRET="secret")
     with pymongo.MongoClient(settings["CC_MONGO_CONNECTION_STRING"]) as client:
         client.drop_database(f"{client.get_default_database().name}-paper")
 
 
 class Market:
-    """The local exchange in a process of its own; its time is that of the clock."""
+    """The local exchange in its own process, on wall clock time."""
 
     def __init__(self, folder):
         start = int(time.time() // 86_400 - 3) * DAY
@@ -237,7 +237,7 @@ def test_results_are_where_they_were_asked_for_though_the_strategy_wanders(cli):
 
 def test_an_interrupted_backtest_ends_with_its_minute(cli):
     (cli.home / "slow.py").write_text(SLOW)
-    process = cli.start("run", "slow.py", "--backtest", "--entry", "--synthetic-days", "1")  # twelve minutes long
+    process = cli.start("run", "slow.py", "--backtest", "--entry", "--synthetic-days", "1")  # takes twelve minutes
     try:
         until((cli.home / "asked").exists)
         process.send_signal(signal.SIGINT)

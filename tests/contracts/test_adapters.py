@@ -1,4 +1,4 @@
-"""The public names against the table they are bound from."""
+"""The public names match the table they are generated from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backtest_kit_mongo.domains import DOMAINS
 
 
 def test_the_generated_classes_are_those_of_the_table():
-    """``make generate`` brings a changed table over."""
+    """``make generate`` updates them after a change of the table."""
     spec = importlib.util.spec_from_file_location("generate_contracts", ROOT / "tools" / "generate_contracts.py")
     generator = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)

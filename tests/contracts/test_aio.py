@@ -1,6 +1,6 @@
-"""The async face: the whole contract suite through it, and what is its own: many tasks, cancellation, loops, threads, forks.
+"""The async API: the whole contract suite through it, and its own concerns: many tasks, cancellation, loops, threads, forks.
 
-The contracts are those of ``test_contracts``, whose ``kit`` is here the async face, each call in a loop of its own.
+The contracts are those of ``test_contracts``, with ``kit`` replaced by the async API and each call in its own loop.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.simulation import current_time
 
-pytestmark = pytest.mark.once  # what it adds lies above the wire protocol
+pytestmark = pytest.mark.once  # independent of the wire protocol
 
 CONTEXTS = [(f"S{number}", "sma", "binance") for number in range(1000)]
 SIGNAL = aio.PersistSignalAdapter
@@ -47,7 +47,7 @@ START, MINUTE = 1_700_000_040_000, 60_000
 
 
 class Waited:
-    """A part of the async face whose methods are waited for."""
+    """A part of the async API with methods that block until they are done."""
 
     def __init__(self, face):
         self.face = face
@@ -61,7 +61,7 @@ class Waited:
 
 
 def waited(function):
-    """A coroutine or async generator function as a plain one."""
+    """Return a plain function for a coroutine or async generator function."""
 
     def call(*arguments, **options):
         async def main():
@@ -79,12 +79,12 @@ def is_async(function):
 
 
 def iterates(function):
-    """Whether it gives an async iterator. (It is no generator function: what it looks at at its call is not left to the first step.)"""
+    """Return whether it returns an async iterator. (Not a generator function: it reads the context at its call, not at the first step.)"""
     return function.__name__.startswith("list_") or function.__name__ == "keys"
 
 
 def instance_class(sync):
-    """A class to make instances of, which are async ones, and to derive custom classes from, which are synchronous."""
+    """Return a class that makes async instances, and from which custom synchronous classes derive."""
 
     class Made(sync):
         def __new__(cls, *context):
@@ -109,7 +109,7 @@ def through_aio(monkeypatch):
 
 @pytest.fixture(params=["mongo", "memory"])
 def store(request):
-    """As the one of conftest. Files go through a thread as MongoDB does, so they would show nothing more."""
+    """As in conftest, without files: they use a thread like MongoDB, so they would show nothing more."""
     with serving(request.param, request) as name:
         yield name
 
@@ -179,7 +179,7 @@ def test_a_face_says_what_it_is_of(mongo):
 
 @pytest.fixture
 def stored(mongo):
-    """A thousand signals."""
+    """Store a thousand signals."""
     kit.PersistSignalAdapter.write_many([({"number": number}, *context) for number, context in enumerate(CONTEXTS)])
     return mongo
 
@@ -197,7 +197,7 @@ def test_a_thousand_reads_at_once(stored):
 
 
 def test_a_thousand_tasks_that_write_and_read(store):
-    """Each reads what it wrote before, whatever the others do."""
+    """Each task reads what it wrote before, whatever the others do."""
 
     async def task(number):
         for turn in range(2):
@@ -213,7 +213,7 @@ def test_a_thousand_tasks_that_write_and_read(store):
 
 
 def test_the_loop_goes_on_while_a_call_waits(mongo, monkeypatch):
-    """A read that takes half a second: the loop turns meanwhile."""
+    """While a read waits, the loop continues."""
     gate = threading.Event()
     monkeypatch.setattr(kit.PersistSignalAdapter, "_read", lambda *_: gate.wait(30), raising=False)
 
@@ -239,7 +239,7 @@ def test_loops_in_two_threads(stored):
 
 
 def test_close_in_one_loop_while_another_submits(stored):
-    """The end of the threads never meets a call that is about to use them: closed or not, a call has one of the two answers."""
+    """Ending the threads never collides with a call that is about to use them."""
     done = threading.Event()
 
     async def closing():
@@ -293,7 +293,7 @@ def until(condition, seconds=60.0):
 
 @pytest.fixture
 def long_list(mongo):
-    """A list of more pages than one, each key a cursor's batch long."""
+    """Store a list of several pages with large records; return the number of open cursors."""
     filler = "x" * 20_000
     kit.PersistMemoryAdapter.write_many([({"filler": filler}, "sig", "bucket", f"m{number}", START) for number in range(1500)])
     return open_cursors()
@@ -336,7 +336,7 @@ def test_a_list_that_is_left_early_closes_its_cursor(long_list, ending):
 
 
 def test_a_list_that_is_cancelled_while_a_page_is_on_its_way(mongo, monkeypatch):
-    """The thread ends its page, the iterator is closed after that, and no answer is missed by anybody."""
+    """The thread finishes its page, then the iterator is closed, and no result is lost by anyone."""
     started, gate, closed = threading.Event(), threading.Event(), threading.Event()
 
     def slow(*_):
@@ -364,7 +364,7 @@ def test_a_list_that_is_cancelled_while_a_page_is_on_its_way(mongo, monkeypatch)
 
 
 def test_a_list_is_closed_by_a_thread(mongo, monkeypatch):
-    """What ends a cursor waits for the server, so the loop must not do it."""
+    """Closing a cursor waits for the server, so the loop must not do it."""
     names = []
 
     def many(*_):
@@ -398,10 +398,10 @@ def test_a_list_checks_its_arguments_at_the_first_step(store):
 
 
 def sockets():
-    """Open sockets of this process."""
+    """Return the number of open sockets of this process."""
     found = 0
     for name in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # the listing's own
+        with suppress(FileNotFoundError):  # the listing's own descriptor
             found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
     return found
 
@@ -411,25 +411,25 @@ def pool_threads():
 
 
 def run_and_listen(main):
-    """The answer, and what the loop had to say about forgotten tasks and futures."""
+    """Return the result of ``main`` and the loop's complaints about forgotten tasks and futures."""
     complaints = []
 
     async def listening():
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
         answer = await main()
-        gc.collect()  # which is when futures complain
+        gc.collect()  # futures complain when collected
         return answer
 
     return asyncio.run(listening()), complaints
 
 
 def test_a_storm_of_cancelled_calls(stored):
-    """1,000 calls are cancelled at all stages: the next answers are right, and neither connections nor threads have become more."""
+    """After 1,000 calls are cancelled at all stages, the next results are right, and there are no more connections or threads."""
 
     async def storm(seed):
         pause = [0, 0, 0.001, 0.005, 0.02][seed % 5]
         calls = [
-            SIGNAL.write_signal_data({"number": number}, *CONTEXTS[number])  # what is there already
+            SIGNAL.write_signal_data({"number": number}, *CONTEXTS[number])  # stored already
             if number % 3 == 0
             else SIGNAL.read_signal_data(*CONTEXTS[number])
             for number in range(1000)
@@ -457,14 +457,14 @@ def test_a_storm_of_cancelled_calls(stored):
         assert cancelled > 1000
         assert complaints == []
         assert pool_threads() <= base._THREADS
-        assert sockets() <= before + 2 * base._THREADS + 1  # each thread at MongoDB and at Redis, and pymongo's monitor
+        assert sockets() <= before + 2 * base._THREADS + 1  # each thread's to MongoDB and Redis, and pymongo's monitor
     connection = default_registry.mongo.connection
     if connection._wire is not None:
-        until(lambda: len(connection._wire.idle) == connection._wire._out)  # none is on loan
+        until(lambda: len(connection._wire.idle) == connection._wire._out)  # none is in use
 
 
 def test_what_is_cancelled_before_it_begins_is_dropped(mongo, monkeypatch):
-    """All threads are busy; a write that waits for one and is cancelled is never done."""
+    """If all threads are busy, a write that is cancelled while it waits for one is never done."""
     gate, begun = threading.Event(), threading.Semaphore(0)
 
     def busy(*_):
@@ -489,12 +489,12 @@ def test_what_is_cancelled_before_it_begins_is_dropped(mongo, monkeypatch):
     monkeypatch.undo()
     threads = base._pool._threads
     base._pool.end()
-    threads.shutdown()  # when whatever was in the queue is done
+    threads.shutdown()  # returns when the queue is done
     assert kit.PersistSignalAdapter.read_signal_data(*CONTEXTS[0]) is None
 
 
 def test_a_deadline(mongo, monkeypatch):
-    """asyncio.timeout ends the wait at once; the error that the thread comes back with is nobody's."""
+    """asyncio.timeout ends the wait at once; the later error of the thread reaches nobody."""
     gate = threading.Event()
 
     def failing(*_):
@@ -584,7 +584,7 @@ def test_a_stop_iteration_of_a_custom_class_does_not_hang(store):
 
 
 def threads_of(monkeypatch, operation):
-    """The names of the threads that an operation of the contracts runs in."""
+    """Return the names of the threads in which an operation of the contracts runs."""
     names = []
     original = getattr(Contract, operation)
 
@@ -611,7 +611,7 @@ def test_memory_needs_no_thread(settings, monkeypatch):
 
 
 def test_a_custom_class_over_memory_has_a_thread(store):
-    """It may do what it likes, so it must not do it in the loop."""
+    """It may do anything, so it must not run in the loop."""
 
     class Mine(kit.PersistSignalInstance):
         def read_signal_data(self):
@@ -653,7 +653,7 @@ def test_warm_candles_need_no_thread_and_cold_ones_do(mongo, monkeypatch):
     assert asyncio.run(main()) == [1.0, 2.0, 3.0]
     assert [name.startswith("backtest-kit-mongo-aio") for name in names] == [True, True, True]  # the first, the miss, the error
     counted = kit.stats()["candle"]
-    assert (counted["reads"], counted["misses"]) == (7, 1)  # each call once
+    assert (counted["reads"], counted["misses"]) == (7, 1)  # each call is counted once
 
 
 # --- other registries, the id cache ---
@@ -668,7 +668,7 @@ def test_the_face_of_any_adapter_and_instance(mongo):
 
 
 def test_the_face_of_a_registry(mongo):
-    """Beside the default one: records, settings and counters of its own."""
+    """A registry beside the default one has its own records, settings and counters."""
 
     async def main(own):
         await own.setup(mongo, mode="backtest", stores=dict.fromkeys(DOMAINS, "memory"))
@@ -682,12 +682,12 @@ def test_the_face_of_a_registry(mongo):
         return weakref.ref(own.sync)
 
     kept = asyncio.run(main(aio.face(kit.Registry())))
-    until(lambda: gc.collect() >= 0 and kept() is None)  # once the last thread has put its call down
+    until(lambda: gc.collect() >= 0 and kept() is None)  # once the last thread has dropped its call
 
 
 @pytest.mark.parametrize("kind", ["mongo", "memory", "file"])
 def test_nothing_from_the_future(mongo, tmp_path, kind):
-    """Tasks at different times, each sees what its own time allows."""
+    """Tasks at different times each see what their own time allows."""
     adapter = aio.PersistStateAdapter
     kit.setup(mongo, CC_DUMP_DIR=str(tmp_path), look_ahead="hide", stores={"state": kind})
 
@@ -722,7 +722,7 @@ def test_the_id_cache(stored):
     ids = SIGNAL.id_cache
 
     async def main():
-        assert await ids.size() == len([key async for key in ids.keys()]) == 1000  # noqa: SIM118 - no mapping
+        assert await ids.size() == len([key async for key in ids.keys()]) == 1000  # noqa: SIM118 - not a mapping
         assert await ids.get(*CONTEXTS[0]) == kit.PersistSignalAdapter.id_cache.get(*CONTEXTS[0])
         assert await ids.delete(*CONTEXTS[0])
         assert not await ids.has(*CONTEXTS[0])
@@ -753,7 +753,7 @@ def test_close_ends_the_threads_and_setup_begins_anew(stored):
 def test_a_forked_child_has_threads_of_its_own(stored):
     assert asyncio.run(read_all()) == ALL
     child = os.fork()
-    if child == 0:  # no pytest beyond this line
+    if child == 0:  # pytest must not run beyond this line
         status = 1
         try:
             status = 0 if asyncio.run(read_all()) == ALL else 2
@@ -782,7 +782,7 @@ asyncio.run(main())
 
 
 def test_a_program_that_closes_nothing_ends(stored):
-    """With calls under way, which asyncio.run cancels: nothing hangs, and nothing is complained about."""
+    """With calls in progress, which asyncio.run cancels, nothing hangs and nothing complains."""
     kit.PersistMeasureAdapter.write_many([({}, "bucket", str(number), START) for number in range(2000)])
     command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", PROGRAM, json.dumps(stored)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=200)

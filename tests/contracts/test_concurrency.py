@@ -1,4 +1,4 @@
-"""Many threads, many processes and forks on one database: what was written is read, what is unique stays unique, nothing hangs."""
+"""Many threads, processes and forks on one database: reads return what was written, unique keys stay unique, nothing hangs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MINUTE = 60_000
 
 @contextlib.contextmanager
 def processes(settings, task, count=4, **arguments):
-    """Processes that are set up and wait; ``go`` lets them begin together."""
+    """Start processes that are set up and wait; ``go`` lets them start together."""
     running = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", CHILDREN],
@@ -66,7 +66,7 @@ def go(running):
 
 
 def answers(running):
-    """What each process answers; one that wrote to stderr or ended badly fails the test."""
+    """Return the answer of each process; one that wrote to stderr or failed fails the test."""
     found = []
     for process in running:
         line = process.stdout.readline()
@@ -89,13 +89,13 @@ def database(settings):
 
 
 def in_threads(works):
-    """Run all at once; the errors."""
+    """Run all ``works`` at once; return the errors."""
     errors = []
 
     def guarded(work):
         try:
             work()
-        except Exception as error:  # noqa: BLE001 - every kind of error is what the test wants to see
+        except Exception as error:  # noqa: BLE001 - the test wants to see every kind of error
             errors.append(error)
 
     threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
@@ -111,7 +111,7 @@ def in_threads(works):
 
 @pytest.mark.parametrize("process_ids", [0, 100_000])
 def test_threads_read_what_was_written(settings, servers, process_ids):
-    """Eight threads: after a write returned, no thread reads an older value, while Redis is flushed and documents are replaced."""
+    """After a write returned, none of eight threads reads an older value, while Redis is flushed and documents are replaced."""
     kit.setup({**settings, "CC_PROCESS_IDS": process_ids})
     count, problems, stop = 8, [], time.monotonic() + 2
     published = [0] * count
@@ -121,7 +121,7 @@ def test_threads_read_what_was_written(settings, servers, process_ids):
         draw, step, least = random.Random(number), 0, [0] * count
         while time.monotonic() < stop:
             step += 1
-            if step % 7 == 0:  # another client's work: the document gets another _id
+            if step % 7 == 0:  # like another client: the document gets another _id
                 database["state-items"].delete_one({"signalId": "s", "bucketName": f"t{number}"})
                 published[number] = 0
             kit.PersistStateAdapter.write_state_data({"n": step}, "s", f"t{number}", WHEN)
@@ -132,7 +132,7 @@ def test_threads_read_what_was_written(settings, servers, process_ids):
             other = draw.randrange(count)
             floor = published[other]
             row = kit.PersistStateAdapter.read_state_data("s", f"t{other}")
-            # Between its removal and its next write the other's record is gone; what is there is never older than announced.
+            # Between its removal and its next write the other's record is absent; a record that exists is never older than published.
             if row is not None and row["n"] < max(floor, least[other]):
                 problems.append((number, other, floor, row))
             least[other] = max(least[other], row["n"] if row else 0)
@@ -150,7 +150,7 @@ def test_threads_read_what_was_written(settings, servers, process_ids):
 
 
 def test_processes_read_what_was_written(settings, tmp_path):
-    """Four processes: what one has announced as written, all others read, singly and in batches."""
+    """Once one of four processes has published a write, all others read it, in single reads and in batches."""
     board = tmp_path / "board"
     board.write_bytes(struct.pack("<4q", 0, 0, 0, 0))
     found = run(settings, "published", path=str(board), of=4, seconds=1.5)
@@ -160,7 +160,7 @@ def test_processes_read_what_was_written(settings, tmp_path):
 
 
 def test_token_goes_round_four_processes(settings):
-    """One record, four writers in turn: each reads exactly what the one before has written."""
+    """Four processes write one record in turn: each reads exactly what its predecessor wrote."""
     with processes(settings, "ring", rounds=50) as running:
         go(running)
         token = 0
@@ -176,7 +176,7 @@ def test_token_goes_round_four_processes(settings):
 
 
 def test_two_hundred_first_upserts(settings, database):
-    """Four processes with fifty threads each write one key for the first time on a fresh database: one document, no error shown."""
+    """Four processes with fifty threads each upsert one new key on a new database: one document, no error."""
     found = run(settings, "first_upserts", threads=50, keys=4)
     assert found == [{"errors": []}] * 4
     assert database["signal-items"].count_documents({}) == 4
@@ -184,7 +184,7 @@ def test_two_hundred_first_upserts(settings, database):
 
 
 def test_two_hundred_first_upserts_from_threads(mongo):
-    """The same from 200 threads of one process, by single and by batch writes of one set of keys."""
+    """The same holds for 200 threads of one process, with single and batch writes of one set of keys."""
     barrier = threading.Barrier(200)
 
     def work(number):
@@ -200,7 +200,7 @@ def test_two_hundred_first_upserts_from_threads(mongo):
 
 
 def test_indexes_stand_before_the_first_write_returns(settings, database):
-    """Four processes start at once on an empty database: right after the first write of each, the unique index is there."""
+    """Four processes start at once on an empty database: the unique index exists right after the first write of each."""
     domains = ["signal", "memory", "state", "log", "storage", "measure", "candle"]
     found = run(settings, "first_write", domains=domains)
     assert found == [{"missing": []}] * 4
@@ -209,7 +209,7 @@ def test_indexes_stand_before_the_first_write_returns(settings, database):
 
 
 def test_four_gates_at_once(settings, database):
-    """Four threads with stores of their own pass the gate of an empty database together."""
+    """Four threads, each with its own store, pass the gate of an empty database together."""
     from backtest_kit_mongo.config import load_config
     from backtest_kit_mongo.metrics import Metrics
     from backtest_kit_mongo.stores.mongo.store import MongoStore
@@ -224,7 +224,7 @@ def test_four_gates_at_once(settings, database):
 
 
 def test_overlapping_candles(settings, database):
-    """Four processes write overlapping windows: each candle is there once, whole, from one of them, and no error is shown."""
+    """Four processes write overlapping windows: each candle exists once, complete, from one of them, and without errors."""
     found = run(settings, "overlapping_candles", rounds=8, total=1200, width=400)
     assert found == [{"errors": []}] * 4
     documents = list(database["candle-items"].find())
@@ -237,7 +237,7 @@ def test_overlapping_candles(settings, database):
 
 
 def test_overlapping_rows(mongo):
-    """Eight threads write overlapping lists: one document for each id, every payload whole, log rows as first written."""
+    """Eight threads write overlapping lists: one document per id, every payload complete, log rows as first written."""
 
     def work(number):
         rows = [{"id": f"row{index}", "by": number, "again": number} for index in range(100)]
@@ -256,7 +256,7 @@ def test_overlapping_rows(mongo):
 
 
 def test_fork_after_use(settings):
-    """A forked child reads and writes on connections of its own while the parent goes on with its own."""
+    """A forked child reads and writes on its own connections while the parent continues on its own."""
     (answer,) = run(settings, "fork_after_use", count=1)
     child = answer["child"]
     assert answer["errors"] == []
@@ -269,7 +269,7 @@ def test_fork_after_use(settings):
 
 
 def test_fork_and_close(settings):
-    """A child's ``close`` and a child's end leave the parent's connections as they were."""
+    """Neither ``close`` in a child nor the end of a child changes the parent's connections."""
     (answer,) = run(settings, "fork_and_close", count=1)
     assert answer["answers"] == [{}, {}, {}]
     assert answer["read"] == {"n": 1}
@@ -284,7 +284,7 @@ def test_fork_while_threads_are_in_the_middle_of_calls(settings):
 
 
 def test_fork_during_an_index_build(settings, tmp_path):
-    """A fork while another thread makes indexes on a slow MongoDB: the child's first write does not wait for that thread."""
+    """After a fork while another thread creates indexes on a slow MongoDB, the child's first write does not wait for that thread."""
     marker = tmp_path / "forked"
     with MongoServer(tmp_path / "mongo") as server:
         given = {**settings, "CC_MONGO_CONNECTION_STRING": server.uri("t")}
@@ -298,11 +298,11 @@ def test_fork_during_an_index_build(settings, tmp_path):
             assert answers(running) == [{"answer": [["p", {}]]}]
 
 
-# --- close, threads that come and go, restarts ---
+# --- close, short-lived threads, restarts ---
 
 
 def test_close_while_threads_work(settings):
-    """``close`` in one thread: the others get errors of this library or finish; after a new ``setup`` all work again."""
+    """After ``close`` in one thread, the others finish or get errors of this library."""
     for _ in range(5):
         kit.setup(settings)
         kit.PersistStateAdapter.write_state_data({}, "s", "warm", WHEN)
@@ -325,7 +325,7 @@ def test_close_while_threads_work(settings):
                     return
                 except BacktestKitError as problem:
                     seen.append(problem)
-                except Exception as problem:  # noqa: BLE001 - what must not come out
+                except Exception as problem:  # noqa: BLE001 - must not occur
                     surprises.append(problem)
                     return
 
@@ -343,7 +343,7 @@ def test_close_while_threads_work(settings):
 
 
 def test_close_leaves_no_connection(tmp_path, settings):
-    """After a ``close`` in the middle of work, and the end of the threads, no connection is left on either server."""
+    """After ``close`` in the middle of work and the end of the threads, neither server has a connection left."""
     with MongoServer(tmp_path / "mongo") as server, RedisServer(tmp_path / "redis") as cache:
         given = {**settings, "CC_MONGO_CONNECTION_STRING": server.uri("t"), "CC_REDIS_HOST": cache.socket}
         with pymongo.MongoClient(server.uri()) as mongo, redis.Redis(unix_socket_path=cache.socket) as client:
@@ -391,7 +391,7 @@ def test_threads_that_come_and_go(mongo, servers):
 
 
 def test_redis_restarts_under_threads(settings, tmp_path, caplog):
-    """Eight threads go on through five restarts and crashes of Redis: right answers only, two lines for each outage, hits at the end."""
+    """Eight threads survive five restarts and crashes of Redis: only correct results, two log lines per outage, hits at the end."""
     caplog.set_level(logging.INFO, "backtest_kit_mongo")
     with RedisServer(tmp_path / "redis") as cache:
         kit.setup({**settings, "CC_REDIS_HOST": cache.socket, "CC_REDIS_TIMEOUT_MS": 60_000})
@@ -438,7 +438,7 @@ def test_redis_restarts_under_threads(settings, tmp_path, caplog):
 
 
 def test_fork_while_another_thread_changes_the_settings():
-    """A lock that another thread of the parent held at the fork does not stop the child's setup() and close()."""
+    """A lock that another thread of the parent held at the fork does not block setup() and close() in the child."""
     held, done = threading.Event(), threading.Event()
 
     def hold():

@@ -1,4 +1,4 @@
-"""Settings: where they come from, what is refused, that no secret leaves them, and what ``setup`` and ``close`` do to connections."""
+"""Settings: their sources, what is rejected, that no secret leaks, and what ``setup`` and ``close`` do to connections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES = {
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
-    """No settings from outside, none left behind."""
+    """Start without settings from outside and leave none behind."""
     kit.close()
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
@@ -39,7 +39,7 @@ def clean(monkeypatch):
         adapter_of(domain).use_mongo()
 
 
-# --- where they come from --------------------------------------------------------------------------------------------
+# --- sources ---------------------------------------------------------------------------------------------------------
 
 
 def test_defaults():
@@ -80,7 +80,7 @@ def test_arguments_win_over_the_environment_and_that_over_defaults(monkeypatch):
 
 
 def test_empty_and_zero_count_as_not_given(monkeypatch):
-    """As in the original, whose callers pass ``process.env.X || ""``."""
+    """As in the TypeScript package, which is called with ``process.env.X || ""``."""
     monkeypatch.setenv("CC_REDIS_HOST", "from-env")
     monkeypatch.setenv("CC_REDIS_PORT", "6380")
     monkeypatch.setenv("CC_REDIS_USER", "")
@@ -101,7 +101,7 @@ def test_get_config_before_setup_is_what_the_environment_would_give(monkeypatch)
 
 
 def test_set_config_and_install(settings):
-    """``setup`` in two steps, as the original has it; ``set_config`` alone changes no binding."""
+    """``setup`` in two steps, as in the TypeScript package; ``set_config`` alone changes no binding."""
     kit.PersistSignalAdapter.use_memory()
     kit.set_config(settings)
     kit.PersistSignalAdapter.write_signal_data({"id": "a"}, "B", "s", "e")
@@ -129,7 +129,7 @@ def test_setup_serves_every_domain_from_mongo_again(settings):
     assert sorted(kit.get_mongo().list_collection_names()) == ["signal-items", "state-items"]
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------
+# --- what is rejected ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_unknown_setting_names_the_nearest(name, near):
 
 
 def test_unknown_variable_of_the_environment_is_none_of_ours(monkeypatch):
-    """CC_* names are used by other tools of the same stack."""
+    """Other tools of the same stack use CC_* names as well."""
     monkeypatch.setenv("CC_TELEGRAM_TOKEN", "hunter2")
     kit.setup()
     assert "hunter2" not in repr(kit.get_config())
@@ -190,7 +190,7 @@ def test_settings_that_are_no_mapping_of_names_are_refused(wrong):
 
 
 def test_unacknowledged_writes_are_refused():
-    """With w=0 nobody knows whether a write arrived: a read after it could not be promised."""
+    """With w=0 nobody knows whether a write arrived, so read-after-write could not be guaranteed."""
 
     def write():
         kit.setup(CC_MONGO_CONNECTION_STRING="mongodb://localhost/db?w=0&serverSelectionTimeoutMS=100")
@@ -215,12 +215,12 @@ def test_config_is_a_frozen_struct():
 
 
 def everything(error):
-    """All that a log would show of an error: its text, its repr, its traceback with causes."""
+    """Return everything that a log would show of an error: its text, its repr, its traceback with causes."""
     return "".join([str(error), repr(error), *traceback.format_exception(error)])
 
 
 def shown(value):
-    """The ways in which a value gets onto a screen."""
+    """Return the forms in which a value gets onto a screen."""
     return "\n".join([repr(value), str(value), f"{value}", f"{value!r}", repr([value]), pprint.pformat({"config": value})])
 
 
@@ -243,7 +243,7 @@ INVALID = [
     "mongodb://bot:hunter2@localhost:99999/db", "mongodb://:hunter2@localhost/db", "mongodb://bot:hunter2?x@localhost", "hunter2",
     "mongodb:/bot:hunter2@localhost",
 ]  # fmt: skip
-# Characters that end the user part for a reader who does not know better.
+# Characters that end the user part for a naive parser.
 UNESCAPED_SRV = [
     "mongodb+srv://bot:hunter2?x@cluster.example.com/db", "mongodb+srv://bot:a?hunter2@cluster.example.com/db",
     "mongodb+srv://bot:a@b?hunter2@cluster.example.com/db", "mongodb+srv://bot:a/hunter2@cluster.example.com/db",
@@ -260,12 +260,12 @@ def test_no_secret_of_a_connection_string_is_shown(uri):
     text = shown(config)
     assert "hunter2" not in text
     assert "redis-secret" not in text
-    assert "bot" in text  # what is no secret helps
+    assert "bot" in text  # non-secret parts help
 
 
 @pytest.mark.parametrize("uri", UNESCAPED_SRV)
 def test_no_secret_of_an_unescaped_srv_string_is_shown(uri):
-    """Such a string cannot be used; refused or not, it must not be shown."""
+    """Such a string cannot be used; rejected or not, it must not be shown."""
     try:
         kit.setup(CC_MONGO_CONNECTION_STRING=uri)
         text = shown(kit.get_config())
@@ -276,7 +276,7 @@ def test_no_secret_of_an_unescaped_srv_string_is_shown(uri):
 
 @pytest.mark.parametrize("uri", VALID)
 def test_rich_shows_no_secret(uri):
-    """Its printer and its tracebacks ask a Struct for its members one by one, not for its repr."""
+    """Rich's printer and tracebacks read the fields of a Struct one by one, not its repr."""
     console = rich.console.Console(file=io.StringIO(), width=500)
     kit.setup(CC_MONGO_CONNECTION_STRING=uri, CC_REDIS_PASSWORD="redis-secret")
     console.print(kit.get_config())
@@ -299,7 +299,7 @@ def test_no_secret_of_an_invalid_string_is_in_the_error(uri, monkeypatch):
 
 
 def test_no_secret_in_clients_errors_and_log_lines(tmp_path):
-    """Servers that do not answer: what the library then says, and what the clients show of themselves."""
+    """With unreachable servers, neither the library's messages nor the clients' reprs show a secret."""
     lines = Lines()
     kit.set_logger(lines)
     kit.setup(
@@ -323,7 +323,7 @@ def test_no_secret_in_clients_errors_and_log_lines(tmp_path):
 
 
 def test_no_secret_in_a_refused_login(settings):
-    """This Redis knows no password and says so."""
+    """This Redis has no password and says so."""
     kit.setup({**settings, "CC_REDIS_PASSWORD": "hunter2", "CC_REDIS_USER": "bot"})
     with pytest.raises(kit.BacktestKitError, match="Redis") as caught:
         kit.wait_for_init(2)
@@ -391,7 +391,7 @@ def test_store_without_a_server_needs_no_setup():
 
 
 def test_setup_contacts_no_server(tmp_path):
-    """Connecting is lazy, as in the original; an unreachable server is an error of the first use."""
+    """Connecting is lazy, as in the TypeScript package: the first use of an unreachable server raises."""
     kit.setup(
         CC_MONGO_CONNECTION_STRING=f"mongodb://{str(tmp_path / 'none.sock').replace('/', '%2F')}/db?serverSelectionTimeoutMS=100",
         CC_REDIS_HOST=str(tmp_path / "none"),
@@ -457,7 +457,7 @@ def test_database(uri, name):
 
 
 def test_database_without_a_name_is_really_used(servers, settings):
-    """Not MongoDB's ``test``."""
+    """The default database is used, not MongoDB's ``test``."""
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": servers.mongo.uri()})
     assert kit.get_mongo().name == "backtest-kit"
     try:
@@ -491,7 +491,7 @@ def test_get_mongo_and_get_redis_are_the_clients_of_the_library(settings):
 
 
 def test_keywords_and_positions_of_setup(settings):
-    """``embedded`` is the one keyword that is no CC_* name; a mapping goes first and by position only."""
+    """``embedded`` is the only keyword that is not a CC_* name; a mapping comes first and is positional only."""
     kit.setup(settings, embedded=False)
     assert kit.get_config().CC_EMBEDDED is False
     with pytest.raises(kit.ConfigError):

@@ -1,7 +1,7 @@
 """The contract suite: what every contract promises, written once and run on every store.
 
-The methods and their argument orders are typed here by hand, as the issue and the original have them, and not taken from the
-table that the library binds them from.
+The methods and their argument orders are typed by hand, as the issue and the TypeScript package have them, and not taken from the table
+that the library generates them from.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ ARGUMENTS = {
     "when": T0,
 }  # fmt: skip
 
-# Values of one key field that must never be taken for each other: separators of Redis keys and file names, wildcards, both
-# forms of one accented letter, other scripts, and nothing at all.
+# Values of one key field that must never be confused: separators of Redis keys and file names, wildcards, both forms of one accented
+# letter, other scripts, and the empty string.
 NAMES = (
     "", "a", "A", "b", "a:b", "a_b", "a/b", "a b", " a", "a ", "a.b", "$a", "*", "a*", "[a]", "0", "None", "é", "e\u0301", "日本", "🚀",
     "\n",
@@ -120,7 +120,7 @@ def adapter(name):
 
 
 def call(name, spec, first=(), *, kwargs=None, **values):
-    """Call a method of a registry with the arguments that ``spec`` names, in its order."""
+    """Call a method of an adapter with the arguments that ``spec`` names, in its order."""
     method, *arguments = spec.split()
     known = ARGUMENTS | values
     rest = arguments[len(first) :]
@@ -144,7 +144,7 @@ def listed(name, **values):
 
 
 def keys_of(name, **values):
-    """The keys that a list of a bucket gives, in order."""
+    """Return the keys that a list of a bucket yields, in order."""
     return [entry["memoryId"] if isinstance(entry, dict) else entry for entry in listed(name, **values)]
 
 
@@ -157,7 +157,7 @@ def last_key(name):
 
 
 def body(name, marker, **more):
-    """A body of the domain's shape that holds ``marker``."""
+    """Return a body of the domain's shape that contains ``marker``."""
     if name == "risk":
         return [[f"sma_binance_{marker}", {"symbol": marker, **more}]]
     if name in ("partial", "breakeven"):
@@ -180,12 +180,12 @@ def ids(rows):
 
 
 def tick():
-    """Let the clock of ``createDate`` and ``updatedDate`` (milliseconds) move on."""
+    """Let the clock of ``createDate`` and ``updatedDate`` (milliseconds) advance."""
     time.sleep(0.003)
 
 
 def listed_as(store, names):
-    """In which order ``store`` lists names that the others list as given: files come in natural order."""
+    """Return the order in which ``store`` lists names that the others list as given: files come in natural order."""
     return sorted(names) if store == "file" else names
 
 
@@ -201,7 +201,7 @@ def test_missing_record_reads_as_the_empty_value_of_its_contract(store, name):
     value = read(name)
     assert value == KEYED[name].empty
     assert type(value) is type(KEYED[name].empty)
-    if value is not None:  # the caller may fill it
+    if value is not None:  # the caller may modify it
         value.append(1) if isinstance(value, list) else value.update(a=1)
         assert read(name) == KEYED[name].empty
 
@@ -233,7 +233,7 @@ def test_null_is_refused_where_a_removal_exists(store, name):
 
 @keyed
 def test_empty_payload_and_empty_members_survive(store, name):
-    """An empty map is what Partial and Breakeven hold after a clear: it must not be dropped on the way."""
+    """Partial and Breakeven hold an empty map after a clear: it must not be lost."""
     empty: Any = [] if name == "risk" else {}
     write(name, body(name, "a"))
     write(name, empty)
@@ -254,7 +254,7 @@ def test_member_order_survives(store, name):
 
 @keyed
 def test_write_with_an_earlier_time_wins(store, name):
-    """A restarted backtest resets what a later simulation time had written."""
+    """A restarted backtest overwrites what a later simulation time wrote."""
     write(name, body(name, "late"), when=T0 + 60_000)
     write(name, body(name, "early"), when=T0)
     assert read(name, when=T0 + 120_000) == body(name, "early")
@@ -271,7 +271,7 @@ def test_when_is_an_aware_datetime_or_ms(store, name):
 
 @keyed
 def test_each_key_field_isolates(store, name):
-    """Whatever text stands in a key field, two values of it are two records."""
+    """Two different values of a key field are two records, whatever the text."""
     for argument in key_arguments(name):
         values = (True, False) if argument == "backtest" else NAMES
         for number, value in enumerate(values):
@@ -282,7 +282,7 @@ def test_each_key_field_isolates(store, name):
 
 @keyed
 def test_contexts_that_join_to_one_text_stay_apart(store, name):
-    """("a:b", "c") and ("a", "b:c") share a Redis key of the original; also for ids that only Redis still knows."""
+    """("a:b", "c") and ("a", "b:c") share a Redis key in the TypeScript package; also with ids that only Redis has."""
     texts = [argument for argument in key_arguments(name) if argument != "backtest"]
     pairs = [("a:b", "c"), ("a", "b:c"), ("a_b", "c"), ("a", "b_c"), ("", "a:"), (":a", ""), ("", ":a"), ("a:", "")]
     for first, second in itertools.permutations(texts, 2):
@@ -290,14 +290,14 @@ def test_contexts_that_join_to_one_text_stay_apart(store, name):
             write(name, body(name, f"m{number}"), **{first: one, second: other})
         for number, (one, other) in enumerate(pairs):
             assert read(name, **{first: one, second: other}) == body(name, f"m{number}"), (first, one, second, other)
-        if store == "mongo":  # once more as a new process, which has only what Redis knows
+        if store == "mongo":  # again as a new process, which only has the ids in Redis
             start_again()
             for number, (one, other) in enumerate(pairs):
                 assert read(name, **{first: one, second: other}) == body(name, f"m{number}"), (first, one, second, other)
 
 
 def start_again():
-    """The same settings in a library that remembers nothing."""
+    """Use the same settings in a library without any cached state."""
     settings = msgspec.structs.asdict(kit.get_config())
     kit.close()
     kit.setup(settings)
@@ -362,7 +362,7 @@ def test_r4_risk_names_are_isolated(store):
 
 @pytest.mark.parametrize("form", [dict, list, tuple, iter, lambda pairs: [tuple(pair) for pair in pairs]])
 def test_r5_map_keeps_size_and_keys(store, form):
-    """A map goes in as it is, or as any sequence of pairs; the caller rebuilds it from the pairs."""
+    """A map can be passed as it is or as any iterable of pairs; the caller rebuilds it from the pairs."""
     kit.PersistRiskAdapter.write_position_data(form(PAIRS), "main", "binance", WHEN)
     back = dict(kit.PersistRiskAdapter.read_position_data("main", "binance", WHEN))
     assert back == dict(PAIRS)
@@ -444,7 +444,7 @@ def test_write_after_remove_revives(store, name):
 
 @removable
 def test_write_of_a_row_that_says_removed_removes(store, name):
-    """The record's flag follows ``removed`` of the payload, as in the original."""
+    """The record's flag follows ``removed`` of the payload, as in the TypeScript package."""
     write(name, {**body(name, "a"), "removed": True})
     assert read(name) is None
     assert keys_of(name) == []
@@ -499,7 +499,7 @@ def test_memory_list_gives_ids_and_data(store):
 
 @removable
 def test_nothing_is_cut_from_a_list_of_keys(store, name):
-    """The original shows 1,000 of them and hides the rest."""
+    """The TypeScript package shows 1,000 of them and hides the rest."""
     prefix = [ARGUMENTS[argument] for argument in key_arguments(name)[:-1]]
     wanted = [f"k{number:04}" for number in range(1700)]
     adapter(name).write_many([(body(name, key), *prefix, key, T0) for key in wanted])
@@ -556,7 +556,7 @@ def test_first_write_of_a_log_line_wins(store):
 
 @lists
 def test_id_that_stands_twice_in_one_list(store, name):
-    """Last write wins, as if the rows were written one by one; for the log the first."""
+    """The last write wins, as if the rows were written one by one; in the log the first one wins."""
     put(name, [row("a", n=1), row("b", n=1), row("a", n=2)])
     assert {found["id"]: found["n"] for found in rows_of(name)} == {"a": 1 if name == "log" else 2, "b": 1}
 
@@ -577,7 +577,7 @@ def test_ids_of_rows_isolate(store, name):
 
 @pytest.mark.parametrize("name", ["notification", "log"])
 def test_history_is_read_oldest_first(store, name):
-    """In the order of the first write, also inside one list (which is one millisecond); a rewrite moves nothing."""
+    """In order of the first write, also inside one list (which is one millisecond); a rewrite moves nothing."""
     put(name, [row(f"a{number}") for number in range(20)])
     tick()
     put(name, [row(f"b{number}") for number in range(20)])
@@ -600,7 +600,7 @@ def test_storage_is_read_newest_update_first(store):
 
 @pytest.mark.parametrize(("name", "default"), [("storage", 1000), ("log", 1000), ("notification", 5000)])
 def test_limits_of_lists(store, name, default):
-    """1,000 rows, 5,000 notifications, unless asked otherwise; what is left out is the oldest."""
+    """The limit is 1,000 rows, or 5,000 notifications, unless the caller sets another; the oldest are left out."""
     total = default + 7
     put(name, [row(f"r{number:05}") for number in range(7)])
     tick()
@@ -644,7 +644,7 @@ def test_rows_come_from_any_iterable_but_a_single_row(store, name):
     ids=["no id", "null id", "int id", "bytes id", "text", "null", "set", "too big", "NUL"],
 )  # fmt: skip
 def test_bad_row_is_named_and_the_whole_list_refused(store, name, bad, kind):
-    """By its position, or by its id where it has one."""
+    """The error names its position, or its id if it has one."""
     with pytest.raises(kind, match=r"row 2\b|'x'|a\\x00b") as caught:
         put(name, [row("a"), row("b"), bad, row("c")])
     assert isinstance(caught.value, kit.BacktestKitError)
@@ -664,7 +664,7 @@ def test_returned_rows_never_alias_stored_ones(store, name):
 
 
 def contexts_of(name, values):
-    """Read contexts, and the arguments of writes to them, that differ in their first text field."""
+    """Return read contexts that differ in their first text field, and the arguments of writes to them."""
     first = next(argument for argument in key_arguments(name) if argument != "backtest")
     reads = [tuple((ARGUMENTS | {first: value})[argument] for argument in key_arguments(name)) for value in values]
     writes = [
@@ -684,7 +684,7 @@ def test_batches_answer_in_the_order_of_the_question(store, name):
     question = [*reversed(reads), *missing, *reads[:3], *reads[:3]]
     answer = adapter(name).read_many(question)
     assert answer == [wanted.get(context, KEYED[name].empty) for context in question]
-    # A key that was asked for twice is answered twice, as by two reads.
+    # A key that is requested twice is returned twice, as by two reads.
     spoil(answer[-1])
     assert answer[-4] == wanted[question[-4]]
 
@@ -737,7 +737,7 @@ def test_item_of_a_batch_with_the_wrong_number_of_arguments_is_named_and_nothing
 
 @keyed
 def test_item_of_a_batch_with_a_bad_argument_is_named_and_nothing_written(store, name):
-    """By its position, or by its key; and before anything is sent."""
+    """The error names its position or its key, and comes before anything is sent."""
     reads, writes = contexts_of(name, ["a", "b", "c"])
     _, *arguments = writes[1]
     bad_key = (writes[1][0], None, *arguments[1:])
@@ -803,7 +803,7 @@ def test_list_instance(store, name):
 
 
 def test_instance_makes_no_call_before_its_first_use():
-    """A constructor does no I/O: it works before ``setup()``, its methods then do not."""
+    """A constructor does no I/O: it works before ``setup()``; its methods then do not."""
     kit.close()
     bound = kit.PersistSignalInstance("BTCUSDT", "sma", "binance")
     assert "BTCUSDT" in repr(bound)
@@ -817,11 +817,11 @@ def test_gate_of_an_instance(store):
     assert bound.wait_for_init(False) is None
 
 
-# --- classes of one's own --------------------------------------------------------------------------------------------
+# --- user-defined classes --------------------------------------------------------------------------------------------
 
 
 def subclass_of(name, log):
-    """A subclass of the instance that notes its calls and hands them on."""
+    """Return a subclass of the instance that logs its calls and passes them on."""
     base = getattr(kit, f"Persist{name.capitalize()}Instance")
     read_name, write_name = KEYED[name].read.split()[0], KEYED[name].write.split()[0]
 
@@ -856,7 +856,7 @@ def instance_read(name):
 
 @keyed
 def test_plain_class_replaces_the_store(store, name):
-    """A class that knows nothing of ours: made once per context, with the arguments of the instance, and first asked to get ready."""
+    """A class without our base is created once per context, with the instance's arguments, and its gate is called first."""
     kept: dict[Any, Any] = {}
     made, gates = [], []
     read_name, *read_arguments = KEYED[name].read.split()
@@ -900,7 +900,7 @@ def test_plain_class_replaces_the_store(store, name):
     assert read(name) == body(name, "a")
     assert made[2:] == [wanted]
     assert gates[-1] is True
-    # Nothing of this went into the store underneath.
+    # Nothing of this reached the store underneath.
     assert instance_read(name) == KEYED[name].empty
 
 
@@ -965,7 +965,7 @@ def test_list_class_of_ones_own(store, name):
 
 @lists
 def test_limit_reaches_a_class_of_ones_own(store, name):
-    """What a list leaves out, its caller asked for; also behind a subclass."""
+    """A list leaves out rows only as its caller asked, also with a subclass."""
     base = getattr(kit, f"Persist{name.capitalize()}Instance")
     getattr(adapter(name), f"use_persist_{name}_adapter")(type("Mine", (base,), {}))
     put(name, [row(f"r{number:04}") for number in range(1200)])
@@ -1018,7 +1018,7 @@ def test_dummy_keeps_no_rows(store, name):
 
 @pytest.mark.parametrize("name", KEYED)
 def test_dummy_still_refuses_what_a_store_would(store, name):
-    """A test that runs on the dummy finds the mistake that the real store would."""
+    """A test on the dummy finds the same mistakes as a real store."""
     adapter(name).use_dummy()
     with pytest.raises(kit.InvalidTypeError):
         read(name, **{key_arguments(name)[0]: None})
@@ -1086,7 +1086,7 @@ TYPES: dict[str, Any] = {
 
 
 def wire(store, name):
-    """The record as ``store`` gives it back: files hold JSON, where a date is a text."""
+    """Return the record as ``store`` returns it: files hold JSON, in which a date is text."""
     record = WIRE[name]
     if store == "file" and name == "interval":
         return {**record, "when": "2023-11-14T22:13:20.000Z"}
@@ -1107,7 +1107,7 @@ def test_row_is_decoded_on_request(store, name):
 
 @keyed
 def test_struct_goes_in_as_its_wire_form(store, name):
-    """Absent fields stay absent, names are the stored ones, and it comes out as a dict."""
+    """Absent fields stay absent, names are the stored ones, and a read returns a dict."""
     struct = msgspec.convert(WIRE[name], TYPES[name])
     write(name, struct)
     assert read(name) == wire(store, name)

@@ -1,8 +1,8 @@
-"""What lies in MongoDB and Redis, held to a table of what the TypeScript package stores.
+"""What is stored in MongoDB and Redis must match a table of what the TypeScript package stores.
 
-The table is typed by hand and owes nothing to the one the library works from: a field, an index or a Redis key that moves
-there must fail here. Documents of the TypeScript package are typed by hand too, with the BSON types that a JavaScript driver
-chooses: an integer that fits 32 bits is an int32, every other number a double.
+The table is typed by hand and independent of the one the library works from: a field, an index or a Redis key that changes there must
+fail here. Documents of the TypeScript package are typed by hand too, with the BSON types that a JavaScript driver chooses: an integer
+that fits 32 bits is an int32, every other number a double.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from backtest_kit_mongo import payloads
 from backtest_kit_mongo.domains import DOMAINS
 
 T0 = 1_700_000_000_000
-JS_NOW = float(T0)  # what JavaScript's Date.now() is in BSON
+JS_NOW = float(T0)  # JavaScript's Date.now() in BSON
 OLD = datetime(2023, 11, 14, 22, 13, 20, 123_000, tzinfo=UTC)
 
 
@@ -33,15 +33,15 @@ def on(name):
 
 
 class Stored(NamedTuple):
-    """What one contract stores, as the original's documents and Redis keys show it."""
+    """What one contract stores, according to the TypeScript package's documents and Redis keys."""
 
     collection: str
     unique: str  # the unique index, its fields in order
     fields: str  # the fields of a document, in order
     redis: str
-    write: tuple[Any, ...]  # the method of our contract, and its arguments behind the body
+    write: tuple[Any, ...]  # the method of our contract, and its arguments after the body
     read: tuple[Any, ...]
-    key: dict[str, Any]  # the key fields that these arguments give
+    key: dict[str, Any]  # the key fields for these arguments
     body: Any
     body_field: str = "payload"
     when: bool = False
@@ -183,7 +183,7 @@ def put_candle(**more):
 
 
 def start_again(settings, **more):
-    """A new process, as far as the library can tell."""
+    """Start a new process, as far as the library can tell."""
     kit.close()
     kit.setup({**settings, **more})
 
@@ -197,7 +197,7 @@ def test_table_holds_every_domain():
 
 @every
 def test_document_of_a_first_write(mongo, name):
-    """Collection, fields and their order, the envelope; ``_id`` is an ObjectId, dates are BSON dates near now."""
+    """Collection, fields, their order and the envelope match; ``_id`` is an ObjectId, dates are BSON dates near now."""
     stored = FORMAT[name]
     before = datetime.now(UTC)
     stored.put(stored.body)
@@ -224,7 +224,7 @@ def test_document_of_a_first_write(mongo, name):
 
 @keyed
 def test_document_of_a_batch_is_the_same(mongo, name):
-    """A bulk upsert leaves what a single one does."""
+    """A bulk upsert stores the same document as a single one."""
     stored = FORMAT[name]
     stored.put(stored.body)
     single = only(name)
@@ -254,7 +254,7 @@ def test_document_of_a_candle(mongo):
 
 @every
 def test_rewrite_updates_in_place(mongo, name):
-    """Same document, same ``_id``, same createDate; updatedDate moves. For the log nothing does."""
+    """The document, its ``_id`` and createDate stay; updatedDate changes. A log entry does not change at all."""
     stored = FORMAT[name]
     stored.put(stored.body)
     first = only(name)
@@ -274,7 +274,7 @@ def test_rewrite_updates_in_place(mongo, name):
 
 @pytest.mark.parametrize("name", ["measure", "interval", "memory"])
 def test_removal_marks_document_and_payload(mongo, name):
-    """As the original does: both flags, the payload stays."""
+    """As in the TypeScript package, both flags are set and the payload stays."""
     stored = FORMAT[name]
     stored.put(stored.body)
     first = only(name)
@@ -304,7 +304,7 @@ def test_null_signal_keeps_its_document(mongo):
 
 @every
 def test_what_the_original_cannot_read_is_never_written(mongo, name):
-    """A ``when`` or key that is a date, an ``_id`` that is no ObjectId; and no BSON type a JavaScript driver has no value for."""
+    """Never a date as ``when`` or key, an ``_id`` other than an ObjectId, or a BSON type that a JavaScript driver has no value for."""
     stored = FORMAT[name]
     stored.put(stored.body)
     raw = collection(name).find_one()
@@ -342,7 +342,7 @@ def test_unique_index_stands_after_a_first_write_without_the_gate(mongo, name):
         collection(name).insert_one(dict(stored.key))
 
 
-# Indexes of the original besides the unique ones: one per field, and some of two.
+# Indexes of the TypeScript package besides the unique ones: one per field, and some on two.
 SINGLE = {name: [*stored.unique.split(), *(["when"] if stored.when else [])] for name, stored in FORMAT.items()}
 SINGLE["candle"] = ["exchangeName", "symbol", "interval", "timestamp"]
 MORE: dict[str, list[Any]] = {
@@ -355,7 +355,7 @@ MORE: dict[str, list[Any]] = {
 
 
 def test_indexes_of_the_original_are_no_hindrance_and_stay(mongo):
-    """A database that the TypeScript package made is taken as it is."""
+    """A database created by the TypeScript package is used as it is."""
     names: dict[str, set[str]] = {}
     for name, singles in SINGLE.items():
         unique = singles if name == "candle" else FORMAT[name].unique.split()
@@ -377,7 +377,7 @@ def test_indexes_of_the_original_are_no_hindrance_and_stay(mongo):
 
 @keyed
 def test_redis_key_and_value(mongo, name):
-    """A plain string, the id in hexadecimal, for ever; never a payload."""
+    """The value is a plain string, the id in hexadecimal, without expiry; never a payload."""
     stored = FORMAT[name]
     stored.put(stored.body)
     client = kit.get_redis()
@@ -400,7 +400,7 @@ def test_redis_key_of_a_batch(mongo, name):
 
 @keyed
 def test_redis_key_of_a_read(mongo, name):
-    """A miss writes the id of what it found."""
+    """A miss stores the id of what it found."""
     stored = FORMAT[name]
     stored.put(stored.body)
     kit.get_redis().flushall()
@@ -429,7 +429,7 @@ def test_list_ids_go_to_redis_on_request_only(settings, name):
     assert client.get(stored.redis) == ids["row-1"]
     assert client.get(stored.redis.replace("row-1", "row-2")) == ids["row-2"]
     assert client.ttl(stored.redis) == -1
-    # Rows that are there already get their ids as well.
+    # Rows that exist already get their ids as well.
     client.flushall()
     stored.put(stored.body)
     assert client.get(stored.redis) == ids["row-1"]
@@ -462,7 +462,7 @@ def test_mode_in_redis_keys(mongo, backtest, mode):
 
 @keyed
 def test_warm_id_of_another_writer_is_used(mongo, name):
-    """What the TypeScript package, or another process, left in Redis is a hit."""
+    """An id that the TypeScript package or another process left in Redis is a hit."""
     stored = FORMAT[name]
     stored.put(stored.body)
     start_again(mongo)
@@ -560,7 +560,7 @@ GOLDEN: dict[str, tuple[dict[str, Any], Any]] = {
 
 
 def golden(name, **more):
-    """A document as mongoose leaves it: ``_id``, key fields by name, the rest by name."""
+    """Return a document as mongoose stores it: ``_id``, key fields by name, the rest by name."""
     rest = {**GOLDEN[name][0], "__v": 0, "createDate": OLD, "updatedDate": OLD, **more}
     return {"_id": ObjectId(), **dict(sorted(FORMAT[name].key.items())), **dict(sorted(rest.items()))}
 
@@ -581,7 +581,7 @@ def read_typed(name, kind):
 
 @every
 def test_document_of_the_original_is_updated_in_place(mongo, name):
-    """Also one without ``__v`` and dates, and with fields that we do not know: they stay."""
+    """This includes documents without ``__v`` and dates; unknown fields stay."""
     stored = FORMAT[name]
     document = golden(name, tenant="other writer", legacy={"a": [1]})
     del document["__v"], document["createDate"]
@@ -641,7 +641,7 @@ def test_document_of_an_older_version_without_the_flag_is_there(mongo, name):
 
 @keyed
 def test_document_without_a_payload_reads_as_nothing(mongo, name):
-    """The original leaves one behind when it is given undefined."""
+    """The TypeScript package leaves such a document when it is passed undefined."""
     document = golden(name)
     del document[FORMAT[name].body_field]
     collection(name).insert_one(document)
@@ -653,7 +653,7 @@ def test_document_without_a_payload_reads_as_nothing(mongo, name):
 
 @pytest.mark.parametrize("name", ["measure", "interval", "memory"])
 def test_record_with_a_null_payload_can_be_removed(mongo, name):
-    """No validator keeps the original from storing one."""
+    """No validator stops the TypeScript package from storing one."""
     stored = FORMAT[name]
     document = golden(name)
     document["payload"] = None
@@ -666,7 +666,7 @@ def test_record_with_a_null_payload_can_be_removed(mongo, name):
 
 @keyed
 def test_document_with_a_string_id_is_read_and_updated(mongo, name):
-    """The original fails on it from the second read on."""
+    """The TypeScript package fails on it from the second read on."""
     stored = FORMAT[name]
     collection(name).insert_one({**golden(name), "_id": "a string"})
     for _ in range(3):
@@ -679,7 +679,7 @@ def test_document_with_a_string_id_is_read_and_updated(mongo, name):
 
 @pytest.mark.parametrize("when", [JS_NOW, Int64(T0), 5, None, OLD, math.nan, "text"], ids=str)
 def test_whatever_stands_in_when_the_payload_is_read(mongo, when):
-    """It is stored and never compared; an older version had a date there."""
+    """``when`` is stored and never compared; an older version stored a date there."""
     for name, stored in FORMAT.items():
         if stored.when:
             collection(name).insert_one({**golden(name), "when": when})
@@ -687,14 +687,14 @@ def test_whatever_stands_in_when_the_payload_is_read(mongo, when):
 
 
 def test_log_line_that_the_original_stored_without_an_id_is_read(mongo):
-    """It stores such a line with a null id, and then raises."""
+    """The TypeScript package stores such a line with a null id, and then throws."""
     collection("log").insert_one({**golden("log"), "entryId": None, "payload": {"topic": "lost"}})
     kit.PersistLogAdapter.write_log_data([{"id": "a"}])
     assert kit.PersistLogAdapter.read_log_data() == [{"topic": "lost"}, {"id": "a"}]
 
 
 def test_documents_without_dates_are_listed(mongo):
-    """Last among the newest first."""
+    """They come last in newest-first order."""
     for number in range(3):
         document = golden("storage", payload={"id": f"old {number}"})
         document["signalId"] = f"old {number}"
@@ -707,7 +707,7 @@ def test_documents_without_dates_are_listed(mongo):
 
 
 def test_order_of_the_log_of_the_original_is_kept(mongo):
-    """By createDate, ties by ``_id``; the original leaves ties to chance."""
+    """The order is by createDate, ties by ``_id``; the TypeScript package leaves ties to chance."""
     documents = []
     for number in range(50):
         document = golden("log", payload={"id": f"l{number:02}"})
@@ -719,7 +719,7 @@ def test_order_of_the_log_of_the_original_is_kept(mongo):
 
 
 def test_date_beyond_python_is_a_clear_error(mongo):
-    """JavaScript counts to the year 275760, Python to 9999."""
+    """JavaScript dates reach the year 275760, Python's 9999."""
     far = bson.DatetimeMS(8_640_000_000_000_000)
     collection("interval").insert_one(golden("interval", payload={"id": "k", "when": far, "removed": False}))
     with pytest.raises(kit.DatabaseError, match="cannot be read"):
@@ -730,7 +730,7 @@ def test_date_beyond_python_is_a_clear_error(mongo):
 
 
 def test_candle_with_a_date_is_not_ours(mongo):
-    """A Date in ``timestamp`` is no key of the original either; our write makes the candle it can read."""
+    """A Date in ``timestamp`` is not a key of the TypeScript package either; our write creates the candle it can read."""
     collection("candle").insert_one(
         {
             "exchangeName": "binance",
@@ -747,7 +747,7 @@ def test_candle_with_a_date_is_not_ours(mongo):
 
 @pytest.mark.parametrize("number", [float(CANDLE["timestamp"]), Int64(CANDLE["timestamp"])], ids=["double", "int64"])
 def test_candle_of_the_original_keeps_its_document(mongo, number):
-    put_candle(timestamp=CANDLE["timestamp"] + 60_000)  # makes the indexes
+    put_candle(timestamp=CANDLE["timestamp"] + 60_000)  # creates the indexes
     _id = ObjectId()
     collection("candle").insert_one({
         "_id": _id, "exchangeName": "binance", "interval": "1m", "symbol": "BTCUSDT", "timestamp": number, "__v": 0, "close": 1,

@@ -1,4 +1,4 @@
-"""Nothing from the future: what a read at a simulation time may see, on every store, against a model of all that was ever written."""
+"""Nothing from the future: what a read at a simulation time may see, on every store, against a model of everything ever written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import InvalidTypeError, InvalidValueError, LookAheadError
 
-pytestmark = pytest.mark.once  # what it adds lies above the wire protocol
+pytestmark = pytest.mark.once  # independent of the wire protocol
 
 T0 = 1_700_000_040_000  # on the minute
 MINUTE = 60_000
 SIGNAL = ("BTCUSDT", "sma", "binance")
 
-# By domain: how a value is written at a time and read. None as time: the contract's read takes none, so the clock decides.
+# For each domain, how to write a value at a time and how to read it. The contract's read may take no time; then the clock decides.
 CALLS = {
     "risk": (
         lambda key, body, when: kit.PersistRiskAdapter.write_position_data([[key, body]], key, "binance", when),
@@ -68,7 +68,7 @@ def write(name, key, number, when):
 
 
 def read(name, key, when):
-    """The number that a read at ``when`` gives; None for the empty value of the contract."""
+    """Return the number that a read at ``when`` sees; None for the empty value of the contract."""
     with kit.simulated_time(None if name in TAKES_WHEN else when):
         value = CALLS[name][1](key, when)
     if value == DOMAINS[name].empty():
@@ -102,9 +102,9 @@ def test_hidden_until_its_time_comes(begin, name):
     begin(look_ahead="hide")
     write(name, "k", 1, T0)
     assert [read(name, "k", T0 + step) for step in (-1, 0, 1)] == [None, 1, 1]
-    write(name, "k", 2, T0 + MINUTE)  # the later write is the one that is stored
+    write(name, "k", 2, T0 + MINUTE)  # the later write is stored
     assert [read(name, "k", T0 + step) for step in (0, MINUTE - 1, MINUTE)] == [None, None, 2]
-    write(name, "k", 3, T0)  # an earlier one replaces it still
+    write(name, "k", 3, T0)  # a write with an earlier time still replaces it
     assert [read(name, "k", T0 + step) for step in (-1, 0, MINUTE)] == [None, 3, 3]
     assert kit.stats()[name]["future_reads"] == 4
 
@@ -151,14 +151,14 @@ def test_lists_and_has(begin):
 
 
 def test_removed_before_it_was_written(begin):
-    """A removal takes what was there at its time; what came later is gone with the versions after it."""
+    """A removal applies to what existed at its time, and discards the later versions of that record."""
     begin(history=["memory"])
     write("memory", "a", 1, T0)
     write("memory", "a", 2, T0 + 10)
     write("memory", "b", 3, T0 + 10)
     with kit.simulated_time(T0 + 5):
         kit.PersistMemoryAdapter.remove_memory_data("sig", "notes", "a")
-        kit.PersistMemoryAdapter.remove_memory_data("sig", "notes", "b")  # not there yet
+        kit.PersistMemoryAdapter.remove_memory_data("sig", "notes", "b")  # does not exist yet
     removed = kit.records("memory", {"memoryId": "a"}, removed=True)
     assert [(row["when"], row["payload"]["n"], row["removed"]) for row in removed] == [(T0 + 5, 1, True)]
     assert [read("memory", "a", T0 + step) for step in (0, 5, 10)] == [1, None, None]
@@ -166,7 +166,7 @@ def test_removed_before_it_was_written(begin):
 
 
 def test_read_many_through_a_class_of_ones_own(begin):
-    """It reads one by one, at the time of the run."""
+    """A user's class is read one by one, at the simulation time of the run."""
     begin(look_ahead="hide")
 
     class Mine(kit.PersistPartialInstance):
@@ -184,7 +184,7 @@ def test_read_many_through_a_class_of_ones_own(begin):
 
 @pytest.mark.parametrize("history", [[], ["memory", "interval"]], ids=["hide", "history"])
 def test_a_list_is_of_the_time_of_its_call(begin, history):
-    """And not of that at which it is read: outside of the block, or inside of another one."""
+    """The time of iteration does not matter: outside of the block, or inside another one."""
     begin(look_ahead="hide", history=history)
     for index in range(3):
         write("memory", f"m{index}", index, T0 + index)
@@ -201,7 +201,7 @@ def test_a_list_is_of_the_time_of_its_call(begin, history):
 
 @pytest.mark.parametrize("when", [8_640_000_000_000_001, -8_640_000_000_000_001, 1_700_000_000_000_000_000, 2**63])
 def test_times_beyond_those_of_javascript(begin, when):
-    """Nanoseconds, most often. MongoDB's doubles do not hold each of them, so that one could pass for an earlier one."""
+    """Mostly nanoseconds by mistake. MongoDB's doubles cannot hold all of them, so one could pass for an earlier time."""
     begin(look_ahead="hide")
     with pytest.raises(InvalidValueError, match="is not a timestamp in milliseconds\n  hint: pass milliseconds since 1970"):
         write("state", "k", 1, when)
@@ -224,7 +224,7 @@ def test_lists_raise(begin):
 
 @timed
 def test_random_interleavings_of_time(begin, name):
-    """Writes at rising and falling times, and reads: never a value of a later time, always the stored one if it is not."""
+    """With writes at rising and falling times, a read never sees a value of a later time, and always the stored value otherwise."""
     begin(look_ahead="hide")
     chance = random.Random(name)
     stored: dict[str, tuple[int, int]] = {}
@@ -255,7 +255,7 @@ def window(limit, since=T0):
 def test_candles_never_close_after_the_time(settings, memory):
     kit.setup(settings, look_ahead="hide", CC_CANDLE_MEMORY_MB=memory)
     kit.PersistCandleAdapter.write_candles_data(candles(10), "BTCUSDT", "1m", "binance")
-    for _ in range(2):  # from the server, and from memory
+    for _ in range(2):  # from the server, then from memory
         with kit.simulated_time(T0 + 5 * MINUTE):
             assert window(5) == candles(5)
             assert window(6) is None
@@ -325,8 +325,8 @@ def test_as_of(begin, name):
 
 @timed
 def test_random_interleavings_with_history(begin, name):
-    """Against a model that keeps every version."""
-    begin(look_ahead="raise", history=[name])  # with history nothing is left to raise about
+    """Reads match a model that keeps every version."""
+    begin(look_ahead="raise", history=[name])  # with history there is nothing to raise about
     chance = random.Random(name)
     versions: dict[str, dict[int, int]] = {}
     for number in range(150):
@@ -356,7 +356,7 @@ def test_what_was_removed_is_there_before(begin):
 
 @pytest.mark.parametrize(("options", "kept"), [({"CC_HISTORY_LIMIT": 3}, 3), ({"CC_HISTORY_DAYS": 2}, 3), ({"CC_HISTORY_LIMIT": 0}, 10)])
 def test_history_is_bounded(begin, options, kept):
-    """By count, or by age. What is too old may stay for a while, since it is swept now and then; what is kept must be there."""
+    """The limit is a count or an age. Expired versions may stay for a while, since they are swept now and then; the rest must exist."""
     begin(history=["state"], **options)
     day = 86_400_000
     for number in range(10):
@@ -431,7 +431,7 @@ def test_versions_of_some_keys_are_discarded(begin):
 @pytest.mark.parametrize("wire", [True, False])
 @pytest.mark.parametrize("when", [None, "yesterday", float("nan"), datetime(2024, 1, 1, tzinfo=UTC)], ids=["none", "text", "nan", "date"])
 def test_a_record_of_no_time_is_before_all_others(settings, wire, when):
-    """Another program wrote it, before there was history: a version is made of it, and it comes back as it was."""
+    """Another program wrote it before history was on: a version is made of it, and it comes back as it was."""
     kit.setup(settings, history=["state"], CC_WIRE_LANE=wire)
     items = kit.get_mongo()["state-items"]
     legacy = {"signalId": "sig", "bucketName": "k", "payload": {"n": 7}, **({} if when is None else {"when": when})}

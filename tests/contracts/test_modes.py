@@ -1,4 +1,4 @@
-"""Which store serves which domain: the profiles of the modes, domains that are set alone, and two runs in one process."""
+"""Which store serves which domain: the profiles of the modes, domains that are set individually, and two runs in one process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from backtest_kit_mongo.errors import ConfigError, InvalidTypeError, LookAheadEr
 
 T0 = 1_700_000_000_000
 
-# The table of the original's docker project, by hand.
+# The table of the TypeScript package's docker project, typed by hand.
 BACKTEST = {
     "session": "file", "memory": "file", "state": "file", "storage": "memory", "recent": "memory", "notification": "memory", "log": "jsonl",
 }  # fmt: skip
@@ -37,7 +37,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def registry():
-    """One beside the default one."""
+    """A registry beside the default one."""
     found = kit.Registry()
     yield found
     found.close()
@@ -56,7 +56,7 @@ def test_paper_and_live_do_not_meet_unless_asked_to(settings, registry, tmp_path
         assert asked.PersistSignalAdapter.read_signal_data(*key)["id"] == "live"
         assert paper.PersistSignalAdapter.read_signal_data(*key) is None
         paper.PersistSignalAdapter.write_signal_data({"id": "paper"}, *key)
-        for one, expected in ((kit, "live"), (paper, "paper"), (kit, "live")):  # with one Redis between them
+        for one, expected in ((kit, "live"), (paper, "paper"), (kit, "live")):  # they share one Redis
             (default_registry if one is kit else one).mongo.drop_cache()
             assert one.PersistSignalAdapter.read_signal_data(*key)["id"] == expected
         paper.PersistLogAdapter.write_log_data([row])
@@ -173,7 +173,7 @@ def test_setup_again_keeps_what_is_in_memory(settings, folder):
         kit.PersistRecentAdapter.write_recent_data({"n": 1}, "S", "s", "e", "f", True, T0)
     kit.setup(settings, mode="backtest")
     assert kit.PersistRecentAdapter.read_recent_data("S", "s", "e", "f", True) == {"n": 1}
-    kit.setup(settings, mode="backtest", look_ahead="off")  # other settings begin anew
+    kit.setup(settings, mode="backtest", look_ahead="off")  # other settings start empty
     assert kit.PersistRecentAdapter.read_recent_data("S", "s", "e", "f", True) is None
 
 
@@ -223,12 +223,12 @@ def test_the_settings_in_force_say_what_they_came_to(settings):
 
 
 def test_close_ends_the_settings(settings, folder):
-    """What was hidden under settings that are gone is not hidden any more."""
+    """What the closed settings hid is no longer hidden."""
     kit.setup(settings, stores={"session": "memory"}, look_ahead="hide")
     kit.PersistStateAdapter.use_memory()
     kit.PersistStateAdapter.write_state_data({"n": 1}, "sig", "one", T0)
     kit.close()
-    with pytest.raises(NotConfiguredError):  # a store that the settings made ends with them, one that was chosen by hand does not
+    with pytest.raises(NotConfiguredError):  # a store that the settings created ends with them, one chosen by hand does not
         kit.PersistSessionAdapter.read_session_data("s", "e", "f", "S", True)
     with kit.simulated_time(T0 - 1):
         assert kit.PersistStateAdapter.read_state_data("sig", "one") == {"n": 1}
@@ -238,7 +238,7 @@ def test_close_ends_the_settings(settings, folder):
 
 
 def test_live_beside_backtest(settings, servers, registry, tmp_path):
-    """Each has its stores, its durability, its guard and its counters; what one does, the other does not see."""
+    """Each run has its own stores, durability, guard and counters, and does not see what the other does."""
     kit.setup(settings, mode="live", CC_DUMP_DIR=tmp_path / "live")
     other = {**settings, "CC_MONGO_CONNECTION_STRING": servers.mongo.uri("beside"), "CC_DUMP_DIR": tmp_path / "backtest"}
     registry.setup(other, mode="backtest")
@@ -274,7 +274,7 @@ def test_live_beside_backtest(settings, servers, registry, tmp_path):
 
 def test_custom_classes_are_of_their_registry(settings, registry):
     class Mine(registry.PersistStateInstance):
-        """As the one of the registry, with a mark."""
+        """The registry's instance class, with a mark."""
 
         def read_state_data(self, *, type=None):
             return {"mine": super().read_state_data(type=type)}
@@ -290,7 +290,7 @@ def test_custom_classes_are_of_their_registry(settings, registry):
 
 
 def test_many_registries_in_threads(settings):
-    """Made, used and closed side by side, on one database."""
+    """Registries are created, used and closed in parallel, on one database."""
     failures = []
 
     def work(number):
@@ -315,7 +315,7 @@ def test_many_registries_in_threads(settings):
 
 
 def test_a_registry_that_is_dropped_leaves_nothing(settings, registry):
-    """Its connections go with ``close``; another one may begin at once."""
+    """``close`` ends its connections; another registry can start at once."""
     before = set(threading.enumerate())
     for _ in range(3):
         mine = kit.Registry()
@@ -329,7 +329,7 @@ def test_a_registry_that_is_dropped_leaves_nothing(settings, registry):
 
 
 def test_a_call_stays_with_the_store_that_it_began_with(registry, monkeypatch):
-    """The store is swapped in the middle of a read: the rest of it needs the history of the first store."""
+    """The store is swapped in the middle of a read: the rest of the read needs the versions of the first store."""
     registry.setup(stores=dict.fromkeys(DOMAINS, "memory"), history=["state"])
     states = registry.PersistStateAdapter
     for step in (0, 5):
@@ -345,7 +345,7 @@ def test_a_call_stays_with_the_store_that_it_began_with(registry, monkeypatch):
     monkeypatch.setattr(store, "read", swapped)
     with kit.simulated_time(T0 + 1):
         assert states.read_state_data("s", "b") == {"n": 0}
-        assert states.read_state_data("s", "b") is None  # the next call finds the new store
+        assert states.read_state_data("s", "b") is None  # the next call uses the new store
 
 
 def test_a_binding_never_changes(registry):

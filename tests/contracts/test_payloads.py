@@ -1,4 +1,4 @@
-"""Every payload as the TypeScript framework stores it: decoded, encoded again, and equal."""
+"""Every payload as the TypeScript framework stores it is decoded, encoded again, and equal."""
 
 import math
 import typing
@@ -44,7 +44,7 @@ ROW = {
 }
 ROW_FULL = {
     **ROW,
-    "note": None,  # what BSON keeps of an undefined
+    "note": None,  # an undefined in BSON
     "_partial": [PARTIAL],
     "_entry": [ENTRY, ENTRY],
     "_trailingPriceStopLoss": 95,
@@ -242,19 +242,19 @@ samples = pytest.mark.parametrize(("shape", "doc"), SAMPLES.values(), ids=SAMPLE
 
 
 def builtins(row):
-    # datetime is a type of BSON: without this it would become text
+    # datetime is a BSON type: without this it would become text
     return listed(msgspec.to_builtins(row, builtin_types=(datetime,)))
 
 
 def listed(value):
-    """The pairs of the Risk contract are tuples in Python and arrays everywhere else."""
+    """Turn tuples into lists: the pairs of the Risk contract are tuples in Python and arrays everywhere else."""
     if isinstance(value, dict):
         return {k: listed(v) for k, v in value.items()}
     return [listed(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def through_bson(doc):
-    """What a reader gets of a document that mongoose wrote: integers beyond int32 are doubles."""
+    """Return what a reader gets of a document that mongoose wrote: integers beyond int32 are doubles."""
     return decode(encode({"doc": as_javascript(doc)}), CodecOptions(tz_aware=True))["doc"]
 
 
@@ -280,7 +280,7 @@ def structs_in(value):
 
 def with_unknown_fields(value):
     if isinstance(value, dict):
-        opaque = ("data", "args", "error")  # whatever stands there is the user's
+        opaque = ("data", "args", "error")  # its content is the user's
         return {**{k: v if k in opaque else with_unknown_fields(v) for k, v in value.items()}, "addedIn99": {"x": 1}}
     return [with_unknown_fields(v) for v in value] if isinstance(value, list) else value
 
@@ -313,13 +313,13 @@ def test_whole_doubles_become_int(shape, doc, small):
 
 @samples
 def test_json_reads_as_bson_does(shape, doc):
-    """The file store keeps JSON: dates are text there."""
+    """The file store holds JSON: dates are text there."""
     finite = msgspec.json.decode(msgspec.json.encode(doc).replace(b'"minuteEstimatedTime":null', b'"minuteEstimatedTime":60'))
     row = msgspec.convert(finite, type=shape)
     assert msgspec.json.decode(msgspec.json.encode(row)) == finite
 
 
-STRUCTS = {k: v for k, v in SAMPLES.items() if v[0] not in (p.PartialData, p.BreakevenData)}  # those have keys, not fields
+STRUCTS = {k: v for k, v in SAMPLES.items() if v[0] not in (p.PartialData, p.BreakevenData)}  # they have keys, not fields
 
 
 @pytest.mark.parametrize(("shape", "doc"), STRUCTS.values(), ids=STRUCTS)
@@ -353,7 +353,7 @@ def test_there_are_31_notifications():
     assert {v.__struct_config__.tag for v in variants} == set(NOTIFICATIONS)
     assert len(variants) == len(NOTIFICATIONS) == 31
     common = {f.encode_name for f in msgspec.structs.fields(p.PositionNotification)} | {"type"}
-    assert len(common - {"multiplier", "isolated"}) == 41  # what the framework calls the common fields
+    assert len(common - {"multiplier", "isolated"}) == 41  # the framework's common fields
 
 
 @pytest.mark.parametrize("action", COMMITS)

@@ -1,4 +1,4 @@
-"""Passwords on real, locked servers: whatever goes wrong, they are in no log line, repr, error, traceback or statistic."""
+"""Passwords on real servers that require them: no failure puts one into a log line, repr, error, traceback or statistic."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from backtest_kit_mongo.servers import MongoServer, RedisServer
 pytestmark = pytest.mark.server
 
 WHEN = 1_700_000_000_000
-# With characters that a connection string has to encode: neither form may show.
+# With characters that a connection string must encode; neither form may appear.
 MONGO_SECRET = "mongoS3cret/:@%ü"
 MONGO_WRONG = "mongoWr0ng/:@%ü"
 REDIS_SECRET = "redisS3cret'\"\\ x"
 REDIS_WRONG = "redisWr0ng'\"\\ x"
 SECRETS = [form for secret in (MONGO_SECRET, MONGO_WRONG, REDIS_SECRET, REDIS_WRONG) for form in (secret, quote(secret, safe=""))]
-# What is left of a secret that was cut at one of its special characters.
+# What remains of a secret that was cut at one of its special characters.
 TRACES = [*SECRETS, "S3cret", "Wr0ng"]
 
 
 class LockedMongo(MongoServer):
-    """A mongod that asks for a password."""
+    """A mongod that requires a password."""
 
     __test__ = False
 
@@ -51,7 +51,7 @@ def assert_clean(*texts):
 
 
 def all_of(error):
-    """Everything that a report of an error may show: its text, its traceback with causes, its attributes, without its chain too."""
+    """Return everything that an error report may show: text, traceback with and without causes, attributes."""
     texts = ["".join(traceback.format_exception(error)), "".join(traceback.format_exception(error, chain=False))]
     while error is not None:
         texts += [repr(error), str(error), repr(error.args), repr(vars(error))]
@@ -60,7 +60,7 @@ def all_of(error):
 
 
 def state():
-    """Everything of ours that a person or a debugger may print."""
+    """Return the text of all our objects that a person or a debugger may print."""
     store = default_registry.mongo_or_none
     console = rich.console.Console(file=io.StringIO(), width=1000)
     console.print(kit.get_config())
@@ -84,7 +84,7 @@ def state():
 
 @pytest.fixture(autouse=True)
 def logged(caplog, capfd):
-    """Every line of every logger, at every level, and both output streams, are clean at the end of each test."""
+    """At the end of each test, every line of every logger, at every level, and both output streams are free of secrets."""
     caplog.set_level(logging.DEBUG)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -96,7 +96,7 @@ def logged(caplog, capfd):
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory):
-    """A mongod and a redis-server that ask for passwords."""
+    """A mongod and a redis-server that require passwords."""
     folder = tmp_path_factory.mktemp("locked")
     with MongoServer(folder / "mongo") as server, pymongo.MongoClient(server.uri()) as client:
         client.admin.command("createUser", "trader", pwd=MONGO_SECRET, roles=["readWriteAnyDatabase"])
@@ -111,7 +111,7 @@ def mongo_uri(host, user="trader", password=MONGO_SECRET, options="authSource=ad
 
 @pytest.fixture
 def right(locked, settings):
-    """Settings that open both servers."""
+    """Settings with the right passwords for both servers."""
     mongo, cache = locked
     return {
         **settings,
@@ -143,7 +143,7 @@ FEW = [CALLS[0], CALLS[1], CALLS[4], CALLS[9], CALLS[11], CALLS[13]]
 
 
 def errors_of_all_calls(calls=CALLS):
-    """Make every call; the errors, each of them clean."""
+    """Make every call; return the errors, each of them checked for secrets."""
     errors = []
     for call in calls:
         try:
@@ -156,7 +156,7 @@ def errors_of_all_calls(calls=CALLS):
 
 
 def test_right_passwords(right):
-    """With the right ones everything works, and nothing shows them."""
+    """With the right passwords everything works, and nothing shows them."""
     kit.setup(right)
     kit.wait_for_init(timeout=60)
     assert errors_of_all_calls(CALLS[1:]) == []
@@ -165,7 +165,7 @@ def test_right_passwords(right):
 
 
 def test_passwords_from_the_environment(right, monkeypatch):
-    """The same where they come from the environment."""
+    """Passwords from the environment work the same and are not shown."""
     for name, value in right.items():
         monkeypatch.setenv(name, value)
     kit.setup()
@@ -176,7 +176,7 @@ def test_passwords_from_the_environment(right, monkeypatch):
 
 
 def test_wrong_password_of_mongo(right, locked):
-    """A DatabaseError soon, from the first call and from later ones, and it says which setting to look at."""
+    """The first call and later ones soon raise a DatabaseError that names the setting to check."""
     host = quote(locked[0].socket, safe="")
     kit.setup({**right, "CC_MONGO_CONNECTION_STRING": mongo_uri(host, password=MONGO_WRONG, options="authSource=admin")})
     for call in CALLS[:3]:
@@ -188,7 +188,7 @@ def test_wrong_password_of_mongo(right, locked):
 
 
 def test_missing_rights(right, locked):
-    """A user that may only read: its writes are refused with a hint."""
+    """Writes of a read-only user fail with a hint."""
     kit.setup({**right, "CC_MONGO_CONNECTION_STRING": mongo_uri(quote(locked[0].socket, safe=""), user="reader")})
     errors = errors_of_all_calls()
     assert len(errors) >= 5
@@ -197,14 +197,14 @@ def test_missing_rights(right, locked):
 
 @pytest.mark.parametrize("user", ["", "nobody"])
 def test_wrong_password_of_redis(right, user, logged):
-    """One WARNING, work goes on, the gate and the explicit calls raise: all without the password."""
+    """One WARNING is logged, work continues, and the gate and the explicit calls raise, all without the password."""
     kit.setup({**right, "CC_REDIS_PASSWORD": REDIS_WRONG, "CC_REDIS_USER": user})
     assert len(errors_of_all_calls()) == 5
     assert [record.levelname for record in logged.records if record.name == "backtest_kit_mongo"] == ["WARNING"]
 
 
 def unreachable(tmp_path):
-    """Folders where nothing is: a closed port, a socket that is not there, a name that cannot be resolved."""
+    """Return addresses where nothing listens: a closed port, a missing socket, a name that does not resolve."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
@@ -213,7 +213,7 @@ def unreachable(tmp_path):
 
 @pytest.mark.parametrize("where", ["port", "socket", "name"])
 def test_unreachable_servers(settings, tmp_path, where):
-    """Time-outs name the place, never the password."""
+    """Timeouts name the address, never the password."""
     host, port = unreachable(tmp_path)[where]
     place = quote(host, safe="") if port is None else f"{host}:{port}"
     given = {"CC_MONGO_CONNECTION_STRING": mongo_uri(place, options="serverSelectionTimeoutMS=100"), "CC_REDIS_HOST": host}
@@ -228,7 +228,7 @@ def test_unreachable_servers(settings, tmp_path, where):
 
 
 def test_servers_that_die(right, tmp_path, settings):
-    """Servers that open with the right passwords and then die."""
+    """Servers accept the right passwords and then die; no error shows a password."""
     with RedisServer(tmp_path / "redis", password=REDIS_SECRET) as cache, MongoServer(tmp_path / "mongo") as server:
         with pymongo.MongoClient(server.uri()) as client:
             client.admin.command("createUser", "trader", pwd=MONGO_SECRET, roles=["readWriteAnyDatabase"])
@@ -283,7 +283,7 @@ BAD_STRINGS = [
 @pytest.mark.parametrize("encoded", [True, False], ids=["encoded", "as it is"])
 @pytest.mark.parametrize("pattern", BAD_STRINGS)
 def test_bad_connection_strings(settings, pattern, encoded):
-    """A connection string that is wrong somewhere: neither its refusal nor, if it passes, its settings show the password."""
+    """A connection string with a mistake: neither its error nor, if it is accepted, its settings show the password."""
     string = pattern.format(quote(MONGO_SECRET, safe="") if encoded else MONGO_SECRET)
     try:
         config = load_config({**settings, "CC_MONGO_CONNECTION_STRING": string}, {})
@@ -296,7 +296,7 @@ def test_bad_connection_strings(settings, pattern, encoded):
 @pytest.mark.parametrize("secret", ["S3cret?x", "S3cret?x=y&z", "a?S3cret", "S3cret#x", "S3cret/x?y", "S3cret@x?y", "a&b?S3cret=1"])
 @pytest.mark.parametrize("scheme", ["mongodb", "mongodb+srv"])
 def test_redaction_of_passwords_that_should_have_been_encoded(scheme, secret):
-    """Where the password itself holds ``?``, ``/``, ``@`` or ``&``, more is hidden, not less."""
+    """If the password itself contains ``?``, ``/``, ``@`` or ``&``, more is hidden, not less."""
     text = redacted(f"{scheme}://trader:{secret}@cluster.example.invalid/db")
     assert_clean(text)
     assert "a?" not in text
@@ -331,7 +331,7 @@ def test_redaction_keeps_what_is_no_secret():
     ids=lambda given: next(iter(given)),
 )
 def test_secret_under_the_wrong_name(given):
-    """A secret that went into the wrong setting, or came in the wrong type, is not quoted by the refusal."""
+    """The error for a secret in the wrong setting, or of the wrong type, does not quote it."""
     with pytest.raises(ConfigError) as caught:
         kit.setup(given)
     assert_clean(*all_of(caught.value))
@@ -339,7 +339,7 @@ def test_secret_under_the_wrong_name(given):
 
 @pytest.mark.parametrize("host", ["redis://:S3cret@127.0.0.1:1/0", ":S3cret@127.0.0.1"])
 def test_redis_url_as_host(settings, host):
-    """Who puts a whole Redis URL into CC_REDIS_HOST is told so, or at least never reads the password in a warning or a repr."""
+    """A whole Redis URL in CC_REDIS_HOST is rejected, or at least no warning or repr shows its password."""
     try:
         kit.setup({**settings, "CC_REDIS_HOST": host, "CC_REDIS_PORT": 1})
     except ConfigError as error:
@@ -349,7 +349,7 @@ def test_redis_url_as_host(settings, host):
 
 
 def test_unacknowledged_writes(right):
-    """The refusal of w=0 does not quote the connection string."""
+    """The error for w=0 does not quote the connection string."""
     string = right["CC_MONGO_CONNECTION_STRING"] + "&w=0"
     try:
         kit.setup({**right, "CC_MONGO_CONNECTION_STRING": string})
@@ -362,7 +362,7 @@ def test_unacknowledged_writes(right):
 
 
 def test_user_logger(right):
-    """A logger of one's own gets the same clean lines."""
+    """A user's logger gets the same clean lines."""
     lines = []
 
     class Keep:
@@ -379,7 +379,7 @@ def test_user_logger(right):
 
 
 def test_index_conflict(right, locked):
-    """The error of a contradicting index names collections and commands, no connection."""
+    """The error for a conflicting index names collections and commands, but no connection."""
     kit.setup(right)
     kit.get_mongo()["signal-items"].drop()
     kit.get_mongo()["signal-items"].insert_many([{"symbol": "S", "strategyName": "s", "exchangeName": "e"}] * 1)
@@ -391,7 +391,7 @@ def test_index_conflict(right, locked):
 
 
 def test_traces_can_be_found():
-    """The search of this file finds what it looks for, also in causes and notes of other errors."""
+    """The checks in this file find a secret, also in the causes and notes of other errors."""
     try:
         try:
             raise ValueError(MONGO_SECRET)

@@ -1,4 +1,4 @@
-"""Compare-and-set: what a record was read as is what it still is when it is written, whoever else writes it."""
+"""Compare-and-set: a write succeeds only if the record is still as it was read, whoever else writes it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_back(key=KEY):
 def test_what_a_read_gave_is_swapped_and_nothing_else(store, body):
     state = DOMAINS["state"]
     swap = store_of().swap
-    assert not swap(state, record({"n": 9}), record(body))  # there is nothing yet
+    assert not swap(state, record({"n": 9}), record(body))  # nothing is stored yet
     assert swap(state, record(body), None)
     assert not swap(state, record({"n": 9}), None)
     found = read_back()
@@ -54,7 +54,7 @@ def test_what_a_read_gave_is_swapped_and_nothing_else(store, body):
 
 
 def test_the_fields_of_a_body_are_compared_in_their_order(mongo):
-    """As MongoDB compares documents, and as the TypeScript package writes them."""
+    """MongoDB compares documents this way, and the TypeScript package writes them this way."""
     STATE.write_state_data({"a": 1, "b": 2}, *KEY, WHEN)
     assert not store_of().swap(DOMAINS["state"], record({}), record({"b": 2, "a": 1}))
     assert store_of().swap(DOMAINS["state"], record({}), record({"a": 1, "b": 2}))
@@ -107,7 +107,7 @@ def test_an_update_that_never_gets_through_ends(store, monkeypatch):
 
 
 def test_a_row_with_an_infinite_lifetime_can_be_changed(mongo):
-    """The original stores null for it, a read gives infinity, and the comparison is with what is stored."""
+    """The TypeScript package stores null for it and a read returns infinity; the comparison uses the stored value."""
     RISK.write_position_data([["k", {"minuteEstimatedTime": None, "openTimestamp": 1}]], "r", "e", WHEN)
     RISK.update(("r", "e"), lambda pairs: [*pairs, ["other", {}]], WHEN)
     assert RISK.read_position_data("r", "e", WHEN) == [
@@ -200,7 +200,7 @@ def test_processes_lose_no_update_and_hold_no_slot_together(settings, tmp_path, 
 
 
 def test_a_remove_with_history_does_not_take_back_another_write(settings, store, monkeypatch):
-    """It reads and writes, and another client writes in between: what that wrote is what is removed."""
+    """A remove reads and then writes; a write by another client in between is what gets removed."""
     if store == "mongo":
         kit.setup({**settings, "CC_HISTORY": "memory"})
     else:

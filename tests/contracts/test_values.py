@@ -1,4 +1,4 @@
-"""Which values a payload and a key may hold, how they come back, and what is refused before anything is written."""
+"""Which values a payload and a key may hold, how they come back, and what is rejected before anything is written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def round_trip(value):
 
 
 def assert_nothing_written(store):
-    """No document in any collection; where there are no collections, what each list and the record in question show."""
+    """Assert that no collection has a document; without collections, that the lists and the record in question are empty."""
     if store == "mongo":
         database = kit.get_mongo()
         assert sum(database[name].count_documents({}) for name in database.list_collection_names()) == 0
@@ -54,7 +54,7 @@ def assert_nothing_written(store):
 
 
 def kept(store, value):
-    """What ``store`` gives back where the others give ``value``: files hold JSON."""
+    """Return what ``store`` returns where the others return ``value``: files hold JSON."""
     if store != "file":
         return value
     match value:
@@ -73,7 +73,7 @@ def kept(store, value):
     return value
 
 
-# --- what survives ---------------------------------------------------------------------------------------------------
+# --- values that survive ---------------------------------------------------------------------------------------------
 
 SAME: list[Any] = [
     None, True, False, 0, 1, -1, 2**31 - 1, 2**31, -(2**31), -(2**31) - 1, 2**53 + 1, 2**63 - 1, -(2**63),
@@ -96,7 +96,7 @@ def test_value_comes_back_as_it_went_in(store, value):
 
 
 def test_integers_come_back_as_plain_ints(store):
-    """Beyond 32 bits too, as every time in ms is: a subclass of int is refused by encoders such as msgspec's."""
+    """Also beyond 32 bits, like every time in ms: encoders such as msgspec's reject a subclass of int."""
     found = round_trip({"big": T0, "list": [2**63 - 1], "small": 1})
     assert [type(number) for number in (found["big"], found["list"][0], found["small"])] == [int, int, int]
     assert msgspec.json.decode(msgspec.json.encode(found)) == found
@@ -143,7 +143,7 @@ def test_aware_datetime_comes_back_in_utc_to_the_millisecond(store, zone):
 
 
 def test_date_before_the_epoch_is_cut_towards_the_past(store):
-    """As the whole time line is: 1 us before the epoch lies in the millisecond before it."""
+    """1 us before the epoch belongs to the millisecond before it, as everywhere on the time line."""
     wanted = datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
     assert round_trip(datetime(1970, 1, 1, tzinfo=UTC) - timedelta(microseconds=1)) == kept(store, wanted)
 
@@ -245,7 +245,7 @@ def test_value_of_a_type_outside_bson_comes_back_as_its_nearest(store, value, wa
 
 
 def test_values_survive_in_every_form_of_writing(store):
-    """A batch and a list encode as a single write does."""
+    """A batch and a list encode like a single write."""
     value = {"inf": INF, "date": datetime(2024, 1, 1, tzinfo=UTC), "big": 2**63 - 1, "empty": {}, "none": None, "array": np.arange(2)}
     wanted = kept(store, {**value, "array": [0, 1]})
     kit.PersistStateAdapter.write_many([(value, "values", "a", T0), (value, "values", "b", T0)])
@@ -257,7 +257,7 @@ def test_values_survive_in_every_form_of_writing(store):
 
 
 def test_empty_frame_name_is_a_legal_key(store):
-    """It is what live mode has."""
+    """Live mode uses it."""
     kit.PersistRecentAdapter.write_recent_data({"id": "live"}, "BTCUSDT", "sma", "binance", "", False, T0)
     kit.PersistRecentAdapter.write_recent_data({"id": "frame"}, "BTCUSDT", "sma", "binance", "f", False, T0)
     assert kit.PersistRecentAdapter.read_recent_data("BTCUSDT", "sma", "binance", "", False) == {"id": "live"}
@@ -279,7 +279,7 @@ def test_times_that_a_date_cannot_hold(store, when):
 
 
 def test_nesting_up_to_ninety_levels(store):
-    """MongoDB takes a hundred, of which the command needs some."""
+    """MongoDB allows a hundred levels, and the command needs some of them."""
     value: Any = "bottom"
     for _ in range(90):
         value = {"d": value}
@@ -317,7 +317,7 @@ def test_lifetime_without_end_of_deferred_rows(store, lifetime):
 
 
 def test_null_lifetime_of_a_created_signal_stays_null(store):
-    """There it is an optional wish of the strategy, and null says that none was given: no place that the original mends."""
+    """It is an optional wish of the strategy there, and null means none; the TypeScript package does not repair it either."""
     snapshot = {"createdSignal": {**ROW}, "closedSignal": None}
     kit.PersistStrategyAdapter.write_strategy_data(snapshot, *TRIPLE)
     assert kit.PersistStrategyAdapter.read_strategy_data(*TRIPLE) == snapshot
@@ -347,7 +347,7 @@ def test_a_row_without_the_field_gets_none(store):
 
 
 def test_null_lifetime_elsewhere_is_data(store):
-    """State, Session, Memory and the like hold what a user put there."""
+    """State, Session, Memory and the like hold what a user stored in them."""
     data = {"id": "a", "minuteEstimatedTime": None, "data": {"minuteEstimatedTime": None}, "removed": False}
     kit.PersistStateAdapter.write_state_data(data, "s", "b", T0)
     assert kit.PersistStateAdapter.read_state_data("s", "b") == data
@@ -368,7 +368,7 @@ def test_mended_lifetime_can_be_decoded(store):
     assert kit.PersistRiskAdapter.read_position_data("r", "e", T0, type=payloads.RiskData)[0][1].minute_estimated_time == INF
 
 
-# --- payloads that are refused ---------------------------------------------------------------------------------------
+# --- payloads that are rejected --------------------------------------------------------------------------------------
 
 
 def loop_dict():
@@ -454,7 +454,7 @@ REFUSED: list[tuple[str, Any, type[Exception]]] = [
 
 @pytest.mark.parametrize(("value", "kind"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
 def test_payload_that_cannot_be_stored_is_refused_before_anything_is_written(store, value, kind):
-    """With our error, which is also the builtin, and which names the domain; alone, in a batch, and in lists."""
+    """The error is ours and a builtin, and names the domain: for a single write, in a batch, and in lists."""
     good = {"value": 1}
     for attempt in (
         lambda: write(value),
@@ -531,7 +531,7 @@ def test_document_just_under_the_limit_is_stored(store):
     assert kit.PersistLogAdapter.read_log_data()[0]["x"] == kept(store, value)
 
 
-# --- times and keys that are refused ---------------------------------------------------------------------------------
+# --- times and keys that are rejected --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -560,7 +560,7 @@ def test_time_with_an_impossible_value_is_refused(store, when):
 
 @pytest.mark.parametrize("when", [True, 1.5, "now"])
 def test_time_of_a_read_is_checked_too(store, when):
-    """A strategy that passes rubbish finds out at the first read, not at the first write."""
+    """A strategy that passes rubbish learns so at the first read, not at the first write."""
     with pytest.raises(kit.InvalidTypeError, match="when"):
         kit.PersistRiskAdapter.read_position_data("r", "e", when)
     with pytest.raises(kit.InvalidTypeError, match="when"):
@@ -621,7 +621,7 @@ def test_mode_that_is_no_bool_is_refused(store, bad):
 
 
 def test_arguments_are_checked_without_a_connection():
-    """Before any I/O: a mistake is named even where the library is not set up."""
+    """Arguments are checked before any I/O: a mistake is reported even if the library is not set up."""
     kit.close()
     with pytest.raises(kit.InvalidTypeError, match="symbol"):
         kit.PersistSignalAdapter.read_signal_data(None, "s", "e")

@@ -1,4 +1,4 @@
-"""Settings that are misspelt or wrong: what is said of them, and that no secret is said."""
+"""Misspelt or wrong settings: what the messages say, and that they show no secret."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backtest_kit_mongo.mode_defaults import PROFILES, Mode
 
 pytestmark = pytest.mark.once
 
-# Variables of the TypeScript framework and of its image, which may share an environment with us.
+# Variables of the TypeScript framework and its image, which may share our environment.
 FRAMEWORK = (
     "CC_TELEGRAM_TOKEN", "CC_WWWROOT_HOST", "CC_WWWROOT_PORT", "CC_QUICKCHART_HOST", "CC_MAX_SIGNALS", "CC_MAX_NOTIFICATIONS",
     "CC_MAX_LOG_LINES", "CC_MAX_CANDLES_PER_REQUEST", "CC_ENABLE_CANDLE_FETCH_MUTEX", "CC_MAX_SIGNAL_LIFETIME_MINUTES",
@@ -39,7 +39,7 @@ class Lines:
 
 @pytest.fixture
 def warned(monkeypatch):
-    """The warnings of a process that has not warned of anything yet."""
+    """The warnings of a process that has not warned yet."""
     monkeypatch.setattr(config, "_reported", set())
     lines = Lines()
     kit.set_logger(lines)
@@ -153,6 +153,6 @@ def test_what_may_be_a_secret_is_not_shown(given, environ):
 
 
 def test_the_literals_are_those_of_the_tables():
-    """What they are worth to a type checker stands in typing_examples.py."""
+    """typing_examples.py shows what a type checker makes of them."""
     assert get_args(DomainName) == tuple(DOMAINS)
     assert {"", *get_args(Mode)} == set(PROFILES) == set(get_args(get_type_hints(Config)["CC_MODE"]))

@@ -1,4 +1,4 @@
-"""BSON of the compiled core: what is written against pymongo, what is read against pymongo and the plain reference, hostile input."""
+"""BSON of the compiled core: encoding compared with pymongo, decoding with pymongo and the plain reference, and hostile input."""
 
 import collections
 import copy
@@ -35,7 +35,7 @@ from backtest_kit_mongo._core.candles import decode_candles, numbers
 
 pytestmark = pytest.mark.once
 
-# The same examples in every run: a red test is red for everybody.
+# The same examples in every run: a failure is reproducible for everybody.
 steady = settings(derandomize=True, deadline=None, max_examples=300)
 
 AWARE: CodecOptions = CodecOptions(tz_aware=True)
@@ -45,7 +45,7 @@ SEED = int(os.environ.get("BTKM_FUZZ_SEED", "20231114"))
 
 
 class Foreign:
-    """A type that BSON does not have; ``value`` is what the fallback makes of it."""
+    """A type that BSON does not have; the fallback replaces it by ``value``."""
 
     def __init__(self, value=None):
         self.value = value
@@ -101,7 +101,7 @@ OF_PYMONGO = st.one_of(
 
 
 def nested(leaves):
-    """Documents, arrays and tuples around ``leaves``."""
+    """Build documents, arrays and tuples around ``leaves``."""
     return st.recursive(
         leaves,
         lambda inner: st.lists(inner, max_size=4) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(NAME, inner, max_size=4),
@@ -121,7 +121,7 @@ def nested(leaves):
 @example("a\0b")
 @example(bytes(range(256)) * 5)
 def test_plain_values_are_written_as_pymongo_writes_them(value):
-    """Byte for byte, at any depth, growing buffers included."""
+    """The bytes match pymongo's, at any depth and while buffers grow."""
     assert writer.encode({"payload": value}, refuse) == bson.encode({"payload": value})
 
 
@@ -133,7 +133,7 @@ def test_plain_values_are_written_as_pymongo_writes_them(value):
 @example([Code("x"), Code("", {"a": {"b": 1}}), Regex("a|b", "i"), Decimal128("1.50"), Timestamp(1, 2)])
 @example([DBRef("c", 1, "db", extra=[1]), SON([("b", 1), ("a", 2)]), MinKey(), MaxKey(), DatetimeMS(2**62)])
 def test_types_of_pymongo_keep_their_type(value):
-    """Int64 stays 64 bits wide, Binary keeps its subtype, Code is no text: as pymongo writes them, without the fallback."""
+    """Int64 stays 64 bits wide, Binary keeps its subtype, Code is not a text: encoded as by pymongo, without the fallback."""
     assert writer.encode({"payload": value}, refuse) == bson.encode({"payload": value})
 
 
@@ -147,7 +147,7 @@ class Blob(Binary):
 
 @pytest.mark.parametrize("value", [Expression("a"), Blob(b"x", 9), type("Wide", (Int64,), {})(3)])
 def test_subclasses_of_types_of_pymongo_are_theirs_too(value):
-    """What is an instance of one of pymongo's types is written as that type."""
+    """An instance of a subclass is encoded as pymongo's type."""
     base = type(value).__mro__[1]
     plain = base(value.pattern) if base is Regex else base(value, value.subtype) if base is Binary else base(value)
     assert writer.encode({"a": value}, refuse) == bson.encode({"a": plain})
@@ -169,7 +169,7 @@ class Flags(enum.IntFlag):
 
 
 class Text(str):
-    """A str that lies about itself; only its characters count."""
+    """A str with misleading methods; only its characters count."""
 
     def __str__(self):
         return "lie"
@@ -182,7 +182,7 @@ class Text(str):
 
 
 class Whole(int):
-    """An int that lies about itself."""
+    """An int with misleading methods."""
 
     def __int__(self):
         return 99
@@ -192,14 +192,14 @@ class Whole(int):
 
 
 class Real(float):
-    """A float that lies about itself."""
+    """A float with a misleading method."""
 
     def __float__(self):
         return 99.0
 
 
 class Moment(datetime):
-    """A datetime by another name."""
+    """A subclass of datetime."""
 
 
 Point = collections.namedtuple("Point", "x y")
@@ -236,12 +236,12 @@ UTC_NOON = datetime(2024, 2, 29, 12, tzinfo=UTC)
     ],
 )
 def test_subclasses_are_written_as_what_they_are(value, plain):
-    """A subclass of a core type is written as that type, whatever its methods say, without asking the fallback."""
+    """An instance of a subclass of a core type is encoded as that type, whatever its methods return, without the fallback."""
     assert writer.encode({"a": [value]}, refuse) == bson.encode({"a": [plain]})
 
 
 def test_a_bool_is_no_int_and_a_float_no_int():
-    """True, 1, 1.0 and Int64(1) are four types of BSON."""
+    """True, 1, 1.0 and Int64(1) are encoded as four BSON types."""
     raw = writer.encode({"a": [True, 1, 1.0, Int64(1), False, 0]}, refuse)
     (_, _, array), *_ = reference.elements(raw)
     assert [kind for _, kind, _ in reference.elements(array)] == [0x08, 0x10, 0x01, 0x12, 0x08, 0x10]
@@ -250,7 +250,7 @@ def test_a_bool_is_no_int_and_a_float_no_int():
 @steady
 @given(nested(st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | TEXT | st.binary() | OBJECT_IDS))
 def test_what_is_written_comes_back(value):
-    """pymongo reads back the same values of the same types (a tuple as a list), and writes the same bytes again."""
+    """pymongo reads back the same values with the same types (a tuple as a list), and encodes them to the same bytes."""
 
     def listed(value):
         if isinstance(value, dict):
@@ -264,7 +264,7 @@ def test_what_is_written_comes_back(value):
 
 
 def test_the_order_of_keys_is_kept():
-    """A document is written in the order in which the dict was filled; ``_id`` is not moved."""
+    """A document keeps the insertion order of the dict; ``_id`` does not move to the front."""
     names = [f"k{index}" for index in range(200)] + ["_id", "a"]
     random.Random(3).shuffle(names)
     assert list(bson.decode(writer.encode(dict.fromkeys(names, 1), refuse))) == names
@@ -273,13 +273,13 @@ def test_the_order_of_keys_is_kept():
 @pytest.mark.parametrize("size", [0, 1, 490, 491, 492, 500, 511, 512, 513, 1023, 1024, 1025, 65536, 20_000_000])
 @pytest.mark.parametrize("piece", ["x", "ö", "🚀", b"\xff"])
 def test_buffers_grow_to_any_size(size, piece):
-    """Text and bytes of every length around the growth of the buffer, and twenty megabytes, come out whole."""
+    """Text and bytes are complete at every length around a growth of the buffer, and at twenty megabytes."""
     value = piece * (size // len(piece.encode() if isinstance(piece, str) else piece))
     assert writer.encode({"a": value, "b": 1}, refuse) == bson.encode({"a": value, "b": 1})
 
 
 def test_sixty_thousand_members():
-    """Wide documents and arrays, whose members have names of one to five digits."""
+    """Wide documents and arrays are encoded like pymongo's; array indexes have one to five digits."""
     wide = {"list": list(range(60_000)), "dict": {str(index): index for index in range(60_000)}}
     assert writer.encode(wide, refuse) == bson.encode(wide)
 
@@ -307,10 +307,10 @@ def written_ms(moment):
 @example(datetime(1969, 7, 20, 20, 17, 40, 1), timedelta(seconds=-1, microseconds=999))
 @example(datetime(2016, 12, 31, 23, 59, 59, 999999), timedelta(hours=5, minutes=45))
 def test_dates_are_whole_milliseconds_rounded_down(moment, offset):
-    """Every date from year 1 to 9999, before 1970 too, at every offset: the ms that the calendar gives, as pymongo rounds."""
+    """From year 1 to 9999, before 1970 too, and at every offset, a date is rounded down to milliseconds as in pymongo."""
     aware = moment.replace(tzinfo=timezone(offset))
     if not -62135596800000 <= reference.milliseconds(aware) <= 253402300799999:
-        with pytest.raises(ValueError, match="outside the years 1 to 9999"):  # no reader of Python could give it back
+        with pytest.raises(ValueError, match="outside the years 1 to 9999"):  # no Python reader could represent it
             writer.encode({"a": aware}, refuse)
         return
     assert written_ms(aware) == reference.milliseconds(aware)
@@ -333,12 +333,12 @@ def test_dates_are_whole_milliseconds_rounded_down(moment, offset):
     ],
 )
 def test_dates_come_back(moment):
-    """A date of whole ms is the same instant after a round trip."""
+    """A date in whole milliseconds is the same instant after a round trip."""
     assert bson.decode(writer.encode({"a": moment}, refuse), AWARE) == {"a": moment}
 
 
 class Zone(tzinfo):
-    """A time zone whose offset is whatever it is told."""
+    """A time zone with a configurable offset."""
 
     def __init__(self, answer):
         self.answer = answer
@@ -350,14 +350,14 @@ class Zone(tzinfo):
 
 
 class NotATime(datetime):
-    """As the missing time stamp of pandas: a datetime that supports nothing."""
+    """A datetime that supports nothing, like NaT in pandas."""
 
     def utcoffset(self):
         raise ValueError("NotATime does not support utcoffset")
 
 
 class Odd(datetime):
-    """A datetime whose difference is no timedelta."""
+    """A datetime with a subtraction that does not return a timedelta."""
 
     def __sub__(self, other):
         return "odd"
@@ -376,7 +376,7 @@ class Odd(datetime):
     ],
 )
 def test_dates_without_an_instant_are_refused(moment, kind, text):
-    """A naive date, or one that cannot say when it is, names its place."""
+    """A naive date, or one without a valid offset, is an error that names its path."""
     with pytest.raises(kind, match=r"^payload\.at\.0: .*" + text):
         writer.encode({"payload": {"at": [moment]}}, refuse)
 
@@ -421,7 +421,7 @@ def test_dates_without_an_instant_are_refused(moment, kind, text):
     ids=lambda value: type(value).__name__,
 )
 def test_errors_begin_with_the_place(value, kind, text):
-    """The path of the value at fault comes first, through dicts, lists and tuples, then the reason."""
+    """The message begins with the path of the invalid value, through dicts, lists and tuples; the reason follows."""
     for document, path in (
         ({"payload": value}, "payload"),
         ({"first": 1, "payload": {"a": [0, 1, {"ok": 1, "b": value}], "z": 1}}, "payload.a.2.b"),
@@ -443,13 +443,13 @@ def test_errors_begin_with_the_place(value, kind, text):
     ],
 )
 def test_errors_in_the_outermost_keys_have_a_place_too(document, kind, text):
-    """Where there is no path yet, the place is the document."""
+    """At the top level, where there is no path yet, the error names the document."""
     with pytest.raises(kind, match=text):
         writer.encode(document, refuse)
 
 
 def test_a_failed_document_leaves_nothing_behind():
-    """After an error the next document is written as if nothing had been."""
+    """After an error the next document is encoded correctly."""
     good = {"payload": {"a": [1, "x"]}}
     for bad in ({"payload": [1, {"b": object()}]}, {"payload": {"\0": 1}}, {"payload": {"x": "y" * 5000, "z": 2**70}}):
         with pytest.raises((TypeError, ValueError)):
@@ -459,13 +459,13 @@ def test_a_failed_document_leaves_nothing_behind():
 
 @pytest.mark.parametrize("arguments", [(None, refuse), ([], refuse), ("x", refuse), ({}, None), ({},), ()])
 def test_encode_takes_a_dict_and_a_fallback(arguments):
-    """Anything else is a TypeError."""
+    """Anything but a dict and a fallback is a TypeError."""
     with pytest.raises(TypeError):
         writer.encode(*arguments)
 
 
 def test_a_fallback_that_cannot_be_called():
-    """It is a TypeError with the path, and only when it is needed."""
+    """A fallback that is not callable is a TypeError with the path, raised only when the fallback is needed."""
     assert writer.encode({"a": 1}, 5) == bson.encode({"a": 1})
     with pytest.raises(TypeError, match=r"^a: "):
         writer.encode({"a": object()}, 5)
@@ -480,7 +480,7 @@ def test_a_fallback_that_cannot_be_called():
 @settings(steady, max_examples=75)
 @given(st.data())
 def test_the_fallback_is_called_once_for_each_foreign_value(data):
-    """In the order of the document, never for a type that BSON has, and its answer stands in the place of the value."""
+    """The fallback runs in document order, never for a type that BSON has, and its result replaces the value."""
     foreign = st.builds(Foreign, SCALARS | st.lists(SCALARS, max_size=2) | st.builds(Foreign, SCALARS | OF_PYMONGO))
     value = data.draw(nested(SCALARS | OF_PYMONGO | foreign))
     calls: list[Foreign] = []
@@ -511,7 +511,7 @@ def test_the_fallback_is_called_once_for_each_foreign_value(data):
     ],
 )
 def test_errors_of_the_fallback(error, kind, text):
-    """What it says of the value gets the path; what is no statement about a value passes through untouched."""
+    """An error about the value has the path added; any other error propagates unchanged."""
 
     def fallback(value):
         raise error
@@ -521,13 +521,13 @@ def test_errors_of_the_fallback(error, kind, text):
 
 
 def test_decimals_beyond_34_digits_name_their_place():
-    """The decimal module's own errors, as a real fallback meets them, come with the path."""
+    """The errors of the decimal module, as a real fallback raises them, have the path added."""
     with pytest.raises(ValueError, match=r"^payload\.price: "):
         writer.encode({"payload": {"price": Decimal("1." + "3" * 40)}}, Decimal128)
 
 
 def test_a_fallback_may_write_documents_itself():
-    """A writer inside a writer: both documents are whole."""
+    """Nested calls of the writer both produce complete documents."""
 
     def fallback(value):
         return writer.encode({"inner": value.value}, fallback)
@@ -551,7 +551,7 @@ WRAPPERS = {
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=list(WRAPPERS))
 def test_depth_is_limited_by_levels_of_bson(wrap):
-    """96 levels inside the document are written and 97 are not, whether a level is a dict, an array or a foreign object."""
+    """96 levels inside the document are accepted and 97 are rejected, whether a level is a dict, an array or a foreign object."""
     value = 1
     for _ in range(MAX_DEPTH):
         value = wrap(value)
@@ -563,14 +563,14 @@ def test_depth_is_limited_by_levels_of_bson(wrap):
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=list(WRAPPERS))
 def test_hundred_thousand_levels_do_not_crash(wrap):
-    """The stack is never in danger, and the message stays short."""
+    """The stack never overflows, and the message stays short."""
     value = 1
     for _ in range(100_000):
         value = wrap(value)
     with pytest.raises(ValueError, match="nested deeper") as caught:
         writer.encode({"a": value}, unwrap)
     assert len(str(caught.value)) < 200
-    while not isinstance(value, int):  # taken apart by hand: a recursive release would be another test
+    while not isinstance(value, int):  # unwrap it by hand: releasing it recursively would be another test
         value = value.value if isinstance(value, Foreign) else value
         value = value["a"] if isinstance(value, dict) else value[0]
 
@@ -593,7 +593,7 @@ def self_containing():
 
 @pytest.mark.parametrize("name", self_containing())
 def test_what_contains_itself_is_refused(name):
-    """Also through objects, and when a fallback answers with what it was asked."""
+    """A cycle is rejected, also through objects and when a fallback returns its argument."""
     with pytest.raises(ValueError, match=r"^payload.*nested deeper than 96 levels, or it contains itself"):
         writer.encode({"payload": self_containing()[name]}, unwrap)
 
@@ -603,7 +603,7 @@ def new_objects_for_ever(value):
 
 
 def test_a_fallback_without_end_is_stopped():
-    """A fallback that always answers with another foreign object."""
+    """A fallback that always returns another foreign object is an error."""
     with pytest.raises(ValueError, match=r"^a.*nested deeper"):
         writer.encode({"a": Foreign()}, new_objects_for_ever)
 
@@ -623,7 +623,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
 @pytest.mark.parametrize("kind", [dict, list])
 def test_containers_that_change_while_they_are_written(change, kind):
-    """Whatever a fallback does to the container that is being written: a RuntimeError or a well-formed document, no crash."""
+    """If a fallback changes the container that is being encoded, the result is a RuntimeError or a well-formed document, not a crash."""
     for position in range(4):
         members = [Foreign() if index == position else "x" * 50 + str(index) for index in range(4)]
         container = {f"k{index}": member for index, member in enumerate(members)} if kind is dict else members
@@ -648,7 +648,7 @@ def test_containers_that_change_while_they_are_written(change, kind):
 @pytest.mark.parametrize("pretended", [dict, list, str, int, float, bool, bytes, datetime, ObjectId, Binary, Regex, Int64, Decimal128])
 @pytest.mark.parametrize("attribute", ["property", "class attribute"])
 def test_objects_that_pretend_to_be_something_else(pretended, attribute):
-    """``__class__`` proves nothing: such an object goes to the fallback, or is refused with its place; its memory is not misread."""
+    """``__class__`` is not trusted: such an object goes to the fallback or is an error with its path; its memory is never misread."""
 
     class Pretender:
         binary = pattern = flags = subtype = None
@@ -670,7 +670,7 @@ def test_objects_that_pretend_to_be_something_else(pretended, attribute):
 
 @pytest.mark.parametrize("binary", [None, b"", b"short", b"thirteen byte", bytearray(12), "x" * 12, 5])
 def test_an_object_id_that_is_none(binary):
-    """An ObjectId of the wrong length or kind is refused with its place; no byte beyond its end is ever written."""
+    """An ObjectId of the wrong length or type is an error with its path; no byte beyond its end is ever written."""
     liar = type("Liar", (ObjectId,), {"binary": binary})()
     with pytest.raises((TypeError, ValueError), match=r"^a: "):
         writer.encode({"a": liar}, refuse)
@@ -678,20 +678,20 @@ def test_an_object_id_that_is_none(binary):
 
 @pytest.mark.parametrize("module", [5, None, "bson", "bson.son", ""])
 def test_the_module_of_a_type_decides_nothing(module):
-    """A foreign type goes to the fallback, wherever it says it was defined."""
+    """A foreign type goes to the fallback, whatever its ``__module__`` says."""
     stranger = type("Stranger", (), {"__module__": module})()
     assert writer.encode({"a": stranger}, lambda value: 1) == bson.encode({"a": 1})
 
 
 class Unprintable:
-    """A key whose repr fails."""
+    """A key with a failing repr."""
 
     def __repr__(self):
         raise RuntimeError("no repr")
 
 
 def test_a_key_that_cannot_be_shown():
-    """The error names the place even when the key has no repr."""
+    """The error names the path even if the key has no repr."""
     with pytest.raises(TypeError, match=r"^a: keys must be str, got Unprintable"):
         writer.encode({"a": {Unprintable(): 1}}, refuse)
 
@@ -701,13 +701,13 @@ def test_a_key_that_cannot_be_shown():
     [b"", b"\x05\0\0\0", b"\x06\0\0\0\0", b"\xff\xff\xff\x7f\0", b"\x05\0\0\0\x01"],
 )
 def test_raw_documents_that_lie_about_their_length(raw):
-    """A RawBSONDocument is either refused by pymongo, or refused with its place; a broken one is never written."""
+    """A broken RawBSONDocument is rejected by pymongo or is an error with its path; it is never written."""
     with pytest.raises((TypeError, ValueError, bson.errors.InvalidBSON)):
         writer.encode({"a": RawBSONDocument(raw)}, refuse)
 
 
 def test_threads_write_the_same_document():
-    """Writers share nothing: eight threads write one document at once and get the same bytes."""
+    """Writers share no state: eight threads that encode one document at once get the same bytes."""
     document = {"payload": {"a": [Foreign({"b": index}) for index in range(50)], "text": "ö" * 500}}
     expected = writer.encode(document, unwrap)
     wrong = []
@@ -734,7 +734,7 @@ GUARD = b"\xa5" * 64
 
 
 def element(name, value):
-    """The bytes of one element."""
+    """Return the bytes of one element."""
     return bson.encode({name: value})[4:-1]
 
 
@@ -743,19 +743,19 @@ def raw_element(kind, name, payload=b""):
 
 
 def document(*parts):
-    """A document of raw elements, which may repeat a name or hold what pymongo would not write."""
+    """Build a document from raw elements, which may repeat a name or contain what pymongo would not write."""
     body = b"".join(parts)
     return struct.pack("<i", len(body) + 5) + body + b"\0"
 
 
 def plain_candle(index=0, **changes):
-    """The document of the candle at ``START`` + ``index`` minutes; None leaves a field out."""
+    """Encode the candle at ``START`` + ``index`` minutes; ``...`` leaves a field out."""
     fields = {"timestamp": START + index * MINUTE, "open": 100 + index, "high": 101.5, "low": 99.25, "close": Int64(100), "volume": 7.5}
     return bson.encode({name: value for name, value in (fields | changes).items() if value is not ...})
 
 
 def decode(batches, since=START, step=MINUTE, limit=5):
-    """The rows that the core fills in, after a look at the memory on both sides of the target."""
+    """Return the rows that the core decodes, after checking the memory on both sides of the target."""
     room = bytearray(GUARD + b"\xee" * (48 * limit) + GUARD)
     target = np.frombuffer(room, np.int8)[len(GUARD) : len(GUARD) + 48 * limit]
     try:
@@ -775,7 +775,7 @@ def outcome(function, *arguments):
         return ValueError
 
 
-# Every type of BSON, also those that pymongo no longer writes, with and without content.
+# Every BSON type, including those that pymongo no longer writes, with and without content.
 EVERY_TYPE = [
     element("x", value)
     for value in (
@@ -799,7 +799,7 @@ EVERY_TYPE = [
 
 
 def test_every_type_of_bson_is_among_the_samples():
-    """The list above is complete: each type that the reference knows stands in it."""
+    """The samples above cover each type that the reference knows."""
     assert {sample[0] for sample in EVERY_TYPE} == set(reference.FIXED_SIZES) | {0x02, 0x03, 0x04, 0x05, 0x0B, 0x0C, 0x0D, 0x0E, 0x0F}
 
 
@@ -816,7 +816,7 @@ def decimal128_context():
 
 
 def as_number(kind, value):
-    """A whole number in one of the numeric types."""
+    """Return a whole number as one of the numeric types."""
     return {"int": int, "int64": Int64, "double": float, "decimal": lambda value: Decimal128(str(value))}[kind](value)
 
 
@@ -828,7 +828,7 @@ STRAYS = [
 
 @st.composite
 def candles(draw):
-    """A candle document near the grid: any numeric types, any field order, anything between the fields."""
+    """Draw a candle document near the grid: any numeric types, any field order, any other fields."""
     slot = draw(st.integers(-2, 8))
     off = draw(st.sampled_from([0, 0, 0, 0, 0, 0, 1, -1, 30_000]))
     kind = draw(st.sampled_from(["int", "int64", "double", "decimal"]))
@@ -852,7 +852,7 @@ def candles(draw):
 @settings(steady, max_examples=120)
 @given(st.lists(candles(), max_size=9), st.integers(0, 6), st.integers(1, 4), st.booleans())
 def test_candles_are_read_like_the_reference(found, limit, batches, ordered):
-    """Types, order, extras, holes, strays, faults: the same rows bit for bit, or a ValueError for both."""
+    """Types, order, extra fields, gaps, strays and faults lead to the same rows bit for bit, or to a ValueError in both."""
     if ordered:
         found = sorted(found, key=lambda item: item[0])
     documents = [raw for _, raw in found]
@@ -864,7 +864,7 @@ def test_candles_are_read_like_the_reference(found, limit, batches, ordered):
 
 @pytest.mark.parametrize("kinds", list(itertools.product(["int", "int64", "double", "decimal"], repeat=2)), ids="-".join)
 def test_any_numeric_type_gives_the_same_candle(kinds):
-    """A candle is the same, whether its time stamp and its prices are int32, int64, double or Decimal128."""
+    """A candle is the same whether its timestamp and its prices are int32, int64, double or Decimal128."""
     stamp, price = kinds
     since = 1_800_000  # fits into 32 bits
     raw = bson.encode({"timestamp": as_number(stamp, since)} | {name: as_number(price, index) for index, name in enumerate(FIELDS[1:])})
@@ -872,7 +872,7 @@ def test_any_numeric_type_gives_the_same_candle(kinds):
 
 
 def test_the_order_of_fields_means_nothing():
-    """All 720 orders of the six fields give one and the same row."""
+    """All 720 orders of the six fields produce the same row."""
     fields = {name: START if name == "timestamp" else index for index, name in enumerate(FIELDS)}
     expected = [(START, struct.pack("<5d", 1, 2, 3, 4, 5))]
     for order in itertools.permutations(FIELDS):
@@ -881,7 +881,7 @@ def test_the_order_of_fields_means_nothing():
 
 @pytest.mark.parametrize("extra", EVERY_TYPE, ids=lambda raw: f"{raw[0]:02x}-{raw[1:].partition(bytes(1))[0].decode()}")
 def test_extra_fields_of_every_type_are_stepped_over(extra):
-    """Before, between and behind the six fields."""
+    """Extra fields may be before, between and after the six fields."""
     parts = [element(name, START if name == "timestamp" else 2.5) for name in FIELDS]
     expected = [(START, struct.pack("<5d", *[2.5] * 5))]
     for position in range(len(parts) + 1):
@@ -911,7 +911,7 @@ SERIES = [plain_candle(index) for index in range(5)]
     ],
 )
 def test_a_window_is_filled_up_to_its_first_hole(present, limit, filled):
-    """Holes at the head, in the middle and at the tail; more candles than slots; candles twice; in one batch or in many."""
+    """Gaps at the start, middle and end, more candles than slots, and duplicates: the same rows from one batch or many."""
     documents = [SERIES[int(digit)] for digit in present]
     whole = [(START + index * MINUTE, struct.pack("<5d", 100 + index, 101.5, 99.25, 100, 7.5)) for index in range(5)]
     for batches in ([b"".join(documents)], documents, [b"", *documents, b""], [b"".join(documents[:2]), b"".join(documents[2:])]):
@@ -919,7 +919,7 @@ def test_a_window_is_filled_up_to_its_first_hole(present, limit, filled):
 
 
 def test_thirty_thousand_candles():
-    """Three weeks in batches of unequal size: every row is right."""
+    """Three weeks of candles in batches of unequal size are decoded correctly."""
     rng = random.Random(7)
     prices = [tuple(rng.uniform(1, 1e5) for _ in range(5)) for _ in range(30_240)]
     documents = [bson.encode(dict(zip(FIELDS, (START + index * MINUTE, *row), strict=True))) for index, row in enumerate(prices)]
@@ -931,7 +931,7 @@ def test_thirty_thousand_candles():
 
 
 def test_off_grid_candles_are_passed_over():
-    """Strays before, between and behind do no harm, whatever numeric type their time stamp has."""
+    """Strays before, between and after the candles are ignored, whatever the numeric type of their timestamp."""
     for stray in (START - MINUTE, START - 1, START + 1, START + 59_999, START + 5 * MINUTE, *STRAYS):
         other = plain_candle(timestamp=stray)
         for position in range(6):
@@ -940,7 +940,7 @@ def test_off_grid_candles_are_passed_over():
 
 @pytest.mark.parametrize("since", [0, -MINUTE, -(10**15), 10**15, 9 * 10**15 - MINUTE])
 def test_windows_before_1970_and_far_away(since):
-    """The grid goes on below zero and as far as a double holds whole ms."""
+    """The grid extends below zero, and as far as a double represents whole milliseconds."""
     for kind in ("int64", "double", "decimal"):
         stamps = [since, since + MINUTE]
         rows = decode([plain_candle(timestamp=as_number(kind, stamp)) for stamp in stamps], since, MINUTE, 2)
@@ -964,13 +964,13 @@ def test_windows_before_1970_and_far_away(since):
     ],
 )
 def test_windows_at_the_ends_of_64_bits(since, step, limit):
-    """No distance between a candle and a window is too great to be computed."""
+    """No distance between a candle and a window overflows."""
     batches = [plain_candle(timestamp=stamp) for stamp in (Int64(-(10**15)), Int64(0), 0.0, Int64(9 * 10**15))]
     assert decode(batches, since, step, limit) == reference.decode_candles(batches, since, step, limit)
 
 
 def test_of_a_name_that_stands_twice_the_last_counts():
-    """As for a dict, and as pymongo reads it."""
+    """The last value of a duplicate field counts, as in a dict and in pymongo."""
     raw = document(
         *[element(name, START + MINUTE if name == "timestamp" else 1) for name in FIELDS], element("timestamp", START), element("low", 9)
     )
@@ -991,7 +991,7 @@ BROKEN_VALUES = [
 @pytest.mark.parametrize("name", FIELDS[1:])
 @pytest.mark.parametrize(("value", "text"), BROKEN_VALUES)
 def test_a_candle_with_a_broken_field_is_refused(name, value, text):
-    """In the window and behind it: the error says which candle, which field, and why."""
+    """In the window or after it, the error says which candle, which field, and why."""
     for index in (2, 4, 9):
         with pytest.raises(ValueError, match=re.escape(text.format(name=name, stamp=START + index * MINUTE))):
             decode([SERIES[0], SERIES[1] + plain_candle(index, **{name: value})], limit=5 if index != 4 else 3)
@@ -999,14 +999,14 @@ def test_a_candle_with_a_broken_field_is_refused(name, value, text):
 
 @pytest.mark.parametrize(("value", "text"), BROKEN_VALUES)
 def test_a_candle_without_a_time_stamp_is_refused(value, text):
-    """Its place is not known, but the field is named."""
+    """The error names the field, though it cannot name the candle."""
     wanted = "timestamp is missing" if value is ... else text.removeprefix("the candle at {stamp}: ").format(name="timestamp")
     with pytest.raises(ValueError, match="^" + re.escape(wanted)):
         decode([SERIES[0], SERIES[1] + plain_candle(2, timestamp=value)])
 
 
 def test_prices_off_the_grid_are_nobodys_business():
-    """A stray without prices, or one before the window, is passed over like any other stray."""
+    """A stray without prices, or one before the window, is ignored like any other stray."""
     for stamp in (START + 1, START - MINUTE, math.nan):
         strays = [bson.encode({"timestamp": stamp}), plain_candle(timestamp=stamp, close="x", volume=None)]
         assert len(decode([*strays, *SERIES])) == 5
@@ -1016,7 +1016,7 @@ def test_prices_off_the_grid_are_nobodys_business():
     "bits", [0, 1, 2**113 - 1, 2**127 - 1, 2**128 - 1, (3 << 125) | 12345, (2**113 - 1) | (12287 << 113), (10**34) | (6176 << 113)]
 )
 def test_any_sixteen_bytes_may_be_a_decimal(bits):
-    """Decimals that no one would write (too many digits, both forms of the exponent, NaN) are read as the reference reads them."""
+    """Unusual decimals (too many digits, both forms of the exponent, NaN) are read as the reference reads them."""
     raw = bits.to_bytes(16, "little")
     for name in FIELDS:
         batch = document(*[element(other, START) if other != name else raw_element(0x13, name, raw) for other in FIELDS])
@@ -1043,7 +1043,7 @@ def test_any_sixteen_bytes_may_be_a_decimal(bits):
     ],
 )
 def test_a_target_of_another_size_is_refused(size, step, limit):
-    """A target that does not hold exactly ``limit`` rows is never written to, also where the product of both would wrap around."""
+    """A target that does not hold exactly ``limit`` rows is never written to, even where ``48 * limit`` would overflow."""
     target = np.zeros(size, np.int8)
     with pytest.raises(ValueError, match="target does not hold limit rows of 48 bytes"):
         decode_candles([plain_candle()], target, START, step, limit)
@@ -1051,7 +1051,7 @@ def test_a_target_of_another_size_is_refused(size, step, limit):
 
 
 def test_a_target_must_be_writable_and_in_one_piece():
-    """Read-only memory, scattered memory and no memory are refused before a byte is read."""
+    """Read-only memory, non-contiguous memory and other objects are rejected before a byte is read."""
     with pytest.raises(BufferError):
         decode_candles(SERIES, bytes(48), START, MINUTE, 1)
     with pytest.raises(ValueError, match="contiguous"):
@@ -1063,7 +1063,7 @@ def test_a_target_must_be_writable_and_in_one_piece():
 
 @pytest.mark.parametrize("batch", ["text", 5, object(), np.zeros(4, np.int64), [b""]])
 def test_a_batch_is_bytes(batch):
-    """Anything that is no run of bytes is refused."""
+    """Anything but a buffer of bytes is rejected."""
     with pytest.raises((TypeError, ValueError)):
         decode([batch])
 
@@ -1115,13 +1115,13 @@ LENGTHS = (*SMALL, 2**31 - 1, 2**31 - 5, 2**31 - 16, -1, -2, -4, -5, -12, -(2**3
     ],
 )
 def test_malformed_documents_are_named(raw, text):
-    """Each kind of damage has its own words."""
+    """Each kind of damage has its own message."""
     with pytest.raises(ValueError, match=text):
         decode([raw])
 
 
 def test_every_hostile_length_in_every_place():
-    """Each length of a document with all types is replaced by twenty-three others: an error, or what the reference reads."""
+    """Overwrite a document of all types with each of 23 lengths at every offset: an error, or what the reference reads."""
     raw = document(*[element(name, START if name == "timestamp" else 1) for name in FIELDS], *EVERY_TYPE)
     for at in range(len(raw) - 3):
         for length in LENGTHS:
@@ -1130,7 +1130,7 @@ def test_every_hostile_length_in_every_place():
 
 
 def test_truncation_at_every_byte():
-    """A batch that ends early is an error, except where it ends between two documents."""
+    """A truncated batch is an error unless it ends between two documents."""
     raw = b"".join(SERIES) + document(*[element(name, START + 5 * MINUTE if name == "timestamp" else 1) for name in FIELDS], *EVERY_TYPE)
     ends = {sum(map(len, SERIES[:count])) for count in range(6)}
     for end in range(len(raw)):
@@ -1140,8 +1140,8 @@ def test_truncation_at_every_byte():
 
 
 def read_everywhere(raw, limit=5):
-    """The outcome of one batch, read from memory of its own (where a sanitizer sees every step too far) and out of the middle of
-    two kinds of foreign memory: a reader that looked beyond the end would answer differently."""
+    """Return the outcome of one batch, read from its own memory (where a sanitizer sees every overrun) and from the middle of
+    two kinds of other memory: a reader that looked beyond the end would return something else."""
     alone = np.frombuffer(raw, np.uint8).copy()
     result = outcome(decode, [alone], START, MINUTE, limit)
     for around in (SERIES[1], b"\0" * 64):
@@ -1152,7 +1152,7 @@ def read_everywhere(raw, limit=5):
 
 
 def mutated(rng, raw):
-    """``raw`` with a few of the accidents that can befall bytes."""
+    """Return ``raw`` with a few random corruptions."""
     data = bytearray(raw)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         if not data:
@@ -1181,7 +1181,7 @@ def mutated(rng, raw):
 
 
 def test_mutated_batches():
-    """Thousands of damaged batches: a ValueError or the rows that the reference reads, never a crash, never a byte outside."""
+    """Thousands of damaged batches: a ValueError or the rows of the reference, never a crash or a read out of bounds."""
     rng = random.Random(SEED)
     mixed = []
     for index in range(3):
@@ -1194,7 +1194,7 @@ def test_mutated_batches():
         result = read_everywhere(raw)
         assert result == outcome(reference.decode_candles, [raw], START, MINUTE, 5), f"seed {SEED}, mutation {number}: {raw.hex()}"
         outcomes["error" if result is ValueError else f"{len(result)} rows"] += 1
-    # The damage must be neither always fatal nor always harmless, or the test would show nothing.
+    # The damage must be neither always fatal nor always harmless, or the test would prove nothing.
     assert outcomes["error"] > MUTATIONS // 4
     assert outcomes["1 rows"] > MUTATIONS // 100
     assert outcomes["2 rows"] > MUTATIONS // 200
@@ -1203,7 +1203,7 @@ def test_mutated_batches():
 @settings(steady, max_examples=500)
 @given(st.binary(max_size=80))
 def test_any_bytes_at_all(raw):
-    """Bytes from nowhere are an error or an empty answer, as in the reference."""
+    """Arbitrary bytes are an error or an empty result, as in the reference."""
     assert read_everywhere(raw) == outcome(reference.decode_candles, [raw], START, MINUTE, 5)
 
 
@@ -1211,7 +1211,7 @@ def test_any_bytes_at_all(raw):
 @steady
 @given(nested(SCALARS | OF_PYMONGO))
 def test_any_document_between_candles(value):
-    """Whatever a foreign writer puts beside the fields, pymongo's bytes of it are stepped over exactly."""
+    """Whatever value another writer stores next to the fields is skipped exactly, as encoded by pymongo."""
     assume(len(str(value)) < 5000)
     raw = document(element("extra", value), *[element(name, START) for name in FIELDS], element("", value))
     assert decode([raw], limit=1) == [(START, struct.pack("<5d", *[START] * 5))]
@@ -1225,7 +1225,7 @@ KEY = ("symbol", "bucket", "backtest")
 
 
 def same(left, right):
-    """Equal, of one type, at every depth; a NaN is a NaN."""
+    """Compare values and types at every depth; NaN equals NaN."""
     if type(left) is not type(right):
         return False
     if isinstance(left, dict):
@@ -1242,14 +1242,14 @@ def same(left, right):
 
 
 def as_dicts(value):
-    """A DBRef is a convention about documents: pymongo makes one of such a document, we leave the dict; of the old pointer, both do."""
+    """Replace DBRefs by dicts: pymongo returns a DBRef for such a document, the core a dict; for the old DBPointer both return a DBRef."""
     if isinstance(value, dict):
         return {name: as_dicts(member) for name, member in value.items()}
     return list(map(as_dicts, value)) if isinstance(value, list) else reference.plain(value) if isinstance(value, DBRef) else value
 
 
 def read_one(function, raw, *arguments):
-    """The outcome for bytes in memory of their own; from the middle of other documents it must be the same."""
+    """Return the outcome for bytes in their own memory, and check that it is the same between other documents."""
     result = outcome(function, np.frombuffer(raw, np.uint8).copy(), *arguments)
     for around in (SERIES[1], b"\0" * 64):
         inside = memoryview(bytearray(around + raw + around))[len(around) : len(around) + len(raw)]
@@ -1264,7 +1264,7 @@ def read_one(function, raw, *arguments):
 @example({"ö🚀": "a\0b", "": {}, "list": list(range(25)), "0": [[]]})
 @example([DBRef("c", 1), Code("x", {"a": 1}), Regex("a", "i"), Timestamp(1, 2), MinKey(), MaxKey()])
 def test_documents_are_read_as_pymongo_reads_them(value):
-    """The same values at every depth; whole numbers as plain ints, Decimal128 as Decimal, dates aware in UTC."""
+    """Values are equal at every depth; whole numbers are plain ints, Decimal128 a Decimal, dates aware in UTC."""
     assume(not any(type(each) is DatetimeMS for each in walk(value)))
     raw = bson.encode({"payload": value})
     assert same(as_dicts(read_one(core.decode, raw)), reference.plain(bson.decode(raw, AWARE)))
@@ -1278,7 +1278,7 @@ def walk(value):
 
 @pytest.mark.parametrize("extra", EVERY_TYPE, ids=lambda raw: f"{raw[0]:02x}-{raw[1:].partition(bytes(1))[0].decode()}")
 def test_documents_of_every_type(extra):
-    """Also of the types that pymongo no longer writes; JavaScript's undefined is None."""
+    """The types that pymongo no longer writes are read too; JavaScript's undefined is None."""
     raw = document(extra)
     assert same(as_dicts(read_one(core.decode, raw)), reference.plain(bson.decode(raw, AWARE)))
 
@@ -1287,20 +1287,20 @@ def test_documents_of_every_type(extra):
 @steady
 @given(nested(SCALARS))
 def test_what_the_core_writes_the_core_reads(value):
-    """encode and decode are each other's inverse, but for tuples, which come back as lists, and microseconds."""
+    """Encoding a decoded document returns the same bytes."""
     raw = writer.encode({"payload": value}, refuse)
     assert writer.encode(core.decode(raw), refuse) == raw
 
 
 def test_of_a_key_that_stands_twice_the_last_value_counts():
-    """As pymongo reads it."""
+    """The last value of a duplicate key counts, as in pymongo."""
     raw = document(element("a", 1), element("b", 2), element("a", 3))
     assert core.decode(raw) == bson.decode(raw) == {"a": 3, "b": 2}
 
 
 @pytest.mark.parametrize("ms", [-62135596800000, -1, 0, 1, 253402300799999])
 def test_dates_of_all_years_are_read(ms):
-    """From the first ms of year 1 to the last of 9999."""
+    """Dates are read from the first millisecond of year 1 to the last of 9999."""
     moment = core.decode(document(element("a", DatetimeMS(ms))))["a"]
     assert moment == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
     assert moment.utcoffset() == timedelta(0)
@@ -1338,20 +1338,20 @@ BAD_UTF8 = struct.pack("<i", 3) + b"\xff\xfe\0"
     ],
 )
 def test_malformed_documents_are_a_value_error(raw, text):
-    """Nothing but a ValueError, also for the types that pymongo decodes for us."""
+    """Every malformed document is a ValueError, also for the types that pymongo decodes for the core."""
     with pytest.raises(ValueError, match=text or "."):
         core.decode(raw)
 
 
 def scope(*parts, code=b"f", extra=0):
-    """An element of type code with scope, whose lengths may be off by ``extra``."""
+    """Build an element of type code with scope; ``extra`` is added to the length of its text."""
     text = struct.pack("<i", len(code) + 1 + extra) + code + b"\0"
     inner = document(*parts)
     return raw_element(0x0F, "c", struct.pack("<i", 4 + len(text) + len(inner)) + text + inner)
 
 
 def test_code_brings_its_scope():
-    """Text and scope are read; the scope as any document, with plain values."""
+    """Code is read with its scope, and the scope like any document, with plain values."""
     raw = document(scope(element("a", [1, {"b": Int64(2)}]), code="größe".encode()))
     code = core.decode(raw)["c"]
     assert same(code, bson.decode(raw)["c"])
@@ -1367,21 +1367,21 @@ def test_code_brings_its_scope():
         scope(extra=2**31 - 9),
         scope(extra=-(2**31)),
         scope(raw_element(0x04, "a", struct.pack("<i", 7) + b"\x10\0\0")),
-        # An array whose last value claims bytes behind the end of everything: pymongo would read them.
+        # An array with a last value that claims bytes beyond the end of everything: pymongo would read them.
         scope(raw_element(0x04, "a", document(element("0", "x" * 40), raw_element(0x0C, "1", struct.pack("<i", 50) + b"\0")))),
         scope(raw_element(0x04, "a", document(element("0", "x" * 40), raw_element(0x02, "1", struct.pack("<i", 40) + b"\0")))),
         scope(raw_element(0x04, "a", document(element("0", "x" * 90), raw_element(0x13, "1", b"")))),
     ],
 )
 def test_a_hostile_scope_is_refused(bad):
-    """Lengths inside a scope are checked like any other, also in its arrays."""
+    """Lengths inside a scope are checked like any others, also in its arrays."""
     with pytest.raises(ValueError, match="BSON"):
         core.decode(document(bad))
 
 
 @pytest.mark.parametrize("kind", [0x03, 0x04])
 def test_documents_nested_without_end_are_refused(kind):
-    """What we write can be read, and five thousand levels are a ValueError, not a stack overflow."""
+    """The deepest document that the writer accepts can be read; 5,000 more levels are a ValueError, not a stack overflow."""
     raw = document()
     for _ in range(MAX_DEPTH):
         raw = document(raw_element(kind, "0", raw))
@@ -1399,7 +1399,7 @@ def test_documents_nested_without_end_are_refused(kind):
     )
 )
 def test_batches_are_split_into_their_documents(contents):
-    """``split`` gives each document as it is, ``numbers`` the first number of that name of each document that has one."""
+    """``split`` returns each document unchanged; ``numbers`` returns the first field of that name in each document, if it is a number."""
     found = [document(*parts) for parts in contents]
     assert core.split(b"".join(found)) == found
     for name in ("n", "x", "größe🚀", ""):
@@ -1410,7 +1410,7 @@ def test_batches_are_split_into_their_documents(contents):
     "raw", [b"\5", b"\5\0\0\0", b"\4\0\0\0\0", b"\0\0\0\0\0", b"\xff\xff\xff\xff\0", b"\xff\xff\xff\x7f\0", SERIES[0] + SERIES[1][:-1]]
 )
 def test_batches_that_end_early(raw):
-    """A batch that does not hold whole documents is a ValueError."""
+    """A batch that ends inside a document is a ValueError."""
     with pytest.raises(ValueError, match="BSON"):
         core.split(raw)
     with pytest.raises(ValueError, match="BSON"):
@@ -1447,7 +1447,7 @@ RECORDS = st.fixed_dictionaries(
 @settings(steady, max_examples=250)
 @given(RECORDS, st.randoms(use_true_random=False), st.tuples(VALUES, VALUES, VALUES))
 def test_records_are_taken_apart_like_the_reference(fields, rng, other_key):
-    """Key, id, body, simulation time and removal, whatever the order of the fields and whatever a foreign writer left in them."""
+    """Key, id, body, simulation time and removal match the reference, whatever the field order and the types of the values."""
     names = list(fields)
     rng.shuffle(names)
     raw = document(*[element(name, fields[name]) for name in names])
@@ -1487,7 +1487,7 @@ def test_records_are_taken_apart_like_the_reference(fields, rng, other_key):
     ],
 )
 def test_a_record_is_verified_by_its_key(stored, wanted, is_it):
-    """A document with another key field, or without it, is not the record: text byte by byte, numbers by value."""
+    """A document with another key field, or without it, is not the record: text is compared byte by byte, numbers by value."""
     reader = core.RecordReader(("symbol",), "payload")
     raw = document(*([] if stored is ... else [element("symbol", stored)]), element("payload", {"a": 1}))
     assert reader.match(raw, (wanted,)) == (((wanted,), {"a": 1}, None, False) if is_it else None)
@@ -1495,7 +1495,7 @@ def test_a_record_is_verified_by_its_key(stored, wanted, is_it):
 
 @pytest.mark.parametrize("names", [(), tuple("abcdefgh")])
 def test_records_with_up_to_eight_key_fields(names):
-    """None and eight are read; nine are refused, and so is a key of another length."""
+    """Zero and eight key fields are accepted; nine are rejected, and so is a key of another length."""
     reader = core.RecordReader(names, "body")
     raw = bson.encode({name: name for name in names} | {"body": 1})
     assert reader.match(raw, names) == (names, 1, None, False)
@@ -1509,7 +1509,7 @@ def test_records_with_up_to_eight_key_fields(names):
 
 @pytest.mark.parametrize("name", ["decode", "split", "match", "open", "numbers"])
 def test_readers_take_bytes(name):
-    """Bytes of any kind; None, text and other objects are refused."""
+    """Readers take bytes of any kind and reject None, text and other objects."""
     reader = core.RecordReader(("a",), "b")
     functions = {
         "decode": core.decode, "split": core.split, "numbers": lambda raw: numbers([raw], "b"), "open": reader.open,
@@ -1525,7 +1525,7 @@ def test_readers_take_bytes(name):
 
 
 def test_a_reader_that_was_never_set_up():
-    """An object made without its constructor, or set up twice, does not crash."""
+    """A reader created without its constructor, or initialised twice, does not crash."""
     raw = bson.encode({"a": "x"})
     empty = core.RecordReader.__new__(core.RecordReader)
     for call in (lambda: empty.open(raw), lambda: empty.match(raw, ("x",))):
@@ -1537,7 +1537,7 @@ def test_a_reader_that_was_never_set_up():
 
 
 def test_mutated_documents():
-    """Damaged documents are a ValueError or a dict, from every reader; what pymongo can still read, we read alike."""
+    """From every reader, a damaged document is a ValueError or a value; what pymongo can still read, the core reads alike."""
     rng = random.Random(SEED + 1)
     rich = {"_id": ObjectId(b"x" * 12), "symbol": "BTCUSDT", "bucket": "ö", "backtest": True, "when": START, "removed": False, "n": 1.5}
     bases = [bson.encode(rich | {"payload": {"a": [1, "x", None, {"b": UTC_NOON}], "d": Decimal128("1.5")}})]
@@ -1547,7 +1547,7 @@ def test_mutated_documents():
     for number in range(MUTATIONS // 2):
         raw = mutated(rng, bases[number % len(bases)])
         if len(raw) >= 4 and rng.random() < 0.8:
-            raw = struct.pack("<i", len(raw)) + raw[4:]  # else nearly all would be found out by their length
+            raw = struct.pack("<i", len(raw)) + raw[4:]  # otherwise nearly all would be rejected for their length
         result = read_one(core.decode, raw)
         for function, *arguments in ((reader.open,), (reader.match, ("BTCUSDT", "ö", True)), (core.split,)):
             read_one(function, raw, *arguments)
@@ -1633,9 +1633,9 @@ PATHS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("call", PATHS.values(), ids=list(PATHS))
 def test_no_path_keeps_memory(call):
-    """What one call keeps, every call keeps: in a thousand calls traced memory grows by less than a byte a call.
+    """No call leaks memory: over a thousand calls traced memory grows by less than a byte per call.
 
-    The interpreter's own caches may still fill up in one round of calls, but not in all of four.
+    The interpreter's own caches may still fill up in one round of calls, but not in all four.
     """
     calls = 1000
     for _ in range(200):
@@ -1657,9 +1657,9 @@ def test_no_path_keeps_memory(call):
 
 @pytest.mark.slow
 def test_a_hundred_thousand_calls_keep_no_block():
-    """The blocks that Python holds do not become more over 10^5 documents written, refused, read and found broken.
+    """The blocks that Python holds do not increase over 10^5 documents written, rejected, read and found malformed.
 
-    A date is among them: the interpreter's own method cache keeps up to 4,096 names of the time zone's method, so that much is given.
+    The allowance is for the date: the interpreter's method cache keeps up to 4,096 names of the time zone's method.
     """
 
     def round_of(count):
@@ -1677,7 +1677,7 @@ def test_a_hundred_thousand_calls_keep_no_block():
 
 
 def test_references_are_given_back():
-    """Keys, values, fallbacks, batches and targets have as many owners after a thousand calls as before."""
+    """Keys, values, fallbacks, batches and targets have as many references after a thousand calls as before."""
     key, value, member, batch, target = "key-" + "k" * 5, "v" * 9, Foreign("w" * 9), b"".join(SERIES), np.zeros(240, np.int8)
 
     def fallback(value):
@@ -1709,7 +1709,7 @@ def test_references_are_given_back():
 
 
 def test_arguments_are_not_changed():
-    """Neither a document nor a batch is touched."""
+    """Neither a document nor a batch is changed."""
     kept = copy.deepcopy(SIGNAL)
     writer.encode(SIGNAL, refuse)
     assert kept == SIGNAL

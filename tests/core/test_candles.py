@@ -1,4 +1,4 @@
-"""The compiled core for candles: the remembered layout of documents, windows in several calls, rows of dicts and back."""
+"""Candles in the compiled core: the remembered layout of documents, windows in several calls, rows to dicts and back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SEED = int(os.environ.get("BTKM_FUZZ_SEED", "20231114"))
 
 
 def stored(index, **changes):
-    """A candle document with everything that a stored one has; None for a change leaves the field out."""
+    """Encode a candle document with all fields of a stored one; a change to None leaves the field out."""
     price = 100 + index / 8
     fields = {
         "_id": ObjectId(), "exchangeName": "binance", "interval": "1m", "symbol": "BTCUSDT", "timestamp": START + index * MINUTE, "__v": 0,
@@ -40,14 +40,14 @@ def stored(index, **changes):
 
 
 def decoded(batches, limit, filled=0, rows=None):
-    """(how many slots are filled, the rows so far)"""
+    """Return how many slots are filled, and the rows so far."""
     rows = np.zeros(limit, CANDLE_DTYPE) if rows is None else rows
     filled = decode_candles(batches, rows.view(np.int8), START, MINUTE, limit, filled)
     return filled, rows
 
 
 def outcome(call):
-    """What a call gives, or the kind of its error."""
+    """Return the result of a call, or ValueError if it raised one."""
     try:
         return call()
     except ValueError:
@@ -80,7 +80,7 @@ def test_documents_of_changing_layout_are_read_like_the_reference(kinds, limit, 
 
 
 def test_fields_that_move_within_one_size_are_found():
-    """Two fields in each other's place: the same length, other names."""
+    """Two fields that swap positions leave the length unchanged but not the names."""
     first = bson.decode(stored(0))
     items = list(bson.decode(stored(1)).items())
     items[-1], items[-2] = items[-2], items[-1]
@@ -92,10 +92,10 @@ def test_fields_that_move_within_one_size_are_found():
 
 
 def test_a_text_that_looks_like_a_field_is_no_field():
-    """Bytes of a price at the place where the document before had one, but inside of a text."""
+    """Bytes inside a text are not read as a price, even at the offset where the previous document had one."""
     plain = bson.encode({"note": "x" * 30, "timestamp": START, "open": 1.0, "high": 1.0, "low": 1.0, "close": 1.0, "volume": 1.0})
     place = plain.index(b"\x01open\0")
-    # The text reaches over "open" and what follows, so that this document has no price called so.
+    # The text extends over "open" and the fields after it, so this document has no price of that name.
     spoilt = bytearray(plain.replace(struct.pack("<q", START), struct.pack("<q", START + MINUTE)))
     struct.pack_into("<i", spoilt, spoilt.index(b"\x02note\0") + 6, 31 + 18 + 15)
     assert spoilt[place : place + 6] == b"\x01open\0"
@@ -104,7 +104,7 @@ def test_a_text_that_looks_like_a_field_is_no_field():
 
 
 def test_mutated_documents_are_read_like_the_reference():
-    """Each byte changed, among sound documents, in memory of its exact size (AddressSanitizer sees the rest)."""
+    """Change each byte of a document between two sound ones, in memory of its exact size (for AddressSanitizer)."""
     rng = random.Random(SEED)
     sound = [stored(index) for index in range(4)]
     for place in range(len(sound[1])):
@@ -133,7 +133,7 @@ def test_random_cuts_and_splices_are_read_like_the_reference():
 
 @pytest.mark.parametrize("fields", [22, 23, 24, 25, 60])
 def test_documents_with_any_number_of_fields(fields):
-    """More values of fixed size than a layout remembers."""
+    """A document may have more values of fixed size than a layout remembers."""
     more = {f"extra{number}": float(number) for number in range(fields)}
     filled, rows = decoded([b"".join(stored(index, **more) for index in range(5))], 5)
     assert filled == 5
@@ -177,7 +177,7 @@ def test_dicts_are_the_rows(values):
     assert repr(found) == repr([dict(zip(FIELDS, row, strict=True)) for row in columns.tolist()])
     for row in found:
         assert [type(value) for value in row.values()] == [int, *[float] * 5]
-        row["more"] = row.pop("open")  # an ordinary dict, and no other one is affected
+        row["more"] = row.pop("open")  # an ordinary dict, independent of the others
     assert repr(to_dicts(columns.view(np.int8))) == repr([dict(zip(FIELDS, row, strict=True)) for row in columns.tolist()])
 
 
@@ -204,7 +204,7 @@ other_candle = st.one_of(
 
 
 def plainly(candles):
-    """The candles as columns, one value after the other."""
+    """Convert candles to columns, one value at a time."""
     from backtest_kit_mongo.candles import _refuse, _row
 
     columns = np.array([_row(index, row) for index, row in enumerate(candles)], CANDLE_DTYPE)
@@ -216,7 +216,7 @@ def plainly(candles):
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.one_of(candle, candle, odd_candle, other_candle), max_size=8), st.sampled_from([list, tuple, iter]))
 def test_columns_of_dicts_are_those_of_the_plain_reference(candles, form):
-    """Values, coercions, and the text of the first error."""
+    """Values, coercions and the text of the first error are those of the reference."""
 
     def result(call):
         try:
@@ -228,7 +228,7 @@ def test_columns_of_dicts_are_those_of_the_plain_reference(candles, form):
 
 
 def test_a_row_that_changes_while_it_is_looked_at():
-    """A key whose comparison empties the dict: an error or a value, never memory of a dead object."""
+    """A key comparison that empties the dict leads to an error or a value, never to freed memory."""
 
     class Key:
         def __init__(self, row):

@@ -1,4 +1,4 @@
-"""Counters and histograms of the compiled core, against plain lists of durations."""
+"""Counters and histograms of the compiled core, checked against plain lists of durations."""
 
 import gc
 import math
@@ -20,11 +20,11 @@ steady = settings(derandomize=True, deadline=None, max_examples=300)
 
 SECOND = 10**9
 HOUR = 3600 * SECOND
-CEILING = 2**40 - 1  # ns, about 18 minutes: what lies beyond is counted there
+CEILING = 2**40 - 1  # ns, about 18 minutes: longer durations are counted here
 PLACES = 16  # plain counts
 HISTOGRAMS = 8
 
-# Durations of every order of magnitude, and the edges of the steps.
+# Durations of every order of magnitude, and the edges of the histogram steps.
 DURATIONS = st.one_of(
     st.integers(0, 64),
     st.integers(0, 40).map(lambda power: 2**power),
@@ -35,7 +35,7 @@ DURATIONS = st.one_of(
 
 
 def assert_close(measured, exact):
-    """The upper edge of the step in which ``exact`` lies: never below it, and at most 1/16 above."""
+    """Check that ``measured`` is the upper edge of the step of ``exact``: never below it, and at most 1/16 above."""
     if exact > CEILING:
         assert measured == CEILING
     else:
@@ -45,7 +45,7 @@ def assert_close(measured, exact):
 @steady
 @given(st.lists(st.tuples(st.integers(0, PLACES - 1), st.integers(-(2**40), 2**40) | st.just(1)), max_size=60))
 def test_counts_add_up(additions):
-    """Each of the sixteen counts is the sum of what was added to it."""
+    """Each of the sixteen counts is the sum of its additions."""
     counters = Counters()
     expected = [0] * PLACES
     for which, n in additions:
@@ -55,7 +55,7 @@ def test_counts_add_up(additions):
 
 
 def test_a_count_grows_by_one_unless_told():
-    """``add`` without a number adds one, to that count alone."""
+    """``add`` without a number adds one, to that count only."""
     counters = Counters()
     counters.add(3)
     counters.add(3)
@@ -64,14 +64,14 @@ def test_a_count_grows_by_one_unless_told():
 
 
 def test_there_is_room_for_every_count_of_the_stores():
-    """The names that the metrics count under fit into the arrays."""
+    """The arrays have room for every name that the metrics count."""
     assert len(COUNTS) <= PLACES
     assert len(OPERATIONS) <= HISTOGRAMS
 
 
 @pytest.mark.parametrize("index", [-1, -PLACES, PLACES, PLACES + 1, 2**31 - 1, -(2**31)])
 def test_a_count_that_does_not_exist(index):
-    """Outside the sixteen counts: IndexError, and nothing is changed."""
+    """An index outside the sixteen counts is an IndexError and changes nothing."""
     counters = Counters()
     with pytest.raises(IndexError):
         counters.add(index)
@@ -82,7 +82,7 @@ def test_a_count_that_does_not_exist(index):
 
 @pytest.mark.parametrize("index", [-1, -HISTOGRAMS, HISTOGRAMS, HISTOGRAMS + 1, 2**31 - 1, -(2**31)])
 def test_an_operation_that_does_not_exist(index):
-    """Outside the eight histograms: IndexError, and nothing is changed."""
+    """An index outside the eight histograms is an IndexError and changes nothing."""
     counters = Counters()
     with pytest.raises(IndexError):
         counters.observe(index, 5)
@@ -95,7 +95,7 @@ def test_an_operation_that_does_not_exist(index):
 
 @pytest.mark.parametrize("index", [2**31, -(2**31) - 1, 2**64])
 def test_an_index_outside_32_bits(index):
-    """It is an OverflowError, and no other place."""
+    """An index that does not fit 32 bits is an OverflowError and never wraps around to another index."""
     counters = Counters()
     for call in (counters.add, counters.count, counters.observed):
         with pytest.raises(OverflowError):
@@ -141,7 +141,7 @@ def test_wrong_types(value):
 @example(CEILING + 1)
 @example(2**63 - 1)
 def test_one_duration_is_its_own_percentile(nanoseconds):
-    """To 1/16, exactly below 32 ns, and at the ceiling for what is longer than 18 minutes."""
+    """The percentile is within 1/16, exact below 32 ns, and the ceiling for anything longer than 18 minutes."""
     counters = Counters()
     counters.observe(2, nanoseconds)
     for percent in (0, 0.1, 50, 99, 100):
@@ -160,7 +160,7 @@ def test_one_duration_is_its_own_percentile(nanoseconds):
 @example([3 * HOUR] * 3 + [5], 50)
 @example([0], 100)
 def test_percentiles_are_those_of_the_sorted_durations(durations, percent):
-    """The nearest rank: the smallest duration that so many percent do not exceed, to 1/16."""
+    """A percentile is the nearest rank, within 1/16: the smallest duration that at least ``percent`` of all durations do not exceed."""
     counters = Counters()
     for nanoseconds in durations:
         counters.observe(0, nanoseconds)
@@ -172,7 +172,7 @@ def test_percentiles_are_those_of_the_sorted_durations(durations, percent):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_percentiles_of_a_hundred_thousand_latencies(seed):
-    """Latencies of five orders of magnitude: p1 to p100 stay within 1/16 of the truth, and never fall."""
+    """With latencies of five orders of magnitude, p1 to p100 stay within 1/16 of the exact values and never decrease."""
     rng = random.Random(seed)
     durations = [int(rng.lognormvariate(11, 2.5)) for _ in range(100_000)]
     counters = Counters()
@@ -186,7 +186,7 @@ def test_percentiles_of_a_hundred_thousand_latencies(seed):
 
 
 def test_steps_are_ordered_and_never_wider_than_a_sixteenth():
-    """Over all durations around every edge up to the ceiling, a longer one is never reported as shorter."""
+    """Around every edge up to the ceiling, a longer duration is never reported as a shorter one."""
     before = -1.0
     for power in range(41):
         for sixteenth in range(16):
@@ -202,7 +202,7 @@ def test_steps_are_ordered_and_never_wider_than_a_sixteenth():
 
 
 def test_hours_are_counted_at_the_ceiling():
-    """What took longer than 18 minutes is counted, and reported as 18 minutes."""
+    """A duration longer than 18 minutes is counted and reported as 18 minutes."""
     counters = Counters()
     for nanoseconds in (HOUR, 24 * HOUR, 2**63 - 1, CEILING + 1):
         counters.observe(1, nanoseconds)
@@ -214,7 +214,7 @@ def test_hours_are_counted_at_the_ceiling():
 
 @pytest.mark.parametrize("nanoseconds", [-1, -HOUR, -(2**63)])
 def test_a_clock_that_went_back_counts_as_zero(nanoseconds):
-    """A negative duration is no reason to fail."""
+    """A negative duration counts as zero and raises nothing."""
     counters = Counters()
     counters.observe(0, nanoseconds)
     assert counters.observed(0) == 1
@@ -222,26 +222,26 @@ def test_a_clock_that_went_back_counts_as_zero(nanoseconds):
 
 
 def test_without_durations_there_is_no_percentile():
-    """None, not zero: nothing was measured."""
+    """Without durations a percentile is None, not zero."""
     counters = Counters()
     assert [counters.percentile(operation, 50) for operation in range(HISTOGRAMS)] == [None] * HISTOGRAMS
 
 
 @pytest.mark.parametrize("percent", [-1, -math.inf, 101, 1e300, math.inf, math.nan])
 def test_percents_that_make_no_sense(percent):
-    """They end at the shortest or at the longest step, and read no memory beyond."""
+    """Such a percent means the shortest or the longest step; no memory beyond the histogram is read."""
     counters = Counters()
     counters.observe(0, 7)
     assert counters.percentile(0, percent) in (7, CEILING)
 
 
 def test_operations_do_not_touch_each_other():
-    """Each operation has its own histogram, beside the counts."""
+    """Each operation has its own histogram, separate from the counts."""
     counters = Counters()
     for operation in range(HISTOGRAMS):
         for _ in range(operation):
             counters.observe(operation, operation)
-        counters.observe(operation, 2**63 - 1)  # the last step of one is the neighbour of the first of the next
+        counters.observe(operation, 2**63 - 1)  # the last step of one histogram is next to the first of the following one
     assert [counters.observed(operation) for operation in range(HISTOGRAMS)] == [operation + 1 for operation in range(HISTOGRAMS)]
     assert [counters.percentile(operation, 10) for operation in range(1, HISTOGRAMS)] == list(range(1, HISTOGRAMS))
     assert [counters.count(which) for which in range(PLACES)] == [0] * PLACES
@@ -257,7 +257,7 @@ def filled(counters, times=1):
 
 
 def test_a_copy_stays_as_it_is():
-    """Counts and histograms of one instant; neither side changes the other."""
+    """A copy holds the counts and histograms of one instant; neither side changes the other."""
     counters = filled(Counters())
     copy = counters.copy()
     filled(counters, 2)
@@ -272,7 +272,7 @@ def test_a_copy_stays_as_it_is():
 @steady
 @given(st.lists(DURATIONS, max_size=100), st.lists(DURATIONS, max_size=100), st.sampled_from([1, 50, 90, 99, 100]))
 def test_a_difference_is_what_was_counted_later(earlier, later, percent):
-    """Counts, number and percentiles are those of the later durations alone; both operands stay as they were."""
+    """Counts, number and percentiles cover only the later durations; neither operand changes."""
     counters = Counters()
     for nanoseconds in earlier:
         counters.add(3, 7)
@@ -294,7 +294,7 @@ def test_a_difference_is_what_was_counted_later(earlier, later, percent):
 
 @pytest.mark.parametrize("other", [None, 5, object()])
 def test_a_difference_from_anything_else(other):
-    """Only from other counters."""
+    """Only another Counters can be subtracted."""
     with pytest.raises(TypeError):
         Counters().since(other)
 
@@ -303,7 +303,7 @@ def test_a_difference_from_anything_else(other):
 
 
 def test_eight_threads_lose_nothing():
-    """Eight threads, 100,000 counts and durations each, switched as often as the interpreter can: every one is there."""
+    """Eight threads with 100,000 counts and durations each, switched as often as the interpreter can, lose none."""
     counters = Counters()
     start = threading.Barrier(8)
 
@@ -332,7 +332,7 @@ def test_eight_threads_lose_nothing():
 
 @pytest.mark.slow
 def test_counters_keep_no_memory():
-    """Neither counting nor failing to count leaves anything behind."""
+    """Neither counting nor a failed count leaks memory."""
 
     def blocks(count):
         for index in range(count):

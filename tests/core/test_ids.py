@@ -1,4 +1,4 @@
-"""The table of ids of the compiled core, against a plain dict."""
+"""The id table of the compiled core, checked against a plain dict."""
 
 import gc
 import os
@@ -28,12 +28,12 @@ CHANGES = st.one_of(
 
 
 def id_of(number):
-    """Twelve bytes that tell which key they belong to."""
+    """Encode the number in the 12 bytes of an id, so that an id tells its key."""
     return number.to_bytes(12, "big")
 
 
 class Colliding:
-    """A field with a hash of our choice, and Python code to run while it is taken."""
+    """A key field with a chosen hash, which runs Python code while it is hashed."""
 
     def __init__(self, hash_value, meanwhile=lambda: None):
         self.hash_value, self.meanwhile = hash_value, meanwhile
@@ -50,7 +50,7 @@ class Colliding:
 @given(st.lists(CHANGES, max_size=200), st.sampled_from([len(KEYS), 10**9]))
 @example([], 0)
 def test_below_the_limit_it_is_a_dict(changes, limit):
-    """What was put and not dropped is there, and nothing else."""
+    """The table holds exactly what was put and not dropped."""
     table, model = IdTable(limit), {}
     for name, *arguments in changes:
         getattr(table, name)(*arguments)
@@ -69,7 +69,7 @@ def test_below_the_limit_it_is_a_dict(changes, limit):
 @steady
 @given(st.lists(CHANGES, max_size=200), st.integers(1, 20))
 def test_at_the_limit_each_new_key_takes_the_place_of_one_other(changes, limit):
-    """Never more than ``limit`` entries, never fewer than there could be; the newest stands, and no id is ever that of another key."""
+    """The table is as full as ``limit`` allows, keeps the newest entry, and never returns the id of another key."""
     table, model, count = IdTable(limit), {}, 0
     for name, *arguments in changes:
         known = name != "clear" and table.get(arguments[0]) is not None
@@ -90,7 +90,7 @@ def test_at_the_limit_each_new_key_takes_the_place_of_one_other(changes, limit):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_large_table_through_growth_and_holes(seed):
-    """Puts and drops in random order over many doublings: probes that wrap around the end, and gaps that close, lose nothing."""
+    """Random puts and drops over many doublings lose nothing, even where probes wrap around the end and gaps close."""
     rng = random.Random(seed)
     table, model = IdTable(10**9), {}
     for step in range(40_000):
@@ -113,8 +113,8 @@ def test_a_large_table_through_growth_and_holes(seed):
 
 
 def test_who_goes_is_nobody_in_particular():
-    """After a turnover of the whole table about 1/e of the old entries are left: eviction neither spares nor hunts a region."""
-    limit = 12_288  # three quarters of 2**14 slots: as full as it gets
+    """After a turnover of the whole table about 1/e of the old entries remain: eviction favours no region."""
+    limit = 12_288  # three quarters of 2**14 slots, the highest fill ratio
     table = IdTable(limit)
     for number in range(2 * limit):
         table.put((number,), id_of(number))
@@ -124,7 +124,7 @@ def test_who_goes_is_nobody_in_particular():
 
 
 def test_two_keys_of_one_hash_share_an_entry():
-    """As the docstring says: the second takes the entry of the first, so whoever asks has to verify."""
+    """Two keys with one hash share an entry, the second replacing the first, as documented: callers must verify the record."""
     table = IdTable(10)
     first, second = (Colliding(7),), (Colliding(7),)
     table.put(first, id_of(1))
@@ -134,14 +134,14 @@ def test_two_keys_of_one_hash_share_an_entry():
 
 
 def test_equal_keys_are_one_key():
-    """Equal tuples of other objects find the same entry."""
+    """Equal tuples find the same entry, even when they are different objects."""
     table = IdTable(10)
     table.put(("BTCUSDT", 2**70), id_of(1))
     assert table.get(("".join(["BTC", "USDT"]), 2**69 * 2)) == id_of(1)
 
 
 def test_limit_zero_keeps_nothing():
-    """Every key is unknown, and no memory is taken; wrong input is still refused."""
+    """Every key is a miss and no memory is allocated; invalid input still raises."""
     table = IdTable(0)
     before = table.nbytes
     table.put(("a",), id_of(1))
@@ -156,7 +156,7 @@ def test_limit_zero_keeps_nothing():
 
 @pytest.mark.parametrize("given_as", [list, tuple, iter])
 def test_get_many_takes_any_iterable(given_as):
-    """One answer per key, in their order, asked twice or not."""
+    """There is one answer per key, in order, with duplicates."""
     table = IdTable(10)
     table.put(("a",), id_of(1))
     assert table.get_many(given_as([("b",), ("a",), ("a",)])) == [None, id_of(1), id_of(1)]
@@ -168,7 +168,7 @@ def test_get_many_takes_any_iterable(given_as):
 
 @pytest.mark.parametrize("key", ["abc", b"abc", None, 5, ["a"], frozenset("a"), ([],), (("a", {}),)])
 def test_a_key_is_a_hashable_tuple(key):
-    """Anything else is a TypeError, and changes nothing."""
+    """A key that is not a hashable tuple is a TypeError and changes nothing."""
     table = IdTable(10)
     table.put(("a",), id_of(1))
     for call in (table.get, table.drop, lambda key: table.put(key, id_of(2)), lambda key: table.get_many([("a",), key])):
@@ -179,7 +179,7 @@ def test_a_key_is_a_hashable_tuple(key):
 
 @pytest.mark.parametrize("keys", [None, 5])
 def test_get_many_takes_nothing_else(keys):
-    """No iterable, no answer."""
+    """An argument that is not iterable is a TypeError."""
     with pytest.raises(TypeError):
         IdTable(1).get_many(keys)
 
@@ -196,7 +196,7 @@ def test_get_many_takes_nothing_else(keys):
     ],
 )
 def test_an_id_is_twelve_bytes(value, error):
-    """Another size or type is refused, and changes nothing."""
+    """An id of another size or type raises and changes nothing."""
     table = IdTable(10)
     with pytest.raises(error):
         table.put(("a",), value)
@@ -208,7 +208,7 @@ def test_an_id_is_twelve_bytes(value, error):
     [(-1, ValueError), (-(2**63), ValueError), (2**63, OverflowError), (None, TypeError), ("1", TypeError), (1.5, TypeError)],
 )
 def test_a_limit_is_a_number(limit, error):
-    """Zero or more, in 64 bits."""
+    """A limit is an int of zero or more that fits 64 bits."""
     with pytest.raises(error):
         IdTable(limit)
 
@@ -217,7 +217,7 @@ def test_a_limit_is_a_number(limit, error):
 
 
 def traced(function):
-    """The memory that a call leaves behind and the most that it took, in bytes."""
+    """Return the result of a call, the memory that it leaves allocated, and its peak, both in bytes."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -232,7 +232,7 @@ def traced(function):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [300, 12_288, 12_289, 100_000, 786_433, MILLION])
 def test_an_entry_costs_at_most_64_bytes(count):
-    """All in and at every moment, also while the table grows, and right after it did."""
+    """The bound holds at every moment, also during and right after growth."""
 
     def filled():
         table = IdTable(count)
@@ -244,12 +244,12 @@ def test_an_entry_costs_at_most_64_bytes(count):
     assert len(table) == count
     assert size <= peak <= 64 * count
     assert sys.getsizeof(table) == table.nbytes <= size + 256
-    assert size <= table.nbytes + 256  # nbytes hides nothing
+    assert size <= table.nbytes + 256  # nbytes reports everything
 
 
 @pytest.mark.slow
 def test_memory_stays_under_the_bound():
-    """Over a million keys, ten times the limit: the table is as large as when it was first full."""
+    """After a million keys, ten times the limit, the table is no larger than when it was first full."""
     limit = MILLION // 10
     table = IdTable(limit)
     for number in range(limit):
@@ -269,7 +269,7 @@ def test_memory_stays_under_the_bound():
 
 
 def test_clear_gives_the_memory_back():
-    """An empty table costs what a new one does, and works as one."""
+    """A cleared table is as small as a new one and works like one."""
     table = IdTable(1000)
     empty = table.nbytes
     for number in range(1000):
@@ -282,7 +282,7 @@ def test_clear_gives_the_memory_back():
 
 
 def test_a_limit_is_not_allocated_in_advance():
-    """A limit beyond any memory costs nothing until there are entries."""
+    """A limit larger than any memory costs nothing until there are entries."""
     table = IdTable(2**63 - 1)
     table.put(("a",), id_of(1))
     assert table.get(("a",)) == id_of(1)
@@ -315,7 +315,7 @@ assert (len(table), table.get((1,)), table.get((count,))) == (count, None, bytes
 @pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer needs more address space than the test allows")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the size of the process from /proc")
 def test_a_table_that_cannot_grow_stays_whole():
-    """MemoryError, and every entry is where it was."""
+    """The table raises MemoryError and keeps every entry."""
     subprocess.run([sys.executable, "-c", OUT_OF_MEMORY], check=True, timeout=200)
 
 
@@ -324,12 +324,12 @@ def test_a_table_that_cannot_grow_stays_whole():
 
 @pytest.mark.slow
 def test_threads_that_hammer_one_table():
-    """Whatever the others put, drop and clear meanwhile: an id is that of the key, and the table never outgrows its limit."""
+    """Under concurrent puts, drops and clears, an id always belongs to its key and the table never exceeds its limit."""
     table, limit, errors = IdTable(500), 500, []
     stop = threading.Event()
 
     class Yielding(int):
-        def __hash__(self):  # Python code in the middle of every call, where threads change
+        def __hash__(self):  # Python code in the middle of every call, where threads can switch
             return int.__hash__(self) + 1
 
     def hammer(seed):
@@ -370,7 +370,7 @@ def test_threads_that_hammer_one_table():
 
 @pytest.mark.parametrize("call", ["get", "put", "drop", "get_many"])
 def test_a_hash_that_changes_the_table(call):
-    """Python code in ``__hash__`` may grow, fill or clear the table: that is over before the table is looked at."""
+    """``__hash__`` may grow, fill or clear the table: the key is hashed before the table is read."""
     table = IdTable(1000)
 
     def fill():
@@ -385,7 +385,7 @@ def test_a_hash_that_changes_the_table(call):
 
 
 def test_a_hash_that_shortens_the_batch():
-    """A list that loses its members while get_many walks over it is not read past its end."""
+    """If the list shrinks while get_many iterates over it, nothing is read past its end."""
     table = IdTable(10)
     batch = []
     batch += [(Colliding(1, batch.clear),)] + [("a",)] * 1000
@@ -393,7 +393,7 @@ def test_a_hash_that_shortens_the_batch():
 
 
 def test_a_hash_that_fails():
-    """The error of a ``__hash__`` comes through."""
+    """An error raised by ``__hash__`` propagates."""
 
     def fail():
         raise KeyboardInterrupt

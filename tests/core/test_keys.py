@@ -1,4 +1,4 @@
-"""Key fields, Redis keys and Redis commands of the compiled core, against the plain reference."""
+"""Key fields, Redis keys and Redis commands of the compiled core, compared with the plain reference."""
 
 import enum
 import importlib.machinery
@@ -17,7 +17,7 @@ from backtest_kit_mongo.domains import DOMAINS
 
 pytestmark = pytest.mark.once
 
-# The same examples in every run: a red test is red for everybody.
+# The same examples in every run: a failure is reproducible for everybody.
 steady = settings(derandomize=True, deadline=None, max_examples=400)
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -27,7 +27,7 @@ NAMES = ("symbol", "strategyName", "exchangeName", "backtest", "timestamp", "buc
 
 
 class Text(str):
-    """A str by another name."""
+    """A subclass of str."""
 
 
 class Exchange(enum.StrEnum):
@@ -55,7 +55,7 @@ ANYTHING = st.one_of(
 
 
 def outcome(function, *arguments):
-    """What a call gives, or the kind of error and the first word of its text."""
+    """Return the result of a call, or the kind of its error and the first word of the message."""
     try:
         return function(*arguments)
     except (TypeError, ValueError) as error:
@@ -65,7 +65,7 @@ def outcome(function, *arguments):
 
 @pytest.mark.parametrize("module", [bson, candles, counters, ids, keys, writer])
 def test_the_core_in_use_is_compiled(module):
-    """The modules under test are extension modules beside their sources, not Python files that shadow them."""
+    """The modules under test are extension modules next to their sources, not Python files that shadow them."""
     file = Path(module.__file__)
     assert file.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))
     assert isinstance(module.__loader__, importlib.machinery.ExtensionFileLoader)
@@ -86,7 +86,7 @@ def test_the_core_in_use_is_compiled(module):
 @example([(True, int)])
 @example([(np.bool_(True), bool)])
 def test_check_fields_judges_like_the_reference(pairs):
-    """Legal fields pass; of illegal ones the first is named, TypeError for a wrong type and ValueError for a wrong text."""
+    """Valid fields pass; otherwise the first invalid one is named, TypeError for a wrong type and ValueError for a wrong text."""
     fields, kinds = tuple(value for value, _ in pairs), tuple(kind for _, kind in pairs)
     names = NAMES[: len(pairs)]
     assert outcome(keys.check_fields, fields, names, kinds) == outcome(reference.check_fields, fields, names, kinds)
@@ -106,7 +106,7 @@ def test_check_fields_judges_like_the_reference(pairs):
     ],
 )
 def test_check_fields_says_what_is_wrong(value, kind, text):
-    """The text can be shown to a user: field, reason, and the offender in ASCII."""
+    """The message can be shown to a user: field, reason, and the invalid value in ASCII."""
     with pytest.raises((TypeError, ValueError), match=text):
         keys.check_fields((value,), ("symbol",), (kind,))
 
@@ -129,7 +129,7 @@ def test_check_fields_takes_every_str(value):
     ],
 )
 def test_check_fields_refuses_a_wrong_number(fields, names, kinds):
-    """Too few or too many fields, or a table whose names and kinds disagree, is a TypeError and never read past an end."""
+    """Too few or too many fields, or names and kinds of different lengths, is a TypeError; nothing is read past an end."""
     with pytest.raises(TypeError, match=r"^expected \d key fields"):
         keys.check_fields(fields, names, kinds)
 
@@ -149,19 +149,19 @@ FIELD = TEXT | INT64 | st.booleans() | st.integers() | st.builds(Text, CLEAN) | 
 
 @st.composite
 def builders(draw, shortest=0):
-    """A prefix, an order of the fields in the Redis key, and a strategy for keys of that many fields."""
+    """Draw a prefix, an order of the fields in the Redis key, and a strategy for keys with that many fields."""
     order = tuple(draw(st.permutations(range(draw(st.integers(shortest, 5))))))
     prefix = draw(st.sampled_from([b"", b"c", b"signal_cache", b"x" * 300]))
     return prefix, order, st.tuples(*[FIELD] * len(order))
 
 
 def plain_key(prefix, order, key):
-    """What KeyBuilder.key must give."""
+    """Return what KeyBuilder.key must return."""
     return reference.redis_key(prefix, [key[position] for position in order])
 
 
 def built(function, *arguments):
-    """What a call gives, or that a lone surrogate was refused."""
+    """Return the result of a call, or UnicodeEncodeError if it rejected a lone surrogate."""
     try:
         return function(*arguments)
     except UnicodeEncodeError:
@@ -172,7 +172,7 @@ def built(function, *arguments):
 @steady
 @given(st.data())
 def test_every_command_is_the_reference_command(data):
-    """Keys, single commands and batches, byte by byte; a lone surrogate anywhere in them is refused."""
+    """Keys, single commands and batches match byte for byte; a lone surrogate in any of them is rejected."""
     prefix, order, key = data.draw(builders())
     pairs = data.draw(st.lists(st.tuples(key, ID), min_size=1, max_size=5))
     batch = [key for key, _ in pairs]
@@ -199,7 +199,7 @@ def test_every_command_is_the_reference_command(data):
 @steady
 @given(st.data())
 def test_a_grid_is_the_batch_of_its_keys(data):
-    """mset_grid is mset of the series with each of the last fields."""
+    """mset_grid equals mset of the series with each of the last fields."""
     prefix, order, key = data.draw(builders(shortest=1))
     order = (*(position for position in order if position != len(order) - 1), len(order) - 1)
     series = data.draw(key)[:-1]
@@ -210,19 +210,19 @@ def test_a_grid_is_the_batch_of_its_keys(data):
 
 @pytest.mark.parametrize("number", [0, 9, 10, -1, -10, 2**63 - 1, -(2**63), 2**63, -(2**63) - 1, 10**4000, Number.SEVEN])
 def test_integers_of_any_size_stand_in_decimal(number):
-    """At the ends of 64 bits and beyond them."""
+    """Integers at the limits of 64 bits and beyond them are written in decimal."""
     assert keys.KeyBuilder(b"p", (0,)).key((number,)) == b"p:" + str(int(number)).encode()
 
 
 def test_an_integer_that_python_does_not_print_is_a_value_error():
-    """Python refuses to write more than 4,300 digits."""
+    """Python does not convert integers of more than 4,300 digits."""
     with pytest.raises(ValueError, match="digits"):
         keys.KeyBuilder(b"p", (0,)).key((10**5000,))
 
 
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 99, 100, 255, 256, 257, 999, 1000, 100_000, 3_000_000])
 def test_fields_of_any_length(size):
-    """At every number of digits in the length of an argument, and where the buffer grows."""
+    """Cover every digit count of an argument length, and the sizes where the buffer grows."""
     field = "x" * size
     text = b"p:" + field.encode()
     builder = keys.KeyBuilder(b"p", (0,))
@@ -232,7 +232,7 @@ def test_fields_of_any_length(size):
 
 
 def test_a_batch_is_any_iterable():
-    """A list, a tuple and a generator give the same command, with the number of arguments in front."""
+    """A list, a tuple and an iterator produce the same command, preceded by the number of arguments."""
     pairs = [((f"S{index}", True), bytes([index] * 12)) for index in range(100)]
     batch = [key for key, _ in pairs]
     builder = keys.KeyBuilder(b"p", (1, 0))
@@ -244,7 +244,7 @@ def test_a_batch_is_any_iterable():
 
 
 def test_a_batch_that_changes_under_the_builder():
-    """The number of arguments in front is that of the keys that follow, whatever the iterable does meanwhile."""
+    """The argument count in front matches the keys that follow, even if the iterable grows meanwhile."""
     batch = [("a",), ("b",)]
 
     def growing():
@@ -263,7 +263,7 @@ def test_a_batch_that_changes_under_the_builder():
 @pytest.mark.parametrize("call", ["mget", "delete", "mset"])
 @pytest.mark.parametrize("nothing", [[], (), iter([])])
 def test_a_batch_of_nothing_is_refused(call, nothing):
-    """Redis takes no command without keys."""
+    """Redis accepts no such command without keys, so an empty batch is a ValueError."""
     with pytest.raises(ValueError, match="at least one key"):
         getattr(keys.KeyBuilder(b"p", (0,)), call)(nothing)
     with pytest.raises(ValueError, match="at least one key"):
@@ -272,7 +272,7 @@ def test_a_batch_of_nothing_is_refused(call, nothing):
 
 @pytest.mark.parametrize("field", [None, 1.5, 1.0, float("nan"), b"x", ["x"], object(), np.float64(2.5), np.int64(1), np.bool_(True)])
 def test_a_field_of_another_type_is_refused(field):
-    """A float is never cut down to the key of an integer, and nothing is written as its repr."""
+    """A float is never truncated to the key of an integer, and no value is written as its repr."""
     builder = keys.KeyBuilder(b"p", (0, 1))
     for call in (lambda: builder.key(("a", field)), lambda: builder.mget([("a", "b"), (field, "a")])):
         with pytest.raises(TypeError, match=r"^a key field must be str, bool or int, got "):
@@ -303,7 +303,7 @@ def test_a_series_of_another_shape_is_refused(series):
 
 @pytest.mark.parametrize("order", [(), (1, 0), (0, 2, 1)])
 def test_a_grid_needs_its_last_field_last(order):
-    """Where the last key field stands elsewhere in the Redis key, there is no series to share."""
+    """If the last key field is elsewhere in the Redis key, there is no series to share."""
     with pytest.raises(ValueError, match="last"):
         keys.KeyBuilder(b"p", order).mset_grid(("a",) * (len(order) - 1), [(1, b"x" * 12)])
 
@@ -326,7 +326,7 @@ def test_an_id_is_bytes(value):
 
 @pytest.mark.parametrize("pairs", [[5], [None], [("a",)], [(("a",), b"x" * 12, 1)], None])
 def test_pairs_are_pairs(pairs):
-    """What cannot be taken apart into a key and an id is refused."""
+    """Anything that does not unpack into a key and an id raises."""
     builder = keys.KeyBuilder(b"p", (0,))
     for call in (builder.mset, lambda pairs: builder.mset_grid((), pairs)):
         with pytest.raises((TypeError, ValueError)):
@@ -335,7 +335,7 @@ def test_pairs_are_pairs(pairs):
 
 @pytest.mark.parametrize("order", [(1,), (0, 0), (0, 2), (-1, 0), (0, 256), (0, 2**70), ("a",)])
 def test_an_order_names_each_position_once(order):
-    """An order that would read outside a key is no order."""
+    """An order that would read outside a key is rejected."""
     with pytest.raises(ValueError, match="each position once"):
         keys.KeyBuilder(b"p", order)
 
@@ -348,14 +348,14 @@ def test_a_builder_takes_bytes_and_a_tuple(arguments):
 
 
 def test_redis_keys_of_two_contexts_may_collide():
-    """Fields are joined without escaping, as the other side does: what a reader must verify is no accident."""
+    """Fields are joined without escaping, as in the TypeScript package, so a reader must verify the record."""
     builder = keys.KeyBuilder(b"p", (0, 1))
     assert builder.key(("a:b", "c")) == builder.key(("a", "b:c"))
 
 
 @pytest.mark.parametrize("domain", DOMAINS.values(), ids=list(DOMAINS))
 def test_redis_key_of_every_domain(domain):
-    """Each row of the domain table has a key that core and reference agree on, also when every field is empty."""
+    """For each row of the domain table the core and the reference build the same key, also when every text is empty."""
     samples = {str: ["", "BTC:USDT", "börse🚀"], bool: [True, False, True], int: [0, 1_700_000_000_000, -60_000]}
     builder = keys.KeyBuilder(domain.prefix.encode(), domain.cache_order)
     for index in range(3):
@@ -364,7 +364,7 @@ def test_redis_key_of_every_domain(domain):
 
 
 def test_candles_are_a_grid():
-    """The candle row of the table has its time stamp last, in both orders."""
+    """The candle row of the table has its timestamp last, in both orders."""
     domain = DOMAINS["candle"]
     value = bytes(range(12))
     command = keys.KeyBuilder(domain.prefix.encode(), domain.cache_order).mset_grid(("binance", "BTCUSDT", "1m"), [(60_000, value)])
@@ -379,7 +379,7 @@ def test_candles_are_a_grid():
 @example([])
 @example([b"x" * 100_000])
 def test_redis_command_is_what_a_server_reads(args):
-    """The bytes are those of the reference, and a RESP parser reads back exactly the arguments: nothing can break out."""
+    """The bytes are those of the reference, and a RESP parser reads back exactly the arguments: no argument can break out."""
     command = keys.redis_command(*args)
     assert command == reference.redis_command(*args)
     reader = hiredis.Reader()
@@ -390,6 +390,6 @@ def test_redis_command_is_what_a_server_reads(args):
 
 @pytest.mark.parametrize("arg", [None, "GET", 1, bytearray(b"GET"), memoryview(b"GET"), [b"GET"]])
 def test_redis_command_takes_bytes_only(arg):
-    """Anything but bytes is a TypeError that says so, before it is measured."""
+    """Anything but bytes is a TypeError that says so, raised before its length is taken."""
     with pytest.raises(TypeError, match=r"(?i)expected bytes, got"):
         keys.redis_command(b"SET", arg)

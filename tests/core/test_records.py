@@ -1,4 +1,4 @@
-"""Batches of records in one call, texts that are remembered, and dates: against the plain reference, with hostile input."""
+"""Batches of records in one call, cached strings, and dates: compared with the plain reference, with hostile input."""
 
 import collections
 import gc
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.once
 
 
 class Row(NamedTuple):
-    """As the stores' own record."""
+    """A record as the stores define it."""
 
     key: tuple[Any, ...]
     body: Any
@@ -65,7 +65,7 @@ def raw_of(fields):
 
 
 def rows_of(raws):
-    """What the reference makes of documents: (id, Row)."""
+    """Read documents with the reference: (id, Row) each."""
     read = [reference.record(bson.decode(raw, AWARE), KEY, "payload") for raw in raws]
     return [(identity, Row(*record)) for identity, record in read]
 
@@ -83,7 +83,7 @@ def same_rows(left, right):
 @settings(steady, max_examples=150)
 @given(st.lists(RECORDS, max_size=5))
 def test_a_batch_is_taken_apart_like_its_documents(contents):
-    """``open_all`` gives, in order, what ``open`` gives for each document, as records of the class asked for."""
+    """``open_all`` returns, in order, what ``open`` returns for each document, as records of the requested class."""
     raws = [raw_of(fields) for fields in contents]
     try:
         expected = rows_of(raws)
@@ -95,7 +95,7 @@ def test_a_batch_is_taken_apart_like_its_documents(contents):
 
 
 def matched(raw, wanted):
-    """What ``match_ids`` finds for the keys of ids (id -> key), by id."""
+    """Return the records that ``match_ids`` finds, by id; ``wanted`` maps ids to keys."""
     found = [None] * len(wanted)
     count = READER.match_ids(raw, {identity: place for place, identity in enumerate(wanted)}, list(wanted.values()), found)
     assert count == len(found) - found.count(None)
@@ -106,12 +106,12 @@ def matched(raw, wanted):
 @settings(steady, max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(IDS), st.tuples(VALUES, VALUES, VALUES)), max_size=6), st.data())
 def test_records_are_found_by_their_ids(stored, data):
-    """Those whose id is wanted, and whose key fields are the key that the id was wanted for; nothing else is touched."""
+    """Only records with a requested id and the key requested for that id are returned."""
     raws = [raw_of({"_id": ObjectId(identity), **dict(zip(KEY, key, strict=True)), "payload": {"n": 1}}) for identity, key in stored]
     wanted = {}
     for identity, key in stored:
         other = data.draw(st.sampled_from([key, *(each for _, each in stored)]))
-        if data.draw(st.booleans()) and not any(isinstance(field, (list, dict)) for field in other):  # keys of a dict
+        if data.draw(st.booleans()) and not any(isinstance(field, (list, dict)) for field in other):  # hashable keys only
             wanted[identity] = other
     expected = {identity: row for identity, row in rows_of(raws) if identity in wanted and row.key == wanted[identity]}
     found = matched(b"".join(raws), wanted)
@@ -120,7 +120,7 @@ def test_records_are_found_by_their_ids(stored, data):
 
 
 def test_a_batch_adds_to_what_was_found_before():
-    """One list for several batches; ids that are no ObjectId, or not there, belong to nobody."""
+    """Several batches can fill one list; documents without an ObjectId, or without an id, match nothing."""
     first = {"_id": ObjectId(IDS[0]), "symbol": "a", "bucket": "b", "backtest": True, "payload": 1, "when": 5, "removed": True}
     foreign = [first | {"_id": IDS[1]}, {name: value for name, value in first.items() if name != "_id"}, first | {"_id": None}]
     found: list[Any] = ["kept", None, None]
@@ -128,18 +128,18 @@ def test_a_batch_adds_to_what_was_found_before():
     batch = b"".join(map(raw_of, [first, *foreign]))
     assert READER.match_ids(batch, {IDS[0]: 1, IDS[1]: 2}, keys, found) == 1
     assert found == ["kept", Row(("a", "b", True), 1, 5, True), None]
-    assert READER.match_ids(batch, {IDS[0]: 1, IDS[1]: 2}, keys, found) == 0  # it was there
+    assert READER.match_ids(batch, {IDS[0]: 1, IDS[1]: 2}, keys, found) == 0  # already found
     assert READER.match_ids(b"", {}, keys, found) == 0
     with pytest.raises(IndexError):
         READER.match_ids(batch, {IDS[0]: 3}, keys, found)
-    with pytest.raises(ValueError, match="keys and found must have the same length, got 2 and 3"):
+    with pytest.raises(ValueError, match="keys and records must have the same length, got 2 and 3"):
         READER.match_ids(batch, {IDS[0]: 1}, keys[:2], found)
     assert READER.open_all(b"") == []
 
 
 @pytest.mark.parametrize(("key", "error"), [("abc", TypeError), (["a", "b", True], TypeError), (("a",), ValueError), (None, None)])
 def test_keys_that_are_none(key, error):
-    """What an id was wanted for must be a tuple of the right length; None is nothing."""
+    """The key requested for an id must be a tuple of the right length; None matches nothing."""
     raw = raw_of({"_id": ObjectId(IDS[0]), "symbol": "a"})
     if error is None:
         assert matched(raw, {IDS[0]: key}) == {}
@@ -158,7 +158,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_the_error_names_the_document(name):
-    """Its id where it has one; else where it stands in the batch."""
+    """The error names the id of the document, or its offset in the batch if it has none."""
     part, text = BROKEN[name]
     good = raw_of({"_id": ObjectId(IDS[0]), "symbol": "a", "bucket": "b", "backtest": True, "payload": 1})
     fields = [element("symbol", "a"), element("bucket", "b"), element("backtest", True), part]
@@ -175,14 +175,14 @@ def test_the_error_names_the_document(name):
 
 @pytest.mark.parametrize("record", [list, int, object, Row((), 1), "tuple", None])
 def test_a_record_is_a_kind_of_tuple(record):
-    """Anything else could not hold the four fields."""
+    """The record class must be a tuple: no other type could hold the four fields."""
     with pytest.raises(TypeError, match="record must be tuple or a subclass of it"):
         core.RecordReader(KEY, "payload", record)
 
 
 @pytest.mark.parametrize("wrong", ["text", 5, None, [b"x"]])
 def test_batches_are_bytes(wrong):
-    """And ids are a dict, found records a list."""
+    """A batch must be bytes, the ids a dict and the found records a list."""
     for call in (
         lambda: READER.open_all(wrong),
         lambda: READER.match_ids(wrong, {}, [], []),
@@ -196,7 +196,7 @@ def test_batches_are_bytes(wrong):
 
 
 def test_mutated_batches():
-    """Damage anywhere is a ValueError, or the same records that each document gives alone."""
+    """Damage anywhere is a ValueError, or leaves the records that each document yields on its own."""
     rng = random.Random(SEED + 2)
     rich = {"symbol": "BTCUSDT", "bucket": "ö", "backtest": True, "when": 1.5, "removed": False, "payload": {"a": [1, "x", {"b": None}]}}
     documents = [bson.encode({"_id": ObjectId(identity), **rich, "d": Decimal128("1.5")}) for identity in IDS[:3]]
@@ -215,7 +215,7 @@ def test_mutated_batches():
 
 
 # ======================================================================================================================
-# Texts that are remembered
+# Cached strings
 # ======================================================================================================================
 
 ALPHABET = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
@@ -228,14 +228,14 @@ ALPHABET = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_si
 @example({"a" * 8 + middle + "b" * 8: middle for middle in ("", "x", "y", "xyz", "zyx", "xxxxxxxx", "yyyyyyyy", "é")})
 @example({"é": "é", "éa": "aé", "\x7f": "\x7f", "\x80": "\x80"})
 def test_remembered_texts_are_the_right_ones(texts):
-    """Names and texts of every length around that of what is remembered, alike at both ends, and met again."""
+    """Cached names and texts stay correct: lengths around the cached ones, equal at both ends, and read twice."""
     raw = bson.encode(texts)
     for _ in range(2):
         assert core.decode(raw) == texts
 
 
 def test_more_texts_than_are_remembered():
-    """Texts push one another out, and come back right, also from eight threads at once."""
+    """Texts that evict one another are still decoded correctly, also from eight threads at once."""
     texts = [
         {f"{prefix}{number}": f"{number:0{width}}" for number in range(3000)} for prefix, width in (("k", 1), ("name-of-", 8), ("", 20))
     ]
@@ -254,7 +254,7 @@ def test_more_texts_than_are_remembered():
 
 
 def test_what_is_no_utf8_is_not_remembered():
-    """Bad bytes are refused again and again, as names and as values, also where a good text of that length is known."""
+    """Invalid UTF-8 is rejected every time, as a name and as a value, even when a valid text of that length is cached."""
     for bad in (*[BAD_UTF8[4:-1]], b"\xff", b"a\xff", b"abcd\xc3", b"abcdefgh\xe2\x82", b"\x80" * 24):
         good = "a" * len(bad)
         core.decode(bson.encode({good: good}))
@@ -287,7 +287,7 @@ def date_of(milliseconds):
 @example(0)
 @example(951782400000)
 def test_dates_are_those_of_the_calendar(milliseconds):
-    """The same instant as by the calendar of the standard library; in UTC itself."""
+    """A date is the instant that the standard library computes, in UTC itself."""
     moment = date_of(milliseconds)
     assert moment == EPOCH + timedelta(milliseconds=milliseconds)
     assert type(moment) is datetime
@@ -296,7 +296,7 @@ def test_dates_are_those_of_the_calendar(milliseconds):
 
 
 def test_every_day_of_nine_centuries():
-    """Each day from 1600 to 2500, and the days around the end of each February of ten thousand years."""
+    """Check each day from 1600 to 2500, and the days around the end of February in every year up to 9999."""
     days = [*range(-135140, 193628)]
     days += [datetime(year, 3, 1, tzinfo=UTC).toordinal() - 719163 + shift for year in range(1, 10000) for shift in (-2, -1, 0)]
     raw = document(raw_element(0x04, "a", document(*[raw_element(0x09, "", struct.pack("<q", day * 86400000)) for day in days])))
@@ -306,7 +306,7 @@ def test_every_day_of_nine_centuries():
 
 @pytest.mark.parametrize("milliseconds", [FIRST - 1, LAST + 1, 2**63 - 1, -(2**63), 2**62])
 def test_dates_outside_the_calendar(milliseconds):
-    """A date that Python has not is a ValueError that says so."""
+    """A date that Python cannot represent is a ValueError that says so."""
     with pytest.raises(ValueError, match=f"a date {milliseconds} ms from 1970 is outside the years 1 to 9999"):
         date_of(milliseconds)
 
@@ -321,7 +321,7 @@ def test_dates_outside_the_calendar(milliseconds):
 @given(st.lists(st.dictionaries(NAME, nested(SCALARS | OF_PYMONGO | st.builds(Foreign, SCALARS)), max_size=3), max_size=5))
 @example([{}, {"a": "x" * 5000}, {}])
 def test_documents_are_written_end_to_end(documents):
-    """Byte for byte as one by one."""
+    """The bytes are those of the documents encoded one by one."""
     raw = writer.encode_many(documents, unwrap)
     alone = [writer.encode(each, unwrap) for each in documents]
     assert raw == b"".join(alone)
@@ -340,7 +340,7 @@ def test_documents_are_written_end_to_end(documents):
     ],
 )
 def test_the_error_has_the_position(position, wrong, kind, text):
-    """The path begins inside the document, as for one; ``index`` says which document it is."""
+    """The path begins inside the document, as for a single one; ``index`` says which document it is."""
     documents = [{"q": {"a": index}, "u": {"$set": {"payload": [1, 2]}}} for index in range(8)]
     documents[position] = wrong
     with pytest.raises(kind, match=text) as caught:
@@ -349,7 +349,7 @@ def test_the_error_has_the_position(position, wrong, kind, text):
 
 
 def test_a_list_that_changes_while_it_is_written():
-    """A fallback that takes documents away, or adds some, is met with a well-formed answer."""
+    """If a fallback removes or adds documents, the result is still well-formed."""
     for change in (list.clear, lambda documents: documents.extend({"n": 1} for _ in range(50)) if len(documents) < 50 else None):
         documents = [{"a": Foreign(1)}, {"a": Foreign(2)}, {"b": 1}]
 
@@ -363,7 +363,7 @@ def test_a_list_that_changes_while_it_is_written():
 
 @pytest.mark.parametrize("arguments", [(None, refuse), ({}, refuse), (({},), refuse), ([], None), ([],)])
 def test_encode_many_takes_a_list_and_a_fallback(arguments):
-    """Anything else is a TypeError."""
+    """Anything but a list and a fallback is a TypeError."""
     with pytest.raises(TypeError):
         writer.encode_many(*arguments)
     assert writer.encode_many([], refuse) == b""
@@ -390,5 +390,5 @@ PATHS = {
 
 @pytest.mark.parametrize("call", PATHS.values(), ids=list(PATHS))
 def test_no_path_of_records_keeps_memory(call):
-    """As for all other paths of the core."""
+    """No path leaks memory, whether it succeeds or fails."""
     keeps_no_memory(call)

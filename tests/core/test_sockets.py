@@ -1,4 +1,4 @@
-"""The links of the compiled core on a pair of sockets, with a peer that sends what it wants: no server, no driver."""
+"""Wire sockets of the compiled core on a socket pair: the peer sends whatever a test wants, with no server and no driver."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ID = b"0123456789ab"
 
 
 def message(document: dict, answers: int = 1, *, kind: int = 0, flags: int = 0, opcode: int = 2013, extra: bytes = b"") -> bytes:
-    """An OP_MSG, as the server sends it."""
+    """Encode an OP_MSG as the server sends it."""
     body = struct.pack("<iB", flags, kind) + bson.encode(document) + extra
     return struct.pack("<iiii", 16 + len(body), 77, answers, opcode) + body
 
@@ -181,7 +181,7 @@ def test_long_messages_go_through_in_pieces(pair):
 
 
 def test_peer_that_answers_at_length_before_it_reads(pair):
-    """Two messages on their way and a long reply to the first: who sends must read meanwhile, or both wait for ever."""
+    """With two messages sent and a long reply to the first, the sender must read while it sends, or both sides block forever."""
     ours, theirs = pair
     connection = mongo_link(ours, 5.0)
     rows = [{"n": number, "text": "x" * 1000} for number in range(4000)]
@@ -226,7 +226,7 @@ def test_signals_do_not_renew_the_time_out(pair, whole):
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_reply_that_drips(pair, whole):
-    """A time-out for each wait is not over while bytes come; one for the whole exchange is."""
+    """A time-out per wait does not expire while bytes arrive; a time-out for the whole exchange does."""
     ours, theirs = pair
     connection = op_msg.MongoSocket((ours,), ours.fileno(), 1.5, SimpleNamespace(_generation=1), 1, whole)
     reply = message(found({"n": 1}))
@@ -262,7 +262,7 @@ def test_upserted(pair):
 
 
 def test_garbled_replies_never_harm(pair):
-    """Seeded bit flips and cuts over all kinds of replies: an answer or one of the two errors, and no byte is read from outside."""
+    """Seeded bit flips and cuts over all kinds of replies yield an answer or one of the socket errors, and never read out of bounds."""
     chance = random.Random(5)
     whole = [
         (message(found({"_id": ObjectId(ID), "symbol": "BTCUSDT", "strategyName": "sma", "payload": {"a": [1, 2.5, "x"]}})), "one"),
@@ -379,7 +379,7 @@ def test_posted_commands_are_settled_by_the_next_call(pair):
 
 
 def test_many_posted_commands_do_not_pile_up(pair):
-    """After 64 unread replies the next post reads them: no socket fills up."""
+    """After 64 unread replies the next post reads them, so no socket buffer fills up."""
     ours, theirs = pair
     connection = redis_link(ours, 1.0)
     theirs.sendall(b"+OK\r\n" * 64)

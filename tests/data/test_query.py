@@ -1,4 +1,4 @@
-"""``records()``: what is stored, as rows, the same from MongoDB and from a store that filters and sorts in this process."""
+"""``records()``: stored records as rows, the same from MongoDB and from a store that filters and sorts in this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import synthetic_market
 from backtest_kit_mongo.stores.base import Record
 
-pytestmark = pytest.mark.once  # what it adds lies above the wire protocol
+pytestmark = pytest.mark.once  # independent of the wire protocol
 
 START = 1_677_628_800_000
 NOON = datetime(2023, 3, 1, 12, tzinfo=UTC)
@@ -28,7 +28,7 @@ MINUTE = 60_000
 
 @pytest.fixture
 def memory():
-    """A registry of its own, in memory."""
+    """A registry in memory."""
     registry = kit.Registry()
     registry.setup(stores=dict.fromkeys(DOMAINS, "memory"))
     yield registry
@@ -355,7 +355,7 @@ def test_to_sort_by_objects_is_left_to_mongodb(mongo, memory):
 
 @pytest.fixture(params=["mongo", "memory"])
 def guarded(request):
-    """A function: a registry with a setting of look_ahead."""
+    """A function that returns a registry with a given setting of look_ahead."""
     if request.param == "mongo":
         settings = request.getfixturevalue("settings")
         yield lambda look_ahead, **others: (kit.setup(settings, look_ahead=look_ahead, **others), default_registry)[1]

@@ -1,4 +1,4 @@
-"""Records from store to store, and into files: real MongoDB, real files, and the commands as a person uses them."""
+"""Copy records between stores and export them to files: real MongoDB, real files, and the commands as a user runs them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NOON = datetime(2023, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
 MINUTE = 60_000
 SECRET = "s3cr3t-hunter2"
 
-# Names that no folder could have, or that collide where they are joined.
+# Names that are not valid folder names, or that collide when joined.
 NAMES = ("BTC", "a:b", "x/y", "..", "é", "a_b")
 
 
@@ -73,7 +73,7 @@ def records_of(domain, count):
 
 
 def fill(store, count=30):
-    """Some records of every domain, and two series of candles, one with holes."""
+    """Write some records of every domain, and two series of candles, one with gaps."""
     for domain in DOMAINS.values():
         if domain.name != "candle":
             store.write(domain, list(records_of(domain, count)))
@@ -84,7 +84,7 @@ def fill(store, count=30):
 
 @pytest.fixture
 def places(settings, tmp_path):
-    """A function: the address of a new, empty place of a kind."""
+    """A function that returns the address of a new, empty store of a kind."""
     uri = settings["CC_MONGO_CONNECTION_STRING"]
     numbers = itertools.count()
     start, question, options = uri.partition("?")
@@ -128,7 +128,7 @@ def test_a_copy_holds_all_of_it_and_a_second_one_writes_nothing(places, kinds):
         for name, outcome in first.items():
             assert outcome.new == outcome.records == (300 + 257 if name == "candle" else 30), name
             assert (outcome.equal, outcome.changed, outcome.refused) == (0, 0, 0)
-    with at(one) as source, at(other) as target:  # as another process would
+    with at(one) as source, at(other) as target:  # as in another process
         second = check_all(source, target, copy_all(source, target))
     for name, outcome in second.items():
         assert outcome.equal == outcome.records == first[name].records
@@ -158,7 +158,7 @@ def test_between_two_mongodbs_values_keep_their_types(places):
         assert math.isnan(copied.body["data"].pop("nan"))
         body["data"].pop("nan")
         assert copied == Record(("b", "k"), body, START)
-        # The text of a date is not the date, where both sides have dates.
+        # Between stores with dates, the text of a date differs from the date.
         target.store.write(domain, [Record(("b", "k"), body | {"when": "2023-03-01T12:00:00.123Z"}, START)])
         assert copy_all(source, target, ["interval"])["interval"].changed == 1
 
@@ -168,9 +168,9 @@ def test_what_differs_is_written_over_and_extra_records_stay(places):
     with at(places("file")) as source, at(places("mongo")) as target:
         source.store.write(state, [Record((f"s{n}", "b"), {"n": n}, START) for n in range(6)])
         source.store.write(measure, [Record(("b", "gone"), {"data": 1, "removed": True}, None, True)])
-        target.store.write(state, [Record(("s0", "b"), {"n": 0.0}, START)])  # equal: a double is what JavaScript has for an int
+        target.store.write(state, [Record(("s0", "b"), {"n": 0.0}, START)])  # equal: JavaScript stores an int as a double
         target.store.write(state, [Record(("s1", "b"), {"n": True}, START)])  # not 1
-        target.store.write(state, [Record(("s2", "b"), {"n": 2}, START + 1)])  # of another time
+        target.store.write(state, [Record(("s2", "b"), {"n": 2}, START + 1)])  # another simulation time
         target.store.write(state, [Record(("s3", "b"), {"n": 3, "m": None}, START)])
         target.store.write(state, [Record((f"x{n}", "b"), {"n": n}, START) for n in range(7)])
         target.store.write(measure, [Record(("b", "gone"), {"data": 1, "removed": False})])
@@ -245,7 +245,7 @@ def test_what_cannot_be_stored_is_named_and_the_rest_is_copied(places):
     with at(places("mongo")) as source, at(places("file")) as target:
         database = source.store.connection.database
         source.store.write(DOMAINS["log"], [Record((f"{n}",), {"id": f"{n}"}) for n in range(3)])
-        database["log-items"].insert_one({"entryId": None, "payload": {"topic": "x"}})  # as the original leaves an entry without id
+        database["log-items"].insert_one({"entryId": None, "payload": {"topic": "x"}})  # as the TypeScript package does without an id
         state = [{"signalId": f"s{n}", "bucketName": "b", "payload": {"n": n}, "when": Int64(START)} for n in range(3)]
         database["state-items"].insert_many([*state, {"signalId": 7, "bucketName": "b", "payload": {}}])
         candle = {"exchangeName": "e", "symbol": "S", "timestamp": float(START), **dict.fromkeys(PRICES, 1)}
@@ -296,7 +296,7 @@ def test_an_interrupted_copy_is_continued(places):
 
 
 def test_what_the_source_cannot_hand_out_is_counted_and_stays_as_it_is(places, tmp_path):
-    """A copy only reads its source."""
+    """A copy only reads its source: unreadable records are counted and left in place."""
     folder = tmp_path / "broken"
     store = FileStore(folder)
     store.write(DOMAINS["memory"], [Record(("s", "b", name), {"n": name}, START) for name in ("a", "b")])
@@ -435,7 +435,7 @@ def test_sizes_are_about_right(places):
 
 @pytest.fixture
 def cli(tmp_path, settings):
-    """The command, where no Redis answers."""
+    """The command, with no Redis running."""
     return Cli(tmp_path, CC_REDIS_HOST="/nowhere.sock", CC_MONGO_CONNECTION_STRING=settings["CC_MONGO_CONNECTION_STRING"])
 
 
@@ -454,7 +454,7 @@ def test_a_folder_goes_into_mongodb_and_back(cli, tmp_path, settings):
         "examples": {},
     }  # fmt: skip
     assert cli("copy", "--from", "file:./dump", "--to", "file:./back", "--dry-run").out.count("0 would be written") == 1
-    # What the contracts read is what was in the files.
+    # The contracts read what was in the files.
     kit.setup(settings)
     read = kit.PersistSignalAdapter.read_signal_data("BTC", "s0", "e")
     assert (read["n"], read["minuteEstimatedTime"]) == (0, math.inf)
@@ -541,7 +541,7 @@ def test_ctrl_c_leaves_what_a_second_copy_completes(cli, tmp_path, settings):
         while sum(1 for _ in (tmp_path / "dump").rglob("*.json")) < 1_100:
             assert process.poll() is None
             assert time.monotonic() < deadline
-            process.send_signal(signal.SIGCONT)  # it stands still while its files are counted
+            process.send_signal(signal.SIGCONT)  # the process is stopped while its files are counted
             time.sleep(0.02)
             process.send_signal(signal.SIGSTOP)
         process.send_signal(signal.SIGINT)
@@ -592,7 +592,7 @@ def test_candles_as_columns(cli, tmp_path, suffix):
 
 
 def test_a_million_candles_are_streamed(places, tmp_path):
-    """No more than a few batches are ever in memory."""
+    """Only a few batches are in memory at any time."""
     asked = []
 
     class Endless(MemoryStore):

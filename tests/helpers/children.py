@@ -1,7 +1,7 @@
-"""What the child processes of the concurrency tests do; run as a script, one task for each process.
+"""Tasks of the child processes in the concurrency tests; run as a script, one task per process.
 
-Protocol: one line of JSON with settings, task and arguments comes in; the child says ``ready``; on ``go`` it does its task and
-answers with one line of JSON.
+Protocol: the child reads one line of JSON with settings, task and arguments, and prints ``ready``. On ``go`` it does its task and
+prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ MINUTE = 60_000
 
 
 def in_threads(count, work):
-    """Run ``work(number)`` in threads that begin at one moment; the errors as text."""
+    """Run ``work(number)`` in threads that start at the same moment; return the errors as text."""
     barrier, errors = threading.Barrier(count), []
 
     def run(number):
         barrier.wait()
         try:
             work(number)
-        except Exception as error:  # noqa: BLE001 - every kind of error is what the test wants to see
+        except Exception as error:  # noqa: BLE001 - the test wants to see every kind of error
             errors.append(f"{type(error).__name__}: {error}")
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
@@ -50,7 +50,7 @@ def in_threads(count, work):
 
 
 def first_upserts(number, threads, keys):
-    """First upserts of one key after the other, from many threads at once."""
+    """Upsert new keys one after the other, each from many threads at once."""
     errors = []
     for key in range(keys):
         errors += in_threads(
@@ -63,7 +63,7 @@ def first_upserts(number, threads, keys):
 
 
 def first_write(number, domains):
-    """The first write of this process in each domain, and whether the unique index stood right after it."""
+    """Do the first write of this process in each domain, and check that the unique index exists right after it."""
     missing = []
     with pymongo.MongoClient(kit.get_config().CC_MONGO_CONNECTION_STRING) as client:
         database = client.get_default_database()
@@ -87,7 +87,7 @@ def first_write(number, domains):
 
 
 def overlapping_candles(number, rounds, total, width):
-    """Windows of candles at random places, all written by this process at its own price."""
+    """Write windows of candles at random positions, all at this process's own price."""
     draw = random.Random(number)
     price = 100.0 + number
     for _ in range(rounds):
@@ -108,12 +108,12 @@ def overlapping_candles(number, rounds, total, width):
 
 
 def published(number, path, of, seconds):
-    """Write one's own record, publish its number, and demand from all others at least what they have published before."""
+    """Write a record, publish its number, and require of all others at least what they have published before."""
     errors, reads, writes = [], 0, 0
     least = [0] * of
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 8 * of) as board:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline + (60 if writes <= 20 else 0):  # a busy machine gets the time for some writes
+        while time.monotonic() < deadline + (60 if writes <= 20 else 0):  # a busy machine has time for some writes
             writes += 1
             kit.PersistStateAdapter.write_state_data({"n": writes}, "shared", f"p{number}", WHEN)
             struct.pack_into("<q", board, 8 * number, writes)
@@ -131,7 +131,7 @@ def published(number, path, of, seconds):
 
 
 def ring(number, rounds):
-    """A token goes round: read what the one before has written, write the next, pass it on (through the parent)."""
+    """Pass a token around: read what the predecessor wrote, write the next number, pass it on (through the parent)."""
     errors = []
     for _ in range(rounds):
         token = int(sys.stdin.readline())
@@ -144,7 +144,7 @@ def ring(number, rounds):
 
 
 def count_up(number, rounds):
-    """Add one to a number that others add to as well, and leave a mark for each."""
+    """Add one, ``rounds`` times, to a number that other processes increment as well."""
 
     def more(state):
         return {"n": (state or {"n": 0})["n"] + 1}
@@ -155,7 +155,7 @@ def count_up(number, rounds):
 
 
 def one_holder(number, rounds, marker):
-    """Take the one slot of a risk limit, look whether somebody else has it, and give it back; again if it is taken."""
+    """Take the only slot of a risk limit, check whether somebody else holds it, and release it; try again while it is taken."""
     add_risk("one", max_positions=1)
     context = RunContext(f"S{number}", "rival", "e", "", "one", WHEN, WHEN, Costs(), backtest=False)
     book = RiskBook(context, default_registry)
@@ -171,7 +171,7 @@ def one_holder(number, rounds, marker):
             os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             together += 1
-        book.store(position, WHEN)  # as it is opened
+        book.store(position, WHEN)  # as on opening
         pairs = kit.PersistRiskAdapter.read_position_data("one", "e", WHEN)
         lost += [key for key, _ in pairs] != [context.risk_key]
         with contextlib.suppress(FileNotFoundError):
@@ -191,19 +191,19 @@ def _sockets():
 
 
 def _identity():
-    """The server's numbers for the connections that this thread uses: MongoDB's and that of the id cache."""
+    """Return the servers' connection ids of this thread: that of MongoDB and that of the id cache."""
     store = default_registry.mongo
     return [kit.get_mongo().client.admin.command("hello")["connectionId"], store.redis_ids._send(redis_command(b"CLIENT", b"ID"), False)]
 
 
 def _in_child(work, seconds=60.0):
-    """Fork; the child's answer as JSON, or what became of it."""
+    """Fork and run ``work``; return its answer, or an error if the child raised, hung or died."""
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             answer = work()
-        except BaseException as error:  # noqa: BLE001 - the parent shall see it
+        except BaseException as error:  # noqa: BLE001 - the parent must see it
             answer = {"error": f"{type(error).__name__}: {error}"}
         with os.fdopen(write_end, "w") as pipe:
             json.dump(answer, pipe)
@@ -228,7 +228,7 @@ def _in_child(work, seconds=60.0):
 
 
 def fork_after_use(number):
-    """Parent and child both go on after a fork, at the same time, on connections of their own."""
+    """Parent and child continue after a fork, at the same time, on connections of their own."""
     adapter = kit.PersistSignalAdapter
     adapter.write_signal_data({"of": "parent"}, "before", "s", "e")
     adapter.write_many([({"n": index}, f"S{index}", "s", "e") for index in range(100)])
@@ -272,7 +272,7 @@ def fork_after_use(number):
 
 
 def fork_and_close(number):
-    """A child that closes the library, and one that ends at once, leave the parent's connections alone."""
+    """A child that closes the library, or exits at once, leaves the parent's connections alone."""
     adapter = kit.PersistSignalAdapter
     adapter.write_signal_data({"n": 0}, "S", "s", "e")
     parent = _identity()
@@ -288,7 +288,7 @@ def fork_and_close(number):
 
 
 def fork_while_in_use(number, forks, threads):
-    """Forks while other threads are in the middle of calls: no child inherits a lock that nobody will open."""
+    """Fork while other threads are in the middle of calls: no child inherits a lock that is never released."""
     stop, errors = threading.Event(), []
 
     def busy(thread):
@@ -320,16 +320,16 @@ def fork_while_in_use(number, forks, threads):
 
 
 def fork_during_the_index_build(number, marker):
-    """A fork while another thread waits for its first write: the parent says ``frozen?`` and goes on when told that MongoDB is."""
+    """Fork while another thread waits for its first write: the parent prints ``frozen?`` and continues when told that MongoDB is frozen."""
     kit.PersistSignalAdapter.read_signal_data("S", "s", "e")
     print("frozen?", flush=True)
     sys.stdin.readline()
     writer = threading.Thread(target=kit.PersistSignalAdapter.write_signal_data, args=({}, "S", "s", "e"))
     writer.start()
-    time.sleep(0.5)  # it is in the middle of making the indexes now
+    time.sleep(0.5)  # the writer is now creating the indexes
 
     def child():
-        with open(marker, "w"):  # tells the parent's parent to let MongoDB go on
+        with open(marker, "w"):  # tells the test to let MongoDB continue
             pass
         kit.PersistRiskAdapter.write_position_data([["p", {}]], "r", "e", WHEN)
         return kit.PersistRiskAdapter.read_position_data("r", "e", WHEN)

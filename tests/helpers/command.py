@@ -1,4 +1,4 @@
-"""The command ``backtest-kit-mongo`` in a process of its own, with the environment of nobody."""
+"""Run the command ``backtest-kit-mongo`` in its own process, with a clean environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _HERE = Path(__file__)
-# A process that has imported what every command imports, and forks for each: most of them would spend their time with that.
+# A process that has imported what every command imports, and forks for each: most commands would spend their time on imports.
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["typer", "rich.console", "backtest_kit_mongo.contracts.default_registry", "backtest_kit_mongo.runner"])
 
@@ -27,7 +27,7 @@ class Ended(NamedTuple):
 
 
 class Cli:
-    """The command, in the folder ``home``; ``environment`` are the settings that it finds."""
+    """The command, run in the folder ``home`` with ``environment`` as its settings."""
 
     def __init__(self, home, **environment):
         self.home = home
@@ -35,7 +35,7 @@ class Cli:
         self.environment = {**kept, "HOME": str(home), "COLUMNS": "200", **environment}
 
     def start(self, *arguments, **environment):
-        """A process as a person starts it, to be looked at while it runs."""
+        """Start a process as a user would, to observe it while it runs."""
         return subprocess.Popen(
             [sys.executable, "-m", "backtest_kit_mongo", *map(str, arguments)],
             env={**self.environment, **environment},
@@ -46,7 +46,7 @@ class Cli:
         )
 
     def __call__(self, *arguments, code=0, **environment):
-        """Run it to its end; the exit code must be ``code`` (None: any), and whatever happens there is no traceback."""
+        """Run the command to its end; the exit code must be ``code`` (None: any). Without ``--debug`` it must never print a traceback."""
         with tempfile.TemporaryDirectory() as folder:
             out, err = Path(folder, "out"), Path(folder, "err")
             given = (self.home, {**self.environment, **environment}, [*map(str, arguments)], out, err)
@@ -63,22 +63,22 @@ class Cli:
         return ended
 
     def out(self, *arguments, **options):
-        """What a run of it prints."""
+        """Run the command and return its standard output."""
         return self(*arguments, **options).out
 
     def err(self, *arguments, **options):
-        """What a run of it says beside."""
+        """Run the command and return its standard error."""
         return self(*arguments, **options).err
 
     @property
     def last_run(self):
-        """The profile of the last run."""
+        """Path of the profile of the last run."""
         return self.home / ".local" / "state" / "backtest-kit-mongo" / "last-run.json"
 
 
 def _run(folder, environment, arguments, out, err):
-    """In the child: what ``python -m backtest_kit_mongo`` would find."""
-    # Processes that the command starts in its turn shall have its environment, not that of the process which forks for us.
+    """In the child, set up what ``python -m backtest_kit_mongo`` would find."""
+    # Processes that the command starts must have its environment, not that of the process that forks for us.
     vars(forkserver._forkserver).update(vars(forkserver.ForkServer()))
     os.environ.clear()
     os.environ.update(environment)
@@ -97,4 +97,4 @@ def _run(folder, environment, arguments, out, err):
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        atexit._run_exitfuncs()  # a forked process of multiprocessing ends without them
+        atexit._run_exitfuncs()  # a forked multiprocessing process exits without running them

@@ -1,12 +1,12 @@
-"""Kill a writer again and again, and look each time at what it leaves behind.
+"""Kill a writer again and again, and check each time what it leaves behind.
 
-A run is a sequence of numbered steps, and step n is the same whoever does it: one write (or removal) in one domain. So the number
-of the last acknowledged step says what every record must be; only those of the one step after it may be as before or as after.
-Each writer first checks all that, through a store of its own, then does the steps from there on, the one that was cut off again, as a
-strategy does that is started anew. It says the number of a step when the call has returned, and is killed with SIGKILL; each tenth one
-after the return and before the word.
+A run is a sequence of numbered steps. Step n is the same for every writer: one write (or removal) in one domain. So the number of the
+last acknowledged step determines every record; only records of the next step may be in their old or their new state.
+Each writer first checks all records through a store of its own. It then does the steps from there on, including the interrupted one,
+as a restarted strategy does. It reports the number of a step when the call has returned. It is killed with SIGKILL; each tenth one
+after the return and before the report.
 
-Run as a script this is the process that has the library loaded and forks the writers, before it has connected anywhere.
+Run as a script, this is the process that loads the library and forks the writers, before it has connected anywhere.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from backtest_kit_mongo.domains import DOMAINS, Domain
 from backtest_kit_mongo.stores.base import Key
 
 NOW = 1_700_000_000_000
-LATER = 2 * NOW  # than every step
+LATER = 2 * NOW  # later than every step
 MINUTE = 60_000
 WINDOW = 20  # candles in a step
 SILENCE = 90.0  # seconds until a writer counts as hanging
 
 
 class Step(NamedTuple):
-    """One call: what becomes of which keys; ``again``: steps whose rows are written once more with them."""
+    """One call and its keys; ``again``: earlier steps with rows that are written again in this call."""
 
     number: int
     domain: Domain
@@ -47,7 +47,7 @@ class Step(NamedTuple):
 
 
 class Model:
-    """What is stored after the first ``done`` steps: by domain and key, the number of the step that wrote it last."""
+    """What is stored after the first ``done`` steps: for each domain and key, the number of the step that wrote it last."""
 
     def __init__(self, names: Iterable[str], seed: int) -> None:
         self.domains = [DOMAINS[name] for name in names]
@@ -56,13 +56,13 @@ class Model:
         self.values: dict[tuple[str, Key], int | None] = {}
 
     def step(self, number: int) -> Step:
-        """The step of a number."""
+        """Return the step with a number."""
         domain = self.domains[number % len(self.domains)]
         turn = number // len(self.domains)
         draw = zlib.crc32(f"{self.seed}/{number}".encode())
         if domain.name == "candle":
             return Step(number, domain, [("e", "S", "1m", NOW // MINUTE * MINUTE + (turn * WINDOW + i) * MINUTE) for i in range(WINDOW)])
-        if domain.name == "log":  # as the framework does, all of the last entries each time
+        if domain.name == "log":  # like the framework, write all of the last entries each time
             before = range(number - len(self.domains), max(0, number - 10 * len(self.domains)), -len(self.domains))
             return Step(number, domain, [(f"{number}",)], again=[*reversed(before)])
         if not domain.keyed:
@@ -79,7 +79,7 @@ class Model:
                 self.values[step.domain.name, key] = None if step.removes else self.done
 
     def value(self, domain: Domain, key: Key, number: int | None) -> Any:
-        """What a read must give for what step ``number`` wrote; the empty value for None."""
+        """Return what a read must return after step ``number`` wrote it; the empty value for None."""
         if number is None:
             return domain.empty()
         if domain.name == "candle":
@@ -92,7 +92,7 @@ class Model:
 
 
 def do(model: Model, number: int) -> None:
-    """The call of a step, through the public methods."""
+    """Make the call of a step through the public methods."""
     step = model.step(number)
     domain, call = step.domain, next(call for call in step.domain.calls if call.operation in _WRITES)
     if step.removes:
@@ -119,9 +119,9 @@ def _arguments(domain: Domain, key: Key) -> dict[str, Any]:
 
 
 def check(model: Model, *, everything: bool) -> tuple[list[str], int, int]:
-    """What is wrong, and of the records of the step under way how many are as before it and as after it.
+    """Return what is wrong, and how many records of the interrupted step are in their old and in their new state.
 
-    Records of lists that only grow are looked at from the end unless ``everything`` is wanted.
+    Lists that only grow are checked from the end unless ``everything`` is set.
     """
     after = model.step(model.done + 1)
     coming = {(after.domain.name, key): None if after.removes else after.number for key in after.keys}
@@ -143,7 +143,7 @@ def check(model: Model, *, everything: bool) -> tuple[list[str], int, int]:
 
 
 def check_versions(model: Model) -> list[str]:
-    """What is wrong with the versions of records, each as of the step that wrote it; for stores that keep the history of all domains."""
+    """Return what is wrong with the versions of records, each as of the step that wrote it; for stores with versions of all domains."""
     wrong = []
     for number in range(1, model.done + 1):
         domain, key, removes = model.step(number).domain, model.step(number).keys[0], model.step(number).removes
@@ -154,7 +154,7 @@ def check_versions(model: Model) -> list[str]:
 
 
 def _read(domain: Domain, keys: list[Key], *, everything: bool, when: int = LATER) -> dict[Key, Any]:
-    """What is stored under ``keys``, and in a list besides them, as seen at a time of simulation."""
+    """Return what is stored under ``keys``, and the other rows of a list, as seen at a simulation time."""
     adapter = adapter_of(domain)
     call = next(call for call in domain.calls if call.operation in ("read", "rows", "candles"))
     method = getattr(adapter, call.name)
@@ -174,7 +174,7 @@ def _read(domain: Domain, keys: list[Key], *, everything: bool, when: int = LATE
 
 
 class Outcome(NamedTuple):
-    """What came of one writer: steps it acknowledged, and how it found the records of the step that its predecessor was at."""
+    """The result of a writer: its acknowledged steps, and how many records of its predecessor's interrupted step were old and new."""
 
     steps: int
     old: int
@@ -182,7 +182,7 @@ class Outcome(NamedTuple):
 
 
 class Crashes:
-    """A run whose writers are killed. ``setup``: what ``kit.setup`` takes, as JSON can hold it; ``names``: of domains."""
+    """A run with writers that are killed. ``setup``: settings for ``kit.setup`` that fit in JSON; ``names``: domain names."""
 
     def __init__(self, setup: dict[str, Any], names: Iterable[str], seed: int) -> None:
         self.model = Model(names, seed)
@@ -210,7 +210,7 @@ class Crashes:
         self._input.flush()
 
     def _line(self, timeout: float = SILENCE) -> str | None:
-        """The next line of the writer, or of its parent when it is dead; None if none comes in time."""
+        """Return the next line of the writer, or of its parent when the writer is dead; None if none comes in time."""
         deadline = time.monotonic() + timeout
         while b"\n" not in self._rest:
             left = max(0.0, deadline - time.monotonic())
@@ -223,13 +223,13 @@ class Crashes:
         return line.decode()
 
     def crash(self, before: Callable[[], None] | None = None) -> None:
-        """One writer, killed after a random time from its start, or after a random step, told or not; ``before`` is called just before."""
+        """Start a writer and kill it after a random time or a random step, reported or not; ``before`` is called just before the kill."""
         steps = self.random.choice((None, self.random.randint(1, 25)))
         wait = self.random.uniform(0, 0.08 if steps is None else 0.003)
         untold = 0
         if self.kills % 10 == 9:
             untold = self.random.randint(1, 25)
-            steps, wait = untold, 0.0  # the last of which is never heard of
+            steps, wait = untold, 0.0  # the last one is never reported
         self._tell({"done": self.model.done, "everything": False, "untold": untold})
         pid = os.pidfd_open(int(self._must().removeprefix("pid ")))
         try:
@@ -245,7 +245,7 @@ class Crashes:
         self.kills += 1
 
     def check(self) -> None:
-        """A last reader that looks at everything, in a process of its own."""
+        """Check everything with a last reader in its own process."""
         self._tell({"done": self.model.done, "everything": True})
         self._must()
         assert self._take() == 0
@@ -256,7 +256,7 @@ class Crashes:
         return line
 
     def _take(self, steps: int | None = None, wait: float | None = None) -> int:
-        """Listen until the writer is dead, or (``wait``) that time after ``steps`` steps, or after now; its exit code."""
+        """Listen until the writer is dead, or for ``wait`` seconds after ``steps`` steps or from now; return its exit code."""
         deadline = None if wait is None or steps is not None else time.monotonic() + wait
         while True:
             line = self._must() if deadline is None else self._line(deadline - time.monotonic())
@@ -323,7 +323,7 @@ def _fork_writers() -> None:
             try:
                 _writer(setup, model, everything=message["everything"], untold=message.get("untold", 0))
                 status = 0
-            except BaseException as error:  # noqa: BLE001 - all is told
+            except BaseException as error:  # noqa: BLE001 - everything is reported
                 _say(f"error {error!r}".replace("\n", " "))
             finally:
                 os._exit(status)

@@ -1,9 +1,9 @@
 """A local exchange: Binance's REST endpoints for candles and spot orders over HTTP, with faults; in a test, or a process of its own.
 
-    python tests/exchange_server.py --port 0 --state orders.json    # prints its port; then: GET and POST /control
+    python tests/helpers/exchange_server.py --port 0 --state orders.json    # prints its port; then: GET and POST /control
 
-Market time (``now_ms``: which candles are there, and what they are worth) can be set, and stands still or runs; order time is the wall
-clock, as signatures need it. Signatures are not verified, but a key is needed.
+Market time (``now_ms``) determines which candles exist and their prices. It can be set, and is frozen or runs. Order time is the wall
+clock, as signatures need it. Signatures are not verified, but an API key is required.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ BODY_FAULTS = ("unordered", "duplicate", "misaligned", "nan", "future", "before"
 
 
 class Refused(Exception):
-    """An answer of Binance that says no: status, code, message."""
+    """An error response of Binance: status, code, message."""
 
 
 class Exchange:
-    """Markets and orders. ``fill_after``: looks at an order before it is filled; ``visible_after``: seconds until a look finds it."""
+    """Markets and orders. An order is filled after ``fill_after`` queries, and can be found after ``visible_after`` seconds."""
 
     def __init__(self, markets, now_ms, *, state=None, speed=0.0, fill_after=0, visible_after=0.0):
         self.markets = {symbol: np.array(candles) for symbol, candles in markets.items()}
@@ -68,11 +68,11 @@ class Exchange:
     # --- faults ---
 
     def fail(self, kind, path="", times=1, method=None, seconds=1.0):
-        """Let the next ``times`` requests of a path fail.
+        """Make the next ``times`` requests of a path fail.
 
-        ``kind``: an HTTP status, a name of BODY_FAULTS, or reset (in mid-body), timeout, empty, html, drop, lost, late, slow.
-        ``drop`` loses the request, ``lost`` its answer; ``late`` delivers the request after ``seconds`` and the answer never; of
-        ``slow`` the answer is that much older than its date.
+        ``kind`` is an HTTP status, a name of BODY_FAULTS, or reset (mid-body), timeout, empty, html, drop, lost, late, slow.
+        ``drop`` loses the request, ``lost`` its response. ``late`` delivers the request after ``seconds``, and the response never. With
+        ``slow`` the response is that much older than its date.
         """
         with self.lock:
             self.faults.append({"kind": kind, "path": path, "times": times, "method": method, "seconds": seconds})
@@ -88,7 +88,7 @@ class Exchange:
     # --- candles ---
 
     def candles(self, symbol, interval):
-        """All candles that have begun by now; the last one with its prices so far, as the real exchange gives it."""
+        """Return all candles that have begun; the last one has its prices so far, as on the real exchange."""
         market, now, step = self._market(symbol), self.now_ms, INTERVAL_MS[interval]
         minutes = market[market["timestamp"] <= now].copy()
         if len(minutes) and minutes["timestamp"][-1] + MINUTE > now:
@@ -185,7 +185,7 @@ class Exchange:
             }  # fmt: skip
             self.orders.append(order)
             shown = self._look(order)
-            if query.get("newOrderRespType") == "ACK":  # all that many other exchanges say
+            if query.get("newOrderRespType") == "ACK":  # many other exchanges return no more than this
                 return {name: shown[name] for name in ("symbol", "orderId", "clientOrderId")} | {"transactTime": shown["time"]}
             return shown | {"fills": self._trades(order)} if shown["status"] == "FILLED" else shown
 
@@ -220,7 +220,7 @@ class Exchange:
         }]  # fmt: skip
 
     def _look(self, order):
-        """The order as it stands; with each look it comes closer to being filled, by half of it first."""
+        """Return the order; each query brings it closer to being filled, half of it first."""
         if order["status"] in OPEN:
             done = order["looks"] >= self.fill_after
             share = 1.0 if done else 0.5 if order["looks"] else 0.0
@@ -244,7 +244,7 @@ class Exchange:
     # --- control ---
 
     def control(self, change):
-        """Change what is given of ``now_ms``, ``speed``, ``fill_after``, ``visible_after``, ``faults``; then say what is known."""
+        """Apply the given ``now_ms``, ``speed``, ``fill_after``, ``visible_after`` and ``faults``; return the current state."""
         with self.lock:
             for name in ("speed", "now_ms", "fill_after", "visible_after"):
                 if name in change:
@@ -287,11 +287,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, method):
         exchange = self.server.exchange
-        self.date_ms = exchange.now_ms  # before the answer is made, so that market time which runs fast does not falsify it
+        self.date_ms = exchange.now_ms  # before the response is built, so that fast market time does not falsify it
         url = urlsplit(self.path)
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length).decode()
-        if len(body) < length:  # a client that was killed; the signature of what has come would be wrong
+        if len(body) < length:  # the client was killed; the signature of a partial body would be wrong
             return self._hang_up()
         if url.path == "/control":
             return self._send(200, exchange.control(json.loads(body or "{}")))
@@ -365,16 +365,16 @@ class Handler(BaseHTTPRequestHandler):
             self._hang_up()
 
     def _hang_up(self):
-        """Reset the connection, so that the client knows at once."""
+        """Reset the connection, so that the client notices at once."""
         self.close_connection = True
         self.wfile.flush()
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
-        self.wfile = open(os.devnull, "wb")  # noqa: SIM115 - what the base class writes to and closes
+        self.wfile = open(os.devnull, "wb")  # noqa: SIM115 - the base class writes to it and closes it
 
 
 class ExchangeServer(ThreadingHTTPServer):
-    """``exchange`` over HTTP at ``url``, from ``with`` to the end of its block."""
+    """Serves ``exchange`` over HTTP at ``url`` inside a ``with`` block."""
 
     daemon_threads = True
 
@@ -384,7 +384,7 @@ class ExchangeServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request, client_address):
-        """A client that hangs up is no error here; anything else is one of the test."""
+        """Ignore a client that hangs up; any other error is one of the test."""
         import sys
 
         if not isinstance(sys.exc_info()[1], OSError | ValueError):

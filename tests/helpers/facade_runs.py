@@ -1,4 +1,4 @@
-"""Runs for the tests of the facades: what the engine does around a call of a strategy, and nothing else of it."""
+"""Runs for the facade tests: only what the engine does around a call of a strategy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = ("mongo", "profile", "plain")
 
 
 def set_up(kind, settings, folder, **more):
-    """Everything on MongoDB with the guard, the backtest profile, or every domain in files without a guard."""
+    """Set up MongoDB with the look-ahead guard, the backtest profile, or every domain in files without a guard."""
     match kind:
         case "mongo":
             kit.setup(settings, look_ahead="hide", **more)
@@ -31,12 +31,12 @@ def set_up(kind, settings, folder, **more):
 
 
 def a_run(registry=default_registry, *, symbol="BTCUSDT", strategy="sma", exchange="binance", frame="march", backtest=True, signal="sig-1"):
-    """One and the same run, for the same arguments; ``again`` gives another one over the same names."""
+    """Return the same run for the same arguments; ``again`` returns a new run over the same names."""
     return CurrentRun(registry, symbol, strategy, exchange, frame if backtest else "", backtest, signal, "first")
 
 
 def again(registry=default_registry, **names):
-    """A run after another one over the same names."""
+    """Return a later run over the same names."""
     run = a_run(registry, **names)
     run.run_id = uuid.uuid4().hex
     return run
@@ -44,20 +44,20 @@ def again(registry=default_registry, **names):
 
 @contextmanager
 def at(run, when=T0):
-    """Inside ``run`` at the simulation time ``when`` (ms)."""
+    """Enter ``run`` at the simulation time ``when`` (ms)."""
     with entered(RunScope(run, now=when)):
         yield
 
 
 def in_threads(count, call):
-    """``call(number)`` in many threads at once, each inside the caller's run; their results in order."""
+    """Call ``call(number)`` in many threads at once, each inside the caller's run; return the results in order."""
     results, barrier = [None] * count, threading.Barrier(count)
 
     def work(number):
         barrier.wait()
         try:
             results[number] = call(number)
-        except Exception as error:  # noqa: BLE001 - every kind of error is what a test wants to see
+        except Exception as error:  # noqa: BLE001 - a test wants to see every kind of error
             results[number] = error
 
     threads = [threading.Thread(target=copy_context().run, args=(work, number)) for number in range(count)]

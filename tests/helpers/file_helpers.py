@@ -1,4 +1,4 @@
-"""What the tests of the file store share."""
+"""Helpers shared by the file store tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRIPLE = ("BTCUSDT", "sma", "binance")
 
 
 class Lines(list):
-    """A logger that keeps its lines, as (level, message)."""
+    """A logger that keeps its messages as (level, message)."""
 
     def __getattr__(self, level):
         return lambda message: self.append((level, message))
@@ -42,7 +42,7 @@ def all_keys(store, name):
 
 
 def plant(folder, path, content):
-    """A file as another program left it."""
+    """Write a file as another program would leave it."""
     target = Path(folder) / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
@@ -61,14 +61,14 @@ def candles(count, start=START, step=MINUTE, price=100.5):
 
 
 def in_child(work):
-    """Run ``work`` in a forked child; what it raised, as text."""
+    """Run ``work`` in a forked child; return the error it raised as text, or "-" without one."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             work()
             os.write(writer, b"-")
-        except BaseException as error:  # noqa: BLE001 - the parent says what it is
+        except BaseException as error:  # noqa: BLE001 - the parent reports it
             os.write(writer, f"{type(error).__name__}: {error}".encode())
         finally:
             os._exit(0)

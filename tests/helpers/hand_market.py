@@ -1,4 +1,4 @@
-"""What the tests of the runner share: contracts in memory, and markets made by hand."""
+"""Helpers shared by the runner tests: contracts in memory and handmade markets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def use_memory():
 
 @pytest.fixture(autouse=True)
 def memory():
-    """Empty stores and nothing registered before a test, MongoDB after it; takes effect where a test module imports it."""
+    """Start each test with empty stores and nothing registered, and return to MongoDB after it; active in modules that import it."""
     use_memory()
     clear_registered()
     yield
@@ -38,7 +38,7 @@ def memory():
 
 
 def flat(minutes, price=100.0):
-    """Candles that stand still at ``price``, so that the price of the run is exactly that."""
+    """Return candles that stay at ``price``, so that the price of the run is exactly that."""
     market = np.zeros(minutes, CANDLE_DTYPE)
     market["timestamp"] = START + MINUTE * np.arange(minutes)
     for column in ("open", "high", "low", "close"):

@@ -1,10 +1,10 @@
-"""The live run that ``live_kills`` kills, and the exchange that it trades on, each in a process of its own.
+"""The live run that ``live_kills`` kills, and the exchange it trades on, each in its own process.
 
-    python tests/killed_live_run.py exchange    # ``exchange_server`` with a market time that runs fast; prints its address
-    python tests/killed_live_run.py runs        # has the library loaded, and forks a run for each line that it reads
+    python tests/helpers/killed_live_run.py exchange    # ``exchange_server`` with fast market time; prints its address
+    python tests/helpers/killed_live_run.py runs        # loads the library and forks a run for each line that it reads
 
-A run trades three symbols under one risk limit through ccxt, with limits, market orders, and all that a user can ask for. What it does
-(orders and the signal they are of, callbacks) it says through its output, so that this outlives it.
+A run trades three symbols under one risk limit through ccxt, with limits, market orders, and every request a user can make. It reports
+what it does (orders and their signals, callbacks) on its output, so that the report outlives it.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from backtest_kit_mongo.runner.market.ccxt_exchange import add_ccxt_exchange
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "LTCUSDT")
 STRATEGY, EXCHANGE, RISK, LIMIT = "busy", "binance", "shared", 2
-SPEEDS = (500.0, 500.0, 500.0, 100.0)  # market seconds in a second: a minute is 0.12 s, or 0.6 s, in which a restart takes no minute
-RECEIVE = 0.35  # seconds after which the exchange refuses an order; the broker waits a little longer
-FIRST = 100  # minutes of the market that are over at the start
+SPEEDS = (500.0, 500.0, 500.0, 100.0)  # market seconds per second: a minute is 0.12 s, or 0.6 s, which is longer than a restart
+RECEIVE = 0.35  # seconds after which the exchange rejects an order; the broker waits a little longer
+FIRST = 100  # minutes of the market that have passed at the start
 
 CLOSINGS = ("closedSignal", "takeProfitSignal", "stopLossSignal")
 DEFERRED = {"retryOpenSignal": "opening", "cancelledSignal": "cancelling", "activatedSignal": "activating", "createdSignal": "creating"}
@@ -66,12 +66,12 @@ HOOKS = {
 
 
 class Plan(NamedTuple):
-    """How a run ends: killed at the ``skip``-th time that it comes to ``hook``, ``wait`` seconds later; or it finishes by itself."""
+    """How a run ends: killed ``wait`` seconds after it reaches ``hook``, having passed it ``skip`` times; or it finishes by itself."""
 
     hook: str | None = None
     skip: int = 0
     wait: float = 0.0
-    finish: str | None = None  # "stop": soon; "flat": when nothing is open any more
+    finish: str | None = None  # "stop": soon; "flat": when nothing is open
     speed: float = SPEEDS[0]
 
 
@@ -80,7 +80,7 @@ def _say(*words: object) -> None:
 
 
 class _Hooks:
-    """Where the run is, so that it can be killed there."""
+    """Tracks where the run is, so that it can be killed there."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._left, self._lock = plan, plan.skip, threading.Lock()
@@ -108,7 +108,7 @@ class _Hooks:
         return result
 
     def install(self) -> None:
-        """At every write of a contract, and every request to the exchange."""
+        """Hook every write of a contract and every request to the exchange."""
         for domain in DOMAINS.values():
             for call in domain.calls:
                 if call.operation in ("write", "put_rows", "put_candles"):
@@ -136,7 +136,7 @@ class _Hooks:
 
 
 class _Told(CcxtBroker):
-    """Says which order is of which signal, whatever its client id is, before it is sent."""
+    """Reports which signal an order belongs to, whatever its client id is, before it is sent."""
 
     def submit(self, order: Any) -> Any:
         _say("asked", order.client_id, order.signal_id, order.action, order.symbol, order.position)
@@ -148,7 +148,7 @@ def _draw(*of: object) -> int:
 
 
 def _signal(symbol: str, minute: int) -> dict[str, Any]:
-    """A signal near the price of now, which will have come to something a few minutes later."""
+    """Return a signal near the current price that resolves within a few minutes."""
     price = get_candles(symbol, "1m", 1)[-1]["close"]
     draw = _draw(symbol, minute, "signal")
     sign = 1 if draw % 2 else -1
@@ -183,7 +183,7 @@ def _on_active_ping(event: Any) -> None:
 
 
 class _Noted:
-    """A logger that hands on what went wrong."""
+    """A logger that reports warnings and errors."""
 
     def __getattr__(self, name: str) -> Any:
         return self._note if name in ("warn", "warning", "error") else lambda *_: None
@@ -216,7 +216,7 @@ def _run(setup: dict[str, Any], url: str, plan: Plan) -> None:
     )  # fmt: skip
     _Hooks(plan).install()
     now = control(url, {"orders": False})["now_ms"]
-    since = time.monotonic()  # after the answer, so that this clock never goes ahead of the exchange's
+    since = time.monotonic()  # after the response, so that this clock never runs ahead of the exchange's
 
     def clock() -> int:
         return int(now + (time.monotonic() - since) * 1000 * plan.speed)
@@ -258,7 +258,7 @@ def _fork_runs() -> None:
             try:
                 _run(message["setup"], message["url"], Plan(*message["plan"]))
                 status = 0
-            except BaseException as error:  # noqa: BLE001 - all is told
+            except BaseException as error:  # noqa: BLE001 - everything is reported
                 _say("error", repr(error))
             finally:
                 os._exit(status)
@@ -270,7 +270,7 @@ def _fork_runs() -> None:
 
 
 class _MarketTime(Exchange):
-    """Orders are filled at the time of the market, and requests are not kept."""
+    """Orders are filled at market time, and requests are not kept."""
 
     def _shown(self, order: dict[str, Any]) -> dict[str, Any]:
         order["filled"] = order.get("filled") or (self.now_ms if order["status"] == "FILLED" else 0)

@@ -1,7 +1,8 @@
-"""Kill a live run again and again, and compare each time what the exchange has filled with what the database knows.
+"""Kill a live run again and again, and compare each time the fills on the exchange with the database.
 
-The run and the exchange are those of ``killed_live_run``. The run is killed with SIGKILL: after a random time, or by its own hand at a
-write or a request, or a moment later; while the exchange loses, delays and refuses requests. The database is read without the library.
+The run and the exchange are those of ``killed_live_run``. The run is killed with SIGKILL after a random time, or kills itself at a
+write or a request, or a moment later. Meanwhile the exchange loses, delays and rejects requests. The database is read without the
+library.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SILENCE = 90.0  # seconds until a run counts as hanging
 
 
 class Trade(NamedTuple):
-    """What the exchange has of a signal."""
+    """The orders of a signal on the exchange."""
 
     symbol: str
     position: str
@@ -38,13 +39,13 @@ class Trade(NamedTuple):
 
     @property
     def quantity(self) -> float:
-        """What the open has filled, less the fee that was kept of it."""
+        """The filled quantity of the open order, less the fee deducted from it."""
         assert self.open is not None
         return float(self.open["executedQty"]) * (1 - FEE if self.open["side"] == "BUY" else 1)
 
 
 class Evidence:
-    """The orders of the exchange, what the runs have said, and the database, read without the library."""
+    """The orders of the exchange, the reports of the runs, and the database, read without the library."""
 
     def __init__(self, database: Any) -> None:
         self._database = database
@@ -54,27 +55,27 @@ class Evidence:
         self.scheduled: Counter[str] = Counter()
 
     def hear(self, word: str, *of: Any) -> None:
-        """What a run has said."""
+        """Note what a run has reported."""
         if word == "asked":
             self.asked[of[0]] = of[1:]
         elif word in ("scheduled", "opened", "closed"):
             getattr(self, word)[of[0]] += 1
 
     def slots(self, domain: str) -> dict[str, Any]:
-        """The records of Signal, Schedule or Strategy by symbol."""
+        """Return the records of Signal, Schedule or Strategy by symbol."""
         found = self._database[f"{domain}-items"].find({"strategyName": STRATEGY, "exchangeName": EXCHANGE})
         return {document["symbol"]: document["payload"] for document in found}
 
     def risk_slots(self) -> list[str]:
-        """The keys of the Risk record."""
+        """Return the keys of the Risk record."""
         return [key for document in self._database["risk-items"].find({"riskName": RISK}) for key, _ in document["positions"]]
 
     def rows(self, domain: str) -> list[dict[str, Any]]:
-        """The rows of a list of the live side."""
+        """Return the live rows of a list."""
         return [document["payload"] for document in self._database[f"{domain}-items"].find({"backtest": False})]
 
     def trades(self, orders: list[dict[str, Any]]) -> tuple[dict[str, Trade], list[str]]:
-        """What the exchange has by signal, and what is wrong with that: doubled orders, and orders of nobody."""
+        """Return the trades by signal, and what is wrong with them: duplicate orders, and orders without a signal."""
         wrong = [f"order {client_id} was placed {n} times" for client_id, n in _counts(orders, "clientOrderId") if n > 1]
         found: dict[str, Trade] = {}
         for order in orders:
@@ -96,10 +97,10 @@ class Evidence:
         return found, wrong
 
     def check(self, read_orders: Any) -> tuple[list[str], Counter[str]]:
-        """What is wrong when no run goes on, and what was going on in each symbol when it ended."""
+        """Return what is wrong while no run is active, and the phase of each symbol when its run ended."""
         signals, schedules, strategies = (self.slots(domain) for domain in ("signal", "schedule", "strategy"))
         slots = self.risk_slots()
-        trades, wrong = self.trades(read_orders())  # after the database: what arrives only now was written down before
+        trades, wrong = self.trades(read_orders())  # after the database: an order that arrives only now was stored before
         phases: Counter[str] = Counter()
         for symbol in SYMBOLS:
             held, waits, work = signals.get(symbol), schedules.get(symbol), strategies.get(symbol) or {}
@@ -124,7 +125,7 @@ class Evidence:
         return wrong, phases
 
     def check_end(self, read_orders: Any) -> list[str]:
-        """What is wrong after a run that has closed all it had: nothing is half there, and each trade was told once."""
+        """Return what is wrong after a run that has closed all it had: nothing is half done, and each trade was reported once."""
         wrong, _ = self.check(read_orders)
         orders = read_orders()
         trades, _ = self.trades(orders)
@@ -158,7 +159,7 @@ def _counts(rows: list[dict[str, Any]], name: str) -> list[tuple[Any, int]]:
 
 
 def _differences(row: dict[str, Any], trade: Trade) -> list[str]:
-    """Where a stored position is not the one that was filled."""
+    """Return where a stored position differs from the filled one."""
     assert trade.open is not None
     there = row["symbol"], row["position"], row["priceOpen"], row["_quantity"]
     filled = trade.symbol, trade.position, trade.open["fillPrice"], trade.quantity
@@ -167,7 +168,7 @@ def _differences(row: dict[str, Any], trade: Trade) -> list[str]:
 
 
 def _overlaps(trades: dict[str, Trade]) -> list[str]:
-    """Whether more positions were open at a time than the risk limit allows, by the numbers of their orders."""
+    """Check, by the numbers of the orders, whether more positions were open at a time than the risk limit allows."""
     events = [(trade.open["orderId"], 1) for trade in trades.values() if trade.open]
     events += [(trade.close["orderId"], -1) for trade in trades.values() if trade.close]
     most = now = 0
@@ -178,7 +179,7 @@ def _overlaps(trades: dict[str, Trade]) -> list[str]:
 
 
 def _phase(held: Any, waits: Any, work: dict[str, Any], trades: dict[str, Trade]) -> str:
-    """What was going on in a symbol when its run was killed."""
+    """Return what was going on in a symbol when its run was killed."""
     for slot, name in DEFERRED.items():
         row = work.get(slot)
         if row is not None and name in ("opening", "closing"):
@@ -191,7 +192,7 @@ def _phase(held: Any, waits: Any, work: dict[str, Any], trades: dict[str, Trade]
 
 
 class Kills:
-    """A live run that is killed, over and over, on the servers of ``setup``."""
+    """A live run on the servers of ``setup`` that is killed again and again."""
 
     def __init__(self, setup: dict[str, Any], seed: int) -> None:
         self._setup, self._random = setup, random.Random(seed)
@@ -232,11 +233,11 @@ class Kills:
         self._stack.close()
 
     def orders(self) -> list[dict[str, Any]]:
-        """All orders that the exchange has."""
+        """Return all orders of the exchange."""
         return control(self._url)["orders"]  # type: ignore[no-any-return]
 
     def _begin(self, plan: Plan, **change: Any) -> None:
-        """Start a run, with what is to ``change`` at the exchange."""
+        """Apply ``change`` to the exchange and start a run."""
         now = control(self._url, {"orders": False})["now_ms"]
         control(self._url, {"orders": False, "speed": plan.speed, "now_ms": now, **change})
         self._input.write(json.dumps({"setup": self._setup, "url": self._url, "plan": plan}).encode() + b"\n")
@@ -254,7 +255,7 @@ class Kills:
             self._run = None
 
     def _line(self, seconds: float) -> Any:
-        """The next thing that the run says, or its parent when it is dead; None if nothing comes in time."""
+        """Return the next message of the run, or of its parent when the run is dead; None if none comes in time."""
         deadline = time.monotonic() + seconds
         while b"\n" not in self._rest:
             if not select.select([self._output], [], [], max(0.0, deadline - time.monotonic()))[0]:
@@ -266,7 +267,7 @@ class Kills:
         return json.loads(line)
 
     def _listen(self, seconds: float) -> tuple[int | None, str | None]:
-        """Until the run has ended, or for that long: how it ended (None: not yet), and the hook that it was killed at."""
+        """Listen until the run has ended, or for that long; return its exit code (None: not yet) and the hook it was killed at."""
         deadline, reached = time.monotonic() + seconds, None
         while True:
             said = self._line(max(0.0, deadline - time.monotonic()))
@@ -286,7 +287,7 @@ class Kills:
             self.evidence.hear(word, *of)
 
     def _plan(self) -> tuple[Plan, float, dict[str, Any]]:
-        """How the next run is killed, after how many seconds at the latest, and what the exchange does meanwhile."""
+        """Return how the next run is killed, after how many seconds at the latest, and what the exchange does meanwhile."""
         draw = self._random
         faults: list[dict[str, Any]] = []
         kind = draw.choice((None, None, "lost", "drop", "late", "late", 500, 429, "reset", "empty"))
@@ -297,7 +298,7 @@ class Kills:
             self.faults[f"{kind} {place[0]} {place[1]}"] += 1
         change = {"faults": faults, "fill_after": draw.choice((0, 0, 0, 1))}
         speed = draw.choice(SPEEDS)
-        if kind == "late":  # an order that is on its way when nobody waits for it any more
+        if kind == "late":  # an order that is still in transit when nobody waits for it any more
             return Plan("POST order, to send", 0, draw.uniform(0.005, 0.05), speed=speed), 1.5, change
         if draw.random() < 0.3:
             return Plan(speed=speed), draw.uniform(0.02, 0.9), change
@@ -306,7 +307,7 @@ class Kills:
         return Plan(hook, draw.choice((0, 0, 0, 1, 2)), wait, speed=speed), 1.2, change
 
     def kill(self) -> None:
-        """One run, killed, and what it leaves behind."""
+        """Kill one run and check what it leaves behind."""
         plan, latest, change = self._plan()
         self._begin(plan, **change)
         status, reached = self._listen(latest)
@@ -321,7 +322,7 @@ class Kills:
         self.kills[reached or "at a random time"] += 1
 
     def finish(self, how: str) -> None:
-        """A run that is not killed: it stops with what is open ("stop"), or when nothing is open any more ("flat")."""
+        """Let a run finish: it stops with positions open ("stop"), or when nothing is open any more ("flat")."""
         self._begin(Plan(finish=how), fill_after=0)
         status, _ = self._listen(SILENCE)
         self._kill()
@@ -330,7 +331,7 @@ class Kills:
         assert not wrong, f"at the end ({how}): " + "\n".join(wrong)
 
     def figures(self) -> dict[str, Any]:
-        """What was done."""
+        """Return counts of what was done."""
         trades, _ = self.evidence.trades(self.orders())
         return {
             "kills": self.kills.total(),
@@ -344,6 +345,6 @@ class Kills:
 
 
 def _kind(text: str) -> str:
-    """What went wrong: the error, or that a signal came too late for its prices."""
+    """Return what went wrong: the name of the error, or that a signal came too late for its prices."""
     found = re.search(r"signal ignored|\w+Error", text)
     return text if found is None else found[0]

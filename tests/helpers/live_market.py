@@ -1,4 +1,4 @@
-"""What the tests of live runs share: a clock that jumps from minute to minute, candles by hand, a broker that keeps a book."""
+"""Helpers shared by the live run tests: a clock that jumps from minute to minute, handmade candles, a broker with an order book."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SHORT = {"position": "short", "priceTakeProfit": 90.0, "priceStopLoss": 105.0, "
 
 
 class Killed(BaseException):
-    """The process is gone: nothing that is in its memory is used any more."""
+    """The process is gone: nothing in its memory is used any more."""
 
 
 class Market:
-    """A market of 1m candles whose time is moved by the run itself: each sleep ends a minute."""
+    """A market of 1m candles with a clock that the run itself moves: each sleep ends a minute."""
 
     def __init__(self, candles: Any = None) -> None:
         self.candles = flat(400) if candles is None else candles
@@ -46,7 +46,7 @@ class Market:
         return self
 
     def live(self, until: int, *, symbol="BTCUSDT", kill=None, **options):
-        """Run up to and with the tick of minute ``until``; ``kill(minute)`` may raise between two ticks."""
+        """Run up to and including the tick of minute ``until``; ``kill(minute)`` may raise between two ticks."""
         stop = threading.Event()
 
         def sleep(seconds):
@@ -64,7 +64,7 @@ class Market:
 
 
 class Book:
-    """A broker with an order book: orders by client id. ``faults`` are raised in turn, after or before the order was placed."""
+    """A broker with an order book: orders by client id. ``faults`` are raised in turn, before or after the order is placed."""
 
     def __init__(self, *faults, price=None) -> None:
         self.orders: dict[str, Any] = {}
@@ -89,17 +89,17 @@ class Book:
 
 
 def lost(text="the answer was lost"):
-    """The order is placed, and its answer never comes."""
+    """The order is placed, but the response never arrives."""
     return None, ConnectionError(text)
 
 
 def down(text="the exchange is down"):
-    """The order is not placed, which nobody can know."""
+    """The order is not placed, but nobody can know that."""
     return ConnectionError(text), None
 
 
 def rejected(text="no funds"):
-    """The order is refused."""
+    """The order is rejected."""
     return OrderRejected(text), None
 
 
@@ -111,14 +111,14 @@ def broker(*faults, price=None):
 
 
 def once_at(minute, signal, **options):
-    """Register "hand", which gives ``signal`` at one minute after START."""
+    """Register "hand", which returns ``signal`` at one minute after START."""
     when_ms = START + minute * MINUTE
     options.setdefault("interval", "5m")
     add_strategy("hand", get_signal=lambda symbol, when: signal if when.timestamp() * 1000 == when_ms else None, **options)
 
 
 def row(signal_id="left", minute=10, **changes):
-    """A stored open position, as an earlier run left it."""
+    """Return a stored open position as an earlier run left it."""
     opened = START + minute * MINUTE
     extreme = {
         "price": 100.0,
@@ -138,12 +138,12 @@ def row(signal_id="left", minute=10, **changes):
 
 
 def scheduled(signal_id="waits", minute=10, **changes):
-    """A stored scheduled signal."""
+    """Return a stored scheduled signal."""
     return row(signal_id, minute, **{"priceOpen": 98.0, "_isScheduled": True, **changes})
 
 
 def snapshot(**changes):
-    """A stored row of the Strategy contract."""
+    """Return a stored row of the Strategy contract."""
     empty = dict.fromkeys(
         ("pendingSignalId", "lastPendingId", "createdSignal", "closedSignal", "takeProfitSignal", "stopLossSignal", "cancelledSignal",
          "activatedSignal", "retryOpenSignal")
@@ -152,7 +152,7 @@ def snapshot(**changes):
 
 
 def store(*, signal=None, schedule=None, strategy=None, context=CONTEXT):
-    """Put rows where a run will look for its own."""
+    """Store rows where a run looks for its own."""
     if signal is not None:
         kit.PersistSignalAdapter.write_signal_data(signal, *context)
     if schedule is not None:
@@ -179,7 +179,7 @@ def notifications(kind=None):
 
 
 def quantized(candles):
-    """Prices as an exchange gives them."""
+    """Round prices as an exchange does."""
     for column in ("open", "high", "low", "close"):
         candles[column] = np.round(candles[column], 2)
     return candles

@@ -1,4 +1,4 @@
-"""Where the files of this checkout are."""
+"""Paths of files in this checkout."""
 
 from pathlib import Path
 

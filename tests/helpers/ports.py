@@ -1,4 +1,4 @@
-"""Ports of this machine that nobody has just now."""
+"""Free ports of this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 def free_port(beside: int = 0) -> int:
-    """A free TCP port; with ``beside``, the one that is so much higher is free as well."""
+    """Return a free TCP port; with ``beside``, ``port + beside`` is free as well."""
     while True:
         with socket.create_server(("127.0.0.1", 0)) as found:
             port = found.getsockname()[1]

@@ -1,12 +1,13 @@
 """A proxy in front of MongoDB or Redis that delays, cuts, repeats and garbles replies. Two parts:
 
-- ``relay`` and ``delayed``: bytes pass with a delay, whatever they mean; an own process, so that it takes no time from the one measured::
+- ``relay`` and ``delayed`` pass bytes on with a delay, without parsing them, in a separate process that takes no time from the measured
+  one::
 
-      python tests/proxy.py TARGET LISTEN --delay-ms 1
+      python tests/helpers/proxy.py TARGET LISTEN --delay-ms 1
 
-- ``Proxy``: threads in this process that know where a request and a reply begin, and let a fault come over the next ones of a command.
+- ``Proxy`` runs threads in this process. It parses requests and replies, and applies faults to the next ones of a command.
 
-A place is the path of a Unix socket, or ``host:port``.
+An address (``place``) is the path of a Unix socket or ``host:port``.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 CHUNK = 1 << 18
-HELD = 1 << 26  # bytes of one direction that may be under way; no more is read while there are
+HELD = 1 << 26  # bytes of one direction that may be in flight; above that, reading pauses
 HEADER = 16  # of an OP_MSG: length, requestID, responseTo, opcode
 
 
 def connected(place):
-    """A socket that is connected to ``place``."""
+    """Return a socket connected to ``place``."""
     if place.startswith("/"):
         found = socket.socket(socket.AF_UNIX)
         found.connect(place)
@@ -42,7 +43,7 @@ def connected(place):
 
 
 def listening(place):
-    """A socket that accepts connections at ``place``."""
+    """Return a socket that listens at ``place``."""
     if place.startswith("/"):
         found = socket.socket(socket.AF_UNIX)
         found.bind(place)
@@ -54,25 +55,25 @@ def listening(place):
 
 
 def accepted(listener):
-    """The next connection."""
+    """Accept the next connection."""
     found = listener.accept()[0]
     if found.family == socket.AF_INET:
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return found
 
 
-# --- a delay and nothing else ---
+# --- delay only ---
 
 
 class Way:
-    """One direction of a connection: what was read waits here until it is due."""
+    """One direction of a connection; received bytes wait here until they are due."""
 
     def __init__(self, source, sink, delay):
         self.source, self.sink, self.delay = source, sink, delay
         self.queue = collections.deque()
         self.held = 0
-        self.open = True  # the source may say more
-        self.done = False  # and all of it was handed on
+        self.open = True  # the source may send more
+        self.done = False  # everything was passed on
 
     def read(self):
         data = self.source.recv(CHUNK)
@@ -96,12 +97,13 @@ class Way:
 
 
 def relay(listener, target, delay):
-    """Hand bytes on for ever, each reply ``delay`` seconds after it came.
+    """Pass bytes on forever, each reply ``delay`` seconds after it arrived.
 
-    The delay is that of the round trip: requests go through at once. Latency only: everything under way waits at the same time, in
-    its order, so the throughput of pipelined requests and of many connections stays. ``select`` waits to the microsecond, epoll does not.
+    The delay is that of a round trip: requests pass at once. It adds latency only: all bytes in flight wait at the same time and keep their
+    order, so the throughput of pipelined requests and of many connections is unchanged. ``select`` waits with microsecond precision; epoll
+    does not.
     """
-    ways = {}  # the two directions of a connection, by each of its sockets
+    ways = {}  # both directions of a connection, by each of its sockets
     while True:
         now = time.monotonic()
         reading, writing, wait = [listener], [], None
@@ -130,7 +132,7 @@ def relay(listener, target, delay):
                     ways[client], ways[server] = (there, back), (back, there)
                     continue
                 if one not in ways:
-                    continue  # closed in this round
+                    continue  # closed earlier in this round
                 way, other = ways[one]
                 try:
                     action(way if action is Way.read else other)
@@ -147,7 +149,7 @@ def relay(listener, target, delay):
 
 @contextlib.contextmanager
 def delayed(target, listen, delay):
-    """A process that runs ``relay``; ``delay`` in seconds. Ready when this gives ``listen``."""
+    """Run ``relay`` in a process, ``delay`` in seconds; yield ``listen`` when it is ready."""
     command = [sys.executable, __file__, target, listen, "--delay-ms", str(delay * 1000)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
         try:
@@ -161,7 +163,7 @@ def delayed(target, listen, delay):
 
 
 class Fault(NamedTuple):
-    """What becomes of one request and its reply."""
+    """What happens to one request and its reply."""
 
     answer: Callable[[bytes, bytes], Iterable[bytes | float | None]]
     """From the reply and the last good one of the same command: bytes to send, seconds to wait, None to cut the connection."""
@@ -177,22 +179,22 @@ DRIP = Fault(lambda reply, earlier: (reply[place : place + 1] for place in range
 
 
 def cut(place):
-    """The first ``place`` bytes of the reply, and then the end of the connection."""
+    """Send the first ``place`` bytes of the reply, then cut the connection."""
     return Fault(lambda reply, earlier: (reply[:place], None))
 
 
 def late(seconds):
-    """The reply, that much later."""
+    """Send the reply ``seconds`` later."""
     return Fault(lambda reply, earlier: (seconds, reply))
 
 
 def garbled(place, flip):
-    """The reply with the bits of ``flip`` turned in one byte, if it is that long."""
+    """Send the reply with the bits of ``flip`` inverted in the byte at ``place``, if it is that long."""
     return Fault(lambda reply, earlier: (bytes((byte ^ flip) if index == place else byte for index, byte in enumerate(reply)),))
 
 
 def read_mongo(stream):
-    """One message: its bytes, the number that the reply to it carries, the number that it answers, and its command in lower case."""
+    """Read one message; return its bytes, requestID, responseTo and its command in lower case, or None at the end."""
     message = stream.read(HEADER)
     if len(message) < HEADER:
         return None
@@ -200,12 +202,12 @@ def read_mongo(stream):
     message += stream.read(length - HEADER)
     if len(message) < length:
         return None
-    name = message[26 : message.index(b"\0", 26)] if opcode == 2013 and length > 26 else b""  # flags, kind, length, type stand before it
+    name = message[26 : message.index(b"\0", 26)] if opcode == 2013 and length > 26 else b""  # flags, kind, length and type come before it
     return message, number, answers, name.decode(errors="replace").lower()
 
 
 def read_redis(stream):
-    """One command or reply: its bytes, two numbers that RESP does not have, and its command in lower case."""
+    """Read one command or reply; return its bytes, two zeros (RESP has no ids) and its command in lower case, or None at the end."""
     line = stream.readline()
     if not line.endswith(b"\r\n"):
         return None
@@ -226,9 +228,9 @@ def read_redis(stream):
 
 
 class Proxy:
-    """Listens at ``listen`` and hands messages on to ``target``; commands that are armed meet their fault, all others pass.
+    """Listens at ``listen`` and passes messages on to ``target``; armed commands meet their fault, all others pass.
 
-    ``kind`` is "mongo" or "redis". Commands are named in lower case. What is compressed or encrypted has no command and passes.
+    ``kind`` is "mongo" or "redis". Commands are named in lower case. Compressed or encrypted messages have no command and pass.
     """
 
     def __init__(self, target, listen, kind):
@@ -253,12 +255,12 @@ class Proxy:
         self._thread.start()
 
     def arm(self, command, fault, times=1):
-        """Let the next requests of ``command`` meet ``fault``."""
+        """Apply ``fault`` to the next ``times`` requests of ``command``."""
         with self._lock:
             self._armed[command].extend([fault] * times)
 
     def calm(self):
-        """From now on all requests pass."""
+        """Let all requests pass from now on."""
         with self._lock:
             self._armed.clear()
             self.choose = None
@@ -308,7 +310,7 @@ class Proxy:
             return fault
 
     def _serve(self, client, server):
-        """The requests of one connection; its replies in a second thread."""
+        """Pass on the requests of one connection; a second thread passes on its replies."""
         pending = collections.deque()
         replies = threading.Thread(target=self._replies, args=(client, server, pending), daemon=True)
         replies.start()
@@ -331,7 +333,7 @@ class Proxy:
         with contextlib.suppress(OSError), server.makefile("rb") as stream:
             while (reply := self._read(stream)) is not None:
                 message, _, answers, _ = reply
-                # Both servers answer in the order of the requests; only a hello that streams has replies without one.
+                # Both servers reply in the order of the requests; only a streaming hello sends replies without a request.
                 number, command, fault = pending[0] if pending else (None, "", None)
                 if number == answers:
                     pending.popleft()
@@ -367,7 +369,7 @@ def main():
     with listening(given.listen) as listener:
         threading.Thread(target=relay, args=(listener, given.target, given.delay_ms / 1000), daemon=True).start()
         print("ready", flush=True)
-        sys.stdin.read()  # whoever started this holds the other end: end of file says that it is gone
+        sys.stdin.read()  # the parent holds the other end; end of file means that it is gone
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The writes of a run, recorded between the run and its contracts."""
+"""Record the writes of a run, between the run and its contracts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backtest_kit_mongo.domains import DOMAINS
 
 
 class Recorder:
-    """Every write of a run, in order: (method, arguments). ``fail_at`` makes the n-th write (from 0) of a method fail."""
+    """Every write of a run, in order: (domain, arguments). ``fail_at=(domain, n)`` makes the n-th write (from 0) of a domain fail."""
 
     def __init__(self, monkeypatch, fail_at=None):
         self.writes = []
@@ -30,7 +30,7 @@ class Recorder:
         number = counts[domain] = counts.get(domain, -1) + 1
         if self.fail_at == (domain, number):
             raise kit.ServerUnavailableError(f"{domain} is gone")
-        # What is stored must not change when the run goes on with the same objects.
+        # Encode the arguments now: the run may change these objects later.
         self.writes.append((domain, msgspec.msgpack.encode(arguments, enc_hook=str)))
 
     def _wrap(self, domain, write, counts):

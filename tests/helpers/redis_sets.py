@@ -1,4 +1,4 @@
-"""Several Redis servers as one object: a cluster of three, and a primary with its replica and three Sentinels. On TCP ports."""
+"""Sets of Redis servers on TCP ports: a cluster of three, and a primary with a replica and three Sentinels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from backtest_kit_mongo.servers import RedisServer
 
 
 class Node(RedisServer):
-    """A Redis with more settings, on a TCP port as well."""
+    """A Redis with more settings that listens on a TCP port as well."""
 
     __test__ = False
 
     def __init__(self, folder, password=None, **settings):
-        super().__init__(folder, port=free_port(beside=10_000), password=password)  # there the nodes of a cluster talk
+        super().__init__(folder, port=free_port(beside=10_000), password=password)  # port + 10,000 is the cluster bus
         self.settings = settings
 
     def _input(self):
@@ -29,12 +29,12 @@ class Node(RedisServer):
         return f"127.0.0.1:{self.port}"
 
     def client(self):
-        """A client of one's own."""
+        """Return a new client."""
         return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5)
 
 
 class Sentinel(Node):
-    """A Sentinel, which keeps what it knows in its file of settings."""
+    """A Sentinel, which keeps its state in its configuration file."""
 
     __test__ = False
 
@@ -50,7 +50,7 @@ class Sentinel(Node):
 
 
 class Cluster:
-    """Three primaries of a Redis cluster."""
+    """A Redis cluster of three primaries."""
 
     def __init__(self, folder):
         self.nodes = [
@@ -77,7 +77,7 @@ class Cluster:
             node.stop()
 
     def contents(self):
-        """The keys of each node."""
+        """Return the keys of each node."""
         found = []
         for node in self.nodes:
             with node.client() as client:
@@ -90,7 +90,7 @@ PATIENCE = 240.0
 
 
 class Watched:
-    """A primary, its replica, and three Sentinels that let the replica take over after a second."""
+    """A primary, its replica, and three Sentinels that promote the replica when the primary is down for a second."""
 
     def __init__(self, folder):
         self.primary, self.replica = Node(folder / "0"), Node(folder / "1")
@@ -134,19 +134,19 @@ sentinel failover-timeout ids 5000
             return False
 
     def is_named(self, server):
-        """Whether every Sentinel names `server` as the primary.
+        """Return whether every Sentinel names `server` as the primary.
 
-        That comes later than the server's own role. In between a Sentinel that was held up gives the fail-over up, and if
-        the former primary is back by then, it stays the primary.
+        This happens later than the change of the server's own role. In between, a Sentinel that was held up may abort the failover. If the
+        former primary is back by then, it stays the primary.
         """
         return all(self._named_by(sentinel) == server.port for sentinel in self.sentinels)
 
     def fail_over(self):
-        """Hand over to the replica, and again if the Sentinels give it up."""
+        """Fail over to the replica; try again if the Sentinels abort."""
 
         def handed_over():
             if self._named_by(self.sentinels[0]) == self.primary.port:
-                with self.sentinels[0].client() as client, contextlib.suppress(ResponseError):  # it is at it already
+                with self.sentinels[0].client() as client, contextlib.suppress(ResponseError):  # a failover is already in progress
                     client.sentinel_failover("ids")
             return self.is_named(self.replica) and not self.is_primary(self.primary)
 

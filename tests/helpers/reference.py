@@ -1,6 +1,6 @@
-"""The compiled core once more: plain, slow, obvious Python. What these functions say is what the core must do.
+"""A reference implementation of the compiled core in plain, slow, obvious Python: the core must do what these functions do.
 
-Nothing here is fast or clever, and nothing of the package is imported: where core and reference disagree, a test fails.
+Nothing here is fast or clever, and nothing is imported from the package. If core and reference disagree, a test fails.
 """
 
 import math
@@ -16,7 +16,7 @@ from bson import DBRef, Decimal128, Int64, ObjectId
 
 
 def check_fields(fields, names, kinds):
-    """TypeError or ValueError, beginning with the name of the first field that is no legal key value of its kind."""
+    """Raise TypeError or ValueError that begins with the name of the first field that is not a legal key value of its kind."""
     if len(fields) != len(names) or len(kinds) != len(names):
         raise TypeError(f"expected {len(names)} key fields")
     for value, name, kind in zip(fields, names, kinds, strict=True):
@@ -36,7 +36,7 @@ def check_fields(fields, names, kinds):
 
 
 def redis_word(field):
-    """One field as it stands in a Redis key."""
+    """Return one field as written in a Redis key."""
     if isinstance(field, bool):
         return "backtest" if field else "live"
     if isinstance(field, str):
@@ -47,12 +47,12 @@ def redis_word(field):
 
 
 def redis_key(prefix, fields):
-    """``prefix:field:field`` in UTF-8; UnicodeEncodeError (a ValueError) for a lone surrogate."""
+    """Return ``prefix:field:field`` in UTF-8; raise UnicodeEncodeError (a ValueError) for a lone surrogate."""
     return ":".join([prefix.decode(), *map(redis_word, fields)]).encode()
 
 
 def redis_command(*args):
-    """An array of bulk strings (RESP)."""
+    """Return an array of bulk strings (RESP)."""
     text = f"*{len(args)}\r\n".encode()
     for arg in args:
         text += f"${len(arg)}\r\n".encode() + arg + b"\r\n"
@@ -63,7 +63,7 @@ def redis_command(*args):
 
 
 def milliseconds(moment: datetime) -> int:
-    """The BSON date of an aware datetime: whole ms since 1970, rounded down; from the calendar, without datetime arithmetic."""
+    """Return the BSON date of an aware datetime: whole ms since 1970, rounded down; from the calendar, without datetime arithmetic."""
     days = moment.toordinal() - 719163  # 1970-01-01
     seconds = days * 86400 + moment.hour * 3600 + moment.minute * 60 + moment.second
     offset = moment.utcoffset()
@@ -72,7 +72,7 @@ def milliseconds(moment: datetime) -> int:
 
 
 def without_foreign(value, fallback):
-    """``value`` with every value of a type outside BSON replaced, inside out, so that pymongo can write it."""
+    """Return ``value`` with every value of a type outside BSON replaced, recursively, so that pymongo can encode it."""
     if isinstance(value, dict):
         return {name: without_foreign(member, fallback) for name, member in value.items()}
     if isinstance(value, (list, tuple)):
@@ -88,7 +88,7 @@ FIXED_SIZES = {0x01: 8, 0x06: 0, 0x07: 12, 0x08: 1, 0x09: 8, 0x0A: 0, 0x10: 4, 0
 
 
 def take(data: bytes, at: int, size: int) -> bytes:
-    """``size`` bytes at ``at``, or ValueError where the data ends before."""
+    """Return ``size`` bytes at ``at``; raise ValueError if the data ends before."""
     if size < 0 or at + size > len(data):
         raise ValueError("out of data")
     return data[at : at + size]
@@ -106,10 +106,10 @@ def c_string(data: bytes, at: int) -> bytes:
 
 
 def value_size(data: bytes, at: int, kind: int) -> int:
-    """How long the value is that begins at ``at``. What is nested inside is not looked at."""
+    """Return the size of the value that begins at ``at``. Nested values are not checked."""
     if kind in FIXED_SIZES:
         return FIXED_SIZES[kind]
-    if kind in (0x03, 0x04, 0x0F):  # document, array, code with scope: a length that counts itself
+    if kind in (0x03, 0x04, 0x0F):  # document, array, code with scope: the length includes itself
         size = int32(data, at)
         if size < 5:
             raise ValueError("too short")
@@ -132,7 +132,7 @@ def value_size(data: bytes, at: int, kind: int) -> int:
 
 
 def elements(document: bytes) -> Iterator[tuple[bytes, int, bytes]]:
-    """(name, type, bytes of the value) of each element of one document; ValueError on reaching what is malformed."""
+    """Yield (name, type, bytes of the value) of each element of a document; raise ValueError on reaching malformed data."""
     if len(document) < 5 or int32(document, 0) != len(document):
         raise ValueError("length and end disagree")
     inside = document[:-1]
@@ -149,7 +149,7 @@ def elements(document: bytes) -> Iterator[tuple[bytes, int, bytes]]:
 
 
 def is_well_formed(document: bytes) -> bool:
-    """Whether every length and every end fits, at every depth; pymongo may read beyond the end of what is not (seen in 4.20)."""
+    """Return whether all lengths and terminators fit, at every depth; pymongo may read beyond the end of malformed data (seen in 4.20)."""
     try:
         for _, kind, raw in elements(document):
             inner = raw
@@ -165,7 +165,7 @@ def is_well_formed(document: bytes) -> bool:
 
 
 def documents(batch: bytes) -> Iterator[bytes]:
-    """The documents of a batch, one after the other."""
+    """Yield the documents of a batch."""
     at = 0
     while at < len(batch):
         size = int32(batch, at)
@@ -176,7 +176,7 @@ def documents(batch: bytes) -> Iterator[bytes]:
 
 
 def number(kind: int, raw: bytes) -> float:
-    """A double, int32, int64 or Decimal128 as a float."""
+    """Return a double, int32, int64 or Decimal128 as a float."""
     if kind == 0x01:
         return struct.unpack("<d", raw)[0]
     if kind == 0x10:
@@ -193,11 +193,10 @@ NUMERIC = (0x01, 0x10, 0x12, 0x13)
 
 
 def decode_candles(batches, since: int, step: int, limit: int) -> list[tuple[int, bytes]]:
-    """(time stamp, five packed doubles) of the candles that fill the window from its head without a hole.
+    """Return (timestamp, five packed doubles) of the candles that fill the window from its start without a gap.
 
-    Of a name that stands twice the last one counts, as for a dict. Every document needs a time stamp; one on the grid, and not
-    before the window, needs the other five as well. Reading ends at the first hole, and when the window is full: what is malformed
-    behind it is not noticed.
+    Of duplicate names the last one counts, as in a dict. Every document needs a timestamp; one on the grid and not before the window needs
+    the other five fields as well. Decoding stops at the first gap, or when the window is full: malformed data after that goes unnoticed.
     """
     rows: list[tuple[int, bytes]] = []
     if limit == 0:
@@ -218,7 +217,7 @@ def decode_candles(batches, since: int, step: int, limit: int) -> list[tuple[int
                 raise ValueError(f"{missing} is missing")
             prices = [number(*fields[name]) for name in PRICES]
             if not len(rows) <= slot < limit:
-                continue  # behind the window, or there already
+                continue  # after the window, or a duplicate
             if slot != len(rows):
                 return rows
             rows.append((int(stamp), struct.pack("<5d", *prices)))
@@ -228,7 +227,7 @@ def decode_candles(batches, since: int, step: int, limit: int) -> list[tuple[int
 
 
 def numbers(batches, name: str) -> list[float]:
-    """What is called ``name`` first in each document, if it is a number; what stands behind it is not looked at."""
+    """Return the first field called ``name`` of each document, if it is a number; fields after it are not checked."""
     found = []
     for batch in batches:
         for document in documents(bytes(batch)):
@@ -239,7 +238,7 @@ def numbers(batches, name: str) -> list[float]:
 
 
 def plain(value):
-    """What pymongo decodes, as we give it: plain ints, Decimals, dates in UTC, lists and dicts (a DBRef is no type, but a dict)."""
+    """Convert what pymongo decodes to what we return: plain ints, Decimals, dates in UTC, lists and dicts (a DBRef becomes a dict)."""
     if isinstance(value, dict):
         return {name: plain(member) for name, member in value.items()}
     if isinstance(value, list):
@@ -256,7 +255,7 @@ def plain(value):
 
 
 def record(document: dict, names, body: str):
-    """(id, (key, body, when, removed)) of a document that pymongo has decoded."""
+    """Return (id, (key, body, when, removed)) of a document decoded by pymongo."""
     when = plain(document.get("when"))
     if type(when) not in (int, float, Decimal) or (type(when) is Decimal and when.is_snan()) or not math.isfinite(float(when)):
         when = None
@@ -273,6 +272,6 @@ def record(document: dict, names, body: str):
 
 
 def percentile(durations, percent) -> int:
-    """The smallest duration that at least ``percent`` of all do not exceed (nearest rank)."""
+    """Return the smallest duration that at least ``percent`` of all do not exceed (nearest rank)."""
     rank = max(1, math.ceil(Fraction(percent) * len(durations) / 100))
     return sorted(durations)[rank - 1]

@@ -1,4 +1,4 @@
-"""A folder that is made once and serves all workers of a run."""
+"""A folder that is created once and shared by all workers of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 
 def made_once(tmp_path_factory, name, make):
-    """The folder ``name``, which the first worker that asks lets ``make(folder)`` fill while the others wait."""
+    """Return the folder ``name``; the first worker to ask fills it with ``make(folder)`` while the others wait."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent

@@ -1,4 +1,4 @@
-"""Servers with TLS, and the certificates of an authority of the tests' own."""
+"""Servers with TLS, and certificates from an authority of the tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backtest_kit_mongo.servers import MongoServer
 
 
 class Authority:
-    """A certificate authority, the file of its certificate, and one of a server's certificate with its key: for ``localhost`` alone."""
+    """A certificate authority, with a file of its certificate and a file of a server's certificate and key, for ``localhost`` only."""
 
     def __init__(self, folder):
         authority = trustme.CA()
@@ -26,14 +26,14 @@ class Authority:
         self._certificate.private_key_and_cert_chain_pem.write_to_path(str(self.server_file))
 
     def server_context(self):
-        """For the side of a server."""
+        """Return an SSL context for a server."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._certificate.configure_cert(context)
         return context
 
 
 class TlsMongo(MongoServer):
-    """A mongod that speaks TLS on a port of this machine (and none on the Unix socket, by which it is seen to be ready)."""
+    """A mongod that speaks TLS on a local port. Its Unix socket, which shows that it is ready, needs no TLS."""
 
     __test__ = False
 
@@ -46,15 +46,15 @@ class TlsMongo(MongoServer):
         return [*super()._arguments(), "--tlsMode", "preferTLS", *files, "--tlsAllowConnectionsWithoutCertificates"]
 
     def tls_uri(self, database, options="", *, port=None):
-        """The connection string over TLS."""
+        """Return a connection string that uses TLS."""
         place = f"localhost:{self.port if port is None else port}"
         return f"mongodb://{place}/{database}?tls=true&tlsCAFile={quote(str(self._authority.file), safe='')}{options}"
 
 
 class TlsProxy:
-    """TLS on a port of this machine in front of a server (``host:port``, or the path of a Unix socket) that speaks none there.
+    """A TLS listener on a local port in front of a server (``host:port`` or the path of a Unix socket) without TLS.
 
-    ``cut`` ends all its connections; ``hold`` lets nothing through until ``release``.
+    ``cut`` ends all its connections; ``hold`` blocks all data until ``release``.
     """
 
     def __init__(self, target, authority):
@@ -78,13 +78,13 @@ class TlsProxy:
         self.cut()
 
     def cut(self):
-        """End all connections, without a farewell."""
+        """End all connections without a TLS shutdown."""
         for one in list(self._open):
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(one, socket.SHUT_RDWR)
 
     def hold(self):
-        """Let nothing through."""
+        """Block all data until ``release``."""
         self._free.clear()
 
     def release(self):

@@ -1,4 +1,4 @@
-"""``profile()``: real reads and writes on real servers, counted, timed, told and drawn."""
+"""``profile()``: real reads and writes on real servers are counted, timed, printed and plotted."""
 
 import json
 import struct
@@ -38,7 +38,7 @@ def counted(report, domain="state"):
 
 
 def test_where_every_read_was_answered(mongo):
-    """A miss, ids from Redis and ids from the process, a stale one, and what writes and lists did: of the block alone."""
+    """The report counts a miss, ids from Redis and the process, a stale id, writes and lists, within the block only."""
     write(4)
     default_registry.mongo.process_ids.clear()
     with profile() as report:
@@ -66,7 +66,7 @@ def test_where_every_read_was_answered(mongo):
 
 
 def test_rates_and_percentiles_are_those_of_the_block(mongo):
-    """Wall time, calls a second, and percentiles in order, none of them longer than the block."""
+    """Wall time, calls per second and percentiles belong to the block; percentiles are in order and none exceeds the block."""
     write(50)
     with profile() as report:
         began = time.perf_counter()
@@ -81,7 +81,7 @@ def test_rates_and_percentiles_are_those_of_the_block(mongo):
 
 
 def test_percentiles_against_a_plain_reference():
-    """Of known durations before and after the mark: only the later ones, to 1/16."""
+    """Of known durations before and after the mark, only the later ones count; percentiles are accurate to 1/16."""
     metrics = Metrics()
     counters = metrics.domains["state"]
     for nanoseconds in range(1, 100_000, 7):
@@ -98,7 +98,7 @@ def test_percentiles_against_a_plain_reference():
 
 
 def test_candle_windows_and_bytes():
-    """The ratio of candles is windows from memory among windows asked for."""
+    """The hit ratio of candles is windows from memory divided by windows requested."""
     metrics = Metrics()
     candle = metrics.domains["candle"]
     candle.add(READS, 8)
@@ -115,7 +115,7 @@ def test_candle_windows_and_bytes():
 
 
 def test_candles_that_were_read(mongo):
-    """Windows are asked for, answered, or not whole."""
+    """Windows are counted as requested, from memory, or incomplete."""
     candles = [{"timestamp": START + i * MINUTE, "open": 1.0, "high": 2.0, "low": 0.5, "close": 1.5, "volume": 1.0} for i in range(10)]
     with profile() as report:
         PersistCandleAdapter.write_candles_data(candles, "BTCUSDT", "1m", "binance")
@@ -127,7 +127,7 @@ def test_candles_that_were_read(mongo):
 
 
 def test_blocks_nest_and_overlap(mongo):
-    """Each block has its own span, in whatever order blocks end."""
+    """Each block has its own span, in whatever order the blocks end."""
     with profile() as outer:
         write(1)
         with profile() as inner:
@@ -146,7 +146,7 @@ def test_blocks_nest_and_overlap(mongo):
 
 
 def test_a_reset_in_the_middle_takes_nothing_away(mongo):
-    """``reset_stats`` lets ``stats`` begin anew; blocks count on, and nothing is ever negative."""
+    """``reset_stats`` restarts ``stats``; blocks keep counting, and nothing is ever negative."""
     write(3)
     with profile() as report:
         write(2)
@@ -160,7 +160,7 @@ def test_a_reset_in_the_middle_takes_nothing_away(mongo):
 
 
 def test_stats_and_profile_agree(mongo):
-    """One path: a block around everything since the reset is what ``stats`` says."""
+    """A block around everything since the reset reports the same as ``stats``."""
     kit.reset_stats()
     with profile() as report:
         write(5)
@@ -174,7 +174,7 @@ def test_stats_and_profile_agree(mongo):
 
 
 def test_inside_of_the_block_the_figures_are_those_so_far(mongo):
-    """And after it they stand still."""
+    """The report shows the figures so far inside the block, and stays fixed after it."""
     with profile() as report:
         assert report.domains == {}
         assert report.table().count("\n") == 0
@@ -191,7 +191,7 @@ def test_inside_of_the_block_the_figures_are_those_so_far(mongo):
 
 
 def test_an_exception_leaves_a_report(mongo):
-    """It passes through, and what was done before it is told."""
+    """The exception passes through, and the report has what was done before it."""
     with pytest.raises(ZeroDivisionError), profile() as report:  # noqa: PT012
         write(2)
         raise ZeroDivisionError
@@ -200,7 +200,7 @@ def test_an_exception_leaves_a_report(mongo):
 
 
 def test_errors_are_counted(mongo):
-    """A call that fails at the server is an error, and in no latency."""
+    """A call that fails at the server counts as an error and in no latency."""
     default_registry.mongo.connection.client.close()
     kit.close()
     kit.setup({**mongo, "CC_MONGO_CONNECTION_STRING": "mongodb://127.0.0.1:1/x?serverSelectionTimeoutMS=100"})
@@ -212,7 +212,7 @@ def test_errors_are_counted(mongo):
 
 
 def test_all_threads_are_in_it():
-    """Eight threads that count while blocks begin and end and somebody resets: the parts add up to the whole."""
+    """Eight threads count while blocks begin and end and the counters are reset: the parts add up to the whole."""
     metrics = default_registry.metrics
     counters = metrics.domains["state"]
     done, each = threading.Barrier(9), 40_000
@@ -255,12 +255,12 @@ def test_all_threads_are_in_it():
     assert min(map(min, parts)) >= 0
 
 
-# --- table, JSON, picture ---
+# --- table, JSON, plot ---
 
 
 @pytest.fixture
 def report(mongo):
-    """Of two domains, with every kind of answer but blocks."""
+    """A report on two domains, with every kind of answer but blocks."""
     write(3)
     default_registry.mongo.process_ids.clear()
     with profile() as report:
@@ -272,7 +272,7 @@ def report(mongo):
 
 
 def test_the_table(report, capsys):
-    """Plain text: print, str and table are one, and columns in which nothing happened are left out."""
+    """``print``, ``str`` and ``table`` show the same plain text, without columns in which nothing happened."""
     print(report)
     text = capsys.readouterr().out
     assert text == str(report) + "\n" == report.table() + "\n"
@@ -288,7 +288,7 @@ def test_the_table(report, capsys):
 
 
 def test_json_and_back(report):
-    """What is read back is the same report."""
+    """A report read back from JSON is the same report."""
     saved = json.loads(report.to_json())
     assert saved == report.to_dict()
     again = Report.from_dict(saved)
@@ -299,7 +299,7 @@ def test_json_and_back(report):
 
 @pytest.mark.parametrize("saved", [None, [], {}, {"seconds": 1}, {"seconds": 1, "domains": {"state": {}}}, {"seconds": "1", "domains": {}}])
 def test_what_is_no_saved_report(saved):
-    """An error in words, for other types and for missing counts."""
+    """Other types and missing counts raise an error that says what is wrong."""
     with pytest.raises(InvalidValueError, match="not a saved report"):
         Report.from_dict(saved)
 
@@ -312,8 +312,8 @@ def png_size(path):
 
 
 def test_the_picture(report, tmp_path):
-    """A PNG of the size of its figure; one row for each domain that was read and each operation; pyplot is not touched."""
-    before = "matplotlib.pyplot" in sys.modules  # which another test may have imported
+    """The PNG has the size of its figure, with one row per domain read and per operation; pyplot stays untouched."""
+    before = "matplotlib.pyplot" in sys.modules  # another test may have imported it
     figure = report.plot()
     answers, latencies = figure.axes
     assert [label.get_text() for label in answers.get_yticklabels()] == ["log", "state"]
@@ -330,7 +330,7 @@ def test_the_picture(report, tmp_path):
 
 @pytest.mark.slow
 def test_the_picture_of_nothing(tmp_path):
-    """Also a report without activity can be told and drawn."""
+    """A report without activity can be printed and plotted as well."""
     empty = Report.from_dict({"seconds": 0.0, "domains": {}})
     empty.save_png(str(tmp_path / "empty.png"))
     assert min(png_size(tmp_path / "empty.png")) > 300
@@ -338,14 +338,14 @@ def test_the_picture_of_nothing(tmp_path):
 
 
 def test_a_place_that_takes_no_picture(report, tmp_path):
-    """A clear error, ours and a builtin."""
+    """A path that cannot be written raises a clear error that is both ours and a builtin."""
     with pytest.raises(ValueError, match="cannot be written to") as caught:
         report.save_png(tmp_path / "nowhere" / "report.png")
     assert isinstance(caught.value, BacktestKitError)
 
 
 def test_without_matplotlib(report, monkeypatch, tmp_path):
-    """Everything but the picture works, and that says what is missing."""
+    """Everything but the plot works without matplotlib, and the plot's error says what to install."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -358,7 +358,7 @@ def test_without_matplotlib(report, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("wire", [True, False])
 def test_bytes_are_those_of_the_documents(settings, wire):
-    """What is counted as read is the size of the documents in BSON; what is written is at least the size of what is stored."""
+    """Bytes read are the BSON sizes of the documents; bytes written are at least the size of what is stored."""
     kit.setup(settings, CC_WIRE_LANE=wire)
     row = {"text": "x" * 1000}
     contexts = [("S", str(number), "E") for number in range(5)]
@@ -368,7 +368,7 @@ def test_bytes_are_those_of_the_documents(settings, wire):
     sizes = [len(document.raw) for document in kit.get_mongo().get_collection("signal-items", codec_options=RAW).find()]
     assert 5 * 1000 < report.domains["signal"]["bytes_written"] < 2 * sum(sizes)
     with kit.profile() as report:
-        for _ in range(3):  # by the key or its id in Redis, then by the id that the process knows
+        for _ in range(3):  # first by key or an id from Redis, then by the id cached in the process
             kit.PersistSignalAdapter.read_signal_data(*contexts[0])
         kit.PersistSignalAdapter.read_many(contexts)
     assert report.domains["signal"]["bytes_read"] == 3 * sizes[0] + sum(sizes)

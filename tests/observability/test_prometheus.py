@@ -1,4 +1,4 @@
-"""Metrics as a Prometheus server sees them: scraped over HTTP, read with the official parser."""
+"""Metrics as a Prometheus server sees them: scraped over HTTP, parsed with the official parser."""
 
 import sys
 import urllib.request
@@ -18,7 +18,7 @@ families = pytest.importorskip("prometheus_client.parser").text_string_to_metric
 
 
 def scraped(server):
-    """Samples by name and labels; families as well, to look at their types."""
+    """Return the samples by name and labels, and the types of the families."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=60) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain")
         found = list(families(answer.read().decode()))
@@ -37,7 +37,7 @@ def test_metrics_are_the_counts_of_the_process(mongo):
             kit.PersistSignalAdapter.write_signal_data({"n": number}, "S", "s", "e")
         kit.PersistSignalAdapter.read_signal_data("S", "s", "e")
         kit.PersistStateAdapter.write_state_data({}, "s", "b", WHEN)
-        kit.reset_stats()  # a counter of Prometheus never goes back
+        kit.reset_stats()  # a Prometheus counter never decreases
         after, kinds = scraped(server)
 
     def grown(name, **labels):

@@ -1,4 +1,4 @@
-"""docker-compose.yml, Dockerfile and the entry point of the image, as far as they can be checked without an engine."""
+"""docker-compose.yml, the Dockerfile and the image's entry point, as far as they can be checked without a container engine."""
 
 import os
 import re
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.once
 TEXT = (ROOT / "docker-compose.yml").read_text()
 ENTRYPOINT = ROOT / "docker" / "entrypoint.sh"
 
-# What we use of the Compose Specification, with the types that its schema gives.
+# The parts of the Compose Specification that we use, with the types in its schema.
 TOP_LEVEL = {"name": str, "services": dict, "volumes": dict}
 SERVICE = {
     "build": str,
@@ -36,7 +36,7 @@ VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]+)(?::-([^}]*))?\}|([A-Za-z_]+)|(\$))")
 
 
 def interpolated(value, environment):
-    """``value`` with its variables replaced, by the rules of the specification for the forms that we use."""
+    """Return ``value`` with its variables replaced, by the rules of the specification for the forms that we use."""
     if isinstance(value, dict):
         return {key: interpolated(item, environment) for key, item in value.items()}
     if isinstance(value, list):
@@ -141,7 +141,7 @@ def test_the_image_copies_what_is_there():
 
 
 def entry(tmp_path, *arguments, **environment):
-    """Run the entry point with a command that shows its arguments, one in a line."""
+    """Run the entry point with a command that prints its arguments, one per line."""
     fake = tmp_path / "backtest-kit-mongo"
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)

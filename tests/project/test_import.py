@@ -1,4 +1,4 @@
-"""What an import of the package loads, and that its names are there all the same."""
+"""What importing the package loads, and that all its names are still available."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_star_import_gives_all_names():
 
 
 def test_a_name_alone_loads_what_it_needs():
-    """Without the stores and the drivers of the rest."""
+    """A single name does not load the stores or the drivers."""
     assert in_a_fresh_process("import sys; from backtest_kit_mongo import set_logger; print('pymongo' in sys.modules)") == "False\n"
     assert version("backtest-kit-mongo") == kit.__version__
 
@@ -49,7 +49,7 @@ def test_a_name_alone_loads_what_it_needs():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'backtest_kit_mongo' has no attribute 'setpu'") as caught:
         _ = kit.setpu
-    assert (caught.value.name, caught.value.obj) == ("setpu", kit)  # from which the interpreter finds "Did you mean"
+    assert (caught.value.name, caught.value.obj) == ("setpu", kit)  # the interpreter derives "Did you mean" from these
 
 
 def test_modules_are_attributes_as_before():

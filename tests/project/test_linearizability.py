@@ -1,4 +1,4 @@
-"""The check that the load benchmark stands on: it finds what is wrong, and nothing else."""
+"""The check that the load benchmark relies on finds every violation and reports nothing else."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def history(*operations, key=0):
         [],
         [(W, 1, 0, 10)],
         [(R, NOTHING, 0, 1), (W, 1, 2, 3), (R, 1, 4, 5)],
-        [(W, 1, 0, 10), (R, NOTHING, 5, 6), (R, 1, 7, 8)],  # read before and after it takes effect
+        [(W, 1, 0, 10), (R, NOTHING, 5, 6), (R, 1, 7, 8)],  # read before and after the write takes effect
         [(W, 1, 0, 10), (W, 2, 0, 10), (R, 2, 11, 12)],
         [(W, 1, 0, 10), (W, 2, 0, 10), (R, 1, 1, 2), (R, 2, 11, 12)],
-        [(W, 1, 0, 10), (W, 2, 11, NEVER), (R, 1, 12, 13), (R, 2, 14, 15)],  # it failed, and was done late
+        [(W, 1, 0, 10), (W, 2, 11, NEVER), (R, 1, 12, 13), (R, 2, 14, 15)],  # the write failed, and took effect later
         [(W, 1, 0, 10), (W, 2, 11, NEVER), (R, 1, 12, 13)],  # or never
         [(R, NOTHING, 0, 100), (W, 1, 1, 2)],
     ],
@@ -45,7 +45,7 @@ def test_good_histories(operations):
         ([(W, 1, 0, 1), (R, NOTHING, 2, 3)], "a value comes between|two values take turns", 2),
         ([(W, 1, 0, 1), (W, 2, 2, 3), (R, 1, 4, 5)], "a value comes between", 3),  # an old value
         ([(W, 1, 0, 1), (R, 1, 2, 3), (W, 2, 4, 5), (R, 2, 6, 7), (R, 1, 8, 9), (R, 2, 10, 11)], "two values take turns", 4),
-        ([(W, 1, 0, 1), (W, 2, 2, NEVER), (R, 2, 3, 4), (R, 1, 5, 6)], "a value comes between|two values", 3),  # seen, and gone again
+        ([(W, 1, 0, 1), (W, 2, 2, NEVER), (R, 2, 3, 4), (R, 1, 5, 6)], "a value comes between|two values", 3),  # seen, then gone again
     ],
     ids=str,
 )
@@ -70,7 +70,7 @@ def test_a_value_that_was_written_twice_cannot_be_judged():
 
 
 def is_linearizable(operations):
-    """By trying all orders, with and without each write that failed."""
+    """Try all orders, with and without each write that failed."""
     unsure = [index for index, (writes, _, _, end) in enumerate(operations) if writes and end == NEVER]
     for left_out in itertools.chain.from_iterable(itertools.combinations(unsure, count) for count in range(len(unsure) + 1)):
         chosen = [operation for index, operation in enumerate(operations) if index not in left_out]
@@ -84,7 +84,7 @@ def _fits(order):
     latest = -1
     for writes, wanted, start, end in order:
         if end < latest:
-            return False  # it had ended before something that comes earlier here had begun
+            return False  # it ended before an operation that is earlier in this order began
         latest = max(latest, start)
         if writes:
             value = wanted

@@ -1,4 +1,4 @@
-"""What is given away: the source distribution can be built from, and the wheel that is made of it works without a compiler."""
+"""The distributions: the source distribution can be built, and the wheel built from it works without a compiler."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def copy_of_the_tree(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """A folder with what ``make dist`` writes."""
+    """A folder with the output of ``make dist``."""
 
     def make(folder):
         tree = copy_of_the_tree(folder / "tree")
         command = [sys.executable, tree / "tools" / "make_dist.py", "--folder", folder / "dist"]
-        unoptimised = {**os.environ, "CFLAGS": "-O0"}  # what is looked at here does not depend on it
+        unoptimised = {**os.environ, "CFLAGS": "-O0"}  # these tests do not depend on optimization
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=unoptimised)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -47,13 +47,13 @@ def wheel(made):
     return file
 
 
-@pytest.mark.timeout(900)  # the whole core is compiled
+@pytest.mark.timeout(900)  # compiles the whole core
 def test_source_distribution_holds_the_sources_of_the_core(made):
     (archive,) = made.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         packed = {name.partition("/")[2] for name in tar.getnames()}
         example = next(name for name in tar.getnames() if name.endswith("-0.1.0/examples/sma_cross.py"))
-        assert b"add_strategy" in tar.extractfile(example).read()  # also where it is a link
+        assert b"add_strategy" in tar.extractfile(example).read()  # readable even if it is a link
     wanted = [
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "src").rglob("*")
@@ -64,7 +64,7 @@ def test_source_distribution_holds_the_sources_of_the_core(made):
 
 
 def test_no_build_without_the_core(tmp_path):
-    """A tree that lost its Cython sources fails to build, instead of giving a package that cannot be imported."""
+    """A tree without its Cython sources fails to build instead of producing a package that cannot be imported."""
     tree = copy_of_the_tree(tmp_path / "tree")
     for source in (tree / "src").rglob("*.pyx"):
         source.unlink()
@@ -75,7 +75,7 @@ def test_no_build_without_the_core(tmp_path):
 
 @pytest.mark.timeout(900)
 def test_wheel_is_small_and_whole(wheel):
-    """Stripped, without C or Cython sources, and with everything else of the package."""
+    """The wheel is stripped, has no C or Cython sources, and has everything else of the package."""
     assert wheel.stat().st_size < 1_500_000
     with zipfile.ZipFile(wheel) as archive:
         packed = set(archive.namelist())
@@ -102,7 +102,7 @@ def test_wheel_says_where_it_runs_and_whose_it_is(wheel):
 
 @pytest.mark.timeout(900)
 def test_wheel_works_in_an_environment_of_its_own(wheel, tmp_path):
-    """The package comes from the wheel alone, what it depends on from the environment of the tests: a strategy is written and run."""
+    """A strategy is written and run with the package from the wheel alone and its dependencies from the tests' environment."""
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=False, symlinks=True)
     python = environment / "bin" / "python"

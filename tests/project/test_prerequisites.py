@@ -1,4 +1,4 @@
-"""tools/prerequisites.sh on machines that are folders of programs: all that it may find is what stands in there."""
+"""tools/prerequisites.sh on machines that are folders of programs: it can find only what is in them."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ LISTED = "\n".join(f"\t{library} (libc6,x86-64) => /lib/{library}" for library i
 
 
 class Machine:
-    """A checkout, and what is on PATH."""
+    """A checkout and the programs on its PATH."""
 
     def __init__(self, folder):
         self.checkout, self.path = folder / "checkout", folder / "bin"
@@ -41,7 +41,7 @@ class Machine:
         file.chmod(0o755)
 
     def apt_get(self):
-        """What it is asked for stands in a file, and is there from then on."""
+        """Install an apt-get that logs its arguments to a file and makes the requested programs available."""
         for name, script in (("python3", f'exec "{PYTHON}" "$@"'), ("gcc", "exit 0"), ("make", "exit 0"), ("ldconfig", f'echo "{LISTED}"')):
             self.program(f"{name}.deb", script)
         python, gcc, make, ldconfig = (f'ln -sf {name}.deb "{self.path}/{name}"' for name in ("python3", "gcc", "make", "ldconfig"))
@@ -56,7 +56,7 @@ class Machine:
         (self.checkout / "asked").unlink()
 
     def run(self, *arguments, code=0, **environment):
-        """What it prints."""
+        """Run the script and return its standard error."""
         done = subprocess.run(
             [self.path / "sh", "tools/prerequisites.sh", *arguments],
             cwd=self.checkout,
@@ -122,7 +122,7 @@ def test_another_python_is_asked_for_with_its_own_packages(machine):
     assert "missing: /opt/python/bin/python3\n" in machine.run(PYTHON="/opt/python/bin/python3", code=1)
     machine.program("python3.99", "echo 3.99 1 0 0 gcc /usr")  # without headers and venv
     assert f"{INSTALL}python3.99-venv python3.99-dev'\n" in machine.run(PYTHON="python3.99", code=1)
-    machine.program("python3.99", "echo 3.99 1 0 1 gcc /opt")  # no package has what a Python from elsewhere lacks
+    machine.program("python3.99", "echo 3.99 1 0 1 gcc /opt")  # no package provides what a Python from elsewhere lacks
     assert machine.run(PYTHON="python3.99", code=1) == "prerequisites: missing: headers of Python 3.99\n"
 
 
@@ -130,7 +130,7 @@ def test_another_python_is_asked_for_with_its_own_packages(machine):
 def test_what_is_missing_is_installed_and_a_half_made_environment_made_again(machine):
     machine.apt_get()
     machine.program("sudo", 'shift; exec "$@"')
-    subprocess.run([PYTHON, "-m", "venv", "--without-pip", machine.venv], check=True)  # what stands after a failure on Debian
+    subprocess.run([PYTHON, "-m", "venv", "--without-pip", machine.venv], check=True)  # as left by a failure on Debian
     assert "installing" in machine.run()
     update, install = machine.asked().splitlines()
     assert update.endswith("update -qq")
@@ -140,9 +140,9 @@ def test_what_is_missing_is_installed_and_a_half_made_environment_made_again(mac
     python, mark, asked = f'exec "{PYTHON}" "$@"', machine.venv / "mark", machine.checkout / "asked"
     machine.program("python3", f'[ "$*" = "-m venv .venv" ] || {python}; echo made >"{asked}"')
     mark.touch()
-    assert machine.run() == ""  # all is there
+    assert machine.run() == ""  # nothing is missing
     assert mark.exists()
-    (machine.venv / ".unfinished").touch()  # pip was cut short
+    (machine.venv / ".unfinished").touch()  # pip was interrupted
     assert machine.run("--check") == ""
     assert mark.exists()
     assert len(machine.asked().splitlines()) == 2

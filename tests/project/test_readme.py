@@ -1,4 +1,4 @@
-"""README: every code sample and every command runs, and its tables are what the code says."""
+"""README: every code sample and every command runs, and its tables match the code."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def test_nothing_is_left_to_fill_in():
 
 
 def test_tables_are_what_the_code_says():
-    """``python tools/readme_tables.py`` prints the tables that belong there."""
+    """``python tools/readme_tables.py`` prints the tables that README must contain."""
     assert tables().contracts() in README
     assert tables().settings() in README
     assert len(DOMAINS) == 17
 
 
 def test_python_samples_run(monkeypatch, tmp_path):
-    """All of them, one after the other, as a reader would paste them where no server runs."""
-    monkeypatch.setenv("CC_EMBEDDED", "1")  # also for the samples that say setup() alone
+    """All samples run one after the other, as a reader would paste them without any server running."""
+    monkeypatch.setenv("CC_EMBEDDED", "1")  # also for samples that call setup() without arguments
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     samples = [block for kind, block in BLOCKS if kind == "python"]
@@ -64,7 +64,7 @@ def test_python_samples_run(monkeypatch, tmp_path):
 
 
 def test_the_first_sample_runs_where_nothing_runs(tmp_path):
-    """By itself, in a process without any setting."""
+    """The first sample runs alone, in a process without any setting."""
     first = next(block for kind, block in BLOCKS if kind == "python")
     assert "setup(embedded=True)" in first
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CC_")}
@@ -75,7 +75,7 @@ def test_the_first_sample_runs_where_nothing_runs(tmp_path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A working folder with the example, a CSV of the name that README uses, and what later commands look at."""
+    """A working folder with the example, a CSV under the name that README uses, and what later commands read."""
 
     def make(folder):
         shutil.copytree(ROOT / "examples", folder / "examples")
@@ -89,7 +89,7 @@ def folder(tmp_path_factory):
             done = shell(first, folder)
             assert done.returncode == 0, done.stdout + done.stderr
 
-    # The workers of a run write, so each has a copy.
+    # The workers of a run write to the folder, so each gets a copy.
     return shutil.copytree(made_once(tmp_path_factory, "readme", make), tmp_path_factory.mktemp("readme") / "folder")
 
 
@@ -97,7 +97,7 @@ RUN = "backtest-kit-mongo run examples/sma_cross.py --backtest --entry --embedde
 
 
 def shell(command, folder):
-    """Run a command with embedded servers on a folder of the test's own."""
+    """Run a command with embedded servers in a folder of the test."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CC_")}
     environment |= {"CC_EMBEDDED_DIR": str(folder / "servers"), "XDG_STATE_HOME": str(folder / "state"), "COLUMNS": "120"}
     environment["XDG_DATA_HOME"] = str(folder / "data")
@@ -124,7 +124,7 @@ def test_commands_are_there_to_be_tested():
 
 
 def test_other_commands_are_make_targets_or_the_installation():
-    """``make demo`` and ``make test`` are what continuous integration runs; here only that they exist."""
+    """Continuous integration runs ``make demo`` and ``make test``; here they only have to exist."""
     makefile = (ROOT / "Makefile").read_text()
     others = [command for command in COMMANDS if not command.startswith("backtest-kit-mongo ")]
     targets = [command.split()[1] for command in others if command.startswith("make ")]

@@ -1,4 +1,4 @@
-"""README's list of rooms: a folder imports only from those above it in the list."""
+"""README's list of folders: a folder imports only from those above it in the list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOMS = [name.strip("`/") if name.endswith("/`") and " " not in name else "value
 
 
 def imported(path):
-    """The first names below the package of all that a module imports when it is loaded."""
+    """Yield the first name below the package of each import that a module makes when it is loaded."""
     here = ("backtest_kit_mongo", *path.relative_to(PACKAGE).with_suffix("").parts)
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:

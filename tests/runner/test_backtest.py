@@ -1,4 +1,4 @@
-"""The replay: entries and exits on markets made by hand, no look into the future, the same trades every time."""
+"""The replay: entries and exits on handmade markets, no look-ahead, the same trades every time."""
 
 import math
 import os
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.once
 
 
 def once_at(minute, signal, asked=None):
-    """Register a strategy that gives ``signal`` at one minute after START and None otherwise."""
+    """Register a strategy that returns ``signal`` at one minute after START and None otherwise."""
 
     def get_signal(symbol, when):
         if asked is not None:
@@ -75,7 +75,7 @@ SHORT = {"position": "short", "priceTakeProfit": 90.0, "priceStopLoss": 105.0, "
         (SHORT, {"high": 106.0, "low": 89.0}, "stop_loss", 105.0, -5.415420420420420),
     ],
 )
-@pytest.mark.parametrize("touched", [10, 11, 37])  # the first candle after the entry at minute 10, the second, a late one
+@pytest.mark.parametrize("touched", [10, 11, 37])  # the first candle after the entry at minute 10, the second, a later one
 def test_a_touch_closes_at_its_price(signal, shape, reason, price, pnl, touched):
     market = flat(100)
     for column, value in shape.items():
@@ -180,12 +180,12 @@ def test_intervals_lie_on_the_clock_not_on_the_start_of_the_window():
     asked = []
     once_at(-1, None, asked)
     replay(flat(60), start_ms=START + 13 * MINUTE, end_ms=START + 31 * MINUTE)
-    assert asked == [15, 20, 25, 30]  # candles before the window make the price of minute 15
+    assert asked == [15, 20, 25, 30]  # candles before the window determine the price of minute 15
 
 
 @pytest.mark.parametrize(("touched", "next_asked"), [(10, 15), (13, 15), (14, 20), (15, 20)])
 def test_after_a_close_the_strategy_is_asked_at_the_next_interval(touched, next_asked):
-    """The candle 14 closes at minute 15: an exit there is stamped 15, and the next interval after it is 20."""
+    """Candle 14 closes at minute 15: an exit there has the time 15, and the next interval after it is 20."""
     asked = []
     market = flat(40)
     market["high"][touched] = 110.0
@@ -205,11 +205,11 @@ def test_one_position_at_a_time_and_the_next_signal_opens_the_next_trade():
     assert len({trade.id for trade in trades}) == 6
 
 
-# ---------------------------------------------------------------- nothing from the future
+# ---------------------------------------------------------------- no look-ahead
 
 
 def poisoned(market, minute):
-    """The same market up to ``minute``, and an absurd one from there on."""
+    """Return the same market up to ``minute``, and an absurd one from there on."""
     market = market.copy()
     for column in ("open", "high", "low", "close"):
         market[column][minute:] = 1e9
@@ -218,7 +218,7 @@ def poisoned(market, minute):
 
 
 def watch(market, seen, *, stored=()):
-    """Run a strategy that writes down all that it can see; ``stored`` intervals are in the store themselves."""
+    """Run a strategy that records all that it can see; candles of the ``stored`` intervals are in the store as well."""
     use_memory()
     clear_strategies()
 
@@ -259,7 +259,7 @@ def test_a_strategy_never_sees_the_future(stored, minute):
         trade for trade in other.trades if trade.close_timestamp <= before
     ]
     assert plain
-    # The poison is really there, once its time has come.
+    # The absurd prices are visible once their time has come.
     assert any(candle["close"] == 1e9 for when, view in shifted if when > limit for candle in view["1m"]) == (minute < 129)
 
 
@@ -278,7 +278,7 @@ def test_the_entry_price_does_not_know_the_next_candle():
 
 
 def reference(market, step, signals):
-    """The documented execution once more, as plainly as possible: (open ms, entry, close ms, exit, reason) of each trade."""
+    """Do the documented execution as plainly as possible; return (open ms, entry, close ms, exit, reason) of each trade."""
     trades = []
     index, last = 0, len(market) - 1
     while index < last:
@@ -328,7 +328,7 @@ def test_execution_is_that_of_the_reference(seed, interval, far, near, minutes, 
     for number, when in enumerate(range(START + step, START + 1500 * MINUTE, step)):
         if number % every == 0 and when >= START + 5 * MINUTE:
             side = 1 if (number // every) % 2 else -1
-            # Around the price that the entry will have, so that the signal is valid.
+            # Around the price of the coming entry, so that the signal is valid.
             five = market[(when - START) // MINUTE - 5 : (when - START) // MINUTE]
             price = float(np.average((five["high"] + five["low"] + five["close"]) / 3, weights=five["volume"]))
             signals[when] = {
@@ -419,7 +419,7 @@ def test_reading_is_done_in_blocks():
     import_candles(flat(5000), "BTCUSDT")
     kit.reset_stats()
     result = run_backtest("BTCUSDT")
-    # Five blocks, the search for candles before the window, and a look at what follows the import.
+    # Five blocks, the search for candles before the window, and a read of what follows the import.
     assert result.stats["candle"]["operations"]["read"]["count"] <= 9
     assert result.stats["signal"]["writes"] == 2
 
@@ -487,7 +487,7 @@ def test_the_example_trades_and_importing_it_only_registers():
     assert totals.trades > 20
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- what is rejected
 
 
 def test_a_strategy_that_raises_is_named_with_symbol_time_and_line():
@@ -530,7 +530,7 @@ def test_a_bad_signal_is_named_with_strategy_symbol_and_time():
     ],
 )
 def test_a_signal_that_does_not_fit_the_price_is_ignored_and_counted(signal, kind, caplog):
-    """As the TypeScript framework does: it is logged once, and the run goes on."""
+    """As in the TypeScript framework, it is logged once, and the run continues."""
     add_strategy("hand", interval="5m", get_signal=lambda symbol, when: signal if when < at(20) else LONG)
     result = replay(flat(60))
     assert result.signals_ignored == {kind: 3}  # at minutes 5, 10 and 15
@@ -581,7 +581,7 @@ def test_errors_of_the_strategy_can_be_skipped(caplog):
     result = replay(flat(60), on_error="skip")
     assert (result.complete, result.error, result.errors_skipped) == (True, None, 8)  # at 20, 25, ..., 55
     assert len(result.trades) == 3
-    assert len([record for record in caplog.records if "KeyError" in record.getMessage()]) == 1  # each is in Notification
+    assert len([record for record in caplog.records if "KeyError" in record.getMessage()]) == 1  # all of them are in Notification
     assert len([row for row in kit.PersistNotificationAdapter.read_notification_data(True) if row["type"] == "error.info"]) == 8
     with pytest.raises(InvalidValueError, match="'stop' or 'skip'"):
         run_backtest("BTCUSDT", on_error="never")
@@ -645,7 +645,7 @@ def test_a_window_over_a_hole_is_refused_before_anything_is_written():
         run_backtest("BTCUSDT", start_ms=START, end_ms=START + 3000 * MINUTE)
     assert kit.PersistLogAdapter.read_log_data() == []
     assert kit.PersistSessionAdapter.read_session_data("hand", "binance", "backtest", "BTCUSDT", True) is None
-    # Beside the hole it runs, and half a window is completed from the import.
+    # It runs next to the gap, and half a window is completed from the import.
     assert run_backtest("BTCUSDT", end_ms=START + 2100 * MINUTE).minutes == 2100
     assert run_backtest("BTCUSDT", start_ms=START).minutes == 2100
     assert run_backtest("BTCUSDT", start_ms=START + 2110 * MINUTE).minutes == 890

@@ -1,4 +1,4 @@
-"""A backtest on real servers: what it leaves behind, and that it trades as it does in memory."""
+"""A backtest on real servers: what it stores, and that it trades as in memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def backtest():
 
 
 def test_whole_state_is_persisted(mongo):
-    """Every domain that a run touches has documents, and the same trades come out again after the first run's records are there."""
+    """Every domain that a run uses has documents, and a second run over the first one's records makes the same trades."""
     first = backtest()
     assert len(first.trades) > 5
     database = kit.get_mongo()
@@ -57,7 +57,7 @@ def test_trades_do_not_depend_on_the_store(mongo):
 
 
 def test_another_process_reads_what_the_run_left(mongo, servers):
-    """After a restart nothing is in this process; the records are."""
+    """After a restart this process has nothing cached, but the records are stored."""
     result = backtest()
     kit.close()
     kit.setup(mongo)
@@ -79,7 +79,7 @@ def test_a_second_run_sees_what_the_first_saw(settings, tmp_path, stores):
         recent = kit.PersistRecentAdapter.read_recent_data(symbol, "watcher", "synthetic", "backtest", True)
         state = None if recent is None else kit.PersistStateAdapter.read_state_data(recent["id"], "position")
         if recent is not None:
-            assert recent.pop("runId")  # differs; nothing decides by it
+            assert recent.pop("runId")  # differs; no decision depends on it
         seen.append((when, session, recent, state))
         price = get_candles(symbol, "1m", 1)[-1]["close"]
         return {"position": "long", "priceTakeProfit": price * 1.002, "priceStopLoss": price * 0.998, "minuteEstimatedTime": 60}
@@ -97,7 +97,7 @@ def test_a_second_run_sees_what_the_first_saw(settings, tmp_path, stores):
 
 
 def test_a_strategy_finds_at_once_what_its_run_wrote(mongo, monkeypatch):
-    """Though it is written late, and though the id of an older record is known, so that a read goes straight to MongoDB."""
+    """Even if the write is pending, and the id of an older record is cached, so that a read goes straight to MongoDB."""
     monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.MAX_DELAY_SECONDS", 3600.0)
     slot = "BTCUSDT", "looking", "synthetic"
     seen = []

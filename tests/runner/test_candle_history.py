@@ -1,4 +1,4 @@
-"""get_candles: closed candles only, unbroken, of any interval, however the store is asked for them."""
+"""get_candles: closed candles only, without gaps, of any interval, however the store is read."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def store(market, symbol="BTCUSDT", interval="1m", exchange="binance"):
 
 
 def seen_at(minute, ask, *, until=None):
-    """What ``ask()`` gives to a strategy at ``minute``."""
+    """Return what ``ask()`` returns to a strategy at ``minute``."""
     answers = []
     when_ms = START + minute * MINUTE
 
@@ -44,7 +44,7 @@ def seen_at(minute, ask, *, until=None):
 
 
 def oracle(market, interval, limit, now):
-    """The same answer by the plainest means: every complete window that has closed, the last ``limit`` of the unbroken run."""
+    """Return the same answer in the plainest way: of all complete, closed windows without a gap, the last ``limit``."""
     step = INTERVAL_MS[interval]
     known = {row["timestamp"]: row for row in market}
     result = []
@@ -98,7 +98,7 @@ def test_any_sequence_of_questions_is_answered_as_by_the_oracle(now, interval, l
 
 @pytest.mark.parametrize("stored", ["5m", "1h"])
 def test_a_stored_interval_is_read_as_it_is(stored):
-    """Its values are the exchange's own: here they are marked, so that an aggregated answer would differ."""
+    """Its values are the exchange's own: here they are marked, so that aggregated ones would differ."""
     step = INTERVAL_MS[stored]
     own = np.zeros(100, CANDLE_DTYPE)
     own["timestamp"] = START + step * np.arange(100)
@@ -153,7 +153,7 @@ def test_other_symbols_and_their_holes():
 
 
 def test_a_hole_that_opens_during_the_run_is_not_papered_over():
-    """The strategy asks all the time, so the series is in memory when the hole comes."""
+    """The strategy asks all the time, so the series is in memory when the gap comes."""
     store(MARKET)
     store(np.delete(MARKET, slice(100, 200)), "ETHUSDT")
     lengths = {}
@@ -179,7 +179,7 @@ def test_candles_that_end_before_the_run_does_are_read_to_their_end():
     kit.reset_stats()
     for minute in range(1, 1501):
         assert len(history.closed("ETHUSDT", "1m", 3, START + minute * MINUTE)) == min(minute, 3)
-    # One block ahead, then one candle at a time, without trying for a block again each time.
+    # One block ahead, then one candle at a time, without trying for a block each time.
     assert kit.stats()["candle"]["operations"]["read"]["count"] < 520
 
 
@@ -210,7 +210,7 @@ def test_questions_during_a_run_are_answered_from_memory():
     kit.reset_stats()
     result = run_backtest("BTCUSDT", start_ms=START, end_ms=START + 4000 * MINUTE)
     assert result.signals_asked == 3995
-    # Four blocks for the check of the window, four for the run, and the searches for where history begins.
+    # Four blocks to check the window, four for the run, and the searches for the beginning of history.
     assert result.stats["candle"]["operations"]["read"]["count"] < 40
 
 

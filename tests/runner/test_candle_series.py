@@ -1,4 +1,4 @@
-"""What a file says is what runs: imports that contradict what is stored, the list of stored series, and their removal."""
+"""A run uses the candles of its file: imports that contradict stored candles, the list of stored series, and their removal."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_other_values_are_refused_before_anything_is_written(store):
     assert set(first.stored) == {"high", "low", "close"}
     assert first.stored["close"] == market()["close"][3] == first.given["close"] - 0.25
     assert (stored() == market()).all()
-    assert stored(END, END + MINUTE) is None  # what the file has beyond was not written either
+    assert stored(END, END + MINUTE) is None  # the other candles of the file were not written either
     assert imported_spans(*SERIES) == ((START, END),)
 
 
@@ -80,7 +80,7 @@ def test_files_of_different_series_never_meet(store):
 
 
 class Own(PersistCandleInstance):
-    """A class of a user, which gives windows or nothing."""
+    """A user's class, which returns whole windows or nothing."""
 
 
 def test_an_import_through_a_class_of_the_user_is_compared_too(mongo):
@@ -114,7 +114,7 @@ def test_series_are_listed_with_their_holes(store):
 @pytest.mark.parametrize(("since", "until", "left"), [(100, 200, [(0, 100), (200, 500)]), (None, 50, [(50, 500)]), (450, None, [(0, 450)])])
 def test_a_part_is_removed_and_can_be_imported_again(store, since, until, left):
     import_candles(market(), *SERIES)
-    assert (stored() == market()).all()  # also in the memory of the process
+    assert (stored() == market()).all()  # also from the memory of the process
     times = (None if minute is None else START + minute * MINUTE for minute in (since, until))
     assert remove_candles(*SERIES, *times) == (until or 500) - (since or 0)
     assert stored() is None
@@ -128,7 +128,7 @@ def test_a_part_is_removed_and_can_be_imported_again(store, since, until, left):
 
 
 def test_edges_between_two_candles_belong_to_the_later_one(store):
-    """A note of half a candle would be a window that no run can replay."""
+    """A recorded span of half a candle would be a window that no run can replay."""
     import_candles(market(), *SERIES)
     assert remove_candles(*SERIES, START + 30_000, START + 10 * MINUTE + 30_000) == 10
     assert imported_spans(*SERIES) == ((START, START + MINUTE), (START + 11 * MINUTE, END))

@@ -1,4 +1,4 @@
-"""ccxt against a local exchange that speaks Binance's protocol: candles and orders, with every fault that a network has."""
+"""ccxt against a local exchange that speaks Binance's protocol: candles and orders, with every kind of network fault."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from backtest_kit_mongo.runner.market import ccxt_exchange
 from backtest_kit_mongo.runner.market.ccxt_exchange import add_ccxt_exchange
 from backtest_kit_mongo.runner.market.exchange import ExchangeError, ExchangeUnavailableError, clear_exchanges, fetch_missing, find_exchange
 
-pytestmark = [pytest.mark.once, pytest.mark.slow]  # a local exchange answers late on purpose
+pytestmark = [pytest.mark.once, pytest.mark.slow]  # a local exchange delays responses on purpose
 
 SERVER = HELPERS / "exchange_server.py"
 MARKET = synthetic_market(5, 3000, START)
@@ -52,7 +52,7 @@ def server(exchange, monkeypatch):
 
 
 def patience(fault):
-    """ccxt's time-out (ms): short where no answer comes, since on a busy machine any other would take as long."""
+    """Return ccxt's timeout (ms): short only if no response comes, since a busy machine may delay any other."""
     return 1_500 if fault == "timeout" else 30_000
 
 
@@ -106,7 +106,7 @@ def test_other_intervals_and_the_symbol_in_ccxts_spelling(binance):
 
 
 def test_a_candle_that_is_not_closed_by_the_exchanges_clock_is_left_out(binance):
-    """Our clock goes ahead: it is convinced that the minute is over, of which the exchange still gives prices so far."""
+    """Our clock is ahead and says that the minute is over, while the exchange still returns its prices so far."""
     ahead = NOW + 45_000
     assert fetch_missing("BTCUSDT", "1m", "binance", *minutes(1990, 2010), now_ms=ahead) == 10
     assert stored(2000, 2001) is None
@@ -116,8 +116,8 @@ def test_a_candle_that_is_not_closed_by_the_exchanges_clock_is_left_out(binance)
 
 
 def test_prices_that_are_older_than_the_answer_that_brings_them(binance):
-    """The minute ends while the answer is on its way: its date is of the next minute, its prices are not the last ones."""
-    fetch_missing("BTCUSDT", "1m", "binance", *minutes(0, 1), now_ms=NOW)  # what is asked for first takes its time
+    """The minute ends while the response is in transit: its date is in the next minute, its prices are not final."""
+    fetch_missing("BTCUSDT", "1m", "binance", *minutes(0, 1), now_ms=NOW)  # the first request takes longer
     binance.now_ms, binance.speed = START + 2001 * MINUTE - 1500, 1.0
     binance.fail("slow", KLINES, seconds=1.7)
     assert fetch_missing("BTCUSDT", "1m", "binance", *minutes(1990, 2001), now_ms=NOW + MINUTE) == 11
@@ -126,10 +126,10 @@ def test_prices_that_are_older_than_the_answer_that_brings_them(binance):
 
 
 def test_never_anything_unclosed_while_time_goes_on(server, mongo):
-    """A run that fetches while minutes end: whatever is stored has its final prices."""
+    """While a run fetches and minutes end, every stored candle has its final prices."""
     exchange = server.exchange
     add_ccxt_exchange(url=server.url, options={"rateLimit": 1})
-    exchange.speed = 600.0  # ten minutes in a second
+    exchange.speed = 600.0  # ten minutes per second
     deadline = time.monotonic() + 3
     while time.monotonic() < deadline:
         fetch_missing("BTCUSDT", "1m", "binance", *minutes(1990, 3000), now_ms=exchange.now_ms + 20_000)
@@ -172,9 +172,9 @@ def test_the_exchange_says_how_long_to_wait(binance):
 
 @pytest.mark.parametrize("fault", BODY_FAULTS)
 def test_candles_that_cannot_be_are_never_stored(binance, fault):
-    """Order is mended by ccxt; of everything else it is enough that nothing wrong is kept, and that the next fetch repairs it."""
+    """ccxt repairs the order; for everything else, nothing wrong is stored, and the next fetch repairs it."""
     binance.fail(fault, KLINES)
-    if fault in ("unordered", "before"):  # ccxt sorts, and cuts at the time that was asked for
+    if fault in ("unordered", "before"):  # ccxt sorts, and cuts at the requested time
         fetch_missing("BTCUSDT", "1m", "binance", *minutes(10, 100), now_ms=NOW)
     else:
         with pytest.raises(ExchangeError, match=r"exchange 'binance', BTCUSDT 1m, 90 candles from .*: "):
@@ -230,7 +230,7 @@ def test_every_address_moves(server, exchange_id):
 
 
 def test_without_ccxt_the_error_says_what_to_install(server, mongo, monkeypatch):
-    add_ccxt_exchange(url=server.url)  # is no error yet: stored candles need no exchange
+    add_ccxt_exchange(url=server.url)  # not an error yet: stored candles need no exchange
     monkeypatch.setitem(sys.modules, "ccxt", None)
     with pytest.raises(MissingDependencyError, match=r'ccxt is not installed\n.*pip install "backtest-kit-mongo\[exchange\]"'):
         fetch_missing("BTCUSDT", "1m", "binance", *minutes(0, 10), now_ms=NOW)
@@ -275,8 +275,8 @@ def test_sides(server, action, position, side):
 def test_the_same_client_id_is_never_ordered_twice(server):
     trader = broker(server)
     first = trader.submit(order())
-    assert trader.submit(order()) == first  # asked again in the same process: a filled order's id would be taken again by the exchange
-    assert broker(server).submit(order()) == first  # and in another one
+    assert trader.submit(order()) == first  # again in the same process: the exchange would accept the id of a filled order again
+    assert broker(server).submit(order()) == first  # and in another process
     assert broker(server).submit(order(quantity=5.0)) == first
     assert len(server.exchange.orders) == 1
 
@@ -289,7 +289,7 @@ def test_an_order_is_placed_once_whatever_happens_to_its_answer(server, fault, f
     exchange.fail(fault, "/api/v3/order", method="POST", seconds=2.0 if fault == "timeout" else 0)
     trader = broker(server, fault=fault)
     fill = None
-    for _ in range(3):  # as the engine does: with an unknown outcome it asks again
+    for _ in range(3):  # like the engine, which asks again after an unknown outcome
         try:
             fill = trader.submit(order())
             break
@@ -308,7 +308,7 @@ def test_faults_of_the_look_before_the_order(server, fault):
     exchange.fail(fault, "/api/v3/order", method="GET", times=99, seconds=0)
     with pytest.raises(ExchangeUnavailableError, match="binance, open long BTCUSDT, order a2: "):
         broker(server).submit(order("a2"))
-    assert len(exchange.orders) == 1  # nothing is sent before it is known that it is not there
+    assert len(exchange.orders) == 1  # nothing is sent before it is certain that the order does not exist
 
 
 def test_retries_that_ccxt_is_told_to_make_are_not_made_for_orders(server):
@@ -320,7 +320,7 @@ def test_retries_that_ccxt_is_told_to_make_are_not_made_for_orders(server):
 
 
 def test_an_order_that_is_seen_late_is_not_sent_again(server):
-    """The answer is lost, and the exchange does not show the order for a while."""
+    """The response is lost, and the exchange does not show the order for a while."""
     exchange = server.exchange
     exchange.visible_after = 0.2
     exchange.fail("lost", "/api/v3/order", method="POST")
@@ -329,7 +329,7 @@ def test_an_order_that_is_seen_late_is_not_sent_again(server):
 
 
 def test_an_order_that_travels_for_too_long_is_refused_by_the_exchange(server):
-    """It arrives after its time: so whoever has waited for so long may send it again."""
+    """It arrives after its time window, so after waiting that long it can safely be sent again."""
     exchange = server.exchange
     exchange.fail("late", "/api/v3/order", method="POST", seconds=1.5)
     trader = broker(server)
@@ -350,12 +350,12 @@ def test_a_broker_that_has_just_started_waits_for_what_the_one_before_may_have_s
     before, after = broker(server, recv_window=5.0), broker(server, recv_window=5.0)
     for trader in (before, after):
         trader._connection.market("BTCUSDT")
-    before._began -= 5.0  # it has been there for long
+    before._began -= 5.0  # it started long ago
     thread = threading.Thread(target=before.submit, args=(order(),))
     thread.start()
     while not asked(exchange, "/api/v3/order", "POST"):
         time.sleep(0.01)
-    after._began = time.monotonic()  # the order is on its way, as when a process is killed and started again
+    after._began = time.monotonic()  # the order is in transit, as when a process is killed and restarted
     assert after.submit(order()).order_id == "1"
     thread.join()
     assert len(exchange.orders) == 1
@@ -400,7 +400,7 @@ def test_an_order_that_somebody_canceled_is_rejected(server):
 
 
 def test_an_answer_that_only_says_that_the_order_has_arrived(server):
-    """As those of OKX, Bybit, Kraken and KuCoin: what became of it is asked for."""
+    """OKX, Bybit, Kraken and KuCoin respond like this: the outcome is then queried."""
     options = {"rateLimit": 1, "options": {"newOrderRespType": {"market": "ACK"}}}
     trader = CcxtBroker("binance", server.url, api_key="k", secret="s", recv_window=1.0, options=options)
     bought = trader.submit(order(quantity=0.01))
@@ -419,7 +419,7 @@ def test_an_answer_that_only_says_that_the_order_has_arrived(server):
     ],
 )
 def test_answers_of_other_exchanges_have_no_status_either(server, monkeypatch, exchange_id, answer):
-    """Their own words, read by ccxt; the order itself is then the one of the local exchange."""
+    """Their own responses, parsed by ccxt; the order itself is on the local exchange."""
     trader = broker(server)
     other = ccxt_exchange.CcxtConnection(exchange_id, server.url, None).api
     spot = other.safe_market_structure(
@@ -438,7 +438,7 @@ def test_answers_of_other_exchanges_have_no_status_either(server, monkeypatch, e
 
 
 class ThinBook(Exchange):
-    """Of each order a share is filled, in turn, and the rest expires, as on Binance where nobody buys more."""
+    """Fills a share of each order, in turn; the rest expires, as on Binance when nobody buys more."""
 
     shares = ()
 
@@ -459,7 +459,7 @@ class ThinBook(Exchange):
         ([0.5, 0.5], [0.01, 0.005, 0.0025]),
         ([0.0], [0.01, 0.01]),
         ([0.5, 0.0, 0.0], [0.01, 0.005, 0.005, 0.005]),
-        ([0.99], [0.01]),  # what is left is less than the market takes
+        ([0.99], [0.01]),  # the rest is less than the market accepts
     ],
 )
 def test_what_an_exchange_leaves_of_a_close_is_sent_again_under_another_id(server, shares, amounts):
@@ -489,7 +489,7 @@ def test_what_an_exchange_leaves_of_an_open_is_not_bought(server):
 
 
 def test_clocks_that_differ(server):
-    """Requests are stamped with the time of the exchange, and stamped anew when it jumps."""
+    """Requests carry the exchange's time, and are stamped again when it jumps."""
     exchange = server.exchange
     exchange.skew_ms = 3_600_000
     trader = broker(server)
@@ -537,7 +537,7 @@ for number in range(int(sys.argv[2])):
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_anywhere_orders_each_step_once(server):
-    """It is started again and again, and begins with its first step each time, as if nothing of it had been noted."""
+    """It is restarted again and again, and begins with its first step each time, as if it had recorded nothing."""
     exchange, random = server.exchange, np.random.default_rng(1)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), str(Path(__file__).parent), *sys.path])}
     kills, done = 0, False

@@ -22,7 +22,7 @@ def project(tmp_path):
 
 
 def write(project, **files):
-    """The notes are a module beside, in which the files leave what they did."""
+    """Write the files, and a module ``notes`` in which they record what they do."""
     for name, text in {"notes": "done = []", **files}.items():
         (project / "config" / f"{name}.py").write_text(text)
 

@@ -48,7 +48,7 @@ def minute_of(event):
 
 
 def once_at(minute, signal, **options):
-    """Register "hand", which gives ``signal`` at one minute after START."""
+    """Register "hand", which returns ``signal`` at one minute after START."""
     when_ms = START + minute * MINUTE
     add_strategy("hand", interval="5m", get_signal=lambda symbol, when: signal if when.timestamp() * 1000 == when_ms else None, **options)
 
@@ -106,7 +106,7 @@ def test_a_scheduled_signal_is_only_in_schedule_until_it_opens(monkeypatch):
 @pytest.mark.parametrize(
     ("shape", "minutes", "reason", "when"),
     [
-        ({20: {"low": 94.0}}, None, "price_reject", 21),  # the stop is passed in the candle that touches the price, too
+        ({20: {"low": 94.0}}, None, "price_reject", 21),  # the candle that touches the price passes the stop as well
         ({}, None, "timeout", 130),
         ({}, "20", "timeout", 30),
     ],
@@ -212,7 +212,7 @@ def test_user_actions_on_a_scheduled_signal():
 
     once_at(10, LIMIT, on_tick=tick)
     (trade,) = run(flat(120)).trades
-    # Asked for at the end of minute 20, done in the next one, at its own price.
+    # Requested at the end of minute 20, done in the next one, at its own price.
     assert (trade.price_open, trade.open_timestamp) == (98.0, START + 21 * MINUTE)
 
 
@@ -347,7 +347,7 @@ def test_what_a_strategy_keeps_in_its_session_is_not_overwritten():
     assert kit.PersistSessionAdapter.read_session_data(*key) == mine
     clear_registered()
     once_at(-1, None)
-    run_backtest("BTCUSDT")  # the next run begins anew
+    run_backtest("BTCUSDT")  # the next run starts fresh
     assert kit.PersistSessionAdapter.read_session_data(*key)["data"]["status"] == "finished"
 
 
@@ -408,7 +408,7 @@ def test_a_file_that_is_loaded_again_replaces_all_that_it_registered(tmp_path):
 
 
 def at_minute(minute, ask):
-    """What ``ask()`` gives to a strategy at ``minute``."""
+    """Return what ``ask()`` returns to a strategy at ``minute``."""
     answers = []
     when_ms = START + minute * MINUTE
     add_strategy(
@@ -490,7 +490,7 @@ def new_registry():
 
 @pytest.mark.slow
 def test_runs_in_threads_never_see_each_others_rows():
-    """Two symbols, two strategies, two exchanges in one process; one of the strategies fails."""
+    """Two symbols, three strategies and two exchanges in one process; one of the strategies fails."""
 
     def get_signal(symbol, when):
         price = get_candles(symbol, "1m", 1)[-1]["close"]

@@ -1,4 +1,4 @@
-"""Exchanges by name, and what is fetched of them: only what is missing, nothing unclosed, nothing unsound."""
+"""Exchanges by name, and fetching from them: only missing candles, nothing unclosed, nothing invalid."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_windows_that_are_none(mongo):
         fetch_missing("BTCUSDT", "7m", "x", START, END)
 
 
-# ---------------------------------------------------------------- what is asked for
+# ---------------------------------------------------------------- what is requested
 
 
 def test_a_month_is_fetched_once_and_is_there(mongo):
@@ -227,7 +227,7 @@ def test_intervals_symbols_exchanges_and_registries_stay_apart(mongo, tmp_path):
 
 
 def test_a_class_of_the_users_behind_the_contract(mongo):
-    """Such a class says only whether all candles of a window are there; no candle is fetched twice for that."""
+    """Such a class only tells whether a window is complete; no candle is fetched twice because of that."""
 
     kept = {}
 
@@ -338,11 +338,11 @@ def test_what_came_before_an_error_is_kept_and_found_by_the_next_call(mongo):
     assert imported_spans("BTCUSDT", "1m", "x") == (minutes(0, 5000),)
 
 
-# ---------------------------------------------------------------- notes of what is there
+# ---------------------------------------------------------------- notes of stored spans
 
 
 def test_a_live_run_leaves_few_notes(mongo):
-    """Minute by minute for three thousand minutes: the spans are exact at any time, and the notes are a handful."""
+    """Minute by minute for three thousand minutes, the spans are exact at any time, with only a handful of notes."""
     add_exchange("x", get_candles=Source())
     bucket = 'candle_imports ["x","BTCUSDT","1m"]'
     for minute in range(5, 60):

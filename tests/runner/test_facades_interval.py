@@ -1,4 +1,4 @@
-"""Interval.once: once in an interval, also after a restart, and the same in every run of a backtest."""
+"""Interval.once: once per interval, also after a restart, and the same in every run of a backtest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kind(request, settings, tmp_path):
 
 
 def fired_at(run, minutes, once=None, **options):
-    """The minutes after T0 at which a function fires that is called at ``minutes``."""
+    """Call a function at ``minutes`` after T0; return the minutes at which it fires."""
     calls = []
 
     def fire():
@@ -59,7 +59,7 @@ def test_the_marker(kind):
 
 
 def test_a_backtest_does_the_same_again(kind):
-    """Markers of an earlier run at an earlier, the same and a later minute of the interval: none of them counts."""
+    """Markers of an earlier run at an earlier, the same or a later minute of the interval do not count."""
     assert fired_at(again(), [5, 6]) == [5]
     assert fired_at(again(), [5, 6]) == [5]
     assert fired_at(again(), [3, 4, 5, 6]) == [3]
@@ -75,7 +75,7 @@ def test_a_backtest_does_the_same_again_under_any_guard(settings, options):
 
 
 def test_a_live_run_heeds_the_marker_of_the_one_before(settings):
-    """After a restart: a new process has a new run and a new registry over the same database."""
+    """As after a restart: a new process has a new run and a new registry over the same database."""
     other = kit.Registry()
     kit.setup(settings)
     other.setup(settings)
@@ -138,7 +138,7 @@ def test_a_function_that_raises_is_called_again(kind):
 
 
 def test_a_process_that_dies_in_the_function_does_not_do_it_twice(kind):
-    """The marker is there before the function is: what it did may have been done."""
+    """The marker is stored before the function is called: it may have done its work."""
 
     class Killed(BaseException):
         pass
@@ -228,7 +228,7 @@ def inside(run):
 
 @pytest.mark.parametrize("stores", [{}, dict.fromkeys(["session", "log", "state"], "mongo")], ids=["profile", "mongo"])
 def test_a_backtest_run_again_trades_the_same(settings, tmp_path, stores):
-    """With the records of the first run in the database, and of one that began later."""
+    """The records of the first run, and of one that began later, are in the database."""
     kit.setup(settings, mode="backtest", stores=stores, CC_DUMP_DIR=tmp_path / "dump")
     clear_strategies()
     asked, runs = [], {}
@@ -281,13 +281,13 @@ def test_a_backtest_run_again_trades_the_same(settings, tmp_path, stores):
         assert backtest("BTCUSDT", start) == first
         other = backtest("ETHUSDT", start)
         assert [trade.price_open for trade in other] == [trade.price_open for trade in first]
-        assert len(asked) == 2 * answers  # the other symbol has answers of its own
+        assert len(asked) == 2 * answers  # the other symbol has its own answers
     finally:
         clear_strategies()
 
 
 def test_two_runs_at_once(settings, tmp_path):
-    """Each in its thread and its registry, with the same names."""
+    """Each runs in its own thread and registry, with the same names."""
     kit.setup(settings, mode="backtest", CC_DUMP_DIR=tmp_path / "one")
     other = kit.Registry()
     other.setup(stores=dict.fromkeys(other.slots, "memory"))

@@ -1,4 +1,4 @@
-"""Measure.cached: answers that are asked for once, in threads, tasks, processes and runs."""
+"""Measure.cached: a function is called once for each answer, in threads, tasks, processes and runs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_one_answer_for_each_interval(kind):
 
 
 def test_what_is_kept_knows_nothing_of_later_minutes(kind):
-    """Runs that first ask at other minutes of one interval: none reads what a later minute said, and each finds its own again."""
+    """Of runs that first call at different minutes of one interval, none reads a later minute's answer, and each finds its own again."""
     calls = []
 
     @Measure.cached("1h")
@@ -173,7 +173,7 @@ def test_another_process_reads_it(settings):
 
     with at(a_run()):
         answer = ask("why?", options={"a": {"z", "y", "x"}, "b": 2})
-        for seed in "01":  # sets have another order in each process
+        for seed in "01":  # sets have a different order in each process
             child = subprocess.run(
                 [sys.executable, "-c", CHILD, json.dumps(settings), json.dumps([str(HELPERS)])],
                 capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHONHASHSEED": seed},
@@ -183,7 +183,7 @@ def test_another_process_reads_it(settings):
 
 
 def test_the_first_answer_is_like_all_others(kind):
-    """As the store gives it back, so that a strategy does the same with a new answer as with a kept one."""
+    """It is as the store returns it, so that a strategy treats a new answer like a kept one."""
     ask = Measure.cached(bucket="shape")(lambda: {"t": (1, 2), "when": datetime(2023, 3, 1, tzinfo=UTC), "nan": math.nan})
     with at(a_run()):
         first, second = ask(), ask()
@@ -272,7 +272,7 @@ def test_clear(kind):
     assert len(calls) == 7
 
 
-# --- at once ---
+# --- concurrency ---
 
 
 def test_threads_ask_once(kind):
@@ -350,7 +350,7 @@ def test_a_cancelled_task_leaves_the_way_free(mongo):
     async def story():
         first, waiting, other = (asyncio.create_task(ask()) for _ in range(3))
         await asyncio.sleep(0.05)
-        waiting.cancel()  # one that waits must not take the others along
+        waiting.cancel()  # a cancelled waiter must not cancel the others
         await asyncio.sleep(0)
         first.cancel()
         return await asyncio.gather(first, waiting, other, return_exceptions=True)
@@ -377,7 +377,7 @@ def test_a_function_that_asks_itself(mongo):
         assert down(5) == 0
 
 
-# --- what tells calls apart ---
+# --- what distinguishes calls ---
 
 
 class Color(enum.Enum):
@@ -450,7 +450,7 @@ VALUES = st.recursive(
 
 
 def told_apart(value):
-    """What Python itself would say to tell two values apart, types included; the order of a dict is no difference."""
+    """Return what distinguishes two values in Python, types included; the order of a dict does not count."""
     if isinstance(value, dict):
         return "dict", sorted(((told_apart(key), told_apart(member)) for key, member in value.items()), key=repr)
     if isinstance(value, (list, tuple)):

@@ -115,7 +115,7 @@ def test_equal_hits_come_newest_first(kind):
 
 
 def test_the_future_is_not_in_the_statistics(kind):
-    """Scores with the records of an earlier run in the database are those without them."""
+    """Records of a later simulation time do not change the scores."""
     memory = Memory("notes")
 
     def write(names, when):
@@ -168,7 +168,7 @@ def test_scores_by_hand():
 
 
 def test_one_word_among_few_is_below_the_threshold(mongo):
-    """As in the framework; README and the docstring say how to get it all the same."""
+    """As in the framework; README and the docstring say how to find it anyway."""
     memory = Memory("notes")
     with at(a_run()):
         memory.write("a", {}, "hack")

@@ -1,4 +1,4 @@
-"""State, Session, Recent, Storage, Notification and Log: what a strategy keeps and says, on real stores."""
+"""State, Session, Recent, Storage, Notification and Log: what a strategy keeps and reports, on real stores."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_state_of_a_type(kind, initial, value):
 
 @pytest.mark.parametrize("minute", [-60, 0, 60])
 def test_a_backtest_knows_nothing_of_an_earlier_one(kind, minute):
-    """What an earlier run over the same names left at an earlier, the same and a later minute."""
+    """It does not see what an earlier run over the same names left at an earlier, the same or a later minute."""
     state, memory = State("n", 0), Memory("m")
     with at(again(), T0 + minute * MINUTE):
         state.set(9)
@@ -191,7 +191,7 @@ def test_a_backtest_knows_nothing_of_an_earlier_one(kind, minute):
 
 
 def test_what_is_of_a_later_time_is_not_there(kind):
-    """Also for a live run, and without a guard: a clock that was set back."""
+    """This also holds for a live run and without a guard: a clock may be set back."""
     for run in (a_run(), a_run(backtest=False)):
         with at(run, T0 + HOUR):
             State("n", 0).set(9)
@@ -202,7 +202,7 @@ def test_what_is_of_a_later_time_is_not_there(kind):
 
 
 def test_what_somebody_else_stored_is_known_from_its_time_on(kind):
-    """Such as a session that is prepared for a backtest: it belongs to no run."""
+    """For example, a session that is prepared for a backtest belongs to no run."""
     kit.PersistSessionAdapter.write_session_data({"id": "x", "data": {"n": 1}, "when": T0}, "sma", "binance", "march", T0, "BTCUSDT", True)
     for when, expected in ((T0 - MINUTE, None), (T0 + MINUTE, {"n": 1})):
         with at(a_run(), when):
@@ -351,7 +351,7 @@ def test_two_registries(settings, tmp_path):
 
 
 def test_another_registry_over_the_same_database_sees_it(settings):
-    """As a process after a restart does; nothing is kept in this one."""
+    """Like a process after a restart; nothing is cached in this one."""
     other = kit.Registry()
     kit.setup(settings)
     other.setup(settings)
@@ -382,7 +382,7 @@ def test_recent(kind):
         assert Recent.minutes_since() == 1.5
     for row, when, expected in (
         ({}, T0 - MINUTE, None),
-        ({}, T0, None),  # of this very minute it may be an earlier run's last one
+        ({}, T0, None),  # in this very minute it may be an earlier run's last one
         ({}, T0 + MINUTE, "sig-1"),
         ({"runId": "first"}, T0 - MINUTE, None),
         ({"runId": "first"}, T0, "sig-1"),
@@ -411,7 +411,7 @@ def test_storage_gives_the_runs_own_signals_of_the_past(kind):
     ]
     kit.PersistStorageAdapter.write_storage_data(rows, True)
     with at(a_run(), T0 + 5 * MINUTE):
-        assert [row["id"] for row in Storage.list()] == ["b", "a"]  # P19: newest first, whatever the store gives
+        assert [row["id"] for row in Storage.list()] == ["b", "a"]  # P19: newest first, whatever order the store returns
         assert Storage.find("a")["status"] == "closed"
         assert Storage.find("c") is None
         assert Storage.find("other-symbol") is None
@@ -441,7 +441,7 @@ def test_notifications(kind):
     names = {"symbol": "BTCUSDT", "strategyName": "sma", "exchangeName": "binance"}
     by_the_run = {"id": "x", "type": "error.info", "timestamp": T0 + MINUTE, "error": {}, "message": "", **names}
     kit.PersistNotificationAdapter.write_notification_data([by_the_run], True)
-    for when, expected in ((T0 + MINUTE, []), (T0 + 2 * MINUTE, ["x"])):  # of this very minute it may be an earlier run's
+    for when, expected in ((T0 + MINUTE, []), (T0 + 2 * MINUTE, ["x"])):  # in this very minute it may be an earlier run's
         with at(again(), when):
             assert [row["id"] for row in Notification.list()] == expected
     for other in (a_run(symbol="ETHUSDT"), a_run(strategy="rsi"), a_run(exchange="kraken"), a_run(backtest=False)):
@@ -468,7 +468,7 @@ def lines():
 
 
 def test_every_line_is_there_once_and_again_in_a_second_run(kind):
-    """Equal lines of one minute are two; the lines of a backtest that is run again are the same ones."""
+    """Equal lines in one minute stay separate; a backtest that runs again writes the same lines."""
 
     def story():
         run = again()

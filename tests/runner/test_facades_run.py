@@ -1,4 +1,4 @@
-"""The facades in whole runs: a strategy that decides by what it keeps trades the same, whatever is in the database before."""
+"""The facades in whole runs: a strategy that decides by its own records trades the same, whatever the database held before."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def hourly(symbol):
 
 
 def add_keeper(name, seen, minutes=60):
-    """A strategy of which every decision, and everything that it sees, goes through the facades."""
+    """Add a strategy that makes every decision, and sees everything, through the facades."""
 
     def note(what, *more):
         seen.append((what, Session.get(), Recent.minutes_since(), [row["id"] for row in Storage.list()], len(Notification.list()), *more))
@@ -99,7 +99,7 @@ def add_keeper(name, seen, minutes=60):
     ids=["profile", "mongo", "history"],
 )
 def test_a_backtest_does_not_depend_on_those_before(settings, tmp_path, options):
-    """The same run again; then one of another length, whose records stay; one that begins later; and the first one again."""
+    """Repeat a run; then one of another length, with its records left behind; one that begins later; and the first one again."""
     seen = []
     kit.setup(settings, mode="backtest", CC_DUMP_DIR=tmp_path / "dump", **options)
     for symbol in ("BTCUSDT", "ETHUSDT"):

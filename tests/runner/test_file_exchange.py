@@ -1,4 +1,4 @@
-"""Exchanges of files: every form of file, by its name or by what is said of it."""
+"""Exchanges made of files: every format, recognized by the file name or by arguments."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_without_pyarrow_the_error_says_what_to_install(mongo, tmp_path, monkeyp
 
 
 def test_a_backtest_does_not_run_on_other_candles_than_those_of_the_file(mongo, tmp_path):
-    """The file was exchanged for another one after its candles had been stored."""
+    """The file was replaced after its candles had been stored."""
     write_csv(tmp_path / "BTCUSDT-1m.csv")
     add_file_exchange("files", tmp_path / "BTCUSDT-1m.csv")
     fetch_missing("BTCUSDT", "1m", "files", START, END)

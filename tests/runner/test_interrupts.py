@@ -1,4 +1,4 @@
-"""Signals to a real process: the first one asks, the second one stops."""
+"""Signals to a real process: the first one asks it to finish, the second one stops it at once."""
 
 import signal
 import subprocess

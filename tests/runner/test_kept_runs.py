@@ -1,4 +1,4 @@
-"""Results that are kept: what comes back of a run, which one an id means, and files that make no sense."""
+"""Kept results: what is read back of a run, which run an id refers to, and files that are not kept runs."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Kline files, the synthetic market and the import: what is read, what is refused, and how errors name their place."""
+"""Kline files, the synthetic market and the import: what is read, what is rejected, and how errors name file and line."""
 
 import gzip
 import time
@@ -147,7 +147,7 @@ def test_progress_grows_to_the_size_of_the_file(klines, tmp_path):
     assert 0 < seen[0][0] < size
 
 
-# ---------------------------------------------------------------- what is refused, with file and line
+# ---------------------------------------------------------------- what is rejected, with file and line
 
 
 GOOD = HEADER + ROW.format(START)

@@ -1,4 +1,4 @@
-"""Live and paper runs: the same trades as a backtest, orders once, errors that do not end the run."""
+"""Live and paper runs: the same trades as a backtest, each order once, errors that do not end the run."""
 
 import itertools
 import threading
@@ -42,7 +42,7 @@ LIMIT = {**LONG, "priceOpen": 98.0}
 
 
 def shape(trade):
-    """A trade without its id, which the frame is part of."""
+    """Return a trade without its id, which the frame is part of."""
     return msgspec.structs.astuple(trade)[1:]
 
 
@@ -62,7 +62,7 @@ def swing(symbol, when):
 
 
 def market_swing(symbol, when):
-    """The same without limits: a limit that is touched in a minute in which nothing could be written is not bought later."""
+    """The same without limits: a limit that is touched in a minute in which nothing could be written is not filled later."""
     return {key: value for key, value in swing(symbol, when).items() if key != "priceOpen"}
 
 
@@ -117,7 +117,7 @@ def test_p7_p11_p12_the_writes_of_a_life(monkeypatch):
 
 
 def test_p12_one_life_with_the_facades_touches_every_contract(monkeypatch):
-    """But Dictionary, which is not one of the sixteen, and has no facade in the framework either."""
+    """All but Dictionary, which is not one of the sixteen and has no facade in the framework either."""
     pings, notes = State("pings", 0), Memory("notes")
 
     @Measure.cached("1h", bucket="opinions")
@@ -177,7 +177,7 @@ def test_orders_say_what_to_trade():
     assert (opened.strategy_name, opened.exchange_name, opened.signal_id) == ("hand", "binance", result.trades[0].id)
     assert opened.client_id != closed.client_id
     assert all(len(order.client_id) == 32 for order in (opened, closed))
-    # What counts is the price of the fill.
+    # The price of the fill counts.
     assert (result.trades[0].price_open, result.trades[0].price_close) == (100.5, 100.5)
 
 
@@ -218,7 +218,7 @@ def test_x26_exhaustion_of_an_open_is_persisted_before_the_run_ends(monkeypatch)
     ):
         market.live(30, broker_name="book", order_attempts=3)
     assert len(book.asked) == 3
-    # Unlike in the original it stays: an order without an answer may have been filled.
+    # Unlike in the TypeScript package it stays: an order without a response may have been filled.
     assert strategy_row()["retryOpenSignal"] is not None
     order = recorder.order
     last = len(order) - 1 - order[::-1].index("strategy")
@@ -283,7 +283,7 @@ def test_an_exchange_that_fails_is_asked_again(monkeypatch):
 
     market.fetch = failing
     (trade,) = market.live(30).trades
-    # What was missed is caught up with: the target was met in minute 20.
+    # The run catches up: the target was met in minute 20.
     assert (trade.close_reason, trade.close_timestamp) == ("take_profit", START + 21 * MINUTE)
     assert len(notifications("error.info")) == 4
 
@@ -312,7 +312,7 @@ def test_a_candle_that_is_late_is_waited_for():
 )
 @pytest.mark.parametrize("broker_name", [None, "book"])
 def test_a_server_that_is_gone_for_one_write_changes_no_trade(monkeypatch, domain, broker_name):
-    """Each write of each domain fails once, in turn; afterwards the run goes on with what is stored."""
+    """Each write of each domain fails once, in turn; afterwards the run continues with the stored records."""
 
     def play(fail_at):
         use_memory()
@@ -327,7 +327,7 @@ def test_a_server_that_is_gone_for_one_write_changes_no_trade(monkeypatch, domai
     clean, count = play(None)
     orders = dict(book.orders)
     assert len(clean.trades) >= 2
-    start_up = {"strategy": 1, "session": 1, "log": 1}.get(domain, 0)  # a run that cannot begin says so
+    start_up = {"strategy": 1, "session": 1, "log": 1}.get(domain, 0)  # a run that cannot start says so
     for number in sorted({start_up, start_up + 1, start_up + 2, count // 2, count - 3} & set(range(start_up, count - 1))):
         book.orders.clear()
         result, _ = play((domain, number))
@@ -351,7 +351,7 @@ def test_candles_come_from_the_registered_exchange():
     market.fetch = fetch_missing
     (trade,) = market.live(30, exchange_name=None).trades
     assert (trade.close_reason, trade.close_timestamp) == ("take_profit", START + 21 * MINUTE)
-    # Only what had closed at the time of the run was asked for and stored.
+    # Only candles that had closed at the time of the run were requested and stored.
     assert imported_spans("BTCUSDT", "1m", "local")[-1][1] == START + 30 * MINUTE
 
 
@@ -386,7 +386,7 @@ def test_a_user_closes_from_a_ping_and_the_broker_is_asked():
 def test_a_cancel_that_comes_before_the_order_is_sent_is_in_time(monkeypatch):
     book = broker()
     once_at(10, LIMIT, risk_name="all")
-    # The risk check is user code that is called when it is decided already that the signal opens.
+    # The risk check is user code, called after it is decided that the signal opens.
     asked = []
     add_risk("all", validate=lambda request: asked.append(len(asked) == 1 and cancel_scheduled()))
     market = Market().shape("low", 97.0, 12).shape("high", 110.0, 20)
@@ -412,7 +412,7 @@ def test_a_cancel_that_comes_while_the_order_is_on_its_way_is_too_late():
 
 
 def test_an_order_without_an_answer_is_asked_for_by_the_next_run():
-    """It may have been filled: nothing is forgotten that may be on the exchange."""
+    """It may have been filled: an order that may be on the exchange is never forgotten."""
     book = broker(*[down()] * 3)
     once_at(10, LONG)
     market = Market().shape("high", 110.0, 30)
@@ -446,7 +446,7 @@ def test_a_signal_is_only_asked_for_once_in_its_interval():
     market.minute = 8
     market.live(14)
     assert asked == [10]
-    # A tick that comes late still asks, once.
+    # A delayed tick still asks, once.
     market.minute = 14
     jumps = iter([17, 18, 22, 24])
 
@@ -523,7 +523,7 @@ def test_a_background_run_ends_with_its_minute(monkeypatch):
 
 
 def test_two_symbols_strategies_and_exchanges_live_side_by_side():
-    """In one process, on one database, in threads."""
+    """All run in one process, on one database, in threads."""
 
     def get_signal(symbol, when):
         return {**LONG, "note": symbol} if when.minute == 10 else None
@@ -534,7 +534,7 @@ def test_two_symbols_strategies_and_exchanges_live_side_by_side():
     contexts = [(s, n, e) for s in ("BTCUSDT", "ETHUSDT") for n in ("one", "two") for e in ("binance", "kraken")]
     for context in contexts:
         symbol, name, exchange = context
-        # Of one symbol and exchange both strategies see the same candles: whoever stores one first.
+        # Both strategies of a symbol and exchange see the same candles, whoever stores one first.
         market = markets[context] = Market(flat(100)).shape("high", 110.0, 20 + 2 * (symbol == "ETHUSDT") + (exchange == "kraken"))
         handles[context] = Live.background(
             symbol, strategy_name=name, exchange_name=exchange, clock=lambda market=market: market.now, fetch=market.fetch,

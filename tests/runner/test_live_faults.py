@@ -1,4 +1,4 @@
-"""What must not happen to a live run: clocks that jump, markets without candles, brokers and users at the wrong moment, full disks."""
+"""What a live run must survive: clocks that jump, markets without candles, brokers and users at the wrong moment, full disks."""
 
 import asyncio
 import threading
@@ -58,17 +58,17 @@ LONG_FOR_HOURS = {**LONG, "minuteEstimatedTime": 600}
 
 
 def idle(**options):
-    """Register "hand", which gives no signal."""
+    """Register "hand", which returns no signal."""
     once_at(-1, None, **options)
 
 
 def at_minute(number, act):
-    """What a strategy does at one minute after START, and nothing else."""
+    """Return a ``get_signal`` that calls ``act`` at one minute after START only."""
     return lambda symbol, when: act() if when.timestamp() * 1000 == START + number * MINUTE else None
 
 
 def in_a_thread(act):
-    """Do it in another thread, as a user interface does, and wait for it, but not for ever."""
+    """Call ``act`` in another thread, as a user interface does, and wait for it, but not forever."""
     given = []
     thread = threading.Thread(target=lambda: given.append(act()))
     thread.start()
@@ -81,7 +81,7 @@ def statuses(*, backtest=False):
 
 
 class SlowMarket(Market):
-    """Time goes on by the seconds that the run sleeps. ``off(minute)`` is how far its clock is beside the true one, in minutes."""
+    """Time advances by the seconds that the run sleeps. ``off(minute)`` is the error of the run's clock, in minutes."""
 
     def watch(self, until, *, off=lambda minute: 0, seen=None, **options):
         """Run up to minute ``until``, without its tick; ``seen(minute)`` is called after each sleep."""
@@ -107,12 +107,12 @@ class SlowMarket(Market):
         )  # fmt: skip
 
     def without(self, *minutes):
-        """Minutes in which nobody traded have no candle on many exchanges."""
+        """Remove candles: on many exchanges, minutes without trades have none."""
         self.candles = self.candles[~np.isin(self.candles["timestamp"], START + MINUTE * np.array(minutes))]
         return self
 
 
-# ---------------------------------------------------------------- signals that come together
+# ---------------------------------------------------------------- simultaneous signals
 
 
 @pytest.mark.parametrize("faults", [(), (lost(), down())], ids=["filled at once", "filled later"])
@@ -167,11 +167,11 @@ def test_a_strategy_that_stops_itself_opens_nothing(action):
     assert strategy_row()["isPaused"] is (action == "pause")
 
 
-# ---------------------------------------------------------------- what a broker answers
+# ---------------------------------------------------------------- responses of a broker
 
 
 class Filling(Book):
-    """A book whose fills are made by ``make(fill)``."""
+    """A book with fills made by ``make(fill)``."""
 
     def __init__(self, make):
         super().__init__()
@@ -347,7 +347,7 @@ def test_a_user_closes_while_no_candle_comes():
 
 
 def test_an_order_without_an_answer_is_asked_for_once_a_minute():
-    """Not each second in which the candle of the minute is waited for."""
+    """It is not asked for every second while the run waits for the candle of the minute."""
     book = broker(*[down()] * 9)
     once_at(10, LONG)
     SlowMarket().without(*range(10, 20)).watch(16, broker_name="book")
@@ -459,13 +459,13 @@ def test_a_close_that_a_user_asks_for_around_a_restore_is_not_lost(monkeypatch, 
         found = read(*context)
         if market.minute == 16 and threading.current_thread() is threading.main_thread():
             reads.append(found)
-            if len(reads) == number + 1:  # 0: who owns the records, 1: what is to be gone on with
+            if len(reads) == number + 1:  # 0: who owns the records, 1: what to resume
                 asked.append(in_a_thread(lambda: close_pending("BTCUSDT")))
         return found
 
     market.fetch = failing
     monkeypatch.setattr(kit.PersistStrategyAdapter, "read_strategy_data", reading)
-    # A thread that waits for its turn gets it: minutes without any time in them would not let it.
+    # Give the waiting thread its turn: minutes that take no real time would not.
     (trade,) = market.live(30, broker_name="book", kill=lambda minute: minute == 16 and wait_for(lambda: not asked or asked[0])).trades
     assert (trade.close_reason, book.sides) == ("closed", ["open", "close"])
     assert asked == [[True]]
@@ -499,7 +499,7 @@ def test_of_two_processes_the_second_one_goes_on_and_no_order_is_doubled(setting
 
 @pytest.mark.parametrize(("first", "second"), [("live", "paper"), ("paper", "live")])
 def test_paper_and_live_do_not_share_records_though_nothing_is_open(first, second):
-    """The one that is flat may be running, and open a position later."""
+    """The flat one may be running, and may open a position later."""
     broker()
     idle()
     names = {"live": "book", "paper": None}

@@ -1,4 +1,4 @@
-"""What a killed live run leaves behind: no position is lost, no order doubled, no signal taken twice."""
+"""What a killed live run leaves behind: no position is lost, no order is duplicated, no signal is taken twice."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ pytestmark = pytest.mark.once
 
 @pytest.fixture
 def kills(request):
-    """How often; the promise is made for 200 (``pytest --kills 200``)."""
+    """The number of kills; README's claim was tested with 200 (``pytest --kills 200``)."""
     return request.config.getoption("--kills", 25)
 
 
 def killed(setup, kills, seed, enough=lambda figures: True):
-    """A run that is killed so often, and (on a slow machine) until it has done enough, then ends with what is open, then closes it."""
+    """Kill a run ``kills`` times, and (on a slow machine) until it has done enough; then stop it with open positions, then close them."""
     with Kills(setup, seed) as run:
         for number in range(8 * kills):
             if number >= kills and enough(run.figures()):
@@ -29,7 +29,7 @@ def killed(setup, kills, seed, enough=lambda figures: True):
 
 
 def test_killed_live_runs(settings, kills):
-    # Kills in the middle of an order: sent already, or not yet, with nobody who was told.
+    # Kills in the middle of an order, sent already or not yet, with its outcome still unreported.
     def enough(figures):
         seen = [any(phase.startswith(f"{what}, order") for phase in figures["found"]) for what in ("opening", "closing")]
         return figures["trades"] > kills // 4 and all(seen)
@@ -40,5 +40,5 @@ def test_killed_live_runs(settings, kills):
 
 
 def test_killed_live_runs_with_journal(settings, kills):
-    """With the durability of a live run by default."""
+    """The same holds with the default durability of a live run."""
     killed({**settings, "CC_STORES": {"log": "mongo"}, "CC_DURABILITY": "journal"}, max(5, kills // 4), 2)

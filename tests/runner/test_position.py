@@ -78,7 +78,7 @@ def test_profit_after_fee_and_slippage_of_both_sides(side, close, expected):
 def test_profit_with_each_cost_alone():
     assert pnl_percentage("long", 100.0, 110.0, FREE) == pytest.approx(10)
     assert pnl_percentage("short", 100.0, 110.0, FREE) == pytest.approx(-10)
-    # the fee is taken of the value traded: 1 % of 100 in, 1 % of 110 out
+    # the fee applies to the value traded: 1 % of 100 in, 1 % of 110 out
     assert pnl_percentage("long", 100.0, 110.0, Costs(fee_percent=1, slippage_percent=0)) == pytest.approx(10 - 2.1)
     # 1 % slippage: buy at 101, sell at 108.9
     assert pnl_percentage("long", 100.0, 110.0, Costs(fee_percent=0, slippage_percent=1)) == pytest.approx(7.9 / 101 * 100)
@@ -89,7 +89,7 @@ prices = st.fractions(min_value=Fraction(1, 100), max_value=100_000, max_denomin
 
 @given(prices, prices, st.sampled_from(["long", "short"]))
 def test_profit_equals_the_cash_that_is_left(price_open, price_close, side):
-    """The same result by another way: exact cash flows of a position of one unit."""
+    """The same result another way: exact cash flows of a position of one unit."""
     slip = fee = Fraction(1, 1000)
     entry = price_open * (1 + slip if side == "long" else 1 - slip)
     leave = price_close * (1 - slip if side == "long" else 1 + slip)
@@ -107,10 +107,10 @@ def test_profit_equals_the_cash_that_is_left(price_open, price_close, side):
     [
         (LONG, {"high": 109.99, "low": 95.01}, None),
         (LONG, {"high": 110.0}, ("take_profit", 110.0)),  # a touch is enough
-        (LONG, {"high": 250.0}, ("take_profit", 110.0)),  # and more gives no better price
+        (LONG, {"high": 250.0}, ("take_profit", 110.0)),  # going beyond does not improve the price
         (LONG, {"low": 95.0}, ("stop_loss", 95.0)),
         (LONG, {"low": 1.0}, ("stop_loss", 95.0)),
-        (LONG, {"high": 110.0, "low": 95.0}, ("stop_loss", 95.0)),  # both: the stop first
+        (LONG, {"high": 110.0, "low": 95.0}, ("stop_loss", 95.0)),  # both: the stop comes first
         (SHORT, {"high": 104.99, "low": 90.01}, None),
         (SHORT, {"low": 90.0}, ("take_profit", 90.0)),
         (SHORT, {"high": 105.0}, ("stop_loss", 105.0)),
@@ -144,7 +144,7 @@ def test_without_end_there_is_no_time_exit():
 
 
 def test_levels_are_shares_of_the_way_to_target_and_stop():
-    position = held(LONG)  # way up 10, way down 5
+    position = held(LONG)  # distance up 10, down 5
     assert observe(position, 100.99, OPENED + MINUTE, FREE) == Progress((), (), True)
     assert observe(position, 101.0, OPENED + 2 * MINUTE, FREE) == Progress((10,), (), False)
     assert observe(position, 100.5, OPENED + 3 * MINUTE, FREE) is None
@@ -159,7 +159,7 @@ def test_levels_are_shares_of_the_way_to_target_and_stop():
 
 
 def test_levels_of_a_short_go_the_other_way():
-    position = held(SHORT)  # way down 10, way up 5
+    position = held(SHORT)  # distance down 10, up 5
     assert observe(position, 97.0, OPENED + MINUTE, FREE) == Progress((10, 20, 30), (), True)
     assert observe(position, 104.0, OPENED + 2 * MINUTE, FREE) == Progress((), (10, 20, 30, 40, 50, 60, 70, 80), False)
     assert (position.peak.price, position.fall.price) == (97.0, 104.0)
@@ -173,7 +173,7 @@ def test_a_level_that_is_met_exactly_counts_whatever_binary_fractions_make_of_it
 
 def test_breakeven_is_where_closing_would_lose_nothing():
     position = held(LONG)
-    # Costs of about 0.4 percent: 100.40 does not pay for them, 100.41 does.
+    # Costs of about 0.4 percent: 100.40 does not cover them, 100.41 does.
     assert pnl_percentage("long", 100.0, 100.40, Costs()) < 0 < pnl_percentage("long", 100.0, 100.41, Costs())
     assert observe(position, 100.40, OPENED, Costs()) is None
     assert observe(position, 100.41, OPENED, Costs()) == Progress((), (), True)
@@ -250,7 +250,7 @@ def test_a_limit_that_the_market_fulfils_is_a_market_entry(raw, limit):
 @pytest.mark.parametrize(("raw", "limit"), [(LONG, 99.99), (SHORT, 100.01)])
 def test_a_limit_that_has_to_wait_is_kept(raw, limit):
     assert read_signal({**raw, "priceOpen": limit}, 100.0).price_open == limit
-    # What is checked then is the limit, not the price: the market may be beyond the target while the signal waits.
+    # The limit is checked then, not the price: the market may be beyond the target while the signal waits.
     assert read_signal({**LONG, "priceOpen": 100.0}, 120.0).price_open == 100.0
     with pytest.raises(InvalidValueError, match=r"a short signal needs priceTakeProfit < priceOpen < priceStopLoss, got .*105.5"):
         read_signal({**SHORT, "priceOpen": 105.5}, 100.0)

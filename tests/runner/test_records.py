@@ -308,7 +308,7 @@ def test_ids_of_names_that_hold_separators_differ():
     assert ids == [derive_id(context, part) for context in contexts for part in (START, str(START), START + MINUTE)]
 
 
-# ---------------------------------------------------------------- a live position is sacred
+# ---------------------------------------------------------------- live positions are never overwritten
 
 
 def test_an_open_live_signal_is_never_overwritten():

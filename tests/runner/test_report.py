@@ -1,4 +1,4 @@
-"""Reports of runs: equal runs give equal files, and a page shows all that is in the results and nothing that is in their names."""
+"""Reports of runs: equal runs make equal files; a page shows everything in the results, and names only as text."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&amp
 
 
 def trade(profit=1.0, opened=0, closed=10, reason="take_profit", **fields):
-    """A trade; times are minutes after START."""
+    """Return a trade; times are minutes after START."""
     return Trade(
         **{
             "id": f"trade-{opened}",
@@ -59,7 +59,7 @@ def trade(profit=1.0, opened=0, closed=10, reason="take_profit", **fields):
 
 
 def trades_with(profits):
-    """Trades of ten minutes with ten between one and the next."""
+    """Return trades of ten minutes, ten minutes apart."""
     return [trade(profit, 20 * number, 20 * number + 10) for number, profit in enumerate(profits)]
 
 
@@ -73,7 +73,7 @@ def quiet():
 
 @pytest.fixture
 def finished(quiet):
-    """Makes a result of given trades."""
+    """A function that makes a result of given trades."""
 
     def make(trades, **fields):
         return msgspec.structs.replace(quiet, trades=tuple(trades), totals=add_up(trades), **fields)
@@ -82,7 +82,7 @@ def finished(quiet):
 
 
 def crossing(days=3, symbol="BTCUSDT"):
-    """A run of the example on a made-up market."""
+    """Run the example on a synthetic market."""
     load_strategy_file(EXAMPLE)
     import_candles(synthetic_market(7, days * 1440, START), symbol)
     return run_backtest(symbol, "sma_cross")
@@ -92,7 +92,7 @@ def crossing(days=3, symbol="BTCUSDT"):
 
 
 def test_two_runs_on_one_database_give_the_same_bytes(mongo):
-    """The second run meets the records of the first, and is slower or faster than it."""
+    """The second run finds the records of the first, and is slower or faster."""
     for domain in DOMAINS.values():
         adapter_of(domain).use_mongo()
     first = crossing()
@@ -144,7 +144,7 @@ def test_json_of_several_runs_does_not_depend_on_their_order(finished):
             ("b", "march", [(1.0, 0, 10), (-2.0, 20, 10)]),
             ("a", "march", [(1.0, 5, 5), (0.5, 40, 1)]),
             ("a", "april", []),
-            ("a", "march", [(1.0, 5, 5), (0.25, 40, 1)]),  # as of a sweep, which differs in its trades only
+            ("a", "march", [(1.0, 5, 5), (0.25, 40, 1)]),  # as in a sweep: only the trades differ
         ]
     ]
     expected = result_json(runs)
@@ -275,7 +275,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_an_error_of_ours(tmp_path):
-    for length in (300, 250):  # the second one is a name for a file, but not for its temporary one
+    for length in (300, 250):  # the second name fits a file, but not its temporary file
         with pytest.raises(StorageError, match=r"cannot be written: File name too long"):
             write_file(tmp_path / ("n" * length), b"")
     assert list(tmp_path.iterdir()) == []
@@ -306,7 +306,7 @@ def test_no_candles_are_too_few_for_a_window():
 @pytest.mark.parametrize("step", [MINUTE, 15 * MINUTE, HOUR, DAY, 3 * DAY])
 @pytest.mark.parametrize("hole", [None, (700, 701), (5_000, 9_000)])
 def test_candles_are_joined_from_all_their_minutes(step, hole):
-    """Against plain sums and extremes; of a candle with a hole there is nothing."""
+    """Candles match plain sums and extremes; a candle with a gap is left out."""
     market = synthetic_market(5, 11_000, START + 7 * MINUTE)
     kept = market if hole is None else np.delete(market, np.s_[slice(*hole)])
     PersistCandleAdapter.write_candles_data(kept, "BTCUSDT", "1m", "binance")
@@ -370,7 +370,7 @@ class Page(HTMLParser):
 
 
 def numbers(column):
-    """A column of a figure, which newer versions of plotly pack."""
+    """Return a column of a figure, which newer versions of plotly pack."""
     if isinstance(column, dict):
         return np.frombuffer(base64.b64decode(column["bdata"]), column["dtype"]).tolist()
     return list(column)
@@ -430,7 +430,7 @@ def test_names_are_text_everywhere(finished):
         assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in harmless.elements]
         assert [set(attributes) for _, attributes in hostile.elements] == [set(attributes) for _, attributes in harmless.elements]
         assert HOSTILE in "".join(hostile.texts)
-        # plotly takes some tags in texts for formatting.
+        # plotly treats some tags in texts as formatting.
         assert "<img" not in json.dumps(hostile.figures)
         assert "&lt;img" in json.dumps(hostile.figures)
 
@@ -547,4 +547,4 @@ def test_a_page_is_made_without_the_candles_of_a_server_that_is_gone(finished, m
     assert "The candles cannot be drawn: MongoDB does not answer" in page
     assert "AAA" in page
     assert "BBB" in page
-    assert len(asked) == 1  # the time-out is paid once
+    assert len(asked) == 1  # the timeout is paid once

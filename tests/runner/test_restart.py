@@ -51,19 +51,19 @@ LIMIT = {**LONG, "priceOpen": 98.0}
 
 
 def idle(**options):
-    """Register "hand", which gives no signal."""
+    """Register "hand", which returns no signal."""
     once_at(-1, None, **options)
 
 
 def restart(until=90, minute=70, market=None, **options):
-    """A run that begins at ``minute``, an hour after what was left was opened."""
+    """Run from ``minute`` on, an hour after the stored position was opened."""
     market = market or Market()
     market.minute = minute
     return market.live(until, **options)
 
 
 def told():
-    """What notifications say of signals."""
+    """Return the types of the notifications of signals."""
     return [note["type"] for note in notifications() if note["type"].startswith("signal.")]
 
 
@@ -356,7 +356,7 @@ def test_x11_of_a_position_and_a_scheduled_signal_with_one_id_the_position_stays
 
 
 def test_x12_two_crashes_in_a_row():
-    """The wipe happens in the first restart, which dies before it can close; the second one closes."""
+    """The first restart wipes the record and dies before it can close; the second one closes."""
     idle(on_tick=lambda event: None)
     store(signal=row(), strategy=snapshot(closedSignal=row(), pendingSignalId="left"))
     market = Market()
@@ -404,7 +404,7 @@ def test_x14_entries_peak_and_fall_survive():
     assert (stored.peak.price, stored.fall.price) == (103.0, 98.0)
     assert [(entry.price, entry.cost) for entry in stored.entry] == [(100.0, 100.0)]
     assert result.open_trade.price_open == 100.0
-    # Levels that were told before the crash are not told again, though the minutes since the opening are looked at again.
+    # Levels notified before the crash are not notified again, although the minutes since the opening are processed again.
     levels = [(note["type"], note["level"]) for note in notifications() if note["type"].startswith("partial")]
     up, down = "partial_profit.available", "partial_loss.available"
     assert levels == [(up, 10), (up, 20), (up, 30), (down, 10), (down, 20), (down, 30), (down, 40)]
@@ -462,7 +462,7 @@ def test_an_expired_slot_of_a_position_that_its_run_has_not_closed_yet_is_kept()
 
 
 def test_the_slot_of_an_order_that_was_sent_is_held(monkeypatch):
-    """Also over a restart, so that no other run takes it before the order is found again."""
+    """It is also held over a restart, so that no other run takes it before the order is found again."""
     book = broker(down(), down(), down())
     once_at(10, LONG)
     Market().live(11, broker_name="book")
@@ -592,7 +592,7 @@ def test_x29_a_pause_survives_a_restart():
 
 
 class Crashing:
-    """Kills the run at the n-th step: before or after one of its writes or of its orders. What was written stays."""
+    """Kills the run at the n-th step, before or after one of its writes or orders. Written records stay."""
 
     def __init__(self, monkeypatch, book, at=None):
         self.at, self.steps = at, 0
@@ -677,7 +677,7 @@ def test_a_lifetime_without_end_survives_every_restart():
 
 @pytest.mark.parametrize("signal", [LONG, LIMIT])
 def test_on_real_servers_a_process_goes_on_where_another_was_cut_off(mongo, signal):
-    """Everything on MongoDB, and between two minutes nothing in this process."""
+    """Everything is on MongoDB, and this process keeps nothing between two minutes."""
     book = broker()
     once_at(10, signal)
     market = Market().shape("low", 97.9, 15).shape("high", 110.0, 20)
@@ -723,13 +723,13 @@ def test_a_kill_at_any_step_of_a_cancellation_tells_it_once(monkeypatch, downtim
 
 
 def test_nothing_can_be_asked_of_a_run_that_has_not_read_yet_what_was_left(monkeypatch):
-    """It would overwrite that."""
+    """A request would overwrite those records."""
     once_at(10, LONG)
     store(signal=row(), strategy=snapshot(closedSignal=row(), pendingSignalId="left"))
     read, early = kit.PersistStrategyAdapter.read_strategy_data, []
 
     def reading(*context):
-        monkeypatch.setattr(kit.PersistStrategyAdapter, "read_strategy_data", read)  # from the first read on it is known
+        monkeypatch.setattr(kit.PersistStrategyAdapter, "read_strategy_data", read)  # from the first read on, the run is known
         with pytest.raises(OutsideRunError, match=r"stop\(symbol='BTCUSDT'\): no matching run"):
             early.append(stop("BTCUSDT"))
         return read(*context)

@@ -1,4 +1,4 @@
-"""Risk limits: how many positions, which ones, and who sees whose."""
+"""Risk limits: how many positions, which ones, and which runs count each other's."""
 
 import pytest
 from hand_market import MINUTE, START, flat, memory  # noqa: F401 - memory is a fixture
@@ -52,7 +52,7 @@ def run(minutes=200, **signal):
 
 
 def test_backtests_side_by_side_do_not_count_each_other():
-    """Each is at another time, so what one finds would depend on how fast the others are."""
+    """Each is at another time, so the result would depend on how fast the others are."""
     add_risk("all", max_positions=1)
     one, two = (book(symbol, frame="march") for symbol in ("A", "B"))
     assert one.reserve(held(), 100.0, START) is None
@@ -69,7 +69,7 @@ def test_at_most_so_many_positions():
     assert three.reserve(held(), 100.0, START) == refusal
     commit(two)
     assert three.reserve(held(), 100.0, START) == refusal
-    assert one.reserve(held(), 100.0, START) is None  # its own slot is not in its way
+    assert one.reserve(held(), 100.0, START) is None  # its own slot does not count against it
     release(two)
     assert three.reserve(held(), 100.0, START) is None
     release(three)

@@ -1,4 +1,4 @@
-"""Several backtests on one clock: each as if it were alone, but for the risk that they share."""
+"""Several backtests on one clock: each runs as if it were alone, except for the risk limits that they share."""
 
 import threading
 from datetime import UTC, datetime
@@ -49,7 +49,7 @@ def flat_markets(*symbols, minutes=200):
 
 @pytest.mark.parametrize("block", [None, 7])
 def test_each_run_is_the_same_as_alone(block, monkeypatch):
-    """Two strategies on three symbols whose windows differ, against each of them by itself."""
+    """Two strategies on three symbols with different windows match each run alone."""
     if block is not None:
         monkeypatch.setattr("backtest_kit_mongo.runner.backtest.replay.BLOCK", block)
         monkeypatch.setattr("backtest_kit_mongo.runner.market.candle_history.BLOCK", block)
@@ -57,7 +57,7 @@ def test_each_run_is_the_same_as_alone(block, monkeypatch):
 
     @add_strategy("counting", interval="15m")
     def counting(symbol, when):
-        """Remembers what it did, and looks at the candles of another symbol."""
+        """Counts its calls, and reads the candles of another symbol."""
         count = Session.update(lambda count: (count or 0) + 1)
         last = get_candles("AAA", "1m", 3)[-1]
         price = get_candles(symbol, "1m", 1)[0]["close"]
@@ -96,7 +96,7 @@ def test_a_risk_limit_counts_the_positions_of_all_runs():
     )  # fmt: skip
     flat_markets(*SYMBOLS)
     results, _ = run_backtests(SYMBOLS)
-    # The third finds the first two open; all three have ended by minute 75, and the order decides again.
+    # The third run finds the first two open; all three have ended by minute 75, and the order decides again.
     assert [len(result.trades) for result in results] == [2, 2, 0]
     assert opened == [("AAA", at(10)), ("BBB", at(10)), ("AAA", at(75)), ("BBB", at(75))]
     told = kit.PersistNotificationAdapter.read_notification_data(True, type=payloads.NotificationModel)
@@ -196,7 +196,7 @@ def test_progress_counts_the_minutes_of_all_runs():
     import_candles(flat(1200), "BBB")
     moved = []
     run_backtests(["AAA", "BBB"], progress=lambda done, total: moved.append((done, total)))
-    assert moved == [(1004, 3700), (2004, 3700), (2504, 3700)]  # the one that fails gets as far as minute 4
+    assert moved == [(1004, 3700), (2004, 3700), (2504, 3700)]  # the failing run gets as far as minute 4
 
 
 @pytest.mark.parametrize(("symbols", "names"), [([], [None]), (["AAA"], [])])
@@ -225,13 +225,13 @@ def test_candles_that_several_strategies_look_at_are_read_once():
 
 
 def unset():
-    """Whether nothing of a run is left in this context."""
+    """Return whether nothing of a run is left in this context."""
     return current_time() is None and current_run() is None
 
 
 @pytest.mark.parametrize("faulty", SYMBOLS)
 def test_a_failed_run_leaves_nothing_to_the_others(faulty):
-    """Whichever it is: the others read candles and the time as before, and so does the caller afterwards."""
+    """Whichever run fails, the others still read candles and the time, and the caller's context is clean afterwards."""
 
     @add_strategy("reading", interval="5m")
     def reading(symbol, when):
@@ -248,7 +248,7 @@ def test_a_failed_run_leaves_nothing_to_the_others(faulty):
 
 
 def test_a_run_that_has_failed_is_over():
-    """Long before the end of its window."""
+    """It ends long before the end of its window."""
     asked = []
 
     @add_strategy("faulty", interval="5m")
@@ -293,7 +293,7 @@ def test_windows_that_do_not_meet():
 
 
 def test_each_run_finds_for_itself_whether_an_interval_is_stored():
-    """The hours from the third on are stored, and are others than the minutes make: who asks before makes them of minutes."""
+    """Hours are stored from the third on, and differ from aggregated minutes: a run that asks earlier aggregates minutes."""
     seen = {}
     for name, first in (("early", 60), ("late", 240)):
         add_strategy(
@@ -322,7 +322,7 @@ def test_a_name_is_no_list_of_names(arguments):
 
 
 def test_a_class_of_the_users_gives_candles_as_they_are():
-    """Also what only it knows of a candle, over more than one block."""
+    """This includes fields that only the class knows, over more than one block."""
     seen = []
 
     class Candles:

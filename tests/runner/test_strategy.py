@@ -1,4 +1,4 @@
-"""Registering strategies, and loading the files that do."""
+"""Register strategies, and load the files that register them."""
 
 import functools
 import sys

@@ -1,4 +1,4 @@
-"""Sweeps: many runs in processes on real servers, whose rows never meet and whose results depend on nothing but their parameters."""
+"""Sweeps: many runs in processes on real servers. Their rows never mix, and their results depend only on their parameters."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ HOURS = parameter("HOURS", 2)
 
 @pytest.fixture
 def file(tmp_path):
-    """A strategy with parameters, and a module beside it that reads one of them as well."""
+    """A strategy with parameters, and a module next to it that reads one of them as well."""
     (tmp_path / "beside.py").write_text(BESIDE)
     path = tmp_path / "strategy.py"
     path.write_text(STRATEGY)
@@ -103,7 +103,7 @@ def market(mongo):
 
 
 def frames():
-    """The frame names of the runs that have left records."""
+    """Return the frame names of the runs that have left records."""
     return set(kit.get_mongo()["recent-items"].distinct("frameName"))
 
 
@@ -152,7 +152,7 @@ def test_a_parameter_is_a_number_or_text(default):
         parameter("A", default)
 
 
-# --- the result does not depend on how it came about ---
+# --- results do not depend on how they are computed ---
 
 
 def test_results_are_those_of_single_runs_whatever_the_number_of_workers(market, file):
@@ -191,7 +191,7 @@ def test_runs_have_records_of_their_own(market, file):
 
 
 def test_a_sweep_with_the_stores_of_a_backtest(settings, file, tmp_path):
-    """The log in a file that the processes share, rows in the memory of each."""
+    """The processes share the file of the log, and each has its rows in memory."""
     results = []
     for mode in ("", "backtest"):
         kit.setup(settings, mode=mode, CC_DUMP_DIR=tmp_path / "dump")
@@ -283,7 +283,7 @@ def test_a_program_without_its_guard_is_told(market, settings, file):
     assert 'below if __name__ == "__main__":' in found.stderr
 
 
-# --- going on ---
+# --- resume ---
 
 
 def test_resume_takes_what_is_finished(market, file):
@@ -298,7 +298,7 @@ def test_resume_takes_what_is_finished(market, file):
 
 
 def session(path, *arguments):
-    """The command in a session of its own, so that its processes can be counted."""
+    """Start the command in a session of its own, so that its processes can be found."""
     return subprocess.Popen(
         [sys.executable, "-m", "backtest_kit_mongo", "sweep", str(path), *arguments],
         start_new_session=True,
@@ -330,7 +330,7 @@ def test_no_process_outlives_the_command(market, settings, file, number):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as a terminal does it: to all of them
+        os.killpg(process.pid, number)  # to all of them, as a terminal does
     else:
         process.kill()
     output, errors = process.communicate(timeout=120)
@@ -350,7 +350,7 @@ def test_any_executor_of_processes_does(market, file):
 
 
 def test_a_dask_cluster_gives_the_same(cli, market, settings, file):
-    """A scheduler and two workers, each with two threads: their runs must not meet either."""
+    """Runs on a scheduler and two workers, each with two threads, must not mix either."""
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None, silence_logs=50) as cluster,
@@ -433,7 +433,7 @@ def test_the_command_prints_and_writes_one_table(cli, settings, file, tmp_path):
     for text in ("0 new, 1,440 stored before", "The best 1 of 4 runs by pnlPercentage", "2 runs failed", "TROUBLE=raise: strategy 'every'"):
         assert text in shown.out
     cli("sweep", file, "--grid", "TROUBLE=raise", *servers, code=1)
-    shown = cli("sweep", file, "--grid", "HOURS=1,2", *servers)  # a parameter of the module beside alone
+    shown = cli("sweep", file, "--grid", "HOURS=1,2", *servers)  # a parameter of the other module only
     assert {line.split()[1] for line in shown.out.splitlines() if line.startswith("BTCUSDT ")} == {"1", "2"}
 
 

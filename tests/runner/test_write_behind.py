@@ -1,4 +1,4 @@
-"""A backtest whose writes may be late: nobody in this process sees that, and others not for long."""
+"""Write-behind of a backtest: this process always reads what was written, and other processes read it soon."""
 
 import os
 import threading
@@ -25,7 +25,7 @@ SLOT = "BTCUSDT", "hand", "binance"
 
 @pytest.fixture(autouse=True)
 def late(memory, monkeypatch):  # noqa: F811
-    """Backtests write late; the time that a write waits is not over in a test unless it says so."""
+    """Backtests use write-behind; the maximum delay does not pass in a test unless the test sets it."""
     monkeypatch.setenv("CC_DURABILITY", "memory")
     monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.MAX_DELAY_SECONDS", 3600.0)
 
@@ -35,7 +35,7 @@ def at(minute):
 
 
 def hand(look=None, **callbacks):
-    """One position at minute 10; ``look`` is called at every other time that the strategy is asked."""
+    """Register a strategy with one position at minute 10; ``look`` is called whenever it is asked at another time."""
 
     def get_signal(symbol, when):
         if when == at(10):
@@ -56,9 +56,9 @@ def test_a_position_that_came_and_went_is_never_written_as_open():
     kit.reset_stats()
     assert len(run_backtest("BTCUSDT").trades) == 2
     found = writes()
-    assert found["signal"] == 2  # the first position, as a first write is never late, and that there is none
+    assert found["signal"] == 2  # the first position, as a first write is never delayed, and null after the last one
     assert found["recent"] == 1
-    assert found["state"] == 2  # of each position, as it stands in the end
+    assert found["state"] == 2  # the final state of each position
     assert kit.PersistSignalAdapter.read_signal_data(*SLOT) is None
     rows = kit.PersistStorageAdapter.read_storage_data(True)
     assert [row["status"] for row in rows] == ["closed", "closed"]
@@ -77,7 +77,7 @@ READS = {
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("where", ["here", "thread"])
 def test_whoever_reads_finds_what_was_written(read, where):
-    """In a callback while the position is open: the second position, as the first write of a run is never late."""
+    """Callbacks read while a position is open: the second position, as the first write of a run is never delayed."""
     seen = []
 
     def look(event):
@@ -110,7 +110,7 @@ def test_a_class_of_the_users_finds_it_too():
     rows = {}
 
     class Kept:
-        """A store of the user's."""
+        """A user's store."""
 
         def __init__(self, *context):
             self.context = context
@@ -135,11 +135,11 @@ def test_a_class_of_the_users_finds_it_too():
 
 
 def test_what_a_class_of_the_users_keeps_is_written_at_once():
-    """A class of the user's may look, or lock, in ways that nobody else knows."""
+    """A user's class may read or lock in ways that nobody else knows."""
     written = []
 
     class Kept:
-        """A store of the user's."""
+        """A user's store."""
 
         def __init__(self, *context):
             pass
@@ -176,7 +176,7 @@ def test_runs_side_by_side_find_what_the_others_wrote():
 
 
 def test_what_nobody_reads_is_there_soon(monkeypatch, tmp_path):
-    """As another process sees it: a second registry on the same files."""
+    """Another process, here a second registry on the same files, sees it soon."""
     monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.MAX_DELAY_SECONDS", 0.1)
     one, two = Registry(), Registry()
     for registry in (one, two):
@@ -191,14 +191,14 @@ def test_what_nobody_reads_is_there_soon(monkeypatch, tmp_path):
     import_candles(flat(200), "BTCUSDT", registry=one)
     run_backtest("BTCUSDT", registry=one)
     first, last = seen[0], seen[-1]
-    assert first["id"] != last["id"]  # the second position was there before it ended
+    assert first["id"] != last["id"]  # the second position was stored before it ended
     assert two.PersistSignalAdapter.read_signal_data(*SLOT) is None
     for registry in (one, two):
         registry.close()
 
 
 def test_a_run_inside_of_a_run_finds_what_the_outer_one_wrote():
-    """A strategy that tries something out before it decides."""
+    """A strategy may try something out before it decides."""
     seen = []
 
     @add_strategy("inner", interval="5m")
@@ -216,7 +216,7 @@ def test_a_run_inside_of_a_run_finds_what_the_outer_one_wrote():
 
 
 def test_other_threads_do_not_write_for_the_run():
-    """Else they would get its errors, and wait for its locks."""
+    """Otherwise they would get its errors and wait for its locks."""
     seen = []
 
     def look(event):
@@ -227,11 +227,11 @@ def test_other_threads_do_not_write_for_the_run():
     add_strategy("hand", interval="5m", get_signal=lambda symbol, when: LONG if when in (at(10), at(100)) else None, on_active_ping=look)
     import_candles(flat(200), "BTCUSDT")
     run_backtest("BTCUSDT")
-    assert len({row["id"] for row in seen}) == 1  # the first one, which is never late
+    assert len({row["id"] for row in seen}) == 1  # the first one, which is never delayed
 
 
 def files(folder):
-    """A registry on files of its own."""
+    """Return a registry on the files in ``folder``."""
     registry = Registry()
     registry.setup(stores=dict.fromkeys(DOMAINS, "file"), CC_DUMP_DIR=folder)
     return registry
@@ -264,7 +264,7 @@ def test_a_forked_child_writes_nothing_of_the_run(tmp_path):
 
 
 def test_what_waits_goes_to_the_store_in_which_the_run_was(tmp_path):
-    """A callback that puts Storage on another store: what happened before is in the first one."""
+    """A callback moves Storage to another store: earlier writes reach the first one."""
     one, two = files(tmp_path), files(tmp_path)
     add_strategy(
         "hand", interval="5m", get_signal=lambda symbol, when: LONG if when == at(10) else None,
@@ -300,7 +300,7 @@ def test_domains_with_history_get_every_version():
 
 
 def test_rows_stand_in_the_order_in_which_they_came():
-    """Of runs side by side, however late they are written."""
+    """Rows of runs side by side keep their order, however long they are pending."""
     seen = {}
     for lateness in (3600.0, 0.0):
         with pytest.MonkeyPatch.context() as patch:
@@ -320,7 +320,7 @@ def test_rows_stand_in_the_order_in_which_they_came():
 
 
 def test_a_run_beside_a_slow_one_does_not_wait_for_it(monkeypatch, tmp_path):
-    """A position whose end nothing of its own run follows: a minute of the other one writes it."""
+    """Nothing in its own run follows the end of the position: a minute of the other run writes it."""
     monkeypatch.setattr("backtest_kit_mongo.runner.engine.write_behind.MAX_DELAY_SECONDS", 0.1)
     one, two = files(tmp_path), files(tmp_path)
     seen = []
@@ -357,7 +357,7 @@ def test_a_run_that_is_cut_off_leaves_nothing_to_write():
 
 
 def broken(monkeypatch, error, name="storage"):
-    """Let a contract refuse every write from now on."""
+    """Make a contract reject every write from now on."""
 
     def refuse(*arguments):
         raise error
@@ -367,7 +367,7 @@ def broken(monkeypatch, error, name="storage"):
 
 @pytest.mark.parametrize("error", [ServerUnavailableError("storage: gone"), InvalidValueError("storage: a live record")])
 def test_what_cannot_be_written_is_not_blamed_on_the_strategy(monkeypatch, error):
-    """The strategy looks into the database, and what waits cannot be written: the run ends with that error, not with a StrategyError."""
+    """The strategy reads the database and pending writes fail: the run ends with that error, not with a StrategyError."""
 
     def look(when):
         if when == at(60):
@@ -413,7 +413,7 @@ def test_a_failed_write_is_not_the_error_of_a_risk_check():
 
 
 def test_a_failed_write_is_no_error_of_the_run_beside(monkeypatch):
-    """Whose record it is cannot be said: it ends them all."""
+    """It is unclear which run the record belongs to, so the error ends them all."""
     error = InvalidValueError("storage: a live record")
 
     @add_strategy("reader", interval="5m")
@@ -434,7 +434,7 @@ def test_a_failed_write_is_no_error_of_the_run_beside(monkeypatch):
 
 @pytest.mark.parametrize("name", ["signal", "state", "storage"])
 def test_what_could_not_be_written_is_written_later(name):
-    """The strategy looks while the server is gone for a moment, and does not mind."""
+    """The strategy reads while the server is down for a moment, and ignores the error."""
     error = ServerUnavailableError("storage: gone")
     missed = []
 
@@ -456,7 +456,7 @@ def test_what_could_not_be_written_is_written_later(name):
 
 
 def test_a_check_of_a_risk_may_read_while_another_run_writes():
-    """Two runs in threads, whose checks read what the other one writes: neither waits for the other for ever."""
+    """Two runs in threads, with checks that read what the other one writes, never deadlock."""
     done = []
 
     def check(request):
@@ -491,7 +491,7 @@ def test_the_time_that_a_write_waits(monkeypatch):
     out.flush_when_due()
     assert stored() is None
     time.sleep(2.05)
-    assert stored() is None  # it is the run that writes, when it comes by
+    assert stored() is None  # the run itself writes, at its next check
     out.flush_when_due()
     assert stored() is not None
     registry.close()

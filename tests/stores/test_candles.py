@@ -1,4 +1,4 @@
-"""The Candle contract: windows that are whole or not there, candles that never change, and rows that are checked before they are stored."""
+"""The Candle contract: windows that are complete or missing, candles that never change, and rows that are checked before a write."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def key_fields(**more):
     return {"exchangeName": "binance", "symbol": "BTCUSDT", "interval": "1m", **more}
 
 
-# --- the statements of the original's tests --------------------------------------------------------------------------
+# --- the cases of the TypeScript package's tests ---------------------------------------------------------------------
 
 
 def test_c1_empty_store_reads_as_nothing(store):
@@ -136,7 +136,7 @@ def test_c10_another_since_is_a_miss(store):
 
 @pytest.mark.parametrize("interval", STEPS)
 def test_c11_every_interval_is_read_with_its_own_step(store, interval):
-    """The original's statement is about 15m; it holds for all eleven."""
+    """The TypeScript package tests 15m only; this holds for all eleven intervals."""
     step = STEPS[interval] * MINUTE
     rows = candles(4, step=step)
     write(rows, interval=interval)
@@ -168,13 +168,13 @@ def test_window_of_none_is_empty_and_no_miss(store):
 
 @pytest.mark.parametrize("offset", [1, -1, 30_000, 59_999, MINUTE // 2])
 def test_since_off_the_grid_is_a_miss(store, offset):
-    """Keys are exact, nothing is rounded."""
+    """Keys are exact; nothing is rounded."""
     write(candles(5))
     assert read(2, SINCE + offset) is None
 
 
 def test_until_is_not_used(store):
-    """The end follows from since and limit, as in every implementation of the original."""
+    """The end follows from since and limit, as in every implementation of the TypeScript package."""
     write(candles(5))
     for until in (0, SINCE, SINCE + 2 * MINUTE, 2**62, -5):
         assert kit.PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", 3, SINCE, until) == candles(3)
@@ -193,7 +193,7 @@ def test_windows_inside_a_long_series(store):
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 10, 999, 1000, 1001, 5000])
 def test_one_missing_candle_anywhere_makes_a_miss(store, limit):
-    """Head, middle, tail; the window next to the gap is whole."""
+    """A gap at the start, middle or end is a miss; the window next to it is complete."""
     rows = candles(limit + 2)
     for number, gap in enumerate(sorted({0, limit // 2, limit - 1})):
         symbol = f"gap {number}"
@@ -241,7 +241,7 @@ def test_first_of_two_candles_in_one_write_wins(store):
 
 
 def test_rewriting_changes_nothing_at_all(mongo):
-    """Not even ``updatedDate``, which the original moves."""
+    """Not even ``updatedDate``, which the TypeScript package updates, changes."""
     write(candles(5))
     before = list(collection().find(sort=[("timestamp", 1)]))
     time.sleep(0.005)
@@ -253,7 +253,7 @@ def test_rewriting_changes_nothing_at_all(mongo):
 
 
 def test_scattered_candles_of_a_long_span(store):
-    """A few candles far apart, some of them stored already."""
+    """A write covers a few candles far apart, some of them already stored."""
     rows = candles(2000)
     write(rows[500:1500])
     write(rows[::100], symbol="BTCUSDT")
@@ -274,12 +274,12 @@ def test_empty_write(store):
 
 
 def test_open_candle_is_not_stored(store):
-    """A candle that is still moving would be frozen for ever."""
+    """A candle that still changes would be frozen forever."""
     now = align(time.time_ns() // 1_000_000, MINUTE)
-    while time.time_ns() // 1_000_000 > now + 45_000:  # not so close to the minute that it closes under our hands
+    while time.time_ns() // 1_000_000 > now + 45_000:  # far enough from the minute that it does not close during the test
         time.sleep(1)
         now = align(time.time_ns() // 1_000_000, MINUTE)
-    rows = candles(5, since=now - 2 * MINUTE)  # two that have closed, the open one, two of the future
+    rows = candles(5, since=now - 2 * MINUTE)  # two closed ones, the open one, two in the future
     write(rows)
     assert read(2, rows[0]["timestamp"]) == rows[:2]
     assert read(1, now) is None
@@ -330,7 +330,7 @@ def test_dataclasses_structs_and_generators_go_in(store):
 
 
 def test_numbers_of_all_kinds_go_in(store):
-    """ints, NumPy scalars and Decimals are numbers; further fields of a row are passed over."""
+    """ints, NumPy scalars and Decimals are numbers; extra fields of a row are ignored."""
     write(
         [
             candle(0, open=100, high=np.float32(102.5), low=Decimal("98.75"), close=np.int64(101), volume=np.float64(0)),
@@ -379,7 +379,7 @@ def test_names_isolate(store, value):
     assert read(2) == candles(2)
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------
+# --- rejected input --------------------------------------------------------------------------------------------------
 
 BAD_FIELDS: list[tuple[str, Any, type[Exception]]] = [
     *((name, None, ValueError) for name in NAMES),
@@ -439,7 +439,7 @@ def test_array_is_checked_like_a_list(store):
 
 
 def test_time_in_an_array_that_no_double_holds_is_refused(store):
-    """As in a list: the original stores doubles, and could not name such a candle."""
+    """The limit is that of a list: the TypeScript package stores doubles and could not represent such a candle."""
     columns = to_columns(candles(4), "1m")
     columns["timestamp"][2] = -(2**60) // MINUTE * MINUTE
     with pytest.raises(kit.InvalidValueError, match=r"candle 2\b"):
@@ -549,7 +549,7 @@ def test_candles_of_the_original_are_not_written_again(mongo):
 
 
 def test_documents_off_the_grid_are_passed_over(mongo):
-    """Another writer's documents inside the window: off the grid, or with a time that is no number."""
+    """Other writers' documents inside the window are ignored: off the grid, or with a timestamp that is not a number."""
     odd: list[Any] = [SINCE + 1, float(SINCE + 2 * MINUTE - 1), Decimal128(str(SINCE + MINUTE + 7)), "text", None]
     collection().insert_many([{**foreign(0), "timestamp": stamp, "close": 1.0} for stamp in odd])
     collection().insert_one({**foreign(0), "timestamp": datetime.fromtimestamp(SINCE / 1000, UTC)})
@@ -566,14 +566,14 @@ def test_document_between_two_ms_does_not_hide_a_candle_from_a_write(mongo):
 
 
 def test_broken_document_off_the_grid_spoils_no_window(mongo):
-    """Nobody asked for it: the original, which asks for each time by itself, never sees it."""
+    """No window contains it; the TypeScript package, which queries each timestamp on its own, never sees it either."""
     write(candles(4))
     collection().insert_one(key_fields(timestamp=SINCE + 2 * MINUTE + 1))
     assert read(4) == candles(4)
 
 
 def test_fields_of_other_writers_do_not_matter(mongo):
-    """Order, additions, absences: only the key and the six numbers count."""
+    """Order, extra and absent fields do not matter: only the key and the six numbers count."""
     for index in range(3):
         document = foreign(index, zzz={"deep": [1, {"close": "no price"}]}, aaa="x\0y", close_time=1)
         del document["__v"]
@@ -583,7 +583,7 @@ def test_fields_of_other_writers_do_not_matter(mongo):
 
 @pytest.mark.parametrize("bad", [{"close": None}, {"close": "1.5"}, {"volume": True}, {"open": []}, {"low": {}}, "absent"], ids=str)
 def test_stored_candle_without_a_number_is_a_clear_error(mongo, bad):
-    """The original stores such rows without a check; a silent NaN or a miss would hide the damage."""
+    """The TypeScript package stores such rows unchecked; a silent NaN or a miss would hide the damage."""
     rows = [foreign(index) for index in range(3)]
     if bad == "absent":
         del rows[1]["close"]
@@ -599,7 +599,7 @@ def test_stored_candle_without_a_number_is_a_clear_error(mongo, bad):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_stored_price_that_is_no_finite_number_is_handed_out_as_it_is(mongo, bad):
-    """It is a number, and it is in the database: what to do with it is the caller's decision."""
+    """It is a number and it is stored: the caller decides what to do with it."""
     collection().insert_one({**foreign(0), "close": bad})
     assert str(read(1)[0]["close"]) == str(bad)
 
@@ -614,7 +614,7 @@ def array(limit, since=SINCE, *, symbol="BTCUSDT", interval="1m", exchange="bina
 def test_array_is_the_same_window(store):
     assert array(3) is None
     write(candles(5))
-    for _ in range(2):  # the second time from memory, where there is one
+    for _ in range(2):  # the second time from memory, if there is any
         found = array(5)
         assert found.dtype == CANDLE_DTYPE
         assert to_dicts(found) == candles(5)
@@ -660,7 +660,7 @@ def test_dummy_gives_no_array():
 
 
 def test_class_without_arrays_gives_them_of_its_dicts(store):
-    """An older class, and one that inherits the method for arrays from above its own method for dicts."""
+    """Both an older class, and one that inherits the array method but overrides the dict method, serve arrays from their dicts."""
     asked = []
 
     class Old:
@@ -718,7 +718,7 @@ def test_pandas():
     assert str(frame.index.dtype) == "datetime64[ms, UTC]"
     assert frame.index[1] == pandas.Timestamp(SINCE + MINUTE, unit="ms", tz="UTC")
     assert all((frame[name].to_numpy() == columns[name]).all() for name in NAMES[1:])
-    frame.loc[frame.index[0], "close"] = -1.0  # the caller's own
+    frame.loc[frame.index[0], "close"] = -1.0  # a copy of the caller's own
     assert columns["close"][0] == 100.5
 
 
@@ -765,7 +765,7 @@ def test_only_arrays_of_candles_are_converted(convert, library, extra):
 
 @pytest.fixture
 def calls(mongo, monkeypatch):
-    """What an import asks and sends."""
+    """The queries and inserts that an import makes."""
     made = []
     connection = default_registry.mongo.connection
     for name in ("count", "fetch", "insert_new"):
@@ -827,7 +827,7 @@ def test_stretches_that_grow_are_known_as_one(calls):
     "stray", [SINCE + 2 * MINUTE + 0.5, SINCE + 2 * MINUTE - 0.5, SINCE + 2 * MINUTE + 1, Decimal128(f"{SINCE}.5")], ids=str
 )
 def test_as_many_documents_as_candles_prove_nothing(mongo, stray):
-    """A stray makes up for the candle that is missing; also a fraction of a ms beside its place, which $mod would not see."""
+    """A stray can make up for a missing candle, even a fraction of a millisecond off its time, which $mod would not notice."""
     collection().insert_many([foreign(index) for index in (0, 1, 3, 4)])
     collection().insert_one({**foreign(0), "timestamp": stray})
     write(candles(5))
@@ -843,7 +843,7 @@ def test_candle_deleted_by_hand_is_written_again(mongo):
 
 
 def test_documents_are_those_of_pymongo(mongo):
-    """Byte by byte; also where an int has 32 bits, and with names that hold what looks like a field."""
+    """Documents match pymongo's byte for byte, also with 32-bit ints and with names that contain bytes that look like a field."""
     now = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
     for series in (("binance", "BTCUSDT", "1m"), ("é\x01open", "\x01low", "1m"), ("", "", "1m")):
         for since in (SINCE, 0, -600_000, 2**31 // MINUTE * MINUTE, -(2**40) // MINUTE * MINUTE):
@@ -860,7 +860,7 @@ def test_documents_are_those_of_pymongo(mongo):
 
 
 def test_import_over_the_end_of_32_bits(mongo):
-    """Ints of both widths in one import, in any order."""
+    """One import may contain ints of both widths, in any order."""
     around = candles(2000, since=2**31 // MINUTE * MINUTE - 1000 * MINUTE)
     write(around[::-1])
     assert read(2000, around[0]["timestamp"]) == around

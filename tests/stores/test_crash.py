@@ -1,4 +1,4 @@
-"""What a killed writer leaves behind, on each store."""
+"""What a killed writer leaves in each store."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ pytestmark = [pytest.mark.once, pytest.mark.server]
 
 @pytest.fixture
 def kills(request):
-    """How often; the promise is made for 300 (``pytest --crashes 300``)."""
+    """The number of kills; 300 of them must pass (``pytest --crashes 300``)."""
     return request.config.getoption("--crashes", 60)
 
 
 def killed(setup, names, kills, seed=1):
-    """A run whose writers are killed so often, looked at in the end by another process and by this one."""
+    """Run writers that are killed so many times, then check the records in another process and in this one."""
     with crash.Crashes(setup, names, seed) as run:
         for _ in range(kills):
             run.crash()
@@ -37,7 +37,7 @@ def killed(setup, names, kills, seed=1):
     print(figures)
     assert run.model.done > 3 * kills
     assert run.kills == kills
-    # Kills in the middle of a call: what it was to write is there already, though nobody was told, or not yet.
+    # Kills in the middle of a call: its write is stored without being acknowledged, or not stored yet.
     assert figures["found as before"]
     assert figures["found as after"] or kills < 60
     return run.model
@@ -58,7 +58,7 @@ def test_killed_writers_leave_every_version(settings, tmp_path, kills, store):
 
 
 def test_a_killed_mongod_has_what_it_acknowledged(tmp_path, kills):
-    """With CC_DURABILITY=journal: the server is killed under the writer, which is killed then."""
+    """With CC_DURABILITY=journal, the server is killed while the writer uses it, and then the writer."""
     with ExitStack() as stack:
         server = stack.enter_context(MongoServer(tmp_path / "mongo"))
         cache = stack.enter_context(RedisServer(tmp_path / "redis"))
@@ -76,7 +76,7 @@ def test_a_killed_mongod_has_what_it_acknowledged(tmp_path, kills):
 
 
 def test_what_is_lost_is_found_out(tmp_path):
-    """A store that keeps nothing."""
+    """The harness detects a store that keeps nothing."""
     setup = {"CC_STORES": dict.fromkeys(DOMAINS, "memory"), "CC_DUMP_DIR": str(tmp_path)}
     with crash.Crashes(setup, DOMAINS, 3) as run:
         while run.model.done < 3:
@@ -100,13 +100,13 @@ def test_what_is_missing_or_strange_is_found_out(settings, tmp_path, name):
     for number in range(1, last):
         crash.do(model, number)
     model.advance(last - 2)
-    assert wrong() == []  # one is under way
+    assert wrong() == []  # one write is in progress
     model.advance(last - 1)
     assert wrong() == []
     model.advance(last)
     assert len(wrong()) == len(model.step(last).keys), "acknowledged, and not there"
     crash.do(model, last)
     assert wrong() == []
-    if name != "candle":  # of which nothing is read that was not written
+    if name != "candle":  # candles that were never written are not read
         crash.do(model, last + 2)
         assert wrong(), "there, and nobody can have written it yet"

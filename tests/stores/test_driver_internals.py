@@ -1,4 +1,4 @@
-"""What is private in pymongo and redis-py may change or go: the wire protocol is given up with one INFO then, and calls go another way."""
+"""If private parts of pymongo or redis-py change, the wire protocol is abandoned with one INFO and calls go through the drivers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_redis_py_without_a_socket_to_borrow(settings, monkeypatch, caplog):
 
 @pytest.mark.parametrize("name", ["_topology", "_event_listeners"])
 def test_a_client_of_pymongo_with_other_members(settings, monkeypatch, caplog, name):
-    """The members are there for pymongo, and not for us."""
+    """pymongo still finds the members, but the library does not."""
     caplog.set_level("INFO", "backtest_kit_mongo")
     kit.setup(settings)
     connection = default_registry.mongo.connection
@@ -65,7 +65,7 @@ def test_a_client_of_pymongo_with_other_members(settings, monkeypatch, caplog, n
 
 
 def test_pymongo_without_its_deadlines(settings):
-    """The module is looked for once, when the core is imported."""
+    """The module is looked up once, when the core is imported."""
     code = f"""
 import importlib.util, logging, sys
 logging.basicConfig(level=logging.INFO, format="%(message)s")

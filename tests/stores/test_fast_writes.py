@@ -1,4 +1,4 @@
-"""Single writes by the compiled path: the same document and the same errors as by the long one, and all that is counted."""
+"""Single writes on the compiled fast path: the documents, errors and counters are those of the fallback."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MEMORY = kit.PersistMemoryAdapter
 
 
 class Point(msgspec.Struct):
-    """A body that is no dict."""
+    """A body that is not a dict."""
 
     x: int
 
 
 @pytest.fixture
 def mongo(settings):
-    """Everything on MongoDB, and the straight path open."""
+    """The library on MongoDB, with the fast path connected."""
     kit.setup(settings, CC_WIRE_LANE=True)
     kit.wait_for_init()
     STATE.write_state_data({}, "warm", "up", T0)
@@ -39,7 +39,7 @@ def mongo(settings):
 
 @pytest.fixture
 def straight(mongo, monkeypatch):
-    """No write may take the long way."""
+    """A store on which the fallback of a write fails the test."""
 
     def write(*_):
         raise AssertionError("this write took the long way")
@@ -49,7 +49,7 @@ def straight(mongo, monkeypatch):
 
 
 def stored(domain, **key):
-    """A document as it stands in MongoDB, its fields in order, without its id and the dates of the write."""
+    """Return the fields of a document in order, without its id and the dates of the write."""
     (document,) = kit.get_mongo()[DOMAINS[domain].collection].find(key)
     dates = [document.pop("_id"), document.pop("createDate"), document.pop("updatedDate")]
     assert all(dates)
@@ -139,7 +139,7 @@ def test_history_takes_the_long_way(settings):
 
 
 def test_a_changed_body_is_an_error_or_whole(straight):
-    """The body is changed by code that runs while it is encoded."""
+    """Code that runs during the encoding changes the body."""
 
     class Growing(dict):
         def items(self):
@@ -148,13 +148,13 @@ def test_a_changed_body_is_an_error_or_whole(straight):
             yield "b", 2
 
     body = {"first": Growing(a=1), "second": 2}
-    with pytest.raises((BacktestKitError, AssertionError)):  # AssertionError: it was left to the long way
+    with pytest.raises((BacktestKitError, AssertionError)):  # AssertionError: the fast path fell back to the store
         STATE.write_state_data(body, "s", "changed", T0)
     assert STATE.read_state_data("s", "changed") is None
 
 
 def test_what_is_stored_is_no_error_where_another_thread_closes(settings, monkeypatch):
-    """The path is opened when a record is stored already."""
+    """The fast path connects only after a record is stored."""
 
     def connect(*_):
         raise kit.NotConfiguredError("closed")

@@ -1,4 +1,4 @@
-"""The file store: where each record lies, which names and values it takes, whose a folder is, and what the original's folders give."""
+"""The file store: paths of records, accepted names and values, owners of folders, and folders of the TypeScript package."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def warnings():
     kit.set_logger(None)
 
 
-# --- the original's layout -------------------------------------------------------------------------------------------
+# --- the layout of the TypeScript package ----------------------------------------------------------------------------
 
 PLACES = [
     ("signal", TRIPLE, "data/signal/BTCUSDT_sma_binance/BTCUSDT.json"),
@@ -66,7 +66,7 @@ PLACES = [
 
 
 def body_of(name):
-    """A recent signal says whose it is, which with a frame its folder does not."""
+    """Return a body; a recent signal names its strategy and exchange, which its folder with a frame does not."""
     said = {"strategyName": "sma", "exchangeName": "binance"} if name == "recent" else {}
     return [["k", {"n": 1.5}]] if name == "risk" else {"id": "é: \u2028", "n": 1.5, "none": None, **said}
 
@@ -77,7 +77,7 @@ def test_every_domain_has_a_place():
 
 @pytest.mark.parametrize(("name", "key", "path"), PLACES)
 def test_record_lies_where_the_original_has_it(store, folder, name, key, path):
-    """As compact UTF-8 JSON of the payload alone; what else lies there the original passes over."""
+    """The file is compact UTF-8 JSON of the payload alone; the TypeScript package ignores other files there."""
     put(store, name, key, body_of(name))
     assert json.loads((folder / path).read_bytes()) == body_of(name)
     assert (folder / path).read_bytes() == json.dumps(body_of(name), separators=(",", ":"), ensure_ascii=False).encode()
@@ -89,15 +89,15 @@ def test_folder_of_the_original_opens_as_it_is(store, folder, name, key, path, w
     plant(folder, path, body_of(name))
     assert get(store, name, key) == Record(key, body_of(name))
     assert all_keys(store, name) == [key]
-    assert files_in(folder) == [path]  # reading leaves nothing
-    put(store, name, key, {} if name != "risk" else [])  # a candle and a log line stay
+    assert files_in(folder) == [path]  # reading leaves no files
+    put(store, name, key, {} if name != "risk" else [])  # a candle and a log entry do not change
     assert get(store, name, key).body == (body_of(name) if name in ("candle", "log") else {} if name != "risk" else [])
     assert warnings == []
 
 
 @pytest.mark.parametrize(("name", "key", "path"), PLACES)
 def test_every_record_is_found_again_with_its_key(folder, name, key, path):
-    """Whatever stands in its fields, and by a process that has not written it."""
+    """This holds for any text in the key fields, and in a process that did not write the record."""
     texts = [index for index, kind in enumerate(DOMAINS[name].kinds) if kind is str and DOMAINS[name].key[index] != "interval"]
     odd = ("a_b", "a", "b_c", "", "a/b", "..", ".", "%", "%2F", "a%", "x.json", ".tmp-1-x", "é", "e\u0301", "日" * 90, "CON", "live", "\n")
     wanted = set()
@@ -181,7 +181,7 @@ def test_names_never_collide():
 
 
 def test_names_that_the_original_leaves_plain_are_found_and_kept_there(store, folder):
-    """It writes ``50%`` and a backslash as they are; ours are encoded, unless its file is there."""
+    """The TypeScript package leaves ``50%`` and a backslash unencoded; this store encodes them unless such a file exists."""
     for name in ("50%", "a\\b", "%2", "y" * 230):
         plant(folder, f"data/measure/fn/{name}.json", {"id": name, "data": 1, "removed": False})
     wanted = {("fn", name) for name in ("50%", "a\\b", "%2", "y" * 230)}
@@ -195,7 +195,7 @@ def test_names_that_the_original_leaves_plain_are_found_and_kept_there(store, fo
     assert all_keys(store, "state") == [("50%", "b")]
 
 
-# --- whose a joined folder is ----------------------------------------------------------------------------------------
+# --- owners of joined folders ----------------------------------------------------------------------------------------
 
 
 def test_plain_folder_belongs_to_the_first_key(store, folder):
@@ -224,7 +224,7 @@ def test_key_in_a_folder_of_its_own_keeps_it_when_the_first_one_goes(store, fold
 
 
 def test_record_of_the_original_in_an_ambiguous_folder_is_given_to_its_own_key(store, folder):
-    """Its payload says whose it is; a write of another key leaves it alone."""
+    """The payload names its key; a write of another key leaves the record alone."""
     row = {"symbol": "BTC", "strategyName": "a", "exchangeName": "b_c"}
     plant(folder, "data/strategy/BTC_a_b_c/strategy.json", {"closedSignal": row})
     assert get(store, "strategy", ("BTC", "a_b", "c")) is None
@@ -250,7 +250,7 @@ def test_record_whose_key_cannot_be_told_is_left_out_with_a_warning(store, folde
 
 
 def test_key_is_told_by_other_records_of_the_folder(store, folder, warnings):
-    """A strategy's signals say where its name ends; levels and empty records of the same name are then its own too."""
+    """Signals tell where a strategy's name ends; levels and empty records in a folder of that name then belong to it too."""
     plant(folder, "data/partial/BTC_a_b_c/id1.json", {"id1": {"profitLevels": [], "lossLevels": []}})
     plant(folder, "data/schedule/BTC_a_b_c/BTC.json", b"null")
     plant(folder, "data/risk/main_b_c/positions.json", [])
@@ -265,7 +265,7 @@ def test_key_is_told_by_other_records_of_the_folder(store, folder, warnings):
 
 
 def test_foreign_row_is_still_given_to_whoever_asks(store, folder):
-    """The engine itself passes over a row of another exchange; no key but this one fits the folder."""
+    """The engine itself ignores a row of another exchange; no other key fits the folder."""
     plant(folder, "data/signal/BTC_sma_binance/BTC.json", {"symbol": "BTC", "exchangeName": "okx"})
     assert get(store, "signal", ("BTC", "sma", "binance")).body["exchangeName"] == "okx"
 
@@ -296,7 +296,7 @@ def test_racing_claims_of_one_folder_have_one_winner(folder):
 @pytest.mark.parametrize("when", [0, -1, T0, 2**63 - 1, -(2**63), None])
 @pytest.mark.parametrize("body", [{"n": 1}, {"n": 1, "when": T0 + 1}, {"when": "no time"}, {"when": None}, {"when": True}, None])
 def test_time_of_a_write_comes_back(store, folder, when, body):
-    """Behind the JSON, where no parser sees it; a body that says a time says it for a write that had none."""
+    """The time is stored after the JSON, where no parser sees it; a time in the body counts for a write without one."""
     put(store, "state", ("s", "b"), body, when)
     said = body.get("when") if body else None
     wanted = when if when is not None else T0 + 1 if said == T0 + 1 else None
@@ -333,7 +333,7 @@ def test_removed_follows_the_payload(store, folder):
 
 
 def test_what_javascript_writes_is_read(store, folder):
-    """Half a surrogate pair where a text was cut, integers of any length, exponents."""
+    """Half a surrogate pair from a truncated text, integers of any length, and exponents are read."""
     text = r'{"cut":"a\ud83d","pair":"\ud83d\ude80","big":120000000000000000000,"neg":-9223372036854775809,"e":1e+21,"i":9007199254740993}'
     plant(folder, "state/s/b/b.json", text.encode())
     body = get(store, "state", ("s", "b")).body

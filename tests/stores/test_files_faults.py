@@ -1,4 +1,4 @@
-"""What can go wrong with files: a full disk, missing rights, deleted folders, killed and racing processes, content that makes no sense."""
+"""Faults of files: a full disk, missing rights, deleted folders, killed and racing processes, and invalid content."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def warnings():
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 64 KB of its own."""
+    """A separate file system of 64 KB."""
     place = tmp_path / "small"
     place.mkdir()
     if subprocess.run(
@@ -62,7 +62,7 @@ def small_disk(tmp_path):
 
 
 def test_full_disk_is_a_clear_error_and_nothing_is_lost(small_disk):
-    """And nothing is left of what did not fit; with room it goes on."""
+    """A failed write leaves nothing behind, and once there is space the store works again."""
     store = FileStore(small_disk / "dump", History(frozenset({"state"})))
     kept = 0
 
@@ -92,7 +92,7 @@ def test_full_disk_is_a_clear_error_and_nothing_is_lost(small_disk):
 
 
 def test_file_that_must_not_grow_so_far(store):
-    """As with a full disk, where no file system can be mounted."""
+    """This is a full disk for machines where no file system can be mounted."""
     put(store, "state", KEY, {"n": 1})
 
     def work():
@@ -133,7 +133,7 @@ def test_read_only_folder_can_be_read(small_disk, warnings):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_rights_that_are_missing(tmp_path):
-    """Not corruption: the file stays where it is, and the error says which."""
+    """Missing rights are not corruption: the file stays in its path, and the error names it."""
     for path in [tmp_path, *(path for path in tmp_path.parents if path.name.startswith(("pytest-", "popen-")))]:
         path.chmod(0o755)
     store = FileStore(tmp_path / "dump")
@@ -160,7 +160,7 @@ def test_file_where_a_folder_belongs(store, folder, part):
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(b"precious")
     attempts = [lambda: put(store, "state", KEY, {}), lambda: get(store, "state", KEY)]
-    if not part.startswith("state/"):  # beside folders of records there may be files of other people
+    if not part.startswith("state/"):  # next to folders of records there may be files of other people
         attempts.append(lambda: all_keys(store, "state"))
     if not part:
         attempts.append(lambda: store.wait_for_init(1))
@@ -192,7 +192,7 @@ def test_path_that_is_too_long(tmp_path):
 
 
 def test_folder_on_another_file_system(store, folder, small_disk):
-    """Also one of those in the middle, by a link."""
+    """This includes a folder in the middle of the path, by a symbolic link."""
     (folder / "state").mkdir(parents=True)
     (folder / "state/s").symlink_to(small_disk)
     for number in range(3):
@@ -223,7 +223,7 @@ def test_deleted_folders_are_made_again(store, folder):
     assert all_keys(fresh, "state") == [("x" * 300, "b")]
 
 
-# --- content that makes no sense -------------------------------------------------------------------------------------
+# --- invalid content -------------------------------------------------------------------------------------------------
 
 CORRUPT = [
     b"",
@@ -286,7 +286,7 @@ def test_damaged_note_of_a_folder_is_set_aside(store, folder, warnings, note):
 
 
 def test_renamed_folder_is_that_of_its_new_name(store, folder, warnings):
-    """As with the original, where a folder has no note."""
+    """This is as in the TypeScript package, where folders have no note."""
     put(store, "strategy", TRIPLE, {"n": 1})
     (folder / "data/strategy/BTCUSDT_sma_binance").rename(folder / "data/strategy/BTCUSDT_ema_binance")
     fresh = FileStore(folder)
@@ -320,7 +320,7 @@ def test_good_record_that_replaces_a_corrupt_one_meanwhile_is_not_set_aside(stor
 
 
 def test_good_record_that_gets_the_number_of_the_corrupt_file_is_not_set_aside(store, folder, warnings, monkeypatch):
-    """File systems use the numbers of deleted files again, as a rule at once."""
+    """File systems reuse the inode numbers of deleted files, usually at once."""
     path = plant(folder, "state/s/b/b.json", b"{")
     number, other = path.stat().st_ino, FileStore(folder)
     real = files.set_aside
@@ -340,7 +340,7 @@ def test_good_record_that_gets_the_number_of_the_corrupt_file_is_not_set_aside(s
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]"])
 def test_entry_on_top_of_a_corrupt_file_is_stored(store, folder, warnings, content):
-    """In a domain where what is stored never changes a file that is there is left alone, but for one in which nothing is stored."""
+    """Where stored records never change, an existing file is left alone unless it holds no valid record."""
     put(store, "log", ("a",), {"id": "a", "n": 1})
     plant(folder, "data/log/log/b.json", content)
     put(store, "log", ("b",), {"id": "b"})
@@ -409,7 +409,7 @@ def test_name_that_is_no_utf8_does_not_break_a_list(store, folder, warnings):
     assert any("not UTF-8" in line for _, line in warnings)
 
 
-# --- temporaries -----------------------------------------------------------------------------------------------------
+# --- temporary files -------------------------------------------------------------------------------------------------
 
 
 def test_old_temporaries_are_swept_and_young_ones_stay(store, folder):
@@ -452,7 +452,7 @@ def test_each_content_is_on_the_disk_before_its_name_and_each_folder_once(store,
 
 
 def test_what_need_not_be_on_the_disk_waits_for_no_disk(folder, monkeypatch):
-    """Not for contents, and not for new folders; and what is there already is not written again."""
+    """Neither contents nor new folders are synced, and an unchanged record is not written again."""
     store = FileStore(folder, durable=False)
     syncs = []
     monkeypatch.setattr(os, "fsync", syncs.append)
@@ -468,7 +468,7 @@ def test_what_need_not_be_on_the_disk_waits_for_no_disk(folder, monkeypatch):
 
 
 def test_what_has_to_be_on_the_disk_is_written_again(store, folder):
-    """Nothing says that what is there has ever got so far."""
+    """An unchanged record is written again, since it may never have reached the disk."""
     file = folder / "state/s/b/b.json"
     put(store, "state", KEY, {"n": 1})
     first = file.stat()

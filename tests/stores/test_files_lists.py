@@ -1,4 +1,4 @@
-"""Lists and candles of the file store, and what it looks at on the disk."""
+"""Lists and candles of the file store, and the folders that it lists."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def warnings():
 
 
 def test_natural_order_is_that_of_the_original():
-    """Sorted by ``localeCompare`` with ``numeric: true`` and ``sensitivity: "base"`` in node 20."""
+    """The expected order is that of ``localeCompare`` with ``numeric: true`` and ``sensitivity: "base"`` in node 20."""
     wanted = [
         "", " ", " x", "_1", "_a", "-1", "-a", ",", ";b", ":a", "!", "?", ".a", "(a", "@", "*", "/", "#", "%", "+", "~a", "$a", "0",
         "01", "1", "1_a", "1-2", "1.5", "1a", "02", "2", "10", "100000000000000000000", "A", "a", "Ä", "á", "a b", "a_b", "a-b", "a:b",
@@ -65,7 +65,7 @@ def test_lists_come_in_natural_order_and_a_limit_takes_the_last(store):
     assert [key[-1] for key in keys(store, "memory", ("s", "b"))] == ordered
     assert [key[-1] for key in keys(store, "memory", ("s", "b"), limit=2)] == ["m9", "m10"]
     assert [key[-1] for key in keys(store, "storage", (True,), limit=3)] == ["m2", "m9", "m10"]
-    # What is handed out oldest first is turned round by the contract.
+    # The log is scanned newest first; the contract reverses it.
     assert [key[-1] for key in keys(store, "log")] == ordered[::-1]
     assert [key[-1] for key in keys(store, "log", limit=2)] == ["m10", "m9"]
     assert keys(store, "log", limit=0) == []
@@ -75,7 +75,7 @@ def test_lists_come_in_natural_order_and_a_limit_takes_the_last(store):
 
 @pytest.mark.parametrize("name", ["log", "storage", "notification"])
 def test_rows_that_stay_the_same_are_not_written_again(store, folder, name):
-    """A list is written as a whole for each row that is new."""
+    """A write of a whole list writes only the rows that changed."""
     head = () if name == "log" else (True,)
     rows = [Record((*head, f"r{number}"), {"id": f"r{number}"}) for number in range(5)]
     store.write(DOMAINS[name], rows)
@@ -168,7 +168,7 @@ def test_candle_on_top_of_a_corrupt_file_is_stored(store, folder, warnings):
     assert len(store.read_candles("BTC", "1m", "binance", START, 3)) == 3
 
 
-# --- what is listed --------------------------------------------------------------------------------------------------
+# --- folders that are listed -----------------------------------------------------------------------------------------
 
 _listings: list[str] = []
 _watched: list[str] = []
@@ -182,7 +182,7 @@ def _note_listings(event, args):
 
 @pytest.fixture
 def listings(folder):
-    """The folders below the store's that are listed from here on."""
+    """The folders below the store's own that are listed during the test."""
     _watched.append(str(folder))
     _listings.clear()
     yield _listings
@@ -190,7 +190,7 @@ def listings(folder):
 
 
 def test_start_and_reads_list_nothing(folder, listings):
-    """Whatever the number of records; a list lists its own folder, the first write to a folder that one."""
+    """This holds for any number of records. A scan lists its own folder, and so does the first write to a folder."""
     writer = FileStore(folder)
     writer.write_candles("BTC", "1m", "binance", candles(2000))
     writer.write(DOMAINS["memory"], [Record(("s", "b", f"m{number}"), {"removed": False}) for number in range(500)])

@@ -33,7 +33,7 @@ def store(folder):
 
 
 def test_readers_never_see_half_a_record(store, folder):
-    """While others replace it."""
+    """Other threads replace the record during the reads."""
     sizes = [10, 100_000, 3000]
     put(store, "state", KEY, {"size": 10, "text": "x" * 10})
     stop, errors = threading.Event(), []
@@ -84,7 +84,7 @@ print(store.write_candles("BTC", "1m", "binance", candles(200, price=number + 1.
 
 @pytest.mark.slow
 def test_processes_share_a_folder(folder):
-    """Each claims its own of folders that join to one name, first writes win where they should, and nothing is lost."""
+    """Keys that join to one name each get their own folder, first writes win where they should, and nothing is lost."""
     tests = str(HELPERS)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, *sys.path])}
     children = [
@@ -109,7 +109,7 @@ def test_processes_share_a_folder(folder):
 
 
 def test_child_of_a_fork_goes_on(store):
-    """Though another thread of the parent held the lock."""
+    """It does not wait for a lock that another thread of the parent held."""
     put(store, "memory", ("s", "n", "m"), {"n": 1})
     held, done = threading.Event(), threading.Event()
 
@@ -135,7 +135,7 @@ def test_child_of_a_fork_goes_on(store):
 
 
 def test_folder_that_was_deleted_may_be_another_keys_by_now(store, folder):
-    """Both keys have one joined name."""
+    """Both keys have the same joined name."""
     mine, other = ("X", "a_b", "c"), ("X", "a", "b_c")
     put(store, "signal", mine, {"id": "mine"})
     assert get(store, "signal", mine).body == {"id": "mine"}

@@ -1,4 +1,4 @@
-"""Versions in the file store: what was there at a time, what a write discards, what is kept and for how long."""
+"""Versions in the file store: reads as of a time, versions that a write discards, and what is kept for how long."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_removed_and_joined_records_have_versions(folder):
 
 
 def test_record_of_the_original_is_the_first_version(folder):
-    """It says its time, or none: then it was there always."""
+    """The record states its time; without one it counts as having always existed."""
     plant(folder, "state/s/b/b.json", {"n": 1, "when": 10})
     plant(folder, "data/partial/BTCUSDT_sma_binance/i.json", {"n": 1})
     store = open_store(folder)
@@ -162,7 +162,7 @@ def test_two_stores_on_one_folder_see_each_others_versions(folder):
 
 
 def test_version_that_a_killed_write_left_is_no_version(folder):
-    """The old record is kept first, then the new one takes its place, then later versions go."""
+    """A write first keeps the old record, then replaces it, then deletes later versions; it may be killed in between."""
     store = open_store(folder)
     for when in (10, 20, 30):
         write(store, when)

@@ -1,4 +1,4 @@
-"""The log as JSON lines: on real files, with other processes, kills, full disks and damaged lines."""
+"""The log as JSON lines, on real files: with other processes, kills, full disks and damaged lines."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def store(tmp_path):
 
 
 class Lines:
-    """A logger that keeps the warnings."""
+    """A logger that records messages."""
 
     def __init__(self):
         self.warnings = []
@@ -184,7 +184,7 @@ def test_mark_of_the_byte_order_is_no_damage(tmp_path, store):
 
 
 def test_file_that_is_cut_in_place_and_grows_again_is_noticed(tmp_path, store):
-    """As programs do that rotate logs by copying them."""
+    """Programs that rotate logs by copying do this."""
     other = JsonlStore(tmp_path)
     store.write(LOG, [entry("a"), entry("b")])
     with open(path_of(tmp_path), "r+b") as file:
@@ -235,7 +235,7 @@ def test_a_torn_last_line_is_passed_over_wherever_it_ends(tmp_path, warnings):
     for length in range(whole, len(content) + 1):
         path_of(tmp_path).write_bytes(content[:length])
         other = JsonlStore(tmp_path)
-        # Without the line feed alone the entry is whole, and no torn one ever is.
+        # An entry that lacks only its line feed is whole; a torn one never is.
         there = ["b", "a"] if length >= len(content) - 1 else ["a"]
         assert names(other) == names(other, bodies=False) == there, length
         assert [record.key[0] for record in other.records(LOG)] == there[::-1]
@@ -307,7 +307,7 @@ def test_full_files_are_kept_under_growing_numbers(tmp_path):
         one.write(LOG, [entry(name) for name in order])  # ids in older files are known
     assert sorted((tmp_path / "log").iterdir()) == files
     big = [entry(f"b{number}", text="x" * 50) for number in range(100)]
-    store.write(LOG, big)  # one piece, even if it is longer than a file should be
+    store.write(LOG, big)  # one write, even if it is larger than a file should be
     assert path_of(tmp_path).stat().st_size > 5000
     assert names(store)[:101] == [record.key[0] for record in big[::-1]] + ["e199"]
 
@@ -333,7 +333,7 @@ def test_a_log_that_was_deleted_begins_anew(tmp_path, store):
     assert names(store) == ["a"]
 
 
-# --- what it costs ---
+# --- costs ---
 
 
 def test_ids_in_use_are_known_however_many_come_between(tmp_path, monkeypatch):
@@ -369,10 +369,10 @@ def test_only_the_end_of_a_long_log_is_read(tmp_path, monkeypatch):
     for number in range(10):
         store.write(LOG, [entry(f"more{number}"), entry("new"), entry("e90000")])
     assert names(store, limit=11) == [*(f"more{number}" for number in range(9, -1, -1)), "new"]
-    assert 65_536 <= sum(read) <= 65_536 + 20 * 128  # and the tails, by which a file is known again
+    assert 65_536 <= sum(read) <= 65_536 + 20 * 128  # and the tails that identify a file
 
 
-# --- others that write ---
+# --- other writers ---
 
 
 CHILD = """
@@ -439,7 +439,7 @@ def test_two_processes_share_a_log(tmp_path, warnings, rotate):
     found = [record.key[0] for record in JsonlStore(tmp_path).records(LOG)]
     assert len(found) == len(expected)
     assert set(found) == expected
-    for number in (1, 2):  # each one's own in its order
+    for number in (1, 2):  # each process's entries are in order
         own = [name for name in found if name.startswith(f"{number}-")]
         assert own == [f"{number}-{turn}" for turn in range(200)]
     assert warnings == []
@@ -447,7 +447,7 @@ def test_two_processes_share_a_log(tmp_path, warnings, rotate):
 
 @pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_write_loses_nothing(tmp_path, warnings):
-    """Batches of 2 MB: some kills tear one, and what was acknowledged before is there, each time."""
+    """Batches of 2 MB: some kills tear one, and each time everything acknowledged before is there."""
     draw = random.Random(7)
     turn = torn = 0
     acknowledged = []

@@ -1,4 +1,4 @@
-"""Candles in process memory: the blocks against a plain model, and the store with and without them."""
+"""Candles in process memory: the blocks compared with a plain model, and the store with and without them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SEED = int(os.environ.get("BTKM_FUZZ_SEED", "20231114"))
 
 
 def columns(first, count, shift=0.0):
-    """Candles of the minutes ``first``, ...; their values follow from their time."""
+    """Return candles from minute ``first`` on, with values derived from their time."""
     found = np.zeros(count, CANDLE_DTYPE)
     found["timestamp"] = START + np.arange(first, first + count) * MINUTE
     for index, name in enumerate(CANDLE_DTYPE.names[1:]):
@@ -147,7 +147,7 @@ def test_what_overlaps_is_kept_once():
 
 
 def test_long_runs_stay_apart_and_are_read_as_one():
-    """Beyond the limit of growing together."""
+    """Runs longer than the limit are not merged."""
     memory, _ = blocks(1 << 26)
     long = 1 << 18
     memory.keep(SERIES, MINUTE, columns(0, long))
@@ -157,7 +157,7 @@ def test_long_runs_stay_apart_and_are_read_as_one():
     assert (head == columns(long - 100, 200)).all()
     assert not head.flags.writeable
     assert len(memory.head(SERIES, 1000, minute(long - 100))) == 200
-    memory.keep(SERIES, MINUTE, columns(long - 50, 1000))  # overlaps both: it stays whole, and they lose what it has
+    memory.keep(SERIES, MINUTE, columns(long - 50, 1000))  # overlaps both: it stays whole, and they lose the overlap
     assert (memory.array(SERIES, 1000, minute(long - 50)) == columns(long - 50, 1000)).all()
     assert (memory.head(SERIES, long + 950, minute(0)) == columns(0, long + 950)).all()
     assert memory.nbytes == (long + 950) * 48 + 2 * OVERHEAD
@@ -205,7 +205,7 @@ ranges = st.tuples(st.sampled_from([SERIES, OTHER]), st.integers(-5, 40), st.int
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.tuples(st.booleans(), ranges), max_size=40), st.sampled_from([0, 1200, 2000, 3500, 1_000_000]))
 def test_like_a_plain_model(steps, budget):
-    """What is answered is right and was kept; never more than the budget; with room for everything, everything is answered."""
+    """Every result is right and was kept before; memory stays within the budget; a large budget answers everything."""
     memory, _ = blocks(budget)
     model: dict = {SERIES: set(), OTHER: set()}
     for keep, (series, first, count) in steps:
@@ -231,7 +231,7 @@ def test_like_a_plain_model(steps, budget):
 
 
 def test_threads():
-    """Readers and keepers at once, in too little room: every answer is right."""
+    """With concurrent readers and writers and a small budget, every result is right."""
     memory, _ = blocks(3000)
     wrong = []
 
@@ -264,7 +264,7 @@ def test_threads():
 
 @pytest.mark.slow
 def test_a_fork_while_another_thread_keeps_candles():
-    """The child goes on with what is there, or with nothing, and never waits for a lock of a thread that it does not have."""
+    """The child continues with the parent's candles or none, and never waits for a lock held by a thread it does not have."""
     memory, _ = blocks(1 << 22)
     renew_after_fork(memory)
     over = threading.Event()
@@ -287,7 +287,7 @@ def test_a_fork_while_another_thread_keeps_candles():
     try:
         for _ in range(30):
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: of forks beside threads, which is the point
+                warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: forks in a process with threads
                 pid = os.fork()
             if pid == 0:
                 code = 1
@@ -322,7 +322,7 @@ def count(name):
 
 @pytest.fixture
 def questions(mongo, monkeypatch):
-    """Each query for candles that goes to MongoDB."""
+    """The queries for candles that go to MongoDB."""
     asked = []
     connection = default_registry.mongo.connection
     fetch = connection.fetch
@@ -348,13 +348,13 @@ def test_memory_answers_what_was_read(questions):
 
 
 def test_a_walk_forward_asks_seldom(questions):
-    """A minute after the other through 40,000: about six questions, each for more than the one before."""
+    """A walk through 40,000 minutes takes about six fetches, each larger than the one before."""
     write(columns(0, 40_000))
     for first in range(0, 39_995, 3):
         assert len(dicts(5, first)) == 5
     asked = [query["filter"]["timestamp"]["$gte"] for query in questions]
     assert asked == sorted(asked)
-    assert len(asked) < 25  # those for more than 4,000 go out as several queries
+    assert len(asked) < 25  # a fetch of more than 4,000 goes out as several queries
     assert count("hits_block") > 13_000
 
 
@@ -366,7 +366,7 @@ def test_sliding_long_windows_ask_for_what_is_new(questions):
 
 
 def test_new_candles_are_seen_at_once(questions):
-    """A trader at the end of the data: nothing that was missing is remembered."""
+    """For a trader at the end of the data, a miss is never remembered."""
     write(columns(0, 10))
     for last in range(10, 40):
         assert len(dicts(5, last - 5)) == 5
@@ -384,9 +384,9 @@ def test_after_a_miss_nothing_is_read_ahead(questions):
 
 
 def test_a_candle_that_is_still_open_is_not_kept(mongo):
-    """Another writer's: it may be written once more."""
+    """Another writer may still update such a candle."""
     now = align(time.time_ns() // 1_000_000, MINUTE)
-    while time.time_ns() // 1_000_000 > now + 45_000:  # not so close to the minute that it closes under our hands
+    while time.time_ns() // 1_000_000 > now + 45_000:  # far enough from the minute that it does not close during the test
         time.sleep(1)
         now = align(time.time_ns() // 1_000_000, MINUTE)
     first = (now - START) // MINUTE - 2
@@ -445,7 +445,7 @@ def test_another_database_has_other_candles(mongo, servers):
 
 @pytest.mark.parametrize("ranges", [mongo_candles.RANGE, 7])
 def test_no_budget_changes_an_answer(settings, monkeypatch, ranges):
-    """Random windows over candles with holes, with strays, and with new ones meanwhile: memory off, too small, small, ample."""
+    """Random windows over candles with gaps, strays and additions do not depend on the budget: none, too small, small or ample."""
     monkeypatch.setattr(mongo_candles, "RANGE", ranges)
     monkeypatch.setattr(mongo_candles, "AHEAD", 40)
     monkeypatch.setattr(mongo_candles, "SHARED", 2 * ranges)
@@ -486,7 +486,7 @@ def test_no_budget_changes_an_answer(settings, monkeypatch, ranges):
 
 
 def test_a_long_window_with_a_broken_candle_in_either_half(mongo):
-    """Over two connections: a hole in the first half is a miss, whatever the second has; a broken candle is a clear error."""
+    """Over two connections, a gap in the first half is a miss whatever the second holds; a broken candle is a clear error."""
     write(columns(0, 10_000))
     assert (array(10_000, 0) == columns(0, 10_000)).all()
     documents = kit.get_mongo()["candle-items"]
@@ -503,7 +503,7 @@ def test_a_long_window_with_a_broken_candle_in_either_half(mongo):
 
 
 def test_a_long_window_over_one_connection(settings):
-    """Where no second connection may be opened."""
+    """This works where no second connection may be opened."""
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": with_options(settings, "maxPoolSize=1")})
     write(columns(0, 10_000))
     assert (array(10_000, 0) == columns(0, 10_000)).all()

@@ -1,4 +1,4 @@
-"""Indexes on a real MongoDB: made before they are needed, used by their queries, and what contradicts them named with its cure."""
+"""Indexes on a real MongoDB: created before they are needed, used by their queries, and conflicts reported with the fix."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ BEFORE = datetime(2024, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def database(settings):
-    """A plain client's view of the database: what another tool left there."""
+    """A plain client on the database, which acts as another tool."""
     with pymongo.MongoClient(settings["CC_MONGO_CONNECTION_STRING"], tz_aware=True) as client:
         yield client.get_default_database()
 
 
 def write_one(domain, tag="x"):
-    """One record through the public face."""
+    """Write one record through the public API."""
     match domain.name:
         case "candle":
             row = {"timestamp": 0, "open": 1, "high": 1, "low": 1, "close": 1, "volume": 1}
@@ -54,7 +54,7 @@ def key_of(domain, tag="x"):
 
 
 def follow(database, text):
-    """Carry out every command that an error or a conflict names, through pymongo; how many there were."""
+    """Run every command that an error or a conflict names, through pymongo; return how many there were."""
     commands = re.findall(r'db\.getCollection\("([^"]+)"\)\.(dropIndex|deleteMany)\((.*?)\)(?=;|$)', text, re.MULTILINE)
     for name, what, argument in commands:
         if what == "dropIndex":
@@ -66,11 +66,11 @@ def follow(database, text):
     return len(commands)
 
 
-# --- what is made ---
+# --- creation ---
 
 
 def test_gate_makes_exactly_the_indexes_of_the_table(settings, database):
-    """After the gate every collection has ``_id_``, its unique index under MongoDB's default name, its others, and nothing else."""
+    """After the gate every collection has ``_id_``, its unique index under MongoDB's default name, its other indexes, and no more."""
     kit.setup(settings)
     kit.wait_for_init()
     for domain in DOMAINS.values():
@@ -89,7 +89,7 @@ def test_gate_makes_exactly_the_indexes_of_the_table(settings, database):
 
 @pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
 def test_first_write_makes_the_indexes_of_its_domain_only(settings, database, domain):
-    """Without the gate the first write makes them, before its document; no other collection comes to be."""
+    """Without the gate the first write creates them, before its document; no other collection is created."""
     kit.setup(settings)
     write_one(domain)
     assert database.list_collection_names() == [domain.collection]
@@ -98,7 +98,7 @@ def test_first_write_makes_the_indexes_of_its_domain_only(settings, database, do
 
 
 def test_reads_make_nothing(settings, database):
-    """Reading an empty database leaves it empty."""
+    """Reads of an empty database leave it empty."""
     kit.setup(settings)
     assert kit.PersistSignalAdapter.read_signal_data("S", "s", "e") is None
     assert kit.PersistLogAdapter.read_log_data() == []
@@ -108,7 +108,7 @@ def test_reads_make_nothing(settings, database):
 
 
 def test_missing_indexes_are_named(database):
-    """What a wanted index is called, when it is not there; a dropped one comes back by the gate."""
+    """Each missing index is named, and the gate creates a dropped one again."""
     domain = DOMAINS["log"]
     collection = database[domain.collection]
     assert missing_indexes(collection, domain) == ["entryId_1", "createDate_-1__id_-1"]
@@ -120,7 +120,7 @@ def test_missing_indexes_are_named(database):
     assert missing_indexes(collection, domain) == []
 
 
-# --- the original's indexes ---
+# --- the indexes of the TypeScript package ---
 
 ORIGINAL = {
     "candle": ["timestamp"],
@@ -134,7 +134,7 @@ ORIGINAL = {
 
 
 def make_original(database, domain):
-    """The indexes that the TypeScript package makes: one for each filter field, the unique one, and those with names."""
+    """Create the indexes of the TypeScript package: one for each filter field, the unique one, and the compound ones."""
     collection = database[domain.collection]
     for name in dict.fromkeys([*domain.key, *ORIGINAL.get(domain.name, [])]):
         if "_" in name:
@@ -147,7 +147,7 @@ def make_original(database, domain):
 
 @pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
 def test_indexes_of_the_original_do_not_disturb(settings, database, domain):
-    """On the original's database the gate and writes succeed, none of its indexes goes, and only missing ones of ours come."""
+    """On such a database the gate and writes succeed, no index is dropped, and only this library's missing ones are created."""
     make_original(database, domain)
     before = database[domain.collection].index_information()
     assert find_conflicts(database[domain.collection], domain) == []
@@ -160,7 +160,7 @@ def test_indexes_of_the_original_do_not_disturb(settings, database, domain):
     assert set(after) - set(before) == ours - set(before)
 
 
-# --- what contradicts ---
+# --- conflicts ---
 
 
 def gate():
@@ -168,7 +168,7 @@ def gate():
 
 
 def conflict(domain, how):
-    """The error of the gate, or of the first write."""
+    """Return the error of the gate, or of the first write."""
     with pytest.raises(IndexConflictError) as caught:
         gate() if how == "gate" else write_one(domain, "new")
     assert isinstance(caught.value, BacktestKitError)
@@ -178,7 +178,7 @@ def conflict(domain, how):
 @pytest.mark.parametrize("how", ["gate", "first write"])
 @pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
 def test_duplicates_are_reported_and_mended(settings, database, domain, how):
-    """Documents with one key: no run without the index, an error with the key and the command; that command, done, mends it."""
+    """With duplicate keys nothing runs without the index: the error has the key and the command that repairs them."""
     collection = database[domain.collection]
     ids = [
         collection.insert_one({**key_of(domain), "updatedDate": BEFORE + timedelta(minutes=number), "payload": {"n": number}}).inserted_id
@@ -196,7 +196,7 @@ def test_duplicates_are_reported_and_mended(settings, database, domain, how):
     assert [conflict.text for conflict in find_conflicts(collection, domain)] == [text.partition(": ")[2].partition("\n")[0]]
     assert conflict(domain, how) == text, "the second try says the same"
     assert follow(database, text) == 1
-    # The document written last stays; of an insert-once domain the first one.
+    # The document written last stays; in an insert-once domain the first one.
     kept = ids[1] if domain.write == "insert_once" else ids[2]
     assert {document["_id"] for document in collection.find()} == {kept, other}
     gate()
@@ -205,7 +205,7 @@ def test_duplicates_are_reported_and_mended(settings, database, domain, how):
 
 
 def test_many_duplicates_are_mended_step_by_step(settings, database):
-    """More keys and more copies than one message can hold: following the messages ends, and nothing else is deleted."""
+    """With more keys and copies than one message can list, following the messages ends, and nothing else is deleted."""
     domain = DOMAINS["state"]
     collection = database[domain.collection]
     collection.insert_many({"signalId": f"s{key}", "bucketName": "b", "n": copy} for key in range(25) for copy in range(2 + key % 3))
@@ -225,7 +225,7 @@ def test_many_duplicates_are_mended_step_by_step(settings, database):
 
 
 def test_duplicates_with_an_id_that_is_no_object_id(settings, database):
-    """Copies that another tool stored under text or numbers are named too."""
+    """Copies that another tool stored under text or numeric ids are named too."""
     domain = DOMAINS["signal"]
     database[domain.collection].insert_many([{"_id": name, **key_of(domain)} for name in ("one", 2, 3.5)])
     kit.setup(settings)
@@ -240,7 +240,7 @@ LEGACY = [("candle", ["symbol", "interval", "timestamp"]), ("session", ["strateg
 @pytest.mark.parametrize("how", ["gate", "first write"])
 @pytest.mark.parametrize(("name", "fields"), LEGACY, ids=[name for name, _ in LEGACY])
 def test_legacy_unique_index(settings, database, name, fields, how):
-    """A unique index of an older version that lacks key fields is reported with its dropIndex, not run into at the first collision."""
+    """An older unique index that lacks key fields is reported with its dropIndex, before the first collision."""
     domain = DOMAINS[name]
     collection = database[domain.collection]
     legacy = collection.create_index([(field, 1) for field in fields], unique=True)
@@ -260,7 +260,7 @@ def test_legacy_unique_index(settings, database, name, fields, how):
 
 
 def test_legacy_index_beside_the_right_one(settings, database):
-    """The same where our unique index stands already: two exchanges would still collide in the old one."""
+    """The same holds if the library's unique index exists: two exchanges would still collide in the old one."""
     domain = DOMAINS["candle"]
     ensure_indexes(database[domain.collection], domain)
     database[domain.collection].create_index([("symbol", 1), ("interval", 1), ("timestamp", 1)], unique=True)
@@ -280,7 +280,7 @@ DIFFERING = {
 @pytest.mark.parametrize("how", ["gate", "first write"])
 @pytest.mark.parametrize("kind", DIFFERING)
 def test_index_that_stands_in_the_place_of_ours(settings, database, kind, how):
-    """The keys of the unique index with other options, or its name over other keys: named, with the dropIndex that makes room."""
+    """An index on the key fields with other options is reported with the dropIndex that makes room."""
     domain = DOMAINS["signal"]
     collection = database[domain.collection]
     name = collection.create_index([(field, 1) for field in domain.key], **DIFFERING[kind])
@@ -295,7 +295,7 @@ def test_index_that_stands_in_the_place_of_ours(settings, database, kind, how):
 
 
 def test_index_on_our_keys_under_another_name(settings, database):
-    """It takes nothing away: our unique index comes to stand beside it, and nobody is told to drop it."""
+    """Such an index does no harm: the unique one is created next to it, and no error says to drop it."""
     domain = DOMAINS["signal"]
     collection = database[domain.collection]
     collection.create_index([(field, 1) for field in domain.key], name="by_context")
@@ -307,7 +307,7 @@ def test_index_on_our_keys_under_another_name(settings, database):
 
 
 def test_our_name_over_other_keys(settings, database):
-    """An index with the name of the unique one, but other keys, is named with its dropIndex."""
+    """An index with the name of the unique one but other keys is reported with its dropIndex."""
     domain = DOMAINS["signal"]
     database[domain.collection].create_index([("payload", 1)], name="symbol_1_strategyName_1_exchangeName_1")
     kit.setup(settings)
@@ -316,7 +316,7 @@ def test_our_name_over_other_keys(settings, database):
 
 
 def test_not_unique_and_duplicates(settings, database):
-    """An index that is not unique over documents that are not either: following what is said, step by step, mends both."""
+    """With an index that is not unique and duplicate documents, following the messages step by step repairs both."""
     domain = DOMAINS["signal"]
     collection = database[domain.collection]
     collection.create_index([(field, 1) for field in domain.key])
@@ -331,7 +331,7 @@ def test_not_unique_and_duplicates(settings, database):
 
 
 def test_unique_index_with_the_same_fields_in_another_order(settings, database):
-    """It contradicts nothing, so it stays."""
+    """Such an index causes no conflict, so it stays."""
     domain = DOMAINS["signal"]
     name = database[domain.collection].create_index([("exchangeName", 1), ("symbol", 1), ("strategyName", 1)], unique=True)
     kit.setup(settings)
@@ -341,7 +341,7 @@ def test_unique_index_with_the_same_fields_in_another_order(settings, database):
 
 
 def test_one_bad_collection_does_not_stop_the_others(settings, database):
-    """Without the gate, a conflict in one domain is the matter of that domain alone."""
+    """Without the gate, a conflict in one domain affects only that domain."""
     database["signal-items"].insert_many([key_of(DOMAINS["signal"]), key_of(DOMAINS["signal"])])
     kit.setup(settings)
     conflict(DOMAINS["signal"], "first write")
@@ -349,11 +349,11 @@ def test_one_bad_collection_does_not_stop_the_others(settings, database):
     assert kit.PersistScheduleAdapter.read_schedule_data("x", "x", "x") == {}
 
 
-# --- what they are for ---
+# --- use ---
 
 
 def fill(database):
-    """Enough records that an index is the better way for whoever plans the queries."""
+    """Write enough records that the query planner prefers an index."""
     kit.PersistSignalAdapter.write_many([({"n": number}, f"S{number}", "s", "e") for number in range(300)])
     kit.PersistMemoryAdapter.write_many([({"n": number}, f"s{number % 10}", "b", f"m{number}", WHEN) for number in range(300)])
     kit.PersistMeasureAdapter.write_many([({"n": number}, f"b{number % 10}", f"k{number}", WHEN) for number in range(300)])
@@ -399,7 +399,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("original", [False, True], ids=["our indexes", "beside the original's"])
 def test_every_query_uses_an_index(settings, database, original):
-    """As the server's profiler saw them: no collection scan, no document looked at in vain, no sort in memory for log and notification."""
+    """By the server's profiler: no collection scan, no needless document examined, no sort in memory for log and notification."""
     if original:
         for domain in DOMAINS.values():
             make_original(database, domain)
@@ -412,7 +412,7 @@ def test_every_query_uses_an_index(settings, database, original):
         query()
         database.command("profile", 0)
         wanted = {"ns": {"$regex": "-items$"}, "op": {"$in": ["query", "command", "update", "getmore"]}}
-        # The indexes are looked at now and then, too.
+        # The indexes are checked now and then, too.
         operations = list(database["system.profile"].find({**wanted, "command.listIndexes": {"$exists": False}}))
         database["system.profile"].drop()
         assert len(operations) == 1, name
@@ -429,7 +429,7 @@ def test_every_query_uses_an_index(settings, database, original):
 
 
 def test_read_by_a_known_id_goes_by_id(settings, database):
-    """With the id known, the server fetches by ``_id`` alone."""
+    """With a cached id, the server fetches by ``_id`` only."""
     kit.setup(settings)
     kit.PersistSignalAdapter.write_signal_data({"n": 1}, "S", "s", "e")
     database.command("profile", 2)
@@ -441,7 +441,7 @@ def test_read_by_a_known_id_goes_by_id(settings, database):
 
 @pytest.mark.parametrize("domain", [domain for domain in DOMAINS.values() if domain.keyed], ids=lambda domain: domain.name)
 def test_upsert_filter_is_the_unique_index(settings, database, domain):
-    """The filter of an upsert names exactly the fields of the unique index, which is what lets the server settle a race by itself."""
+    """The filter of an upsert has exactly the fields of the unique index, so the server can resolve a race by itself."""
     kit.setup(settings)
     write_one(domain)
     database.command("profile", 2)
@@ -455,7 +455,7 @@ def test_upsert_filter_is_the_unique_index(settings, database, domain):
 
 
 def test_indexes_come_back_after_the_database_was_dropped(mongo):
-    """A database that is dropped under a running process has its unique indexes again after the gate, or with the next new record."""
+    """If the database is dropped under a running process, the unique indexes return with the gate or the next new record."""
     kit.wait_for_init()
     database = kit.get_mongo()
 
@@ -466,7 +466,7 @@ def test_indexes_come_back_after_the_database_was_dropped(mongo):
     kit.wait_for_init()
     assert unique("signal-items")
     database.client.drop_database(database.name)
-    time.sleep(1.1)  # a look is taken at most once a second
+    time.sleep(1.1)  # a check is made at most once a second
     for number in range(2):
         kit.PersistSignalAdapter.write_signal_data({"id": "a"}, "B", f"s{number}", "e")
     kit.PersistCandleAdapter.write_candles_data([{"timestamp": 0, "open": 1, "high": 1, "low": 1, "close": 1, "volume": 0}], "B", "1m", "e")

@@ -1,4 +1,4 @@
-"""Versions of records in MongoDB: read as of any time, whoever wrote, whatever broke."""
+"""Versions of records in MongoDB: reads as of any time, with several writers and with faults."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KEPT = History(frozenset({"state", "memory"}))
 
 @pytest.fixture(params=[True, False], ids=["wire", "pymongo"])
 def make(settings, request):
-    """``make(history)``: a store as another process would have it; all see the same database."""
+    """``make(history)`` creates a store as another process would; all use one database."""
     stores = []
 
     def made(history=KEPT, **others):
@@ -62,7 +62,7 @@ def at(store, moment, key=KEY, domain=STATE):
 
 
 class Model:
-    """What the versions of one key must be: value by time."""
+    """The expected versions of one key: value by time."""
 
     def __init__(self):
         self.versions = {}
@@ -95,7 +95,7 @@ STEPS = st.lists(
 
 @pytest.mark.parametrize("most", [1, 3, 32])
 def test_reads_as_of_any_time_are_those_of_a_model(make, monkeypatch, most):
-    """Two processes write two keys forward and back in time, one after the other."""
+    """Two processes take turns writing two keys, forward and back in time."""
     monkeypatch.setattr(mongo_history, "LIST", most)
     stores = [make(), make()]
     reader = make()
@@ -188,7 +188,7 @@ def test_what_others_wrote_is_the_record_until_it_is_replaced_and_then_a_version
     put(store, 10)
     assert (at(store, 4), at(store, 5), at(store, 9), at(store, 10)) == (None, (5, 5), (5, 5), (10, 10))
 
-    def foreign(when):  # as the original writes: no version
+    def foreign(when):  # as the TypeScript package writes: without versions
         database["state-items"].update_one({"signalId": KEY[0]}, {"$set": {"payload": {"v": "foreign"}, "when": float(when)}})
 
     foreign(20)
@@ -196,7 +196,7 @@ def test_what_others_wrote_is_the_record_until_it_is_replaced_and_then_a_version
     fresh = make()
     put(fresh, 30)
     assert (at(store, 19), at(store, 29), at(store, 30)) == ((10, 10), (20, "foreign"), (30, 30))
-    foreign(7)  # back in time: later versions are void, and stay so
+    foreign(7)  # back in time: later versions are void and stay void
     assert (at(store, 6), at(store, 7), at(store, 25)) == ((5, 5), (7, "foreign"), (7, "foreign"))
     put(fresh, 40)
     assert (at(store, 6), at(store, 25), at(store, 40)) == ((5, 5), (5, 5), (40, 40)), (
@@ -287,9 +287,9 @@ def test_discarding_keeps_the_id_and_the_first_date(make, database):
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_whatever_breaks_nothing_acknowledged_is_lost(make, servers, tmp_path, monkeypatch, command, fault):
-    """Where a write forward or back fails, earlier versions stay, and a repeat mends it."""
+    """If a write forward or back in time fails, earlier versions remain, and a retry repairs the record."""
     monkeypatch.setattr(mongo_history, "LIST", 2)
-    monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.01)  # after an error pymongo waits so long before it looks at the server again
+    monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.01)  # after an error pymongo waits this long before it checks the server again
     place = str(tmp_path / "mongo.sock")
     reader = make()
     name = reader.connection.database.name
@@ -297,7 +297,7 @@ def test_whatever_breaks_nothing_acknowledged_is_lost(make, servers, tmp_path, m
     options += "&serverSelectionTimeoutMS=30000&heartbeatFrequencyMS=500"
     uri = f"mongodb://{place.replace('/', '%2F')}/{name}?{options}"
     with Proxy(servers.mongo.socket, place, "mongo") as proxy:
-        put(reader, 0)  # makes the indexes, without a time-out
+        put(reader, 0)  # creates the indexes, without a time-out
         store = make(CC_MONGO_CONNECTION_STRING=uri)
         put(store, 0)
         model = Model()
@@ -318,12 +318,12 @@ def test_whatever_breaks_nothing_acknowledged_is_lost(make, servers, tmp_path, m
             model.write(when, when)
             assert [at(reader, moment) for moment in range(8)] == [model.at(moment) for moment in range(8)]
         assert proxy.met[command]
-        assert bool(failed) == (fault is STALL)  # what breaks is sent again; what is silent uses its time up
+        assert bool(failed) == (fault is STALL)  # a broken call is sent again; a silent server uses up the time-out
         store.close()
 
 
 def test_a_process_killed_at_any_moment_leaves_what_it_acknowledged(make, settings, database):
-    """The child says each time when it was acknowledged; the next one goes on with the same keys."""
+    """The child prints each time that was acknowledged; the next child continues with the same keys."""
     child = """
 import json, sys
 from backtest_kit_mongo.config import load_config

@@ -1,4 +1,4 @@
-"""Where no server runs: how soon that is said, and that the embedded servers are named."""
+"""Without running servers, calls fail soon and the errors name the embedded servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMED = ("setup(embedded=True)", "CC_EMBEDDED=1", "--embedded")
 
 @pytest.fixture
 def port():
-    """A port that refuses: bound, so that nobody else takes it, and not listened on."""
+    """A port that refuses connections: bound, so that nobody else takes it, but not listening."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -34,7 +34,7 @@ def nowhere(port):
 
 
 class Lines:
-    """A logger that keeps its warnings."""
+    """A logger that records its warnings."""
 
     def __init__(self):
         self.warnings = []
@@ -57,7 +57,7 @@ class Lines:
     ids=["read", "write", "rows", "candles", "list"],
 )
 def test_the_first_call_does_not_wait_for_a_port_that_refuses(nowhere, call):
-    """Not for the 15 s of pymongo; the error says what to do, and which call does wait."""
+    """The call does not wait for pymongo's 15 s; the error says what to do and which call does wait."""
     kit.setup(nowhere)
     start = time.monotonic()
     with pytest.raises(kit.ServerUnavailableError, match="nothing is listening on localhost") as caught:
@@ -96,7 +96,7 @@ def test_redis_alone_names_them_too(settings, port):
 
 
 def test_a_long_wait_says_what_it_waits_for_and_goes_on(tmp_path, monkeypatch):
-    """Servers that somebody is just starting are waited for; meanwhile a line names both, and no password."""
+    """The gate waits for servers that are just being started; meanwhile one warning names both, without a password."""
     monkeypatch.setattr(listening, "PATIENCE", 0.1)
     lines = Lines()
     kit.set_logger(lines)

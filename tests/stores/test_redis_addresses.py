@@ -1,4 +1,4 @@
-"""Redis wherever it is: by URL, over TLS, with a user of few rights, behind Sentinels, as a cluster, and shared with others."""
+"""Every way to reach Redis: a URL, TLS, a user with few rights, Sentinels, a cluster, and a shared server."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ KEYS = [("s", f"{number}") for number in range(300)]
 
 @pytest.fixture(params=["1", "0"], ids=["wire-on", "wire-off"])
 def wire(request, monkeypatch):
-    """The wire protocol, or redis-py's public methods alone."""
+    """The wire protocol, or only redis-py's public methods."""
     monkeypatch.setenv("CC_WIRE_LANE", request.param)
 
 
 @pytest.fixture
 def begin(settings):
-    """A function: the library on a new database, with other settings of Redis than those of the tests."""
+    """A function that sets the library up on a new database with other Redis settings."""
 
     def begin(**others):
         kit.close()
@@ -43,7 +43,7 @@ def begin(settings):
 
 
 def use(keys=KEYS):
-    """Writes and reads, one by one and in batches; afterwards only Redis knows the ids."""
+    """Write and read one by one and in batches; the reads start with ids in Redis only."""
     for number, key in enumerate(keys[:3]):
         STATE.write_state_data({"n": number}, *key, WHEN)
     STATE.write_many([({"n": number}, *key, WHEN) for number, key in enumerate(keys)])
@@ -55,7 +55,7 @@ def use(keys=KEYS):
 
 
 def hits():
-    """Ids that came from Redis since ``reset_stats``, and its errors."""
+    """Return the ids that came from Redis since ``reset_stats``, and the Redis errors."""
     counters = kit.stats()["state"]
     return counters["hits_redis"], counters["redis_errors"]
 
@@ -172,7 +172,7 @@ def test_no_secret_is_shown():
 
 @pytest.mark.server
 def test_a_url_with_password_and_database(begin, wire, tmp_path):
-    with Node(tmp_path / "redis", password="p%40ss") as node:  # the password has a percent sign
+    with Node(tmp_path / "redis", password="p%40ss") as node:  # the password contains a percent sign
         begin(CC_REDIS_URL=f"redis://:p%2540ss@127.0.0.1:{node.port}/3")
         kit.wait_for_init()
         use()
@@ -201,7 +201,7 @@ def authority(tmp_path_factory):
 
 @pytest.fixture
 def tls(authority, servers):
-    """A port with TLS in front of the Redis of the tests."""
+    """A TLS port in front of the tests' Redis."""
     with TlsProxy(servers.redis.socket, authority) as proxy:
         yield proxy
 
@@ -216,7 +216,7 @@ def test_redis_over_tls(begin, wire, tls, authority):
     assert made >= 1
     use(KEYS[:50])
     assert hits() == (50, 0)
-    assert tls.handshakes == made  # on the connection that was there
+    assert tls.handshakes == made  # over the open connection
     tls.cut()
     use(KEYS[:50])
     assert hits() == (50, 0)
@@ -253,14 +253,14 @@ def test_a_certificate_that_is_not_good_is_not_accepted(begin, tls, authority, h
     assert hits()[0] == 0
 
 
-# --- a user of few rights ---
+# --- a user with few rights ---
 
 LEAST = "on >p ~*_cache:* +get +mget +set +mset +del"
 
 
 @pytest.fixture
 def users(servers, settings):
-    """Users of the Redis of the tests, gone afterwards."""
+    """A function that sets the rights of a user on the tests' Redis; the user is deleted afterwards."""
     with redis.Redis(unix_socket_path=servers.redis.socket) as client:
         yield lambda rules: client.execute_command("ACL", "SETUSER", "bot", "reset", *rules.split())
         client.acl_deluser("bot")
@@ -291,7 +291,7 @@ def test_missing_rights_are_not_taken_for_a_dead_server(begin, wire, users, serv
     assert hits()[0] == 0
     users("on >p ~*_cache:* +get +mget")
     kit.wait_for_init(timeout=15)
-    use(KEYS[5:9])  # reads go on asking Redis
+    use(KEYS[5:9])  # reads continue to use Redis
     begin(CC_REDIS_HOST=servers.redis.socket, CC_REDIS_USER="bot", CC_REDIS_PASSWORD="wrong")
     with pytest.raises(DatabaseError, match="Redis rejected the login"):
         kit.wait_for_init(timeout=30)
@@ -332,7 +332,7 @@ def test_the_primary_that_sentinels_know(begin, wire, tmp_path):
         use()
         assert hits() == (len(KEYS), 0)
         watched.primary.kill()
-        use()  # with MongoDB alone, or with the new one
+        use()  # with MongoDB alone, or with the new primary
         assert wait_for(lambda: watched.is_named(watched.replica), PATIENCE)
 
         def again():
@@ -340,7 +340,7 @@ def test_the_primary_that_sentinels_know(begin, wire, tmp_path):
             return hits() == (20, 0)
 
         assert wait_for(again, PATIENCE)
-        # The former one comes back as a replica; what is written to it would be refused.
+        # The former primary comes back as a replica, which would reject writes.
         watched.primary.start()
         assert wait_for(lambda: not watched.is_primary(watched.primary), PATIENCE)
         assert wait_for(again, PATIENCE)
@@ -351,7 +351,7 @@ def test_the_primary_that_sentinels_know(begin, wire, tmp_path):
 @pytest.mark.timeout(1200)
 @pytest.mark.server
 def test_a_primary_that_becomes_a_replica_is_left(begin, wire, tmp_path):
-    """No connection breaks: it only says READONLY."""
+    """No connection breaks; the replica only answers READONLY."""
     with Watched(tmp_path) as watched:
         begin(CC_REDIS_SENTINEL=watched.setting)
         use()
@@ -396,7 +396,7 @@ def test_a_cluster(begin, cluster):
 @pytest.mark.once
 @pytest.mark.server
 def test_a_batch_takes_one_message_to_each_node(begin, cluster):
-    """And not one to each of the hundreds of slots, one after the other."""
+    """A batch does not take one message per slot, of which there are hundreds."""
     begin(CC_REDIS_URL=f"redis://127.0.0.1:{cluster.nodes[1].port}", CC_REDIS_CLUSTER=True)
     use()
     sent = []

@@ -1,4 +1,4 @@
-"""The id cache on real servers: whatever Redis or this process remembers, the right record comes back, and the cache is mended."""
+"""The id cache on real servers: whatever Redis or this process remembers, reads return the right record and repair the cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MINUTE = 60_000
 
 
 class Commands(pymongo.monitoring.CommandListener):
-    """What pymongo sends, while somebody listens."""
+    """Record what pymongo sends inside ``sent``."""
 
     def __init__(self):
         self.events = None
@@ -43,7 +43,7 @@ class Commands(pymongo.monitoring.CommandListener):
 
     @contextlib.contextmanager
     def sent(self):
-        """The commands of the block, in order."""
+        """Collect the commands of the block, in order."""
         self.events = events = []
         try:
             yield events
@@ -53,7 +53,7 @@ class Commands(pymongo.monitoring.CommandListener):
 
 @pytest.fixture(scope="module")
 def commands():
-    """A listener on every client that this module makes; silent unless asked. (Left behind, it keeps later tests off the wire protocol.)"""
+    """A listener on every client of this module, silent unless used. (A leftover would keep later tests off the wire protocol.)"""
     listener = Commands()
     pymongo.monitoring.register(listener)
     yield listener
@@ -62,8 +62,8 @@ def commands():
 
 @pytest.fixture
 def listening(commands, settings, monkeypatch):
-    """The library set up on a new database with the listener in place, its indexes made and its connections open."""
-    monkeypatch.setattr(mongo_store, "SEEN", 600)  # on a busy machine the indexes would be looked at again meanwhile
+    """Set the library up on a new database with the listener registered, indexes created and connections open."""
+    monkeypatch.setattr(mongo_store, "SEEN", 600)  # on a busy machine the indexes would be checked again during the test
 
     def start(**others):
         kit.setup({**settings, **others})
@@ -76,21 +76,21 @@ def listening(commands, settings, monkeypatch):
 
 @pytest.fixture
 def cache(servers, settings):
-    """A plain client on the Redis of the tests."""
+    """A plain client on the tests' Redis."""
     with redis.Redis(unix_socket_path=servers.redis.socket) as client:
         yield client
 
 
 @pytest.fixture
 def database(servers, settings):
-    """A plain client's view of the database of the test: somebody else who writes there."""
+    """A plain client on the test's database, which acts as another writer."""
     with pymongo.MongoClient(settings["CC_MONGO_CONNECTION_STRING"], tz_aware=True) as client:
         yield client.get_default_database()
 
 
 @contextlib.contextmanager
 def redis_calls(cache):
-    """Commands that the server counted in the block, by name."""
+    """Collect how many commands the server counted in the block, by name."""
     ours = ("info", "config|resetstat", "config")
     cache.config_resetstat()
     calls = {}
@@ -101,12 +101,12 @@ def redis_calls(cache):
 
 
 def context_of(domain, tag):
-    """The arguments that name one record of a domain."""
+    """Return the arguments that select one record of a domain."""
     return tuple(True if name == "backtest" else f"{name}-{tag}" for name in domain.key_arguments)
 
 
 def item_of(domain, tag, value):
-    """What ``write_many`` takes for that record."""
+    """Return the ``write_many`` item of that record."""
     context = dict(zip(domain.key_arguments, context_of(domain, tag), strict=True)) | {"when": WHEN}
     call = next(call for call in domain.calls if call.operation == "write")
     return (body_of(domain, value), *(context[name] for name in call.arguments[1:]))
@@ -146,7 +146,7 @@ def signals(n):
 
 
 def poison(cache, kind, key, own, other):
-    """Put something wrong in the place of an id; ``own`` is the right id and ``other`` that of another record."""
+    """Store something wrong instead of an id; ``own`` is the right id and ``other`` that of another record."""
     values = {
         "stale": str(ObjectId()),
         "another record's": other,
@@ -182,7 +182,7 @@ POISONS = [
 
 @pytest.mark.parametrize("domain", KEYED, ids=lambda domain: domain.name)
 def test_poisoned_redis_costs_time_never_truth(settings, cache, database, domain):
-    """Whatever stands in Redis under a record's key, a single read gives the record and leaves the right id without expiry."""
+    """Whatever Redis holds under a record's key, a single read returns the record and stores the right id without expiry."""
     kit.setup({**settings, "CC_PROCESS_IDS": 0})
     write(domain, "a", 1)
     write(domain, "b", 2)
@@ -201,7 +201,7 @@ def test_poisoned_redis_costs_time_never_truth(settings, cache, database, domain
 
 @pytest.mark.parametrize("domain", KEYED, ids=lambda domain: domain.name)
 def test_poisoned_redis_in_a_batch(settings, cache, domain):
-    """As above for ``read_many``: every kind of wrong value at once, between right ones and keys that are not stored."""
+    """The same holds for ``read_many`` with every kind of wrong value, between right ones and keys that are not stored."""
     kit.setup({**settings, "CC_PROCESS_IDS": 0})
     tags = [str(number) for number in range(2 * len(POISONS))]
     adapter_of(domain).write_many([item_of(domain, tag, number) for number, tag in enumerate(tags)])
@@ -215,7 +215,7 @@ def test_poisoned_redis_in_a_batch(settings, cache, domain):
     assert read(domain, *tags, "absent", "never") == [*expected, domain.empty(), domain.empty()]
     assert [value.decode() for value in cache.mget(keys)] == ids
     assert not cache.exists(redis_key_of(domain, "absent"))
-    # MGET cannot tell a list from nothing: only the nine strings and the absent record's id are seen to be wrong.
+    # MGET cannot tell a list from a missing key: only the nine strings and the absent record's id count as stale.
     assert counts(domain) == {
         "hits_redis": len(POISONS),
         "misses": len(POISONS) + 2,
@@ -228,7 +228,7 @@ def test_poisoned_redis_in_a_batch(settings, cache, domain):
 
 
 def test_id_of_another_collection(settings, cache):
-    """An id that exists, but as a document of another domain, counts as stale."""
+    """An id of a document in another domain counts as stale."""
     kit.setup({**settings, "CC_PROCESS_IDS": 0})
     signal, schedule = DOMAINS["signal"], DOMAINS["schedule"]
     write(signal, "a", "signal")
@@ -242,7 +242,7 @@ def test_id_of_another_collection(settings, cache):
 
 
 def test_two_keys_that_hold_one_id(settings, cache):
-    """Two requested keys whose Redis values are the same id: each gets its own record, whichever comes first."""
+    """If Redis holds one id for two requested keys, each returns its own record, in either order."""
     kit.setup({**settings, "CC_PROCESS_IDS": 0})
     domain = DOMAINS["state"]
     for order in (("a", "b"), ("b", "a")):
@@ -272,7 +272,7 @@ def test_uppercase_id_is_an_id(settings, cache, process_ids):
 
 
 def test_redis_emptied_between_write_and_read(mongo, cache):
-    """A flushed Redis loses nothing, for single reads, batches, memories and lists; reading fills it again."""
+    """A flushed Redis loses nothing, for single reads, batches, memories and lists; reads fill it again."""
     domain = DOMAINS["memory"]
     adapter = kit.PersistMemoryAdapter
     adapter.write_many([({"n": number}, "signal", "bucket", f"m{number}", WHEN) for number in range(5)])
@@ -288,7 +288,7 @@ def test_redis_emptied_between_write_and_read(mongo, cache):
 
 
 def test_poisoned_redis_and_a_soft_remove(settings, cache):
-    """``has`` and ``remove`` find the record by its key, whatever Redis says; a stale id of a deleted document is no memory."""
+    """``has`` and ``remove`` find the record by its key, whatever Redis holds; a stale id of a deleted document is not a memory."""
     kit.setup({**settings, "CC_PROCESS_IDS": 0})
     adapter, domain = kit.PersistMemoryAdapter, DOMAINS["memory"]
     adapter.write_memory_data({"n": 1}, "s", "b", "one", WHEN)
@@ -308,7 +308,7 @@ def test_poisoned_redis_and_a_soft_remove(settings, cache):
 
 
 def test_process_id_of_a_deleted_document(mongo, cache, database):
-    """Another client deleted the document: nothing is read, singly or in a batch, and both caches forget it."""
+    """If another client deletes the document, single and batch reads return nothing, and both caches drop the id."""
     domain = DOMAINS["state"]
     for batch in (("a",), ("a", "b", "c")):
         for tag in batch:
@@ -325,7 +325,7 @@ def test_process_id_of_a_deleted_document(mongo, cache, database):
 
 
 def test_process_id_of_a_recreated_document(mongo, cache, database):
-    """Another client deleted the document and made a new one: the new one is read at once, and both caches follow."""
+    """If another client deletes the document and creates a new one, reads return the new one at once and both caches follow."""
     domain = DOMAINS["signal"]
     collection = database[domain.collection]
     for batch in (("a",), ("a", "b", "c")):
@@ -334,7 +334,7 @@ def test_process_id_of_a_recreated_document(mongo, cache, database):
         for redis_follows in (False, True):
             collection.delete_one(query_of(domain, "a"))
             new = collection.insert_one({**query_of(domain, "a"), "payload": {"value": "new"}}).inserted_id
-            if redis_follows:  # as it does when the other client is a library like ours
+            if redis_follows:  # as it does when the other client is this library too
                 cache.set(redis_key_of(domain, "a"), str(new))
             kit.reset_stats()
             assert read(domain, *batch)[0] == {"value": "new"}
@@ -346,7 +346,7 @@ def test_process_id_of_a_recreated_document(mongo, cache, database):
 
 
 def test_process_id_that_now_belongs_to_another_key(mongo, database):
-    """Another client turned the document into another record: the process's id is right, its document is not, and that is seen."""
+    """If another client changes the key of the document, the id still exists but no longer matches, and the read detects it."""
     domain = DOMAINS["dictionary"]
     for tag in "abc":
         write(domain, tag, tag)
@@ -357,7 +357,7 @@ def test_process_id_that_now_belongs_to_another_key(mongo, database):
 
 
 def test_two_keys_with_one_process_id(mongo, cache, database):
-    """The document belongs to one of them; for the other both caches forget the id, and nothing is asked for it again."""
+    """The document belongs to one of them; for the other both caches drop the id, and it is not tried again."""
     domain = DOMAINS["dictionary"]
     for tag in "ab":
         write(domain, tag, tag)
@@ -375,7 +375,7 @@ def test_two_keys_with_one_process_id(mongo, cache, database):
 
 @pytest.mark.parametrize("batch", ["a", "ab"])
 def test_a_wrong_entry_for_a_record_with_a_foreign_id_goes(mongo, cache, database, batch):
-    """Such a record stays uncached, and no read asks for a wrong id more than once."""
+    """Such a record stays uncached, and a wrong id is tried at most once."""
     domain = DOMAINS["state"]
     write(domain, "b", "b")
     database[domain.collection].insert_one({"_id": "foreign", **query_of(domain, "a"), "payload": {"value": "a"}})
@@ -388,7 +388,7 @@ def test_a_wrong_entry_for_a_record_with_a_foreign_id_goes(mongo, cache, databas
 
 
 def test_documents_that_the_query_takes_for_the_key(mongo, database):
-    """Another writer stored a list of keys: alone it is read as MongoDB finds it, in a batch it is passed over; it is never cached."""
+    """A single read returns a document with a list of keys, as MongoDB finds it; a batch skips it; it is never cached."""
     domain = DOMAINS["state"]
     write(domain, "b", "b")
     query = query_of(domain, "a")
@@ -401,7 +401,7 @@ def test_documents_that_the_query_takes_for_the_key(mongo, database):
 
 
 def test_write_over_a_stale_process_id(mongo, cache, database):
-    """A write goes by the key, never by a remembered id: it lands in the document that is there now."""
+    """A write goes by key, never by a cached id, and changes the document that exists now."""
     domain = DOMAINS["signal"]
     collection = database[domain.collection]
     for many in (False, True):
@@ -419,7 +419,7 @@ def test_write_over_a_stale_process_id(mongo, cache, database):
 
 
 def test_id_of_another_type_is_read_and_never_cached(mongo, cache, database):
-    """A document whose ``_id`` is no ObjectId (another tool's) is read and written by its key, without a wrong cache entry."""
+    """A document with an ``_id`` of another type (from another tool) is read and written by key and never cached."""
     domain = DOMAINS["state"]
     database[domain.collection].insert_one({"_id": "text", **query_of(domain, "a"), "payload": {"value": 1}})
     assert read(domain, "a") == [{"value": 1}]
@@ -446,7 +446,7 @@ COLLISIONS = [
 @pytest.mark.parametrize("process_ids", [0, 100_000])
 @pytest.mark.parametrize(("adapter", "writer", "reader", "one", "two"), COLLISIONS)
 def test_colliding_contexts(settings, cache, adapter, writer, reader, one, two, process_ids):
-    """Two contexts that join to one Redis key are two records, in every order of reads, writes and cold caches."""
+    """Two contexts with one Redis key are two records, in every order of reads, writes and cold caches."""
     kit.setup({**settings, "CC_PROCESS_IDS": process_ids})
     risk = adapter is kit.PersistRiskAdapter
     bodies = {one: [["p", {"of": "one"}]] if risk else {"of": "one"}, two: [["p", {"of": "two"}]] if risk else {"of": "two"}}
@@ -469,7 +469,7 @@ def test_colliding_contexts(settings, cache, adapter, writer, reader, one, two, 
 
 @pytest.mark.parametrize("limit", [0, 1, 3])
 def test_bound_of_the_process_cache(settings, limit):
-    """At most CC_PROCESS_IDS ids of a domain are remembered, and answers do not depend on it."""
+    """At most CC_PROCESS_IDS ids of a domain are cached, and results do not depend on it."""
     kit.setup({**settings, "CC_PROCESS_IDS": limit})
     domain = DOMAINS["state"]
     tags = list("abcdefghij")
@@ -495,7 +495,7 @@ def test_bound_of_the_process_cache(settings, limit):
 
 
 def test_bound_holds_under_threads(settings):
-    """Eight threads that fill a small process cache see right answers, no error, and no growth beyond the bound."""
+    """Eight threads that fill a small process cache get right results, no error, and no growth beyond the bound."""
     kit.setup({**settings, "CC_PROCESS_IDS": 5})
     domain = DOMAINS["state"]
     problems = []
@@ -506,7 +506,7 @@ def test_bound_holds_under_threads(settings):
                 write(domain, f"{number}-{step}", step)
                 if read(domain, f"{number}-{step}") != [{"value": step}]:
                     problems.append((number, step))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
+        except Exception as error:  # noqa: BLE001 - the test reports every kind of error
             problems.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
@@ -521,7 +521,7 @@ def test_bound_holds_under_threads(settings):
     assert counts(domain).get("hits_process", 0) <= 5 + 8
 
 
-# --- what a call costs ---
+# --- costs of a call ---
 
 
 def names(events):
@@ -529,7 +529,7 @@ def names(events):
 
 
 def test_warm_hit_of_the_process(listening, cache):
-    """An id that this process knows: one find, and nothing to Redis."""
+    """An id in the process cache costs one find and no Redis command."""
     commands = listening()
     kit.PersistSignalAdapter.write_signal_data({"n": 1}, "S", "s", "e")
     kit.reset_stats()
@@ -541,7 +541,7 @@ def test_warm_hit_of_the_process(listening, cache):
 
 
 def test_warm_hit_of_redis(listening, cache):
-    """An id that only Redis knows: one GET and one find; with that, this process knows it too."""
+    """An id in Redis only costs one GET and one find; after that the process has it too."""
     commands = listening()
     kit.PersistSignalAdapter.write_signal_data({"n": 1}, "S", "s", "e")
     default_registry.mongo.process_ids.clear()
@@ -557,7 +557,7 @@ def test_warm_hit_of_redis(listening, cache):
 
 
 def test_miss(listening, cache):
-    """A cold record: GET, one find, SET. One that is not stored: GET and one find."""
+    """A cold record costs GET, one find and SET; one that is not stored costs GET and one find."""
     commands = listening()
     kit.PersistSignalAdapter.write_signal_data({"n": 1}, "S", "s", "e")
     default_registry.mongo.drop_cache()
@@ -573,7 +573,7 @@ def test_miss(listening, cache):
 
 
 def test_single_write(listening, cache):
-    """A write, first or later, is one findAndModify and one SET."""
+    """A write, first or repeated, is one findAndModify and one SET."""
     commands = listening()
     for number in range(3):
         with redis_calls(cache) as calls, commands.sent() as sent:
@@ -582,7 +582,7 @@ def test_single_write(listening, cache):
 
 
 def test_remove_is_one_command(listening, cache):
-    """A soft remove is one update, and needs no id."""
+    """A soft remove is one update and needs no id."""
     commands = listening()
     kit.PersistMeasureAdapter.write_measure_data({"n": 1}, "bucket", "key", WHEN)
     with redis_calls(cache) as calls, commands.sent() as sent:
@@ -592,10 +592,10 @@ def test_remove_is_one_command(listening, cache):
 
 @pytest.mark.parametrize("warm", ["redis", "process", "nothing"])
 def test_read_many_of_a_thousand(listening, cache, warm):
-    """One MGET at most and one find, without getMore: from Redis, from this process, and (with one MSET) from cold."""
+    """A batch takes at most one MGET and one find, without getMore: from Redis, from the process, and (with one MSET) from cold."""
     commands = listening()
     contexts = signals(1000)
-    # A wide payload: a reply of many megabytes would tempt the server to cut it into batches.
+    # A wide payload: a reply of many megabytes could make the server split it into batches.
     kit.PersistSignalAdapter.write_many([({"n": number, "note": "x" * 500}, *context) for number, context in enumerate(contexts)])
     if warm == "redis":
         default_registry.mongo.process_ids.clear()
@@ -618,7 +618,7 @@ def test_read_many_of_a_thousand(listening, cache, warm):
 
 
 def test_read_many_goes_by_thousands(listening, cache):
-    """2,500 keys are three MGETs and three finds, and the answers stand in the order of the keys, repeated ones included."""
+    """2,500 keys take three MGETs and three finds, and results follow the order of the keys, including repeated ones."""
     commands = listening(CC_PROCESS_IDS=0)
     contexts = signals(2500)
     kit.PersistSignalAdapter.write_many([({"n": number}, *context) for number, context in enumerate(contexts)])
@@ -632,7 +632,7 @@ def test_read_many_goes_by_thousands(listening, cache):
 
 
 def test_write_many_of_a_thousand(listening, cache):
-    """New records: one update command and one MSET; known ones one update command and at most one MSET."""
+    """New records take one update command and one MSET; existing ones take one update command and at most one MSET."""
     commands = listening()
     contexts = signals(1000)
     for value in range(2):
@@ -647,7 +647,7 @@ def test_write_many_of_a_thousand(listening, cache):
 
 
 def test_write_many_spoils_no_entry_of_redis(settings, cache, database):
-    """Where this process holds a stale id and Redis the right one, a batch write leaves the right one to the other processes."""
+    """If this process holds a stale id and Redis the right one, a batch write leaves the right one in Redis."""
     kit.setup(settings)
     domain = DOMAINS["signal"]
     adapter_of(domain).write_many([item_of(domain, tag, "old") for tag in "ab"])
@@ -667,7 +667,7 @@ LISTS = [
 
 @pytest.mark.parametrize(("name", "put"), LISTS, ids=[name for name, _ in LISTS])
 def test_list_write_of_a_thousand_rows(listening, cache, name, put):
-    """One update command, first and again, and nothing to Redis."""
+    """A list write, first or repeated, is one update command and no Redis command."""
     commands = listening()
     rows = [{"id": f"row{number}", "n": number} for number in range(1000)]
     for _ in range(2):
@@ -679,7 +679,7 @@ def test_list_write_of_a_thousand_rows(listening, cache, name, put):
 
 
 def test_list_read_is_one_find(listening, cache):
-    """A list of a thousand rows is one find, without getMore and without Redis."""
+    """A list of a thousand rows is read with one find, without getMore and without Redis."""
     commands = listening()
     kit.PersistStorageAdapter.write_storage_data([{"id": f"row{number}"} for number in range(1000)], False)
     with redis_calls(cache) as calls, commands.sent() as sent:
@@ -695,7 +695,7 @@ def candles(n, first=0, price=100.0):
 
 
 def test_candle_window_of_a_thousand(listening, cache):
-    """One find without getMore, also when the window is not complete; a write of them is one look and one insert."""
+    """A window takes one find without getMore, even if incomplete; a write takes one query and at most one insert."""
     commands = listening()
     with redis_calls(cache) as calls, commands.sent() as sent:
         kit.PersistCandleAdapter.write_candles_data(candles(1000), "BTCUSDT", "1m", "binance")
@@ -711,7 +711,7 @@ def test_candle_window_of_a_thousand(listening, cache):
 
 
 def test_all_ids_in_redis_on_demand(settings, cache):
-    """With CC_REDIS_IDS=all the ids of candles and list rows stand in Redis too, right after first and repeated writes."""
+    """With CC_REDIS_IDS=all, the ids of candles and list rows are in Redis too, right after first and repeated writes."""
     kit.setup({**settings, "CC_REDIS_IDS": "all"})
     rows = [{"id": f"row{number}", "n": number} for number in range(30)]
 
@@ -739,11 +739,11 @@ def test_all_ids_in_redis_on_demand(settings, cache):
     assert len(kit.PersistCandleAdapter.read_candles_data("S", "1m", "e", 30, 0, 0)) == 30
 
 
-# --- by hand ---
+# --- direct use ---
 
 
 def test_id_cache_by_hand(mongo, cache):
-    """get, has, delete, keys, size and clear show and mend the ids of one domain, and touch nothing else."""
+    """get, has, delete, keys, size and clear work on the ids of one domain and touch nothing else."""
     ids = kit.PersistSignalAdapter.id_cache
     for symbol in ("A", "B", "C"):
         kit.PersistSignalAdapter.write_signal_data({"of": symbol}, symbol, "s", "e")
@@ -774,7 +774,7 @@ def test_id_cache_by_hand(mongo, cache):
 
 @pytest.mark.parametrize("domain", KEYED, ids=lambda domain: domain.name)
 def test_id_cache_takes_the_arguments_of_the_read(mongo, cache, domain):
-    """An id is named as the single read names its record, in every domain; a wrong number or type of arguments is refused."""
+    """In every domain the id cache takes the arguments of the single read; a wrong number or type is rejected."""
     write(domain, "a", 1)
     ids = adapter_of(domain).id_cache
     context = context_of(domain, "a")
@@ -790,7 +790,7 @@ def test_id_cache_takes_the_arguments_of_the_read(mongo, cache, domain):
 
 
 def test_id_cache_on_a_value_of_the_wrong_type(mongo, cache):
-    """Where Redis holds a list, looking says so with our error, and deleting mends it."""
+    """If Redis holds a list, ``get`` raises DatabaseError and ``delete`` repairs it."""
     cache.rpush("signal_cache:e:s:A", "x")
     ids = kit.PersistSignalAdapter.id_cache
     assert ids.has("A", "s", "e")
@@ -801,10 +801,10 @@ def test_id_cache_on_a_value_of_the_wrong_type(mongo, cache):
 
 
 def test_id_cache_of_thousands(mongo, cache):
-    """Keys come by SCAN and go by UNLINK in batches: never KEYS, FLUSHDB or one command per key."""
+    """Keys are listed with SCAN and deleted with UNLINK in batches: never KEYS, FLUSHDB or one command per key."""
     kit.PersistSignalAdapter.write_many([({}, *context) for context in signals(5000)])
     ids = kit.PersistSignalAdapter.id_cache
-    assert ids.size() == 5000  # its connection is open now
+    assert ids.size() == 5000  # the connection is open from here on
     with redis_calls(cache) as calls:
         assert ids.size() == 5000
         assert len(set(ids.keys())) == 5000
@@ -815,13 +815,13 @@ def test_id_cache_of_thousands(mongo, cache):
 
 
 def test_drop_cache_touches_only_our_prefixes(mongo, cache):
-    """All our ids go, the keys of others stay, and FLUSHDB is not among the commands."""
+    """All ids of the library go, other keys stay, and FLUSHDB is not used."""
     for domain in KEYED:
         write(domain, "a", domain.name)
     others = ["signal", "signal_cache", "signal_cachex:1", "xsignal_cache:1", "my_cache:1", "session:1", "SIGNAL_CACHE:1"]
     for key in others:
         cache.set(key, "theirs")
-    kit.get_redis().ping()  # its connection is open now
+    kit.get_redis().ping()  # the connection is open from here on
     with redis_calls(cache) as calls:
         assert default_registry.mongo.drop_cache() == len(KEYED)
     assert set(calls) == {"scan", "unlink"}
@@ -836,7 +836,7 @@ def test_drop_cache_touches_only_our_prefixes(mongo, cache):
 
 
 def test_reader_that_backfills_an_old_id(mongo, cache, database):
-    """A slow reader may write the id of a document that was replaced meanwhile: the next reader sees the new document all the same."""
+    """A slow reader may backfill the id of a replaced document: the next reader still gets the new document."""
     domain = DOMAINS["state"]
     write(domain, "a", "old")
     old = cache.get(redis_key_of(domain, "a"))
@@ -849,7 +849,7 @@ def test_reader_that_backfills_an_old_id(mongo, cache, database):
 
 
 def test_counts_and_ratio(mongo):
-    """``stats`` adds up: reads are hits plus misses, and the ratio is hits among them."""
+    """Counters in ``stats`` add up: reads are hits plus misses, and the hit ratio is hits divided by reads."""
     domain = DOMAINS["signal"]
     for tag in "abcd":
         write(domain, tag, tag)
@@ -866,7 +866,7 @@ def test_counts_and_ratio(mongo):
     assert 0 < row["operations"]["read_many"]["p50"] < (time.monotonic() - started) * 1e6
 
 
-# --- nobody is asked twice ---
+# --- no server is queried twice ---
 
 
 @pytest.mark.once
@@ -875,7 +875,7 @@ def test_counts_and_ratio(mongo):
     ("where", "finds", "gets"), [("process", 2, 0), ("redis", 2, 1), ("garbage", 1, 1), ("nowhere", 1, 1), ("process alone", 2, 0)]
 )
 def test_a_wrong_id_costs_each_server_one_question(settings, servers, cache, monkeypatch, wire, where, finds, gets):
-    """A find for the id, one for the key, and one GET if this process had no id; whether the straight path or the long one found out."""
+    """A wrong id costs one find by id, one find by key, and one GET if the process had no id, on the fast path and the fallback."""
     monkeypatch.setenv("CC_WIRE_LANE", wire)
     kit.setup(settings)
     state = kit.PersistStateAdapter

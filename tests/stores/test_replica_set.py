@@ -1,4 +1,4 @@
-"""On a real replica set of three: what was acknowledged is kept, whatever becomes of the primary, and a repeated write undoes nothing."""
+"""On a real replica set of three, acknowledged writes survive any fault of the primary, and a retried write undoes no later one."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ STATE, MEMORY, CANDLE, LOG = (
     kit.PersistCandleAdapter,
     kit.PersistLogAdapter,
 )
-PATIENT = {"serverSelectionTimeoutMS": 60_000}  # a busy machine is no outage
+PATIENT = {"serverSelectionTimeoutMS": 60_000}  # a busy machine is not an outage
 _names = itertools.count()
 
 
 @pytest.fixture(params=["1", "0"], ids=["wire-on", "wire-off"])
 def wire(request, monkeypatch):
-    """The wire protocol, or pymongo's public methods alone."""
+    """The wire protocol, or only pymongo's public methods."""
     monkeypatch.setenv("CC_WIRE_LANE", request.param)
 
 
@@ -46,7 +46,7 @@ def replicas(tmp_path_factory):
 
 @pytest.fixture
 def begin(replicas, settings):
-    """A function: the library on a new database of the replica set, with more options of the connection string and settings."""
+    """A function that sets the library up on a new database of the replica set, with more URI options and settings."""
 
     def begin(options=(), **others):
         kit.close()
@@ -80,7 +80,7 @@ def test_a_majority_has_what_was_acknowledged(begin, replicas):
 
 
 def test_a_write_that_no_other_member_gets_is_not_acknowledged(begin, replicas, wire):
-    """And it ends as what it is, before the time-out of the socket."""
+    """It raises the specific error before the socket times out."""
     begin({"wtimeoutMS": 1500})
     calls = {
         "one": lambda: STATE.write_state_data({"n": 1}, "s", "b", WHEN),
@@ -94,12 +94,12 @@ def test_a_write_that_no_other_member_gets_is_not_acknowledged(begin, replicas, 
     replicas.stop_replication()
     for name, call in calls.items():
         if name == "candles":
-            call = lambda: CANDLE.write_candles_data(candles(10, 10), "S", "1m", "e")  # noqa: E731 - others than before
+            call = lambda: CANDLE.write_candles_data(candles(10, 10), "S", "1m", "e")  # noqa: E731 - new candles
         started = time.monotonic()
         with pytest.raises(ServerTimeoutError, match="did not confirm a write") as caught:
             call()
         assert "kept or rolled back" in str(caught.value), name
-        assert time.monotonic() - started < 11, name  # once, and not until the socket's time-out
+        assert time.monotonic() - started < 11, name  # a single attempt, without waiting for the socket time-out
     replicas.restart_replication()
     for call in calls.values():
         assert wait_for(lambda call=call: _acknowledged(call))
@@ -128,7 +128,7 @@ def test_w_1_beside_a_replica_set_is_warned_of_once(begin, caplog, durability):
 
 
 def test_what_replication_had_not_taken_is_acknowledged_by_w_1_alone(begin, replicas, wire):
-    """The loss that ``journal`` rules out is real: with w=1 the same writes are acknowledged, and gone with the primary."""
+    """The loss that ``journal`` rules out is real: with w=1 the same write is acknowledged, and lost with the primary."""
     begin({"w": 1})
     STATE.write_state_data({"n": 0}, "s", "b", WHEN)
     replicas.await_settled()
@@ -146,13 +146,13 @@ def _number_on(member):
         items = admin.client[kit.get_mongo().name].get_collection("state-items", read_preference=pymongo.ReadPreference.NEAREST)
         try:
             found = items.find_one({})
-        except NotPrimaryError:  # it is catching up
+        except NotPrimaryError:  # the member is catching up
             return None
         return found and found["payload"]["n"]
 
 
 def test_the_read_concern_of_the_connection_string_holds_on_every_path(begin, replicas, wire):
-    """What no other member has yet is not read with ``majority``, by whatever way a read goes."""
+    """With ``majority``, a write that no other member has yet is not read on any path."""
     begin({"w": 1, "readConcernLevel": "majority"})
     STATE.write_state_data({"n": 0}, "s", "b", WHEN)
     MEMORY.write_memory_data({"n": 0}, "s", "b", "m", WHEN)
@@ -177,7 +177,7 @@ def test_under_load_no_call_fails_nothing_is_lost_and_no_read_is_old(begin, repl
     begin({"socketTimeoutMS": 60_000, "wtimeoutMS": 40_000})
     with Load(pause=0.01) as load:
         load.goes_on()
-        FAULTS[fault](replicas, load)  # many rounds of it: make bench-fail-over
+        FAULTS[fault](replicas, load)  # make bench-fail-over runs many rounds of it
         replicas.await_settled()
         load.goes_on()
     assert load.failed == []
@@ -186,7 +186,7 @@ def test_under_load_no_call_fails_nothing_is_lost_and_no_read_is_old(begin, repl
 
 
 def test_a_call_does_not_wait_for_a_former_primary(begin, replicas):
-    """Over the wire protocol, a call that waits for a server which does not answer goes on as soon as another is primary."""
+    """Over the wire protocol, a call that waits for an unresponsive server continues as soon as another member is primary."""
     begin({"socketTimeoutMS": 600_000})
     STATE.write_state_data({"n": 1}, "s", "b", WHEN)
     former = replicas.primary
@@ -199,14 +199,14 @@ def test_a_call_does_not_wait_for_a_former_primary(begin, replicas):
         former.resume()
 
 
-# --- sent again ---
+# --- retries ---
 
 
 @pytest.mark.parametrize("how", ["one", "many", "removed", "with history", "without numbers"])
 def test_a_write_that_is_sent_again_does_not_undo_a_later_one(replicas, settings, tmp_path, wire, how):
-    """The reply to a write is lost with its connection, and another client writes before it is sent again.
+    """The reply to a write is lost with its connection, and another client writes before the retry.
 
-    Without numbers, as on a standalone server, the later write is undone: what README says of one.
+    Without transaction numbers, as on a standalone server, the retry undoes the later write, as README says.
     """
     database = f"t{next(_names)}"
     place = str(tmp_path / "mongo.sock")
@@ -243,7 +243,7 @@ def test_a_write_that_is_sent_again_does_not_undo_a_later_one(replicas, settings
 
 @pytest.mark.parametrize("numbered", [True, False])
 def test_a_change_whose_reply_is_lost_is_made_once_where_writes_are_numbered(replicas, settings, tmp_path, wire, numbered):
-    """Without numbers, as on a standalone server, twice: what the docstring of ``update`` says."""
+    """Without transaction numbers, as on a standalone server, the change is made twice, as the docstring of ``update`` says."""
     place = str(tmp_path / "mongo.sock")
     uri = f"mongodb://{place.replace('/', '%2F')}/t{next(_names)}?directConnection=true&serverSelectionTimeoutMS=60000"
     uri += "" if numbered else "&retryWrites=false"
@@ -272,7 +272,7 @@ def test_a_standalone_server_and_retry_writes_off_number_nothing(begin, settings
 
 
 def test_writes_of_the_users_with_the_same_client_do_not_count_as_ours(begin, wire):
-    """pymongo numbers them too, in sessions that it hands out again."""
+    """pymongo numbers them too, in sessions that it reuses."""
     begin()
     other = kit.get_mongo()["other"]
     for number in range(1, 6):

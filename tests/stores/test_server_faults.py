@@ -1,4 +1,4 @@
-"""Servers that die, hang, refuse or lose replies, and what the library promises meanwhile. Every server here is our own."""
+"""Servers that die, hang, reject commands or lose replies, and what the library guarantees. Each test starts its own servers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAR = 60_000
 
 
 class TestableMongo(MongoServer):
-    """A mongod that takes ``failCommand``."""
+    """A mongod that accepts ``failCommand``."""
 
     __test__ = False
 
@@ -65,7 +65,7 @@ def testable(tmp_path_factory):
 
 @pytest.fixture
 def failing(testable, settings):
-    """The library on that mongod, and a way to make commands fail there."""
+    """Set the library up on that mongod and yield a function that makes commands fail there."""
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": testable.uri("faults")})
     with pymongo.MongoClient(testable.uri()) as client:
         client.drop_database("faults")
@@ -82,7 +82,7 @@ def failing(testable, settings):
 
 @pytest.fixture
 def lines(caplog):
-    """What the library logs: (level, text)."""
+    """Return what the library has logged: (level, text) each."""
     caplog.set_level(logging.INFO, "backtest_kit_mongo")
     return lambda: [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "backtest_kit_mongo"]
 
@@ -99,7 +99,7 @@ def within(seconds=SOON):
 
 
 def uri(server, database, milliseconds, options="serverSelectionTimeoutMS={0}&connectTimeoutMS={1}&socketTimeoutMS={1}"):
-    """A server that is gone is waited for so long; one that is there and busy, longer."""
+    """Build a connection string with a time-out for a missing server and a longer one for a busy server."""
     return f"{server.uri(database)}{'&' if server.replica_set else '?'}{options.format(milliseconds, FAR)}"
 
 
@@ -111,7 +111,7 @@ def candles(n, price=100.0):
 
 
 def hits_from_redis(symbol="hit"):
-    """Whether an id comes from Redis now: the second reader without an id of its own must find it there."""
+    """Return whether ids come from Redis now: the second read without an id in the process must find it there."""
     for _ in range(2):
         default_registry.mongo.process_ids.clear()
         before = kit.stats()["signal"]["hits_redis"]
@@ -120,7 +120,7 @@ def hits_from_redis(symbol="hit"):
 
 
 def everything_works(tag):
-    """Every kind of call, with the right answer."""
+    """Make every kind of call and check the result."""
     kit.PersistSignalAdapter.write_signal_data({"of": "hit"}, "hit", "s", "e")
     kit.PersistSignalAdapter.write_signal_data({"of": tag}, tag, "s", "e")
     assert kit.PersistSignalAdapter.read_signal_data(tag, "s", "e") == {"of": tag}
@@ -148,7 +148,7 @@ def everything_works(tag):
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_redis_dies_mid_run(settings, cache, lines, end):
-    """Reads and writes go on, one WARNING; when Redis is back one INFO, and hits resume. The same a second time."""
+    """Reads and writes continue with one WARNING; when Redis is back, one INFO, and hits resume. A second outage is the same."""
     kit.setup({**settings, "CC_REDIS_HOST": cache.socket, "CC_REDIS_TIMEOUT_MS": FAR})
     kit.wait_for_init()
     everything_works("before")
@@ -159,7 +159,7 @@ def test_redis_dies_mid_run(settings, cache, lines, end):
         with within():
             for number in range(6):
                 everything_works(f"during{outage}{number}")
-                time.sleep(0.05)  # so that some calls find out that it is still away
+                time.sleep(0.05)  # so that some calls try Redis again while it is away
         assert levels(lines) == ["WARNING", "INFO"] * (outage - 1) + ["WARNING"]
         assert "Redis" in lines()[-1][1]
         cache.start()
@@ -171,7 +171,7 @@ def test_redis_dies_mid_run(settings, cache, lines, end):
 
 
 def test_redis_restarts_between_two_calls(settings, cache, lines):
-    """A connection that died unseen is replaced without a line in the log: the next call has its hit or fills the cache."""
+    """A broken connection is replaced without a log message: the next call gets its hit or fills the cache."""
     kit.setup({**settings, "CC_REDIS_HOST": cache.socket, "CC_REDIS_TIMEOUT_MS": FAR})
     everything_works("before")
     for _ in range(3):
@@ -182,7 +182,7 @@ def test_redis_restarts_between_two_calls(settings, cache, lines):
 
 
 def test_redis_hangs(settings, cache, lines):
-    """A frozen Redis costs one call its time-out now and then, never more; late replies are never taken for those of a later call."""
+    """A frozen Redis costs a call at most one time-out; a delayed reply is never taken for that of a later call."""
     kit.setup({**settings, "CC_REDIS_HOST": cache.socket, "CC_REDIS_TIMEOUT_MS": 200})
     everything_works("before")
     cache.pause()
@@ -207,7 +207,7 @@ def test_redis_hangs(settings, cache, lines):
 
 
 def somewhere_dead(tmp_path, servers, cache):
-    """Folders where no Redis answers: (name, settings)."""
+    """Return settings with which no Redis answers, by name."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
@@ -222,7 +222,7 @@ def somewhere_dead(tmp_path, servers, cache):
 
 @pytest.mark.parametrize("where", ["no socket", "refused", "silent", "another server", "no host name"])
 def test_redis_dead_from_the_start(settings, servers, cache, tmp_path, lines, where):
-    """Without the gate everything works on MongoDB alone, with one WARNING; the gate raises in its time and names Redis only."""
+    """Without the gate everything works on MongoDB alone, with one WARNING; the gate raises in time and names Redis only."""
     cache.pause()
     kit.setup({**settings, **somewhere_dead(tmp_path, servers, cache)[where], "CC_REDIS_TIMEOUT_MS": 100})
     for number in range(3):
@@ -235,13 +235,13 @@ def test_redis_dead_from_the_start(settings, servers, cache, tmp_path, lines, wh
     assert "MongoDB does not" not in str(caught.value)
     assert "MongoDB did not" not in str(caught.value)
     everything_works("after")
-    # The gate says what it waits for, after two seconds of its three; nothing else is said again.
+    # After two of its three seconds the gate logs what it waits for; nothing else is repeated.
     assert [text for _, text in lines()[1:] if "waiting" not in text.lower()] == []
     assert len(lines()) <= 2
 
 
 def test_gate_keeps_its_time_with_a_long_redis_time_out(settings, cache):
-    """``wait_for_init(timeout=...)`` holds also where one cache operation may wait longer than that."""
+    """The timeout of ``wait_for_init`` holds even if a single cache operation may wait longer."""
     kit.setup({**settings, "CC_REDIS_HOST": cache.socket, "CC_REDIS_TIMEOUT_MS": FAR})
     cache.pause()
     with within(), pytest.raises(ServerTimeoutError, match="Redis"):
@@ -249,7 +249,7 @@ def test_gate_keeps_its_time_with_a_long_redis_time_out(settings, cache):
 
 
 def test_gate_waits_for_a_redis_that_comes(settings, tmp_path):
-    """A Redis that is started within the time of the gate is waited for."""
+    """The gate waits for a Redis that starts before the timeout."""
     server = RedisServer(tmp_path / "late")
     kit.setup({**settings, "CC_REDIS_HOST": server.socket})
     starter = threading.Timer(0.4, server.start)
@@ -265,7 +265,7 @@ def test_gate_waits_for_a_redis_that_comes(settings, tmp_path):
 
 
 def refuse_writes(client, how):
-    """Let a healthy Redis refuse every SET, and give the way back."""
+    """Make a healthy Redis reject every SET, and return a function that undoes it."""
     if how == "out of memory":
         client.config_set("maxmemory-policy", "noeviction")
         client.config_set("maxmemory", 1)
@@ -280,14 +280,14 @@ def refuse_writes(client, how):
 
 @pytest.mark.parametrize("how", ["out of memory", "read-only replica", "no permission"])
 def test_redis_refuses_writes(settings, cache, lines, how):
-    """A Redis that reads and cannot write (OOM, READONLY, NOPERM) fails no call and fills no log: one WARNING, one INFO at the end."""
+    """A Redis that reads but cannot write (OOM, READONLY, NOPERM) fails no call: it logs one WARNING, and one INFO at the end."""
     kit.setup({**settings, "CC_REDIS_HOST": cache.socket, "CC_REDIS_TIMEOUT_MS": FAR})
     everything_works("before")
     with redis.Redis(unix_socket_path=cache.socket) as client:
         undo = refuse_writes(client, how)
         for number in range(4):
             everything_works(f"during{number}")
-            time.sleep(0.15)  # a refusal costs nothing, so Redis is asked again soon: by a GET, which it answers
+            time.sleep(0.15)  # a rejection costs nothing, so Redis is tried again soon, by a GET, which succeeds
             default_registry.mongo.process_ids.clear()
             assert kit.PersistSignalAdapter.read_signal_data("hit", "s", "e") == {"of": "hit"}
         assert levels(lines) == ["WARNING"]
@@ -299,7 +299,7 @@ def test_redis_refuses_writes(settings, cache, lines, how):
 
 
 def test_redis_password(settings, tmp_path, lines):
-    """The right password opens; a wrong or missing one is one WARNING, and the gate names the settings at once."""
+    """The right password works; a wrong or missing one logs one WARNING, and the gate names the settings at once."""
     with RedisServer(tmp_path / "locked", password="right one") as server:
         kit.setup({**settings, "CC_REDIS_HOST": server.socket, "CC_REDIS_PASSWORD": "right one", "CC_REDIS_TIMEOUT_MS": FAR})
         kit.wait_for_init(timeout=30)
@@ -316,7 +316,7 @@ def test_redis_password(settings, tmp_path, lines):
 
 
 def test_looking_into_the_id_cache_of_a_dead_redis(settings, cache):
-    """What a person asks of the id cache by hand does fail while Redis is away, with our error."""
+    """Direct use of the id cache raises the library's error while Redis is away."""
     kit.setup({**settings, "CC_REDIS_HOST": cache.socket, "CC_REDIS_TIMEOUT_MS": FAR})
     kit.PersistSignalAdapter.write_signal_data({}, "S", "s", "e")
     ids = kit.PersistSignalAdapter.id_cache
@@ -342,7 +342,7 @@ def test_looking_into_the_id_cache_of_a_dead_redis(settings, cache):
 
 
 def operations():
-    """Every public kind of call on MongoDB, by name."""
+    """Return every public kind of call on MongoDB, by name."""
     return {
         "write": lambda: kit.PersistSignalAdapter.write_signal_data({"n": 1}, "S", "s", "e"),
         "write_many": lambda: kit.PersistStateAdapter.write_many([({"n": number}, f"{number}", "b", WHEN) for number in range(50)]),
@@ -373,7 +373,7 @@ ANSWERS = {
 
 
 def all_succeed():
-    """All calls in order, each with its answer, and exactly their documents in the database."""
+    """Make all calls in order, check each result, and check that the database holds exactly their documents."""
     for name, call in operations().items():
         assert call() == ANSWERS.get(name), name
     found = {name: kit.get_mongo()[name].count_documents({}) for name in kit.get_mongo().list_collection_names()}
@@ -383,7 +383,7 @@ def all_succeed():
 
 
 def test_mongo_killed(settings, base):
-    """Every call fails with a clear error in the configured time, and succeeds on the same objects when MongoDB is back."""
+    """Every call raises a clear error within the configured time, and succeeds on the same objects when MongoDB is back."""
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri(base, "t", 200)})
     kit.wait_for_init(timeout=30)
     all_succeed()
@@ -401,7 +401,7 @@ def test_mongo_killed(settings, base):
 
 
 def test_mongo_comes_without_a_gate(settings, base):
-    """After failing calls, the very same context works as soon as MongoDB is there: no gate, no new setup is needed."""
+    """After failed calls the same context works as soon as MongoDB is up, without a gate or a new setup."""
     base.kill()
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri(base, "t", 200)})
     instance = kit.PersistSignalInstance("S", "s", "e")
@@ -424,7 +424,7 @@ def _succeeds(call):
 
 @pytest.mark.parametrize("timeout", [0, 0.3, 5])
 def test_gate_with_dead_servers(settings, base, cache, tmp_path, timeout):
-    """The gate raises in its time, whatever the connection string allows, and names the silent server, or both."""
+    """The gate raises in time, whatever the connection string allows, and names the missing server, or both."""
     nobody = str(tmp_path / "nobody.sock")
     base.kill()
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri(base, "t", FAR), "CC_REDIS_HOST": cache.socket})
@@ -438,7 +438,7 @@ def test_gate_with_dead_servers(settings, base, cache, tmp_path, timeout):
 
 
 def test_gate_with_frozen_servers(settings, base, cache):
-    """Servers that accept and do not answer are named in the time of the gate too."""
+    """Servers that accept connections but never answer are named within the timeout of the gate too."""
     for server in (base, cache):
         server.pause()
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri(base, "t", FAR), "CC_REDIS_HOST": cache.socket, "CC_REDIS_TIMEOUT_MS": FAR})
@@ -448,14 +448,14 @@ def test_gate_with_frozen_servers(settings, base, cache):
 
 @pytest.mark.parametrize(
     "options",
-    # Without timeoutMS, pymongo itself tries three times to open a connection to a server that it takes for alive.
+    # Without timeoutMS, pymongo itself tries three times to open a connection to a server that it believes to be up.
     ["serverSelectionTimeoutMS={0}&connectTimeoutMS={0}&socketTimeoutMS={0}", "timeoutMS={0}"],
     ids=["three time-outs", "timeoutMS"],
 )
 def test_mongo_hangs(settings, base, options):
-    """A frozen MongoDB: a call under way ends in the configured time, later ones in a bounded time; when it goes on, all succeed."""
+    """With MongoDB frozen, the running call ends in the configured time and later ones in bounded time; after a resume all succeed."""
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": base.uri("t")})
-    all_succeed()  # makes the indexes, which may take a busy server longer than the time-out
+    all_succeed()  # creates the indexes, which may take a busy server longer than the time-out
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri(base, "t", 1500, options)})
     assert wait_for(lambda: _succeeds(all_succeed), 30)
     base.pause()
@@ -469,7 +469,7 @@ def test_mongo_hangs(settings, base, options):
 
 
 def test_close_does_not_wait_for_a_dead_mongo(settings, base):
-    """``close`` (and so the end of the process) takes no longer because MongoDB is gone."""
+    """``close``, and so the exit of the process, does not wait for a MongoDB that is gone."""
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri(base, "t", FAR)})
     all_succeed()
     base.kill()
@@ -478,7 +478,7 @@ def test_close_does_not_wait_for_a_dead_mongo(settings, base):
 
 
 def test_no_acknowledged_write_is_lost(settings, base):
-    """CC_DURABILITY=journal: mongod killed with SIGKILL right after an acknowledged write of each kind, 20 times; all of it is there."""
+    """With CC_DURABILITY=journal, no acknowledged write of any kind is lost in 20 SIGKILLs of mongod, each right after a write."""
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": base.uri("t"), "CC_DURABILITY": "journal"})
     kit.wait_for_init()
     writes = [
@@ -513,7 +513,7 @@ def test_no_acknowledged_write_is_lost(settings, base):
 
 
 def test_nothing_is_half_written(settings, base):
-    """mongod killed in the middle of writes: every document is whole, every acknowledged one is there, the repeated calls succeed."""
+    """With mongod killed during writes, every document is whole, acknowledged ones exist, and the library works after a restart."""
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri(base, "t", 500), "CC_DURABILITY": "journal"})
     kit.wait_for_init()
     blob = "x" * 20_000
@@ -569,7 +569,7 @@ def test_nothing_is_half_written(settings, base):
 
 
 class Commands(pymongo.monitoring.CommandListener):
-    """The write commands that pymongo sends, with their write concern."""
+    """Record the write commands that pymongo sends, with their write concern."""
 
     def __init__(self):
         self.concerns = {}
@@ -590,7 +590,7 @@ def commands():
     listener = Commands()
     pymongo.monitoring.register(listener)
     yield listener
-    # There is no public way back, and with a listener no later test of this process would go over the wire protocol.
+    # There is no public way to unregister, and with a listener no later test of this process would use the wire protocol.
     for kind in pymongo.monitoring._LISTENERS:
         if listener in kind:
             kind.remove(listener)
@@ -611,7 +611,7 @@ def commands():
     ],
 )
 def test_write_concern_of_every_write(settings, commands, durability, options, expected):
-    """Every write command waits for a majority and its disks, or with ``memory`` for neither; the connection string has the last word."""
+    """Every write waits for a majority and the journal, or with ``memory`` for neither; the connection string takes precedence."""
     string = with_options(settings, options)
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": string, "CC_DURABILITY": durability})
     kit.wait_for_init()
@@ -624,7 +624,7 @@ def test_write_concern_of_every_write(settings, commands, durability, options, e
 
 @pytest.mark.parametrize("durability", ["journal", "memory"])
 def test_unacknowledged_writes_are_refused(settings, durability):
-    """w=0 cannot keep the promise that a write can be read back: a ConfigError, before anything is written."""
+    """w=0 cannot guarantee that a write is readable: a ConfigError, before anything is written."""
     string = with_options(settings, "w=0")
     with pytest.raises(ConfigError, match="w=0"):  # noqa: PT012 - at setup or at the first call, as long as nothing is written
         kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": string, "CC_DURABILITY": durability})
@@ -656,13 +656,13 @@ COMMANDS = {
 
 
 def ready(name):
-    """Nothing of what a call writes is there, where it would not be sent otherwise."""
+    """Delete what would keep the call from sending its command."""
     if name == "put candles":
         kit.get_mongo()["candle-items"].delete_many({})
 
 
 def test_a_broken_call_is_sent_again(failing):
-    """A connection that breaks under a call (a standalone server: drivers retry no write there) is not seen by the caller."""
+    """The caller never notices a connection that breaks during a call (on a standalone server drivers do not retry writes)."""
     all_succeed()
     for name, call in operations().items():
         ready(name)
@@ -673,7 +673,7 @@ def test_a_broken_call_is_sent_again(failing):
 
 
 def test_call_that_breaks_again_and_again(failing, settings, testable):
-    """If the connection keeps breaking, the caller gets a clear ConnectionError in time; when it stops, the same call succeeds."""
+    """If the connection keeps breaking, the caller gets a clear ConnectionError in time; afterwards the same call succeeds."""
     kit.close()
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": testable.uri("faults") + "?serverSelectionTimeoutMS=2000"})
     all_succeed()
@@ -689,9 +689,9 @@ def test_call_that_breaks_again_and_again(failing, settings, testable):
 
 @pytest.mark.parametrize("name", ["write", "write_many", "put rows", "put candles", "remove"])
 def test_refusals_are_not_retried(failing, name):
-    """What the server refuses is our error at once: missing rights with a hint, a time limit as a time-out, a write concern as such.
+    """A rejection by the server raises at once: missing rights with a hint, a time limit as a time-out, a write concern as such.
 
-    What is refused on the wire protocol goes through pymongo once more, which knows what it means; not a third time.
+    A call rejected over the wire protocol is repeated once through pymongo, which can interpret the error; there is no third attempt.
     """
     all_succeed()
     times = 2 if kit.get_config().CC_WIRE_LANE else 1
@@ -712,7 +712,7 @@ def test_refusals_are_not_retried(failing, name):
 
 
 class ReplyThief:
-    """A Unix socket in front of mongod that, once armed, lets one command of a name through and closes instead of replying."""
+    """A Unix socket in front of mongod that, once armed, forwards one command of a given name and closes instead of replying."""
 
     def __init__(self, path, target):
         self.path, self.target = path, target
@@ -740,7 +740,7 @@ class ReplyThief:
                 thread.start()
 
     def _serve(self, client, server):
-        """One command at a time, and its reply (a streaming hello sends replies unasked: those pass too)."""
+        """Forward one command at a time and its reply (a streaming hello sends unrequested replies: they are forwarded too)."""
         with client, server, contextlib.suppress(OSError):
             while message := _message(client):
                 thief = self._wanted is not None and self._wanted in message[:64]
@@ -766,7 +766,7 @@ class ReplyThief:
 
 
 def _message(stream):
-    """One message of the MongoDB wire protocol, or nothing at the end."""
+    """Read one message of the MongoDB wire protocol; return nothing at the end of the stream."""
     head = stream.recv(4, socket.MSG_WAITALL)
     if len(head) < 4:
         return b""
@@ -774,7 +774,7 @@ def _message(stream):
 
 
 def test_lost_replies(settings, servers, tmp_path):
-    """The server did the write and its reply was lost: the repeated write changes nothing, and shows no duplicate key."""
+    """If the server stored a write and its reply was lost, the repeated write changes nothing and raises no duplicate key error."""
     thief = ReplyThief(str(tmp_path / "proxy.sock"), servers.mongo.socket)
     try:
         direct = settings["CC_MONGO_CONNECTION_STRING"]

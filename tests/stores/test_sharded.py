@@ -1,4 +1,4 @@
-"""Behind a mongos (there is none on these machines, so what is looked at is what it would be sent): every command names the shard key."""
+"""Behind a mongos, every command names the shard key. No mongos is needed: the tests check the commands that it would receive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEYS = [("s", f"{number}") for number in range(600)]
 
 @pytest.fixture(params=["1", "0"], ids=["wire-on", "wire-off"])
 def sent(request, settings, monkeypatch):
-    """The library, which takes its server for a mongos; and what it has sent since, from the server's profile."""
+    """Make the library take its server for a mongos, and return the filters it has sent, from the server's profile."""
     monkeypatch.setenv("CC_WIRE_LANE", request.param)
     monkeypatch.setattr(connection, "is_sharded", lambda client: True)
     kit.setup(settings)
@@ -37,7 +37,7 @@ def sent(request, settings, monkeypatch):
 
 
 def parts(wanted):
-    """The alternatives of a filter."""
+    """Return the alternatives of a filter."""
     return wanted.get("$or", [wanted])
 
 

@@ -1,4 +1,4 @@
-"""What MongoDB holds, domain by domain and series by series, as copy and export read it."""
+"""The contents of MongoDB, by domain and series, as copy and export read them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The connections that the library borrows: what pymongo does with them (passwords, TLS, pools, listeners) holds on the wire protocol, too.
+"""Borrowed connections: what pymongo does with them (passwords, TLS, pools, listeners) also applies on the wire protocol.
 
-Every test runs with the wire protocol and without it, on servers of its own where it breaks or configures one.
+Every test runs with and without the wire protocol, on servers of its own where it breaks or configures one.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ MINUTE = 60_000
 
 @pytest.fixture(params=["1", "0"], ids=["wire-on", "wire-off"], autouse=True)
 def wire(request, monkeypatch):
-    """The wire protocol, or pymongo's and redis-py's public methods alone."""
+    """Whether the wire protocol is used, or only the public methods of pymongo and redis-py."""
     monkeypatch.setenv("CC_WIRE_LANE", request.param)
     return request.param == "1"
 
 
 class ArgumentMongo(MongoServer):
-    """A mongod with more arguments."""
+    """A mongod with extra arguments."""
 
     __test__ = False
 
@@ -61,7 +61,7 @@ def begin(settings, uri, **others):
 
 
 def step(tag, number):
-    """Each kind of call that has a way of its own to the server, with the right answer."""
+    """Make each kind of call that reaches the server by its own path, and check the result."""
     kit.PersistStateAdapter.write_state_data({"n": number}, tag, "one", WHEN)
     assert kit.PersistStateAdapter.read_state_data(tag, "one") == {"n": number}
     default_registry.mongo.process_ids.clear()
@@ -82,13 +82,13 @@ def candles_step(tag):
 
 @contextlib.contextmanager
 def threads(count, work):
-    """``work(number, stop)`` in threads while the block runs; what they raise fails it."""
+    """Run ``work(number, stop)`` in threads while the block runs; an error in a thread fails the block."""
     stop, problems = threading.Event(), []
 
     def guarded(number):
         try:
             work(number, stop)
-        except BaseException as error:  # noqa: BLE001 - every kind of error is what the test wants to see
+        except BaseException as error:  # noqa: BLE001 - the test reports every kind of error
             problems.append(repr(error))
 
     running = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
@@ -105,7 +105,7 @@ def threads(count, work):
 
 
 def stepping(number, stop):
-    for count in itertools.count(1):  # once at least, however late the thread gets its first turn
+    for count in itertools.count(1):  # once at least, however late the thread is scheduled
         step(f"t{number}", count)
         if stop.is_set():
             return
@@ -115,10 +115,10 @@ def stepping(number, stop):
 
 
 def test_authentication(tmp_path, settings):
-    """A user with a password; a right that is taken away is an error of the next call, and one that is given back opens again."""
+    """A user with a password works; after a right is revoked the next call fails, and after it is granted again calls work."""
     with ArgumentMongo(tmp_path / "mongo", "--auth") as server:
         root = f"mongodb://root:pw@{quote(server.socket, safe='')}/admin"
-        with pymongo.MongoClient(server.uri()) as client:  # the first user may be made from here without a password
+        with pymongo.MongoClient(server.uri()) as client:  # a local client may create the first user without a password
             client.admin.command("createUser", "root", pwd="pw", roles=["root"])
         with pymongo.MongoClient(root) as client:
             role = {"role": "readWrite", "db": "locked"}
@@ -155,13 +155,13 @@ def tls_mongo(authority, tmp_path_factory):
 
 
 def test_tls(tls_mongo, settings, wire):
-    """Encrypted TCP with a certificate that is checked, on the wire protocol too."""
+    """Encrypted TCP with a verified certificate works, on the wire protocol too."""
     begin(settings, tls_mongo.tls_uri("tls"))
     assert sum(kit.get_mongo().client.admin.command("serverStatus")["transportSecurity"].values()) > 0
     step("S", 1)
     candles_step("S")
     assert bool(default_registry.mongo.connection._wire.idle) == wire
-    text = random.Random(1).randbytes(300_000).hex()  # more than one TLS record, and than a socket buffer
+    text = random.Random(1).randbytes(300_000).hex()  # more than one TLS record, and more than a socket buffer
     kit.PersistStateAdapter.write_state_data({"text": text}, "S", "long", WHEN)
     assert kit.PersistStateAdapter.read_state_data("S", "long") == {"text": text}
     rows = [({"text": text[: index * 1000]}, "S", f"{index}", WHEN) for index in range(500)]  # 125 MB in many messages
@@ -196,7 +196,7 @@ def test_a_certificate_that_is_not_known_or_of_another_host_is_refused(tls_mongo
 
 @pytest.mark.parametrize("fault", ["cut", "silent"])
 def test_tls_that_breaks(tls_mongo, authority, settings, fault):
-    """A broken connection is made anew and the call sent again; a silent one ends with the time-out, and its late reply is nobody's."""
+    """A broken connection is replaced and the call sent again; a silent one times out, and its delayed reply reaches no later call."""
     with TlsProxy(tls_mongo.socket, authority) as proxy:
         begin(settings, tls_mongo.tls_uri("broken", "&socketTimeoutMS=2000", port=proxy.port))
         step("S", 1)
@@ -214,7 +214,7 @@ def test_tls_that_breaks(tls_mongo, authority, settings, fault):
 
 
 def test_compression(settings):
-    """Compressed messages, if the connection string asks for them."""
+    """Messages are compressed if the connection string asks for it."""
     begin(settings, with_options(settings, "compressors=zlib"))
     status = kit.get_mongo().client.admin.command("serverStatus")["network"]["compression"]["zlib"]
     text = "compressible " * 10_000
@@ -230,7 +230,7 @@ def test_compression(settings):
 
 
 def test_step_down(tmp_path, settings):
-    """The primary steps down and comes back under four threads: no call fails, no write is lost, no answer is wrong."""
+    """If the primary steps down and comes back under four threads, no call fails, no write is lost and no result is wrong."""
     with MongoServer(tmp_path / "mongo", replica_set="rs0") as server:
         begin(settings, server.uri("t") + "&serverSelectionTimeoutMS=60000", CC_DURABILITY="journal")
         seen, done = [], [0] * 4
@@ -280,7 +280,7 @@ def test_step_down(tmp_path, settings):
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_small_pools(settings, size):
-    """Eight threads and the application's own use of the client share a few connections: all get their turn."""
+    """Eight threads and the application's own use of the client share a few connections, and all make progress."""
     begin(settings, with_options(settings, f"maxPoolSize={size}&waitQueueTimeoutMS=30000"))
     turns = [0] * 8
     wire = default_registry.mongo.connection._wire
@@ -308,7 +308,7 @@ def test_small_pools(settings, size):
 
 @pytest.mark.parametrize("what", ["keeper", "halves"])
 def test_no_more_threads(settings, monkeypatch, what):
-    """Where no thread can be started any more, as at the end of the interpreter, calls do without."""
+    """If no thread can be started any more, as at interpreter exit, calls work without one."""
     uri = settings["CC_MONGO_CONNECTION_STRING"]
     begin(settings, uri)
     start, candles = WHEN // MINUTE * MINUTE, kit.PersistCandleAdapter
@@ -330,7 +330,7 @@ def test_no_more_threads(settings, monkeypatch, what):
 
 
 def test_an_idle_thread_holds_no_connection(settings):
-    """With one connection: a thread that has read and now does something else does not keep the others from it."""
+    """With one connection, a thread that is idle after a read does not keep the others from it."""
     begin(settings, with_options(settings, "maxPoolSize=1&waitQueueTimeoutMS=30000"))
     rested = threading.Event()
 
@@ -350,7 +350,7 @@ def test_an_idle_thread_holds_no_connection(settings):
 
 
 def test_a_busy_thread_shares_the_connection(settings):
-    """With one connection: threads that read with short pauses leave it to the application's own use of the client in these."""
+    """With one connection, threads that read with short pauses leave it to the application's own use during the pauses."""
     begin(settings, with_options(settings, "maxPoolSize=1&waitQueueTimeoutMS=30000"))
     step("S", 1)
 
@@ -367,7 +367,7 @@ def test_a_busy_thread_shares_the_connection(settings):
 
 
 def test_no_connection_in_time(settings):
-    """The application holds the only connection: our call gives up after waitQueueTimeoutMS with a clear error, and works afterwards."""
+    """If the application holds the only connection, a call raises after waitQueueTimeoutMS, and works again afterwards."""
     begin(settings, with_options(settings, "maxPoolSize=1&waitQueueTimeoutMS=200"))
     step("S", 1)
 
@@ -391,7 +391,7 @@ def test_no_connection_in_time(settings):
 
 
 def test_idle_connections_are_given_back(tmp_path, settings):
-    """What eight threads used is closed after maxIdleTimeMS, although the threads live on; then all work again."""
+    """The connections of eight threads close after maxIdleTimeMS although the threads live on; then all threads work again."""
     with MongoServer(tmp_path / "mongo") as server, pymongo.MongoClient(server.uri()) as client:
 
         def connections():
@@ -417,10 +417,10 @@ def test_idle_connections_are_given_back(tmp_path, settings):
 
 
 def test_restarts_under_threads(tmp_path, settings):
-    """MongoDB restarts and crashes under eight threads: errors of ours, then right answers; an idle thread's next call is right at once."""
+    """If MongoDB restarts or crashes under eight threads, calls raise the library's errors, then succeed; an idle thread sees no error."""
     with MongoServer(tmp_path / "mongo") as server:
         begin(settings, server.uri("t") + "?serverSelectionTimeoutMS=60000", CC_DURABILITY="journal")
-        for number in range(2):  # nobody works: all connections are dead, and nobody knows
+        for number in range(2):  # while idle: all connections are dead, and nobody has noticed
             step("S", number)
             server.restart()
             step("S", number + 10)
@@ -450,7 +450,7 @@ def test_restarts_under_threads(tmp_path, settings):
 
 
 class Commands(pymongo.monitoring.CommandListener):
-    """What a monitoring tool of the application sees."""
+    """Record what a monitoring tool of the application sees."""
 
     def __init__(self):
         self.seen = []
@@ -475,7 +475,7 @@ def commands():
 
 
 def test_listeners_see_our_commands(settings, commands):
-    """Command listeners hear of each of our commands, once, in pairs."""
+    """Command listeners see each command of the library once, as a pair of events."""
     begin(settings, settings["CC_MONGO_CONNECTION_STRING"])
     step("S", 1)
     candles_step("S")
@@ -504,7 +504,7 @@ def test_listeners_see_our_commands(settings, commands):
     ("task", "arguments"), [("fork_after_use", {}), ("fork_and_close", {}), ("fork_while_in_use", {"forks": 6, "threads": 4})]
 )
 def test_forks(settings, task, arguments):
-    """Parent and child go on after a fork, each on connections of its own; see children.py."""
+    """Parent and child continue after a fork, each on its own connections; see children.py."""
     (answer,) = run(settings, task, count=1, **arguments)
     assert not answer.get("errors")
     if task == "fork_after_use":
@@ -519,7 +519,7 @@ def test_forks(settings, task, arguments):
 
 
 def test_a_child_uses_no_socket_of_its_parent(settings):
-    """A child whose inherited sockets lead nowhere has right answers, without one broken connection; its own sockets are new."""
+    """A child with unusable inherited sockets gets right results without a broken connection; its own sockets are new."""
     begin(settings, settings["CC_MONGO_CONNECTION_STRING"])
     with threads(4, stepping):
         time.sleep(0.2)
@@ -551,7 +551,7 @@ def test_a_child_uses_no_socket_of_its_parent(settings):
 
 
 def test_close_under_readers(tmp_path, settings):
-    """``close`` while eight threads read: a right answer or a clear error, and no socket is left; three times over."""
+    """During ``close`` eight threads get a right result or a clear error, and no socket remains; three times over."""
     before = children._sockets()
     for _ in range(3):
         begin(settings, settings["CC_MONGO_CONNECTION_STRING"])
@@ -575,13 +575,13 @@ def test_close_under_readers(tmp_path, settings):
 
 
 def resident():
-    """Bytes of memory that this process holds."""
+    """Return the resident memory of this process in bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_memory_does_not_grow(mongo, wire):
-    """Writes and reads on the wire protocol, with and without a known id: memory and open files stay as they are."""
+    """With writes and reads, with and without a cached id, memory and open files do not grow."""
 
     def work(rounds):
         for number in range(rounds):
@@ -597,4 +597,4 @@ def test_memory_does_not_grow(mongo, wire):
     memory, files = resident(), len(os.listdir("/proc/self/fd"))
     work(rounds)
     assert resident() - memory < (1 if wire else 2) << 20
-    assert len(os.listdir("/proc/self/fd")) <= files + 1  # a look at the indexes now and then takes a second connection
+    assert len(os.listdir("/proc/self/fd")) <= files + 1  # an occasional check of the indexes takes a second connection
