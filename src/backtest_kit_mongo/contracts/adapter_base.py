@@ -204,7 +204,7 @@ class KeyedAdapterBase(AdapterBase):
     def read_many(self, contexts: Iterable[Sequence[Any]], *, type: Any = None) -> Any:
         """Read many records. ``contexts`` has one tuple per record: the arguments of the single read without ``when``.
 
-        Returns the bodies in the same order. If the ids are cached, this takes at most one MGET and one find per thousand records.
+        Returns the bodies in the same order. If the ids are cached, this takes at most one MGET per thousand records and one find per 250.
         """
         arguments = [name for name in self._read_call.arguments if name != "when"]
         rows = _rows(self._domain, contexts, arguments)
@@ -216,7 +216,7 @@ class KeyedAdapterBase(AdapterBase):
         return [single(*row, *now, type=type) for row in rows]
 
     def write_many(self, items: Iterable[Sequence[Any]]) -> None:
-        """Write many records, each a tuple of the single write's arguments, with one bulk command and one MSET per thousand."""
+        """Write many records, each a tuple of the single write's arguments, with one bulk command per 250 and one MSET per thousand."""
         arguments = self._write_call.arguments
         rows = _rows(self._domain, items, arguments)
         if self._slot.binding.custom is not None:
