@@ -7,7 +7,7 @@ methods. It follows the storage format (FORMAT) and the contracts of the TypeScr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 from . import payloads
 from .contract_names import DomainName
 
-__all__ = ["DOMAINS", "Call", "Domain", "DomainName", "ListRule", "field_name"]
+__all__ = ["DOMAINS", "PACKED_CANDLES", "Call", "Domain", "DomainName", "ListRule", "field_name"]
 
 Operation = Literal["read", "write", "remove", "has", "keys", "records", "rows", "put_rows", "candles", "array", "put_candles"]
 Index = tuple[tuple[str, int], ...]
@@ -84,6 +84,7 @@ class Domain:
     indexes: tuple[Index, ...] = ()  # besides the unique one; only those that our queries use
     infinite: InfiniteField | None = None
     nullable: bool = True  # you may write None
+    stored_in: str | None = None  # the collection, if it does not have the name of the domain
 
     def call(self, operation: Operation) -> Call:
         """Return the public method of an operation. Raises StopIteration if the domain has none."""
@@ -92,7 +93,7 @@ class Domain:
     @cached_property
     def collection(self) -> str:
         """Name of the MongoDB collection."""
-        return f"{self.name}-items"
+        return self.stored_in or f"{self.name}-items"
 
     @cached_property
     def prefix(self) -> str:
@@ -347,3 +348,6 @@ _ROWS: Final = (
 )
 
 DOMAINS: Final = MappingProxyType({row.name: row for row in _ROWS})
+
+PACKED_CANDLES: Final = replace(DOMAINS["candle"], stored_in="candle-blocks", key=("exchangeName", "symbol", "interval", "block"))
+"""The packed blocks of candles, a collection of this library alone; see ``stores.mongo.packed_candles``. Not a contract."""

@@ -190,13 +190,14 @@ cdef class CandleBlocks:
     def keep(self, tuple series not None, long long step, candles not None):
         """Add consecutive candles (CANDLE_DTYPE, ``step`` ms apart) that have closed and were read whole.
 
-        An empty array, or one larger than the budget, is ignored. The array becomes read-only. A view of another array is copied;
-        otherwise the cache shares its memory with the caller.
+        An empty array, or one larger than the budget, is ignored. The array becomes read-only. A view of much less than the array that
+        owns the memory is copied; otherwise the cache shares the memory with the caller.
         """
         cdef _Run run
         if not len(candles) or candles.nbytes + OVERHEAD > self.budget:
             return
-        run = _Run(series, step, candles if candles.base is None else candles.copy())
+        owner = candles.base
+        run = _Run(series, step, candles if owner is None or 8 * candles.nbytes >= 7 * owner.nbytes else candles.copy())
         with self._lock:
             self._insert(run)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-import bson
 import numpy as np
 import numpy.typing as npt
 from bson import ObjectId
@@ -19,15 +18,19 @@ from bson import ObjectId
 from ..._core import bson as core
 from ..._core.blocks import CandleBlocks
 from ..._core.candles import decode_candles, numbers
-from ...candles import CANDLE_DTYPE, PRICES, CandleArray, closed_candles, interval_ms
+from ...candle_packing import BLOCK
+from ...candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms
 from ...config import Config
-from ...domains import DOMAINS
+from ...domains import DOMAINS, PACKED_CANDLES
+from ...logs import log
 from ...metrics import HITS_BLOCK, READ, READS, Metrics
 from ..base import Key
 from ..fork_safety import renew_after_fork
+from .candle_documents import candle_documents, new_ids, on_grid, series_fields
 from .database import MongoDatabase
 from .documents import Document
 from .errors import reading
+from .packed_candles import Basis, PackedCandles, Span
 from .redis_ids import RedisIds
 
 __all__ = ["MongoCandles"]
@@ -49,6 +52,13 @@ SHARED = 8_000
 PAGE = 20_000
 """Candles per query when a whole series is read."""
 
+ASK_AGAIN = 60.0
+"""Seconds until a block that was not packed is looked up again: another process may have packed it."""
+_MOST_ABSENT = 100_000
+
+SMALLEST, MORE = 2_048, 256
+"""An incomplete block is packed if it has at least so many candles, and so many more than the packed one."""
+
 AHEAD, FARTHEST = 1_000, 32_768
 """How many candles to read ahead of a small window: at first, and at most. It doubles while the caller walks forward."""
 
@@ -65,6 +75,8 @@ class MongoCandles:
         self._redis_ids = redis_ids
         self._ahead: dict[Key, tuple[int, int]] = {}  # end of the last read (ms), and how many candles it read ahead
         self._seen: dict[Key, tuple[int, int]] = {}  # first and last open time (ms) of a window without gaps
+        self.packed: PackedCandles = PackedCandles(connection)
+        self._absent: dict[tuple[Key, int], float] = {}  # blocks that are not packed, and when that was seen (time.monotonic)
 
     # --- reading ---
 
@@ -79,24 +91,103 @@ class MongoCandles:
         start, missing = since + cached * step, limit - cached
         ahead = self._how_far(series, start, missing)
         now = time.time_ns() // 1_000_000  # before the query: a candle that closes meanwhile may still be open in the result
-        rows = np.empty(missing + ahead, CANDLE_DTYPE)
-        filled = self._fetch(series, start, rows, missing) if ahead or missing < SHARED else self._fetch_in_halves(series, start, rows)
-        if filled < len(rows):
-            rows = rows[:filled].copy()
-        end = start + len(rows) * step
+        span = Span(start, start + (missing + ahead) * step, step)
+        rows, basis = self._read_packed(series, span, missing, now)
+        if rows is None:
+            if basis is None and missing + ahead >= SMALLEST:
+                basis = self.packed.look_up(series, span.blocks(now))
+            rows = self._read_items(series, span, missing)
+        if basis is not None:
+            self._pack(series, rows, basis, now)
+        first = (start - int(rows["timestamp"][0])) // step if len(rows) else 0  # a packed block may begin before the window
+        count = len(rows) - first
         # After an incomplete window, read nothing ahead next time; after the end of the stored candles, start small again.
-        self._ahead[series] = (end, 0 if len(rows) < missing else max(ahead, AHEAD // 2) if len(rows) == missing + ahead else AHEAD // 2)
-        if len(rows) < missing:
-            return None
+        end = start + count * step
+        self._ahead[series] = (end, 0 if count < missing else max(ahead, AHEAD // 2) if count >= missing + ahead else AHEAD // 2)
         rows.flags.writeable = False
-        closed = closed_candles(rows, series[2], now)
-        if len(closed):
+        if count < missing:
+            return None
+        if int(rows["timestamp"][-1]) + step <= now:
+            self.blocks.keep(series, step, rows)
+        elif len(closed := closed_candles(rows, series[2], now)):
             self.blocks.keep(series, step, closed)
-        if head is None:
-            return rows[:missing]
-        window = np.concatenate([head, rows[:missing]])
-        window.flags.writeable = False
+        window = rows[first : first + missing]
+        if head is not None:
+            window = np.concatenate([head, window])
+            window.flags.writeable = False
         return window
+
+    def _read_packed(self, series: Key, span: Span, needed: int, now: int) -> tuple[CandleArray | None, Basis | None]:
+        """Read a span from packed blocks, and the rest from items.
+
+        Returns the candles up to the first gap, or None if no block is stored, and what was learned about the blocks. The candles may
+        begin before the span, and end after it: a block is decoded as a whole.
+        """
+        step = span.step
+        blocks = self._unless_absent(series, span.blocks(now))
+        if not blocks:
+            return None, None
+        length = step * BLOCK
+        low, high = min(span.since, blocks.start * length), max(span.until, blocks.stop * length)
+        rows = np.empty((high - low) // step, CANDLE_DTYPE)
+        basis = self.packed.read(series, blocks, rows, low, step)
+        self._note_absent(series, (number for number in blocks if number not in basis.runs))
+        if not basis.runs:
+            return None, basis
+        covered = basis.covered(step)
+        first = min((start for start, end in covered if start <= span.since <= end), default=span.since)
+        last = max((end for start, end in covered if start <= span.until <= end), default=span.until)
+        for start, end in _uncovered(first, last, covered):
+            part = rows[(start - low) // step : (end - low) // step]
+            filled = self._fetch(series, start, part, max(0, needed - (start - span.since) // step))
+            if start + filled * step < end:
+                last = start + filled * step
+                break
+        usable = rows[(first - low) // step : (last - low) // step]
+        return rows if len(usable) == len(rows) else usable, basis
+
+    def _read_items(self, series: Key, span: Span, needed: int) -> CandleArray:
+        """Read a span from the candle documents; return the candles up to the first gap."""
+        rows = np.empty((span.until - span.since) // span.step, CANDLE_DTYPE)
+        small = len(rows) > needed or needed < SHARED
+        filled = self._fetch(series, span.since, rows, needed) if small else self._fetch_in_halves(series, span.since, rows)
+        return rows if filled == len(rows) else rows[:filled].copy()
+
+    def _pack(self, series: Key, rows: CandleArray, basis: Basis, now: int) -> int:
+        """Pack the closed blocks of consecutive candles that hold more than what is packed; return how many were stored."""
+        if not len(rows):
+            return 0
+        step = interval_ms(series[2])
+        opens = int(rows["timestamp"][0]) // step
+        blocks: list[tuple[int, int, CandleArray]] = []
+        for number in Span(opens * step, (opens + len(rows)) * step, step).blocks(now):
+            first = max(0, opens - number * BLOCK)
+            count = min(BLOCK, opens + len(rows) - number * BLOCK) - first
+            packed = basis.runs.get(number, ())
+            before = sum(run.length for run in packed)
+            has_all = all(first <= run.first and run.first + run.length <= first + count for run in packed)
+            if has_all and count > before and (count == BLOCK or count >= max(SMALLEST, before + MORE)):
+                at = number * BLOCK + first - opens
+                blocks.append((number, first, rows[at : at + count]))
+        for number, _, _ in blocks:
+            self._absent.pop((series, number), None)
+        return self.packed.put(series, blocks, basis) if blocks else 0
+
+    def _unless_absent(self, series: Key, blocks: range) -> range:
+        """Leave out, at both ends, blocks that were not packed when this process last asked, not long ago."""
+        first, stop = blocks.start, blocks.stop
+        if self._absent:
+            before = time.monotonic() - ASK_AGAIN
+            while first < stop and self._absent.get((series, first), 0.0) > before:
+                first += 1
+            while first < stop and self._absent.get((series, stop - 1), 0.0) > before:
+                stop -= 1
+        return range(first, stop)
+
+    def _note_absent(self, series: Key, numbers: Iterable[int]) -> None:
+        if len(self._absent) > _MOST_ABSENT:
+            self._absent.clear()
+        self._absent.update(dict.fromkeys(((series, number) for number in numbers), time.monotonic()))
 
     def _how_far(self, series: Key, start: int, needed: int) -> int:
         """Return how many candles to read ahead of a window, since the caller may want them next."""
@@ -126,7 +217,7 @@ class MongoCandles:
         step, limit = interval_ms(series[2]), len(target)
         length = max(RANGE, -(-limit // 256))  # keeps the number of queries small, even for a window of a hundred years
         bounds = [since + index * step for index in (*range(0, limit, length), limit)]
-        fields = _fields(series)
+        fields = series_fields(series)
         queries: list[Document] = [
             {"filter": {**fields, "timestamp": {"$gte": start, "$lt": end}}, "sort": {"timestamp": 1}} for start, end in pairwise(bounds)
         ]
@@ -177,10 +268,10 @@ class MongoCandles:
         after: Document = {"$gte": -_FAR if since is None else since}
         while True:
             stamp = {**after, "$lt": _FAR if until is None else until}
-            query: Document = {"filter": {**_fields(series), "timestamp": stamp}, "sort": {"timestamp": 1}, "limit": PAGE}
+            query: Document = {"filter": {**series_fields(series), "timestamp": stamp}, "sort": {"timestamp": 1}, "limit": PAGE}
             with reading(domain, " ".join(series)):
                 documents = [row for batch in self._connection.fetch(domain, [query]) for row in core.split(batch)]
-                candles, last = _on_grid(documents, step)
+                candles, last = on_grid(documents, step)
             if len(candles):
                 yield candles
             if len(documents) < PAGE:
@@ -190,15 +281,37 @@ class MongoCandles:
     def remove(self, series: Key, since: int | None, until: int | None) -> int:
         """Delete the candles of a series in [since, until) (ms); return how many. Their ids in Redis are detected as stale when used."""
         domain = DOMAINS["candle"]
-        query = {**_fields(series), "timestamp": {"$gte": -_FAR if since is None else since, "$lt": _FAR if until is None else until}}
+        query = {**series_fields(series), "timestamp": {"$gte": -_FAR if since is None else since, "$lt": _FAR if until is None else until}}
+        blocks = self._blocks_of(series, since, until)
+        self.packed.begin_removal(series, blocks)
         removed = self._connection.retried(domain, lambda: self._connection.collection(domain).delete_many(query)).deleted_count
+        self.packed.end_removal(series, blocks)
         self.clear()
         return removed
+
+    def _blocks_of(self, series: Key, since: int | None, until: int | None) -> range:
+        """Return a range that includes all blocks, packed or not, with candles of a series in [since, until) (ms)."""
+        length = interval_ms(series[2]) * BLOCK
+        ends: list[int] = []
+        for direction in (1, -1):
+            stamp = {"$gte": -_FAR if since is None else since, "$lt": _FAR if until is None else until}
+            query = {"filter": {**series_fields(series), "timestamp": stamp}, "sort": {"timestamp": direction}, "limit": 1}
+            with reading(DOMAINS["candle"], " ".join(series)):
+                stamps = numbers(list(self._connection.fetch(DOMAINS["candle"], [query])), "timestamp")
+            ends += [math.floor(stamp / length) for stamp in stamps if math.isfinite(stamp)]
+        packed = self.packed.numbers(series)
+        if packed and since is not None:
+            packed = range(max(packed.start, since // length), packed.stop)
+        if packed and until is not None:
+            packed = range(packed.start, min(packed.stop, (until - 1) // length + 1))
+        ends += [packed.start, packed.stop - 1] if packed else []
+        return range(min(ends), max(ends) + 1) if ends else range(0)
 
     def clear(self) -> None:
         """Forget everything cached about stored candles."""
         self.blocks.clear()
         self._seen.clear()
+        self._absent.clear()
 
     # --- writing ---
 
@@ -221,22 +334,64 @@ class MongoCandles:
         seen = self._seen.get(series)
         is_known = unbroken and not self._with_ids and seen is not None and seen[0] <= low and high <= seen[1]
         condition: Document = {"$gte": low, "$lte": high}
-        if is_known and self._connection.count(DOMAINS["candle"], {**_fields(series), "timestamp": condition}) == span:
+        if is_known and self._connection.count(DOMAINS["candle"], {**series_fields(series), "timestamp": condition}) == span:
             return 0
-        if span > 4 * len(stamps):  # scattered candles: a range query would also return everything in between
-            condition = {"$in": stamps.tolist()}
-        candles = candles[self._are_new(series, stamps, condition)]
-        self._insert(series, candles)
+        now = time.time_ns() // 1_000_000
+        blocks = Span(low, high + step, step).blocks(now) if len(stamps) >= SMALLEST else range(0)
+        basis = self.packed.look_up(series, blocks) if blocks else None
+        is_new = self._are_new_beside_packed(series, stamps, basis) if unbroken and basis is not None and basis.runs else None
+        if is_new is None:
+            if span > 4 * len(stamps):  # scattered candles: a range query would also return everything in between
+                condition = {"$in": stamps.tolist()}
+            is_new = self._are_new(series, stamps, condition)
+        candles = candles[is_new]
+        inserted = self._insert(series, candles)
+        if basis is not None:
+            for part in _consecutive(inserted, step):
+                self._pack(series, part, basis, now)
         if unbroken:
             touching = seen is not None and seen[0] <= high + step and low <= seen[1] + step
             self._seen[series] = (min(low, seen[0]), max(high, seen[1])) if seen is not None and touching else (low, high)
         return len(candles)
 
+    def _are_new_beside_packed(self, series: Key, stamps: npt.NDArray[np.int64], basis: Basis) -> npt.NDArray[np.bool_] | None:
+        """Return the same mask as ``_are_new`` for a window without gaps, from the packed blocks as far as they reach.
+
+        A packed block says that all its candles were stored. They can only have been deleted since, and then fewer are counted: the blocks
+        are dropped, and None is returned.
+        """
+        if self._with_ids:
+            return None
+        step = interval_ms(series[2])
+        is_new = np.zeros(len(stamps), np.bool_)
+        low, high = int(stamps[0]), int(stamps[-1]) + step
+        covered = [(max(start, low), min(end, high)) for start, end in basis.covered(step) if start < high and low < end]
+        for start, end in covered:
+            count = self._connection.count(DOMAINS["candle"], {**series_fields(series), "timestamp": {"$gte": start, "$lt": end}})
+            if count < (end - start) // step:
+                self._drop_stale(series, basis, (end - start) // step - count)
+            if count != (end - start) // step:
+                return None
+        for start, end in _uncovered(low, high, covered):
+            part = slice((start - low) // step, (end - low) // step)
+            is_new[part] = self._are_new(series, stamps[part], {"$gte": start, "$lt": end})
+        return is_new
+
+    def _drop_stale(self, series: Key, basis: Basis, missing: int) -> None:
+        log(
+            "warning",
+            f"{missing:,} candles of {' '.join(series)} were deleted outside of this library, but are in packed blocks "
+            f"({PACKED_CANDLES.collection}); those blocks are dropped. After such a change, run: backtest-kit-mongo candles verify",
+        )
+        for number in basis.runs:
+            self.packed.drop(series, number, basis)
+        self.blocks.clear()
+
     def _are_new(self, series: Key, stamps: npt.NDArray[np.int64], window: Document) -> npt.NDArray[np.bool_]:
         """Return a mask of ``stamps`` (ms) that are not stored yet. ``window`` is the condition on the timestamp."""
         domain = DOMAINS["candle"]
         fields = {"_id": self._with_ids, "timestamp": True}
-        query = {"filter": {**_fields(series), "timestamp": window}, "projection": fields}
+        query = {"filter": {**series_fields(series), "timestamp": window}, "projection": fields}
         batches = list(self._connection.fetch(domain, [query]))
         with reading(domain):
             stored = np.array(numbers(batches, "timestamp"), np.float64)
@@ -247,88 +402,40 @@ class MongoCandles:
         # Only equal timestamps count: another writer may have stored documents between two points of the grid.
         return ~np.isin(stamps, stored)
 
-    def _insert(self, series: Key, candles: CandleArray) -> None:
-        """Insert candles, except those that another writer inserts first."""
+    def _insert(self, series: Key, candles: CandleArray) -> CandleArray:
+        """Insert candles, except those that another writer inserts first; return those that were inserted."""
         # Like pymongo, encode an int in 32 bits if it fits. (That concerns only candles within 25 days of 1970.)
         small = np.abs(candles["timestamp"]) < 2**31
         parts = [part for part in (candles[small], candles[~small]) if len(part)] if small.any() else [candles]
         chunks = [part[start : start + BATCH] for part in parts for start in range(0, len(part), BATCH)]
-        identities = [_identities(len(chunk)) for chunk in chunks]
+        identities = [new_ids(len(chunk)) for chunk in chunks]
         now = datetime.now(UTC)
-        batches = (_documents(series, chunk, ids, now) for chunk, ids in zip(chunks, identities, strict=True))
+        batches = (candle_documents(series, chunk, ids, now) for chunk, ids in zip(chunks, identities, strict=True))
         outcomes = self._connection.insert_new(DOMAINS["candle"], batches)
+        lost_stamps: list[int] = []
         for chunk, ids, lost in zip(chunks, identities, outcomes, strict=True):
+            lost_stamps += chunk["timestamp"][list(lost)].tolist() if lost else []
             if self._with_ids:
                 rows = enumerate(zip(chunk["timestamp"].tolist(), ids, strict=True))
                 self._share_ids(series, ((stamp, value.tobytes()) for index, (stamp, value) in rows if index not in lost))
+        return candles[~np.isin(candles["timestamp"], lost_stamps)] if lost_stamps else candles
 
     def _share_ids(self, series: Key, ids: Iterator[tuple[int, bytes]]) -> None:
         """Write the ids of candles to Redis, given as (timestamp, id)."""
         self._redis_ids.put_series(DOMAINS["candle"], series, ids)
 
 
-def _on_grid(documents: list[bytes], step: int) -> tuple[CandleArray, float]:
-    """Return the candles of documents sorted by timestamp (ms), without those off the grid of ``step`` ms, and the last timestamp."""
-    timestamps = np.array(numbers(documents, "timestamp"), np.float64)
-    if len(timestamps) < len(documents):  # a range query also matches another writer's array of numbers
-        documents = [document for document in documents if numbers([document], "timestamp")]
-    # A page whose query was interrupted and repeated may contain a document twice.
-    _, first = np.unique(timestamps, return_index=True)
-    positions = first[timestamps[first] % step == 0]
-    candles = np.empty(len(positions), CANDLE_DTYPE)
-    memory, size = candles.view(np.int8), CANDLE_DTYPE.itemsize
-    ends = [*(np.flatnonzero(np.diff(timestamps[positions]) != step) + 1).tolist(), len(positions)]
-    start = 0
-    for end in ends if len(positions) else ():
-        run = b"".join(documents[position] for position in positions[start:end].tolist())
-        filled = decode_candles([run], memory[start * size : end * size], int(timestamps[positions[start]]), step, end - start)
-        if filled != end - start:
-            raise ValueError(f"a candle after {int(timestamps[positions[start]])} has two timestamps")
-        start = end
-    candles.flags.writeable = False
-    return candles, float(timestamps[-1]) if len(timestamps) else 0.0
+def _uncovered(since: int, until: int, covered: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield the parts of [since, until) (ms) that none of the sorted intervals covers."""
+    for start, end in covered:
+        if since < start:
+            yield since, min(until, start)
+        since = max(since, end)
+        if since >= until:
+            return
+    yield since, until
 
 
-def _fields(series: Key) -> Document:
-    exchange_name, symbol, interval = series
-    return {"exchangeName": exchange_name, "interval": interval, "symbol": symbol}
-
-
-def _identities(count: int) -> npt.NDArray[np.uint8]:
-    """Return new ObjectIds as rows of 12 bytes: seconds, 5 random bytes (new in each call, so that no fork repeats them), a counter."""
-    ids = np.empty((count, 12), np.uint8)
-    ids[:, :4] = np.frombuffer(int(time.time()).to_bytes(4, "big"), np.uint8)
-    ids[:, 4:9] = np.frombuffer(os.urandom(5), np.uint8)
-    ids[:, 9:] = np.arange(count, dtype=">u4").view(np.uint8).reshape(count, 4)[:, 1:]
-    return ids
-
-
-def _documents(series: Key, candles: CandleArray, identities: npt.NDArray[np.uint8], now: datetime) -> bytes:
-    """Return the documents of candles, concatenated: encode one, repeat it, and write the values of each candle over the copies."""
-    document = _document(ObjectId(), series, candles[0].item(), now)
-    raw = bson.encode(document)
-    # The offset of each value: encode the document up to that field; the value is right before the end.
-    prefix: Document = {}
-    fields: dict[str, tuple[str, int]] = {}
-    for name, value in document.items():
-        prefix[name] = value
-        kind = "12u1" if name == "_id" else "<f8" if name in PRICES else "<i4" if abs(document["timestamp"]) < 2**31 else "<i8"
-        if name in ("_id", "timestamp", *PRICES):
-            fields[name] = (kind, len(bson.encode(prefix)) - 1 - np.dtype(kind).itemsize)
-    kinds, offsets = zip(*fields.values(), strict=True)
-    memory = bytearray(raw) * len(candles)
-    rows = np.frombuffer(memory, {"names": list(fields), "formats": kinds, "offsets": offsets, "itemsize": len(raw)})
-    rows["_id"] = identities
-    for name in ("timestamp", *PRICES):
-        rows[name] = candles[name]
-    return bytes(memory)
-
-
-def _document(identity: ObjectId, series: Key, row: tuple[float, ...], now: datetime) -> Document:
-    timestamp, *prices = row
-    values = dict(zip(PRICES, prices, strict=True))
-    # The order of the fields in documents of the TypeScript package: key fields, then the others, each sorted by name.
-    return {
-        "_id": identity, **_fields(series), "timestamp": timestamp, "__v": 0, "close": values["close"], "createDate": now,
-        "high": values["high"], "low": values["low"], "open": values["open"], "updatedDate": now, "volume": values["volume"],
-    }  # fmt: skip
+def _consecutive(candles: CandleArray, step: int) -> list[CandleArray]:
+    """Split sorted candles at their gaps."""
+    return np.split(candles, np.flatnonzero(np.diff(candles["timestamp"]) != step) + 1)

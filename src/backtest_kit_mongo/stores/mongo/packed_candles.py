@@ -1,0 +1,259 @@
+"""The collection of packed candles: closed blocks of a series, so that a process that starts reads a year in milliseconds.
+
+The documents are derived from the candle documents, which stay the truth: they may be dropped at any time, and a block that is damaged or
+missing is read from the candle documents instead. A block holds only candles that were read from there, or inserted there by this process.
+
+Each document has a ``version``. Whoever packs a block notes the version before the candles are read, and stores the block only if the
+document still has it. Removing candles raises the version before and after, so that nobody stores a block of candles that are gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
+
+from pymongo import UpdateOne
+from pymongo.errors import OperationFailure, PyMongoError
+
+from ..._core import bson as core
+from ...candle_packing import BLOCK, DamagedBlockError, Run, pack, runs_of, unpack
+from ...candles import CandleArray
+from ...domains import PACKED_CANDLES
+from ...errors import BacktestKitError
+from ...logs import log
+from ..base import Key
+from .database import MongoDatabase
+from .documents import Document
+from .indexes import ensure_indexes
+
+__all__ = ["Basis", "PackedCandles", "Span"]
+
+QUERY = 32
+"""Blocks per query: the server reads the next ones while these are decoded."""
+
+SHARED = 16
+"""At least this many blocks are read over two connections and decoded by two threads."""
+
+WRITE = 64
+"""Blocks per write command: about 3 MB."""
+
+# What a document loses when its block is dropped; the key and the version stay.
+_CONTENT = dict.fromkeys(("format", "codec", "runs", "checksum", "data"), "")
+_UNAUTHORIZED = 13
+# Seconds after which the unique index is checked again before a write.
+_CHECKED = 60.0
+
+
+class Span(NamedTuple):
+    """Consecutive positions of a series' grid: the candles, ``step`` ms apart, that open in [since, until) (ms)."""
+
+    since: int
+    until: int
+    step: int
+
+    def blocks(self, now: int) -> range:
+        """Return the numbers of the blocks that overlap the span and have closed at ``now`` (ms)."""
+        length = self.step * BLOCK
+        return range(self.since // length, min((self.until - 1) // length + 1, now // length))
+
+
+class Basis(NamedTuple):
+    """The state of the blocks before candles were read or inserted. A block is stored only if it has not changed since."""
+
+    runs: dict[int, tuple[Run, ...]]  # of the stored blocks, by number
+    versions: dict[int, int]  # the version of each document, also of those that hold no block
+    primary: object  # the server, and its election
+
+    def covered(self, step: int) -> list[tuple[int, int]]:
+        """Return the sorted intervals (ms) of the candles that are in stored blocks; adjacent ones are joined."""
+        intervals: list[tuple[int, int]] = []
+        for number in sorted(self.runs):
+            for run in self.runs[number]:
+                since, until = ((number * BLOCK + position) * step for position in (run.first, run.first + run.length))
+                if intervals and intervals[-1][1] == since:
+                    since = intervals.pop()[0]
+                intervals.append((since, until))
+        return intervals
+
+
+class PackedCandles:
+    """The packed blocks of a database. A series is (exchangeName, symbol, interval)."""
+
+    def __init__(self, connection: MongoDatabase) -> None:
+        self._connection = connection
+        self._readable = self._writable = True
+        self._checked = 0.0  # when the unique index was last checked (time.monotonic)
+
+    # --- reading ---
+
+    def read(self, series: Key, blocks: range, target: CandleArray, since: int, step: int) -> Basis:
+        """Decode blocks into ``target``, whose first row opens at ``since`` (ms), and return which candles they had.
+
+        All other rows are undefined. A damaged block is reported, put out of use, and left out.
+        """
+        if len(blocks) < SHARED:
+            return self._read(series, blocks, target, since, step)
+        middle = len(blocks) // 2
+        with ThreadPoolExecutor(1, "packed_candles") as executor:
+            try:
+                later = executor.submit(copy_context().run, self._read, series, blocks[middle:], target, since, step)
+            except RuntimeError:  # no more threads, or the interpreter is about to end
+                return self._read(series, blocks, target, since, step)
+            first = self._read(series, blocks[:middle], target, since, step)
+            second = later.result()
+        return Basis(first.runs | second.runs, first.versions | second.versions, first.primary)
+
+    def _read(self, series: Key, blocks: range, target: CandleArray, since: int, step: int) -> Basis:
+        runs: dict[int, tuple[Run, ...]] = {}
+        versions: dict[int, int] = {}
+        for batch in self._batches(series, blocks):
+            # A query that was repeated may return a block twice.
+            fresh = {fields["block"]: fields for fields in batch if fields["block"] not in runs}
+            versions.update((number, fields["version"]) for number, fields in fresh.items())
+            packed = [fields for fields in fresh.values() if "codec" in fields]
+            sound, damaged = unpack(series, packed, step, target, since)
+            runs.update(sound)
+            for number, problem in damaged.items():
+                self._drop_damaged(series, fresh[number], problem)
+        return Basis(runs, versions, self._connection.primary())
+
+    def look_up(self, series: Key, blocks: range) -> Basis:
+        """Return which candles are in blocks, without reading them."""
+        runs: dict[int, tuple[Run, ...]] = {}
+        versions: dict[int, int] = {}
+        projection = {"_id": False, "block": True, "version": True, "runs": True}
+        for fields in chain.from_iterable(self._batches(series, blocks, projection=projection)):
+            versions[fields["block"]] = fields["version"]
+            with suppress(DamagedBlockError):  # reported when it is read
+                if stored := runs_of(fields):
+                    runs[fields["block"]] = stored
+        return Basis(runs, versions, self._connection.primary())
+
+    def _batches(self, series: Key, blocks: range, **options: Any) -> Iterator[list[Document]]:
+        """Yield the documents of blocks, some at a time."""
+        if not blocks or not self._readable:
+            return
+        length = max(QUERY, len(blocks) // 256)
+        bounds = [*range(blocks.start, blocks.stop, length), blocks.stop]
+        queries = [
+            {**options, "filter": {**_fields(series), "block": {"$gte": first, "$lt": end}}, "sort": {"block": 1}}
+            for first, end in pairwise(bounds)
+        ]
+        try:
+            for batch in self._connection.fetch(PACKED_CANDLES, queries):
+                documents = map(core.decode, core.split(batch))
+                # Without these two numbers it is not one of ours.
+                yield [fields for fields in documents if type(fields.get("block")) is type(fields.get("version")) is int]
+        except OperationFailure as error:
+            if error.code != _UNAUTHORIZED:
+                raise
+            self._readable = False
+            log("info", f"packed candles are not used: this user may not read the collection {PACKED_CANDLES.collection}")
+
+    # --- writing ---
+
+    def put(self, series: Key, blocks: Iterable[tuple[int, int, CandleArray]], basis: Basis) -> int:
+        """Pack and store blocks, given as (number, first position, candles); return how many were stored.
+
+        ``basis`` is from before the candles were read or inserted. A block is only a shortcut: one that was stored or removed meanwhile,
+        or cannot be stored, is left out.
+        """
+        stored = 0
+        statements: list[Document] = []
+        for number, first, candles in blocks:
+            if not self._writable:
+                break
+            statements.append(_statement(series, number, pack(series, number, first, candles), basis.versions.get(number)))
+            if len(statements) == WRITE:
+                stored += self._update(statements, basis.primary)
+                statements = []
+        return stored + (self._update(statements, basis.primary) if statements else 0)
+
+    def _update(self, statements: Sequence[Document], primary: object) -> int:
+        """Apply statements to the primary that the candles came from; return how many changed a document. A failure changes nothing."""
+        connection = self._connection
+        try:
+            collection = connection.collection(PACKED_CANDLES)
+            if time.monotonic() - self._checked > _CHECKED:
+                ensure_indexes(collection, PACKED_CANDLES)
+                self._checked = time.monotonic()
+            if connection.primary() != primary:  # the candles may be ones that the new primary does not have
+                return 0
+            # A plain command: pymongo would send a write of its own again to the next primary.
+            command = {"update": collection.name, "ordered": False, "updates": statements, "writeConcern": {"w": 1}}
+            return int(collection.database.command(command)["n"])
+        except (PyMongoError, BacktestKitError) as error:
+            if isinstance(error, OperationFailure) and error.code == _UNAUTHORIZED:
+                self._writable = False
+                log("info", f"candles are not packed: this user may not write to the collection {PACKED_CANDLES.collection}")
+            else:
+                log("debug", f"packed candles were not stored: {error}")
+            return 0
+
+    def _drop_damaged(self, series: Key, fields: Document, problem: str) -> None:
+        number = fields["block"]
+        log(
+            "warning",
+            f"packed block {number} of {' '.join(series)} ({PACKED_CANDLES.collection}, _id {fields.get('_id')}) is damaged: {problem}; "
+            "it is no longer used: its candles are read one by one",
+        )
+        self._update([_drop(series, number, fields["version"])], self._connection.primary())
+
+    def drop(self, series: Key, number: int, basis: Basis) -> bool:
+        """Remove the content of a block; return whether it was still the block of ``basis``."""
+        return bool(self._update([_drop(series, number, basis.versions[number])], self._connection.primary()))
+
+    def drop_all(self) -> int:
+        """Remove the content of all blocks; return how many there were."""
+        collection = self._connection.collection(PACKED_CANDLES)
+        change = {"$unset": _CONTENT, "$inc": {"version": 1}}
+        return self._connection.retried(PACKED_CANDLES, lambda: collection.update_many({"codec": {"$exists": True}}, change)).modified_count
+
+    # --- removal of candles ---
+
+    def begin_removal(self, series: Key, blocks: range) -> None:
+        """Drop blocks of a series whose candles are about to be removed, and keep anybody from storing them until ``end_removal``."""
+        collection = self._connection.collection(PACKED_CANDLES)
+        ensure_indexes(collection, PACKED_CANDLES)
+        change = {"$unset": _CONTENT, "$inc": {"version": 1}, "$set": {"removing": True}}
+        for first in range(blocks.start, blocks.stop, 1000):
+            numbers = range(first, min(first + 1000, blocks.stop))
+            updates = [UpdateOne({**_fields(series), "block": number}, change, upsert=True) for number in numbers]
+            self._connection.retried(PACKED_CANDLES, partial(collection.bulk_write, updates, ordered=False))
+
+    def end_removal(self, series: Key, blocks: range) -> None:
+        """Allow blocks to be stored again, but none of candles that were read before now."""
+        query = {**_fields(series), "block": {"$gte": blocks.start, "$lt": blocks.stop}, "removing": True}
+        change = {"$unset": {"removing": ""}, "$inc": {"version": 1}}
+        collection = self._connection.collection(PACKED_CANDLES)
+        self._connection.retried(PACKED_CANDLES, lambda: collection.update_many(query, change))
+
+    def numbers(self, series: Key) -> range:
+        """Return a range that includes all blocks of a series."""
+        ends = []
+        for direction in (1, -1):
+            query = {"filter": _fields(series), "sort": {"block": direction}, "limit": 1, "projection": {"_id": False, "block": True}}
+            ends += [core.decode(batch)["block"] for batch in self._connection.fetch(PACKED_CANDLES, [query]) if batch]
+        return range(ends[0], ends[1] + 1) if ends else range(0)
+
+
+def _fields(series: Key) -> Document:
+    return dict(zip(PACKED_CANDLES.key[:3], series, strict=True))
+
+
+def _statement(series: Key, number: int, content: Document, version: int | None) -> Document:
+    """Return the update that stores a block, if its document still has ``version`` (None: if there still is none)."""
+    key = {**_fields(series), "block": number}
+    if version is None:  # if there is a document by now, this is an insert with an existing key, which fails
+        return {"q": {**key, "version": {"$exists": False}}, "u": {"$set": {**content, "version": 1}}, "upsert": True}
+    return {"q": {**key, "version": version, "removing": {"$exists": False}}, "u": {"$set": content, "$inc": {"version": 1}}}
+
+
+def _drop(series: Key, number: int, version: int) -> Document:
+    return {"q": {**_fields(series), "block": number, "version": version}, "u": {"$unset": _CONTENT, "$inc": {"version": 1}}}
