@@ -15,6 +15,7 @@ from .demo import show_demo
 from .doctor import doctor
 from .export import export
 from .new_strategy import new_strategy
+from .packed_candles import pack_series, verify_series
 from .run import run
 from .runs import show_run, show_runs
 from .stats import show_stats
@@ -24,7 +25,7 @@ __all__ = ["app"]
 
 # No tracebacks with local variables: they could show a password. No option for shell completion in every help text.
 app: Final = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-candles: Final = typer.Typer(no_args_is_help=True, help="Stored candles: import files, list the series, remove wrong candles.")
+candles: Final = typer.Typer(no_args_is_help=True, help="Stored candles: import files, list the series, remove wrong candles, pack them.")
 runs: Final = typer.Typer(no_args_is_help=True, help="Results of earlier backtests: list them, or show one again.")
 
 _HELP = """Run backtests that keep their whole state in MongoDB, with Redis as a cache of ids, and look after the two servers.
@@ -65,6 +66,8 @@ add(app, "flush-cache", flush_cache)
 add(candles, "import", import_file)
 add(candles, "list", show_series)
 add(candles, "remove", remove_series)
+add(candles, "pack", pack_series)
+add(candles, "verify", verify_series)
 app.add_typer(candles, name="candles")
 add(app, "copy", copy)
 add(app, "export", export)

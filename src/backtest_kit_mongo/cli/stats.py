@@ -97,7 +97,7 @@ def _stored(timeout: float) -> dict[str, Any]:
     return {
         **server_addresses(default_registry.mongo.config),
         "database": get_mongo().name,
-        "domains": {name: {**row, "redisIds": ids[name]} for name, row in domains.items()},
+        "domains": {name: {**row, "redisIds": ids.get(name, 0)} for name, row in domains.items()},
     }
 
 

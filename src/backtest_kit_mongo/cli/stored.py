@@ -11,7 +11,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from .. import get_mongo
 from ..contracts.default_registry import default_registry
-from ..domains import DOMAINS
+from ..domains import DOMAINS, PACKED_CANDLES
 from ..errors import DatabaseError
 from ..stores.mongo.errors import translated
 
@@ -25,9 +25,9 @@ def documents(timeout: float) -> dict[str, dict[str, int]]:
     counts = {}
     try:
         with pymongo.timeout(timeout):
-            for domain in DOMAINS.values():
+            for name, domain in {**DOMAINS, "packed candles": PACKED_CANDLES}.items():
                 size = _collection_size(domain.collection)
-                counts[domain.name] = {
+                counts[name] = {
                     "documents": int(size.get("count", 0)),
                     "dataBytes": int(size.get("size", 0)),
                     "storageBytes": int(size.get("storageSize", 0)),

@@ -29,7 +29,7 @@ from .loading.parameters import parameter
 from .loading.strategy_file import load_strategy_file
 from .market.candle_history import get_average_price, get_candles, get_raw_candles
 from .market.candle_import import CandleConflict, CandleConflictError, ImportReport, import_candles, imported_spans
-from .market.candle_series import CandleSeries, list_candles, remove_candles
+from .market.candle_series import CandleSeries, PackedSeries, list_candles, pack_candles, remove_candles, verify_candles
 from .market.ccxt_exchange import add_ccxt_exchange
 from .market.exchange import (
     Exchange,
@@ -92,6 +92,7 @@ __all__ = [
     "OrderFailedError",
     "OrderRejected",
     "OutsideRunError",
+    "PackedSeries",
     "Recent",
     "Remembered",
     "Risk",
@@ -146,6 +147,7 @@ __all__ = [
     "list_strategies",
     "load_run",
     "load_strategy_file",
+    "pack_candles",
     "parameter",
     "pause",
     "profile_json",
@@ -159,5 +161,6 @@ __all__ = [
     "sweep",
     "synthetic_market",
     "trades_frame",
+    "verify_candles",
     "write_html",
 ]

@@ -1,8 +1,8 @@
-"""Listing, counting and removing the candles stored in the Candle contract."""
+"""List, count, remove, pack and verify the candles stored in the Candle contract."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 import numpy as np
@@ -13,10 +13,12 @@ from ...contracts.registry import Registry
 from ...domains import DOMAINS
 from ...errors import InvalidValueError
 from ...stores.base import Store
+from ...stores.mongo.packed_candles import BlockGroup
+from ...stores.mongo.store import MongoStore
 from .gaps import Gap, find_gaps_between
 from .stored_candles import StoredCandles
 
-__all__ = ["CandleSeries", "count_candles", "list_candles", "remove_candles"]
+__all__ = ["CandleSeries", "PackedSeries", "count_candles", "list_candles", "pack_candles", "remove_candles", "verify_candles"]
 
 
 class CandleSeries(msgspec.Struct, frozen=True, rename="camel"):
@@ -44,13 +46,8 @@ def list_candles(
     This reads all timestamps of a series. A series with an unknown interval (another program may have written it) is left out.
     """
     store = _store(registry)
-    for series in store.candle_series():
-        exchange, name, length = (str(part) for part in series)
-        if length not in INTERVAL_MS or any(
-            required not in (None, actual) for required, actual in ((symbol, name), (interval, length), (exchange_name, exchange))
-        ):
-            continue
-        batches = [batch["timestamp"].copy() for batch in store.stored_candles(series)]
+    for exchange, name, length in _matching(store, symbol, interval, exchange_name):
+        batches = [batch["timestamp"].copy() for batch in store.stored_candles((exchange, name, length))]
         if not batches:
             continue
         stamps = np.concatenate(batches)
@@ -100,6 +97,82 @@ def remove_candles(
     far = 2**53
     stored = StoredCandles(symbol, interval, exchange_name, registry)
     return stored.remove(-far if since_ms is None else since_ms, far if until_ms is None else until_ms)
+
+
+class PackedSeries(msgspec.Struct, frozen=True, rename="camel"):
+    """What ``pack_candles`` or ``verify_candles`` did to a series."""
+
+    exchange_name: str
+    symbol: str
+    interval: str
+    blocks: int  # how many were packed, or compared
+    problems: dict[int, str]  # what was wrong with packed blocks, by number; they were dropped
+
+
+def pack_candles(
+    *,
+    symbol: str | None = None,
+    interval: str | None = None,
+    exchange_name: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    registry: Registry | None = None,
+) -> Iterator[PackedSeries]:
+    """Pack the closed blocks of every stored series that matches the arguments; yield the outcome of each series.
+
+    Imports and cold reads pack the blocks that they complete. So this is only needed for candles that others stored: an older version
+    of this library, or the TypeScript package. You can interrupt it and run it again, beside programs that read and write. ``progress``
+    is called with (candles passed, all candles) of a series. Raises InvalidValueError if the candles are not in MongoDB.
+    """
+    store = _mongo_store(registry)
+    for series in _matching(store, symbol, interval, exchange_name):
+        yield _outcome(series, store.candles.pack(series), progress)
+
+
+def verify_candles(
+    *,
+    symbol: str | None = None,
+    interval: str | None = None,
+    exchange_name: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    registry: Registry | None = None,
+) -> Iterator[PackedSeries]:
+    """Compare the packed blocks of every series that matches the arguments with the stored candles, and drop those that differ.
+
+    Run it after something other than ``remove_candles`` changed or deleted candles in the database. It yields the outcome of each
+    series. ``progress`` is called with (candles passed, all candles) of a series. Raises InvalidValueError if the candles are not in
+    MongoDB.
+    """
+    store = _mongo_store(registry)
+    for series in _matching(store, symbol, interval, exchange_name):
+        yield _outcome(series, store.candles.verify(series), progress)
+
+
+def _outcome(series: tuple[str, str, str], groups: Iterable[BlockGroup], progress: Callable[[int, int], None] | None) -> PackedSeries:
+    blocks = candles = 0
+    problems: dict[int, str] = {}
+    for group in groups:
+        blocks, candles = blocks + group.blocks, candles + group.candles
+        problems |= group.problems
+        if progress is not None:
+            progress(candles, group.total)
+    exchange_name, symbol, interval = series
+    return PackedSeries(exchange_name=exchange_name, symbol=symbol, interval=interval, blocks=blocks, problems=problems)
+
+
+def _matching(store: Store, symbol: str | None, interval: str | None, exchange_name: str | None) -> Iterator[tuple[str, str, str]]:
+    """Yield the stored series that match, except those with an unknown interval (another program may have written them)."""
+    for series in store.candle_series():
+        exchange, name, length = (str(part) for part in series)
+        conditions = ((symbol, name), (interval, length), (exchange_name, exchange))
+        if length in INTERVAL_MS and all(required in (None, actual) for required, actual in conditions):
+            yield exchange, name, length
+
+
+def _mongo_store(registry: Registry | None) -> MongoStore:
+    store = _store(registry)
+    if not isinstance(store, MongoStore):
+        raise InvalidValueError("candles are packed only in MongoDB", hint="the Candle contract is on another store in this mode")
+    return store
 
 
 def _store(registry: Registry | None) -> Store:

@@ -19,7 +19,7 @@ from ..._core import bson as core
 from ..._core.blocks import CandleBlocks
 from ..._core.candles import decode_candles, numbers
 from ...candle_packing import BLOCK
-from ...candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms
+from ...candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms, matches
 from ...config import Config
 from ...domains import DOMAINS, PACKED_CANDLES
 from ...logs import log
@@ -29,8 +29,8 @@ from ..fork_safety import renew_after_fork
 from .candle_documents import candle_documents, new_ids, on_grid, series_fields
 from .database import MongoDatabase
 from .documents import Document
-from .errors import reading
-from .packed_candles import Basis, PackedCandles, Span
+from .errors import reading, translated_items, translates
+from .packed_candles import Basis, BlockGroup, PackedCandles, Span
 from .redis_ids import RedisIds
 
 __all__ = ["MongoCandles"]
@@ -55,6 +55,9 @@ PAGE = 20_000
 ASK_AGAIN = 60.0
 """Seconds until a block that was not packed is looked up again: another process may have packed it."""
 _MOST_ABSENT = 100_000
+
+GROUP = 16
+"""Blocks that ``pack`` and ``verify`` work on at a time: 65,536 candles, 3 MB."""
 
 SMALLEST, MORE = 2_048, 256
 """An incomplete block is packed if it has at least so many candles, and so many more than the packed one."""
@@ -306,6 +309,61 @@ class MongoCandles:
             packed = range(packed.start, min(packed.stop, (until - 1) // length + 1))
         ends += [packed.start, packed.stop - 1] if packed else []
         return range(min(ends), max(ends) + 1) if ends else range(0)
+
+    # --- packed blocks ---
+
+    def pack(self, series: Key) -> Iterator[BlockGroup]:
+        """Pack the closed blocks of a series, some at a time."""
+        return translated_items(self._pack_series(series))
+
+    def verify(self, series: Key) -> Iterator[BlockGroup]:
+        """Compare the packed blocks of a series with its candle documents, some at a time, and drop those that differ."""
+        return translated_items(self._verify_series(series))
+
+    @translates
+    def drop_packed(self) -> int:
+        """Drop all packed blocks, and return how many there were. Candle documents stay."""
+        self.clear()
+        return self.packed.drop_all()
+
+    def _pack_series(self, series: Key) -> Iterator[BlockGroup]:
+        step = interval_ms(series[2])
+        blocks = self._blocks_of(series, None, None)
+        self.packed.forget_removals(series)
+        for first in range(blocks.start, blocks.stop, GROUP):
+            group = range(first, min(first + GROUP, blocks.stop))
+            now = time.time_ns() // 1_000_000
+            basis = self.packed.look_up(series, group)
+            stored = 0
+            if any(sum(run.length for run in basis.runs.get(number, ())) < BLOCK for number in group):
+                candles = list(self.stored(series, group.start * BLOCK * step, group.stop * BLOCK * step))
+                for part in _consecutive(np.concatenate(candles), step) if candles else ():
+                    stored += self._pack(series, part, basis, now)
+            yield BlockGroup(stored, {}, len(group) * BLOCK, len(blocks) * BLOCK)
+
+    def _verify_series(self, series: Key) -> Iterator[BlockGroup]:
+        step = interval_ms(series[2])
+        blocks = self.packed.numbers(series)
+        for first in range(blocks.start, blocks.stop, GROUP):
+            group = range(first, min(first + GROUP, blocks.stop))
+            since = group.start * BLOCK * step
+            rows = np.empty(len(group) * BLOCK, CANDLE_DTYPE)
+            damaged: dict[int, str] = {}
+            basis = self.packed.read(series, group, rows, since, step, damaged)
+            for number, runs in basis.runs.items():
+                lost = changed = 0
+                for run in runs:
+                    position = (number - group.start) * BLOCK + run.first
+                    candles = rows[position : position + run.length]
+                    opens = int(candles["timestamp"][0])
+                    present, equal = matches(candles, self.stored(series, opens, opens + run.length * step))
+                    lost, changed = lost + int((~present).sum()), changed + int((present & ~equal).sum())
+                if lost or changed:
+                    damaged[number] = f"{lost:,} of its candles are no longer stored, {changed:,} have other values"
+                    self.packed.drop(series, number, basis)
+            if damaged:
+                self.clear()
+            yield BlockGroup(len(basis.runs), damaged, len(group) * BLOCK, len(blocks) * BLOCK)
 
     def clear(self) -> None:
         """Forget everything cached about stored candles."""

@@ -16,7 +16,7 @@ from ...errors import ConfigError
 from ...logs import log
 from .errors import is_unresolved, translated
 
-__all__ = ["is_sharded", "make_client", "topology", "warn_of_lost_writes", "write_concern"]
+__all__ = ["is_sharded", "make_client", "primary", "topology", "warn_of_lost_writes", "write_concern"]
 
 HEARTBEAT_MS = 2_000
 """How often pymongo's monitor checks a server, in ms, if nothing changes."""
@@ -59,6 +59,14 @@ def is_sharded(client: MongoClient[Any]) -> bool | None:
     """Return whether pymongo is connected to a mongos; None until it has reached a server."""
     kind = client.topology_description.topology_type_name
     return None if kind == "Unknown" else kind == "Sharded"
+
+
+def primary(client: MongoClient[Any]) -> object:
+    """Return what identifies the server that pymongo writes to, and its election; None until pymongo has reached one."""
+    for server in client.topology_description.server_descriptions().values():
+        if server.is_writable:
+            return server.address, server.election_id
+    return None
 
 
 def topology(client: MongoClient[Any]) -> str | None:

@@ -131,13 +131,6 @@ class MongoDatabase:
         concern_of_writes = write_concern(client, self.config.CC_DURABILITY) if configured.acknowledged else configured
         return {"topology": topology(client), "write_concern": concern_of_writes.document, "read_concern": client.read_concern.document}
 
-    def primary(self) -> object:
-        """Return what identifies the server that pymongo writes to, and its election; None until pymongo has reached one."""
-        for server in self.client.topology_description.server_descriptions().values():
-            if server.is_writable:
-                return server.address, server.election_id
-        return None
-
     def retried(self, domain: Domain, operation: Callable[[], R]) -> R:
         """Call ``errors.retried``, with the time that pymongo waits for a server as its ``patience``."""
         return retried(domain, operation, self.client.options.server_selection_timeout)

@@ -7,7 +7,7 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bson.errors import BSONError
@@ -33,11 +33,23 @@ from ..._core.bson import decode
 from ...domains import Domain
 from ...errors import OWN_SERVERS, BacktestKitError, DatabaseError, InvalidValueError, ServerTimeoutError, ServerUnavailableError
 
-__all__ = ["is_unresolved", "lost_alone", "lost_races", "reading", "retried", "together", "translated", "translates", "unconfirmed"]
+__all__ = [
+    "is_unresolved",
+    "lost_alone",
+    "lost_races",
+    "reading",
+    "retried",
+    "together",
+    "translated",
+    "translated_items",
+    "translates",
+    "unconfirmed",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
+T = TypeVar("T")
 
 # How often the first upsert of a key may lose a race with other writers before its error is raised. Each rival costs one retry.
 _RACES = 5
@@ -204,6 +216,18 @@ def translates(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S
             raise DatabaseError(f"a document cannot be read: {_first_line(error)}") from error
 
     return wrapper
+
+
+def translated_items(items: Iterator[T]) -> Iterator[T]:
+    """Yield ``items``, and raise our errors in place of pymongo's."""
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except PyMongoError as error:
+            raise translated(error) from error
+        yield item
 
 
 class reading:

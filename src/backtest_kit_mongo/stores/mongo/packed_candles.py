@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
@@ -28,11 +29,12 @@ from ...domains import PACKED_CANDLES
 from ...errors import BacktestKitError
 from ...logs import log
 from ..base import Key
+from .client import primary
 from .database import MongoDatabase
 from .documents import Document
 from .indexes import ensure_indexes
 
-__all__ = ["Basis", "PackedCandles", "Span"]
+__all__ = ["Basis", "BlockGroup", "PackedCandles", "Span"]
 
 QUERY = 32
 """Blocks per query: the server reads the next ones while these are decoded."""
@@ -48,6 +50,7 @@ _CONTENT = dict.fromkeys(("format", "codec", "runs", "checksum", "data"), "")
 _UNAUTHORIZED = 13
 # Seconds after which the unique index is checked again before a write.
 _CHECKED = 60.0
+_LONG_AGO = timedelta(minutes=10)
 
 
 class Span(NamedTuple):
@@ -82,6 +85,15 @@ class Basis(NamedTuple):
         return intervals
 
 
+class BlockGroup(NamedTuple):
+    """What was done to a few blocks of a series that is packed or verified."""
+
+    blocks: int  # how many were stored, or compared
+    problems: dict[int, str]  # what was wrong with blocks, by number
+    candles: int  # how many candles they can hold
+    total: int  # the same of all blocks of the series
+
+
 class PackedCandles:
     """The packed blocks of a database. A series is (exchangeName, symbol, interval)."""
 
@@ -92,24 +104,25 @@ class PackedCandles:
 
     # --- reading ---
 
-    def read(self, series: Key, blocks: range, target: CandleArray, since: int, step: int) -> Basis:
+    def read(self, series: Key, blocks: range, target: CandleArray, since: int, step: int, damaged: dict[int, str] | None = None) -> Basis:
         """Decode blocks into ``target``, whose first row opens at ``since`` (ms), and return which candles they had.
 
-        All other rows are undefined. A damaged block is reported, put out of use, and left out.
+        All other rows are undefined. A damaged block is reported, put out of use, and left out; ``damaged`` gets what is wrong with it.
         """
+        damaged = {} if damaged is None else damaged
         if len(blocks) < SHARED:
-            return self._read(series, blocks, target, since, step)
+            return self._read(series, blocks, target, since, step, damaged)
         middle = len(blocks) // 2
         with ThreadPoolExecutor(1, "packed_candles") as executor:
             try:
-                later = executor.submit(copy_context().run, self._read, series, blocks[middle:], target, since, step)
+                later = executor.submit(copy_context().run, self._read, series, blocks[middle:], target, since, step, damaged)
             except RuntimeError:  # no more threads, or the interpreter is about to end
-                return self._read(series, blocks, target, since, step)
-            first = self._read(series, blocks[:middle], target, since, step)
+                return self._read(series, blocks, target, since, step, damaged)
+            first = self._read(series, blocks[:middle], target, since, step, damaged)
             second = later.result()
         return Basis(first.runs | second.runs, first.versions | second.versions, first.primary)
 
-    def _read(self, series: Key, blocks: range, target: CandleArray, since: int, step: int) -> Basis:
+    def _read(self, series: Key, blocks: range, target: CandleArray, since: int, step: int, damaged: dict[int, str]) -> Basis:
         runs: dict[int, tuple[Run, ...]] = {}
         versions: dict[int, int] = {}
         for batch in self._batches(series, blocks):
@@ -117,11 +130,12 @@ class PackedCandles:
             fresh = {fields["block"]: fields for fields in batch if fields["block"] not in runs}
             versions.update((number, fields["version"]) for number, fields in fresh.items())
             packed = [fields for fields in fresh.values() if "codec" in fields]
-            sound, damaged = unpack(series, packed, step, target, since)
+            sound, problems = unpack(series, packed, step, target, since)
             runs.update(sound)
-            for number, problem in damaged.items():
+            damaged.update(problems)
+            for number, problem in problems.items():
                 self._drop_damaged(series, fresh[number], problem)
-        return Basis(runs, versions, self._connection.primary())
+        return Basis(runs, versions, primary(self._connection.client))
 
     def look_up(self, series: Key, blocks: range) -> Basis:
         """Return which candles are in blocks, without reading them."""
@@ -133,7 +147,7 @@ class PackedCandles:
             with suppress(DamagedBlockError):  # reported when it is read
                 if stored := runs_of(fields):
                     runs[fields["block"]] = stored
-        return Basis(runs, versions, self._connection.primary())
+        return Basis(runs, versions, primary(self._connection.client))
 
     def _batches(self, series: Key, blocks: range, **options: Any) -> Iterator[list[Document]]:
         """Yield the documents of blocks, some at a time."""
@@ -175,15 +189,15 @@ class PackedCandles:
                 statements = []
         return stored + (self._update(statements, basis.primary) if statements else 0)
 
-    def _update(self, statements: Sequence[Document], primary: object) -> int:
-        """Apply statements to the primary that the candles came from; return how many changed a document. A failure changes nothing."""
+    def _update(self, statements: Sequence[Document], chosen: object) -> int:
+        """Apply statements to the primary that the candles came from; return how many documents changed. A failure changes none."""
         connection = self._connection
         try:
             collection = connection.collection(PACKED_CANDLES)
             if time.monotonic() - self._checked > _CHECKED:
                 ensure_indexes(collection, PACKED_CANDLES)
                 self._checked = time.monotonic()
-            if connection.primary() != primary:  # the candles may be ones that the new primary does not have
+            if primary(connection.client) != chosen:  # the candles may be ones that the new primary does not have
                 return 0
             # A plain command: pymongo would send a write of its own again to the next primary.
             command = {"update": collection.name, "ordered": False, "updates": statements, "writeConcern": {"w": 1}}
@@ -203,11 +217,11 @@ class PackedCandles:
             f"packed block {number} of {' '.join(series)} ({PACKED_CANDLES.collection}, _id {fields.get('_id')}) is damaged: {problem}; "
             "it is no longer used: its candles are read one by one",
         )
-        self._update([_drop(series, number, fields["version"])], self._connection.primary())
+        self._update([_drop(series, number, fields["version"])], primary(self._connection.client))
 
     def drop(self, series: Key, number: int, basis: Basis) -> bool:
         """Remove the content of a block; return whether it was still the block of ``basis``."""
-        return bool(self._update([_drop(series, number, basis.versions[number])], self._connection.primary()))
+        return bool(self._update([_drop(series, number, basis.versions[number])], primary(self._connection.client)))
 
     def drop_all(self) -> int:
         """Remove the content of all blocks; return how many there were."""
@@ -221,7 +235,7 @@ class PackedCandles:
         """Drop blocks of a series whose candles are about to be removed, and keep anybody from storing them until ``end_removal``."""
         collection = self._connection.collection(PACKED_CANDLES)
         ensure_indexes(collection, PACKED_CANDLES)
-        change = {"$unset": _CONTENT, "$inc": {"version": 1}, "$set": {"removing": True}}
+        change = {"$unset": _CONTENT, "$inc": {"version": 1}, "$set": {"removing": datetime.now(UTC)}}
         for first in range(blocks.start, blocks.stop, 1000):
             numbers = range(first, min(first + 1000, blocks.stop))
             updates = [UpdateOne({**_fields(series), "block": number}, change, upsert=True) for number in numbers]
@@ -229,10 +243,17 @@ class PackedCandles:
 
     def end_removal(self, series: Key, blocks: range) -> None:
         """Allow blocks to be stored again, but none of candles that were read before now."""
-        query = {**_fields(series), "block": {"$gte": blocks.start, "$lt": blocks.stop}, "removing": True}
+        query = {**_fields(series), "block": {"$gte": blocks.start, "$lt": blocks.stop}, "removing": {"$exists": True}}
         change = {"$unset": {"removing": ""}, "$inc": {"version": 1}}
         collection = self._connection.collection(PACKED_CANDLES)
         self._connection.retried(PACKED_CANDLES, lambda: collection.update_many(query, change))
+
+    def forget_removals(self, series: Key) -> None:
+        """Allow blocks to be stored again whose removal began long ago: the process that removed their candles has died."""
+        query = {**_fields(series), "removing": {"$lt": datetime.now(UTC) - _LONG_AGO}}
+        self._update(
+            [{"q": query, "u": {"$unset": {"removing": ""}, "$inc": {"version": 1}}, "multi": True}], primary(self._connection.client)
+        )
 
     def numbers(self, series: Key) -> range:
         """Return a range that includes all blocks of a series."""

@@ -29,7 +29,7 @@ from .availability import saying_what_is_waited_for
 from .candles import MongoCandles
 from .database import MongoDatabase
 from .documents import Document, in_order, insert_of, key_fields, unchanged, update_of
-from .errors import reading, translated, translates
+from .errors import reading, translated, translated_items, translates
 from .fast_paths import make_hit_readers, make_upsert_writers
 from .indexes import conflict_error, ensure_indexes
 from .redis_cluster import redis_ids
@@ -435,18 +435,12 @@ class MongoStore:
 
     def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
         """See Store."""
-        batches = self.candles.stored(series, since, until)
-        while (batch := self._next_candles(batches)) is not None:
-            yield batch
+        return translated_items(self.candles.stored(series, since, until))
 
     @translates
     def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
         """See Store."""
         return self.candles.remove(series, since, until)
-
-    @translates
-    def _next_candles(self, batches: Iterator[CandleArray]) -> CandleArray | None:
-        return next(batches, None)
 
     # --- history ---
 
