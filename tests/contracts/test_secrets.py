@@ -15,6 +15,7 @@ import pymongo
 import pytest
 import rich.console
 import rich.pretty
+from argument_mongo import ArgumentMongo
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.config import load_config, redacted
@@ -33,15 +34,6 @@ REDIS_WRONG = "redisWr0ng'\"\\ x"
 SECRETS = [form for secret in (MONGO_SECRET, MONGO_WRONG, REDIS_SECRET, REDIS_WRONG) for form in (secret, quote(secret, safe=""))]
 # What remains of a secret that was cut at one of its special characters.
 TRACES = [*SECRETS, "S3cret", "Wr0ng"]
-
-
-class LockedMongo(MongoServer):
-    """A mongod that requires a password."""
-
-    __test__ = False
-
-    def _arguments(self):
-        return [*super()._arguments(), "--auth"]
 
 
 def assert_clean(*texts):
@@ -101,7 +93,7 @@ def locked(tmp_path_factory):
     with MongoServer(folder / "mongo") as server, pymongo.MongoClient(server.uri()) as client:
         client.admin.command("createUser", "trader", pwd=MONGO_SECRET, roles=["readWriteAnyDatabase"])
         client.admin.command("createUser", "reader", pwd=MONGO_SECRET, roles=["readAnyDatabase"])
-    with LockedMongo(folder / "mongo") as mongo, RedisServer(folder / "redis", password=REDIS_SECRET) as cache:
+    with ArgumentMongo(folder / "mongo", "--auth") as mongo, RedisServer(folder / "redis", password=REDIS_SECRET) as cache:
         yield mongo, cache
 
 

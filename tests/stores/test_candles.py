@@ -20,7 +20,7 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
 from backtest_kit_mongo.candles import CANDLE_DTYPE, align, closed_candles, to_columns, to_dicts
 from backtest_kit_mongo.contracts.default_registry import default_registry
-from backtest_kit_mongo.stores.mongo import candles as mongo_candles
+from backtest_kit_mongo.stores.mongo import candle_documents
 
 MINUTE = 60_000
 STEPS = {
@@ -789,7 +789,7 @@ def calls(mongo, monkeypatch):
 
 def test_fresh_import_asks_once_and_sends_batches(calls):
     write(candles(25_000))
-    assert calls == ["fetch", "insert_new", "insert_new", "insert_new"]
+    assert calls == ["fetch", "fetch", "insert_new", "insert_new", "insert_new"]  # the packed blocks, then the time stamps
     assert collection().count_documents({}) == 25_000
     assert kit.stats()["candle"]["writes"] == 25_000
 
@@ -851,12 +851,12 @@ def test_documents_are_those_of_pymongo(mongo):
             small = np.abs(columns["timestamp"]) < 2**31
             for part in (columns[small], columns[~small]):
                 if len(part):
-                    ids = mongo_candles._identities(len(part))
+                    ids = candle_documents.new_ids(len(part))
                     plain = [
-                        bson.encode(mongo_candles._document(ObjectId(value.tobytes()), series, row, now))
+                        bson.encode(candle_documents._document(ObjectId(value.tobytes()), series, row, now))
                         for value, row in zip(ids, part.tolist(), strict=True)
                     ]
-                    assert mongo_candles._documents(series, part, ids, now) == b"".join(plain)
+                    assert candle_documents.candle_documents(series, part, ids, now) == b"".join(plain)
 
 
 def test_import_over_the_end_of_32_bits(mongo):

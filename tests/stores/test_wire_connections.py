@@ -17,6 +17,7 @@ import children
 import pymongo
 import pymongo.monitoring
 import pytest
+from argument_mongo import ArgumentMongo
 from connection_strings import with_options
 from pymongo.errors import AutoReconnect, OperationFailure
 from test_concurrency import run
@@ -39,19 +40,6 @@ def wire(request, monkeypatch):
     """Whether the wire protocol is used, or only the public methods of pymongo and redis-py."""
     monkeypatch.setenv("CC_WIRE_LANE", request.param)
     return request.param == "1"
-
-
-class ArgumentMongo(MongoServer):
-    """A mongod with extra arguments."""
-
-    __test__ = False
-
-    def __init__(self, folder, *arguments, **others):
-        super().__init__(folder, **others)
-        self.more = arguments
-
-    def _arguments(self):
-        return [*super()._arguments(), *self.more]
 
 
 def begin(settings, uri, **others):

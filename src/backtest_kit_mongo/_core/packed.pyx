@@ -364,13 +364,13 @@ def unpack(list parts not None, char[::1] target not None, int64_t step) -> list
         for i in range(length):
             part = queue + i
             data, part.first, part.count, part.row, part.since = parts[i]
-            if part.first < 0 or part.count < 0 or part.row < 0 or part.row + part.count > rows:
+            if part.first < 0 or part.count < 0 or part.row < 0 or part.count > rows or part.row > rows - part.count:
                 raise ValueError(f"cannot write {part.count} candles from row {part.row} into {target.shape[0]} bytes")
             part.data, size, part.is_sound = <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), True
             try:
                 candles = _checked(part.data, size)
-                if part.first + part.count > candles:
-                    raise ValueError(f"it has {candles} candles, not {part.first + part.count}")
+                if part.first > candles - part.count:
+                    raise ValueError(f"it has {candles} candles, fewer than {part.first} + {part.count}")
             except ValueError as error:
                 problems[i], part.count = str(error), 0
                 candles = 0
