@@ -7,7 +7,7 @@ DEMO_READY := $(VENV)/.demo-ready
 BENCH_READY := $(VENV)/.bench-ready
 DEMO_DIR := .demo
 
-.PHONY: prerequisites demo test test-oldest test-replicaset quicktest bench bench-smoke bench-compare bench-scale bench-fail-over bench-load lint public-types generate sanitize sdist wheel dist clean
+.PHONY: prerequisites demo test test-oldest test-replicaset quicktest bench bench-smoke bench-compare bench-scale bench-candles bench-fail-over bench-load lint public-types generate sanitize sdist wheel dist clean
 
 # The first of every target: what the system must have, and a .venv. In order, since it may make .venv anew, and with it what is ready.
 .NOTPARALLEL:
@@ -79,6 +79,7 @@ bench-smoke: prerequisites $(BENCH_READY)
 	$(BIN)/python -m pytest bench --benchmark-quiet --bursts 1 $(ARGS)
 	$(BIN)/python bench/scale.py --quick --output build/bench-smoke
 	$(BIN)/python bench/load.py --smoke --faults
+	$(BIN)/python bench/candle_formats.py --minutes 20000 --rounds 1
 
 # Fails where a ratio of the last `make bench` is worse than the committed one by more than 15 %; ARGS=--update makes the last one the baseline.
 bench-compare: prerequisites $(BENCH_READY)
@@ -87,6 +88,10 @@ bench-compare: prerequisites $(BENCH_READY)
 # Hits over 10^3 to 10^6 documents, and reads of a collection larger than MongoDB's memory.
 bench-scale: prerequisites $(BENCH_READY)
 	$(BIN)/python bench/scale.py $(ARGS)
+
+# A year of candles beside Parquet, Feather, ArcticDB and pymongoarrow: time, disk, memory.
+bench-candles: prerequisites $(BENCH_READY)
+	$(BIN)/python bench/candle_formats.py $(ARGS)
 
 # Read-after-write of many processes, as a linearizable history: on one server, or ARGS="--servers replica-set --faults".
 bench-load: prerequisites $(BENCH_READY)

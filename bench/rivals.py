@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,8 @@ import redis
 from bson import ObjectId
 from mongoengine import fields
 from sample_data import filter_of, redis_key
+
+from backtest_kit_mongo.contracts.default_registry import default_registry
 
 with warnings.catch_warnings():
     # pymongoarrow was built against an older patch release of pyarrow with smaller objects. Cython warns of that; it is harmless.
@@ -104,6 +107,21 @@ class Arrow:
 
     def read_columns(self, *args: Any) -> dict[str, Any]:
         return arrow.find_numpy_all(self._candles, window(*args), schema=self._schema, sort=[("timestamp", 1)])
+
+
+class WithoutBlocks:
+    """Run a call on the candle documents alone, as before there were packed blocks."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+
+    def __call__(self) -> object:
+        packed = default_registry.mongo.candles.packed
+        packed._readable = packed._writable = False
+        try:
+            return self._call()
+        finally:
+            packed._readable = packed._writable = True
 
 
 class SignalDocument(mongoengine.Document):

@@ -36,6 +36,7 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
         "read_many of 1,000, L1 cold": Target("apart", {}, {"floor": 2.0}),
         "write_many of 1,000": Target("apart", {"plain": 13}, {"floor": 1.15}),
         "30,240 candles to NumPy, cold": Target("apart", {"pymongoarrow": 3}, {"floor": 1.25}),
+        "30,240 candles to NumPy, cold, packed": Target("apart", {"pymongoarrow": 30}),
         "30,240 candles to NumPy, blocks warm": Target("apart", {"pymongoarrow": 10_000}),
         "1,000 candles to dicts, cold": Target("apart", {"pymongo": 1.7}),
         "1,000 candles to dicts, blocks warm": Target("apart", {"pymongo": 10}),

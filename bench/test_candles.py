@@ -30,8 +30,8 @@ def read(series, first=0, count=CANDLES):
     return (*names, count, since, since + count * MINUTE), (*names, since, since + count * MINUTE)
 
 
-@pytest.mark.parametrize("warm", [False, True])
-def test_to_numpy(interleaved, stored, plain, arrow, wires, warm):
+@pytest.mark.parametrize("source", ["items", "packed", "memory"])
+def test_to_numpy(interleaved, stored, plain, arrow, wires, source):
     _, theirs = read(stored)
 
     def ours():
@@ -41,12 +41,16 @@ def test_to_numpy(interleaved, stored, plain, arrow, wires, warm):
     for name, column in arrow.read_columns(*theirs).items():
         assert np.array_equal(column, stored.columns[name])
     rival = Side(lambda: arrow.read_columns(*theirs), 1)
-    if warm:
+    if source == "memory":
         interleaved("30,240 candles to NumPy, blocks warm", {"ours": Side(ours), "pymongoarrow": rival}, share=0.5)
+        return
+    if source == "packed":
+        interleaved("30,240 candles to NumPy, cold, packed", {"ours": Side(ours, 1, forget), "pymongoarrow": rival}, share=0.5)
         return
     message = floor.find(wires.database, "candle-items", rivals.window(*theirs), limit=CANDLES, sort={"timestamp": 1})
     assert len(wires.mongo.ask(message)["cursor"]["firstBatch"]) == CANDLES
-    sides = {"ours": Side(ours, 1, forget), "pymongoarrow": rival, "floor": Side(lambda: wires.mongo.exchange(message), 1)}
+    items = Side(rivals.WithoutBlocks(ours), 1, forget)
+    sides = {"ours": items, "pymongoarrow": rival, "floor": Side(lambda: wires.mongo.exchange(message), 1)}
     interleaved("30,240 candles to NumPy, cold", sides, share=0.5)
 
 

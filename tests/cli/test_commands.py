@@ -60,7 +60,7 @@ def cache(settings):
 def klines(path, minutes, *, without=()):
     """Write a kline file with ISO times, gzipped if the suffix is .gz."""
     lines = ["open_time,open,high,low,close,volume"]
-    for number, (stamp, *values) in enumerate(synthetic_market(3, 2_000, 1_677_628_800_000)[:minutes].tolist()):
+    for number, (stamp, *values) in enumerate(synthetic_market(3, max(minutes, 2_000), 1_677_628_800_000)[:minutes].tolist()):
         if number not in without:
             lines.append(f"{datetime.fromtimestamp(stamp / 1000, UTC).isoformat()},{','.join(map(str, values))}")
     text = "\n".join(lines).encode()
@@ -88,7 +88,7 @@ COMMANDS = {
 
 def test_the_commands_are_those_of_the_issue():
     names = ("demo", "run", "sweep", "new-strategy", "doctor", "flush-cache", "candles", "runs", "stats", "copy", "export")
-    below = (*(("candles", name) for name in ("import", "list", "remove")), ("runs", "list"), ("runs", "show"))
+    below = (*(("candles", name) for name in ("import", "list", "remove", "pack", "verify")), ("runs", "list"), ("runs", "show"))
     assert set(COMMANDS) == {*((name,) for name in names), *below}
 
 
@@ -464,7 +464,7 @@ def test_stats_shows_what_is_stored_and_the_last_run(cli, cache):
     cli(*BACKTEST, "--stores", "mongo", "--synthetic-days", "1")
     shown = json.loads(cli.out("stats", "--json"))
     stored = shown["stored"]["domains"]
-    assert list(stored) == list(DOMAINS)
+    assert list(stored) == [*DOMAINS, "packed candles"]
     assert stored["candle"]["documents"] == 1440
     assert stored["candle"]["dataBytes"] > 1440 * 100
     assert stored["signal"]["redisIds"] == 1
@@ -654,9 +654,42 @@ def test_flush_cache_drops_our_ids_alone(cli, cache, database):
     assert database.list_collection_names() == []
 
 
-def test_flush_cache_does_not_need_mongodb(cli):
-    assert "0 ids dropped" in cli.out("flush-cache", "--mongo", NOWHERE["CC_MONGO_CONNECTION_STRING"], "--redis-host",
-                                      cli.environment["CC_REDIS_HOST"])  # fmt: skip
+def test_flush_cache_without_mongodb(cli):
+    """It drops the ids, and then says that MongoDB could not be reached."""
+    here = cli.environment["CC_REDIS_HOST"]
+    ended = cli("flush-cache", "--mongo", NOWHERE["CC_MONGO_CONNECTION_STRING"], "--redis-host", here, code=1)
+    assert "0 ids dropped" in ended.out
+    assert "MongoDB" in ended.err
+
+
+def test_flush_cache_drops_packed_candles(cli, database):
+    cli("candles", "import", klines(cli.home / "a.csv", 8192), "--symbol", "BTCUSDT")
+    assert "2 packed blocks of candles dropped" in cli.out("flush-cache")
+    assert "0 packed blocks of candles dropped" in cli.out("flush-cache")
+    assert database["candle-items"].count_documents({}) == 8192
+    assert database["candle-blocks"].count_documents({"codec": {"$exists": True}}) == 0
+
+
+# --- candles pack and verify ---
+
+
+def test_pack_and_verify(cli, database):
+    """Verify exits with 1 if a block was wrong, names it, and drops it."""
+    assert "no candles are stored" in cli.out("candles", "pack")
+    assert "no candles are stored that match the options" in cli.out("candles", "verify", "--symbol", "BTCUSDT")
+    cli("candles", "import", klines(cli.home / "a.csv", 8192), "--symbol", "BTCUSDT")
+    cli("flush-cache")
+    packed = cli("candles", "pack")
+    assert "blocks packed in 1 series" in packed.out
+    assert "Packing candles" in packed.err
+    assert "0 blocks packed in 1 series" in cli.out("candles", "pack", "--symbol", "BTCUSDT", "--interval", "1m", "--exchange", "binance")
+    assert ", 0 wrong" in cli.out("candles", "verify")
+    middle = database["candle-blocks"].find_one({}, sort=[("block", -1)])["block"] * 4096 * 60_000
+    assert database["candle-items"].update_one({"timestamp": middle}, {"$set": {"close": 1.0}}).modified_count == 1
+    shown = cli.out("candles", "verify", code=1)
+    assert "of BTCUSDT 1m on binance: 0 of its candles are no longer stored, 1 have other values; dropped" in shown
+    assert ", 1 wrong" in shown
+    assert ", 0 wrong" in cli.out("candles", "verify")
 
 
 # --- candles import ---

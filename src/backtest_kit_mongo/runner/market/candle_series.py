@@ -13,6 +13,7 @@ from ...contracts.registry import Registry
 from ...domains import DOMAINS
 from ...errors import InvalidValueError
 from ...stores.base import Store
+from ...stores.mongo.candle_upkeep import pack_series, verify_series
 from ...stores.mongo.packed_candles import BlockGroup
 from ...stores.mongo.store import MongoStore
 from .gaps import Gap, find_gaps_between
@@ -125,7 +126,7 @@ def pack_candles(
     """
     store = _mongo_store(registry)
     for series in _matching(store, symbol, interval, exchange_name):
-        yield _outcome(series, store.candles.pack(series), progress)
+        yield _outcome(series, pack_series(store.candles, series), progress)
 
 
 def verify_candles(
@@ -144,7 +145,7 @@ def verify_candles(
     """
     store = _mongo_store(registry)
     for series in _matching(store, symbol, interval, exchange_name):
-        yield _outcome(series, store.candles.verify(series), progress)
+        yield _outcome(series, verify_series(store.candles, series), progress)
 
 
 def _outcome(series: tuple[str, str, str], groups: Iterable[BlockGroup], progress: Callable[[int, int], None] | None) -> PackedSeries:

@@ -19,7 +19,7 @@ from ..._core import bson as core
 from ..._core.blocks import CandleBlocks
 from ..._core.candles import decode_candles, numbers
 from ...candle_packing import BLOCK
-from ...candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms, matches
+from ...candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms
 from ...config import Config
 from ...domains import DOMAINS, PACKED_CANDLES
 from ...logs import log
@@ -29,11 +29,11 @@ from ..fork_safety import renew_after_fork
 from .candle_documents import candle_documents, new_ids, on_grid, series_fields
 from .database import MongoDatabase
 from .documents import Document
-from .errors import reading, translated_items, translates
-from .packed_candles import Basis, BlockGroup, PackedCandles, Span
+from .errors import reading, translates
+from .packed_candles import Basis, PackedCandles, Span
 from .redis_ids import RedisIds
 
-__all__ = ["MongoCandles"]
+__all__ = ["MongoCandles", "consecutive"]
 
 # Matches any string; a key field of another type is not one of ours.
 _TEXT: Document = {"$gte": ""}
@@ -56,8 +56,8 @@ ASK_AGAIN = 60.0
 """Seconds until a block that was not packed is looked up again: another process may have packed it."""
 _MOST_ABSENT = 100_000
 
-GROUP = 16
-"""Blocks that ``pack`` and ``verify`` work on at a time: 65,536 candles, 3 MB."""
+COUNTED = 100_000
+"""A window of at least this many candles is counted over two connections."""
 
 SMALLEST, MORE = 2_048, 256
 """An incomplete block is packed if it has at least so many candles, and so many more than the packed one."""
@@ -101,7 +101,7 @@ class MongoCandles:
                 basis = self.packed.look_up(series, span.blocks(now))
             rows = self._read_items(series, span, missing)
         if basis is not None:
-            self._pack(series, rows, basis, now)
+            self.pack(series, rows, basis, now)
         first = (start - int(rows["timestamp"][0])) // step if len(rows) else 0  # a packed block may begin before the window
         count = len(rows) - first
         # After an incomplete window, read nothing ahead next time; after the end of the stored candles, start small again.
@@ -156,7 +156,7 @@ class MongoCandles:
         filled = self._fetch(series, span.since, rows, needed) if small else self._fetch_in_halves(series, span.since, rows)
         return rows if filled == len(rows) else rows[:filled].copy()
 
-    def _pack(self, series: Key, rows: CandleArray, basis: Basis, now: int) -> int:
+    def pack(self, series: Key, rows: CandleArray, basis: Basis, now: int) -> int:
         """Pack the closed blocks of consecutive candles that hold more than what is packed; return how many were stored."""
         if not len(rows):
             return 0
@@ -285,14 +285,14 @@ class MongoCandles:
         """Delete the candles of a series in [since, until) (ms); return how many. Their ids in Redis are detected as stale when used."""
         domain = DOMAINS["candle"]
         query = {**series_fields(series), "timestamp": {"$gte": -_FAR if since is None else since, "$lt": _FAR if until is None else until}}
-        blocks = self._blocks_of(series, since, until)
+        blocks = self.blocks_of(series, since, until)
         self.packed.begin_removal(series, blocks)
         removed = self._connection.retried(domain, lambda: self._connection.collection(domain).delete_many(query)).deleted_count
         self.packed.end_removal(series, blocks)
         self.clear()
         return removed
 
-    def _blocks_of(self, series: Key, since: int | None, until: int | None) -> range:
+    def blocks_of(self, series: Key, since: int | None, until: int | None) -> range:
         """Return a range that includes all blocks, packed or not, with candles of a series in [since, until) (ms)."""
         length = interval_ms(series[2]) * BLOCK
         ends: list[int] = []
@@ -310,60 +310,11 @@ class MongoCandles:
         ends += [packed.start, packed.stop - 1] if packed else []
         return range(min(ends), max(ends) + 1) if ends else range(0)
 
-    # --- packed blocks ---
-
-    def pack(self, series: Key) -> Iterator[BlockGroup]:
-        """Pack the closed blocks of a series, some at a time."""
-        return translated_items(self._pack_series(series))
-
-    def verify(self, series: Key) -> Iterator[BlockGroup]:
-        """Compare the packed blocks of a series with its candle documents, some at a time, and drop those that differ."""
-        return translated_items(self._verify_series(series))
-
     @translates
     def drop_packed(self) -> int:
         """Drop all packed blocks, and return how many there were. Candle documents stay."""
         self.clear()
         return self.packed.drop_all()
-
-    def _pack_series(self, series: Key) -> Iterator[BlockGroup]:
-        step = interval_ms(series[2])
-        blocks = self._blocks_of(series, None, None)
-        self.packed.forget_removals(series)
-        for first in range(blocks.start, blocks.stop, GROUP):
-            group = range(first, min(first + GROUP, blocks.stop))
-            now = time.time_ns() // 1_000_000
-            basis = self.packed.look_up(series, group)
-            stored = 0
-            if any(sum(run.length for run in basis.runs.get(number, ())) < BLOCK for number in group):
-                candles = list(self.stored(series, group.start * BLOCK * step, group.stop * BLOCK * step))
-                for part in _consecutive(np.concatenate(candles), step) if candles else ():
-                    stored += self._pack(series, part, basis, now)
-            yield BlockGroup(stored, {}, len(group) * BLOCK, len(blocks) * BLOCK)
-
-    def _verify_series(self, series: Key) -> Iterator[BlockGroup]:
-        step = interval_ms(series[2])
-        blocks = self.packed.numbers(series)
-        for first in range(blocks.start, blocks.stop, GROUP):
-            group = range(first, min(first + GROUP, blocks.stop))
-            since = group.start * BLOCK * step
-            rows = np.empty(len(group) * BLOCK, CANDLE_DTYPE)
-            damaged: dict[int, str] = {}
-            basis = self.packed.read(series, group, rows, since, step, damaged)
-            for number, runs in basis.runs.items():
-                lost = changed = 0
-                for run in runs:
-                    position = (number - group.start) * BLOCK + run.first
-                    candles = rows[position : position + run.length]
-                    opens = int(candles["timestamp"][0])
-                    present, equal = matches(candles, self.stored(series, opens, opens + run.length * step))
-                    lost, changed = lost + int((~present).sum()), changed + int((present & ~equal).sum())
-                if lost or changed:
-                    damaged[number] = f"{lost:,} of its candles are no longer stored, {changed:,} have other values"
-                    self.packed.drop(series, number, basis)
-            if damaged:
-                self.clear()
-            yield BlockGroup(len(basis.runs), damaged, len(group) * BLOCK, len(blocks) * BLOCK)
 
     def clear(self) -> None:
         """Forget everything cached about stored candles."""
@@ -405,8 +356,8 @@ class MongoCandles:
         candles = candles[is_new]
         inserted = self._insert(series, candles)
         if basis is not None:
-            for part in _consecutive(inserted, step):
-                self._pack(series, part, basis, now)
+            for part in consecutive(inserted, step):
+                self.pack(series, part, basis, now)
         if unbroken:
             touching = seen is not None and seen[0] <= high + step and low <= seen[1] + step
             self._seen[series] = (min(low, seen[0]), max(high, seen[1])) if seen is not None and touching else (low, high)
@@ -425,7 +376,7 @@ class MongoCandles:
         low, high = int(stamps[0]), int(stamps[-1]) + step
         covered = [(max(start, low), min(end, high)) for start, end in basis.covered(step) if start < high and low < end]
         for start, end in covered:
-            count = self._connection.count(DOMAINS["candle"], {**series_fields(series), "timestamp": {"$gte": start, "$lt": end}})
+            count = self._count(series, start, end, step)
             if count < (end - start) // step:
                 self._drop_stale(series, basis, (end - start) // step - count)
             if count != (end - start) // step:
@@ -434,6 +385,21 @@ class MongoCandles:
             part = slice((start - low) // step, (end - low) // step)
             is_new[part] = self._are_new(series, stamps[part], {"$gte": start, "$lt": end})
         return is_new
+
+    def _count(self, series: Key, since: int, until: int, step: int) -> int:
+        """Return how many documents of a series are in [since, until) (ms); of a long window, both halves at once."""
+        middle = since + (until - since) // step // 2 * step if (until - since) // step >= COUNTED else until
+        with ThreadPoolExecutor(1) as executor:
+            parts = [
+                {**series_fields(series), "timestamp": {"$gte": start, "$lt": end}}
+                for start, end in ((since, middle), (middle, until))
+                if start < end
+            ]
+            try:
+                later = [executor.submit(copy_context().run, self._connection.count, DOMAINS["candle"], part) for part in parts[1:]]
+            except RuntimeError:  # no more threads, or the interpreter is about to end
+                return sum(self._connection.count(DOMAINS["candle"], part) for part in parts)
+            return self._connection.count(DOMAINS["candle"], parts[0]) + sum(count.result() for count in later)
 
     def _drop_stale(self, series: Key, basis: Basis, missing: int) -> None:
         log(
@@ -494,6 +460,6 @@ def _uncovered(since: int, until: int, covered: Iterable[tuple[int, int]]) -> It
     yield since, until
 
 
-def _consecutive(candles: CandleArray, step: int) -> list[CandleArray]:
+def consecutive(candles: CandleArray, step: int) -> list[CandleArray]:
     """Split sorted candles at their gaps."""
     return np.split(candles, np.flatnonzero(np.diff(candles["timestamp"]) != step) + 1)

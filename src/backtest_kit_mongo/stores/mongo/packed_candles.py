@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any, NamedTuple
 
 from pymongo import UpdateOne
@@ -39,8 +38,11 @@ __all__ = ["Basis", "BlockGroup", "PackedCandles", "Span"]
 QUERY = 32
 """Blocks per query: the server reads the next ones while these are decoded."""
 
+AHEAD = 4
+"""Queries whose blocks are read before they are decoded. (Decoding while the next ones are read takes longer.)"""
+
 SHARED = 16
-"""At least this many blocks are read over two connections and decoded by two threads."""
+"""At least this many blocks are decoded by two threads."""
 
 WRITE = 64
 """Blocks per write command: about 3 MB."""
@@ -51,6 +53,8 @@ _UNAUTHORIZED = 13
 # Seconds after which the unique index is checked again before a write.
 _CHECKED = 60.0
 _LONG_AGO = timedelta(minutes=10)
+
+Unpacked = tuple[dict[int, tuple[Run, ...]], dict[int, str]]
 
 
 class Span(NamedTuple):
@@ -109,32 +113,21 @@ class PackedCandles:
 
         All other rows are undefined. A damaged block is reported, put out of use, and left out; ``damaged`` gets what is wrong with it.
         """
-        damaged = {} if damaged is None else damaged
-        if len(blocks) < SHARED:
-            return self._read(series, blocks, target, since, step, damaged)
-        middle = len(blocks) // 2
-        with ThreadPoolExecutor(1, "packed_candles") as executor:
-            try:
-                later = executor.submit(copy_context().run, self._read, series, blocks[middle:], target, since, step, damaged)
-            except RuntimeError:  # no more threads, or the interpreter is about to end
-                return self._read(series, blocks, target, since, step, damaged)
-            first = self._read(series, blocks[:middle], target, since, step, damaged)
-            second = later.result()
-        return Basis(first.runs | second.runs, first.versions | second.versions, first.primary)
-
-    def _read(self, series: Key, blocks: range, target: CandleArray, since: int, step: int, damaged: dict[int, str]) -> Basis:
         runs: dict[int, tuple[Run, ...]] = {}
         versions: dict[int, int] = {}
-        for batch in self._batches(series, blocks):
-            # A query that was repeated may return a block twice.
-            fresh = {fields["block"]: fields for fields in batch if fields["block"] not in runs}
-            versions.update((number, fields["version"]) for number, fields in fresh.items())
-            packed = [fields for fields in fresh.values() if "codec" in fields]
-            sound, problems = unpack(series, packed, step, target, since)
-            runs.update(sound)
-            damaged.update(problems)
-            for number, problem in problems.items():
-                self._drop_damaged(series, fresh[number], problem)
+        with ThreadPoolExecutor(1, "packed_candles") as executor:
+            batches = self._batches(series, blocks)
+            while documents := list(chain.from_iterable(islice(batches, AHEAD))):
+                # A query that was repeated may return a block twice.
+                fresh = {fields["block"]: fields for fields in documents if fields["block"] not in versions}
+                versions.update((number, fields["version"]) for number, fields in fresh.items())
+                packed = [fields for fields in fresh.values() if "codec" in fields]
+                sound, problems = _unpack(executor, series, packed, step, target, since)
+                runs |= sound
+                for number, problem in problems.items():
+                    self._drop_damaged(series, fresh[number], problem)
+                if damaged is not None:
+                    damaged |= problems
         return Basis(runs, versions, primary(self._connection.client))
 
     def look_up(self, series: Key, blocks: range) -> Basis:
@@ -262,6 +255,20 @@ class PackedCandles:
             query = {"filter": _fields(series), "sort": {"block": direction}, "limit": 1, "projection": {"_id": False, "block": True}}
             ends += [core.decode(batch)["block"] for batch in self._connection.fetch(PACKED_CANDLES, [query]) if batch]
         return range(ends[0], ends[1] + 1) if ends else range(0)
+
+
+def _unpack(executor: ThreadPoolExecutor, series: Key, documents: list[Document], step: int, target: CandleArray, since: int) -> Unpacked:
+    """Call ``unpack``, with one half of many documents in another thread."""
+    middle = len(documents) // 2 if len(documents) >= SHARED else 0
+    try:
+        other = executor.submit(unpack, series, documents[:middle], step, target, since) if middle else None
+    except RuntimeError:  # no more threads, or the interpreter is about to end
+        other, middle = None, 0
+    runs, damaged = unpack(series, documents[middle:], step, target, since)
+    if other is not None:
+        more_runs, more_damaged = other.result()
+        return runs | more_runs, damaged | more_damaged
+    return runs, damaged
 
 
 def _fields(series: Key) -> Document:
