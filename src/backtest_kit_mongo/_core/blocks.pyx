@@ -212,7 +212,7 @@ cdef class CandleBlocks:
                 return self._touch(other)
             first, end = min(first, other.first), max(end, other.end)
         count = (end - first) // run.step
-        if near and count <= max(MERGED, run.count) and count * ROW + OVERHEAD <= self.budget:
+        if count > run.count and count <= max(MERGED, run.count) and count * ROW + OVERHEAD <= self.budget:
             run = self._merged([*near, run], first, end)
         else:
             near = [other for other in near if other.first < run.end and other.end > run.first]

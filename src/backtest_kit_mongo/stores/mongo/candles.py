@@ -91,6 +91,8 @@ class MongoCandles:
         if head is not None and cached == limit:  # the window spans several blocks
             self._counters.add(HITS_BLOCK)
             return head
+        if limit >= SHARED and 8 * cached < limit:  # to join a few candles with many would hold the many twice
+            head, cached = None, 0
         start, missing = since + cached * step, limit - cached
         ahead = self._how_far(series, start, missing)
         now = time.time_ns() // 1_000_000  # before the query: a candle that closes meanwhile may still be open in the result
