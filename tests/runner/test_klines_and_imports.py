@@ -259,7 +259,7 @@ def test_import_stores_every_candle_and_says_what_it_did():
     report = import_candles(market, "BTCUSDT", progress=lambda *call: seen.append(call))
     assert (report.candles, report.unclosed, report.gaps) == (12_000, 0, ())
     assert (report.since_ms, report.until_ms) == (START, START + 12_000 * MINUTE)
-    assert seen == [(5000, 12_000), (10_000, 12_000), (12_000, 12_000)]
+    assert seen == [(7008, 12_000), (12_000, 12_000)]  # the first chunk ends with a packed block
     stored = PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", 12_000, START, START + 12_000 * MINUTE)
     assert [tuple(candle.values()) for candle in stored] == market.tolist()
     assert imported_spans("BTCUSDT") == ((START, START + 12_000 * MINUTE),)

@@ -518,3 +518,17 @@ def test_forgotten_after_a_while(monkeypatch, settings):
     items().delete_many({})
     found = kit.PersistCandleAdapter.read_candles_array("BTCUSDT", "1m", "binance", BLOCK, FIRST * LENGTH)
     assert found.tobytes() == candles(0, BLOCK).tobytes()
+
+
+def test_a_file_import_packs_every_block():
+    """It writes in chunks that end between two blocks, also where candles are missing."""
+    rows = candles(700, 6 * BLOCK)
+    rows = np.delete(rows, range(9000, 9010))
+    sizes = []
+    kit.runner.import_candles(rows, "BTCUSDT", progress=lambda done, total: sizes.append(done))
+    assert sizes[-1] == len(rows)
+    hole = 700 + 9000 - 2 * BLOCK
+    assert packed() == {0: (700, BLOCK - 700), 1: (0, BLOCK), **dict.fromkeys((3, 4, 5), (0, BLOCK)), 2: (hole + 10, BLOCK - hole - 10)}
+    assert_stored(700, 9700)
+    assert_stored(9710, 6 * BLOCK)
+    assert read(9699, 9711) is None

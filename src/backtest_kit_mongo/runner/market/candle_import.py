@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
+from ...candle_packing import BLOCK
 from ...candles import INTERVAL_MS, PRICES, CandleArray, closed_candles, interval_ms, matches, to_columns
 from ...contracts.registry import Registry
 from ...errors import InvalidValueError
@@ -49,6 +50,16 @@ class CandleConflictError(InvalidValueError):
     """Candles are stored with values other than those to import; nothing was written. ``conflicts`` holds the first few."""
 
     conflicts: tuple[CandleConflict, ...] = ()
+
+
+def _chunk_ends(candles: CandleArray, step: int) -> Iterator[int]:
+    """Yield where to split candles into chunks of at least _CHUNK: between two packed blocks, so that each is stored in one write."""
+    edges = np.flatnonzero(np.diff(candles["timestamp"] // (step * BLOCK))) + 1
+    end = 0
+    while end < len(candles):
+        after = np.searchsorted(edges, end + _CHUNK)
+        end = int(edges[after]) if after < len(edges) else len(candles)
+        yield end
 
 
 def _check_equal(stored: StoredCandles, candles: CandleArray) -> None:
@@ -115,10 +126,12 @@ def import_candles(
         raise InvalidValueError(f"there is no closed candle to import for {symbol} {interval}")
     stored = StoredCandles(symbol, interval, exchange_name, registry)
     _check_equal(stored, closed)
-    for first in range(0, len(closed), _CHUNK):
-        stored.write(closed[first : first + _CHUNK])
+    done = 0
+    for end in _chunk_ends(closed, step):
+        stored.write(closed[done:end])
+        done = end
         if progress is not None:
-            progress(min(first + _CHUNK, len(closed)), len(closed))
+            progress(done, len(closed))
     since, until = int(closed["timestamp"][0]), int(closed["timestamp"][-1]) + step
     gaps = find_gaps(closed, interval)
     edges = [since, *(edge for gap in gaps for edge in (gap.since_ms, gap.until_ms)), until]
