@@ -19,14 +19,14 @@ from pymongo.errors import PyMongoError
 from .. import get_mongo
 from ..config import Config, unknown_settings
 from ..contracts.default_registry import default_registry
-from ..domains import DOMAINS
+from ..domains import DOMAINS, PACKED_CANDLES
 from ..errors import BacktestKitError
 from ..mode_defaults import KINDS
 from ..servers.embedded import default_data_dir
 from ..stores.mongo.errors import translated
 from ..stores.mongo.indexes import find_conflicts, missing_indexes
 from .command import ServerOptions
-from .output import facts, heading, output, say, server_addresses
+from .output import counted, facts, heading, output, say, server_addresses
 
 __all__ = ["doctor"]
 
@@ -86,9 +86,11 @@ def _examine(timeout: float, samples: int) -> Report:
     mongo, cache = _mongo(timeout, samples), _redis(timeout, samples)
     problems: list[Report] = []
     missing: dict[str, list[str]] = {}
+    blocks = 0
     if mongo["ok"]:
         try:
             missing, problems = _indexes()
+            blocks = get_mongo()[PACKED_CANDLES.collection].count_documents({"codec": {"$exists": True}})
         except PyMongoError as error:
             mongo |= {"ok": False, "error": str(translated(error))}
     folder = _folder(config)
@@ -107,6 +109,7 @@ def _examine(timeout: float, samples: int) -> Report:
         "durability": {"setting": config.CC_DURABILITY, "source": source},
         "unknownSettings": unknown,
         "missingIndexes": missing,
+        "packedBlocks": blocks,
         "problems": problems,
     }
 
@@ -220,6 +223,8 @@ def _show(report: Report) -> None:
         rows["indexes"] = f"complete in {len(DOMAINS) - len(missing)} of {len(DOMAINS)} collections"
         if missing:
             rows["indexes"] += "; the next run creates the missing ones, of " + ", ".join(missing)
+    if report["packedBlocks"]:
+        rows["packed candles"] = f"{counted(report['packedBlocks'], 'block')}; if other tools changed candles, run `candles verify`"
     if "note" in report:
         rows["note"] = report["note"]
     facts(rows)

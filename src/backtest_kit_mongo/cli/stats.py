@@ -17,7 +17,7 @@ from ..observability.text_tables import size
 from .command import ServerOptions
 from .output import heading, output, say, server_addresses, table
 from .records import Record, load_last_run, plain, run_text
-from .stored import documents, redis_ids
+from .stored import candle_series, documents, redis_ids
 from .watch import watch
 
 __all__ = ["show_stats"]
@@ -37,7 +37,8 @@ def show_stats(
 ) -> None:
     """Show what is stored for each domain, and what the last run on this machine did.
 
-    Stored: documents in MongoDB, size of their data and indexes, ids in Redis. Last run: reads, how many of them were answered by
+    Stored: documents in MongoDB, size of their data and indexes, ids in Redis; for each series of candles its documents and packed
+    blocks. Last run: reads, how many of them were answered by
     ids in the process (L1), ids in Redis or candles in memory (block) and how many were not (misses), cached ids that were wrong
     (stale), writes, bytes, and how long calls took in microseconds: half of them at most p50, 99 % at most p99. The file is
     backtest-kit-mongo/last-run.json in the user's state folder.
@@ -98,6 +99,7 @@ def _stored(timeout: float) -> dict[str, Any]:
         **server_addresses(default_registry.mongo.config),
         "database": get_mongo().name,
         "domains": {name: {**row, "redisIds": ids.get(name, 0)} for name, row in domains.items()},
+        "candles": candle_series(timeout),
     }
 
 
@@ -118,6 +120,25 @@ def _show_stored(stored: dict[str, Any]) -> None:
         ],
         left=("domain",),
     )
+    if stored["candles"]:
+        heading("Candles")
+        table(
+            ("exchange", "symbol", "interval", "documents", "data", "packed blocks", "candles in them", "packed data"),
+            [
+                (
+                    row["exchangeName"],
+                    row["symbol"],
+                    row["interval"],
+                    f"{row['documents']:,}",
+                    size(row["documentBytes"]),
+                    f"{row['packedBlocks']:,}",
+                    f"{row['packedCandles']:,}",
+                    size(row["packedBytes"]),
+                )
+                for row in stored["candles"]
+            ],
+            left=("exchange", "symbol", "interval"),
+        )
     say(f"MongoDB {stored['MongoDB']}, Redis {stored['Redis']}")
 
 

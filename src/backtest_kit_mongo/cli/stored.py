@@ -15,7 +15,7 @@ from ..domains import DOMAINS, PACKED_CANDLES
 from ..errors import DatabaseError
 from ..stores.mongo.errors import translated
 
-__all__ = ["documents", "mongodb_work", "redis_ids", "redis_work"]
+__all__ = ["candle_series", "documents", "mongodb_work", "redis_ids", "redis_work"]
 
 _NAMESPACE_NOT_FOUND = 26
 
@@ -36,6 +36,42 @@ def documents(timeout: float) -> dict[str, dict[str, int]]:
     except PyMongoError as error:
         raise translated(error) from error
     return counts
+
+
+def candle_series(timeout: float) -> list[dict[str, Any]]:
+    """Return each stored series with its candle documents, packed blocks, the candles in those, and the bytes of both."""
+    names = DOMAINS["candle"].key[:3]
+    runs = {"$map": {"input": "$runs", "in": {"$arrayElemAt": ["$$this", 1]}}}
+    group = {
+        "_id": [f"${name}" for name in names],
+        "blocks": {"$sum": 1},
+        "candles": {"$sum": {"$sum": runs}},
+        "bytes": {"$sum": {"$bsonSize": "$$ROOT"}},
+    }
+    rows = []
+    try:
+        with pymongo.timeout(timeout):
+            database = get_mongo()
+            packed = {
+                tuple(row["_id"]): row
+                for row in database[PACKED_CANDLES.collection].aggregate([{"$match": {"codec": {"$exists": True}}}, {"$group": group}])
+            }
+            documents, average = database[DOMAINS["candle"].collection], _collection_size(DOMAINS["candle"].collection).get("avgObjSize", 0)
+            for series in default_registry.mongo.candle_series():
+                count, block = documents.count_documents(dict(zip(names, series, strict=True))), packed.get(series, {})
+                rows.append(
+                    {
+                        **dict(zip(names, series, strict=True)),
+                        "documents": count,
+                        "documentBytes": int(count * average),
+                        "packedBlocks": int(block.get("blocks", 0)),
+                        "packedCandles": int(block.get("candles", 0)),
+                        "packedBytes": int(block.get("bytes", 0)),
+                    }
+                )
+    except PyMongoError as error:
+        raise translated(error) from error
+    return rows
 
 
 def redis_ids(timeout: float) -> dict[str, int]:
