@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 import xxhash
 
@@ -44,9 +45,12 @@ class DamagedBlockError(ValueError):
     """A packed block cannot be decoded, or does not match its checksum."""
 
 
-def pack(series: Series, number: int, first: int, rows: CandleArray) -> dict[str, Any]:
-    """Return the stored fields of block ``number`` with one run of candles, ``rows``, that begins at position ``first``."""
-    data = packed.pack(np.ascontiguousarray(rows).view(np.int8))
+def pack(series: Series, number: int, first: int, rows: CandleArray, step: int) -> dict[str, Any]:
+    """Return the stored fields of block ``number`` with one run of candles, ``rows``, that begins at position ``first``.
+
+    ``step`` is the length of a candle in ms. Raises ValueError for a value that is not finite, as another program may store.
+    """
+    data = packed.pack(np.ascontiguousarray(rows).view(np.int8), (number * BLOCK + first) * step, step)
     runs = [[first, len(rows)]]
     return {"format": FORMAT, "codec": CODEC, "runs": runs, "checksum": _checksum(series, number, runs, data), "data": data}
 
@@ -105,7 +109,7 @@ def _data(series: Series, fields: Mapping[str, Any]) -> tuple[bytes, tuple[Run, 
         kind = f"format {fields.get('format')!r} and codec {fields.get('codec')!r}"
         raise DamagedBlockError(f"it has {kind}; this version reads format {FORMAT} and codec {CODEC!r}")
     runs, data = runs_of(fields), fields.get("data")
-    if not isinstance(data, bytes):
+    if type(data) is not bytes:  # nor a Binary of another subtype
         raise DamagedBlockError("its data is missing")
     if fields.get("checksum") != _checksum(series, fields["block"], runs, data):
         raise DamagedBlockError("the checksum does not match")
@@ -114,7 +118,7 @@ def _data(series: Series, fields: Mapping[str, Any]) -> tuple[bytes, tuple[Run, 
 
 def _checksum(series: Series, number: int, runs: Sequence[Sequence[int]], data: bytes) -> int:
     """Return a signed 64-bit checksum (XXH3) of what identifies a block, and of its data."""
-    identity = (FORMAT, CODEC, BLOCK, *series, number, *(tuple(run) for run in runs))
-    digest = xxhash.xxh3_64(repr(identity).encode())
+    identity = [FORMAT, CODEC, BLOCK, *map(str, series), number, *map(list, runs)]
+    digest = xxhash.xxh3_64(msgspec.json.encode(identity))
     digest.update(data)
     return digest.intdigest() - 2**63

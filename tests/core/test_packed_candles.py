@@ -39,7 +39,7 @@ def market(count, seed=1, digits=2):
 
 
 def packed_bytes(columns):
-    return packed.pack(columns.view(np.int8))
+    return packed.pack(columns.view(np.int8), int(columns["timestamp"][0]), STEP)
 
 
 def unpacked(data, count, first=0):
@@ -92,6 +92,37 @@ def test_one_unusual_value(value, column):
     columns = market(200)
     columns[PRICES[column]][77] = value
     assert_same(columns)
+
+
+@pytest.mark.parametrize("digits", range(16))
+def test_values_of_both_signs_and_any_size(digits):
+    """The differences between prices, too, must fit: a high above and a low below zero, at the limit of exact integers."""
+    rng = np.random.default_rng(digits)
+    for scale in (2.0**49, 2.0**50, 2.0**51, 2.0**52):
+        values = np.round(rng.uniform(-scale, scale, (200, 5)) / 10.0**digits, digits)
+        values[::7] = -values[1::7][: len(values[::7])]
+        assert_same(candles(*values))
+
+
+def test_a_spread():
+    """A body and a wick of opposite signs."""
+    assert_same(candles(*[(-1.234567890123457, 1.234567890123456, -1.234567890123457, -1.234567890123457, 1.0)] * 64))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("column", range(5))
+def test_a_value_that_is_not_finite_is_not_packed(value, column):
+    columns = market(100)
+    columns[PRICES[column]][50] = value
+    with pytest.raises(ValueError, match="not finite"):
+        packed_bytes(columns)
+
+
+def test_other_timestamps_are_not_packed():
+    columns = market(100)
+    columns["timestamp"][50] += 1
+    with pytest.raises(ValueError, match="not consecutive"):
+        packed_bytes(columns)
 
 
 def test_decimal_prices_are_small():
@@ -181,7 +212,7 @@ def test_hostile_bytes_never_write_outside():
 @pytest.mark.parametrize("rows", [b"", b"\0" * 47, b"\0" * 49])
 def test_rows_that_are_no_rows(rows):
     with pytest.raises(ValueError, match="rows of 48 bytes"):
-        packed.pack(np.frombuffer(rows, np.int8))
+        packed.pack(np.frombuffer(rows, np.int8), 0, STEP)
 
 
 def test_many_threads():

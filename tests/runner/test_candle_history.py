@@ -89,7 +89,7 @@ def test_any_sequence_of_questions_is_answered_as_by_the_oracle(now, interval, l
         when = START + minute * MINUTE
         if minute - 1 == hole:
             if interval == "1m":
-                with pytest.raises(InvalidValueError, match="is stored"):
+                with pytest.raises(InvalidValueError, match="is not stored"):
                     history.closed("BTCUSDT", interval, limit, when)
             continue
         answer = history.closed("BTCUSDT", interval, limit, when)

@@ -12,6 +12,9 @@ import numpy as np
 import pymongo
 import pytest
 from argument_mongo import ArgumentMongo
+from bson import Binary
+from bson.datetime_ms import DatetimeMS
+from pymongo.errors import OperationFailure
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.candle_packing import BLOCK
@@ -192,9 +195,11 @@ def test_a_repeated_import_in_a_new_process_inserts_nothing(settings):
     assert items().count_documents({}) == before + 1
 
 
-def test_a_model_of_writers_and_readers(settings):
+@pytest.mark.parametrize("more", [{}, {"CC_CANDLE_MEMORY_MB": 0}, {"CC_REDIS_IDS": "all"}], ids=str)
+def test_a_model_of_writers_and_readers(settings, more):
     """Two processes write overlapping windows with different values, read, forget, drop blocks, pack and verify: first write wins."""
     rng = random.Random(SEED)
+    kit.setup({**settings, **more})
     other = kit.Registry()
     other.setup(settings)
     size = 4 * BLOCK
@@ -289,6 +294,7 @@ DAMAGE = {
     "overlapping": lambda row: {"runs": [[0, 100], [50, 100]]},
     "runs of text": lambda row: {"runs": "ab"},
     "runs of doubles": lambda row: {"runs": [[0.0, 4096.0]]},
+    "a Binary of another subtype": lambda row: {"data": Binary(row["data"], 128)},
     "another block's": lambda row: {"data": documents().find_one({"block": FIRST})["data"]},
 }
 
@@ -355,9 +361,9 @@ def test_a_reader_does_not_bring_removed_candles_back(moment, settings, monkeypa
     remover = other.mongo.candles
     begin, end = remover.packed.begin_removal, remover.packed.end_removal
     if moment == "during":  # the reader begins when the removal has begun, and reads candles that are about to be deleted
-        monkeypatch.setattr(remover.packed, "begin_removal", lambda series, blocks: (begin(series, blocks), read(0, BLOCK)))
+        monkeypatch.setattr(remover.packed, "begin_removal", lambda series, numbers: (begin(series, numbers), read(0, BLOCK))[0])
     elif moment == "after":
-        monkeypatch.setattr(remover.packed, "end_removal", lambda series, blocks: (put_late(), end(series, blocks)))
+        monkeypatch.setattr(remover.packed, "end_removal", lambda series, numbers, token: (put_late(), end(series, numbers, token)))
     put = packed_candles.PackedCandles.put
     late = []
 
@@ -388,12 +394,11 @@ def test_a_removal_that_died_is_forgotten_by_pack(monkeypatch):
     """Until then its blocks are not packed; reads are right all the time."""
     write(0, BLOCK)
     store = default_registry.mongo.candles
-    store.packed.begin_removal(SERIES, range(FIRST, FIRST + 1))
+    store.packed.begin_removal(SERIES, [FIRST])
     assert_stored(0, BLOCK)
     list(pack_candles())
     assert packed() == {}
-    monkeypatch.setattr(packed_candles, "_LONG_AGO", packed_candles.timedelta())
-    time.sleep(0.01)
+    monkeypatch.setattr(packed_candles, "_LONG_AGO", packed_candles.timedelta(seconds=-10))
     assert [outcome.blocks for outcome in pack_candles()] == [1]
     assert_stored(0, BLOCK)
 
@@ -406,8 +411,8 @@ def test_verify_finds_what_was_changed_by_hand():
     (outcome,) = verify_candles()
     assert outcome.blocks == 3
     assert outcome.problems == {
-        FIRST: "0 of its candles are no longer stored, 1 have other values",
-        FIRST + 1: "1 of its candles are no longer stored, 0 have other values",
+        FIRST: "0 of its candles are no longer stored, 1 have other values; dropped",
+        FIRST + 1: "1 of its candles are no longer stored, 0 have other values; dropped",
     }
     assert read(5, 6)["close"] == 1.0
     assert read(BLOCK, 2 * BLOCK) is None
@@ -532,3 +537,184 @@ def test_a_file_import_packs_every_block():
     assert_stored(700, 9700)
     assert_stored(9710, 6 * BLOCK)
     assert read(9699, 9711) is None
+
+
+# --- removals beside others ---
+
+
+@pytest.fixture
+def other(settings):
+    """A second process: a registry of its own."""
+    registry = kit.Registry()
+    registry.setup(settings)
+    yield registry
+    registry.close()
+
+
+def during_removal(registry, monkeypatch, work):
+    """Let ``work`` happen when a removal by ``registry`` has begun, and before it deletes anything."""
+    packed_blocks = registry.mongo.candles.packed
+    begin = packed_blocks.begin_removal
+
+    def begin_and_work(series, numbers):
+        token = begin(series, numbers)
+        work()
+        return token
+
+    monkeypatch.setattr(packed_blocks, "begin_removal", begin_and_work)
+
+
+def test_two_removals_at_once(other, monkeypatch):
+    """One that ends does not end the other: a reader cannot pack what the other is about to delete."""
+    write(0, BLOCK)
+    default_registry.mongo.candles.drop_packed()
+
+    def work():
+        remove_candles("BTCUSDT", "1m", "binance", at(0)["timestamp"], at(10)["timestamp"])
+        assert_stored(10, BLOCK)
+
+    during_removal(other, monkeypatch, work)
+    assert remove_candles("BTCUSDT", "1m", "binance", at(100)["timestamp"], at(4000)["timestamp"], registry=other) == 3900
+    assert read(100, 4000) is None
+    assert_stored(10, 100)
+    assert_stored(4000, BLOCK)
+
+
+def test_a_removal_that_was_forgotten_too_early(other, monkeypatch):
+    """Its end drops what was packed meanwhile."""
+    write(0, BLOCK)
+    monkeypatch.setattr(packed_candles, "_LONG_AGO", packed_candles.timedelta(seconds=-10))
+    during_removal(other, monkeypatch, lambda: list(pack_candles()))
+    remove_candles("BTCUSDT", "1m", "binance", at(0)["timestamp"], at(100)["timestamp"], registry=other)
+    assert read(0, 100) is None
+    assert_stored(100, BLOCK)
+
+
+def test_candles_that_are_added_during_a_removal(other, monkeypatch):
+    """Those of blocks that had none before stay."""
+    write(0, BLOCK)
+    during_removal(other, monkeypatch, lambda: write(BLOCK, 2 * BLOCK))
+    assert remove_candles("BTCUSDT", "1m", "binance", registry=other) == BLOCK
+    assert read(0, 1) is None
+    assert_stored(BLOCK, 2 * BLOCK)
+    assert items().count_documents({}) == BLOCK
+    assert [outcome.problems for outcome in verify_candles()] == [{}]
+
+
+def test_a_wrong_candle_far_away_is_removed_quickly():
+    """There is one document for each block with candles, not for those in between."""
+    write(0, 10)
+    fields = dict(zip(("exchangeName", "symbol", "interval"), SERIES, strict=True))
+    far = 1_700_000_000_000_000 // MINUTE * MINUTE
+    items().insert_one({**fields, **dict(zip(CANDLE_DTYPE.names, candles(0, 1)[0].item(), strict=True)), "timestamp": far})
+    assert remove_candles("BTCUSDT", "1m", "binance") == 11
+    assert documents().count_documents({}) == 2
+
+
+def test_verify_beside_a_removal(other, monkeypatch):
+    """Candles that are being removed are not reported as deleted by somebody else."""
+    write(0, 2 * BLOCK)
+    read_blocks = packed_candles.PackedCandles.read
+
+    def read_and_remove(self, *arguments, **more):
+        basis = read_blocks(self, *arguments, **more)
+        monkeypatch.undo()
+        remove_candles("BTCUSDT", "1m", "binance", at(0)["timestamp"], at(10)["timestamp"], registry=other)
+        return basis
+
+    monkeypatch.setattr(packed_candles.PackedCandles, "read", read_and_remove)
+    assert [outcome.problems for outcome in verify_candles()] == [{}]
+
+
+def test_verify_finds_a_series_whose_candles_were_all_deleted():
+    write(0, BLOCK)
+    items().delete_many({})
+    (outcome,) = verify_candles()
+    assert outcome.problems == {FIRST: f"{BLOCK:,} of its candles are no longer stored, 0 have other values; dropped"}
+    assert read(0, 1) is None
+
+
+# --- strange documents, values and servers ---
+
+
+def test_documents_that_cannot_be_decoded():
+    write(0, 2 * BLOCK)
+    documents().update_one({"block": FIRST}, {"$set": {"version": DatetimeMS(2**62)}})
+    assert_stored(0, 2 * BLOCK)
+    assert [outcome.problems for outcome in verify_candles()] == [{}]
+
+
+STRANGE = [
+    {},
+    {"block": "text"},
+    {"block": 1.5},
+    {"block": 2**40, "version": 1},
+    {"block": FIRST + 7, "version": "x"},
+    {"block": -(2**60), "version": 1},
+]
+
+
+@pytest.mark.parametrize("strange", STRANGE, ids=str)
+def test_tools_beside_a_foreign_document(strange):
+    write(0, BLOCK)
+    documents().insert_one({**dict(zip(("exchangeName", "symbol", "interval"), SERIES, strict=True)), **strange})
+    assert_stored(0, BLOCK)
+    assert [outcome.problems for outcome in verify_candles()] == [{}]
+    assert [outcome.blocks for outcome in pack_candles()] == [0]
+    assert default_registry.mongo.candles.drop_packed() >= 1
+    assert remove_candles("BTCUSDT", "1m", "binance") == BLOCK
+    assert read(0, 1) is None
+
+
+@pytest.mark.parametrize("code", [8000, 96])
+def test_a_server_that_rejects_reads_of_the_collection(code, monkeypatch, caplog):
+    write(0, BLOCK)
+    fetch = default_registry.mongo.connection.fetch
+
+    def refuse(domain, queries):
+        if domain.collection == "candle-blocks":
+            raise OperationFailure("no", code)
+        return fetch(domain, queries)
+
+    monkeypatch.setattr(default_registry.mongo.connection, "fetch", refuse)
+    with caplog.at_level("INFO"):
+        assert_stored(0, BLOCK)
+        write(0, BLOCK + 10)
+    assert "packed candles" in caplog.text
+    assert items().count_documents({}) == BLOCK + 10
+
+
+def test_values_that_are_not_finite_are_not_packed(caplog):
+    """Another program may have stored them; the window is read from documents each time."""
+    write(0, BLOCK)
+    default_registry.mongo.candles.drop_packed()
+    items().update_one(at(77), {"$set": {"low": float("nan")}})
+    for _ in range(2):
+        assert np.isnan(read(0, BLOCK)["low"][77])
+    assert packed() == {}
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_names_of_other_text_types():
+    rows = candles(0, BLOCK)
+    kit.PersistCandleAdapter.write_candles_data(rows, np.str_("BTCUSDT"), "1m", np.str_("binance"))
+    assert len(packed()) == 1
+    items().delete_many({})
+    assert_stored(0, BLOCK)
+
+
+def test_the_index_on_a_machine_that_has_just_started(monkeypatch):
+    """The clock that counts from the start of the machine may still be small."""
+    monkeypatch.setattr(packed_candles.time, "monotonic", lambda: 2.0)
+    write(0, BLOCK)
+    assert "exchangeName_1_symbol_1_interval_1_block_1" in documents().index_information()
+
+
+def test_spreads_of_both_signs():
+    rows = candles(0, BLOCK)
+    for name in ("open", "close", "low"):
+        rows[name] = -1.234567890123457
+    rows["high"] = 1.234567890123456
+    kit.PersistCandleAdapter.write_candles_data(rows, "BTCUSDT", "1m", "binance")
+    assert len(packed()) == 1
+    assert read(0, BLOCK).tobytes() == rows.tobytes()

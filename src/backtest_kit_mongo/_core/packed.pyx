@@ -13,10 +13,10 @@ volume, then the groups of each column in the same order (8 bytes per bit of wid
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.math cimport fabs, llrint
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 cdef enum:
     COLUMNS = 5
@@ -29,8 +29,8 @@ cdef enum:
     # A block of more candles is not one of ours.
     MOST = 1 << 16
 
-# Integers up to this size, and the differences of two, are exact in both int64 and double.
-cdef double _LARGEST = 2.0**51
+# Integers below this size are used, so that the difference of two has at most 51 bits and a sign: ``_whole`` takes no more.
+cdef double _LARGEST = 2.0**50
 cdef double[MOST_DIGITS + 1] _POWERS = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15]
 # The columns in the order of a row (open, high, low, close, volume), at their places in the packed bytes.
 cdef enum:
@@ -113,69 +113,67 @@ cdef void _put_group(const uint64_t* values, int width, uint8_t* target) noexcep
         bit += width
 
 
-def pack(const char[::1] rows not None) -> bytes:
-    """Pack rows, at most 65,536, whose timestamps are known to the caller; ``unpack`` returns every value bit for bit."""
-    cdef Py_ssize_t count = rows.shape[0] // ROW, groups = (count + GROUP - 1) // GROUP, row, group, size, i
-    cdef int prices, volumes, column, width
+cdef bytes _packed(const char* source, Py_ssize_t count, bint exact):
+    """Pack rows; without ``exact`` as raw doubles."""
+    cdef Py_ssize_t groups = (count + GROUP - 1) // GROUP, row, size = groups * GROUP, i  # integers per column; the last ones are 0
+    cdef int prices = RAW, volumes = RAW, width
     cdef int64_t base = 0, before, o, h, l, c
-    cdef uint64_t[:, ::1] integers
-    cdef uint64_t* streams
+    cdef uint32_t number = count
+    cdef uint64_t* streams = <uint64_t*> PyMem_Calloc(COLUMNS * size, 8)
     cdef double power
-    cdef const char* source
     cdef uint8_t* target
     cdef uint8_t* widths
-    if rows.shape[0] % ROW != 0 or not 0 < count <= MOST:
-        raise ValueError(f"expected 1 to {MOST} rows of {ROW} bytes, got {rows.shape[0]} bytes")
-    memory = bytearray(COLUMNS * groups * GROUP * 8)
-    cdef uint8_t[::1] view = memory
-    streams = <uint64_t*> &view[0]
-    source = &rows[0]
-    size = groups * GROUP  # integers per column; those after the last candle are 0
-    with nogil:
-        prices = _exponent(source, count, 0, 3)
-        volumes = _exponent(source, count, 4, 4)
-        if prices == RAW:
+    cdef bytes packed
+    if streams == NULL:
+        raise MemoryError
+    try:
+        with nogil:
+            if exact:
+                prices = _exponent(source, count, 0, 3)
+                volumes = _exponent(source, count, 4, 4)
+            if prices == RAW:
+                for row in range(count):
+                    streams[OPEN * size + row] = _bits(_value(source, row, 0))
+                    streams[HIGH * size + row] = _bits(_value(source, row, 1))
+                    streams[LOW * size + row] = _bits(_value(source, row, 2))
+                    streams[CLOSE * size + row] = _bits(_value(source, row, 3))
+            else:
+                power = _POWERS[prices]
+                base = before = llrint(_value(source, 0, 0) * power)
+                for row in range(count):
+                    o = llrint(_value(source, row, 0) * power)
+                    h = llrint(_value(source, row, 1) * power)
+                    l = llrint(_value(source, row, 2) * power)
+                    c = llrint(_value(source, row, 3) * power)
+                    streams[CLOSE * size + row] = _zigzag(c - before)
+                    streams[OPEN * size + row] = _zigzag(o - before)
+                    streams[HIGH * size + row] = _zigzag(h - max(o, c))
+                    streams[LOW * size + row] = _zigzag(min(o, c) - l)
+                    before = c
+            power = 0 if volumes == RAW else _POWERS[volumes]
             for row in range(count):
-                streams[OPEN * size + row] = _bits(_value(source, row, 0))
-                streams[HIGH * size + row] = _bits(_value(source, row, 1))
-                streams[LOW * size + row] = _bits(_value(source, row, 2))
-                streams[CLOSE * size + row] = _bits(_value(source, row, 3))
-        else:
-            power = _POWERS[prices]
-            base = before = llrint(_value(source, 0, 0) * power)
-            for row in range(count):
-                o = llrint(_value(source, row, 0) * power)
-                h = llrint(_value(source, row, 1) * power)
-                l = llrint(_value(source, row, 2) * power)
-                c = llrint(_value(source, row, 3) * power)
-                streams[CLOSE * size + row] = _zigzag(c - before)
-                streams[OPEN * size + row] = _zigzag(o - before)
-                streams[HIGH * size + row] = _zigzag(h - max(o, c))
-                streams[LOW * size + row] = _zigzag(min(o, c) - l)
-                before = c
-        power = 0 if volumes == RAW else _POWERS[volumes]
-        for row in range(count):
-            streams[VOLUME * size + row] = (
-                _bits(_value(source, row, 4)) if volumes == RAW else _zigzag(llrint(_value(source, row, 4) * power))
-            )
-    total = HEAD + COLUMNS * groups + PADDING
-    for i in range(COLUMNS * groups):
-        total += 8 * _width(streams + i * GROUP)
-    packed = PyBytes_FromStringAndSize(NULL, total)
-    target = <uint8_t*> PyBytes_AS_STRING(packed)
-    memset(target, 0, total)
-    target[0], target[1] = prices, volumes
-    cdef uint32_t number = count
-    memcpy(target + 4, &number, 4)
-    memcpy(target + 8, &base, 8)
-    widths = target + HEAD
-    target = widths + COLUMNS * groups
-    for i in range(COLUMNS * groups):
-        width = _width(streams + i * GROUP)
-        widths[i] = width
-        _put_group(streams + i * GROUP, width, target)
-        target += 8 * width
-    return packed
+                streams[VOLUME * size + row] = (
+                    _bits(_value(source, row, 4)) if volumes == RAW else _zigzag(llrint(_value(source, row, 4) * power))
+                )
+        total = HEAD + COLUMNS * groups + PADDING
+        for i in range(COLUMNS * groups):
+            total += 8 * _width(streams + i * GROUP)
+        packed = PyBytes_FromStringAndSize(NULL, total)
+        target = <uint8_t*> PyBytes_AS_STRING(packed)
+        memset(target, 0, total)
+        target[0], target[1] = prices, volumes
+        memcpy(target + 4, &number, 4)
+        memcpy(target + 8, &base, 8)
+        widths = target + HEAD
+        target = widths + COLUMNS * groups
+        for i in range(COLUMNS * groups):
+            width = _width(streams + i * GROUP)
+            widths[i] = width
+            _put_group(streams + i * GROUP, width, target)
+            target += 8 * width
+        return packed
+    finally:
+        PyMem_Free(streams)
 
 
 # --- unpacking ---
@@ -388,3 +386,36 @@ def unpack(list parts not None, char[::1] target not None, int64_t step) -> list
         return problems
     finally:
         PyMem_Free(queue)
+
+
+def pack(const char[::1] rows not None, int64_t since, int64_t step) -> bytes:
+    """Pack rows, at most 65,536, that open at ``since`` (ms) and each ``step`` ms later; ``unpack`` returns them bit for bit.
+
+    The result is unpacked and compared before it is returned. Raises ValueError for other timestamps and for values that are not finite.
+    """
+    cdef Py_ssize_t count = rows.shape[0] // ROW
+    cdef const char* source
+    cdef const uint8_t* data
+    cdef bytes packed
+    cdef char* copy
+    cdef bint exact, finite, same
+    if rows.shape[0] % ROW != 0 or not 0 < count <= MOST:
+        raise ValueError(f"expected 1 to {MOST} rows of {ROW} bytes, got {rows.shape[0]} bytes")
+    source = &rows[0]
+    copy = <char*> PyMem_Malloc(rows.shape[0])
+    if copy == NULL:
+        raise MemoryError
+    try:
+        for exact in (True, False):
+            packed = _packed(source, count, exact)
+            data = <const uint8_t*> PyBytes_AS_STRING(packed)
+            with nogil:
+                finite = _unpack(data, (count + GROUP - 1) // GROUP, 0, count, copy, since, step)
+                same = memcmp(copy, source, count * ROW) == 0
+            if not finite:
+                raise ValueError("a value is not finite")
+            if same:
+                return packed
+        raise ValueError("the timestamps are not consecutive")
+    finally:
+        PyMem_Free(copy)

@@ -14,7 +14,7 @@ __all__ = ["flush_cache"]
 
 
 def flush_cache(server_options: ServerOptions) -> None:
-    """Drop the ids that this library keeps in Redis, and its packed blocks of candles in MongoDB. Always safe.
+    """Drop the ids that this library keeps in Redis, and its packed blocks of candles in MongoDB. Safe at any time.
 
     Redis is only a cache that maps the key of a record to its id in MongoDB. Nothing is lost without it: the next read of each
     record queries MongoDB and stores the id in Redis again. The command removes only keys with the prefixes of this library

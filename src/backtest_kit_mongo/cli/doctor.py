@@ -8,13 +8,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import pymongo
 import typer
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from .. import get_mongo
 from ..config import Config, unknown_settings
@@ -90,7 +90,8 @@ def _examine(timeout: float, samples: int) -> Report:
     if mongo["ok"]:
         try:
             missing, problems = _indexes()
-            blocks = get_mongo()[PACKED_CANDLES.collection].count_documents({"codec": {"$exists": True}})
+            with suppress(OperationFailure):  # the library works without rights to this collection
+                blocks = get_mongo()[PACKED_CANDLES.collection].count_documents({"codec": {"$exists": True}})
         except PyMongoError as error:
             mongo |= {"ok": False, "error": str(translated(error))}
     folder = _folder(config)

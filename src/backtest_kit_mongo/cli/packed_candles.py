@@ -64,7 +64,7 @@ def verify_series(server_options: ServerOptions, symbol: Symbol = None, interval
     wrong = 0
     for outcome in outcomes:
         for number, problem in sorted(outcome.problems.items()):
-            say(f"block {number} of {outcome.symbol} {outcome.interval} on {outcome.exchange_name}: {problem}; dropped")
+            say(f"block {number} of {outcome.symbol} {outcome.interval} on {outcome.exchange_name}: {problem}")
         wrong += len(outcome.problems)
     blocks = sum(outcome.blocks for outcome in outcomes)
     say(f"{counted(blocks, 'block')} compared in {len(outcomes):,} series, {wrong:,} wrong")

@@ -17,7 +17,7 @@ from ..stores.mongo.errors import translated
 
 __all__ = ["candle_series", "documents", "mongodb_work", "redis_ids", "redis_work"]
 
-_NAMESPACE_NOT_FOUND = 26
+_UNAUTHORIZED, _NAMESPACE_NOT_FOUND = 13, 26
 
 
 def documents(timeout: float) -> dict[str, dict[str, int]]:
@@ -41,21 +41,19 @@ def documents(timeout: float) -> dict[str, dict[str, int]]:
 def candle_series(timeout: float) -> list[dict[str, Any]]:
     """Return each stored series with its candle documents, packed blocks, the candles in those, and the bytes of both."""
     names = DOMAINS["candle"].key[:3]
-    runs = {"$map": {"input": "$runs", "in": {"$arrayElemAt": ["$$this", 1]}}}
+    length = {"$cond": [{"$isArray": "$$this"}, {"$arrayElemAt": ["$$this", 1]}, 0]}
+    lengths = {"$map": {"input": {"$cond": [{"$isArray": "$runs"}, "$runs", []]}, "in": length}}
     group = {
         "_id": [f"${name}" for name in names],
         "blocks": {"$sum": 1},
-        "candles": {"$sum": {"$sum": runs}},
+        "candles": {"$sum": {"$sum": lengths}},
         "bytes": {"$sum": {"$bsonSize": "$$ROOT"}},
     }
     rows = []
     try:
         with pymongo.timeout(timeout):
             database = get_mongo()
-            packed = {
-                tuple(row["_id"]): row
-                for row in database[PACKED_CANDLES.collection].aggregate([{"$match": {"codec": {"$exists": True}}}, {"$group": group}])
-            }
+            packed = _packed_series(group)
             documents, average = database[DOMAINS["candle"].collection], _collection_size(DOMAINS["candle"].collection).get("avgObjSize", 0)
             for series in default_registry.mongo.candle_series():
                 count, block = documents.count_documents(dict(zip(names, series, strict=True))), packed.get(series, {})
@@ -72,6 +70,16 @@ def candle_series(timeout: float) -> list[dict[str, Any]]:
     except PyMongoError as error:
         raise translated(error) from error
     return rows
+
+
+def _packed_series(group: dict[str, Any]) -> dict[tuple[str, ...], dict[str, Any]]:
+    stages: list[dict[str, Any]] = [{"$match": {"codec": {"$exists": True}}}, {"$group": group}]
+    try:
+        return {tuple(row["_id"]): row for row in get_mongo()[PACKED_CANDLES.collection].aggregate(stages)}
+    except OperationFailure as error:
+        if error.code == _UNAUTHORIZED:
+            return {}
+        raise
 
 
 def redis_ids(timeout: float) -> dict[str, int]:
@@ -121,5 +129,7 @@ def _collection_size(name: str) -> dict[str, Any]:
         return get_mongo().command("collStats", name)
     except OperationFailure as error:
         if error.code == _NAMESPACE_NOT_FOUND:  # newer servers report this where older ones return zeros
+            return {}
+        if name == PACKED_CANDLES.collection and error.code == _UNAUTHORIZED:  # the library works without it
             return {}
         raise

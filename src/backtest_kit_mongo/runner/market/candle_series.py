@@ -12,7 +12,7 @@ from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...domains import DOMAINS
 from ...errors import InvalidValueError
-from ...stores.base import Store
+from ...stores.base import Key, Store
 from ...stores.mongo.candle_upkeep import pack_series, verify_series
 from ...stores.mongo.packed_candles import BlockGroup
 from ...stores.mongo.store import MongoStore
@@ -47,7 +47,7 @@ def list_candles(
     This reads all timestamps of a series. A series with an unknown interval (another program may have written it) is left out.
     """
     store = _store(registry)
-    for exchange, name, length in _matching(store, symbol, interval, exchange_name):
+    for exchange, name, length in _matching(store.candle_series(), symbol, interval, exchange_name):
         batches = [batch["timestamp"].copy() for batch in store.stored_candles((exchange, name, length))]
         if not batches:
             continue
@@ -120,12 +120,13 @@ def pack_candles(
 ) -> Iterator[PackedSeries]:
     """Pack the closed blocks of every stored series that matches the arguments; yield the outcome of each series.
 
-    Imports and cold reads pack the blocks that they complete. So this is only needed for candles that others stored: an older version
-    of this library, or the TypeScript package. You can interrupt it and run it again, beside programs that read and write. ``progress``
-    is called with (candles passed, all candles) of a series. Raises InvalidValueError if the candles are not in MongoDB.
+    A write packs the blocks that it completes at once, and a cold read of a long window those that it finds complete. So this is only
+    needed for candles that others stored: an older version of this library, or the TypeScript package. You can interrupt it and run it
+    again, beside programs that read and write. ``progress`` is called with (candles passed, all candles) of a series. Raises
+    InvalidValueError if the candles are not in MongoDB.
     """
     store = _mongo_store(registry)
-    for series in _matching(store, symbol, interval, exchange_name):
+    for series in _matching(store.candle_series(), symbol, interval, exchange_name):
         yield _outcome(series, pack_series(store.candles, series), progress)
 
 
@@ -144,7 +145,8 @@ def verify_candles(
     MongoDB.
     """
     store = _mongo_store(registry)
-    for series in _matching(store, symbol, interval, exchange_name):
+    every = {*store.candle_series(), *store.candles.packed_series()}  # also series whose candles were all deleted
+    for series in _matching(sorted(every), symbol, interval, exchange_name):
         yield _outcome(series, verify_series(store.candles, series), progress)
 
 
@@ -160,9 +162,9 @@ def _outcome(series: tuple[str, str, str], groups: Iterable[BlockGroup], progres
     return PackedSeries(exchange_name=exchange_name, symbol=symbol, interval=interval, blocks=blocks, problems=problems)
 
 
-def _matching(store: Store, symbol: str | None, interval: str | None, exchange_name: str | None) -> Iterator[tuple[str, str, str]]:
-    """Yield the stored series that match, except those with an unknown interval (another program may have written them)."""
-    for series in store.candle_series():
+def _matching(stored: Iterable[Key], symbol: str | None, interval: str | None, exchange_name: str | None) -> Iterator[tuple[str, str, str]]:
+    """Yield the series that match, except those with an unknown interval (another program may have written them)."""
+    for series in stored:
         exchange, name, length = (str(part) for part in series)
         conditions = ((symbol, name), (interval, length), (exchange_name, exchange))
         if length in INTERVAL_MS and all(required in (None, actual) for required, actual in conditions):

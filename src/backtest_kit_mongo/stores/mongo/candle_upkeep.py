@@ -9,10 +9,11 @@ import numpy as np
 
 from ...candle_packing import BLOCK
 from ...candles import CANDLE_DTYPE, interval_ms, matches
+from ...domains import PACKED_CANDLES
 from ..base import Key
 from .candles import MongoCandles, consecutive
 from .errors import translated_items
-from .packed_candles import BlockGroup
+from .packed_candles import BlockGroup, ranges
 
 __all__ = ["pack_series", "verify_series"]
 
@@ -32,10 +33,9 @@ def verify_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
 
 def _pack_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
     step = interval_ms(series[2])
-    blocks = candles.blocks_of(series, None, None)
     candles.packed.forget_removals(series)
-    for first in range(blocks.start, blocks.stop, GROUP):
-        group = range(first, min(first + GROUP, blocks.stop))
+    numbers = candles.blocks_of(series)
+    for group in ranges(numbers, GROUP):
         now = time.time_ns() // 1_000_000
         basis = candles.packed.look_up(series, group)
         stored = 0
@@ -43,17 +43,17 @@ def _pack_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
             batches = list(candles.stored(series, group.start * BLOCK * step, group.stop * BLOCK * step))
             for part in consecutive(np.concatenate(batches), step) if batches else ():
                 stored += candles.pack(series, part, basis, now)
-        yield BlockGroup(stored, {}, len(group) * BLOCK, len(blocks) * BLOCK)
+        yield BlockGroup(stored, {}, len(group) * BLOCK, len(numbers) * BLOCK)
 
 
 def _verify_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
     step = interval_ms(series[2])
-    blocks = candles.packed.numbers(series)
-    for first in range(blocks.start, blocks.stop, GROUP):
-        group = range(first, min(first + GROUP, blocks.stop))
+    numbers = candles.packed.numbers(series)
+    for group in ranges(numbers, GROUP):
         rows = np.empty(len(group) * BLOCK, CANDLE_DTYPE)
         damaged: dict[int, str] = {}
         basis = candles.packed.read(series, group, rows, group.start * BLOCK * step, step, damaged)
+        problems = {number: f"{problem}; dropped" for number, problem in damaged.items()}
         for number, runs in basis.runs.items():
             lost = changed = 0
             for run in runs:
@@ -63,8 +63,12 @@ def _verify_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
                 present, equal = matches(packed, candles.stored(series, opens, opens + run.length * step))
                 lost, changed = lost + int((~present).sum()), changed + int((present & ~equal).sum())
             if lost or changed:
-                damaged[number] = f"{lost:,} of its candles are no longer stored, {changed:,} have other values"
-                candles.packed.drop(series, number, basis)
-        if damaged:
+                problem = f"{lost:,} of its candles are no longer stored, {changed:,} have other values"
+                if candles.packed.drop(series, number, basis):
+                    problems[number] = f"{problem}; dropped"
+                elif candles.packed.look_up(series, range(number, number + 1)).versions.get(number) == basis.versions[number]:
+                    problems[number] = f"{problem}; it could not be dropped (may this user write to {PACKED_CANDLES.collection}?)"
+                # Else another process has removed its candles meanwhile, or has dropped it.
+        if problems:
             candles.clear()
-        yield BlockGroup(len(basis.runs), damaged, len(group) * BLOCK, len(blocks) * BLOCK)
+        yield BlockGroup(len(basis.runs), problems, len(group) * BLOCK, len(numbers) * BLOCK)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -30,7 +31,7 @@ from .candle_documents import candle_documents, new_ids, on_grid, series_fields
 from .database import MongoDatabase
 from .documents import Document
 from .errors import reading, translates
-from .packed_candles import Basis, PackedCandles, Span
+from .packed_candles import Basis, PackedCandles, Span, ranges
 from .redis_ids import RedisIds
 
 __all__ = ["MongoCandles", "consecutive"]
@@ -183,9 +184,9 @@ class MongoCandles:
         first, stop = blocks.start, blocks.stop
         if self._absent:
             before = time.monotonic() - ASK_AGAIN
-            while first < stop and self._absent.get((series, first), 0.0) > before:
+            while first < stop and self._absent.get((series, first), -math.inf) > before:
                 first += 1
-            while first < stop and self._absent.get((series, stop - 1), 0.0) > before:
+            while first < stop and self._absent.get((series, stop - 1), -math.inf) > before:
                 stop -= 1
         return range(first, stop)
 
@@ -286,31 +287,44 @@ class MongoCandles:
     def remove(self, series: Key, since: int | None, until: int | None) -> int:
         """Delete the candles of a series in [since, until) (ms); return how many. Their ids in Redis are detected as stale when used."""
         domain = DOMAINS["candle"]
-        query = {**series_fields(series), "timestamp": {"$gte": -_FAR if since is None else since, "$lt": _FAR if until is None else until}}
-        blocks = self.blocks_of(series, since, until)
-        self.packed.begin_removal(series, blocks)
-        removed = self._connection.retried(domain, lambda: self._connection.collection(domain).delete_many(query)).deleted_count
-        self.packed.end_removal(series, blocks)
+        length = interval_ms(series[2]) * BLOCK
+        touched = self.blocks_of(series, since, until)
+        token = self.packed.begin_removal(series, touched)
+        removed = 0
+        # Only what is in these blocks: another process may add others meanwhile, and nobody would know that their candles go.
+        for blocks in ranges(touched):
+            low = blocks.start * length if since is None else max(since, blocks.start * length)
+            high = blocks.stop * length if until is None else min(until, blocks.stop * length)
+            query = {**series_fields(series), "timestamp": {"$gte": low, "$lt": high}}
+            delete = partial(self._connection.collection(domain).delete_many, query)
+            removed += self._connection.retried(domain, delete).deleted_count
+        self.packed.end_removal(series, touched, token)
         self.clear()
         return removed
 
-    def blocks_of(self, series: Key, since: int | None, until: int | None) -> range:
-        """Return a range that includes all blocks, packed or not, with candles of a series in [since, until) (ms)."""
+    def blocks_of(self, series: Key, since: int | None = None, until: int | None = None) -> list[int]:
+        """Return the sorted numbers of the blocks with candles or packed candles of a series in [since, until) (ms)."""
         length = interval_ms(series[2]) * BLOCK
-        ends: list[int] = []
-        for direction in (1, -1):
-            stamp = {"$gte": -_FAR if since is None else since, "$lt": _FAR if until is None else until}
-            query = {"filter": {**series_fields(series), "timestamp": stamp}, "sort": {"timestamp": direction}, "limit": 1}
+        low, high = -_FAR if since is None else since, _FAR if until is None else until
+        found = {number for number in self.packed.numbers(series) if number * length < high and low < (number + 1) * length}
+        while low < high:  # one query per block finds the next candle in the unique index
+            query = {
+                "filter": {**series_fields(series), "timestamp": {"$gte": low, "$lt": high}}, "sort": {"timestamp": 1}, "limit": 1,
+                "projection": {"_id": False, "timestamp": True},
+            }  # fmt: skip
             with reading(DOMAINS["candle"], " ".join(series)):
                 stamps = numbers(list(self._connection.fetch(DOMAINS["candle"], [query])), "timestamp")
-            ends += [math.floor(stamp / length) for stamp in stamps if math.isfinite(stamp)]
-        packed = self.packed.numbers(series)
-        if packed and since is not None:
-            packed = range(max(packed.start, since // length), packed.stop)
-        if packed and until is not None:
-            packed = range(packed.start, min(packed.stop, (until - 1) // length + 1))
-        ends += [packed.start, packed.stop - 1] if packed else []
-        return range(min(ends), max(ends) + 1) if ends else range(0)
+            if not stamps or not math.isfinite(stamps[0]):
+                break
+            number = math.floor(stamps[0] / length)
+            found.add(number)
+            low = max(low + 1, (number + 1) * length)
+        return sorted(found)
+
+    @translates
+    def packed_series(self) -> set[Key]:
+        """Return the series that have packed blocks."""
+        return self.packed.series()
 
     @translates
     def drop_packed(self) -> int:
@@ -404,13 +418,14 @@ class MongoCandles:
             return self._connection.count(DOMAINS["candle"], parts[0]) + sum(count.result() for count in later)
 
     def _drop_stale(self, series: Key, basis: Basis, missing: int) -> None:
+        dropped = [number for number in basis.runs if self.packed.drop(series, number, basis)]
+        if not dropped:  # another process has just removed them
+            return
         log(
             "warning",
             f"{missing:,} candles of {' '.join(series)} were deleted outside of this library, but are in packed blocks "
             f"({PACKED_CANDLES.collection}); those blocks are dropped. After such a change, run: backtest-kit-mongo candles verify",
         )
-        for number in basis.runs:
-            self.packed.drop(series, number, basis)
         self.blocks.clear()
 
     def _are_new(self, series: Key, stamps: npt.NDArray[np.int64], window: Document) -> npt.NDArray[np.bool_]:

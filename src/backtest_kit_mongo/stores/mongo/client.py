@@ -62,10 +62,11 @@ def is_sharded(client: MongoClient[Any]) -> bool | None:
 
 
 def primary(client: MongoClient[Any]) -> object:
-    """Return what identifies the server that pymongo writes to, and its election; None until pymongo has reached one."""
+    """Return what identifies the server that pymongo writes to, its election and its process; None until pymongo has reached one."""
     for server in client.topology_description.server_descriptions().values():
         if server.is_writable:
-            return server.address, server.election_id
+            process = (server.topology_version or {}).get("processId")  # a standalone server has no elections
+            return server.address, server.election_id, process
     return None
 
 

@@ -227,6 +227,8 @@ def translated_items(items: Iterator[T]) -> Iterator[T]:
             return
         except PyMongoError as error:
             raise translated(error) from error
+        except BSONError as error:
+            raise DatabaseError(f"a document cannot be read: {_first_line(error)}") from error
         yield item
 
 

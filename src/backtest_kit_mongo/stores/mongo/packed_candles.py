@@ -1,14 +1,18 @@
 """The collection of packed candles: closed blocks of a series, so that a process that starts reads a year in milliseconds.
 
-The documents are derived from the candle documents, which stay the truth: they may be dropped at any time, and a block that is damaged or
+They are copies of the candle documents, which stay the truth: ``drop_all`` may drop them at any time, and a block that is damaged or
 missing is read from the candle documents instead. A block holds only candles that were read from there, or inserted there by this process.
 
-Each document has a ``version``. Whoever packs a block notes the version before the candles are read, and stores the block only if the
-document still has it. Removing candles raises the version before and after, so that nobody stores a block of candles that are gone.
+Each document has a ``version``, a random number. Whoever packs a block notes the version before the candles are read, and stores the block
+only if the document still has it. A removal of candles drops the blocks and changes the versions before and after, and in between nobody
+can store a block, so that no block holds candles that are gone. (Do not drop the whole collection while programs run: a document that is
+gone looks like one that never was.)
 """
 
 from __future__ import annotations
 
+import math
+import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +22,14 @@ from functools import partial
 from itertools import chain, islice, pairwise
 from typing import Any, NamedTuple
 
+from bson import ObjectId
+from bson.errors import BSONError
 from pymongo import UpdateOne
 from pymongo.errors import OperationFailure, PyMongoError
 
 from ..._core import bson as core
 from ...candle_packing import BLOCK, DamagedBlockError, Run, pack, runs_of, unpack
-from ...candles import CandleArray
+from ...candles import CandleArray, interval_ms
 from ...domains import PACKED_CANDLES
 from ...errors import BacktestKitError
 from ...logs import log
@@ -33,7 +39,7 @@ from .database import MongoDatabase
 from .documents import Document
 from .indexes import ensure_indexes
 
-__all__ = ["Basis", "BlockGroup", "PackedCandles", "Span"]
+__all__ = ["Basis", "BlockGroup", "PackedCandles", "Span", "ranges"]
 
 QUERY = 32
 """Blocks per query: the server reads the next ones while these are decoded."""
@@ -49,10 +55,11 @@ WRITE = 64
 
 # What a document loses when its block is dropped; the key and the version stay.
 _CONTENT = dict.fromkeys(("format", "codec", "runs", "checksum", "data"), "")
-_UNAUTHORIZED = 13
+_FIELDS = dict.fromkeys(("_id", "block", "version", "format", "codec", "runs", "checksum", "data"), True)
+_FORBIDDEN = (13, 8000)  # Unauthorized, and the same on Atlas
 # Seconds after which the unique index is checked again before a write.
 _CHECKED = 60.0
-_LONG_AGO = timedelta(minutes=10)
+_LONG_AGO = timedelta(hours=1)
 
 Unpacked = tuple[dict[int, tuple[Run, ...]], dict[int, str]]
 
@@ -68,6 +75,15 @@ class Span(NamedTuple):
         """Return the numbers of the blocks that overlap the span and have closed at ``now`` (ms)."""
         length = self.step * BLOCK
         return range(self.since // length, min((self.until - 1) // length + 1, now // length))
+
+
+def ranges(numbers: Sequence[int], most: int = 2**62) -> Iterator[range]:
+    """Yield the runs of consecutive numbers in a sorted sequence, at most ``most`` numbers each."""
+    start = 0
+    for position in range(1, len(numbers) + 1):
+        if position == len(numbers) or numbers[position] != numbers[position - 1] + 1 or position - start == most:
+            yield range(numbers[start], numbers[position - 1] + 1)
+            start = position
 
 
 class Basis(NamedTuple):
@@ -104,7 +120,7 @@ class PackedCandles:
     def __init__(self, connection: MongoDatabase) -> None:
         self._connection = connection
         self._readable = self._writable = True
-        self._checked = 0.0  # when the unique index was last checked (time.monotonic)
+        self._checked = -math.inf  # when the unique index was last checked (time.monotonic)
 
     # --- reading ---
 
@@ -148,20 +164,20 @@ class PackedCandles:
             return
         length = max(QUERY, len(blocks) // 256)
         bounds = [*range(blocks.start, blocks.stop, length), blocks.stop]
+        options = {"projection": _FIELDS, **options}
         queries = [
             {**options, "filter": {**_fields(series), "block": {"$gte": first, "$lt": end}}, "sort": {"block": 1}}
             for first, end in pairwise(bounds)
         ]
         try:
             for batch in self._connection.fetch(PACKED_CANDLES, queries):
-                documents = map(core.decode, core.split(batch))
-                # Without these two numbers it is not one of ours.
-                yield [fields for fields in documents if type(fields.get("block")) is type(fields.get("version")) is int]
+                yield [fields for document in core.split(batch) if (fields := _decoded(document)) is not None]
         except OperationFailure as error:
-            if error.code != _UNAUTHORIZED:
-                raise
-            self._readable = False
-            log("info", f"packed candles are not used: this user may not read the collection {PACKED_CANDLES.collection}")
+            if error.code in _FORBIDDEN:
+                self._readable = False
+                log("info", f"packed candles are not used: this user may not read the collection {PACKED_CANDLES.collection}")
+            else:
+                log("warning", f"packed candles cannot be read, so candles are read one by one: {error}")
 
     # --- writing ---
 
@@ -176,7 +192,12 @@ class PackedCandles:
         for number, first, candles in blocks:
             if not self._writable:
                 break
-            statements.append(_statement(series, number, pack(series, number, first, candles), basis.versions.get(number)))
+            try:
+                content = pack(series, number, first, candles, interval_ms(series[2]))
+            except ValueError as error:  # another program stored a value that is not finite
+                log("debug", f"block {number} of {' '.join(series)} is not packed: {error}")
+                continue
+            statements.append(_statement(series, number, content, basis.versions.get(number)))
             if len(statements) == WRITE:
                 stored += self._update(statements, basis.primary)
                 statements = []
@@ -190,13 +211,13 @@ class PackedCandles:
             if time.monotonic() - self._checked > _CHECKED:
                 ensure_indexes(collection, PACKED_CANDLES)
                 self._checked = time.monotonic()
-            if primary(connection.client) != chosen:  # the candles may be ones that the new primary does not have
+            if chosen is None or primary(connection.client) != chosen:  # the candles may be ones that the new primary does not have
                 return 0
             # A plain command: pymongo would send a write of its own again to the next primary.
             command = {"update": collection.name, "ordered": False, "updates": statements, "writeConcern": {"w": 1}}
             return int(collection.database.command(command)["n"])
-        except (PyMongoError, BacktestKitError) as error:
-            if isinstance(error, OperationFailure) and error.code == _UNAUTHORIZED:
+        except (PyMongoError, BSONError, BacktestKitError, ValueError, LookupError, TypeError, RuntimeError) as error:
+            if isinstance(error, OperationFailure) and error.code in _FORBIDDEN:
                 self._writable = False
                 log("info", f"candles are not packed: this user may not write to the collection {PACKED_CANDLES.collection}")
             else:
@@ -219,42 +240,61 @@ class PackedCandles:
     def drop_all(self) -> int:
         """Remove the content of all blocks; return how many there were."""
         collection = self._connection.collection(PACKED_CANDLES)
-        change = {"$unset": _CONTENT, "$inc": {"version": 1}}
+        change = {"$unset": _CONTENT, "$set": {"version": _new_version()}}
         return self._connection.retried(PACKED_CANDLES, lambda: collection.update_many({"codec": {"$exists": True}}, change)).modified_count
 
     # --- removal of candles ---
 
-    def begin_removal(self, series: Key, blocks: range) -> None:
-        """Drop blocks of a series whose candles are about to be removed, and keep anybody from storing them until ``end_removal``."""
+    def begin_removal(self, series: Key, numbers: Sequence[int]) -> ObjectId:
+        """Drop blocks whose candles are about to be removed, and keep anybody from storing them until ``end_removal``; return its token."""
+        token = ObjectId()
         collection = self._connection.collection(PACKED_CANDLES)
         ensure_indexes(collection, PACKED_CANDLES)
-        change = {"$unset": _CONTENT, "$inc": {"version": 1}, "$set": {"removing": datetime.now(UTC)}}
-        for first in range(blocks.start, blocks.stop, 1000):
-            numbers = range(first, min(first + 1000, blocks.stop))
-            updates = [UpdateOne({**_fields(series), "block": number}, change, upsert=True) for number in numbers]
+        for group in _groups(numbers):
+            change = {"$unset": _CONTENT, "$set": {"version": _new_version()}, "$addToSet": {"removing": token}}
+            updates = [UpdateOne({**_fields(series), "block": number}, change, upsert=True) for number in group]
             self._connection.retried(PACKED_CANDLES, partial(collection.bulk_write, updates, ordered=False))
+        return token
 
-    def end_removal(self, series: Key, blocks: range) -> None:
-        """Allow blocks to be stored again, but none of candles that were read before now."""
-        query = {**_fields(series), "block": {"$gte": blocks.start, "$lt": blocks.stop}, "removing": {"$exists": True}}
-        change = {"$unset": {"removing": ""}, "$inc": {"version": 1}}
+    def end_removal(self, series: Key, numbers: Sequence[int], token: ObjectId) -> None:
+        """Allow blocks to be stored again. Drops them first, in case that ``begin_removal`` was lost or forgotten."""
         collection = self._connection.collection(PACKED_CANDLES)
-        self._connection.retried(PACKED_CANDLES, lambda: collection.update_many(query, change))
+        for group in _groups(numbers):
+            query = {**_fields(series), "block": {"$in": list(group)}}
+            change = {"$unset": _CONTENT, "$set": {"version": _new_version()}, "$pull": {"removing": token}}
+            self._connection.retried(PACKED_CANDLES, partial(collection.update_many, query, change))
 
     def forget_removals(self, series: Key) -> None:
-        """Allow blocks to be stored again whose removal began long ago: the process that removed their candles has died."""
-        query = {**_fields(series), "removing": {"$lt": datetime.now(UTC) - _LONG_AGO}}
-        self._update(
-            [{"q": query, "u": {"$unset": {"removing": ""}, "$inc": {"version": 1}}, "multi": True}], primary(self._connection.client)
-        )
+        """Allow blocks to be stored again whose removal began long ago: the process that removed their candles has probably died.
 
-    def numbers(self, series: Key) -> range:
-        """Return a range that includes all blocks of a series."""
-        ends = []
-        for direction in (1, -1):
-            query = {"filter": _fields(series), "sort": {"block": direction}, "limit": 1, "projection": {"_id": False, "block": True}}
-            ends += [core.decode(batch)["block"] for batch in self._connection.fetch(PACKED_CANDLES, [query]) if batch]
-        return range(ends[0], ends[1] + 1) if ends else range(0)
+        If it has not, ``end_removal`` drops what is stored meanwhile.
+        """
+        before = ObjectId.from_datetime(datetime.now(UTC) - _LONG_AGO)
+        query = {**_fields(series), "removing": {"$lt": before}}
+        change = {"$unset": _CONTENT, "$set": {"version": _new_version()}, "$pull": {"removing": {"$lt": before}}}
+        self._update([{"q": query, "u": change, "multi": True}], primary(self._connection.client))
+
+    def series(self) -> set[Key]:
+        """Return the series that have packed blocks."""
+        names = PACKED_CANDLES.key[:3]
+        stages: list[Document] = [{"$match": {"codec": {"$exists": True}}}, {"$group": {"_id": [f"${name}" for name in names]}}]
+        collection = self._connection.collection(PACKED_CANDLES)
+        found = self._connection.retried(PACKED_CANDLES, lambda: list(collection.aggregate(stages)))
+        return {tuple(row["_id"]) for row in found if all(isinstance(name, str) for name in row["_id"]) and len(row["_id"]) == len(names)}
+
+    def numbers(self, series: Key) -> list[int]:
+        """Return the sorted numbers of the blocks of a series that have a document."""
+        far = 2**53 // (interval_ms(series[2]) * BLOCK)  # later times are not exact as doubles
+        query: Document = {
+            "filter": {**_fields(series), "block": {"$gte": -far, "$lte": far}},
+            "sort": {"block": 1},
+            "projection": {"_id": False, "block": True},
+        }
+        found: set[int] = set()
+        if self._readable:
+            for batch in self._connection.fetch(PACKED_CANDLES, [query]):
+                found.update(fields["block"] for document in core.split(batch) if type((fields := core.decode(document))["block"]) is int)
+        return sorted(found)
 
 
 def _unpack(executor: ThreadPoolExecutor, series: Key, documents: list[Document], step: int, target: CandleArray, since: int) -> Unpacked:
@@ -279,9 +319,29 @@ def _statement(series: Key, number: int, content: Document, version: int | None)
     """Return the update that stores a block, if its document still has ``version`` (None: if there still is none)."""
     key = {**_fields(series), "block": number}
     if version is None:  # if there is a document by now, this is an insert with an existing key, which fails
-        return {"q": {**key, "version": {"$exists": False}}, "u": {"$set": {**content, "version": 1}}, "upsert": True}
-    return {"q": {**key, "version": version, "removing": {"$exists": False}}, "u": {"$set": content, "$inc": {"version": 1}}}
+        return {"q": {**key, "version": {"$exists": False}}, "u": {"$set": {**content, "version": _new_version()}}, "upsert": True}
+    return {"q": {**key, "version": version, "removing.0": {"$exists": False}}, "u": {"$set": {**content, "version": _new_version()}}}
 
 
 def _drop(series: Key, number: int, version: int) -> Document:
-    return {"q": {**_fields(series), "block": number, "version": version}, "u": {"$unset": _CONTENT, "$inc": {"version": 1}}}
+    change = {"$unset": _CONTENT, "$set": {"version": _new_version()}}
+    return {"q": {**_fields(series), "block": number, "version": version}, "u": change}
+
+
+def _new_version() -> int:
+    """Return a version that no document has had: a counter would begin again if the document was dropped."""
+    return random.getrandbits(62)
+
+
+def _groups(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (numbers[start : start + 1000] for start in range(0, len(numbers), 1000))
+
+
+def _decoded(document: bytes) -> Document | None:
+    """Return a document of the collection, or None if it is not one of ours."""
+    try:
+        fields = core.decode(document)
+    except ValueError as error:
+        log("debug", f"a document of {PACKED_CANDLES.collection} cannot be read: {error}")
+        return None
+    return fields if type(fields.get("block")) is type(fields.get("version")) is int else None
