@@ -106,7 +106,7 @@ def unpack(
 def _data(series: Series, fields: Mapping[str, Any]) -> tuple[bytes, tuple[Run, ...]]:
     """Return the packed candles and the runs of a block, after all checks that do not unpack it."""
     if (fields.get("format"), fields.get("codec")) != (FORMAT, CODEC):
-        kind = f"format {fields.get('format')!r} and codec {fields.get('codec')!r}"
+        kind = f"format {fields.get('format')!r:.40} and codec {fields.get('codec')!r:.40}"
         raise DamagedBlockError(f"it has {kind}; this version reads format {FORMAT} and codec {CODEC!r}")
     runs, data = runs_of(fields), fields.get("data")
     if type(data) is not bytes:  # nor a Binary of another subtype

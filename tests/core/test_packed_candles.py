@@ -215,6 +215,12 @@ def test_rows_that_are_no_rows(rows):
         packed.pack(np.frombuffer(rows, np.int8), 0, STEP)
 
 
+@pytest.mark.parametrize("part", [(None, 0, 1, 0, 0), ("text", 0, 1, 0, 0), [b"", 0, 1, 0, 0], None])
+def test_parts_of_other_types(part):
+    with pytest.raises(TypeError):
+        packed.unpack([part], np.zeros(10, CANDLE_DTYPE).view(np.int8), STEP)
+
+
 def test_many_threads():
     """Packing and unpacking keep no state between calls."""
     blocks = [market(700, seed) for seed in range(4)]

@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from itertools import pairwise
 from urllib.parse import quote
 
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 from argument_mongo import ArgumentMongo
 from bson import Binary
 from bson.datetime_ms import DatetimeMS
-from pymongo.errors import OperationFailure
+from pymongo.collection import Collection
+from pymongo.errors import AutoReconnect, OperationFailure
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.candle_packing import BLOCK
@@ -718,3 +720,123 @@ def test_spreads_of_both_signs():
     kit.PersistCandleAdapter.write_candles_data(rows, "BTCUSDT", "1m", "binance")
     assert len(packed()) == 1
     assert read(0, BLOCK).tobytes() == rows.tobytes()
+
+
+def lost_replies(monkeypatch, name):
+    """Let the next call of a method of pymongo's collections be done, and its reply be lost."""
+    method = getattr(Collection, name)
+
+    def lose(self, *arguments, **more):
+        method(self, *arguments, **more)
+        monkeypatch.setattr(Collection, name, method)
+        raise AutoReconnect("lost")
+
+    monkeypatch.setattr(Collection, name, lose)
+
+
+def versions():
+    return {row["block"]: row["version"] for row in documents().find()}
+
+
+def test_each_change_has_a_version_of_its_own(monkeypatch):
+    """Also the repetition of a change whose reply was lost: otherwise an old basis would fit again."""
+    write(0, BLOCK)
+    seen = [versions()[FIRST]]
+    update_many = Collection.update_many
+
+    def note(self, *arguments, **more):
+        result = update_many(self, *arguments, **more)
+        seen.append(versions()[FIRST])
+        return result
+
+    monkeypatch.setattr(Collection, "update_many", note)
+    lost_replies(monkeypatch, "update_many")
+    default_registry.mongo.candles.drop_packed()
+    lost_replies(monkeypatch, "update_many")
+    remove_candles("BTCUSDT", "1m", "binance", at(0)["timestamp"], at(10)["timestamp"])
+    assert seen[-1] != seen[-2]  # the end of the removal, and its repetition
+    changes = [version for before, version in pairwise(seen) if version != before]
+    assert len(set(changes)) == len(changes) >= 3
+
+
+def test_the_random_numbers_of_a_strategy_are_its_own():
+    """Reads and writes draw no numbers from the generator that it may have seeded, and their versions do not depend on it."""
+    seen = []
+    for _ in range(2):
+        random.seed(1)
+        state = random.getstate()
+        write(0, BLOCK)
+        assert_stored(0, BLOCK)
+        assert random.getstate() == state
+        seen.append(versions()[FIRST])
+        remove_candles("BTCUSDT", "1m", "binance")
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize("step", ["begin_removal", "end_removal"])
+def test_a_removal_that_fails(step, monkeypatch):
+    """This process forgets the candles in memory, however far the removal came. A repetition packs again."""
+    write(0, BLOCK)
+    assert read(0, BLOCK) is not None
+
+    def fail(*arguments):
+        raise AutoReconnect("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packed_candles.PackedCandles, step, fail)
+        with pytest.raises(kit.ServerUnavailableError):
+            remove_candles("BTCUSDT", "1m", "binance")
+    found = kit.PersistCandleAdapter.read_candles_array("BTCUSDT", "1m", "binance", BLOCK, FIRST * LENGTH)
+    assert (found is None) is (step == "end_removal")
+
+
+def test_memory_that_is_cleared_during_a_read(monkeypatch):
+    """What was read before is not kept in memory."""
+    write(0, BLOCK)
+    default_registry.mongo.candles.drop_packed()
+    put = packed_candles.PackedCandles.put
+
+    def put_and_remove(self, *arguments):
+        monkeypatch.setattr(packed_candles.PackedCandles, "put", put)
+        stored = put(self, *arguments)
+        remove_candles("BTCUSDT", "1m", "binance")
+        return stored
+
+    monkeypatch.setattr(packed_candles.PackedCandles, "put", put_and_remove)
+    assert read(0, BLOCK) is not None  # it began before the removal
+    assert kit.PersistCandleAdapter.read_candles_array("BTCUSDT", "1m", "binance", BLOCK, FIRST * LENGTH) is None
+
+
+@pytest.mark.parametrize("removing", ["text", {"a": 1}, None, 7], ids=str)
+def test_a_removal_beside_a_strange_mark(removing):
+    write(0, BLOCK)
+    documents().update_one({}, {"$set": {"removing": removing}})
+    assert remove_candles("BTCUSDT", "1m", "binance") == BLOCK
+    assert read(0, 1) is None
+
+
+def test_an_import_beside_a_removal(other, monkeypatch, caplog):
+    """Candles that another process removes between two questions are not reported as deleted by other tools."""
+    write(0, 3 * BLOCK)
+    look_up = packed_candles.PackedCandles.look_up
+
+    def look_up_and_remove(self, *arguments):
+        basis = look_up(self, *arguments)
+        monkeypatch.setattr(packed_candles.PackedCandles, "look_up", look_up)
+        remove_candles("BTCUSDT", "1m", "binance", at(0)["timestamp"], at(10)["timestamp"])
+        return basis
+
+    monkeypatch.setattr(packed_candles.PackedCandles, "look_up", look_up_and_remove)
+    other.PersistCandleAdapter.write_candles_data(candles(0, 3 * BLOCK), "BTCUSDT", "1m", "binance")
+    assert "deleted outside" not in caplog.text
+    assert packed().keys() >= {1, 2}
+    assert_stored(0, 3 * BLOCK)
+
+
+def test_a_document_with_several_timestamps():
+    """It hides nothing that comes after it."""
+    write(0, 10)
+    fields = dict(zip(("exchangeName", "symbol", "interval"), SERIES, strict=True))
+    items().insert_one({**fields, "timestamp": [at(-5)["timestamp"]]})
+    assert remove_candles("BTCUSDT", "1m", "binance") >= 10
+    assert read(0, 1) is None

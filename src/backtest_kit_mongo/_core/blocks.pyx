@@ -56,6 +56,7 @@ cdef class CandleBlocks:
     """
 
     cdef readonly Py_ssize_t budget, nbytes
+    cdef readonly long long generation  # how often the cache was cleared
     cdef object _add_to, _observe, _reads, _hits, _read, _lock, __weakref__
     cdef dict _series  # series -> its blocks, ordered by time; they may touch but never overlap
     cdef unsigned long long _clock
@@ -79,6 +80,7 @@ cdef class CandleBlocks:
         with self._lock:
             self._series = {}
             self.nbytes = 0
+            self.generation += 1
 
     cdef int _touch(self, _Run run) except -1:
         self._clock += 1
@@ -187,11 +189,12 @@ cdef class CandleBlocks:
 
     # --- adding ---
 
-    def keep(self, tuple series not None, long long step, candles not None):
+    def keep(self, tuple series not None, long long step, candles not None, long long generation=-1):
         """Add consecutive candles (CANDLE_DTYPE, ``step`` ms apart) that have closed and were read whole.
 
         An empty array, or one larger than the budget, is ignored. The array becomes read-only. A view of much less than the array that
-        owns the memory is copied; otherwise the cache shares the memory with the caller.
+        owns the memory is copied; otherwise the cache shares the memory with the caller. If ``generation`` is given, it is the one from
+        before the candles were read: nothing is added if the cache was cleared meanwhile.
         """
         cdef _Run run
         if not len(candles) or candles.nbytes + OVERHEAD > self.budget:
@@ -199,7 +202,8 @@ cdef class CandleBlocks:
         owner = candles.base
         run = _Run(series, step, candles if owner is None or 8 * candles.nbytes >= 7 * owner.nbytes else candles.copy())
         with self._lock:
-            self._insert(run)
+            if generation in (-1, self.generation):
+                self._insert(run)
 
     cdef int _insert(self, _Run run) except -1:
         """Add a block: merge it with its neighbours unless the result is too large, otherwise replace the candles that it overlaps."""

@@ -351,6 +351,7 @@ def unpack(list parts not None, char[::1] target not None, int64_t step) -> list
     opens at ``since`` (ms), each further one ``step`` ms later. The rows of a part that is malformed or has a value that is not finite are
     undefined. Raises ValueError for rows outside of ``target``.
     """
+    parts = list(parts)  # keeps the data alive
     cdef Py_ssize_t length = len(parts), i, candles, size, rows = target.shape[0] // ROW
     cdef list problems = [None] * length
     cdef Part* queue = <Part*> PyMem_Malloc(max(length, 1) * sizeof(Part))
@@ -361,7 +362,9 @@ def unpack(list parts not None, char[::1] target not None, int64_t step) -> list
     try:
         for i in range(length):
             part = queue + i
-            data, part.first, part.count, part.row, part.since = parts[i]
+            data, part.first, part.count, part.row, part.since = <tuple?> parts[i]
+            if data is None:
+                raise TypeError("the data of a part must be bytes, got None")
             if part.first < 0 or part.count < 0 or part.row < 0 or part.count > rows or part.row > rows - part.count:
                 raise ValueError(f"cannot write {part.count} candles from row {part.row} into {target.shape[0]} bytes")
             part.data, size, part.is_sound = <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), True

@@ -14,10 +14,11 @@ from ..contracts.default_registry import default_registry
 from ..domains import DOMAINS, PACKED_CANDLES
 from ..errors import DatabaseError
 from ..stores.mongo.errors import translated
+from ..stores.mongo.packed_candles import FORBIDDEN
 
 __all__ = ["candle_series", "documents", "mongodb_work", "redis_ids", "redis_work"]
 
-_UNAUTHORIZED, _NAMESPACE_NOT_FOUND = 13, 26
+_NAMESPACE_NOT_FOUND = 26
 
 
 def documents(timeout: float) -> dict[str, dict[str, int]]:
@@ -75,11 +76,12 @@ def candle_series(timeout: float) -> list[dict[str, Any]]:
 def _packed_series(group: dict[str, Any]) -> dict[tuple[str, ...], dict[str, Any]]:
     stages: list[dict[str, Any]] = [{"$match": {"codec": {"$exists": True}}}, {"$group": group}]
     try:
-        return {tuple(row["_id"]): row for row in get_mongo()[PACKED_CANDLES.collection].aggregate(stages)}
+        rows = list(get_mongo()[PACKED_CANDLES.collection].aggregate(stages))
     except OperationFailure as error:
-        if error.code == _UNAUTHORIZED:
+        if error.code in FORBIDDEN:
             return {}
         raise
+    return {tuple(row["_id"]): row for row in rows if all(isinstance(name, str) for name in row["_id"])}
 
 
 def redis_ids(timeout: float) -> dict[str, int]:
@@ -130,6 +132,6 @@ def _collection_size(name: str) -> dict[str, Any]:
     except OperationFailure as error:
         if error.code == _NAMESPACE_NOT_FOUND:  # newer servers report this where older ones return zeros
             return {}
-        if name == PACKED_CANDLES.collection and error.code == _UNAUTHORIZED:  # the library works without it
+        if name == PACKED_CANDLES.collection and error.code in FORBIDDEN:  # the library works without it
             return {}
         raise

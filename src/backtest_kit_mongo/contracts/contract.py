@@ -42,6 +42,7 @@ DEFAULT_LIMIT: Final[Any] = object()
 _MAX_WINDOW: Final = 50_000_000
 _VERSIONS: Final = 1000  # records of a list for which versions are read together
 _ATTEMPTS: Final = 200  # to change a record that others change too; about five seconds with the pauses
+_RANDOM: Final = random.SystemRandom()  # not the generator that a strategy may have seeded
 
 
 def _is_row(value: Any) -> bool:
@@ -233,7 +234,7 @@ class Contract:
         """Number the attempts to change a record that others change too, with growing pauses. Raises DatabaseError after the last."""
         for number in range(_ATTEMPTS):
             yield number
-            time.sleep(random.uniform(0, min(0.05, 0.001 * number)))
+            time.sleep(_RANDOM.uniform(0, min(0.05, 0.001 * number)))
         raise DatabaseError(
             f"{self._domain.name} {', '.join(map(repr, key))}: another writer was faster {_ATTEMPTS} times in a row",
             hint="nothing was written; do several processes keep writing this record without a pause?",

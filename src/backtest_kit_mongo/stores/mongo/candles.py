@@ -94,6 +94,7 @@ class MongoCandles:
             return head
         if limit >= SHARED and 8 * cached < limit:  # to join a few candles with many would hold the many twice
             head, cached = None, 0
+        generation = self.blocks.generation
         start, missing = since + cached * step, limit - cached
         ahead = self._how_far(series, start, missing)
         now = time.time_ns() // 1_000_000  # before the query: a candle that closes meanwhile may still be open in the result
@@ -114,9 +115,9 @@ class MongoCandles:
         if count < missing:
             return None
         if int(rows["timestamp"][-1]) + step <= now:
-            self.blocks.keep(series, step, rows)
+            self.blocks.keep(series, step, rows, generation)
         elif len(closed := closed_candles(rows, series[2], now)):
-            self.blocks.keep(series, step, closed)
+            self.blocks.keep(series, step, closed, generation)
         window = rows[first : first + missing]
         if head is not None:
             window = np.concatenate([head, window])
@@ -289,17 +290,19 @@ class MongoCandles:
         domain = DOMAINS["candle"]
         length = interval_ms(series[2]) * BLOCK
         touched = self.blocks_of(series, since, until)
-        token = self.packed.begin_removal(series, touched)
         removed = 0
-        # Only what is in these blocks: another process may add others meanwhile, and nobody would know that their candles go.
-        for blocks in ranges(touched):
-            low = blocks.start * length if since is None else max(since, blocks.start * length)
-            high = blocks.stop * length if until is None else min(until, blocks.stop * length)
-            query = {**series_fields(series), "timestamp": {"$gte": low, "$lt": high}}
-            delete = partial(self._connection.collection(domain).delete_many, query)
-            removed += self._connection.retried(domain, delete).deleted_count
-        self.packed.end_removal(series, touched, token)
-        self.clear()
+        try:
+            token = self.packed.begin_removal(series, touched)
+            # Only what is in these blocks: another process may add others meanwhile, and nobody would know that their candles go.
+            for blocks in ranges(touched):
+                low = blocks.start * length if since is None else max(since, blocks.start * length)
+                high = blocks.stop * length if until is None else min(until, blocks.stop * length)
+                query = {**series_fields(series), "timestamp": {"$gte": low, "$lt": high}}
+                delete = partial(self._connection.collection(domain).delete_many, query)
+                removed += self._connection.retried(domain, delete).deleted_count
+            self.packed.end_removal(series, touched, token)
+        finally:
+            self.clear()
         return removed
 
     def blocks_of(self, series: Key, since: int | None = None, until: int | None = None) -> list[int]:
@@ -308,8 +311,9 @@ class MongoCandles:
         low, high = -_FAR if since is None else since, _FAR if until is None else until
         found = {number for number in self.packed.numbers(series) if number * length < high and low < (number + 1) * length}
         while low < high:  # one query per block finds the next candle in the unique index
-            query = {
-                "filter": {**series_fields(series), "timestamp": {"$gte": low, "$lt": high}}, "sort": {"timestamp": 1}, "limit": 1,
+            stamp = {"$gte": low, "$lt": high, "$not": {"$type": "array"}}
+            query: Document = {
+                "filter": {**series_fields(series), "timestamp": stamp}, "sort": {"timestamp": 1}, "limit": 1,
                 "projection": {"_id": False, "timestamp": True},
             }  # fmt: skip
             with reading(DOMAINS["candle"], " ".join(series)):
@@ -394,7 +398,7 @@ class MongoCandles:
         for start, end in covered:
             count = self._count(series, start, end, step)
             if count < (end - start) // step:
-                self._drop_stale(series, basis, (end - start) // step - count)
+                self._drop_stale(series, basis, step)
             if count != (end - start) // step:
                 return None
         for start, end in _uncovered(low, high, covered):
@@ -417,16 +421,21 @@ class MongoCandles:
                 return sum(self._connection.count(DOMAINS["candle"], part) for part in parts)
             return self._connection.count(DOMAINS["candle"], parts[0]) + sum(count.result() for count in later)
 
-    def _drop_stale(self, series: Key, basis: Basis, missing: int) -> None:
-        dropped = [number for number in basis.runs if self.packed.drop(series, number, basis)]
-        if not dropped:  # another process has just removed them
-            return
-        log(
-            "warning",
-            f"{missing:,} candles of {' '.join(series)} were deleted outside of this library, but are in packed blocks "
-            f"({PACKED_CANDLES.collection}); those blocks are dropped. After such a change, run: backtest-kit-mongo candles verify",
-        )
-        self.blocks.clear()
+    def _drop_stale(self, series: Key, basis: Basis, step: int) -> None:
+        """Drop the blocks that have more candles than documents, unless they have changed: then another process has just removed some."""
+        missing = 0
+        for number, runs in basis.runs.items():
+            spans = [((number * BLOCK + run.first) * step, (number * BLOCK + run.first + run.length) * step) for run in runs]
+            fewer = sum((end - start) // step - self._count(series, start, end, step) for start, end in spans)
+            if fewer > 0 and self.packed.drop(series, number, basis):
+                missing += fewer
+        if missing:
+            log(
+                "warning",
+                f"{missing:,} candles of {' '.join(series)} were deleted outside of this library, but are in packed blocks "
+                f"({PACKED_CANDLES.collection}); those blocks are dropped. After such a change, run: backtest-kit-mongo candles verify",
+            )
+            self.blocks.clear()
 
     def _are_new(self, series: Key, stamps: npt.NDArray[np.int64], window: Document) -> npt.NDArray[np.bool_]:
         """Return a mask of ``stamps`` (ms) that are not stored yet. ``window`` is the condition on the timestamp."""

@@ -62,9 +62,12 @@ def is_sharded(client: MongoClient[Any]) -> bool | None:
 
 
 def primary(client: MongoClient[Any]) -> object:
-    """Return what identifies the server that pymongo writes to, its election and its process; None until pymongo has reached one."""
+    """Return what identifies the server that pymongo writes to, its election and its process.
+
+    None until pymongo has reached one, and for a mongos, whose shards have primaries of their own.
+    """
     for server in client.topology_description.server_descriptions().values():
-        if server.is_writable:
+        if server.is_writable and server.server_type_name != "Mongos":
             process = (server.topology_version or {}).get("processId")  # a standalone server has no elections
             return server.address, server.election_id, process
     return None

@@ -55,6 +55,7 @@ T = TypeVar("T")
 _RACES = 5
 
 _WRITE_CONCERN_FAILED = 64
+_RANDOM = random.SystemRandom()  # not the generator that a strategy may have seeded
 # Error codes of a server that is no longer the primary, or is shutting down ("retryable" in MongoDB's specification of retryable writes).
 _PRIMARY_GONE = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436})
 
@@ -84,7 +85,7 @@ def retried(domain: Domain, operation: Callable[[], R], patience: float) -> R:
             until = until or now + patience
             if error.timeout or now >= until:
                 raise
-            time.sleep(random.uniform(0, pause))  # spread out the retries of several clients
+            time.sleep(_RANDOM.uniform(0, pause))  # spread out the retries of several clients
             pause = min(0.2, pause + 0.02)
         except BacktestKitError:
             raise

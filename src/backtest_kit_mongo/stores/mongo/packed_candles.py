@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import chain, islice, pairwise
 from typing import Any, NamedTuple
 
@@ -39,7 +38,7 @@ from .database import MongoDatabase
 from .documents import Document
 from .indexes import ensure_indexes
 
-__all__ = ["Basis", "BlockGroup", "PackedCandles", "Span", "ranges"]
+__all__ = ["FORBIDDEN", "Basis", "BlockGroup", "PackedCandles", "Span", "ranges"]
 
 QUERY = 32
 """Blocks per query: the server reads the next ones while these are decoded."""
@@ -56,10 +55,11 @@ WRITE = 64
 # What a document loses when its block is dropped; the key and the version stay.
 _CONTENT = dict.fromkeys(("format", "codec", "runs", "checksum", "data"), "")
 _FIELDS = dict.fromkeys(("_id", "block", "version", "format", "codec", "runs", "checksum", "data"), True)
-_FORBIDDEN = (13, 8000)  # Unauthorized, and the same on Atlas
+FORBIDDEN = (13, 8000)  # Unauthorized, and the same on Atlas
 # Seconds after which the unique index is checked again before a write.
 _CHECKED = 60.0
 _LONG_AGO = timedelta(hours=1)
+_RANDOM = random.SystemRandom()  # not the generator that a strategy may have seeded
 
 Unpacked = tuple[dict[int, tuple[Run, ...]], dict[int, str]]
 
@@ -173,7 +173,7 @@ class PackedCandles:
             for batch in self._connection.fetch(PACKED_CANDLES, queries):
                 yield [fields for document in core.split(batch) if (fields := _decoded(document)) is not None]
         except OperationFailure as error:
-            if error.code in _FORBIDDEN:
+            if error.code in FORBIDDEN:
                 self._readable = False
                 log("info", f"packed candles are not used: this user may not read the collection {PACKED_CANDLES.collection}")
             else:
@@ -217,7 +217,7 @@ class PackedCandles:
             command = {"update": collection.name, "ordered": False, "updates": statements, "writeConcern": {"w": 1}}
             return int(collection.database.command(command)["n"])
         except (PyMongoError, BSONError, BacktestKitError, ValueError, LookupError, TypeError, RuntimeError) as error:
-            if isinstance(error, OperationFailure) and error.code in _FORBIDDEN:
+            if isinstance(error, OperationFailure) and error.code in FORBIDDEN:
                 self._writable = False
                 log("info", f"candles are not packed: this user may not write to the collection {PACKED_CANDLES.collection}")
             else:
@@ -239,9 +239,16 @@ class PackedCandles:
 
     def drop_all(self) -> int:
         """Remove the content of all blocks; return how many there were."""
+        return self._change({"codec": {"$exists": True}}, {"$unset": _CONTENT})
+
+    def _change(self, query: Document, change: Document) -> int:
+        """Apply a change, and a new version, to all documents of a query; return how many. Each attempt has a version of its own."""
         collection = self._connection.collection(PACKED_CANDLES)
-        change = {"$unset": _CONTENT, "$set": {"version": _new_version()}}
-        return self._connection.retried(PACKED_CANDLES, lambda: collection.update_many({"codec": {"$exists": True}}, change)).modified_count
+
+        def update() -> int:
+            return collection.update_many(query, {**change, "$set": {"version": _new_version()}}).modified_count
+
+        return self._connection.retried(PACKED_CANDLES, update)
 
     # --- removal of candles ---
 
@@ -250,19 +257,24 @@ class PackedCandles:
         token = ObjectId()
         collection = self._connection.collection(PACKED_CANDLES)
         ensure_indexes(collection, PACKED_CANDLES)
+        self.forget_removals(series)
         for group in _groups(numbers):
-            change = {"$unset": _CONTENT, "$set": {"version": _new_version()}, "$addToSet": {"removing": token}}
-            updates = [UpdateOne({**_fields(series), "block": number}, change, upsert=True) for number in group]
-            self._connection.retried(PACKED_CANDLES, partial(collection.bulk_write, updates, ordered=False))
+            strange = {"removing": {"$exists": True, "$not": {"$type": "array"}}}
+            self._change({**_fields(series), "block": {"$in": list(group)}, **strange}, {"$unset": {"removing": ""}})
+
+            def begin(group: Sequence[int] = group) -> None:
+                change = {"$unset": _CONTENT, "$set": {"version": _new_version()}, "$addToSet": {"removing": token}}
+                updates = [UpdateOne({**_fields(series), "block": number}, change, upsert=True) for number in group]
+                collection.bulk_write(updates, ordered=False)
+
+            self._connection.retried(PACKED_CANDLES, begin)
         return token
 
     def end_removal(self, series: Key, numbers: Sequence[int], token: ObjectId) -> None:
         """Allow blocks to be stored again. Drops them first, in case that ``begin_removal`` was lost or forgotten."""
-        collection = self._connection.collection(PACKED_CANDLES)
         for group in _groups(numbers):
             query = {**_fields(series), "block": {"$in": list(group)}}
-            change = {"$unset": _CONTENT, "$set": {"version": _new_version()}, "$pull": {"removing": token}}
-            self._connection.retried(PACKED_CANDLES, partial(collection.update_many, query, change))
+            self._change(query, {"$unset": _CONTENT, "$pull": {"removing": token}})
 
     def forget_removals(self, series: Key) -> None:
         """Allow blocks to be stored again whose removal began long ago: the process that removed their candles has probably died.
@@ -330,7 +342,7 @@ def _drop(series: Key, number: int, version: int) -> Document:
 
 def _new_version() -> int:
     """Return a version that no document has had: a counter would begin again if the document was dropped."""
-    return random.getrandbits(62)
+    return _RANDOM.getrandbits(62)
 
 
 def _groups(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
