@@ -462,7 +462,8 @@ def test_only_candles_in_mongodb_are_packed(settings):
 # --- rights, and other programs ---
 
 
-def test_a_user_without_rights_to_the_collection(tmp_path, settings, caplog):
+@pytest.mark.parametrize(("rights", "said"), [([], "packed candles are not used"), (["find"], "candles are not packed")])
+def test_a_user_without_rights_to_the_collection(rights, said, tmp_path, settings, caplog):
     """Reads and writes go on without packed blocks, and say so once."""
     fields = ["find", "insert", "update", "remove", "createIndex", "createCollection", "listIndexes"]
     with ArgumentMongo(tmp_path / "mongo", "--auth") as server:
@@ -470,6 +471,7 @@ def test_a_user_without_rights_to_the_collection(tmp_path, settings, caplog):
             client.admin.command("createUser", "root", pwd="pw", roles=["root"])
         with pymongo.MongoClient(f"mongodb://root:pw@{quote(server.socket, safe='')}/admin") as client:
             privileges = [{"resource": {"db": "some", "collection": "candle-items"}, "actions": fields}]
+            privileges += [{"resource": {"db": "some", "collection": "candle-blocks"}, "actions": rights}] if rights else []
             client["some"].command("createRole", "candles", privileges=privileges, roles=[])
             client["some"].command("createUser", "trader", pwd="pw", roles=["candles"])
             kit.setup(
@@ -479,7 +481,7 @@ def test_a_user_without_rights_to_the_collection(tmp_path, settings, caplog):
                 write(0, 2 * BLOCK)
                 for _ in range(2):
                     assert_stored(0, 2 * BLOCK)
-            assert caplog.text.count("packed candles are not used") == 1
+            assert caplog.text.count(said) == 1
             kit.close()
 
 

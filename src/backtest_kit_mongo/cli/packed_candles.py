@@ -33,10 +33,7 @@ def pack_series(server_options: ServerOptions, symbol: Symbol = None, interval: 
     server_options.connect()
     wait_for_init(server_options.timeout)
 
-    def work(moved: Callable[[int, int], None]) -> Iterator[PackedSeries]:
-        return pack_candles(symbol=symbol, interval=interval, exchange_name=exchange, progress=moved)
-
-    outcomes = _run("Packing candles", work)
+    outcomes = _run("Packing candles", pack_candles, symbol, interval, exchange)
     blocks = sum(outcome.blocks for outcome in outcomes)
     say(f"{counted(blocks, 'block')} packed in {len(outcomes):,} series" if outcomes else _nothing(symbol, interval, exchange))
 
@@ -54,10 +51,7 @@ def verify_series(server_options: ServerOptions, symbol: Symbol = None, interval
     server_options.connect()
     wait_for_init(server_options.timeout)
 
-    def work(moved: Callable[[int, int], None]) -> Iterator[PackedSeries]:
-        return verify_candles(symbol=symbol, interval=interval, exchange_name=exchange, progress=moved)
-
-    outcomes = _run("Verifying candles", work)
+    outcomes = _run("Verifying candles", verify_candles, symbol, interval, exchange)
     if not outcomes:
         say(_nothing(symbol, interval, exchange))
         return
@@ -72,9 +66,11 @@ def verify_series(server_options: ServerOptions, symbol: Symbol = None, interval
         raise typer.Exit(1)
 
 
-def _run(label: str, work: Callable[[Callable[[int, int], None]], Iterator[PackedSeries]]) -> list[PackedSeries]:
+def _run(
+    label: str, work: Callable[..., Iterator[PackedSeries]], symbol: str | None, interval: str | None, exchange: str | None
+) -> list[PackedSeries]:
     with progress(label, "candles") as moved:
-        return list(work(moved))
+        return list(work(symbol=symbol, interval=interval, exchange_name=exchange, progress=moved))
 
 
 def _nothing(symbol: str | None, interval: str | None, exchange: str | None) -> str:

@@ -42,30 +42,24 @@ def documents(timeout: float) -> dict[str, dict[str, int]]:
 def candle_series(timeout: float) -> list[dict[str, Any]]:
     """Return each stored series with its candle documents, packed blocks, the candles in those, and the bytes of both."""
     names = DOMAINS["candle"].key[:3]
-    length = {"$cond": [{"$isArray": "$$this"}, {"$arrayElemAt": ["$$this", 1]}, 0]}
-    lengths = {"$map": {"input": {"$cond": [{"$isArray": "$runs"}, "$runs", []]}, "in": length}}
-    group = {
-        "_id": [f"${name}" for name in names],
-        "blocks": {"$sum": 1},
-        "candles": {"$sum": {"$sum": lengths}},
-        "bytes": {"$sum": {"$bsonSize": "$$ROOT"}},
-    }
     rows = []
     try:
         with pymongo.timeout(timeout):
             database = get_mongo()
-            packed = _packed_series(group)
+            packed = _packed_series()
             documents, average = database[DOMAINS["candle"].collection], _collection_size(DOMAINS["candle"].collection).get("avgObjSize", 0)
+            # The few documents without a block are small.
+            block_size = _collection_size(PACKED_CANDLES.collection).get("size", 0) / max(1, sum(blocks for blocks, _ in packed.values()))
             for series in default_registry.mongo.candle_series():
-                count, block = documents.count_documents(dict(zip(names, series, strict=True))), packed.get(series, {})
+                count, (blocks, candles) = documents.count_documents(dict(zip(names, series, strict=True))), packed.get(series, (0, 0))
                 rows.append(
                     {
                         **dict(zip(names, series, strict=True)),
                         "documents": count,
                         "documentBytes": int(count * average),
-                        "packedBlocks": int(block.get("blocks", 0)),
-                        "packedCandles": int(block.get("candles", 0)),
-                        "packedBytes": int(block.get("bytes", 0)),
+                        "packedBlocks": blocks,
+                        "packedCandles": candles,
+                        "packedBytes": int(blocks * block_size),
                     }
                 )
     except PyMongoError as error:
@@ -73,15 +67,13 @@ def candle_series(timeout: float) -> list[dict[str, Any]]:
     return rows
 
 
-def _packed_series(group: dict[str, Any]) -> dict[tuple[str, ...], dict[str, Any]]:
-    stages: list[dict[str, Any]] = [{"$match": {"codec": {"$exists": True}}}, {"$group": group}]
+def _packed_series() -> dict[tuple[Any, ...], tuple[int, int]]:
     try:
-        rows = list(get_mongo()[PACKED_CANDLES.collection].aggregate(stages))
+        return default_registry.mongo.candles.packed.by_series()
     except OperationFailure as error:
-        if error.code in FORBIDDEN:
+        if error.code in FORBIDDEN:  # the library works without it
             return {}
         raise
-    return {tuple(row["_id"]): row for row in rows if all(isinstance(name, str) for name in row["_id"])}
 
 
 def redis_ids(timeout: float) -> dict[str, int]:

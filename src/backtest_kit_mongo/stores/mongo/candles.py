@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
@@ -33,6 +31,7 @@ from .documents import Document
 from .errors import reading, translates
 from .packed_candles import Basis, PackedCandles, Span, ranges
 from .redis_ids import RedisIds
+from .second_thread import beside
 
 __all__ = ["MongoCandles", "consecutive"]
 
@@ -207,13 +206,9 @@ class MongoCandles:
         """Fetch all of ``target`` as ``_fetch`` does, its second half in another thread."""
         half = len(target) // 2
         middle = since + half * interval_ms(series[2])
-        with ThreadPoolExecutor(1) as executor:
-            try:
-                later = executor.submit(copy_context().run, self._fetch, series, middle, target[half:], len(target) - half)
-            except RuntimeError:  # no more threads, or the interpreter is about to end
-                return self._fetch(series, since, target, len(target))
-            filled = self._fetch(series, since, target[:half], half)
-            return filled + (later.result() if filled == half else 0)
+        second = partial(self._fetch, series, middle, target[half:], len(target) - half)
+        filled, later = beside(second, partial(self._fetch, series, since, target[:half], half))
+        return filled + (later() if filled == half else 0)
 
     def _fetch(self, series: Key, since: int, target: CandleArray, needed: int) -> int:
         """Read the candles from ``since`` (ms) into ``target``, up to the first gap; return how many were read.
@@ -326,9 +321,9 @@ class MongoCandles:
         return sorted(found)
 
     @translates
-    def packed_series(self) -> set[Key]:
-        """Return the series that have packed blocks."""
-        return self.packed.series()
+    def packed_series(self) -> dict[Key, tuple[int, int]]:
+        """Return the series that have packed blocks: series -> (blocks, candles in them)."""
+        return self.packed.by_series()
 
     @translates
     def drop_packed(self) -> int:
@@ -408,18 +403,11 @@ class MongoCandles:
 
     def _count(self, series: Key, since: int, until: int, step: int) -> int:
         """Return how many documents of a series are in [since, until) (ms); of a long window, both halves at once."""
-        middle = since + (until - since) // step // 2 * step if (until - since) // step >= COUNTED else until
-        with ThreadPoolExecutor(1) as executor:
-            parts = [
-                {**series_fields(series), "timestamp": {"$gte": start, "$lt": end}}
-                for start, end in ((since, middle), (middle, until))
-                if start < end
-            ]
-            try:
-                later = [executor.submit(copy_context().run, self._connection.count, DOMAINS["candle"], part) for part in parts[1:]]
-            except RuntimeError:  # no more threads, or the interpreter is about to end
-                return sum(self._connection.count(DOMAINS["candle"], part) for part in parts)
-            return self._connection.count(DOMAINS["candle"], parts[0]) + sum(count.result() for count in later)
+        if (until - since) // step >= COUNTED:
+            middle = since + (until - since) // step // 2 * step
+            first, second = beside(partial(self._count, series, middle, until, step), partial(self._count, series, since, middle, step))
+            return first + second()
+        return self._connection.count(DOMAINS["candle"], {**series_fields(series), "timestamp": {"$gte": since, "$lt": until}})
 
     def _drop_stale(self, series: Key, basis: Basis, step: int) -> None:
         """Drop the blocks that have more candles than documents, unless they have changed: then another process has just removed some."""

@@ -15,9 +15,9 @@ import math
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import chain, islice, pairwise
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ from .client import primary
 from .database import MongoDatabase
 from .documents import Document
 from .indexes import ensure_indexes
+from .second_thread import beside
 
 __all__ = ["FORBIDDEN", "Basis", "BlockGroup", "PackedCandles", "Span", "ranges"]
 
@@ -131,19 +132,18 @@ class PackedCandles:
         """
         runs: dict[int, tuple[Run, ...]] = {}
         versions: dict[int, int] = {}
-        with ThreadPoolExecutor(1, "packed_candles") as executor:
-            batches = self._batches(series, blocks)
-            while documents := list(chain.from_iterable(islice(batches, AHEAD))):
-                # A query that was repeated may return a block twice.
-                fresh = {fields["block"]: fields for fields in documents if fields["block"] not in versions}
-                versions.update((number, fields["version"]) for number, fields in fresh.items())
-                packed = [fields for fields in fresh.values() if "codec" in fields]
-                sound, problems = _unpack(executor, series, packed, step, target, since)
-                runs |= sound
-                for number, problem in problems.items():
-                    self._drop_damaged(series, fresh[number], problem)
-                if damaged is not None:
-                    damaged |= problems
+        batches = self._batches(series, blocks)
+        while documents := list(chain.from_iterable(islice(batches, AHEAD))):
+            # A query that was repeated may return a block twice.
+            fresh = {fields["block"]: fields for fields in documents if fields["block"] not in versions}
+            versions.update((number, fields["version"]) for number, fields in fresh.items())
+            packed = [fields for fields in fresh.values() if "codec" in fields]
+            sound, problems = _unpack(series, packed, step, target, since)
+            runs |= sound
+            for number, problem in problems.items():
+                self._drop_damaged(series, fresh[number], problem)
+            if damaged is not None:
+                damaged |= problems
         return Basis(runs, versions, primary(self._connection.client))
 
     def look_up(self, series: Key, blocks: range) -> Basis:
@@ -177,7 +177,7 @@ class PackedCandles:
                 self._readable = False
                 log("info", f"packed candles are not used: this user may not read the collection {PACKED_CANDLES.collection}")
             else:
-                log("warning", f"packed candles cannot be read, so candles are read one by one: {error}")
+                log("warning", f"packed candles cannot be read, so candles are read from their documents: {error}")
 
     # --- writing ---
 
@@ -229,7 +229,7 @@ class PackedCandles:
         log(
             "warning",
             f"packed block {number} of {' '.join(series)} ({PACKED_CANDLES.collection}, _id {fields.get('_id')}) is damaged: {problem}; "
-            "it is no longer used: its candles are read one by one",
+            "this block is no longer used, and its candles are read from their documents",
         )
         self._update([_drop(series, number, fields["version"])], primary(self._connection.client))
 
@@ -286,13 +286,20 @@ class PackedCandles:
         change = {"$unset": _CONTENT, "$set": {"version": _new_version()}, "$pull": {"removing": {"$lt": before}}}
         self._update([{"q": query, "u": change, "multi": True}], primary(self._connection.client))
 
-    def series(self) -> set[Key]:
-        """Return the series that have packed blocks."""
+    def by_series(self) -> dict[Key, tuple[int, int]]:
+        """Return the series that have packed blocks: series -> (blocks, candles in them)."""
         names = PACKED_CANDLES.key[:3]
-        stages: list[Document] = [{"$match": {"codec": {"$exists": True}}}, {"$group": {"_id": [f"${name}" for name in names]}}]
+        length = {"$cond": [{"$isArray": "$$this"}, {"$arrayElemAt": ["$$this", 1]}, 0]}
+        lengths = {"$map": {"input": {"$cond": [{"$isArray": "$runs"}, "$runs", []]}, "in": length}}
+        group = {"_id": [f"${name}" for name in names], "blocks": {"$sum": 1}, "candles": {"$sum": {"$sum": lengths}}}
+        stages: list[Document] = [{"$match": {"codec": {"$exists": True}}}, {"$group": group}]
         collection = self._connection.collection(PACKED_CANDLES)
-        found = self._connection.retried(PACKED_CANDLES, lambda: list(collection.aggregate(stages)))
-        return {tuple(row["_id"]) for row in found if all(isinstance(name, str) for name in row["_id"]) and len(row["_id"]) == len(names)}
+        rows = self._connection.retried(PACKED_CANDLES, lambda: list(collection.aggregate(stages)))
+        return {
+            tuple(row["_id"]): (int(row["blocks"]), int(row["candles"]))
+            for row in rows
+            if [type(name) for name in row["_id"]] == [str] * len(names)
+        }
 
     def numbers(self, series: Key) -> list[int]:
         """Return the sorted numbers of the blocks of a series that have a document."""
@@ -309,18 +316,16 @@ class PackedCandles:
         return sorted(found)
 
 
-def _unpack(executor: ThreadPoolExecutor, series: Key, documents: list[Document], step: int, target: CandleArray, since: int) -> Unpacked:
+def _unpack(series: Key, documents: list[Document], step: int, target: CandleArray, since: int) -> Unpacked:
     """Call ``unpack``, with one half of many documents in another thread."""
-    middle = len(documents) // 2 if len(documents) >= SHARED else 0
-    try:
-        other = executor.submit(unpack, series, documents[:middle], step, target, since) if middle else None
-    except RuntimeError:  # no more threads, or the interpreter is about to end
-        other, middle = None, 0
-    runs, damaged = unpack(series, documents[middle:], step, target, since)
-    if other is not None:
-        more_runs, more_damaged = other.result()
-        return runs | more_runs, damaged | more_damaged
-    return runs, damaged
+    if len(documents) < SHARED:
+        return unpack(series, documents, step, target, since)
+    middle = len(documents) // 2
+    (runs, damaged), other = beside(
+        partial(unpack, series, documents[:middle], step, target, since), partial(unpack, series, documents[middle:], step, target, since)
+    )
+    more_runs, more_damaged = other()
+    return runs | more_runs, damaged | more_damaged
 
 
 def _fields(series: Key) -> Document:
