@@ -20,6 +20,7 @@ import bson
 import hypothesis
 import pytest
 import redis
+from connection_strings import with_options
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts.adapters import adapter_of
@@ -29,6 +30,8 @@ from backtest_kit_mongo.servers import MongoServer, RedisServer
 _numbers = itertools.count()
 # `make test-replicaset`: the mongod is the only member of a replica set, which numbers writes and confirms them by majority.
 _REPLICA_SET = os.environ.get("KIT_TEST_REPLICA_SET") or None
+# Timeout tests set their own; a busy machine must not look like an outage.
+_PATIENT = "&".join(f"{name}=60000" for name in ("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"))
 _ROOM = 4 << 30  # bytes; three workers with their servers need about one GB
 
 
@@ -41,11 +44,11 @@ class Servers(NamedTuple):
     def settings(self, database: str, **others: Any) -> dict[str, Any]:
         """Return settings for ``setup`` that reach both servers."""
         return {
-            "CC_MONGO_CONNECTION_STRING": self.mongo.uri(database),
+            "CC_MONGO_CONNECTION_STRING": with_options({"CC_MONGO_CONNECTION_STRING": self.mongo.uri(database)}, _PATIENT),
             "CC_REDIS_HOST": self.redis.socket,
             # Durability tests set their own. On a replica set, ``memory`` causes a warning.
             "CC_DURABILITY": "memory" if _REPLICA_SET is None else "journal",
-            "CC_REDIS_TIMEOUT_MS": 10_000,  # timeout tests set their own; a busy machine must not look like an outage
+            "CC_REDIS_TIMEOUT_MS": 60_000,
             **others,
         }
 

