@@ -45,13 +45,22 @@ class DamagedBlockError(ValueError):
     """A packed block cannot be decoded, or does not match its checksum."""
 
 
-def pack(series: Series, number: int, first: int, rows: CandleArray, step: int) -> dict[str, Any]:
-    """Return the stored fields of block ``number`` with one run of candles, ``rows``, that begins at position ``first``.
+def pack(series: Series, number: int, parts: Sequence[tuple[int, CandleArray]], step: int) -> dict[str, Any]:
+    """Return the stored fields of block ``number`` with the candles of ``parts``, each given as (first position, consecutive candles).
 
     ``step`` is the length of a candle in ms. Raises ValueError for a value that is not finite, as another program may store.
     """
-    data = packed.pack(np.ascontiguousarray(rows).view(np.int8), (number * BLOCK + first) * step, step)
-    runs = [[first, len(rows)]]
+    opens = number * BLOCK * step
+    if len(parts) == 1:
+        ((first, rows),) = parts
+    else:  # as if the candles were consecutive: the runs say where they are
+        first, rows = parts[0][0], np.concatenate([rows for _, rows in parts])
+        positions = np.concatenate([position + np.arange(len(part)) for position, part in parts])
+        if not np.array_equal(rows["timestamp"], opens + positions * step):
+            raise ValueError("candles are not where their block expects them")
+        rows["timestamp"] = opens + (first + np.arange(len(rows))) * step
+    data = packed.pack(np.ascontiguousarray(rows).view(np.int8), opens + first * step, step)
+    runs = [[position, len(part)] for position, part in parts]
     return {"format": FORMAT, "codec": CODEC, "runs": runs, "checksum": _checksum(series, number, runs, data), "data": data}
 
 

@@ -80,6 +80,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum number of ids per domain in the cache of this process; 0 disables that cache."""
     CC_CANDLE_MEMORY_MB: int = 256
     """Maximum memory in MiB in which this process caches candles that it has read; 0 disables that cache."""
+    CC_CANDLE_FORMAT: Literal["items", "packed"] = "items"
+    """How candles are stored: ``items`` one per document, as the TypeScript package does, or ``packed`` 4,096, which it cannot read."""
     CC_WIRE_LANE: bool = True
     """Send prebuilt messages over the connections of pymongo and redis-py; 0 makes every call through their public methods."""
     CC_TICK_SECONDS: float = 60.0

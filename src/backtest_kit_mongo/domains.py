@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 from . import payloads
 from .contract_names import DomainName
 
-__all__ = ["DOMAINS", "PACKED_CANDLES", "Call", "Domain", "DomainName", "ListRule", "field_name"]
+__all__ = ["CANDLE_ARCHIVE", "DOMAINS", "PACKED_CANDLES", "Call", "Domain", "DomainName", "ListRule", "field_name"]
 
 Operation = Literal["read", "write", "remove", "has", "keys", "records", "rows", "put_rows", "candles", "array", "put_candles"]
 Index = tuple[tuple[str, int], ...]
@@ -350,4 +350,7 @@ _ROWS: Final = (
 DOMAINS: Final = MappingProxyType({row.name: row for row in _ROWS})
 
 PACKED_CANDLES: Final = replace(DOMAINS["candle"], stored_in="candle-blocks", key=("exchangeName", "symbol", "interval", "block"))
-"""The packed blocks of candles, a collection of this library alone; see ``stores.mongo.packed_candles``. Not a contract."""
+"""Packed copies of candles, a collection of this library alone; see ``stores.mongo.packed_candles``. Not a contract."""
+
+CANDLE_ARCHIVE: Final = replace(PACKED_CANDLES, stored_in="candle-archive")
+"""Packed candles that are stored nowhere else (``CC_CANDLE_FORMAT=packed``); see ``stores.mongo.candle_archive``. Not a contract."""

@@ -789,7 +789,7 @@ def calls(mongo, monkeypatch):
 
 def test_fresh_import_asks_once_and_sends_batches(calls):
     write(candles(25_000))
-    assert calls == ["fetch", "fetch", "insert_new", "insert_new", "insert_new"]  # the packed blocks, then the time stamps
+    assert calls == ["fetch", "fetch", "fetch", "insert_new", "insert_new", "insert_new"]  # the archive, the copies, the time stamps
     assert collection().count_documents({}) == 25_000
     assert kit.stats()["candle"]["writes"] == 25_000
 
@@ -803,12 +803,12 @@ def test_import_of_what_is_there_asks_once_and_sends_nothing(calls):
     assert kit.stats()["candle"]["writes"] == 100
 
 
-def test_import_of_what_another_process_stored_asks_once_too(calls):
+def test_import_of_what_another_process_stored_asks_for_times(calls):
     write(candles(100))
     kit.PersistCandleAdapter.clear()
     del calls[:]
     write(candles(100))
-    assert calls == ["fetch"]
+    assert calls == ["fetch", "fetch"]  # the archive, then the time stamps
     del calls[:]
     write(candles(100))
     assert calls == ["count"]

@@ -322,13 +322,13 @@ def count(name):
 
 @pytest.fixture
 def questions(mongo, monkeypatch):
-    """The queries for candles that go to MongoDB."""
+    """The queries for candle documents that go to MongoDB."""
     asked = []
     connection = default_registry.mongo.connection
     fetch = connection.fetch
 
     def counting(domain, queries):
-        asked.extend(queries)
+        asked.extend(queries if domain.collection == "candle-items" else ())
         return fetch(domain, queries)
 
     monkeypatch.setattr(connection, "fetch", counting)

@@ -13,8 +13,8 @@ from .. import get_mongo
 from ..contracts.default_registry import default_registry
 from ..domains import DOMAINS, PACKED_CANDLES
 from ..errors import DatabaseError
+from ..stores.mongo.block_collection import FORBIDDEN
 from ..stores.mongo.errors import translated
-from ..stores.mongo.packed_candles import FORBIDDEN
 
 __all__ = ["candle_series", "documents", "mongodb_work", "redis_ids", "redis_work"]
 

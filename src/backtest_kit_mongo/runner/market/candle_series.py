@@ -13,8 +13,8 @@ from ...contracts.registry import Registry
 from ...domains import DOMAINS
 from ...errors import InvalidValueError
 from ...stores.base import Key, Store
+from ...stores.mongo.block_collection import BlockGroup
 from ...stores.mongo.candle_upkeep import pack_series, verify_series
-from ...stores.mongo.packed_candles import BlockGroup
 from ...stores.mongo.store import MongoStore
 from .gaps import Gap, find_gaps_between
 from .stored_candles import StoredCandles

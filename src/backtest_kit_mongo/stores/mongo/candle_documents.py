@@ -5,24 +5,56 @@ from __future__ import annotations
 import os
 import time
 from datetime import datetime
+from typing import Any
 
 import bson
 import numpy as np
 import numpy.typing as npt
 from bson import ObjectId
 
+from ..._core import bson as core
 from ..._core.candles import decode_candles, numbers
 from ...candles import CANDLE_DTYPE, PRICES, CandleArray
+from ...domains import Domain
 from ..base import Key
+from .database import MongoDatabase
 from .documents import Document
+from .errors import reading
 
-__all__ = ["candle_documents", "new_ids", "on_grid", "series_fields"]
+__all__ = ["candle_documents", "new_ids", "on_grid", "series_fields", "stored_series"]
+
+# Matches any string; a key field of another type is not one of ours.
+_TEXT: Document = {"$gte": ""}
 
 
 def series_fields(series: Key) -> Document:
     """Return the fields of a series (exchangeName, symbol, interval) as a filter."""
     exchange_name, symbol, interval = series
     return {"exchangeName": exchange_name, "interval": interval, "symbol": symbol}
+
+
+def stored_series(connection: MongoDatabase, domain: Domain) -> list[Key]:
+    """Return the series of a collection, sorted. One query per series finds the next one in the unique index."""
+    names = domain.key[:3]
+    query: Document = {
+        "filter": dict.fromkeys(names, _TEXT),
+        "sort": dict.fromkeys(domain.key, 1),
+        "limit": 1,
+        "projection": {"_id": False, **dict.fromkeys(names, True)},
+    }
+    series: list[Key] = []
+    while document := b"".join(connection.fetch(domain, [query])):
+        with reading(domain):
+            row = core.decode(document)
+            series.append(tuple(row[name] for name in names))
+        exchange_name, symbol, interval = series[-1]
+        next_keys: list[tuple[Any, ...]] = [
+            (exchange_name, symbol, {"$gt": interval}),
+            (exchange_name, {"$gt": symbol}, _TEXT),
+            ({"$gt": exchange_name}, _TEXT, _TEXT),
+        ]
+        query["filter"] = {"$or": [dict(zip(names, condition, strict=True)) for condition in next_keys]}
+    return sorted(series)
 
 
 def on_grid(documents: list[bytes], step: int) -> tuple[CandleArray, float]:

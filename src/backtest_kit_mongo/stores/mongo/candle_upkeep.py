@@ -1,4 +1,4 @@
-"""Upkeep of packed candles: pack what others stored, compare blocks with the candle documents, and drop them."""
+"""Upkeep of packed candles: pack what others stored, move the archive to documents, and compare blocks with the candle documents."""
 
 from __future__ import annotations
 
@@ -9,26 +9,60 @@ import numpy as np
 
 from ...candle_packing import BLOCK
 from ...candles import CANDLE_DTYPE, interval_ms, matches
-from ...domains import PACKED_CANDLES
+from ...domains import DOMAINS, PACKED_CANDLES
 from ..base import Key
+from .block_collection import BlockGroup, ranges
+from .candle_documents import series_fields
+from .candle_moves import archive_block, unarchive_block
 from .candles import MongoCandles, consecutive
 from .errors import translated_items
-from .packed_candles import BlockGroup, ranges
+from .packed_candles import SMALLEST
 
-__all__ = ["pack_series", "verify_series"]
+__all__ = ["pack_series", "unpack_series", "verify_series"]
 
 GROUP = 16
 """Blocks that are worked on at a time: 65,536 candles, 3 MB."""
 
 
 def pack_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
-    """Pack the closed blocks of a series, some at a time."""
-    return translated_items(_pack_series(candles, series))
+    """Pack the closed blocks of a series, some at a time: copy them, or with ``CC_CANDLE_FORMAT=packed`` move them to the archive."""
+    return translated_items(_archive_series(candles, series) if candles.archive.in_use else _pack_series(candles, series))
+
+
+def unpack_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
+    """Move the candles of a series from the archive to documents, some blocks at a time."""
+    return translated_items(_unpack_series(candles, series))
 
 
 def verify_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
-    """Compare the packed blocks of a series with its candle documents, some at a time, and drop those that differ."""
+    """Compare the packed blocks of a series with its candle documents, some at a time, and drop copies that differ."""
     return translated_items(_verify_series(candles, series))
+
+
+def _archive_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
+    step = interval_ms(series[2])
+    length = step * BLOCK
+    candles.archive.forget_removals(series)
+    numbers = candles.blocks_of(series)
+    for group in ranges(numbers, GROUP):
+        archived = candles.archive.look_up(series, group)
+        candles.archive.check(series, archived)
+        moved = 0
+        for number in group:
+            if (number + 1) * length > time.time_ns() // 1_000_000:
+                continue
+            window = {"$gte": number * length, "$lt": (number + 1) * length}
+            if candles.connection.count(DOMAINS["candle"], {**series_fields(series), "timestamp": window}):
+                moved += archive_block(candles, series, number, SMALLEST)
+        yield BlockGroup(moved, {}, len(group) * BLOCK, len(numbers) * BLOCK)
+
+
+def _unpack_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
+    candles.archive.forget_removals(series)
+    numbers = candles.archive.numbers(series)
+    for group in ranges(numbers, GROUP):
+        moved = sum(unarchive_block(candles, series, number) for number in group)
+        yield BlockGroup(moved, {}, len(group) * BLOCK, len(numbers) * BLOCK)
 
 
 def _pack_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
@@ -42,18 +76,20 @@ def _pack_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
         if any(sum(run.length for run in basis.runs.get(number, ())) < BLOCK for number in group):
             batches = list(candles.stored(series, group.start * BLOCK * step, group.stop * BLOCK * step))
             for part in consecutive(np.concatenate(batches), step) if batches else ():
-                stored += candles.pack(series, part, basis, now)
+                stored += candles.packed.pack(series, part, basis, now)
         yield BlockGroup(stored, {}, len(group) * BLOCK, len(numbers) * BLOCK)
 
 
 def _verify_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
     step = interval_ms(series[2])
-    numbers = candles.packed.numbers(series)
+    numbers, archived = candles.packed.numbers(series), candles.archive.numbers(series)
+    total = (len(numbers) + len(archived)) * BLOCK
+    for group in ranges(archived, GROUP):
+        yield _verify_archived(candles, series, group)._replace(total=total)
     for group in ranges(numbers, GROUP):
         rows = np.empty(len(group) * BLOCK, CANDLE_DTYPE)
-        damaged: dict[int, str] = {}
-        basis = candles.packed.read(series, group, rows, group.start * BLOCK * step, step, damaged)
-        problems = {number: f"{problem}; dropped" for number, problem in damaged.items()}
+        basis = candles.packed.read(series, group, rows, group.start * BLOCK * step, step)
+        problems = {number: f"{problem}; dropped" for number, problem in basis.damaged.items()}
         for number, runs in basis.runs.items():
             lost = changed = 0
             for run in runs:
@@ -71,4 +107,26 @@ def _verify_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
                 # Else another process has removed its candles meanwhile, or has dropped it.
         if problems:
             candles.clear()
-        yield BlockGroup(len(basis.runs), problems, len(group) * BLOCK, len(numbers) * BLOCK)
+        yield BlockGroup(len(basis.runs), problems, len(group) * BLOCK, total)
+
+
+def _verify_archived(candles: MongoCandles, series: Key, group: range) -> BlockGroup:
+    """Decode blocks of the archive, and find documents of the same times that have other values: nobody reads those."""
+    step = interval_ms(series[2])
+    low = group.start * BLOCK * step
+    rows = np.empty(len(group) * BLOCK, CANDLE_DTYPE)
+    basis = candles.archive.read(series, group, rows, low, step)
+    problems = {
+        number: f"archived, but damaged: {problem}; its candles are stored nowhere else" for number, problem in basis.damaged.items()
+    }
+    for number, runs in basis.runs.items():
+        differing = 0
+        for run in runs:
+            start = (number - group.start) * BLOCK + run.first
+            archived = rows[start : start + run.length]
+            documents = candles.documents(series, int(archived["timestamp"][0]), int(archived["timestamp"][-1]) + step)
+            stored, equal = matches(archived, documents)
+            differing += int((stored & ~equal).sum())
+        if differing:
+            problems[number] = f"{differing:,} documents of its times have other values; nobody reads them. `candles pack` deletes them"
+    return BlockGroup(len(basis.runs), problems, len(group) * BLOCK, 0)

@@ -1,18 +1,15 @@
-"""Candles in MongoDB: read a window with one query, keep it in memory and read ahead; on import, send only the candles that are missing."""
+"""Candles in MongoDB: read a window, keep it in memory and read ahead. ``candle_writes`` stores and removes candles."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bson import ObjectId
 
 from ..._core import bson as core
 from ..._core.blocks import CandleBlocks
@@ -20,28 +17,24 @@ from ..._core.candles import decode_candles, numbers
 from ...candle_packing import BLOCK
 from ...candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms
 from ...config import Config
-from ...domains import DOMAINS, PACKED_CANDLES
-from ...logs import log
+from ...domains import DOMAINS
+from ...errors import ServerUnavailableError
 from ...metrics import HITS_BLOCK, READ, READS, Metrics
 from ..base import Key
 from ..fork_safety import renew_after_fork
-from .candle_documents import candle_documents, new_ids, on_grid, series_fields
+from .block_collection import Basis, BlockCollection, Span, ranges
+from .candle_archive import CandleArchive
+from .candle_documents import on_grid, series_fields, stored_series
 from .database import MongoDatabase
 from .documents import Document
 from .errors import reading, translates
-from .packed_candles import Basis, PackedCandles, Span, ranges
-from .redis_ids import RedisIds
+from .packed_candles import SMALLEST, PackedCandles
 from .second_thread import beside
 
-__all__ = ["MongoCandles", "consecutive"]
+__all__ = ["FAR", "SKEW", "MongoCandles", "consecutive", "uncovered"]
 
-# Matches any string; a key field of another type is not one of ours.
-_TEXT: Document = {"$gte": ""}
-# Later times (ms) are not exact as doubles.
-_FAR = 2**53
-
-BATCH = 10_000
-"""Candles per insert command."""
+FAR = 2**53
+"""Later times (ms) are not exact as doubles."""
 
 RANGE = 4_000
 """Candles per query of a long window: one range is decoded while the server reads the next."""
@@ -52,34 +45,31 @@ SHARED = 8_000
 PAGE = 20_000
 """Candles per query when a whole series is read."""
 
-ASK_AGAIN = 60.0
-"""Seconds until a block that was not packed is looked up again: another process may have packed it."""
-_MOST_ABSENT = 100_000
-
-COUNTED = 100_000
-"""A window of at least this many candles is counted over two connections."""
-
-SMALLEST, MORE = 2_048, 256
-"""An incomplete block is packed if it has at least so many candles, and so many more than the packed one."""
+GROUP = 16
+"""Blocks of the archive that are read at a time when a whole series is read."""
 
 AHEAD, FARTHEST = 1_000, 32_768
 """How many candles to read ahead of a small window: at first, and at most. It doubles while the caller walks forward."""
+
+SKEW = 600_000
+"""By how many ms the clock of another process may be ahead: it may have archived a block that has not closed yet by this one's."""
+
+# How often a read begins again because another process moved candles.
+_ATTEMPTS = 100
 
 
 class MongoCandles:
     """The candle domain of a Mongo store. A series is (exchangeName, symbol, interval)."""
 
-    def __init__(self, config: Config, connection: MongoDatabase, redis_ids: RedisIds, metrics: Metrics) -> None:
+    def __init__(self, config: Config, connection: MongoDatabase, metrics: Metrics) -> None:
         self._counters = metrics.domains["candle"]
         self.blocks: CandleBlocks = CandleBlocks(config.CC_CANDLE_MEMORY_MB * 1024 * 1024, self._counters, (READS, HITS_BLOCK, READ))
         renew_after_fork(self.blocks)
-        self._with_ids = config.CC_REDIS_IDS == "all"
-        self._connection = connection
-        self._redis_ids = redis_ids
+        self.connection: MongoDatabase = connection
         self._ahead: dict[Key, tuple[int, int]] = {}  # end of the last read (ms), and how many candles it read ahead
-        self._seen: dict[Key, tuple[int, int]] = {}  # first and last open time (ms) of a window without gaps
+        self.seen: dict[Key, tuple[int, int]] = {}  # first and last open time (ms) of a window of documents without gaps
         self.packed: PackedCandles = PackedCandles(connection)
-        self._absent: dict[tuple[Key, int], float] = {}  # blocks that are not packed, and when that was seen (time.monotonic)
+        self.archive: CandleArchive = CandleArchive(connection, in_use=config.CC_CANDLE_FORMAT == "packed")
 
     # --- reading ---
 
@@ -98,13 +88,7 @@ class MongoCandles:
         ahead = self._how_far(series, start, missing)
         now = time.time_ns() // 1_000_000  # before the query: a candle that closes meanwhile may still be open in the result
         span = Span(start, start + (missing + ahead) * step, step)
-        rows, basis = self._read_packed(series, span, missing, now)
-        if rows is None:
-            if basis is None and missing + ahead >= SMALLEST:
-                basis = self.packed.look_up(series, span.blocks(now))
-            rows = self._read_items(series, span, missing)
-        if basis is not None:
-            self.pack(series, rows, basis, now)
+        rows = self._read_archived(series, span, missing, now) if self.archive.in_use else self._read_copied(series, span, missing, now)
         first = (start - int(rows["timestamp"][0])) // step if len(rows) else 0  # a packed block may begin before the window
         count = len(rows) - first
         # After an incomplete window, read nothing ahead next time; after the end of the stored candles, start small again.
@@ -123,77 +107,80 @@ class MongoCandles:
             window.flags.writeable = False
         return window
 
-    def _read_packed(self, series: Key, span: Span, needed: int, now: int) -> tuple[CandleArray | None, Basis | None]:
-        """Read a span from packed blocks, and the rest from items.
+    def _read_copied(self, series: Key, span: Span, needed: int, now: int) -> CandleArray:
+        """Read a span from copies of blocks, and the rest from documents; return the candles up to the first gap.
 
-        Returns the candles up to the first gap, or None if no block is stored, and what was learned about the blocks. The candles may
-        begin before the span, and end after it: a block is decoded as a whole.
+        The candles may begin before the span, and end after it: a block is decoded as a whole. What documents were read for is packed.
+        """
+        blocks = self.packed.unless_absent(series, span.blocks(now))
+        if blocks or span.until - span.since < SMALLEST * span.step:
+            rows, basis, rest = self._read_blocks(self.packed, series, blocks, span, needed)
+            self.packed.note_absent(series, (number for number in blocks if number not in basis.runs))
+            if not rest:
+                return rows
+        else:
+            basis = self.packed.look_up(series, span.blocks(now))
+            rows, rest = self._read_documents(series, span, needed), [(span.since, span.until)]
+        # Somebody may have moved some of these candles to the archive.
+        touched = Span(rest[0][0], rest[-1][1], span.step).blocks(now + SKEW)
+        if touched:
+            archived = self.archive.look_up(series, touched)
+            if archived.runs or archived.damaged or archived.left:
+                return self._read_archived(series, span, needed, now)
+        self.packed.pack(series, rows, basis, now)
+        return rows
+
+    def _read_archived(self, series: Key, span: Span, needed: int, now: int) -> CandleArray:
+        """Read a span from the archive, and the rest from documents; return the candles up to the first gap, as ``_read_copied`` does.
+
+        If somebody moves candles in between, begin again.
+        """
+        blocks = span.blocks(now + SKEW)
+        length = span.step * BLOCK
+        for _ in range(_ATTEMPTS):
+            rows, basis, rest = self._read_blocks(self.archive, series, blocks, span, needed)
+            if basis.damaged:
+                edge = min(basis.damaged) * length
+                if edge < span.since + needed * span.step:
+                    self.archive.check(series, basis)
+                return self._read_archived(series, span._replace(until=edge), needed, now)
+            if not rest or not blocks or self.archive.look_up(series, blocks).versions == basis.versions:
+                return rows
+        raise moved_too_often(series)
+
+    def _read_blocks(
+        self, source: BlockCollection, series: Key, blocks: range, span: Span, needed: int
+    ) -> tuple[CandleArray, Basis, list[tuple[int, int]]]:
+        """Read a span from the blocks of a collection, and the rest from documents.
+
+        Returns the candles up to the first gap, the state of the blocks, and the intervals (ms) that documents were read for.
         """
         step = span.step
-        blocks = self._unless_absent(series, span.blocks(now))
-        if not blocks:
-            return None, None
         length = step * BLOCK
-        low, high = min(span.since, blocks.start * length), max(span.until, blocks.stop * length)
+        low, high = (min(span.since, blocks.start * length), max(span.until, blocks.stop * length)) if blocks else span[:2]
         rows = np.empty((high - low) // step, CANDLE_DTYPE)
-        basis = self.packed.read(series, blocks, rows, low, step)
-        self._note_absent(series, (number for number in blocks if number not in basis.runs))
+        basis = source.read(series, blocks, rows, low, step)
         if not basis.runs:
-            return None, basis
+            return self._read_documents(series, span, needed), basis, [(span.since, span.until)]
         covered = basis.covered(step)
         first = min((start for start, end in covered if start <= span.since <= end), default=span.since)
         last = max((end for start, end in covered if start <= span.until <= end), default=span.until)
-        for start, end in _uncovered(first, last, covered):
+        rest = list(uncovered(first, last, covered))
+        for start, end in rest:
             part = rows[(start - low) // step : (end - low) // step]
             filled = self._fetch(series, start, part, max(0, needed - (start - span.since) // step))
             if start + filled * step < end:
                 last = start + filled * step
                 break
         usable = rows[(first - low) // step : (last - low) // step]
-        return rows if len(usable) == len(rows) else usable, basis
+        return rows if len(usable) == len(rows) else usable, basis, rest
 
-    def _read_items(self, series: Key, span: Span, needed: int) -> CandleArray:
+    def _read_documents(self, series: Key, span: Span, needed: int) -> CandleArray:
         """Read a span from the candle documents; return the candles up to the first gap."""
         rows = np.empty((span.until - span.since) // span.step, CANDLE_DTYPE)
         small = len(rows) > needed or needed < SHARED
         filled = self._fetch(series, span.since, rows, needed) if small else self._fetch_in_halves(series, span.since, rows)
         return rows if filled == len(rows) else rows[:filled].copy()
-
-    def pack(self, series: Key, rows: CandleArray, basis: Basis, now: int) -> int:
-        """Pack the closed blocks of consecutive candles that hold more than what is packed; return how many were stored."""
-        if not len(rows):
-            return 0
-        step = interval_ms(series[2])
-        opens = int(rows["timestamp"][0]) // step
-        blocks: list[tuple[int, int, CandleArray]] = []
-        for number in Span(opens * step, (opens + len(rows)) * step, step).blocks(now):
-            first = max(0, opens - number * BLOCK)
-            count = min(BLOCK, opens + len(rows) - number * BLOCK) - first
-            packed = basis.runs.get(number, ())
-            before = sum(run.length for run in packed)
-            has_all = all(first <= run.first and run.first + run.length <= first + count for run in packed)
-            if has_all and count > before and (count == BLOCK or count >= max(SMALLEST, before + MORE)):
-                at = number * BLOCK + first - opens
-                blocks.append((number, first, rows[at : at + count]))
-        for number, _, _ in blocks:
-            self._absent.pop((series, number), None)
-        return self.packed.put(series, blocks, basis) if blocks else 0
-
-    def _unless_absent(self, series: Key, blocks: range) -> range:
-        """Leave out, at both ends, blocks that were not packed when this process last asked, not long ago."""
-        first, stop = blocks.start, blocks.stop
-        if self._absent:
-            before = time.monotonic() - ASK_AGAIN
-            while first < stop and self._absent.get((series, first), -math.inf) > before:
-                first += 1
-            while first < stop and self._absent.get((series, stop - 1), -math.inf) > before:
-                stop -= 1
-        return range(first, stop)
-
-    def _note_absent(self, series: Key, numbers: Iterable[int]) -> None:
-        if len(self._absent) > _MOST_ABSENT:
-            self._absent.clear()
-        self._absent.update(dict.fromkeys(((series, number) for number in numbers), time.monotonic()))
 
     def _how_far(self, series: Key, start: int, needed: int) -> int:
         """Return how many candles to read ahead of a window, since the caller may want them next."""
@@ -225,7 +212,7 @@ class MongoCandles:
         ]
         memory, filled = target.view(np.int8), 0
         broken: bytes | None = None
-        for batch in self._connection.fetch(domain, queries):
+        for batch in self.connection.fetch(domain, queries):
             try:
                 filled = decode_candles([batch], memory, since, step, limit, filled)
             except ValueError:
@@ -237,74 +224,74 @@ class MongoCandles:
         return filled
 
     def series(self) -> list[Key]:
-        """Return the stored series, sorted. One query per series finds the next one in the unique index."""
-        domain = DOMAINS["candle"]
-        names = domain.key[:3]
-        query: Document = {
-            "filter": dict.fromkeys(names, _TEXT),
-            "sort": dict.fromkeys(domain.key, 1),
-            "limit": 1,
-            "projection": {"_id": False, **dict.fromkeys(names, True)},
-        }
-        series: list[Key] = []
-        while document := b"".join(self._connection.fetch(domain, [query])):
-            with reading(domain):
-                row = core.decode(document)
-                series.append(tuple(row[name] for name in names))
-            exchange_name, symbol, interval = series[-1]
-            next_keys: list[tuple[Any, ...]] = [
-                (exchange_name, symbol, {"$gt": interval}),
-                (exchange_name, {"$gt": symbol}, _TEXT),
-                ({"$gt": exchange_name}, _TEXT, _TEXT),
-            ]
-            query["filter"] = {"$or": [dict(zip(names, condition, strict=True)) for condition in next_keys]}
-        return sorted(series)
+        """Return the stored series, sorted."""
+        return sorted({*stored_series(self.connection, DOMAINS["candle"]), *self.archive.series()})
 
-    def stored(self, series: Key, since: int | None, until: int | None) -> Iterator[CandleArray]:
+    def stored(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
         """Yield the stored candles of a series in [since, until) (ms) in batches, skipping gaps and documents off the grid.
 
         Each page is a separate query, so that no cursor stays open while the caller works.
         """
-        domain = DOMAINS["candle"]
         step = interval_ms(series[2])
-        after: Document = {"$gte": -_FAR if since is None else since}
-        while True:
-            stamp = {**after, "$lt": _FAR if until is None else until}
-            query: Document = {"filter": {**series_fields(series), "timestamp": stamp}, "sort": {"timestamp": 1}, "limit": PAGE}
-            with reading(domain, " ".join(series)):
-                documents = [row for batch in self._connection.fetch(domain, [query]) for row in core.split(batch)]
-                candles, last = on_grid(documents, step)
-            if len(candles):
-                yield candles
-            if len(documents) < PAGE:
-                return
-            after = {"$gt": last}
+        length = step * BLOCK
+        low, high = -FAR if since is None else since, FAR if until is None else until
+        while low < high:
+            page, end = self._page(series, low, high)
+            start = low
+            # After the documents, which may have been moved there meanwhile.
+            found = [number for number in self.archive.numbers(series) if number * length < end and low < (number + 1) * length]
+            states = [self.archive.look_up(series, group) for group in ranges(found)]
+            elsewhere = sorted({number for state in states for number in (*state.runs, *state.damaged, *state.left)})
+            for group in ranges(elsewhere, GROUP):
+                since, until = max(low, group.start * length), min(end, group.stop * length)
+                yield from _filled(_within(page, start, since))
+                rows, mask, _ = self.gather(series, group)
+                yield from _filled(_within(rows[mask], since, until))
+                start = until
+            yield from _filled(_within(page, start, end))
+            low = end
 
-    def remove(self, series: Key, since: int | None, until: int | None) -> int:
-        """Delete the candles of a series in [since, until) (ms); return how many. Their ids in Redis are detected as stale when used."""
-        domain = DOMAINS["candle"]
-        length = interval_ms(series[2]) * BLOCK
-        touched = self.blocks_of(series, since, until)
-        removed = 0
-        try:
-            token = self.packed.begin_removal(series, touched)
-            # Only what is in these blocks: another process may add others meanwhile, and nobody would know that their candles go.
-            for blocks in ranges(touched):
-                low = blocks.start * length if since is None else max(since, blocks.start * length)
-                high = blocks.stop * length if until is None else min(until, blocks.stop * length)
-                query = {**series_fields(series), "timestamp": {"$gte": low, "$lt": high}}
-                delete = partial(self._connection.collection(domain).delete_many, query)
-                removed += self._connection.retried(domain, delete).deleted_count
-            self.packed.end_removal(series, touched, token)
-        finally:
-            self.clear()
-        return removed
+    def documents(self, series: Key, since: int, until: int) -> Iterator[CandleArray]:
+        """Yield the candle documents of [since, until) (ms) on the grid, in batches."""
+        while since < until:
+            page, since = self._page(series, since, until)
+            yield page
+
+    def _page(self, series: Key, since: int, until: int) -> tuple[CandleArray, int]:
+        """Return the first candle documents of [since, until) (ms) on the grid, and the time up to which there are no others."""
+        query: Document = {
+            "filter": {**series_fields(series), "timestamp": {"$gte": since, "$lt": until}}, "sort": {"timestamp": 1}, "limit": PAGE,
+        }  # fmt: skip
+        with reading(DOMAINS["candle"], " ".join(series)):
+            documents = [row for batch in self.connection.fetch(DOMAINS["candle"], [query]) for row in core.split(batch)]
+            candles, last = on_grid(documents, interval_ms(series[2]))
+        return candles, until if len(documents) < PAGE else max(math.floor(last), since) + 1
+
+    def gather(self, series: Key, blocks: range) -> tuple[CandleArray, npt.NDArray[np.bool_], Basis]:
+        """Return all rows of some blocks, which of them are stored, in the archive or as documents, and the state of the archive."""
+        step = interval_ms(series[2])
+        low, high = blocks.start * BLOCK * step, blocks.stop * BLOCK * step
+        for _ in range(_ATTEMPTS):
+            rows = np.empty(len(blocks) * BLOCK, CANDLE_DTYPE)
+            basis = self.archive.read(series, blocks, rows, low, step)
+            self.archive.check(series, basis)
+            mask = np.zeros(len(rows), np.bool_)
+            for since, until in basis.covered(step):
+                mask[(since - low) // step : (until - low) // step] = True
+            for page in self.documents(series, low, high):
+                positions = (page["timestamp"] - low) // step
+                others = ~mask[positions]
+                rows[positions[others]], mask[positions[others]] = page[others], True
+            if self.archive.look_up(series, blocks).versions == basis.versions:
+                return rows, mask, basis
+        raise moved_too_often(series)
 
     def blocks_of(self, series: Key, since: int | None = None, until: int | None = None) -> list[int]:
         """Return the sorted numbers of the blocks with candles or packed candles of a series in [since, until) (ms)."""
         length = interval_ms(series[2]) * BLOCK
-        low, high = -_FAR if since is None else since, _FAR if until is None else until
-        found = {number for number in self.packed.numbers(series) if number * length < high and low < (number + 1) * length}
+        low, high = -FAR if since is None else since, FAR if until is None else until
+        blocks = {*self.packed.numbers(series), *self.archive.numbers(series)}
+        found = {number for number in blocks if number * length < high and low < (number + 1) * length}
         while low < high:  # one query per block finds the next candle in the unique index
             stamp = {"$gte": low, "$lt": high, "$not": {"$type": "array"}}
             query: Document = {
@@ -312,7 +299,7 @@ class MongoCandles:
                 "projection": {"_id": False, "timestamp": True},
             }  # fmt: skip
             with reading(DOMAINS["candle"], " ".join(series)):
-                stamps = numbers(list(self._connection.fetch(DOMAINS["candle"], [query])), "timestamp")
+                stamps = numbers(list(self.connection.fetch(DOMAINS["candle"], [query])), "timestamp")
             if not stamps or not math.isfinite(stamps[0]):
                 break
             number = math.floor(stamps[0] / length)
@@ -334,136 +321,11 @@ class MongoCandles:
     def clear(self) -> None:
         """Forget everything cached about stored candles."""
         self.blocks.clear()
-        self._seen.clear()
-        self._absent.clear()
-
-    # --- writing ---
-
-    def write(self, series: Key, candles: CandleArray) -> int:
-        """Store those of the (already checked) candles that are not stored yet; return how many were new. One query finds out which.
-
-        If this process has seen or stored every candle of the window before, that query is a count: candles can only have been deleted
-        since, and then the count is lower. Otherwise a count proves nothing: another writer may have stored as many documents off the
-        grid as candles are missing, and the server cannot tell them apart at the speed of a count ($mod truncates fractions of a ms).
-        Then the query fetches the timestamps.
-        """
-        stamps = np.ascontiguousarray(candles["timestamp"])
-        if not (stamps[1:] > stamps[:-1]).all():
-            stamps, first = np.unique(stamps, return_index=True)
-            candles = candles[first]
-        step = interval_ms(series[2])
-        low, high = int(stamps[0]), int(stamps[-1])
-        span = (high - low) // step + 1
-        unbroken = span == len(stamps)
-        seen = self._seen.get(series)
-        is_known = unbroken and not self._with_ids and seen is not None and seen[0] <= low and high <= seen[1]
-        condition: Document = {"$gte": low, "$lte": high}
-        if is_known and self._connection.count(DOMAINS["candle"], {**series_fields(series), "timestamp": condition}) == span:
-            return 0
-        now = time.time_ns() // 1_000_000
-        blocks = Span(low, high + step, step).blocks(now) if len(stamps) >= SMALLEST else range(0)
-        basis = self.packed.look_up(series, blocks) if blocks else None
-        is_new = self._are_new_beside_packed(series, stamps, basis) if unbroken and basis is not None and basis.runs else None
-        if is_new is None:
-            if span > 4 * len(stamps):  # scattered candles: a range query would also return everything in between
-                condition = {"$in": stamps.tolist()}
-            is_new = self._are_new(series, stamps, condition)
-        candles = candles[is_new]
-        inserted = self._insert(series, candles)
-        if basis is not None:
-            for part in consecutive(inserted, step):
-                self.pack(series, part, basis, now)
-        if unbroken:
-            touching = seen is not None and seen[0] <= high + step and low <= seen[1] + step
-            self._seen[series] = (min(low, seen[0]), max(high, seen[1])) if seen is not None and touching else (low, high)
-        return len(candles)
-
-    def _are_new_beside_packed(self, series: Key, stamps: npt.NDArray[np.int64], basis: Basis) -> npt.NDArray[np.bool_] | None:
-        """Return the same mask as ``_are_new`` for a window without gaps, from the packed blocks as far as they reach.
-
-        A packed block says that all its candles were stored. They can only have been deleted since, and then fewer are counted: the blocks
-        are dropped, and None is returned.
-        """
-        if self._with_ids:
-            return None
-        step = interval_ms(series[2])
-        is_new = np.zeros(len(stamps), np.bool_)
-        low, high = int(stamps[0]), int(stamps[-1]) + step
-        covered = [(max(start, low), min(end, high)) for start, end in basis.covered(step) if start < high and low < end]
-        for start, end in covered:
-            count = self._count(series, start, end, step)
-            if count < (end - start) // step:
-                self._drop_stale(series, basis, step)
-            if count != (end - start) // step:
-                return None
-        for start, end in _uncovered(low, high, covered):
-            part = slice((start - low) // step, (end - low) // step)
-            is_new[part] = self._are_new(series, stamps[part], {"$gte": start, "$lt": end})
-        return is_new
-
-    def _count(self, series: Key, since: int, until: int, step: int) -> int:
-        """Return how many documents of a series are in [since, until) (ms); of a long window, both halves at once."""
-        if (until - since) // step >= COUNTED:
-            middle = since + (until - since) // step // 2 * step
-            first, second = beside(partial(self._count, series, middle, until, step), partial(self._count, series, since, middle, step))
-            return first + second()
-        return self._connection.count(DOMAINS["candle"], {**series_fields(series), "timestamp": {"$gte": since, "$lt": until}})
-
-    def _drop_stale(self, series: Key, basis: Basis, step: int) -> None:
-        """Drop the blocks that have more candles than documents, unless they have changed: then another process has just removed some."""
-        missing = 0
-        for number, runs in basis.runs.items():
-            spans = [((number * BLOCK + run.first) * step, (number * BLOCK + run.first + run.length) * step) for run in runs]
-            fewer = sum((end - start) // step - self._count(series, start, end, step) for start, end in spans)
-            if fewer > 0 and self.packed.drop(series, number, basis):
-                missing += fewer
-        if missing:
-            log(
-                "warning",
-                f"{missing:,} candles of {' '.join(series)} were deleted outside of this library, but are in packed blocks "
-                f"({PACKED_CANDLES.collection}); those blocks are dropped. After such a change, run: backtest-kit-mongo candles verify",
-            )
-            self.blocks.clear()
-
-    def _are_new(self, series: Key, stamps: npt.NDArray[np.int64], window: Document) -> npt.NDArray[np.bool_]:
-        """Return a mask of ``stamps`` (ms) that are not stored yet. ``window`` is the condition on the timestamp."""
-        domain = DOMAINS["candle"]
-        fields = {"_id": self._with_ids, "timestamp": True}
-        query = {"filter": {**series_fields(series), "timestamp": window}, "projection": fields}
-        batches = list(self._connection.fetch(domain, [query]))
-        with reading(domain):
-            stored = np.array(numbers(batches, "timestamp"), np.float64)
-            if self._with_ids:
-                documents = (core.decode(row) for batch in batches for row in core.split(batch))
-                ids = ((int(row["timestamp"]), row["_id"]) for row in documents)
-                self._share_ids(series, ((stamp, value.binary) for stamp, value in ids if isinstance(value, ObjectId)))
-        # Only equal timestamps count: another writer may have stored documents between two points of the grid.
-        return ~np.isin(stamps, stored)
-
-    def _insert(self, series: Key, candles: CandleArray) -> CandleArray:
-        """Insert candles, except those that another writer inserts first; return those that were inserted."""
-        # Like pymongo, encode an int in 32 bits if it fits. (That concerns only candles within 25 days of 1970.)
-        small = np.abs(candles["timestamp"]) < 2**31
-        parts = [part for part in (candles[small], candles[~small]) if len(part)] if small.any() else [candles]
-        chunks = [part[start : start + BATCH] for part in parts for start in range(0, len(part), BATCH)]
-        identities = [new_ids(len(chunk)) for chunk in chunks]
-        now = datetime.now(UTC)
-        batches = (candle_documents(series, chunk, ids, now) for chunk, ids in zip(chunks, identities, strict=True))
-        outcomes = self._connection.insert_new(DOMAINS["candle"], batches)
-        lost_stamps: list[int] = []
-        for chunk, ids, lost in zip(chunks, identities, outcomes, strict=True):
-            lost_stamps += chunk["timestamp"][list(lost)].tolist() if lost else []
-            if self._with_ids:
-                rows = enumerate(zip(chunk["timestamp"].tolist(), ids, strict=True))
-                self._share_ids(series, ((stamp, value.tobytes()) for index, (stamp, value) in rows if index not in lost))
-        return candles[~np.isin(candles["timestamp"], lost_stamps)] if lost_stamps else candles
-
-    def _share_ids(self, series: Key, ids: Iterator[tuple[int, bytes]]) -> None:
-        """Write the ids of candles to Redis, given as (timestamp, id)."""
-        self._redis_ids.put_series(DOMAINS["candle"], series, ids)
+        self.seen.clear()
+        self.packed.forget()
 
 
-def _uncovered(since: int, until: int, covered: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def uncovered(since: int, until: int, covered: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Yield the parts of [since, until) (ms) that none of the sorted intervals covers."""
     for start, end in covered:
         if since < start:
@@ -477,3 +339,22 @@ def _uncovered(since: int, until: int, covered: Iterable[tuple[int, int]]) -> It
 def consecutive(candles: CandleArray, step: int) -> list[CandleArray]:
     """Split sorted candles at their gaps."""
     return np.split(candles, np.flatnonzero(np.diff(candles["timestamp"]) != step) + 1)
+
+
+def moved_too_often(series: Key) -> ServerUnavailableError:
+    """Return the error of a read that began again many times."""
+    return ServerUnavailableError(
+        f"the candles of {' '.join(series)} are being moved by other processes all the time",
+        hint="try again when candles pack or unpack ends",
+    )
+
+
+def _within(candles: CandleArray, since: int, until: int) -> CandleArray:
+    return candles[np.searchsorted(candles["timestamp"], since) : np.searchsorted(candles["timestamp"], until)]
+
+
+def _filled(candles: CandleArray) -> Iterator[CandleArray]:
+    """Yield the candles, read-only, if there are any."""
+    if len(candles):
+        candles.flags.writeable = False
+        yield candles

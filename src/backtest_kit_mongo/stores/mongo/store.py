@@ -26,6 +26,7 @@ from ...errors import OWN_SERVERS, BacktestKitError, DatabaseError, IndexConflic
 from ...metrics import BACKFILLS, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, Metrics
 from ..base import NO_HISTORY, History, Key, Record
 from .availability import saying_what_is_waited_for
+from .candle_writes import CandleWriter
 from .candles import MongoCandles
 from .database import MongoDatabase
 from .documents import Document, in_order, insert_of, key_fields, unchanged, update_of
@@ -58,7 +59,8 @@ class MongoStore:
         self.history: MongoVersions = MongoVersions(history, self.connection)
         self.process_ids: ProcessIds = ProcessIds(config.CC_PROCESS_IDS)
         self.redis_ids: RedisIds = redis_ids(config, metrics)
-        self.candles: MongoCandles = MongoCandles(config, self.connection, self.redis_ids, metrics)
+        self.candles: MongoCandles = MongoCandles(config, self.connection, metrics)
+        self._candle_writer = CandleWriter(config, self.candles, self.redis_ids)
         self.blocks: CandleBlocks = self.candles.blocks
         self._metrics = metrics
         self._readers = {name: bson.RecordReader(domain.key, domain.body or "", Record) for name, domain in DOMAINS.items()}
@@ -426,7 +428,7 @@ class MongoStore:
         if not len(candles):
             return 0
         self._ensure_indexes(DOMAINS["candle"], seen_within=SEEN)
-        return self.candles.write((exchange_name, symbol, interval), candles)
+        return self._candle_writer.write((exchange_name, symbol, interval), candles)
 
     @translates
     def candle_series(self) -> list[Key]:
@@ -440,7 +442,7 @@ class MongoStore:
     @translates
     def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
         """See Store."""
-        return self.candles.remove(series, since, until)
+        return self._candle_writer.remove(series, since, until)
 
     # --- history ---
 

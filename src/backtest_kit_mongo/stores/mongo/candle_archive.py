@@ -1,0 +1,297 @@
+"""The archive: packed blocks of candles that are stored nowhere else, as ``CC_CANDLE_FORMAT=packed`` writes them.
+
+What is in the archive takes precedence over candle documents of the same times: a candle is inserted here only if it was not stored, or
+moved here from its document, which is deleted afterwards. So whoever reads documents has to look here after that, not before.
+
+The unique index decides between two writers that insert the same block. A writer that inserts candle documents instead first creates the
+block's document here (``register``), so that from then on nobody inserts that block as a whole.
+
+It is not the collection of the copies, so that older versions of this library, which drop copies freely, cannot drop these.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from bson import ObjectId, encode
+from pymongo import UpdateOne, WriteConcern
+from pymongo.errors import BulkWriteError, OperationFailure
+
+from ..._core import bson as core
+from ...candle_packing import BLOCK, Run, pack
+from ...candles import CANDLE_DTYPE, CandleArray, interval_ms
+from ...domains import CANDLE_ARCHIVE
+from ...errors import DatabaseError
+from ...logs import log
+from ..base import Key
+from .block_collection import CONTENT, FORBIDDEN, LONG_AGO, Basis, BlockCollection, new_version
+from .candle_documents import series_fields, stored_series
+from .client import primary
+from .database import MongoDatabase
+from .documents import Document
+from .errors import lost_races, reading
+from .indexes import ensure_indexes
+
+__all__ = ["CandleArchive", "Parts", "parts_of"]
+
+WRITE = 64
+"""Blocks per write command: about 3 MB."""
+
+# Seconds after which the unique index is checked again: without it, a block could be stored twice.
+_CHECKED, _SEEN = 60.0, 1.0
+_MOST_REGISTERED = 100_000
+_ATTEMPTS = 100
+
+Parts = Sequence[tuple[int, CandleArray]]
+"""The candles of a block: (first position, consecutive candles)."""
+
+
+def parts_of(rows: CandleArray, present: npt.NDArray[np.bool_]) -> Parts:
+    """Return the parts of a block whose rows are all given, those that are not ``present`` included."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], present, [False]]).astype(np.int8)))
+    return [(start, rows[start:end]) for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)]
+
+
+class CandleArchive(BlockCollection):
+    """The archive of a database. A series is (exchangeName, symbol, interval)."""
+
+    truth: ClassVar[bool] = True
+
+    def __init__(self, connection: MongoDatabase, *, in_use: bool) -> None:
+        super().__init__(connection, CANDLE_ARCHIVE)
+        self.in_use: bool = in_use
+        """Whether this process stores candles here (``CC_CANDLE_FORMAT=packed``). All processes read from here."""
+        self._checked = -math.inf  # when the unique index was last checked (time.monotonic)
+        self._may_register = True
+        self._registered: set[tuple[Key, int]] = set()
+        self._registered_on: object = None  # the primary that has these documents
+
+    # --- reading ---
+
+    def series(self) -> list[Key]:
+        """Return the series that have candles here, sorted."""
+        if not self._readable:
+            return []
+        try:
+            stored = stored_series(self._connection, CANDLE_ARCHIVE)
+            return [series for series in stored if self._connection.find_one(CANDLE_ARCHIVE, _with_candles(series)) is not None]
+        except OperationFailure as error:
+            self._cannot_read(error)
+            return []
+
+    def check(self, series: Key, basis: Basis, numbers: Iterable[int] | None = None) -> None:
+        """Raise DatabaseError if one of the blocks ``numbers`` (None: any) is damaged."""
+        bad = sorted(basis.damaged if numbers is None else set(numbers) & set(basis.damaged))
+        if bad:
+            exchange_name, symbol, interval = series
+            length = interval_ms(interval) * BLOCK
+            since, until = (_iso(number * length) for number in (bad[0], bad[0] + 1))
+            raise DatabaseError(
+                f"archived block {bad[0]} of {symbol} {interval} on {exchange_name!r} ({CANDLE_ARCHIVE.collection}) is damaged: "
+                f"{basis.damaged[bad[0]]}" + (f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""),
+                hint=f"its candles, {since} to {until}, are stored nowhere else: restore the document from a backup, or remove them "
+                "(remove_candles, or the command candles remove) and import them again",
+            )
+
+    def _note(self, basis: Basis, documents: list[Document]) -> list[Document]:
+        packed = super()._note(basis, documents)
+        for fields in packed:
+            if type(fields["version"]) is not int:
+                basis.damaged[fields["block"]] = f"its version is {fields['version']!r:.80}"
+        return [fields for fields in packed if fields["block"] not in basis.damaged]
+
+    def _decoded(self, document: bytes) -> Document | None:
+        with reading(CANDLE_ARCHIVE):
+            fields = core.decode(document)
+        return {"version": None, **fields} if type(fields.get("block")) is int else None
+
+    def _cannot_read(self, error: OperationFailure) -> None:
+        if self.in_use or error.code not in FORBIDDEN:
+            raise error
+        self._readable = False
+        log(
+            "warning",
+            f"this user may not read the collection {CANDLE_ARCHIVE.collection}: candles that other processes store with "
+            "CC_CANDLE_FORMAT=packed will look missing",
+        )
+
+    # --- writing ---
+
+    def register(self, series: Key, numbers: Iterable[int]) -> bool:
+        """Create the documents of blocks that get candle documents; return whether there was one already that this process did not know.
+
+        Then that block may have been inserted as a whole meanwhile.
+        """
+        chosen = primary(self._connection.client)
+        if chosen is None or chosen != self._registered_on or len(self._registered) > _MOST_REGISTERED:
+            self._registered.clear()
+            self._registered_on = chosen
+        unknown = [number for number in numbers if (series, number) not in self._registered]
+        if not unknown or not self._may_register:
+            return False
+        created = 0
+        try:
+            self._ensure_index(_CHECKED)
+            # The candle documents come later, so where those are, this is too: nothing to wait for.
+            collection = self._connection.collection(CANDLE_ARCHIVE).with_options(write_concern=WriteConcern(w=1))
+            fields = series_fields(series)
+            updates = [
+                UpdateOne({**fields, "block": number}, {"$setOnInsert": {"version": new_version()}}, upsert=True) for number in unknown
+            ]
+
+            def create() -> None:
+                nonlocal created
+                try:
+                    created = collection.bulk_write(updates, ordered=False).upserted_count
+                except BulkWriteError as error:
+                    if not lost_races(CANDLE_ARCHIVE, error):
+                        raise
+
+            self._connection.retried(CANDLE_ARCHIVE, create)
+        except (OperationFailure, BulkWriteError) as error:
+            codes = {failure.get("code") for failure in (error.details or {}).get("writeErrors", [])} | {error.code}
+            if self.in_use or not codes & set(FORBIDDEN):
+                raise
+            self._may_register = False
+            log(
+                "info",
+                f"this user may not write to the collection {CANDLE_ARCHIVE.collection}, so nobody else should use CC_CANDLE_FORMAT=packed",
+            )
+            return False
+        self._registered.update((series, number) for number in unknown)
+        return created < len(unknown)
+
+    def insert(self, series: Key, blocks: Iterable[tuple[int, Parts]]) -> list[int]:
+        """Insert blocks that have no document yet, given as (number, parts); return the numbers of those that nobody else began."""
+        self._ensure_index()
+        step = interval_ms(series[2])
+        fields = series_fields(series)
+        identities: dict[int, ObjectId] = {}
+        batches: list[list[int]] = []
+
+        def documents() -> Iterable[bytes]:
+            batch: list[bytes] = []
+            batches.append([])
+            for number, parts in blocks:
+                if len(batch) == WRITE:
+                    yield b"".join(batch)
+                    batch = []
+                    batches.append([])
+                identities[number] = ObjectId()
+                content = pack(series, number, parts, step)
+                batch.append(encode({"_id": identities[number], **fields, "block": number, "version": new_version(), **content}))
+                batches[-1].append(number)
+            if batch:
+                yield b"".join(batch)
+
+        lost: list[int] = []
+        inserted: list[int] = []
+        for position, positions in enumerate(self._connection.insert_new(CANDLE_ARCHIVE, documents())):
+            numbers = batches[position]
+            lost += [numbers[index] for index in positions]
+            inserted += [number for index, number in enumerate(numbers) if index not in positions]
+        # After a lost reply, this process may itself have been first.
+        return sorted(inserted + [number for number in lost if self._identity(series, number) == identities[number]])
+
+    def replace(
+        self, series: Key, number: int, parts: Parts, version: int | None, *, in_removal: bool = False, leave: bool = False
+    ) -> bool:
+        """Store other candles in a block if its document still has ``version``; return whether it had. No parts: it holds no candles then.
+
+        With ``leave`` the candles were moved back to documents.
+        """
+        if version is None:
+            return False
+        self._ensure_index()
+        collection = self._connection.collection(CANDLE_ARCHIVE)
+        query: Document = {**series_fields(series), "block": number, "version": version}
+        if not in_removal:
+            query["removing.0"] = {"$exists": False}
+        new = new_version()
+        change: Document = {"$set": {"version": new}, "$unset": {"unpacking": ""}}
+        if parts:
+            change["$set"] |= pack(series, number, parts, interval_ms(series[2]))
+        else:
+            change["$unset"] |= CONTENT
+        if leave:
+            change["$set"]["left"] = time.time_ns() // 1_000_000
+        matched = self._connection.retried(CANDLE_ARCHIVE, lambda: collection.update_one(query, change).matched_count)
+        return bool(matched) or self.version(series, number) == new  # after a lost reply, the first attempt may have succeeded
+
+    def version(self, series: Key, number: int) -> int | None:
+        """Return the version of a block's document; None if there is none."""
+        return self.look_up(series, range(number, number + 1)).versions.get(number)
+
+    def cut(self, series: Key, number: int, since: int, until: int) -> int:
+        """Remove the candles at the positions [since, until) of a block; return how many there were."""
+        step = interval_ms(series[2])
+        for _ in range(_ATTEMPTS):
+            rows = np.empty(BLOCK, CANDLE_DTYPE)
+            basis = self.read(series, range(number, number + 1), rows, number * BLOCK * step, step)
+            if number in basis.damaged:
+                if since > 0 or until < BLOCK:
+                    self.check(series, basis)
+                return self._change({**series_fields(series), "block": number}, {"$unset": CONTENT})
+            before = present(basis.runs.get(number, ()))
+            after = before.copy()
+            after[since:until] = False
+            count = int(before.sum() - after.sum())
+            if not count or self.replace(series, number, parts_of(rows, after), basis.versions[number], in_removal=True):
+                return count
+        raise _changes_too_often(series, number)
+
+    # --- unpacking ---
+
+    def begin_unpacking(self, series: Key, number: int, version: int | None) -> int | None:
+        """Let a removal know that candles of a block are about to be moved to documents; return the new version, or None if it changed."""
+        if version is None:
+            return None
+        collection = self._connection.collection(CANDLE_ARCHIVE)
+        query = {**series_fields(series), "block": number, "version": version, "removing.0": {"$exists": False}}
+        new = new_version()
+        change = {"$set": {"version": new, "unpacking": ObjectId()}}
+        matched = self._connection.retried(CANDLE_ARCHIVE, lambda: collection.update_one(query, change).matched_count)
+        return new if matched or self.version(series, number) == new else None
+
+    def is_unpacked(self, series: Key, numbers: Sequence[int]) -> bool:
+        """Return whether another process is about to move candles of these blocks to documents."""
+        recent = ObjectId.from_datetime(datetime.now(UTC) - LONG_AGO)
+        query = {**series_fields(series), "unpacking": {"$gt": recent}}
+        batches = self._connection.fetch(CANDLE_ARCHIVE, [{"filter": query, "projection": {"_id": False, "block": True}}])
+        return any(core.decode(raw)["block"] in set(numbers) for batch in batches for raw in core.split(batch))
+
+    def _identity(self, series: Key, number: int) -> object:
+        document = self._connection.find_one(CANDLE_ARCHIVE, {**series_fields(series), "block": number})
+        return None if document is None else core.decode(document).get("_id")
+
+    def _ensure_index(self, seen_within: float = _SEEN) -> None:
+        if time.monotonic() - self._checked > seen_within:
+            collection = self._connection.collection(CANDLE_ARCHIVE)
+            self._connection.retried(CANDLE_ARCHIVE, lambda: ensure_indexes(collection, CANDLE_ARCHIVE))
+            self._checked = time.monotonic()
+
+
+def present(runs: Iterable[Run]) -> npt.NDArray[np.bool_]:
+    """Return a mask of the positions of a block that are in ``runs``."""
+    mask = np.zeros(BLOCK, np.bool_)
+    for run in runs:
+        mask[run.first : run.first + run.length] = True
+    return mask
+
+
+def _with_candles(series: Key) -> Document:
+    return {**series_fields(series), "codec": {"$exists": True}}
+
+
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="minutes").replace("+00:00", "Z")
+
+
+def _changes_too_often(series: Key, number: int) -> DatabaseError:
+    return DatabaseError(f"archived block {number} of {' '.join(series)} changes all the time", hint="try again later")
