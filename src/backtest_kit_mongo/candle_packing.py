@@ -65,10 +65,11 @@ def pack(series: Series, number: int, parts: Sequence[tuple[int, CandleArray]], 
 
 
 def runs_of(fields: Mapping[str, Any]) -> tuple[Run, ...]:
-    """Return the runs of a stored block, in order of time; empty if the document holds no block. Raises DamagedBlockError."""
-    stored = fields.get("runs")
-    if stored is None:
-        return ()
+    """Return the runs of a stored block, in order of time. Raises DamagedBlockError."""
+    if (fields.get("format"), fields.get("codec")) != (FORMAT, CODEC):
+        kind = f"format {fields.get('format')!r:.40} and codec {fields.get('codec')!r:.40}"
+        raise DamagedBlockError(f"it has {kind}; this version reads format {FORMAT} and codec {CODEC!r}")
+    stored: Any = fields.get("runs")
     try:
         runs = tuple(Run(first, length) for first, length in stored)
         ordered = all(before.first + before.length <= run.first for before, run in pairwise(runs))
@@ -114,9 +115,6 @@ def unpack(
 
 def _data(series: Series, fields: Mapping[str, Any]) -> tuple[bytes, tuple[Run, ...]]:
     """Return the packed candles and the runs of a block, after all checks that do not unpack it."""
-    if (fields.get("format"), fields.get("codec")) != (FORMAT, CODEC):
-        kind = f"format {fields.get('format')!r:.40} and codec {fields.get('codec')!r:.40}"
-        raise DamagedBlockError(f"it has {kind}; this version reads format {FORMAT} and codec {CODEC!r}")
     runs, data = runs_of(fields), fields.get("data")
     if type(data) is not bytes:  # nor a Binary of another subtype
         raise DamagedBlockError("its data is missing")

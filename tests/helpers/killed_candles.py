@@ -1,7 +1,8 @@
-"""Import, read, pack, remove and re-import candles, in a process that kills itself at a given command to MongoDB; run as a script.
+"""Import, read, pack, unpack, remove and re-import candles, in a process that is killed at a given command to MongoDB; run as a script.
 
-Arguments: the number of the event (a command that is about to be sent, or whose reply has just come) at which the process dies, or -1.
-It prints the number of events if it lives.
+Arguments: the number of the event (a command that is about to be sent, or whose reply has just come) at which the process dies, or -1;
+optionally the number of another process (mongod) that dies instead. It prints what it has stored, what it is about to remove, and the
+number of events if it lives.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.candle_packing import BLOCK
 from backtest_kit_mongo.candles import CANDLE_DTYPE
 from backtest_kit_mongo.contracts.default_registry import default_registry
-from backtest_kit_mongo.runner import pack_candles, remove_candles
+from backtest_kit_mongo.runner import pack_candles, remove_candles, unpack_candles
 
 MINUTE = 60_000
 FIRST = 1_677_628_800_000 // (BLOCK * MINUTE)
@@ -25,16 +26,16 @@ SERIES = ("BTCUSDT", "1m", "binance")
 
 
 class Killer(monitoring.CommandListener):
-    """Count the events of commands about candles, and kill this process at one of them. (A listener also turns the wire protocol off.)"""
+    """Count the events of commands about candles, and kill a process at one of them. (A listener also turns the wire protocol off.)"""
 
-    def __init__(self, moment):
-        self.moment, self.events = moment, 0
+    def __init__(self, moment, victim):
+        self.moment, self.victim, self.events = moment, victim, 0
 
     def _event(self, event):
         if event.command_name in ("hello", "isMaster", "ping", "endSessions"):
             return
         if self.events == self.moment:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(self.victim, signal.SIGKILL)
         self.events += 1
 
     started = succeeded = failed = _event
@@ -61,26 +62,53 @@ def at(position):
     return (FIRST * BLOCK + position) * MINUTE
 
 
+def write(start, end):
+    kit.PersistCandleAdapter.write_candles_data(candles(start, end), *SERIES)
+    print("stored", start, end, flush=True)
+
+
+def remove(start, end):
+    print("removing", start, end, flush=True)
+    remove_candles(*SERIES, at(start), at(end))
+    print("removed", start, end, flush=True)
+
+
 def work():
     """Each candle is stored with one value only, so that a repetition after a kill cannot be told from the first time."""
-    kit.PersistCandleAdapter.write_candles_data(candles(100, 2 * BLOCK + 2500), *SERIES)
+    write(100, 2 * BLOCK + 2500)
     read(100, 2 * BLOCK + 2500)
     default_registry.mongo.candles.drop_packed()
     read(100, 2 * BLOCK + 2500)
     default_registry.mongo.candles.drop_packed()
     list(pack_candles())
-    remove_candles(*SERIES, at(1000), at(BLOCK + 1000))
+    remove(1000, BLOCK + 1000)
     read(100, 1000)
-    kit.PersistCandleAdapter.write_candles_data(candles(0, 3 * BLOCK), *SERIES)
+    write(0, 3 * BLOCK)
+    list(pack_candles())
+
+
+def work_on_archive():
+    """The same with CC_CANDLE_FORMAT=packed: a block that is completed, candles that are moved to and fro, and holes that are filled."""
+    write(100, 2 * BLOCK + 2500)
+    write(2 * BLOCK + 2500, 3 * BLOCK)
+    list(unpack_candles())
+    read(100, 3 * BLOCK)
+    list(pack_candles())
+    remove(1000, BLOCK + 1000)
+    write(0, 3 * BLOCK)
+    list(unpack_candles())
     list(pack_candles())
 
 
 def main():
-    killer = Killer(int(sys.argv[1]))
+    killer = Killer(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else os.getpid())
     monitoring.register(killer)
     kit.setup()
-    work()
-    print(killer.events)
+    if kit.get_config().CC_CANDLE_FORMAT == "packed":
+        work_on_archive()
+    else:
+        work()
+    print("events", killer.events)
 
 
 if __name__ == "__main__":

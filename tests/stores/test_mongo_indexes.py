@@ -92,7 +92,8 @@ def test_first_write_makes_the_indexes_of_its_domain_only(settings, database, do
     """Without the gate the first write creates them, before its document; no other collection is created."""
     kit.setup(settings)
     write_one(domain)
-    assert database.list_collection_names() == [domain.collection]
+    beside = ["candle-archive"] if domain.name == "candle" else []  # where its block is registered
+    assert sorted(database.list_collection_names()) == sorted([domain.collection, *beside])
     assert missing_indexes(database[domain.collection], domain) == []
     assert database[domain.collection].count_documents(key_of(domain)) == 1
 

@@ -1,4 +1,4 @@
-"""A process dies at each command of an import, a cold read, ``candles pack`` and a removal: nothing wrong is ever read."""
+"""A process dies at each command of an import, a read, ``candles pack``, ``candles unpack`` and a removal: nothing wrong is ever read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from killed_candles import BLOCK, candles, read
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.runner import verify_candles
+from backtest_kit_mongo.servers import MongoServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 
-def run(settings, moment):
+def run(settings, moment, victim=None):
     environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
-    command = [sys.executable, killed_candles.__file__, str(moment)]
+    command = [sys.executable, killed_candles.__file__, str(moment), *([] if victim is None else [str(victim)])]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
@@ -55,10 +56,93 @@ def test_killed_at_each_command(mongo):
 
 def test_killed_in_the_middle_of_a_removal(mongo):
     """What the dead one has removed is gone for every reader, and the rest is as it was."""
-    total = int(run(mongo, -1).stdout)
+    total = int(run(mongo, -1).stdout.split()[-1])
     for moment in range(total // 2, total, 4):
         kit.get_mongo()["candle-items"].delete_many({})
         kit.get_mongo()["candle-blocks"].delete_many({})
         ended = run(mongo, moment)
         assert ended.returncode == -signal.SIGKILL, ended.stderr
         check()
+
+
+# --- with CC_CANDLE_FORMAT=packed ---
+
+
+def forget_marks():
+    """Delete the marks of removals and of moves that died, which are ignored after an hour."""
+    for name in ("candle-blocks", "candle-archive"):
+        kit.get_mongo()[name].update_many({}, {"$unset": {"removing": "", "unpacking": ""}})
+
+
+class Acknowledged:
+    """Which candles must be there, by what the processes printed before they died."""
+
+    def __init__(self):
+        self.stored = np.zeros(3 * BLOCK, bool)
+
+    def note(self, output):
+        for line in output.splitlines():
+            done, *edges = line.split()
+            if done in ("stored", "removing"):
+                self.stored[slice(*map(int, edges))] = done == "stored"
+
+    def check(self):
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], self.stored, [False]]).astype(int)))
+        for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            assert read(start, end).tobytes() == candles(start, end).tobytes()
+        for start in range(0, 3 * BLOCK, 512):  # the others, as far as they are there
+            assert (found := read(start, start + 512)) is None or found.tobytes() == candles(start, start + 512).tobytes()
+        assert all(outcome.problems == {} for outcome in verify_candles())
+
+
+def test_killed_at_each_command_with_an_archive(settings):
+    """At all times each acknowledged candle is in one of the two places; a run to the end leaves each in one place alone."""
+    settings = {**settings, "CC_CANDLE_FORMAT": "packed"}
+    kit.setup(settings)
+    acknowledged = Acknowledged()
+    moment, killed = 0, 0
+    while True:
+        ended = run(settings, moment)
+        forget_marks()
+        acknowledged.note(ended.stdout)
+        if ended.returncode != -signal.SIGKILL:
+            break
+        acknowledged.check()
+        killed += 1
+        moment += 4 + moment // 20
+    assert ended.returncode == 0, ended.stderr
+    assert killed >= 25
+    assert acknowledged.stored.all()
+    acknowledged.check()
+    assert kit.get_mongo()["candle-items"].count_documents({}) == 0
+    assert kit.get_mongo()["candle-archive"].count_documents({"codec": {"$exists": True}}) == 3
+
+
+def test_a_server_that_is_killed_loses_nothing(settings, tmp_path):
+    """mongod dies during each part of the same work, and starts again with what it has acknowledged, on its disk."""
+    with MongoServer(tmp_path / "mongo") as server:
+        settings = {
+            **settings,
+            "CC_MONGO_CONNECTION_STRING": server.uri("killed") + "?serverSelectionTimeoutMS=2000",
+            "CC_CANDLE_FORMAT": "packed",
+            "CC_DURABILITY": "journal",
+        }
+        kit.setup(settings)
+        acknowledged = Acknowledged()
+        moment, killed = 20, 0
+        while True:
+            ended = run(settings, moment, server.pid)
+            acknowledged.note(ended.stdout)
+            if ended.returncode == 0:
+                break
+            assert "Unavailable" in ended.stderr or "Timeout" in ended.stderr, ended.stderr
+            server.kill()
+            server.start()
+            forget_marks()
+            acknowledged.check()
+            killed += 1
+            moment += 41
+        assert killed >= 5
+        assert acknowledged.stored.all()
+        acknowledged.check()
+        kit.close()

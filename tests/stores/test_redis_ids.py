@@ -695,11 +695,14 @@ def candles(n, first=0, price=100.0):
 
 
 def test_candle_window_of_a_thousand(listening, cache):
-    """A window takes one find, even if incomplete, and now and then one for its packed block; a write one query and at most one insert."""
+    """A window takes one find, one for the archive, and now and then one for its packed block; a write two queries and at most one insert.
+
+    The first write to a block registers it.
+    """
     commands = listening()
     with redis_calls(cache) as calls, commands.sent() as sent:
         kit.PersistCandleAdapter.write_candles_data(candles(1000), "BTCUSDT", "1m", "binance")
-    assert (names(sent), calls) == (["find", "insert"], {})
+    assert (names(sent), calls) == (["find", "find", "listIndexes", "listIndexes", "createIndexes", "update", "insert"], {})
     with redis_calls(cache) as calls, commands.sent() as sent:
         kit.PersistCandleAdapter.write_candles_data(candles(1000), "BTCUSDT", "1m", "binance")
     assert (names(sent), calls) == (["count"], {})
@@ -707,7 +710,10 @@ def test_candle_window_of_a_thousand(listening, cache):
         with redis_calls(cache) as calls, commands.sent() as sent:
             found = kit.PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", limit, 0, limit * MINUTE)
         assert (found is not None) is complete
-        assert (names(sent), calls) == (["find", "find"] if complete else ["find"], {})
+        assert (names(sent), calls) == (["find", "find", "find"] if complete else ["find", "find"], {})
+    with redis_calls(cache) as calls, commands.sent() as sent:
+        kit.PersistCandleAdapter.write_candles_data(candles(1000, first=2000), "BTCUSDT", "1m", "binance")
+    assert (names(sent), calls) == (["find", "find", "insert"], {})
 
 
 def test_all_ids_in_redis_on_demand(settings, cache):

@@ -15,7 +15,7 @@ from .demo import show_demo
 from .doctor import doctor
 from .export import export
 from .new_strategy import new_strategy
-from .packed_candles import pack_series, verify_series
+from .packed_candles import pack_series, unpack_series, verify_series
 from .run import run
 from .runs import show_run, show_runs
 from .stats import show_stats
@@ -67,6 +67,7 @@ add(candles, "import", import_file)
 add(candles, "list", show_series)
 add(candles, "remove", remove_series)
 add(candles, "pack", pack_series)
+add(candles, "unpack", unpack_series)
 add(candles, "verify", verify_series)
 app.add_typer(candles, name="candles")
 add(app, "copy", copy)

@@ -19,7 +19,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from .. import get_mongo
 from ..config import Config, unknown_settings
 from ..contracts.default_registry import default_registry
-from ..domains import DOMAINS, PACKED_CANDLES
+from ..domains import CANDLE_ARCHIVE, DOMAINS, PACKED_CANDLES
 from ..errors import BacktestKitError
 from ..mode_defaults import KINDS
 from ..servers.embedded import default_data_dir
@@ -86,12 +86,12 @@ def _examine(timeout: float, samples: int) -> Report:
     mongo, cache = _mongo(timeout, samples), _redis(timeout, samples)
     problems: list[Report] = []
     missing: dict[str, list[str]] = {}
-    blocks = 0
+    blocks = {PACKED_CANDLES: 0, CANDLE_ARCHIVE: 0}
     if mongo["ok"]:
         try:
             missing, problems = _indexes()
-            with suppress(OperationFailure):  # the library works without rights to this collection
-                blocks = get_mongo()[PACKED_CANDLES.collection].count_documents({"codec": {"$exists": True}})
+            with suppress(OperationFailure):  # the library works without rights to these collections
+                blocks = {domain: get_mongo()[domain.collection].count_documents({"codec": {"$exists": True}}) for domain in blocks}
         except PyMongoError as error:
             mongo |= {"ok": False, "error": str(translated(error))}
     folder = _folder(config)
@@ -110,7 +110,9 @@ def _examine(timeout: float, samples: int) -> Report:
         "durability": {"setting": config.CC_DURABILITY, "source": source},
         "unknownSettings": unknown,
         "missingIndexes": missing,
-        "packedBlocks": blocks,
+        "candleFormat": config.CC_CANDLE_FORMAT,
+        "packedBlocks": blocks[PACKED_CANDLES],
+        "archivedBlocks": blocks[CANDLE_ARCHIVE],
         "problems": problems,
     }
 
@@ -226,6 +228,10 @@ def _show(report: Report) -> None:
             rows["indexes"] += "; the next run creates the missing ones, of " + ", ".join(missing)
     if report["packedBlocks"]:
         rows["packed candles"] = f"{counted(report['packedBlocks'], 'block')}; if other tools changed candles, run `candles verify`"
+    if report["candleFormat"] == "packed" or report["archivedBlocks"]:
+        rows["candle archive"] = (
+            f"{counted(report['archivedBlocks'], 'block')} with the only copies of candles; CC_CANDLE_FORMAT is {report['candleFormat']}"
+        )
     if "note" in report:
         rows["note"] = report["note"]
     facts(rows)

@@ -1,4 +1,4 @@
-"""``candles pack`` and ``candles verify``: the packed blocks from which a new process reads candles."""
+"""``candles pack``, ``candles unpack`` and ``candles verify``: many candles as one document, for fast reads."""
 
 from __future__ import annotations
 
@@ -8,23 +8,32 @@ from typing import Annotated
 import typer
 
 from .. import wait_for_init
-from ..runner import PackedSeries, pack_candles, verify_candles
+from ..contracts.default_registry import default_registry
+from ..runner import PackedSeries, pack_candles, unpack_candles, verify_candles
 from .command import ServerOptions
 from .output import counted, progress, say
 
-__all__ = ["pack_series", "verify_series"]
+__all__ = ["pack_series", "unpack_series", "verify_series"]
 
 Symbol = Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Only this symbol.")]
 Interval = Annotated[str | None, typer.Option(metavar="1m|5m|...", show_default=False, help="Only candles of this length.")]
 Exchange = Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Only this exchange name.")]
 
 
-def pack_series(server_options: ServerOptions, symbol: Symbol = None, interval: Interval = None, exchange: Exchange = None) -> None:
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+def pack_series(
+    server_options: ServerOptions, symbol: Symbol = None, interval: Interval = None, exchange: Exchange = None, dry_run: DryRun = False
+) -> None:
     """Pack stored candles into blocks, from which a new process reads them about 20 times faster.
 
     Imports and the first read of a long window do this by themselves. Use this command for candles that an older version or the
     TypeScript package stored. The candles themselves stay as they are. You can interrupt the command and run it again, also while
     other programs read and write.
+
+    With CC_CANDLE_FORMAT=packed, blocks are moved to the archive instead, which takes a ninth of the disk. The TypeScript package cannot
+    read the archive; `candles unpack` reverts this.
 
     Example:
 
@@ -33,16 +42,46 @@ def pack_series(server_options: ServerOptions, symbol: Symbol = None, interval: 
     server_options.connect()
     wait_for_init(server_options.timeout)
 
-    outcomes = _run("Packing candles", pack_candles, symbol, interval, exchange)
-    blocks = sum(outcome.blocks for outcome in outcomes)
-    say(f"{counted(blocks, 'block')} packed in {len(outcomes):,} series" if outcomes else _nothing(symbol, interval, exchange))
+    outcomes = _run("Packing candles", pack_candles, symbol, interval, exchange, dry_run)
+    if outcomes:
+        _say("packed", outcomes, dry_run)
+    else:
+        say(_nothing(symbol, interval, exchange))
 
 
-def verify_series(server_options: ServerOptions, symbol: Symbol = None, interval: Interval = None, exchange: Exchange = None) -> None:
-    """Compare packed blocks with the stored candles, and drop the blocks that differ.
+def unpack_series(
+    server_options: ServerOptions, symbol: Symbol = None, interval: Interval = None, exchange: Exchange = None, dry_run: DryRun = False
+) -> None:
+    """Move candles from the archive to one document per candle, which the TypeScript package can read.
+
+    Set CC_CANDLE_FORMAT=items first, for all programs: with packed, they move candles to the archive again. You can interrupt the
+    command and run it again, also while other programs read and write.
+
+    Example:
+
+        $ backtest-kit-mongo candles unpack --symbol BTCUSDT --embedded
+    """
+    server_options.connect()
+    wait_for_init(server_options.timeout)
+
+    outcomes = _run("Unpacking candles", unpack_candles, symbol, interval, exchange, dry_run)
+    if not outcomes:
+        matching = " that match the options" if symbol or interval or exchange else ""
+        say(f"no candles{matching} are in the archive: each is a document of its own")
+        return
+    _say("unpacked", outcomes, dry_run)
+    if default_registry.mongo.config.CC_CANDLE_FORMAT == "packed":
+        say("CC_CANDLE_FORMAT is still packed: programs with this setting move candles to the archive again")
+
+
+def verify_series(
+    server_options: ServerOptions, symbol: Symbol = None, interval: Interval = None, exchange: Exchange = None, dry_run: DryRun = False
+) -> None:
+    """Compare packed blocks with the stored candles, and drop copies that differ.
 
     Run this after you changed or deleted candles in the database with other tools: until then, readers get them as they were. It exits
-    with 1 if a block was wrong. Programs that run keep candles in memory: restart them.
+    with 1 if a block was wrong. Programs that run keep candles in memory: restart them. Blocks of the archive are checked too, but never
+    dropped, as their candles are stored nowhere else.
 
     Example:
 
@@ -51,7 +90,7 @@ def verify_series(server_options: ServerOptions, symbol: Symbol = None, interval
     server_options.connect()
     wait_for_init(server_options.timeout)
 
-    outcomes = _run("Verifying candles", verify_candles, symbol, interval, exchange)
+    outcomes = _run("Verifying candles", verify_candles, symbol, interval, exchange, dry_run)
     if not outcomes:
         say(_nothing(symbol, interval, exchange))
         return
@@ -67,10 +106,15 @@ def verify_series(server_options: ServerOptions, symbol: Symbol = None, interval
 
 
 def _run(
-    label: str, work: Callable[..., Iterator[PackedSeries]], symbol: str | None, interval: str | None, exchange: str | None
+    label: str, work: Callable[..., Iterator[PackedSeries]], symbol: str | None, interval: str | None, exchange: str | None, dry_run: bool
 ) -> list[PackedSeries]:
     with progress(label, "candles") as moved:
-        return list(work(symbol=symbol, interval=interval, exchange_name=exchange, progress=moved))
+        return list(work(symbol=symbol, interval=interval, exchange_name=exchange, dry_run=dry_run, progress=moved))
+
+
+def _say(done: str, outcomes: list[PackedSeries], dry_run: bool) -> None:
+    blocks = counted(sum(outcome.blocks for outcome in outcomes), "block")
+    say(f"{blocks} {'would be ' if dry_run else ''}{done} in {len(outcomes):,} series")
 
 
 def _nothing(symbol: str | None, interval: str | None, exchange: str | None) -> str:

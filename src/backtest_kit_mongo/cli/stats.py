@@ -37,11 +37,10 @@ def show_stats(
 ) -> None:
     """Show what is stored for each domain, and what the last run on this machine did.
 
-    Stored: documents in MongoDB, size of their data and indexes, ids in Redis; for each series of candles its documents and packed
-    blocks. Last run: reads, how many of them were answered by
-    ids in the process (L1), ids in Redis or candles in memory (block) and how many were not (misses), cached ids that were wrong
-    (stale), writes, bytes, and how long calls took in microseconds: half of them at most p50, 99 % at most p99. The file is
-    backtest-kit-mongo/last-run.json in the user's state folder.
+    Stored: documents in MongoDB, size of their data and indexes, ids in Redis; for each series of candles its documents, its packed
+    copies, and what is in the archive alone. Last run: reads, how many of them were answered by ids in the process (L1), ids in Redis or
+    candles in memory (block) and how many were not (misses), cached ids that were wrong (stale), writes, bytes, and how long calls took in
+    microseconds: half of them at most p50, 99 % at most p99. The file is backtest-kit-mongo/last-run.json in the user's state folder.
 
     With --watch: documents and ids and how fast they grow, what the servers do, and each active `backtest-kit-mongo run` of this
     user on this machine, with the counters that it writes once a second. A server that is away is reported and tried again. With
@@ -123,7 +122,7 @@ def _show_stored(stored: dict[str, Any]) -> None:
     if stored["candles"]:
         heading("Candles")
         table(
-            ("exchange", "symbol", "interval", "documents", "data", "packed blocks", "candles in them", "packed data"),
+            ("exchange", "symbol", "interval", "documents", "data", "copied", "blocks", "data", "archived", "blocks", "data"),
             [
                 (
                     row["exchangeName"],
@@ -131,9 +130,12 @@ def _show_stored(stored: dict[str, Any]) -> None:
                     row["interval"],
                     f"{row['documents']:,}",
                     size(row["documentBytes"]),
-                    f"{row['packedBlocks']:,}",
                     f"{row['packedCandles']:,}",
+                    f"{row['packedBlocks']:,}",
                     size(row["packedBytes"]),
+                    f"{row['archivedCandles']:,}",
+                    f"{row['archivedBlocks']:,}",
+                    size(row["archivedBytes"]),
                 )
                 for row in stored["candles"]
             ],

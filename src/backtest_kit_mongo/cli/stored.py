@@ -11,9 +11,9 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from .. import get_mongo
 from ..contracts.default_registry import default_registry
-from ..domains import DOMAINS, PACKED_CANDLES
+from ..domains import CANDLE_ARCHIVE, DOMAINS, PACKED_CANDLES
 from ..errors import DatabaseError
-from ..stores.mongo.block_collection import FORBIDDEN
+from ..stores.mongo.block_collection import FORBIDDEN, BlockCollection
 from ..stores.mongo.errors import translated
 
 __all__ = ["candle_series", "documents", "mongodb_work", "redis_ids", "redis_work"]
@@ -26,7 +26,7 @@ def documents(timeout: float) -> dict[str, dict[str, int]]:
     counts = {}
     try:
         with pymongo.timeout(timeout):
-            for name, domain in {**DOMAINS, "packed candles": PACKED_CANDLES}.items():
+            for name, domain in {**DOMAINS, "packed candles": PACKED_CANDLES, "candle archive": CANDLE_ARCHIVE}.items():
                 size = _collection_size(domain.collection)
                 counts[name] = {
                     "documents": int(size.get("count", 0)),
@@ -40,40 +40,40 @@ def documents(timeout: float) -> dict[str, dict[str, int]]:
 
 
 def candle_series(timeout: float) -> list[dict[str, Any]]:
-    """Return each stored series with its candle documents, packed blocks, the candles in those, and the bytes of both."""
+    """Return each stored series with its candle documents, and the blocks, candles and bytes of its copies and of its archive."""
     names = DOMAINS["candle"].key[:3]
     rows = []
+    candles = default_registry.mongo.candles
     try:
         with pymongo.timeout(timeout):
-            database = get_mongo()
-            packed = _packed_series()
-            documents, average = database[DOMAINS["candle"].collection], _collection_size(DOMAINS["candle"].collection).get("avgObjSize", 0)
-            # The few documents without a block are small.
-            block_size = _collection_size(PACKED_CANDLES.collection).get("size", 0) / max(1, sum(blocks for blocks, _ in packed.values()))
+            documents, average = (
+                get_mongo()[DOMAINS["candle"].collection],
+                _collection_size(DOMAINS["candle"].collection).get("avgObjSize", 0),
+            )
+            copies, archived = _by_series(candles.packed), _by_series(candles.archive)
             for series in default_registry.mongo.candle_series():
-                count, (blocks, candles) = documents.count_documents(dict(zip(names, series, strict=True))), packed.get(series, (0, 0))
-                rows.append(
-                    {
-                        **dict(zip(names, series, strict=True)),
-                        "documents": count,
-                        "documentBytes": int(count * average),
-                        "packedBlocks": blocks,
-                        "packedCandles": candles,
-                        "packedBytes": int(blocks * block_size),
-                    }
-                )
+                count = documents.count_documents(dict(zip(names, series, strict=True)))
+                row = {**dict(zip(names, series, strict=True)), "documents": count, "documentBytes": int(count * average)}
+                for kind, found in (("packed", copies), ("archived", archived)):
+                    blocks, stored, size = found.get(series, (0, 0, 0))
+                    row |= {f"{kind}Blocks": blocks, f"{kind}Candles": stored, f"{kind}Bytes": size}
+                rows.append(row)
     except PyMongoError as error:
         raise translated(error) from error
     return rows
 
 
-def _packed_series() -> dict[tuple[Any, ...], tuple[int, int]]:
+def _by_series(source: BlockCollection) -> dict[tuple[Any, ...], tuple[int, int, int]]:
+    """Return the blocks of a collection by series: how many, the candles in them, and about how many bytes."""
     try:
-        return default_registry.mongo.candles.packed.by_series()
+        found = source.by_series()
     except OperationFailure as error:
         if error.code in FORBIDDEN:  # the library works without it
             return {}
         raise
+    # The few documents without candles are small.
+    block_size = _collection_size(source.domain.collection).get("size", 0) / max(1, sum(blocks for blocks, _ in found.values()))
+    return {series: (blocks, candles, int(blocks * block_size)) for series, (blocks, candles) in found.items()}
 
 
 def redis_ids(timeout: float) -> dict[str, int]:
@@ -124,6 +124,6 @@ def _collection_size(name: str) -> dict[str, Any]:
     except OperationFailure as error:
         if error.code == _NAMESPACE_NOT_FOUND:  # newer servers report this where older ones return zeros
             return {}
-        if name == PACKED_CANDLES.collection and error.code in FORBIDDEN:  # the library works without it
+        if name in (PACKED_CANDLES.collection, CANDLE_ARCHIVE.collection) and error.code in FORBIDDEN:  # the library works without it
             return {}
         raise

@@ -81,9 +81,10 @@ def records(
     ``timestamp`` are times in UTC.
 
     ``filter`` is a MongoDB query over these names, such as ``{"symbol": "BTCUSDT", "payload.priceOpen": {"$gt": 100}}``. If the domain is
-    not on MongoDB, a filter can only compare names with plain values, as in ``{"symbol": "BTCUSDT"}``; operators raise
-    InvalidValueError. ``sort`` maps names to directions, as in ``{"when": -1}``; rows that compare equal come in order of their keys, and
-    so do all rows without ``sort``. ``limit`` (None: no limit) and ``offset`` count rows after sorting.
+    not on MongoDB, or candles are in the archive (``CC_CANDLE_FORMAT=packed``), a filter can only compare names with plain values, as in
+    ``{"symbol": "BTCUSDT"}``; operators raise InvalidValueError. ``sort`` maps names to directions, as in ``{"when": -1}``; rows that
+    compare equal come in order of their keys, and so do all rows without ``sort``. ``limit`` (None: no limit) and ``offset`` count rows
+    after sorting.
 
     If reads of the domain respect the simulation time (``look_ahead``, ``history``) and there is one (``simulated_time``), rows of a
     later time are left out, or with ``look_ahead="raise"`` raise LookAheadError. Their earlier versions are not searched. Otherwise you
@@ -113,7 +114,7 @@ def records(
     strict = binding.look_ahead == "raise"
     if limit == 0:
         rows: list[Row] = []
-    elif isinstance(store, MongoStore):
+    elif isinstance(store, MongoStore) and not (row.body is None and store.archived_series()):
         conditions = [query] if include_removed else [query, {"removed": {"$in": [False, None]}}]
         if moment is not None:
             later = _later(row, moment)
@@ -292,7 +293,8 @@ def _values(value: Any, path: list[str]) -> Iterator[Any]:
 def _only_mongodb(what: str) -> InvalidValueError:
     return InvalidValueError(
         f"only MongoDB supports {what}",
-        hint="this store compares with null, bool, numbers, str and datetime; as_frame=True returns a DataFrame to filter further",
+        hint="this store (or the archive of candles) compares with null, bool, numbers, str and datetime; "
+        "as_frame=True returns a DataFrame to filter further",
     )
 
 

@@ -29,7 +29,7 @@ from .loading.parameters import parameter
 from .loading.strategy_file import load_strategy_file
 from .market.candle_history import get_average_price, get_candles, get_raw_candles
 from .market.candle_import import CandleConflict, CandleConflictError, ImportReport, import_candles, imported_spans
-from .market.candle_series import CandleSeries, PackedSeries, list_candles, pack_candles, remove_candles, verify_candles
+from .market.candle_series import CandleSeries, PackedSeries, list_candles, pack_candles, remove_candles, unpack_candles, verify_candles
 from .market.ccxt_exchange import add_ccxt_exchange
 from .market.exchange import (
     Exchange,
@@ -161,6 +161,7 @@ __all__ = [
     "sweep",
     "synthetic_market",
     "trades_frame",
+    "unpack_candles",
     "verify_candles",
     "write_html",
 ]

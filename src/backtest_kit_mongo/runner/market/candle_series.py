@@ -1,4 +1,4 @@
-"""List, count, remove, pack and verify the candles stored in the Candle contract."""
+"""List, count, remove, pack, unpack and verify the candles stored in the Candle contract."""
 
 from __future__ import annotations
 
@@ -14,12 +14,21 @@ from ...domains import DOMAINS
 from ...errors import InvalidValueError
 from ...stores.base import Key, Store
 from ...stores.mongo.block_collection import BlockGroup
-from ...stores.mongo.candle_upkeep import pack_series, verify_series
+from ...stores.mongo.candle_upkeep import pack_series, unpack_series, verify_series
 from ...stores.mongo.store import MongoStore
 from .gaps import Gap, find_gaps_between
 from .stored_candles import StoredCandles
 
-__all__ = ["CandleSeries", "PackedSeries", "count_candles", "list_candles", "pack_candles", "remove_candles", "verify_candles"]
+__all__ = [
+    "CandleSeries",
+    "PackedSeries",
+    "count_candles",
+    "list_candles",
+    "pack_candles",
+    "remove_candles",
+    "unpack_candles",
+    "verify_candles",
+]
 
 
 class CandleSeries(msgspec.Struct, frozen=True, rename="camel"):
@@ -101,13 +110,13 @@ def remove_candles(
 
 
 class PackedSeries(msgspec.Struct, frozen=True, rename="camel"):
-    """What ``pack_candles`` or ``verify_candles`` did to a series."""
+    """What ``pack_candles``, ``unpack_candles`` or ``verify_candles`` did to a series."""
 
     exchange_name: str
     symbol: str
     interval: str
-    blocks: int  # how many were packed, or compared
-    problems: dict[int, str]  # what was wrong with packed blocks, by number; they were dropped
+    blocks: int  # how many were packed, unpacked or compared
+    problems: dict[int, str]  # what was wrong with packed blocks, by number
 
 
 def pack_candles(
@@ -115,19 +124,44 @@ def pack_candles(
     symbol: str | None = None,
     interval: str | None = None,
     exchange_name: str | None = None,
+    dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
     registry: Registry | None = None,
 ) -> Iterator[PackedSeries]:
     """Pack the closed blocks of every stored series that matches the arguments; yield the outcome of each series.
 
-    A write packs the blocks that it completes at once, and a cold read of a long window those that it finds complete. So this is only
-    needed for candles that others stored: an older version of this library, or the TypeScript package. You can interrupt it and run it
-    again, beside programs that read and write. ``progress`` is called with (candles passed, all candles) of a series. Raises
-    InvalidValueError if the candles are not in MongoDB.
+    With ``CC_CANDLE_FORMAT=items`` blocks are copied. A write packs the blocks that it completes at once, and a cold read of a long
+    window those that it finds complete. So this is only needed for candles that others stored: an older version of this library, or the
+    TypeScript package. With ``CC_CANDLE_FORMAT=packed`` blocks of at least 2,048 candles are moved to the archive, and what an
+    interrupted move left behind is deleted.
+
+    You can interrupt it and run it again, beside programs that read and write. With ``dry_run`` it only counts the blocks. ``progress``
+    is called with (candles passed, all candles) of a series. Raises InvalidValueError if the candles are not in MongoDB.
     """
     store = _mongo_store(registry)
     for series in _matching(store.candle_series(), symbol, interval, exchange_name):
-        yield _outcome(series, pack_series(store.candles, series), progress)
+        yield _outcome(series, pack_series(store.candles, series, dry_run=dry_run), progress)
+
+
+def unpack_candles(
+    *,
+    symbol: str | None = None,
+    interval: str | None = None,
+    exchange_name: str | None = None,
+    dry_run: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    registry: Registry | None = None,
+) -> Iterator[PackedSeries]:
+    """Move the candles of every series that matches the arguments from the archive to one document per candle; yield the outcomes.
+
+    Afterwards the TypeScript package can read them. Set ``CC_CANDLE_FORMAT=items`` first: programs with ``packed`` move candles to the
+    archive again. You can interrupt it and run it again, beside programs that read and write. With ``dry_run`` it only counts the
+    blocks. ``progress`` is called with (candles passed, all candles) of a series. Raises InvalidValueError if the candles are not in
+    MongoDB, and DatabaseError if candles are being removed or a block is damaged.
+    """
+    store = _mongo_store(registry)
+    for series in _matching(store.candles.archive.series(), symbol, interval, exchange_name):
+        yield _outcome(series, unpack_series(store.candles, series, dry_run=dry_run), progress)
 
 
 def verify_candles(
@@ -135,19 +169,21 @@ def verify_candles(
     symbol: str | None = None,
     interval: str | None = None,
     exchange_name: str | None = None,
+    dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
     registry: Registry | None = None,
 ) -> Iterator[PackedSeries]:
-    """Compare the packed blocks of every series that matches the arguments with the stored candles, and drop those that differ.
+    """Compare the packed blocks of every series that matches the arguments with the stored candles, and drop copies that differ.
 
-    Run it after something other than ``remove_candles`` changed or deleted candles in the database. It yields the outcome of each
-    series. ``progress`` is called with (candles passed, all candles) of a series. Raises InvalidValueError if the candles are not in
-    MongoDB.
+    Run it after something other than ``remove_candles`` changed or deleted candles in the database. Blocks of the archive are decoded,
+    and compared with documents of the same times; nothing of them is dropped. With ``dry_run`` nothing at all is dropped. It yields the
+    outcome of each series. ``progress`` is called with (candles passed, all candles) of a series. Raises InvalidValueError if the
+    candles are not in MongoDB.
     """
     store = _mongo_store(registry)
     every = {*store.candle_series(), *store.candles.packed_series()}  # also series whose candles were all deleted
     for series in _matching(sorted(every), symbol, interval, exchange_name):
-        yield _outcome(series, verify_series(store.candles, series), progress)
+        yield _outcome(series, verify_series(store.candles, series, dry_run=dry_run), progress)
 
 
 def _outcome(series: tuple[str, str, str], groups: Iterable[BlockGroup], progress: Callable[[int, int], None] | None) -> PackedSeries:

@@ -270,6 +270,11 @@ class CandleArchive(BlockCollection):
         document = self._connection.find_one(CANDLE_ARCHIVE, {**series_fields(series), "block": number})
         return None if document is None else core.decode(document).get("_id")
 
+    def prepare(self) -> None:
+        """Create the index, if this process stores candles here. Raises IndexConflictError if documents conflict with it."""
+        if self.in_use:
+            self._ensure_index(0)
+
     def _ensure_index(self, seen_within: float = _SEEN) -> None:
         if time.monotonic() - self._checked > seen_within:
             collection = self._connection.collection(CANDLE_ARCHIVE)

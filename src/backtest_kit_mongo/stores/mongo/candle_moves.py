@@ -29,19 +29,21 @@ __all__ = ["archive_block", "delete_at", "delete_left_over", "unarchive_block"]
 _ATTEMPTS = 20
 
 
-def archive_block(candles: MongoCandles, series: Key, number: int, smallest: int) -> bool:
-    """Move the documents of a closed block to the archive, if it has at least ``smallest`` candles or is there in part; return whether
-    the archive has got candles.
+def archive_block(candles: MongoCandles, series: Key, number: int, smallest: int, *, dry_run: bool = False) -> bool:
+    """Move the documents of a closed block to the archive, if it has at least ``smallest`` candles or is there in part.
 
-    If another process changes the block at the same time, nothing is moved.
+    Returns whether the archive has got candles. If another process changes the block at the same time, nothing is moved.
     """
-    candles.archive.register(series, [number])
+    if not dry_run:
+        candles.archive.register(series, [number])
     block = range(number, number + 1)
     rows, stored, basis = candles.gather(series, block)
     archived = basis.candles(number)
     grown = int(stored.sum()) > archived
     if not archived and stored.sum() < smallest:
         return False
+    if dry_run:
+        return grown
     if grown and not candles.archive.replace(series, number, parts_of(rows, stored), basis.versions.get(number)):
         return False
     delete_left_over(candles, series, number)

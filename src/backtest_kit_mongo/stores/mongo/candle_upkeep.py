@@ -24,90 +24,105 @@ GROUP = 16
 """Blocks that are worked on at a time: 65,536 candles, 3 MB."""
 
 
-def pack_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
+def pack_series(candles: MongoCandles, series: Key, *, dry_run: bool = False) -> Iterator[BlockGroup]:
     """Pack the closed blocks of a series, some at a time: copy them, or with ``CC_CANDLE_FORMAT=packed`` move them to the archive."""
-    return translated_items(_archive_series(candles, series) if candles.archive.in_use else _pack_series(candles, series))
+    return translated_items((_archive_series if candles.archive.in_use else _copy_series)(candles, series, dry_run))
 
 
-def unpack_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
+def unpack_series(candles: MongoCandles, series: Key, *, dry_run: bool = False) -> Iterator[BlockGroup]:
     """Move the candles of a series from the archive to documents, some blocks at a time."""
-    return translated_items(_unpack_series(candles, series))
+    return translated_items(_unpack_series(candles, series, dry_run))
 
 
-def verify_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
+def verify_series(candles: MongoCandles, series: Key, *, dry_run: bool = False) -> Iterator[BlockGroup]:
     """Compare the packed blocks of a series with its candle documents, some at a time, and drop copies that differ."""
-    return translated_items(_verify_series(candles, series))
+    return translated_items(_verify_series(candles, series, dry_run))
 
 
-def _archive_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
+def _copy_series(candles: MongoCandles, series: Key, dry_run: bool) -> Iterator[BlockGroup]:
     step = interval_ms(series[2])
-    length = step * BLOCK
-    candles.archive.forget_removals(series)
+    if not dry_run:
+        candles.packed.forget_removals(series)
     numbers = candles.blocks_of(series)
     for group in ranges(numbers, GROUP):
+        now = time.time_ns() // 1_000_000
+        basis = candles.packed.look_up(series, group)
+        stored = 0
+        # What is in the archive is read from there as fast as from a copy.
         archived = candles.archive.look_up(series, group)
-        candles.archive.check(series, archived)
+        if any(basis.candles(number) + archived.candles(number) < BLOCK for number in group):
+            batches = list(candles.documents(series, group.start * BLOCK * step, group.stop * BLOCK * step))
+            for part in consecutive(np.concatenate(batches), step) if batches and not archived.runs else ():
+                stored += candles.packed.pack(series, part, basis, now, dry_run=dry_run)
+        yield BlockGroup(stored, {}, len(group) * BLOCK, len(numbers) * BLOCK)
+
+
+def _archive_series(candles: MongoCandles, series: Key, dry_run: bool) -> Iterator[BlockGroup]:
+    step = interval_ms(series[2])
+    length = step * BLOCK
+    if not dry_run:
+        candles.archive.forget_removals(series)
+    numbers = candles.blocks_of(series)
+    for group in ranges(numbers, GROUP):
+        candles.archive.check(series, candles.archive.look_up(series, group))
         moved = 0
         for number in group:
             if (number + 1) * length > time.time_ns() // 1_000_000:
                 continue
             window = {"$gte": number * length, "$lt": (number + 1) * length}
             if candles.connection.count(DOMAINS["candle"], {**series_fields(series), "timestamp": window}):
-                moved += archive_block(candles, series, number, SMALLEST)
+                moved += archive_block(candles, series, number, SMALLEST, dry_run=dry_run)
         yield BlockGroup(moved, {}, len(group) * BLOCK, len(numbers) * BLOCK)
 
 
-def _unpack_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
-    candles.archive.forget_removals(series)
+def _unpack_series(candles: MongoCandles, series: Key, dry_run: bool) -> Iterator[BlockGroup]:
+    if not dry_run:
+        candles.archive.forget_removals(series)
     numbers = candles.archive.numbers(series)
     for group in ranges(numbers, GROUP):
-        moved = sum(unarchive_block(candles, series, number) for number in group)
+        if dry_run:
+            moved = len(candles.archive.look_up(series, group).runs)
+        else:
+            moved = sum(unarchive_block(candles, series, number) for number in group)
         yield BlockGroup(moved, {}, len(group) * BLOCK, len(numbers) * BLOCK)
 
 
-def _pack_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
-    step = interval_ms(series[2])
-    candles.packed.forget_removals(series)
-    numbers = candles.blocks_of(series)
-    for group in ranges(numbers, GROUP):
-        now = time.time_ns() // 1_000_000
-        basis = candles.packed.look_up(series, group)
-        stored = 0
-        if any(sum(run.length for run in basis.runs.get(number, ())) < BLOCK for number in group):
-            batches = list(candles.stored(series, group.start * BLOCK * step, group.stop * BLOCK * step))
-            for part in consecutive(np.concatenate(batches), step) if batches else ():
-                stored += candles.packed.pack(series, part, basis, now)
-        yield BlockGroup(stored, {}, len(group) * BLOCK, len(numbers) * BLOCK)
-
-
-def _verify_series(candles: MongoCandles, series: Key) -> Iterator[BlockGroup]:
-    step = interval_ms(series[2])
+def _verify_series(candles: MongoCandles, series: Key, dry_run: bool) -> Iterator[BlockGroup]:
     numbers, archived = candles.packed.numbers(series), candles.archive.numbers(series)
     total = (len(numbers) + len(archived)) * BLOCK
     for group in ranges(archived, GROUP):
         yield _verify_archived(candles, series, group)._replace(total=total)
     for group in ranges(numbers, GROUP):
-        rows = np.empty(len(group) * BLOCK, CANDLE_DTYPE)
-        basis = candles.packed.read(series, group, rows, group.start * BLOCK * step, step)
-        problems = {number: f"{problem}; dropped" for number, problem in basis.damaged.items()}
-        for number, runs in basis.runs.items():
-            lost = changed = 0
-            for run in runs:
-                position = (number - group.start) * BLOCK + run.first
-                packed = rows[position : position + run.length]
-                opens = int(packed["timestamp"][0])
-                present, equal = matches(packed, candles.stored(series, opens, opens + run.length * step))
-                lost, changed = lost + int((~present).sum()), changed + int((present & ~equal).sum())
-            if lost or changed:
-                problem = f"{lost:,} of its candles are no longer stored, {changed:,} have other values"
-                if candles.packed.drop(series, number, basis):
-                    problems[number] = f"{problem}; dropped"
-                elif candles.packed.look_up(series, range(number, number + 1)).versions.get(number) == basis.versions[number]:
-                    problems[number] = f"{problem}; it could not be dropped (may this user write to {PACKED_CANDLES.collection}?)"
-                # Else another process has removed its candles meanwhile, or has dropped it.
-        if problems:
-            candles.clear()
-        yield BlockGroup(len(basis.runs), problems, len(group) * BLOCK, total)
+        yield _verify_copies(candles, series, group, dry_run)._replace(total=total)
+
+
+def _verify_copies(candles: MongoCandles, series: Key, group: range, dry_run: bool) -> BlockGroup:
+    """Compare copies with the stored candles, and drop those that differ."""
+    step = interval_ms(series[2])
+    rows = np.empty(len(group) * BLOCK, CANDLE_DTYPE)
+    basis = candles.packed.read(series, group, rows, group.start * BLOCK * step, step)
+    problems = {number: f"{problem}; dropped" for number, problem in basis.damaged.items()}
+    for number, runs in basis.runs.items():
+        lost = changed = 0
+        for run in runs:
+            position = (number - group.start) * BLOCK + run.first
+            packed = rows[position : position + run.length]
+            opens = int(packed["timestamp"][0])
+            present, equal = matches(packed, candles.stored(series, opens, opens + run.length * step))
+            lost, changed = lost + int((~present).sum()), changed + int((present & ~equal).sum())
+        if not lost and not changed:
+            continue
+        problem = f"{lost:,} of its candles are no longer stored, {changed:,} have other values"
+        if dry_run:
+            problems[number] = problem
+        elif candles.packed.drop(series, number, basis):
+            problems[number] = f"{problem}; dropped"
+        elif candles.packed.look_up(series, range(number, number + 1)).versions.get(number) == basis.versions[number]:
+            problems[number] = f"{problem}; it could not be dropped (may this user write to {PACKED_CANDLES.collection}?)"
+        # Else another process has removed its candles meanwhile, or has dropped it.
+    if problems:
+        candles.clear()
+    return BlockGroup(len(basis.runs), problems, len(group) * BLOCK, 0)
 
 
 def _verify_archived(candles: MongoCandles, series: Key, group: range) -> BlockGroup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -280,42 +281,52 @@ class CandleWriter:
 
     def remove(self, series: Key, since: int | None, until: int | None) -> int:
         """Delete the candles of a series in [since, until) (ms); return how many. Their ids in Redis are detected as stale when used."""
-        domain = DOMAINS["candle"]
-        step = interval_ms(series[2])
-        length = step * BLOCK
         low, high = -FAR if since is None else since, FAR if until is None else until
         touched = self._candles.blocks_of(series, since, until)
-        removed = 0
+        token = archive_token = None
         try:
             token = self._packed.begin_removal(series, touched)
             archive_token = self._archive.begin_removal(series, touched)
             if self._archive.is_unpacked(series, touched):
-                self._end_removal(series, touched, token, archive_token)
                 raise DatabaseError(
                     f"candles of {' '.join(series)} are being unpacked by another process, so nothing was removed",
                     hint="try again when it has ended; if it died, in an hour",
                 )
-            # Only what is in these blocks: another process may add others meanwhile, and nobody would know that their candles go.
-            for blocks in ranges(touched):
-                archived = self._archive.look_up(series, blocks)
-                for number in sorted({*archived.runs, *archived.damaged}):
-                    for run in archived.runs.get(number, ()):  # left over when their candles were moved: not counted
-                        stamps = (number * BLOCK + run.first + np.arange(run.length)) * step
-                        delete_at(self._candles, series, stamps[(low <= stamps) & (stamps < high)])
-                    first, last = (min(BLOCK, max(0, -(-edge // step) - number * BLOCK)) for edge in (low, high))
-                    removed += self._archive.cut(series, number, first, last)
-                edges = max(low, blocks.start * length), min(high, blocks.stop * length)
-                query = {**series_fields(series), "timestamp": {"$gte": edges[0], "$lt": edges[1]}}
-                delete = partial(self._connection.collection(domain).delete_many, query)
-                removed += self._connection.retried(domain, delete).deleted_count
+            removed = sum(self._remove(series, blocks, low, high) for blocks in ranges(touched))
+        except BaseException:
+            with suppress(PyMongoError):  # if not even this succeeds, the blocks are free again in an hour
+                self._end_removal(series, touched, token, archive_token)
+            raise
+        else:
             self._end_removal(series, touched, token, archive_token)
         finally:
             self._candles.clear()
         return removed
 
-    def _end_removal(self, series: Key, touched: list[int], token: ObjectId, archive_token: ObjectId) -> None:
-        self._packed.end_removal(series, touched, token)
-        self._archive.end_removal(series, touched, archive_token)
+    def _remove(self, series: Key, blocks: range, low: int, high: int) -> int:
+        """Delete the candles of some blocks in [low, high) (ms); return how many.
+
+        Others may be added to other blocks meanwhile, and nobody would know that their candles go.
+        """
+        step = interval_ms(series[2])
+        archived = self._archive.look_up(series, blocks)
+        removed = 0
+        for number in sorted({*archived.runs, *archived.damaged}):
+            for run in archived.runs.get(number, ()):  # documents left over when their candles were moved: not counted
+                stamps = (number * BLOCK + run.first + np.arange(run.length)) * step
+                delete_at(self._candles, series, stamps[(low <= stamps) & (stamps < high)])
+            first, last = (min(BLOCK, max(0, -(-edge // step) - number * BLOCK)) for edge in (low, high))
+            removed += self._archive.cut(series, number, first, last)
+        edges = max(low, blocks.start * BLOCK * step), min(high, blocks.stop * BLOCK * step)
+        query = {**series_fields(series), "timestamp": {"$gte": edges[0], "$lt": edges[1]}}
+        delete = partial(self._connection.collection(DOMAINS["candle"]).delete_many, query)
+        return removed + self._connection.retried(DOMAINS["candle"], delete).deleted_count
+
+    def _end_removal(self, series: Key, touched: list[int], token: ObjectId | None, archive_token: ObjectId | None) -> None:
+        if token is not None:
+            self._packed.end_removal(series, touched, token)
+        if archive_token is not None:
+            self._archive.end_removal(series, touched, archive_token)
 
 
 def _is_unbroken(stamps: Stamps, step: int) -> bool:

@@ -91,8 +91,11 @@ class PackedCandles(BlockCollection):
 
     # --- writing ---
 
-    def pack(self, series: Key, rows: CandleArray, basis: Basis, now: int) -> int:
-        """Pack the closed blocks of consecutive candles that hold more than what is packed; return how many were stored."""
+    def pack(self, series: Key, rows: CandleArray, basis: Basis, now: int, *, dry_run: bool = False) -> int:
+        """Pack the closed blocks of consecutive candles that hold more than what is packed; return how many were stored.
+
+        With ``dry_run`` return how many that would be.
+        """
         if not len(rows):
             return 0
         step = interval_ms(series[2])
@@ -106,6 +109,8 @@ class PackedCandles(BlockCollection):
             if has_all and count > before and (count == BLOCK or count >= max(SMALLEST, before + MORE)):
                 at = number * BLOCK + first - opens
                 blocks.append((number, first, rows[at : at + count]))
+        if dry_run:
+            return len(blocks)
         for number, _, _ in blocks:
             self._absent.pop((series, number), None)
         return self.put(series, blocks, basis) if blocks else 0

@@ -116,6 +116,8 @@ class MongoStore:
                 for domain in DOMAINS.values():
                     try:
                         self._ensure_indexes(domain, seen_within=0)
+                        if domain.name == "candle":
+                            self.candles.archive.prepare()
                     except IndexConflictError as error:
                         conflicts.update(error.conflicts)
         except PyMongoError as error:
@@ -434,6 +436,11 @@ class MongoStore:
     def candle_series(self) -> list[Key]:
         """See Store."""
         return self.candles.series()
+
+    @translates
+    def archived_series(self) -> list[Key]:
+        """Return the series that have candles in the archive, which MongoDB cannot search."""
+        return self.candles.archive.series()
 
     def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
         """See Store."""
