@@ -31,7 +31,9 @@ TARGETS = {
     "1,000 candles to dicts, cold": {"items": (">=", 1.0)},
     "import of 32,850": {"items": ("<=", 1.10)},
     "re-import, new process": {"insert_many": (">=", 300.0)},
+    "import, packed": {"items": (">=", 15.0), "arcticdb": (">=", 0.5)},
     "disk": {"items": ("<=", 1.15)},
+    "disk, packed": {"items": ("<=", 0.15)},
     "peak memory of a cold read": {"result": ("<=", 1.5)},
 }
 """What ours must reach: ``>=`` times as fast as the other side, ``<=`` times its time or size."""
@@ -45,8 +47,9 @@ def year(minutes: int) -> CandleArray:
     return rows
 
 
-def read(rows: CandleArray) -> CandleArray | None:
-    return kit.PersistCandleAdapter.read_candles_array(*NAMES, len(rows), int(rows["timestamp"][0]))
+def read(rows: CandleArray, adapter: Any = kit.PersistCandleAdapter) -> CandleArray | None:
+    found: CandleArray | None = adapter.read_candles_array(*NAMES, len(rows), int(rows["timestamp"][0]))
+    return found
 
 
 def files(rows: CandleArray, folder: Path) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
@@ -79,12 +82,11 @@ def measured(sides: dict[str, Side], rounds: int) -> Interleaved:
     return contest
 
 
-def sizes() -> dict[str, float]:
-    """Return the bytes on disk (data and indexes) of the two collections."""
-    database = kit.get_mongo()
+def sizes(database: Any) -> dict[str, float]:
+    """Return the bytes on disk (data and indexes) of the collections of candles."""
     database.client.admin.command("fsync")
     found = {}
-    for name in ("candle-items", "candle-blocks"):
+    for name in sorted({"candle-items", "candle-blocks", "candle-archive"} & {*database.list_collection_names()}):
         statistics_of = database.command("collStats", name)
         found[name] = float(statistics_of["storageSize"] + statistics_of["totalIndexSize"])
     return found
@@ -132,13 +134,43 @@ def settings() -> dict[str, str]:
     }
 
 
+class Packed:
+    """The same library with CC_CANDLE_FORMAT=packed, on a database of its own."""
+
+    def __init__(self, rows: CandleArray) -> None:
+        given = settings()
+        server, _, options = given["CC_MONGO_CONNECTION_STRING"].partition("?")
+        string = f"{server.rpartition('/')[0]}/packed" + (f"?{options}" if options else "")
+        self.registry = kit.Registry()
+        self.registry.setup({**given, "CC_MONGO_CONNECTION_STRING": string, "CC_CANDLE_FORMAT": "packed"})
+        self._rows, self._adapter = rows, self.registry.PersistCandleAdapter
+
+    @property
+    def database(self) -> Any:
+        return self.registry.mongo.connection.database
+
+    def store(self) -> None:
+        self._adapter.write_candles_data(self._rows, *NAMES)
+
+    def read(self) -> CandleArray | None:
+        return read(self._rows, self._adapter)
+
+    def forget(self) -> None:
+        self._adapter.clear()
+
+    def drop(self) -> None:
+        for name in ("candle-items", "candle-archive"):
+            self.database[name].delete_many({})
+        self.forget()
+
+
 def forget() -> None:
     kit.PersistCandleAdapter.clear()
 
 
 def drop() -> None:
-    kit.get_mongo()["candle-items"].delete_many({})
-    kit.get_mongo()["candle-blocks"].delete_many({})
+    for name in ("candle-items", "candle-blocks", "candle-archive"):
+        kit.get_mongo()[name].delete_many({})
     forget()
 
 
@@ -149,20 +181,23 @@ def run(minutes: int, rounds: int) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="candle-formats-"))
     results: dict[str, Any] = {}
 
-    def add(work: str, contest: Interleaved) -> None:
+    def add(work: str, contest: Interleaved, own: str = "ours") -> None:
         values = {name: statistics.median(seconds) for name, seconds in contest.seconds.items()}
         ratios = {
-            name: contest.over("ours", name) if TARGETS.get(work, {}).get(name, ("",))[0] == "<=" else contest.over(name, "ours")
+            name: contest.over(own, name) if TARGETS.get(work, {}).get(name, ("",))[0] == "<=" else contest.over(name, own)
             for name in values
-            if name != "ours"
+            if name != own
         }
+        values["ours"] = values.pop(own)
         results[work] = {"unit": "s", "values": values, "ratios": ratios}
 
     try:
         others = files(rows, folder)
         store = lambda: kit.PersistCandleAdapter.write_candles_data(rows, *NAMES)  # noqa: E731
         store()
-        disk = sizes()  # of a new database: deleted documents leave room in its files
+        packed = Packed(rows)
+        packed.store()
+        disk, packed_disk = sizes(kit.get_mongo()), sizes(packed.database)  # of new databases: deleted documents leave room in their files
         slow = max(3, rounds // 5)
         sample, symbols = rows[: minutes // 16], itertools.count()
 
@@ -172,8 +207,10 @@ def run(minutes: int, rounds: int) -> dict[str, Any]:
         imports = {"ours": Side(store_new, 1), "items": Side(rivals.WithoutBlocks(store_new), 1)}
         add("import of 32,850", measured(imports, rounds))
         drop()
-        writes = {"ours": Side(store, 1, drop), **{name: Side(write, 1) for name, (write, _) in others.items()}}
-        add("import", measured(writes, 3))
+        rival_writes = {name: Side(write, 1) for name, (write, _) in others.items()}
+        add("import", measured({"ours": Side(store, 1, drop), **rival_writes}, 3))
+        writes = {"items": Side(store, 1, drop), "packed": Side(packed.store, 1, packed.drop), **rival_writes}
+        add("import, packed", measured(writes, 5), "packed")
         drop()
         store()
         where = settings()
@@ -184,9 +221,13 @@ def run(minutes: int, rounds: int) -> dict[str, Any]:
         found = ours()
         assert found is not None
         assert found.tobytes() == rows.tobytes()
+        again = packed.read()
+        assert again is not None
+        assert again.tobytes() == rows.tobytes()
         reads = {
             "ours": Side(ours, 1, forget),
             "items": Side(rivals.WithoutBlocks(ours), 1, forget),
+            "packed": Side(packed.read, 1, packed.forget),
             "pymongoarrow": Side(lambda: arrow.read_columns(*NAMES, since, until), 1),
             **{name: Side(read_file, 1) for name, (_, read_file) in others.items()},
         }
@@ -199,7 +240,6 @@ def run(minutes: int, rounds: int) -> dict[str, Any]:
             measured({"ours": Side(window, 1, forget), "items": Side(rivals.WithoutBlocks(window), 1, forget)}, rounds * 3),
         )
         part = rows[-30_240:]
-        again = lambda: kit.PersistCandleAdapter.write_candles_data(rows, *NAMES)  # noqa: E731
         documents = [
             {"exchangeName": NAMES[2], "symbol": NAMES[0], "interval": NAMES[1], **dict(zip(frame_names, row, strict=True))}
             for row in part.tolist()
@@ -212,19 +252,25 @@ def run(minutes: int, rounds: int) -> dict[str, Any]:
                 return
             raise AssertionError("nothing was there")
 
-        contest = measured({"ours": Side(again, 1, forget), "insert_many": Side(insert_again, 1)}, slow)
+        contest = measured(
+            {"ours": Side(store, 1, forget), "packed": Side(packed.store, 1, packed.forget), "insert_many": Side(insert_again, 1)}, slow
+        )
         # insert_many of the whole year takes a minute: three weeks of it are measured, and taken as many times.
         contest.seconds["insert_many"] = [seconds * minutes / len(part) for seconds in contest.seconds["insert_many"]]
         add("re-import, new process", contest)
-        both = disk["candle-items"] + disk["candle-blocks"]
+        both, archive = sum(disk.values()), sum(packed_disk.values())
         on_disk = {"ours": both, "items": disk["candle-items"], "blocks alone": disk["candle-blocks"]}
         on_disk |= {name: float(size_of(folder, name)) for name in others}
         shares = {name: both / value for name, value in on_disk.items() if name != "ours"}
         results["disk"] = {"unit": "bytes", "values": on_disk, "ratios": shares}
+        theirs = {name: value for name, value in on_disk.items() if name not in ("ours", "blocks alone")}
+        shares = {name: archive / value for name, value in theirs.items()}
+        results["disk, packed"] = {"unit": "bytes", "values": {"ours": archive, **theirs}, "ratios": shares}
         grown, result = peak(since, minutes), float(minutes * CANDLE_DTYPE.itemsize)
         results["peak memory of a cold read"] = {
             "unit": "bytes", "values": {"ours": grown, "result": result}, "ratios": {"result": grown / result},
         }  # fmt: skip
+        packed.registry.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return {"minutes": minutes, "rounds": rounds, "source": candles()[1], "work": results}

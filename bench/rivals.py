@@ -116,12 +116,12 @@ class WithoutBlocks:
         self._call = call
 
     def __call__(self) -> object:
-        packed = default_registry.mongo.candles.packed
-        packed._readable = packed._writable = False
+        packed, archive = default_registry.mongo.candles.packed, default_registry.mongo.candles.archive
+        packed._readable = packed._writable = archive._readable = archive._may_register = False
         try:
             return self._call()
         finally:
-            packed._readable = packed._writable = True
+            packed._readable = packed._writable = archive._readable = archive._may_register = True
 
 
 class SignalDocument(mongoengine.Document):

@@ -83,18 +83,33 @@ WHOLE = [(0, BLOCK)]
 
 
 def test_whole_blocks_are_packed_only(packing):
-    write(500, 3 * BLOCK + 300)
+    write(500, 3 * BLOCK + 200)
     assert archived() == {0: [(500, BLOCK - 500)], 1: WHOLE, 2: WHOLE}
-    assert items().count_documents({}) == 300
-    assert_stored(500, 3 * BLOCK + 300)
+    assert items().count_documents({}) == 200
+    assert_stored(500, 3 * BLOCK + 200)
     assert read(499, 600) is None
-    assert read(3 * BLOCK, 3 * BLOCK + 301) is None
+    assert read(3 * BLOCK, 3 * BLOCK + 201) is None
+
+
+def test_a_part_of_a_block_grows(packing):
+    """The first candles are packed, those of later writes are documents, until the block is complete."""
+    write(0, 1000)
+    assert archived() == {0: [(0, 1000)]}
+    write(500, 3000, shift=1)
+    assert archived() == {0: [(0, 1000)]}
+    assert items().count_documents({}) == 2000
+    write(0, BLOCK, shift=2)
+    assert archived() == {0: WHOLE}
+    assert items().count_documents({}) == 0
+    assert_stored(0, 1000)
+    assert_stored(1000, 3000, shift=1)
+    assert_stored(3000, BLOCK, shift=2)
 
 
 def test_a_growing_block_is_packed_when_it_is_complete(packing):
-    for start in range(0, BLOCK, 512):
+    for start in range(0, BLOCK, 128):
         assert archived() == {}
-        write(start, start + 512)
+        write(start, start + 128)
     assert archived() == {0: WHOLE}
     assert items().count_documents({}) == 0
     assert_stored(0, BLOCK)

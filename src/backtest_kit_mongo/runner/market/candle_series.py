@@ -132,7 +132,7 @@ def pack_candles(
 
     With ``CC_CANDLE_FORMAT=items`` blocks are copied. A write packs the blocks that it completes at once, and a cold read of a long
     window those that it finds complete. So this is only needed for candles that others stored: an older version of this library, or the
-    TypeScript package. With ``CC_CANDLE_FORMAT=packed`` blocks of at least 2,048 candles are moved to the archive, and what an
+    TypeScript package. With ``CC_CANDLE_FORMAT=packed`` blocks of at least 256 candles are moved to the archive, and what an
     interrupted move left behind is deleted.
 
     You can interrupt it and run it again, beside programs that read and write. With ``dry_run`` it only counts the blocks. ``progress``

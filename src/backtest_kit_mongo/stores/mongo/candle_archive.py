@@ -38,13 +38,16 @@ from .documents import Document
 from .errors import lost_races, reading
 from .indexes import ensure_indexes
 
-__all__ = ["CandleArchive", "Parts", "parts_of"]
+__all__ = ["SMALLEST", "CandleArchive", "Parts", "parts_of"]
 
 WRITE = 64
 """Blocks per write command: about 3 MB."""
 
 # Seconds after which the unique index is checked again: without it, a block could be stored twice.
 _CHECKED, _SEEN = 60.0, 1.0
+SMALLEST = 256
+"""An incomplete block is stored here if it has at least so many candles: fewer are as well off as documents."""
+
 _MOST_REGISTERED = 100_000
 _ATTEMPTS = 100
 

@@ -12,11 +12,11 @@ from ...candles import CANDLE_DTYPE, interval_ms, matches
 from ...domains import DOMAINS, PACKED_CANDLES
 from ..base import Key
 from .block_collection import BlockGroup, ranges
+from .candle_archive import SMALLEST
 from .candle_documents import series_fields
 from .candle_moves import archive_block, unarchive_block
 from .candles import MongoCandles, consecutive
 from .errors import translated_items
-from .packed_candles import SMALLEST
 
 __all__ = ["pack_series", "unpack_series", "verify_series"]
 

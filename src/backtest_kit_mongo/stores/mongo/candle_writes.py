@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from ...errors import BacktestKitError, DatabaseError
 from ...logs import log
 from ..base import Key
 from .block_collection import Basis, Span, ranges
+from .candle_archive import SMALLEST as SMALLEST_ARCHIVED
 from .candle_archive import Parts
 from .candle_documents import candle_documents, new_ids, series_fields
 from .candle_moves import archive_block, delete_at
@@ -97,7 +99,7 @@ class CandleWriter:
             return candles, None
         archived = self._archive.look_up(series, blocks)
         if archived.damaged:
-            self._archive.check(series, archived, np.unique(stamps // (step * BLOCK)).tolist())
+            self._archive.check(series, archived, _by_block(candles, step))
         covered = archived.covered(step)
         if covered:
             starts, ends = np.array(covered).T
@@ -123,7 +125,7 @@ class CandleWriter:
         candles = candles[is_new]
         if len(candles):
             closing = (now + SKEW) // (step * BLOCK)  # later blocks cannot be in the archive
-            touched = [number for number in np.unique(candles["timestamp"] // (step * BLOCK)).tolist() if number < closing]
+            touched = [number for number in _by_block(candles, step) if number < closing]
             if self._archive.register(series, touched):
                 candles, _ = self._unarchived(series, candles, now)
         inserted = self._insert(series, candles)
@@ -147,13 +149,12 @@ class CandleWriter:
         """
         step = interval_ms(series[2])
         length = step * BLOCK
-        of_block = candles["timestamp"] // length
-        chosen, sizes = np.unique(of_block, return_counts=True)
+        parts = _by_block(candles, step)
         known = {} if archived is None else archived.versions
         free = [
             number
-            for number, size in zip(chosen.tolist(), sizes.tolist(), strict=True)
-            if size >= SMALLEST and (number + 1) * length <= now and number not in known
+            for number, part in parts.items()
+            if part.stop - part.start >= SMALLEST_ARCHIVED and (number + 1) * length <= now and number not in known
         ]
         for group in ranges(free):
             query: Document = {
@@ -168,18 +169,19 @@ class CandleWriter:
 
         def blocks() -> Iterator[tuple[int, Parts]]:
             for number in free:
-                rows = candles[slice(*np.searchsorted(of_block, [number, number + 1]))]
-                yield number, [(int(part["timestamp"][0]) // step - number * BLOCK, part) for part in consecutive(rows, step)]
+                runs = consecutive(candles[parts[number]], step)
+                yield number, [(int(run["timestamp"][0]) // step - number * BLOCK, run) for run in runs]
 
-        inserted = self._archive.insert(series, blocks())
-        mask = np.isin(of_block, inserted)
-        return int(mask.sum()), candles[~mask]
+        others = np.ones(len(candles), np.bool_)
+        for number in self._archive.insert(series, blocks()):
+            others[parts[number]] = False
+        return len(candles) - int(others.sum()), candles[others]
 
     def _archive_complete(self, series: Key, inserted: CandleArray, now: int) -> None:
         """Move the closed blocks to the archive that are complete now. A failure leaves their candles where they are."""
         step = interval_ms(series[2])
         length = step * BLOCK
-        for number in np.unique(inserted["timestamp"] // length).tolist():
+        for number in _by_block(inserted, step):
             if (number + 1) * length > now:
                 continue
             try:
@@ -331,3 +333,10 @@ class CandleWriter:
 
 def _is_unbroken(stamps: Stamps, step: int) -> bool:
     return (int(stamps[-1]) - int(stamps[0])) // step + 1 == len(stamps)
+
+
+def _by_block(candles: CandleArray, step: int) -> dict[int, slice]:
+    """Return where the candles of each block are in a sorted array, by number."""
+    of_block = candles["timestamp"] // (step * BLOCK)
+    edges = [0, *(np.flatnonzero(np.diff(of_block)) + 1).tolist(), len(candles)]
+    return {int(of_block[start]): slice(start, end) for start, end in pairwise(edges) if start < end}
