@@ -266,19 +266,21 @@ def test_nothing_is_removed_while_another_process_unpacks(packing, monkeypatch):
     write(0, BLOCK)
     archive = default_registry.mongo.candles.archive
     version = archive.version(KEY, FIRST)
-    assert archive.begin_unpacking(KEY, FIRST, version) is not None
-    with pytest.raises(kit.DatabaseError, match="being unpacked by another process, so nothing was removed"):
+    assert archive.begin_unpacking(KEY, FIRST, version, archive.new_token()) is not None
+    with pytest.raises(kit.DatabaseError, match="are being unpacked by another process"):
         remove_candles(*SERIES)
     assert_stored(0, BLOCK)
-    monkeypatch.setattr(block_collection, "LONG_AGO", block_collection.timedelta(seconds=-10))
-    monkeypatch.setattr("backtest_kit_mongo.stores.mongo.candle_archive.LONG_AGO", block_collection.timedelta(seconds=-10))
+    archive._asked, ahead = time.monotonic(), archive._ahead
+    archive._ahead = ahead + block_collection.LONG_AGO + 2  # an hour later
+    default_registry.mongo.candles.packed._ahead, default_registry.mongo.candles.packed._asked = archive._ahead, archive._asked
     assert remove_candles(*SERIES) == BLOCK
 
 
 def test_nothing_is_unpacked_during_a_removal(packing):
     write(0, BLOCK)
     archive = default_registry.mongo.candles.archive
-    token = archive.begin_removal(KEY, [FIRST])
+    token = archive.new_token()
+    archive.begin_removal(KEY, [FIRST], token)
     with pytest.raises(kit.DatabaseError, match="being removed by another process"):
         list(unpack_candles())
     archive.end_removal(KEY, [FIRST], token)
@@ -406,7 +408,7 @@ def test_a_model_of_mixtures(settings, join, more):
 def test_writers_of_both_formats_at_once(settings, join):
     """While two processes move candles to and fro, writers race for the same candles; nobody ever reads two values of one candle."""
     size = 3 * BLOCK
-    registries = [join(settings, CC_CANDLE_FORMAT=name, CC_CANDLE_MEMORY_MB=0) for name in ("items", "packed", "packed", "items", "packed")]
+    registries = [join(settings, CC_CANDLE_FORMAT=("items", "packed")[number % 2], CC_CANDLE_MEMORY_MB=0) for number in range(7)]
     seen = np.full(size, np.nan)
     written = np.zeros(size, bool)
     lock, done = threading.Lock(), threading.Event()
@@ -453,7 +455,7 @@ def test_writers_of_both_formats_at_once(settings, join):
 
     work = [writer, writer, writer, reader, reader, mover, mover]
     with ThreadPoolExecutor(len(work)) as executor:
-        futures = [executor.submit(until_done, job, number, registries[number % 5]) for number, job in enumerate(work)]
+        futures = [executor.submit(until_done, job, number, registries[number]) for number, job in enumerate(work)]
         began = time.monotonic()
         while not done.wait(1) and (time.monotonic() < began + 10 or reads[0] < 20 or moves[0] < 5):
             if time.monotonic() > began + 300:

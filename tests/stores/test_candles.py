@@ -15,12 +15,13 @@ import msgspec
 import numpy as np
 import pytest
 from bson import Decimal128, Int64, ObjectId
+from conftest import serving
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
 from backtest_kit_mongo.candles import CANDLE_DTYPE, align, closed_candles, to_columns, to_dicts
 from backtest_kit_mongo.contracts.default_registry import default_registry
-from backtest_kit_mongo.stores.mongo import candle_documents
+from backtest_kit_mongo.stores.mongo import candle_documents, candle_writes
 
 MINUTE = 60_000
 STEPS = {
@@ -28,6 +29,18 @@ STEPS = {
 }  # fmt: skip
 SINCE = 1_699_920_000_000  # 2023-11-14 00:00 UTC, on the grid of every interval
 NAMES = ("timestamp", "open", "high", "low", "close", "volume")
+
+
+@pytest.fixture(params=["mongo", "archive", "file", "memory"])
+def store(request, monkeypatch):
+    """Run the test on each store in turn; ``archive`` is MongoDB with CC_CANDLE_FORMAT=packed, and packs however few candles."""
+    if request.param == "archive":
+        monkeypatch.setattr(candle_writes, "SMALLEST_ARCHIVED", 1)
+        kit.setup({**request.getfixturevalue("settings"), "CC_CANDLE_FORMAT": "packed"})
+        yield "archive"
+        return
+    with serving(request.param, request) as name:
+        yield name
 
 
 def candle(index, *, step=MINUTE, since=SINCE, **more):

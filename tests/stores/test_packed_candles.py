@@ -6,7 +6,6 @@ import os
 import random
 import threading
 import time
-from datetime import timedelta
 from itertools import pairwise
 from urllib.parse import quote
 
@@ -363,7 +362,9 @@ def test_a_reader_does_not_bring_removed_candles_back(moment, settings, monkeypa
     remover = other.mongo.candles
     begin, end = remover.packed.begin_removal, remover.packed.end_removal
     if moment == "during":  # the reader begins when the removal has begun, and reads candles that are about to be deleted
-        monkeypatch.setattr(remover.packed, "begin_removal", lambda series, numbers: (begin(series, numbers), read(0, BLOCK))[0])
+        monkeypatch.setattr(
+            remover.packed, "begin_removal", lambda series, numbers, token: (begin(series, numbers, token), read(0, BLOCK))[0]
+        )
     elif moment == "after":
         monkeypatch.setattr(remover.packed, "end_removal", lambda series, numbers, token: (put_late(), end(series, numbers, token)))
     put = packed_candles.PackedCandles.put
@@ -396,11 +397,11 @@ def test_a_removal_that_died_is_forgotten_by_pack(monkeypatch):
     """Until then its blocks are not packed; reads are right all the time."""
     write(0, BLOCK)
     store = default_registry.mongo.candles
-    store.packed.begin_removal(SERIES, [FIRST])
+    store.packed.begin_removal(SERIES, [FIRST], store.packed.new_token())
     assert_stored(0, BLOCK)
     list(pack_candles())
     assert packed() == {}
-    monkeypatch.setattr(block_collection, "LONG_AGO", timedelta(seconds=-10))
+    monkeypatch.setattr(block_collection, "LONG_AGO", -10)
     assert [outcome.blocks for outcome in pack_candles()] == [1]
     assert_stored(0, BLOCK)
 
@@ -561,10 +562,10 @@ def during_removal(registry, monkeypatch, work):
     packed_blocks = registry.mongo.candles.packed
     begin = packed_blocks.begin_removal
 
-    def begin_and_work(series, numbers):
-        token = begin(series, numbers)
+    def begin_and_work(*arguments):
+        monkeypatch.setattr(packed_blocks, "begin_removal", begin)
+        begin(*arguments)
         work()
-        return token
 
     monkeypatch.setattr(packed_blocks, "begin_removal", begin_and_work)
 
@@ -588,7 +589,7 @@ def test_two_removals_at_once(other, monkeypatch):
 def test_a_removal_that_was_forgotten_too_early(other, monkeypatch):
     """Its end drops what was packed meanwhile."""
     write(0, BLOCK)
-    monkeypatch.setattr(block_collection, "LONG_AGO", timedelta(seconds=-10))
+    monkeypatch.setattr(block_collection, "LONG_AGO", -10)
     during_removal(other, monkeypatch, lambda: list(pack_candles()))
     remove_candles("BTCUSDT", "1m", "binance", at(0)["timestamp"], at(100)["timestamp"], registry=other)
     assert read(0, 100) is None

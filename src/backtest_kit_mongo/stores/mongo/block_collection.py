@@ -8,16 +8,19 @@ that is gone looks like one that never was.)
 
 from __future__ import annotations
 
+import math
+import os
 import random
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, islice, pairwise
 from typing import ClassVar, NamedTuple
 
 from bson import ObjectId
 from pymongo import UpdateOne
+from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
 from ..._core import bson as core
@@ -51,10 +54,16 @@ CONTENT: Document = dict.fromkeys(("format", "codec", "runs", "checksum", "data"
 FORBIDDEN = (13, 8000)
 """Codes of "Unauthorized", on any server and on Atlas."""
 
-_FIELDS = dict.fromkeys(("_id", "block", "version", "left", "unpacking", "format", "codec", "runs", "checksum", "data"), True)
-_OVERVIEW = {"_id": False, **dict.fromkeys(("block", "version", "left", "unpacking", "format", "codec", "runs"), True)}
-LONG_AGO = timedelta(hours=1)
-"""What a process began so long ago and has not ended, it will probably not end."""
+_FIELDS = dict.fromkeys(("_id", "block", "version", "left", "format", "codec", "runs", "checksum", "data"), True)
+_OVERVIEW = {"_id": False, **dict.fromkeys(("block", "version", "left", "format", "codec", "runs"), True)}
+LONG_AGO = 3600
+"""Seconds after which a process that has not ended what it began is taken for dead."""
+
+MOVED = 300
+"""Seconds for which a reader has to expect that candles were moved to documents after it looked for those."""
+
+ASKED = 600.0
+"""Seconds after which the server is asked for its time again."""
 
 _RANDOM = random.SystemRandom()  # not the generator that a strategy may have seeded
 
@@ -90,7 +99,6 @@ class Basis(NamedTuple):
     versions: dict[int, int | None]  # the version of each document, also of those without candles
     damaged: dict[int, str]  # what is wrong with blocks that cannot be used
     left: set[int]  # blocks whose candles were moved to documents, not long ago
-    unpacking: set[int]  # blocks whose candles are being moved to documents
     primary: object  # the server, and its election
 
     def covered(self, step: int) -> list[tuple[int, int]]:
@@ -128,6 +136,7 @@ class BlockCollection:
         self._connection = connection
         self.domain: Domain = domain
         self._readable = True
+        self._ahead, self._asked = 0.0, -math.inf  # by how many seconds the clock of the server is ahead, and when it was asked
 
     # --- reading ---
 
@@ -159,16 +168,16 @@ class BlockCollection:
         return basis
 
     def _empty_basis(self) -> Basis:
-        return Basis({}, {}, {}, set(), set(), primary(self._connection.client))
+        return Basis({}, {}, {}, set(), primary(self._connection.client))
 
     def _note(self, basis: Basis, documents: list[Document]) -> list[Document]:
         """Add the versions of documents to ``basis``; return the documents with candles. A repeated query may return a block twice."""
         fresh = {fields["block"]: fields for fields in documents if fields["block"] not in basis.versions}
         basis.versions.update((number, fields["version"]) for number, fields in fresh.items())
-        before = time.time_ns() // 1_000_000 - LONG_AGO // timedelta(milliseconds=1)
-        basis.left.update(number for number, fields in fresh.items() if type(left := fields.get("left")) is int and left > before)
-        basis.unpacking.update(number for number, fields in fresh.items() if "unpacking" in fields)
-        return [fields for fields in fresh.values() if "codec" in fields]
+        for number, fields in fresh.items():
+            if isinstance(left := fields.get("left"), ObjectId) and left > self._token_before(MOVED):
+                basis.left.add(number)
+        return [fields for fields in fresh.values() if not fields.keys().isdisjoint(("codec", "runs"))]
 
     def _report(self, series: Key, fields: Document, problem: str) -> None:
         """Tell the user about a damaged block that was read."""
@@ -238,49 +247,69 @@ class BlockCollection:
             if [type(name) for name in row["_id"]] == [str] * len(names)
         }
 
+    # --- time: that of the server, as clocks of clients may differ by more than LONG_AGO ---
+
+    def new_token(self) -> ObjectId:
+        """Return a mark for documents: the time of the server in seconds, and random bytes."""
+        return ObjectId(self._now().to_bytes(4, "big") + os.urandom(8))
+
+    def _token_before(self, seconds: int) -> ObjectId:
+        """Return the smallest token of a time in the past."""
+        return ObjectId((self._now() - seconds).to_bytes(4, "big") + bytes(8))
+
+    def _now(self) -> int:
+        """Return the time of the server in seconds."""
+        if time.monotonic() - self._asked > ASKED:
+            admin = self._connection.client.admin
+            local: datetime = self._connection.retried(self.domain, lambda: admin.command("hello"))["localTime"]
+            self._ahead, self._asked = local.replace(tzinfo=UTC).timestamp() - time.time(), time.monotonic()
+        return int(time.time() + self._ahead)
+
     # --- removal of candles ---
 
-    def begin_removal(self, series: Key, numbers: Sequence[int]) -> ObjectId:
-        """Keep anybody from storing blocks whose candles are about to be removed, until ``end_removal``; return its token."""
-        token = ObjectId()
-        collection = self._connection.collection(self.domain)
-        self._connection.retried(self.domain, partial(ensure_indexes, collection, self.domain))
+    def begin_removal(self, series: Key, numbers: Sequence[int], token: ObjectId) -> None:
+        """Keep anybody from storing blocks whose candles are about to be removed, until ``end_removal``."""
+        self._connection.retried(self.domain, lambda: ensure_indexes(self._connection.collection(self.domain), self.domain))
         self.forget_removals(series)
-        for group in _groups(numbers):
-            strange = {"removing": {"$exists": True, "$not": {"$type": "array"}}}
-            self._change(_blocks(series, group) | strange, {"$unset": {"removing": ""}})
+        strange = {"removing": {"$exists": True, "$not": {"$type": "array"}}}
+        self._change(_blocks(series, numbers) | strange, {"$unset": {"removing": ""}})
 
-            def begin(group: Sequence[int] = group) -> None:
-                change = self._dropped({"$addToSet": {"removing": token}})
-                updates = [UpdateOne({**series_fields(series), "block": number}, change, upsert=True) for number in group]
-                collection.bulk_write(updates, ordered=False)
+        def begin() -> None:
+            change = self._dropped({"$addToSet": {"removing": token}})
+            updates = [UpdateOne({**series_fields(series), "block": number}, change, upsert=True) for number in numbers]
+            self._written().bulk_write(updates, ordered=False)
 
+        if numbers:
             self._connection.retried(self.domain, begin)
-        return token
 
-    def end_removal(self, series: Key, numbers: Sequence[int], token: ObjectId) -> None:
-        """Allow blocks to be stored again. Copies are dropped first, in case that ``begin_removal`` was lost or forgotten."""
-        for group in _groups(numbers):
-            self._change(_blocks(series, group), {"$pull": {"removing": token}}, drop=True)
+    def end_removal(self, series: Key, numbers: Sequence[int], token: ObjectId) -> bool:
+        """Allow blocks to be stored again; return whether nobody had done so before: ``forget_removals``, after a long time.
+
+        Copies are dropped first, in case that ``begin_removal`` was lost or forgotten.
+        """
+        query = {**_blocks(series, numbers), "removing": token}
+        kept = self._connection.retried(self.domain, lambda: self._written().count_documents(query))
+        self._change(_blocks(series, numbers), {"$pull": {"removing": token}}, drop=True)
+        return kept == len(numbers)
 
     def forget_removals(self, series: Key) -> None:
-        """Allow blocks to be stored again whose removal began long ago: the process that removed their candles has probably died.
-
-        If it has not, ``end_removal`` drops what is copied meanwhile.
-        """
-        before = ObjectId.from_datetime(datetime.now(UTC) - LONG_AGO)
+        """Allow blocks to be stored again whose removal began long ago: the process that removed their candles has probably died."""
+        before = self._token_before(LONG_AGO)
         query = {**series_fields(series), "removing": {"$lt": before}}
         self._change(query, {"$pull": {"removing": {"$lt": before}}}, drop=True)
 
     def _change(self, query: Document, change: Document, *, drop: bool = False) -> int:
         """Apply a change, and a new version, to all documents of a query; return how many. Each attempt has a version of its own."""
-        collection = self._connection.collection(self.domain)
 
         def update() -> int:
             full = self._dropped(change) if drop else {**change, "$set": {"version": new_version()}}
-            return collection.update_many(query, full).modified_count
+            return self._written().update_many(query, full).modified_count
 
         return self._connection.retried(self.domain, update)
+
+    def _written(self) -> Collection[Document]:
+        """Return the collection, with the write concern of changes."""
+        return self._connection.collection(self.domain)
 
     def _dropped(self, change: Document) -> Document:
         """Return a change with a new version, and without the candles if they are copies."""
@@ -306,7 +335,3 @@ def new_version() -> int:
 
 def _blocks(series: Key, numbers: Sequence[int]) -> Document:
     return {**series_fields(series), "block": {"$in": list(numbers)}}
-
-
-def _groups(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (numbers[start : start + 1000] for start in range(0, len(numbers), 1000))

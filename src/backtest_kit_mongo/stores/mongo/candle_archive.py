@@ -14,13 +14,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from bson import ObjectId, encode
-from pymongo import UpdateOne, WriteConcern
+from pymongo import UpdateOne
+from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, OperationFailure
 
 from ..._core import bson as core
@@ -32,7 +32,7 @@ from ...logs import log
 from ..base import Key
 from .block_collection import CONTENT, FORBIDDEN, LONG_AGO, Basis, BlockCollection, new_version
 from .candle_documents import series_fields, stored_series
-from .client import primary
+from .client import committed, primary
 from .database import MongoDatabase
 from .documents import Document
 from .errors import lost_races, reading
@@ -50,6 +50,8 @@ SMALLEST = 256
 
 _MOST_REGISTERED = 100_000
 _ATTEMPTS = 100
+
+_NOT_REMOVING: Document = {"removing.0": {"$exists": False}}
 
 Parts = Sequence[tuple[int, CandleArray]]
 """The candles of a block: (first position, consecutive candles)."""
@@ -71,7 +73,7 @@ class CandleArchive(BlockCollection):
         self.in_use: bool = in_use
         """Whether this process stores candles here (``CC_CANDLE_FORMAT=packed``). All processes read from here."""
         self._checked = -math.inf  # when the unique index was last checked (time.monotonic)
-        self._may_register = True
+        self._may_write = True
         self._registered: set[tuple[Key, int]] = set()
         self._registered_on: object = None  # the primary that has these documents
 
@@ -112,7 +114,10 @@ class CandleArchive(BlockCollection):
     def _decoded(self, document: bytes) -> Document | None:
         with reading(CANDLE_ARCHIVE):
             fields = core.decode(document)
-        return {"version": None, **fields} if type(fields.get("block")) is int else None
+        block: Any = fields.get("block")
+        if type(block) is not int:  # a double, as other tools write it: the candles of these times cannot be found
+            return {**fields, "block": math.floor(block), "version": f"unusable: its block is {block!r}"}
+        return {"version": None, **fields}
 
     def _cannot_read(self, error: OperationFailure) -> None:
         if self.in_use or error.code not in FORBIDDEN:
@@ -136,13 +141,12 @@ class CandleArchive(BlockCollection):
             self._registered.clear()
             self._registered_on = chosen
         unknown = [number for number in numbers if (series, number) not in self._registered]
-        if not unknown or not self._may_register:
+        if not unknown or not self._may_write:
             return False
         created = 0
         try:
             self._ensure_index(_CHECKED)
-            # The candle documents come later, so where those are, this is too: nothing to wait for.
-            collection = self._connection.collection(CANDLE_ARCHIVE).with_options(write_concern=WriteConcern(w=1))
+            collection = self._connection.collection(CANDLE_ARCHIVE)
             fields = series_fields(series)
             updates = [
                 UpdateOne({**fields, "block": number}, {"$setOnInsert": {"version": new_version()}}, upsert=True) for number in unknown
@@ -158,17 +162,22 @@ class CandleArchive(BlockCollection):
 
             self._connection.retried(CANDLE_ARCHIVE, create)
         except (OperationFailure, BulkWriteError) as error:
-            codes = {failure.get("code") for failure in (error.details or {}).get("writeErrors", [])} | {error.code}
-            if self.in_use or not codes & set(FORBIDDEN):
-                raise
-            self._may_register = False
-            log(
-                "info",
-                f"this user may not write to the collection {CANDLE_ARCHIVE.collection}, so nobody else should use CC_CANDLE_FORMAT=packed",
-            )
+            self._cannot_write(error)
             return False
-        self._registered.update((series, number) for number in unknown)
+        if self._registered_on == chosen:
+            self._registered.update((series, number) for number in unknown)
         return created < len(unknown)
+
+    def _cannot_write(self, error: OperationFailure | BulkWriteError) -> None:
+        """Take note of a user without rights. Raises any other error."""
+        codes = {failure.get("code") for failure in (error.details or {}).get("writeErrors", [])} | {error.code}
+        if self.in_use or not codes & set(FORBIDDEN):
+            raise error
+        self._may_write = False
+        log(
+            "info",
+            f"this user may not write to the collection {CANDLE_ARCHIVE.collection}, so nobody else should use CC_CANDLE_FORMAT=packed",
+        )
 
     def insert(self, series: Key, blocks: Iterable[tuple[int, Parts]]) -> list[int]:
         """Insert blocks that have no document yet, given as (number, parts); return the numbers of those that nobody else began."""
@@ -202,34 +211,49 @@ class CandleArchive(BlockCollection):
         # After a lost reply, this process may itself have been first.
         return sorted(inserted + [number for number in lost if self._identity(series, number) == identities[number]])
 
-    def replace(
-        self, series: Key, number: int, parts: Parts, version: int | None, *, in_removal: bool = False, leave: bool = False
-    ) -> bool:
-        """Store other candles in a block if its document still has ``version``; return whether it had. No parts: it holds no candles then.
+    def replace(self, series: Key, number: int, parts: Parts, version: int | None, *, in_removal: bool = False) -> bool:
+        """Store other candles in a block if its document still has ``version``; return whether it had. No parts: it holds none then.
 
-        With ``leave`` the candles were moved back to documents.
+        After a lost reply, False may be wrong.
         """
+        change: Document = {"$set": pack(series, number, parts, interval_ms(series[2]))} if parts else {"$unset": CONTENT}
+        return self._swap(series, number, version, change, {} if in_removal else _NOT_REMOVING) is not None
+
+    def confirm(self, series: Key, number: int, version: int | None) -> int | None:
+        """Make sure that a block still has ``version`` and that no election will undo it; return its new version, or None."""
+        return self._swap(series, number, version, {}, {})
+
+    def _swap(self, series: Key, number: int, version: int | None, change: Document, condition: Document) -> int | None:
+        """Change the document of a block if it still has ``version`` and meets a condition; return its new version, or None."""
         if version is None:
-            return False
+            return None
         self._ensure_index()
-        collection = self._connection.collection(CANDLE_ARCHIVE)
-        query: Document = {**series_fields(series), "block": number, "version": version}
-        if not in_removal:
-            query["removing.0"] = {"$exists": False}
         new = new_version()
-        change: Document = {"$set": {"version": new}, "$unset": {"unpacking": ""}}
-        if parts:
-            change["$set"] |= pack(series, number, parts, interval_ms(series[2]))
-        else:
-            change["$unset"] |= CONTENT
-        if leave:
-            change["$set"]["left"] = time.time_ns() // 1_000_000
-        matched = self._connection.retried(CANDLE_ARCHIVE, lambda: collection.update_one(query, change).matched_count)
-        return bool(matched) or self.version(series, number) == new  # after a lost reply, the first attempt may have succeeded
+        full = {**change, "$set": {**change.get("$set", {}), "version": new}}
+        query = {**series_fields(series), "block": number, "version": version, **condition}
+        matched = self._connection.retried(CANDLE_ARCHIVE, lambda: self._written().update_one(query, full).matched_count)
+        # After a lost reply, the first attempt may have succeeded.
+        return new if matched or self.version(series, number) == new else None
 
     def version(self, series: Key, number: int) -> int | None:
         """Return the version of a block's document; None if there is none."""
         return self.look_up(series, range(number, number + 1)).versions.get(number)
+
+    def _written(self) -> Collection[Document]:
+        return committed(self._connection.collection(CANDLE_ARCHIVE))
+
+    # --- removal of candles ---
+
+    def begin_removal(self, series: Key, numbers: Sequence[int], token: ObjectId) -> None:
+        """See BlockCollection. A user without rights to the collection has no candles here."""
+        try:
+            super().begin_removal(series, numbers, token)
+        except OperationFailure as error:
+            self._cannot_write(error)
+
+    def end_removal(self, series: Key, numbers: Sequence[int], token: ObjectId) -> bool:
+        """See BlockCollection."""
+        return not self._may_write or super().end_removal(series, numbers, token)
 
     def cut(self, series: Key, number: int, since: int, until: int) -> int:
         """Remove the candles at the positions [since, until) of a block; return how many there were."""
@@ -240,7 +264,9 @@ class CandleArchive(BlockCollection):
             if number in basis.damaged:
                 if since > 0 or until < BLOCK:
                     self.check(series, basis)
-                return self._change({**series_fields(series), "block": number}, {"$unset": CONTENT})
+                log("warning", f"archived block {number} of {' '.join(series)}, which is damaged ({basis.damaged[number]}), is removed")
+                self._change({**series_fields(series), "block": number}, {"$unset": CONTENT})
+                return 0  # nobody knows how many
             before = present(basis.runs.get(number, ()))
             after = before.copy()
             after[since:until] = False
@@ -251,21 +277,29 @@ class CandleArchive(BlockCollection):
 
     # --- unpacking ---
 
-    def begin_unpacking(self, series: Key, number: int, version: int | None) -> int | None:
+    def begin_unpacking(self, series: Key, number: int, version: int | None, token: ObjectId) -> int | None:
         """Let a removal know that candles of a block are about to be moved to documents; return the new version, or None if it changed."""
-        if version is None:
-            return None
-        collection = self._connection.collection(CANDLE_ARCHIVE)
-        query = {**series_fields(series), "block": number, "version": version, "removing.0": {"$exists": False}}
-        new = new_version()
-        change = {"$set": {"version": new, "unpacking": ObjectId()}}
-        matched = self._connection.retried(CANDLE_ARCHIVE, lambda: collection.update_one(query, change).matched_count)
-        return new if matched or self.version(series, number) == new else None
+        return self._swap(series, number, version, {"$addToSet": {"unpacking": token}}, _NOT_REMOVING)
+
+    def end_unpacking(self, series: Key, number: int, version: int | None, token: ObjectId) -> bool:
+        """Drop the candles of a block, which are documents now, if it still has ``version``; return whether it had."""
+        left = self.new_token()
+        change: Document = {"$unset": CONTENT, "$set": {"left": left}, "$pull": {"unpacking": token}}
+        if self._swap(series, number, version, change, _NOT_REMOVING) is not None:
+            return True
+        # Somebody may have changed the version again after a lost reply.
+        document = self._connection.find_one(CANDLE_ARCHIVE, {**series_fields(series), "block": number})
+        return document is not None and core.decode(document).get("left") == left
+
+    def forget_unpacking(self, series: Key, number: int, token: ObjectId) -> None:
+        """Let removals of a block begin again, after ``begin_unpacking`` without ``end_unpacking``."""
+        self._change({**series_fields(series), "block": number, "unpacking": token}, {"$pull": {"unpacking": token}})
 
     def is_unpacked(self, series: Key, numbers: Sequence[int]) -> bool:
         """Return whether another process is about to move candles of these blocks to documents."""
-        recent = ObjectId.from_datetime(datetime.now(UTC) - LONG_AGO)
-        query = {**series_fields(series), "unpacking": {"$gt": recent}}
+        if not self._readable:
+            return False
+        query = {**series_fields(series), "unpacking": {"$gt": self._token_before(LONG_AGO)}}
         batches = self._connection.fetch(CANDLE_ARCHIVE, [{"filter": query, "projection": {"_id": False, "block": True}}])
         return any(core.decode(raw)["block"] in set(numbers) for batch in batches for raw in core.split(batch))
 
@@ -298,7 +332,7 @@ def _with_candles(series: Key) -> Document:
 
 
 def _iso(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="minutes").replace("+00:00", "Z")
+    return f"{np.datetime64(milliseconds, 'ms').astype('datetime64[m]')}Z"
 
 
 def _changes_too_often(series: Key, number: int) -> DatabaseError:

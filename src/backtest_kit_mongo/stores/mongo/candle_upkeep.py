@@ -48,11 +48,12 @@ def _copy_series(candles: MongoCandles, series: Key, dry_run: bool) -> Iterator[
         now = time.time_ns() // 1_000_000
         basis = candles.packed.look_up(series, group)
         stored = 0
-        # What is in the archive is read from there as fast as from a copy.
-        archived = candles.archive.look_up(series, group)
-        if any(basis.candles(number) + archived.candles(number) < BLOCK for number in group):
-            batches = list(candles.documents(series, group.start * BLOCK * step, group.stop * BLOCK * step))
-            for part in consecutive(np.concatenate(batches), step) if batches and not archived.runs else ():
+        if any(basis.candles(number) < BLOCK for number in group):
+            rows = np.concatenate([*candles.documents(series, group.start * BLOCK * step, group.stop * BLOCK * step)])
+            archived = candles.archive.look_up(series, group)  # after the documents, which may be moved there meanwhile
+            # What is in the archive is read from there as fast as from a copy.
+            elsewhere = [*archived.runs, *archived.damaged, *archived.left]
+            for part in consecutive(rows[~np.isin(rows["timestamp"] // (BLOCK * step), elsewhere)], step):
                 stored += candles.packed.pack(series, part, basis, now, dry_run=dry_run)
         yield BlockGroup(stored, {}, len(group) * BLOCK, len(numbers) * BLOCK)
 

@@ -29,7 +29,7 @@ from .candle_archive import SMALLEST as SMALLEST_ARCHIVED
 from .candle_archive import Parts
 from .candle_documents import candle_documents, new_ids, series_fields
 from .candle_moves import archive_block, delete_at
-from .candles import FAR, SKEW, MongoCandles, consecutive, uncovered
+from .candles import FAR, SKEW, MongoCandles, consecutive, moved_too_often, uncovered
 from .documents import Document
 from .errors import reading
 from .packed_candles import SMALLEST
@@ -41,8 +41,13 @@ __all__ = ["CandleWriter"]
 BATCH = 10_000
 """Candles per insert command."""
 
+REMOVED = 256
+"""Blocks whose candles are removed at a time: the marks that keep other processes away must not last long."""
+
 COUNTED = 100_000
 """A window of at least this many candles is counted over two connections."""
+
+_ATTEMPTS = 20
 
 Mask = npt.NDArray[np.bool_]
 Stamps = npt.NDArray[np.int64]
@@ -113,8 +118,7 @@ class CandleWriter:
         stamps = np.ascontiguousarray(candles["timestamp"])
         low, high = int(stamps[0]), int(stamps[-1])
         unbroken = _is_unbroken(stamps, step)
-        copied = not self._archive.in_use and len(stamps) >= SMALLEST
-        blocks = Span(low, high + step, step).blocks(now) if copied else range(0)
+        blocks = Span(low, high + step, step).blocks(now) if len(stamps) >= SMALLEST else range(0)
         basis = self._packed.look_up(series, blocks) if blocks else None
         is_new = self._are_new_beside_packed(series, stamps, basis) if unbroken and basis is not None and basis.runs else None
         if is_new is None:
@@ -129,16 +133,19 @@ class CandleWriter:
             if self._archive.register(series, touched):
                 candles, _ = self._unarchived(series, candles, now)
         inserted = self._insert(series, candles)
-        if basis is not None:
-            for part in consecutive(inserted, step):
-                self._packed.pack(series, part, basis, now)
+        if basis is not None and len(inserted) and not self._archive.in_use:
+            # Another process may have archived others of the same times before these were inserted.
+            inserted, archived = self._unarchived(series, inserted, now)
+            if archived is None or not archived.left:
+                for part in consecutive(inserted, step):
+                    self._packed.pack(series, part, basis, now)
         if unbroken:
             seen = self._candles.seen.get(series)
             touching = seen is not None and seen[0] <= high + step and low <= seen[1] + step
             self._candles.seen[series] = (min(low, seen[0]), max(high, seen[1])) if seen is not None and touching else (low, high)
         if self._archive.in_use and len(inserted):
             self._archive_complete(series, inserted, now)
-        return len(candles)
+        return len(inserted)
 
     # --- the archive ---
 
@@ -173,8 +180,10 @@ class CandleWriter:
                 yield number, [(int(run["timestamp"][0]) // step - number * BLOCK, run) for run in runs]
 
         others = np.ones(len(candles), np.bool_)
-        for number in self._archive.insert(series, blocks()):
+        inserted = self._archive.insert(series, blocks())
+        for number in inserted:
             others[parts[number]] = False
+        self._packed.drop_numbers(series, inserted)  # of documents that somebody deleted with other tools
         return len(candles) - int(others.sum()), candles[others]
 
     def _archive_complete(self, series: Key, inserted: CandleArray, now: int) -> None:
@@ -229,7 +238,10 @@ class CandleWriter:
     def _drop_stale(self, series: Key, basis: Basis, step: int) -> None:
         """Drop the blocks that have more candles than documents, unless they have changed: then another process has just removed some."""
         missing = 0
+        archived = self._archive.look_up(series, range(min(basis.runs), max(basis.runs) + 1))
         for number, runs in basis.runs.items():
+            if number in archived.runs:  # its candles were moved
+                continue
             spans = [((number * BLOCK + run.first) * step, (number * BLOCK + run.first + run.length) * step) for run in runs]
             fewer = sum((end - start) // step - self._count(series, start, end, step) for start, end in spans)
             if fewer > 0 and self._packed.drop(series, number, basis):
@@ -285,25 +297,43 @@ class CandleWriter:
         """Delete the candles of a series in [since, until) (ms); return how many. Their ids in Redis are detected as stale when used."""
         low, high = -FAR if since is None else since, FAR if until is None else until
         touched = self._candles.blocks_of(series, since, until)
-        token = archive_token = None
+        removed = 0
         try:
-            token = self._packed.begin_removal(series, touched)
-            archive_token = self._archive.begin_removal(series, touched)
-            if self._archive.is_unpacked(series, touched):
-                raise DatabaseError(
-                    f"candles of {' '.join(series)} are being unpacked by another process, so nothing was removed",
-                    hint="try again when it has ended; if it died, in an hour",
-                )
-            removed = sum(self._remove(series, blocks, low, high) for blocks in ranges(touched))
-        except BaseException:
-            with suppress(PyMongoError):  # if not even this succeeds, the blocks are free again in an hour
-                self._end_removal(series, touched, token, archive_token)
-            raise
-        else:
-            self._end_removal(series, touched, token, archive_token)
+            for start in range(0, len(touched), REMOVED):
+                group = touched[start : start + REMOVED]
+                for _ in range(_ATTEMPTS):
+                    count, undisturbed = self._remove_marked(series, group, low, high)
+                    removed += count
+                    if undisturbed:
+                        break
+                else:
+                    raise moved_too_often(series)
         finally:
             self._candles.clear()
         return removed
+
+    def _remove_marked(self, series: Key, group: list[int], low: int, high: int) -> tuple[int, bool]:
+        """Delete the candles of some blocks in [low, high) (ms) while nobody else can store or move them.
+
+        Returns how many, and whether the marks that keep others away lasted to the end.
+        """
+        marks = [(source, source.new_token()) for source in (self._packed, self._archive)]
+        try:
+            for source, token in marks:
+                source.begin_removal(series, group, token)
+            if self._archive.is_unpacked(series, group):
+                raise DatabaseError(
+                    f"candles of {' '.join(series)} are being unpacked by another process",
+                    hint="remove them when it has ended; if it died, in an hour",
+                )
+            removed = sum(self._remove(series, blocks, low, high) for blocks in ranges(group))
+        except BaseException:
+            for source, token in marks:
+                with suppress(PyMongoError, BacktestKitError):  # if not even this succeeds, the blocks are free again in an hour
+                    source.end_removal(series, group, token)
+            raise
+        lasted = [source.end_removal(series, group, token) for source, token in marks]
+        return removed, all(lasted)
 
     def _remove(self, series: Key, blocks: range, low: int, high: int) -> int:
         """Delete the candles of some blocks in [low, high) (ms); return how many.
@@ -323,12 +353,6 @@ class CandleWriter:
         query = {**series_fields(series), "timestamp": {"$gte": edges[0], "$lt": edges[1]}}
         delete = partial(self._connection.collection(DOMAINS["candle"]).delete_many, query)
         return removed + self._connection.retried(DOMAINS["candle"], delete).deleted_count
-
-    def _end_removal(self, series: Key, touched: list[int], token: ObjectId | None, archive_token: ObjectId | None) -> None:
-        if token is not None:
-            self._packed.end_removal(series, touched, token)
-        if archive_token is not None:
-            self._archive.end_removal(series, touched, archive_token)
 
 
 def _is_unbroken(stamps: Stamps, step: int) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from ..fork_safety import renew_after_fork
 from .block_collection import Basis, BlockCollection, Span, ranges
 from .candle_archive import CandleArchive
 from .candle_documents import on_grid, series_fields, stored_series
+from .client import committed
 from .database import MongoDatabase
 from .documents import Document
 from .errors import reading, translates
@@ -120,7 +122,8 @@ class MongoCandles:
                 return rows
         else:
             basis = self.packed.look_up(series, span.blocks(now))
-            rows, rest = self._read_documents(series, span, needed), [(span.since, span.until)]
+            rows = self._read_documents(series, span, needed)
+            rest = [(span.since, min(span.until, span.since + (len(rows) + 1) * span.step))]
         # Somebody may have moved some of these candles to the archive.
         touched = Span(rest[0][0], rest[-1][1], span.step).blocks(now + SKEW)
         if touched:
@@ -144,7 +147,12 @@ class MongoCandles:
                 if edge < span.since + needed * span.step:
                     self.archive.check(series, basis)
                 return self._read_archived(series, span._replace(until=edge), needed, now)
-            if not rest or not blocks or self.archive.look_up(series, blocks).versions == basis.versions:
+            if not rest or not blocks:
+                return rows
+            # Later blocks do not matter after a gap.
+            touched = range(max(blocks.start, rest[0][0] // length), min(blocks.stop, -(-rest[-1][1] // length)))
+            again = self.archive.look_up(series, touched).versions
+            if again == {number: version for number, version in basis.versions.items() if number in touched}:
                 return rows
         raise moved_too_often(series)
 
@@ -153,7 +161,7 @@ class MongoCandles:
     ) -> tuple[CandleArray, Basis, list[tuple[int, int]]]:
         """Read a span from the blocks of a collection, and the rest from documents.
 
-        Returns the candles up to the first gap, the state of the blocks, and the intervals (ms) that documents were read for.
+        Returns the candles up to the first gap, the state of the blocks, and the intervals (ms) that documents were read for, up to there.
         """
         step = span.step
         length = step * BLOCK
@@ -161,14 +169,16 @@ class MongoCandles:
         rows = np.empty((high - low) // step, CANDLE_DTYPE)
         basis = source.read(series, blocks, rows, low, step)
         if not basis.runs:
-            return self._read_documents(series, span, needed), basis, [(span.since, span.until)]
+            rows = self._read_documents(series, span, needed)
+            return rows, basis, [(span.since, min(span.until, span.since + (len(rows) + 1) * step))]
         covered = basis.covered(step)
         first = min((start for start, end in covered if start <= span.since <= end), default=span.since)
         last = max((end for start, end in covered if start <= span.until <= end), default=span.until)
-        rest = list(uncovered(first, last, covered))
-        for start, end in rest:
+        rest: list[tuple[int, int]] = []
+        for start, end in uncovered(first, last, covered):
             part = rows[(start - low) // step : (end - low) // step]
             filled = self._fetch(series, start, part, max(0, needed - (start - span.since) // step))
+            rest.append((start, min(end, start + (filled + 1) * step)))
             if start + filled * step < end:
                 last = start + filled * step
                 break
@@ -224,8 +234,9 @@ class MongoCandles:
         return filled
 
     def series(self) -> list[Key]:
-        """Return the stored series, sorted."""
-        return sorted({*stored_series(self.connection, DOMAINS["candle"]), *self.archive.series()})
+        """Return the stored series, sorted. The archive is asked before and after, as candles move in both directions."""
+        before = self.archive.series()
+        return sorted({*before, *stored_series(self.connection, DOMAINS["candle"]), *self.archive.series()})
 
     def stored(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
         """Yield the stored candles of a series in [since, until) (ms) in batches, skipping gaps and documents off the grid.
@@ -251,24 +262,33 @@ class MongoCandles:
             yield from _filled(_within(page, start, end))
             low = end
 
-    def documents(self, series: Key, since: int, until: int) -> Iterator[CandleArray]:
-        """Yield the candle documents of [since, until) (ms) on the grid, in batches."""
+    def documents(self, series: Key, since: int, until: int, *, to_move: bool = False) -> Iterator[CandleArray]:
+        """Yield the candle documents of [since, until) (ms) on the grid, in batches; see ``gather``."""
         while since < until:
-            page, since = self._page(series, since, until)
+            page, since = self._page(series, since, until, to_move=to_move)
             yield page
 
-    def _page(self, series: Key, since: int, until: int) -> tuple[CandleArray, int]:
+    def _page(self, series: Key, since: int, until: int, *, to_move: bool = False) -> tuple[CandleArray, int]:
         """Return the first candle documents of [since, until) (ms) on the grid, and the time up to which there are no others."""
         query: Document = {
             "filter": {**series_fields(series), "timestamp": {"$gte": since, "$lt": until}}, "sort": {"timestamp": 1}, "limit": PAGE,
         }  # fmt: skip
-        with reading(DOMAINS["candle"], " ".join(series)):
-            documents = [row for batch in self.connection.fetch(DOMAINS["candle"], [query]) for row in core.split(batch)]
+        domain = DOMAINS["candle"]
+        if to_move:
+            find: Any = partial(committed(self.connection.collection(domain)).find_raw_batches, query["filter"])
+            batches: list[bytes] = self.connection.retried(domain, lambda: list(find(sort=[("timestamp", 1)], limit=PAGE)))
+        else:
+            batches = list(self.connection.fetch(domain, [query]))
+        with reading(domain, " ".join(series)):
+            documents = [row for batch in batches for row in core.split(batch)]
             candles, last = on_grid(documents, interval_ms(series[2]))
         return candles, until if len(documents) < PAGE else max(math.floor(last), since) + 1
 
-    def gather(self, series: Key, blocks: range) -> tuple[CandleArray, npt.NDArray[np.bool_], Basis]:
-        """Return all rows of some blocks, which of them are stored, in the archive or as documents, and the state of the archive."""
+    def gather(self, series: Key, blocks: range, *, to_move: bool = False) -> tuple[CandleArray, npt.NDArray[np.bool_], Basis]:
+        """Return all rows of some blocks, which of them are stored, in the archive or as documents, and the state of the archive.
+
+        With ``to_move``, documents that an election may undo are left out.
+        """
         step = interval_ms(series[2])
         low, high = blocks.start * BLOCK * step, blocks.stop * BLOCK * step
         for _ in range(_ATTEMPTS):
@@ -278,7 +298,7 @@ class MongoCandles:
             mask = np.zeros(len(rows), np.bool_)
             for since, until in basis.covered(step):
                 mask[(since - low) // step : (until - low) // step] = True
-            for page in self.documents(series, low, high):
+            for page in self.documents(series, low, high, to_move=to_move):
                 positions = (page["timestamp"] - low) // step
                 others = ~mask[positions]
                 rows[positions[others]], mask[positions[others]] = page[others], True
@@ -290,10 +310,10 @@ class MongoCandles:
         """Return the sorted numbers of the blocks with candles or packed candles of a series in [since, until) (ms)."""
         length = interval_ms(series[2]) * BLOCK
         low, high = -FAR if since is None else since, FAR if until is None else until
-        blocks = {*self.packed.numbers(series), *self.archive.numbers(series)}
-        found = {number for number in blocks if number * length < high and low < (number + 1) * length}
-        while low < high:  # one query per block finds the next candle in the unique index
-            stamp = {"$gte": low, "$lt": high, "$not": {"$type": "array"}}
+        found: set[int] = set()
+        start = low
+        while start < high:  # one query per block finds the next candle in the unique index
+            stamp = {"$gte": start, "$lt": high, "$not": {"$type": "array"}}
             query: Document = {
                 "filter": {**series_fields(series), "timestamp": stamp}, "sort": {"timestamp": 1}, "limit": 1,
                 "projection": {"_id": False, "timestamp": True},
@@ -304,8 +324,10 @@ class MongoCandles:
                 break
             number = math.floor(stamps[0] / length)
             found.add(number)
-            low = max(low + 1, (number + 1) * length)
-        return sorted(found)
+            start = max(start + 1, (number + 1) * length)
+        # After the documents, which may be moved to the archive meanwhile; documents of blocks stay there.
+        blocks = {*self.packed.numbers(series), *self.archive.numbers(series)}
+        return sorted(found | {number for number in blocks if number * length < high and low < (number + 1) * length})
 
     @translates
     def packed_series(self) -> dict[Key, tuple[int, int]]:

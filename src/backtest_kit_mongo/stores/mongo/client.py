@@ -8,7 +8,9 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from pymongo import MongoClient
+from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from ...config import DEFAULT_TIMEOUT_MS
@@ -93,6 +95,15 @@ def warn_of_lost_writes(durability: str) -> None:
         f"{setting} on a replica set: a write is acknowledged before another member has it, so a failover may lose it; "
         "to wait for a majority, set CC_DURABILITY=journal and leave w out of the connection string",
     )
+
+
+def committed(collection: Collection[dict[str, Any]]) -> Collection[dict[str, Any]]:
+    """Return a collection whose reads and writes no election undoes, whatever the connection string and CC_DURABILITY say."""
+    client: MongoClient[dict[str, Any]] = collection.database.client
+    if topology(client) in (None, "standalone"):
+        return collection
+    majority = {**write_concern(client, "journal").document, "w": "majority"}
+    return collection.with_options(read_concern=ReadConcern("majority"), write_concern=WriteConcern(**majority))
 
 
 def write_concern(client: MongoClient[Any], durability: Literal["journal", "memory"]) -> WriteConcern:
