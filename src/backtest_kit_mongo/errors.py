@@ -9,6 +9,7 @@ from typing import Any, Final
 __all__ = [
     "BacktestKitError",
     "ConfigError",
+    "DamagedCandlesError",
     "DatabaseError",
     "IndexConflictError",
     "InvalidTypeError",
@@ -96,6 +97,10 @@ class IndexConflictError(BacktestKitError, RuntimeError):
 
 class DatabaseError(BacktestKitError, RuntimeError):
     """A server answered, but rejected the command: missing permissions, failed validation, a full disk."""
+
+
+class DamagedCandlesError(DatabaseError):
+    """A block of archived candles cannot be read, and its candles are stored nowhere else. The message names it."""
 
 
 class MissingDependencyError(BacktestKitError, ImportError):

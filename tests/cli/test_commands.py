@@ -88,7 +88,7 @@ COMMANDS = {
 
 def test_the_commands_are_those_of_the_issue():
     names = ("demo", "run", "sweep", "new-strategy", "doctor", "flush-cache", "candles", "runs", "stats", "copy", "export")
-    below = (*(("candles", name) for name in ("import", "list", "remove", "pack", "verify")), ("runs", "list"), ("runs", "show"))
+    below = (*(("candles", name) for name in ("import", "list", "remove", "pack", "unpack", "verify")), ("runs", "list"), ("runs", "show"))
     assert set(COMMANDS) == {*((name,) for name in names), *below}
 
 
@@ -464,7 +464,7 @@ def test_stats_shows_what_is_stored_and_the_last_run(cli, cache):
     cli(*BACKTEST, "--stores", "mongo", "--synthetic-days", "1")
     shown = json.loads(cli.out("stats", "--json"))
     stored = shown["stored"]["domains"]
-    assert list(stored) == [*DOMAINS, "packed candles"]
+    assert list(stored) == [*DOMAINS, "packed candles", "candle archive"]
     assert stored["candle"]["documents"] == 1440
     assert stored["candle"]["dataBytes"] > 1440 * 100
     assert stored["signal"]["redisIds"] == 1
@@ -680,9 +680,11 @@ def test_pack_and_verify(cli, database):
     cli("candles", "import", klines(cli.home / "a.csv", 8192), "--symbol", "BTCUSDT")
     cli("flush-cache")
     packed = cli("candles", "pack")
-    assert "blocks packed in 1 series" in packed.out
+    assert "2 blocks packed, of 1 series" in packed.out
     assert "Packing candles" in packed.err
-    assert "0 blocks packed in 1 series" in cli.out("candles", "pack", "--symbol", "BTCUSDT", "--interval", "1m", "--exchange", "binance")
+    assert "0 blocks packed: there was nothing left to do" in cli.out(
+        "candles", "pack", "--symbol", "BTCUSDT", "--interval", "1m", "--exchange", "binance"
+    )
     assert ", 0 wrong" in cli.out("candles", "verify")
     middle = database["candle-blocks"].find_one({}, sort=[("block", -1)])["block"] * 4096 * 60_000
     assert database["candle-items"].update_one({"timestamp": middle}, {"$set": {"close": 1.0}}).modified_count == 1
@@ -690,6 +692,37 @@ def test_pack_and_verify(cli, database):
     assert "of BTCUSDT 1m on binance: 0 of its candles are no longer stored, 1 have other values; dropped" in shown
     assert ", 1 wrong" in shown
     assert ", 0 wrong" in cli.out("candles", "verify")
+
+
+def test_the_archive(cli, database):
+    """Pack to it, look at it, damage it, remove the damaged block, import again, and unpack."""
+    packed = {"CC_CANDLE_FORMAT": "packed"}
+    file = klines(cli.home / "a.csv", 8192)
+    cli("candles", "import", file, "--symbol", "BTCUSDT")
+    assert "no candles are in the archive" in cli.out("candles", "unpack")
+    assert "blocks would be moved to the archive, of 1 series" in cli.out("candles", "pack", "--dry-run", **packed)
+    assert database["candle-items"].count_documents({}) == 8192
+    assert "3 blocks moved to the archive, of 1 series" in cli.out("candles", "pack", **packed)
+    assert "0 packed blocks of candles dropped" in cli.out("flush-cache")
+    assert database["candle-items"].count_documents({}) == 0
+    stored = json.loads(cli.out("stats", "--json"))["stored"]
+    assert stored["domains"]["candle archive"]["documents"] == 3
+    assert [(row["documents"], row["archivedBlocks"], row["archivedCandles"]) for row in stored["candles"]] == [(0, 3, 8192)]
+    assert "3 blocks with the only copies of candles" in cli.out("doctor")
+    assert ", 0 wrong" in cli.out("candles", "verify")
+    assert "8,192" in cli.out("candles", "list")
+    block = database["candle-archive"].find_one({"codec": {"$exists": True}}, sort=[("block", 1)])
+    database["candle-archive"].update_one({"_id": block["_id"]}, {"$set": {"checksum": 1}})
+    assert "its candles are stored nowhere else" in cli.out("candles", "verify", code=1)
+    assert "the checksum does not match" in cli.err("candles", "list", code=1)
+    command = ("candles", "remove", "BTCUSDT", "--exchange", "binance", "--until", f"{(block['block'] + 1) * 4096 * 60_000}")
+    assert "cannot be counted" in cli.out(*command)
+    assert "removed" in cli.out(*command, "--yes")
+    assert ", 0 wrong" in cli.out("candles", "verify")
+    assert f"{block['runs'][0][1]:,} new" in cli.out("candles", "import", file, "--symbol", "BTCUSDT", **packed)
+    assert "CC_CANDLE_FORMAT is still packed" in cli.out("candles", "unpack", **packed)
+    assert database["candle-items"].count_documents({}) == 8192
+    assert "CC_CANDLE_FORMAT" in cli.err("doctor", code=1, CC_CANDLE_FORMAT="1")
 
 
 # --- candles import ---

@@ -211,13 +211,15 @@ def test_wrong_arguments(registry, arguments, error, text):
     [
         {"payload.x": {"$regex": "a"}},
         {"$or": [{"when": 1}]},
-        {"payload.x": {"$gt": 1}},
         {"payload.x": {"$exists": True}},
-        {"payload.x": {"$eq": 1}},
+        {"payload.x": {"$gt": 1, "$exists": True}},
+        {"payload.x": {"$gt": None}},
+        {"payload.x": {"$gt": True}},
+        {"payload.x": {"$eq": [1]}},
         {"payload.x": {}},
         {"payload.x": {"y": 1}},
         {"payload.x": [1]},
-        {"payload.x": {"$in": [1]}},
+        {"payload.x": {"$in": [{"a": 1}]}},
         {"payload.x": math.nan},
         {"payload.x": datetime(2023, 3, 1)},
     ],
@@ -291,10 +293,25 @@ def _value(choice, depth=0):
             return {name: _value(choice, depth + 1) for name in ("a", "b", "0") if choice.random() < 0.6}
 
 
-def _condition(choice):
+def _plain(choice):
     while isinstance(value := _value(choice, 9), float) and math.isnan(value):
         pass
     return value
+
+
+def _condition(choice):
+    if choice.random() < 0.4:
+        return _plain(choice)
+    condition = {}
+    for name in choice.sample(["$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte"], choice.randint(1, 2)):
+        if name in ("$in", "$nin"):
+            condition[name] = [_plain(choice) for _ in range(choice.randint(0, 3))]
+            continue
+        value = _plain(choice)
+        while name not in ("$eq", "$ne") and (value is None or isinstance(value, bool)):
+            value = _plain(choice)
+        condition[name] = value
+    return condition
 
 
 PATHS = [f"payload.{path}" for path in ("a", "b", "a.a", "a.b", "a.0", "a.0.a", "b.a.b", "a.1.0")]

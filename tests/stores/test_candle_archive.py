@@ -150,8 +150,11 @@ def test_everything_that_reads_candles_reads_the_archive(packing, tmp_path):
     rows = kit.records("candle", {"symbol": "BTCUSDT"}, sort={"timestamp": -1}, limit=3)
     assert [row["timestamp"] for row in rows] == [at(2 * BLOCK + 319 - index) for index in range(3)]
     assert kit.records("candle", {"timestamp": at(600)})[0]["close"] == candles(600, 601)["close"][0]
+    window = {"symbol": {"$in": ["BTCUSDT"]}, "timestamp": {"$gt": at(BLOCK - 2), "$lte": at(BLOCK + 1)}}
+    assert [row["timestamp"] for row in kit.records("candle", window)] == [at(BLOCK - 1), at(BLOCK), at(BLOCK + 1)]
+    assert kit.records("candle", {"symbol": {"$ne": "BTCUSDT"}}) == []
     with pytest.raises(kit.InvalidValueError, match="archive"):
-        kit.records("candle", {"timestamp": {"$gt": at(600)}})
+        kit.records("candle", {"symbol": {"$regex": "^BTC"}})
     stored = np.concatenate(list(default_registry.mongo.stored_candles(KEY)))
     assert stored.tobytes() == np.concatenate([candles(500, 2 * BLOCK + 300), candles(2 * BLOCK + 310, 2 * BLOCK + 320)]).tobytes()
     part = np.concatenate(list(default_registry.mongo.stored_candles(KEY, at(BLOCK - 7), at(BLOCK + 3))))

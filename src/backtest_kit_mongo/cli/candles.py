@@ -9,7 +9,7 @@ import typer
 
 from .. import stats, wait_for_init
 from ..candles import CandleArray
-from ..errors import InvalidValueError
+from ..errors import DamagedCandlesError, InvalidValueError
 from ..runner import ImportReport, import_candles, list_candles, read_klines, remove_candles
 from ..runner.market.candle_series import count_candles
 from .command import ServerOptions, parse_time
@@ -117,17 +117,27 @@ def remove_series(
     server_options.connect()
     wait_for_init(server_options.timeout)
     series = f"{symbol} {interval} on {exchange}"
-    with errors.status("Counting candles"):
-        count = count_candles(symbol, interval, exchange, since, until)
-        stored = [] if count else list(list_candles())
+    try:
+        with errors.status("Counting candles"):
+            count = count_candles(symbol, interval, exchange, since, until)
+            stored = [] if count else list(list_candles())
+    except DamagedCandlesError as error:
+        say(f"{str(error).partition(chr(10))[0]}\nThe candles of a damaged block cannot be counted, and only all of them can be removed.")
+        _remove(symbol, interval, exchange, since, until, "the candles", yes)
+        return
     if not count:
         listed = ", ".join(f"{other.symbol} {other.interval} on {other.exchange_name}" for other in stored[:_SHOWN_GAPS])
         raise InvalidValueError(
             f"no candles of {series} are stored" + (" in this window" if since is not None or until is not None else ""),
             hint=f"stored series: {listed}" if listed else "no candles are stored at all",
         )
+    _remove(symbol, interval, exchange, since, until, counted(count, "candle"), yes)
+
+
+def _remove(symbol: str, interval: str, exchange: str, since: int | None, until: int | None, what: str, yes: bool) -> None:
+    series = f"{symbol} {interval} on {exchange}"
     if not yes:
-        say(f"{counted(count, 'candle')} of {series} would be removed; --yes removes them")
+        say(f"{what} of {series} would be removed; --yes removes them")
         return
     with errors.status("Removing candles"):
         removed = remove_candles(symbol, interval, exchange, since, until)

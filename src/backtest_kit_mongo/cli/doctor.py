@@ -230,7 +230,8 @@ def _show(report: Report) -> None:
         rows["packed candles"] = f"{counted(report['packedBlocks'], 'block')}; if other tools changed candles, run `candles verify`"
     if report["candleFormat"] == "packed" or report["archivedBlocks"]:
         rows["candle archive"] = (
-            f"{counted(report['archivedBlocks'], 'block')} with the only copies of candles; CC_CANDLE_FORMAT is {report['candleFormat']}"
+            f"{counted(report['archivedBlocks'], 'block')} with the only copies of candles, which `candles verify` checks; "
+            f"CC_CANDLE_FORMAT is {report['candleFormat']}"
         )
     if "note" in report:
         rows["note"] = report["note"]

@@ -28,12 +28,13 @@ def pack_series(
 ) -> None:
     """Pack stored candles into blocks, from which a new process reads them about 20 times faster.
 
-    Imports and the first read of a long window do this by themselves. Use this command for candles that an older version or the
-    TypeScript package stored. The candles themselves stay as they are. You can interrupt the command and run it again, also while
-    other programs read and write.
+    With CC_CANDLE_FORMAT=items (the default), blocks are copies, and the candles stay as they are. Imports and the first read of a long
+    window do this by themselves; use this command for candles that an older version or the TypeScript package stored.
 
-    With CC_CANDLE_FORMAT=packed, blocks are moved to the archive instead, which takes a ninth of the disk. The TypeScript package cannot
-    read the archive; `candles unpack` reverts this.
+    With CC_CANDLE_FORMAT=packed, blocks of at least 256 candles are moved to the archive, which takes a ninth of the disk and which the
+    TypeScript package cannot read. `candles unpack` moves them back.
+
+    You can interrupt the command and run it again, also while other programs read and write.
 
     Example:
 
@@ -44,7 +45,8 @@ def pack_series(
 
     outcomes = _run("Packing candles", pack_candles, symbol, interval, exchange, dry_run)
     if outcomes:
-        _say("packed", outcomes, dry_run)
+        archives = default_registry.mongo.config.CC_CANDLE_FORMAT == "packed"
+        _say("moved to the archive" if archives else "packed", outcomes, dry_run)
     else:
         say(_nothing(symbol, interval, exchange))
 
@@ -66,8 +68,7 @@ def unpack_series(
 
     outcomes = _run("Unpacking candles", unpack_candles, symbol, interval, exchange, dry_run)
     if not outcomes:
-        matching = " that match the options" if symbol or interval or exchange else ""
-        say(f"no candles{matching} are in the archive: each is a document of its own")
+        say("no candles" + (" that match the options" if symbol or interval or exchange else "") + " are in the archive")
         return
     _say("unpacked", outcomes, dry_run)
     if default_registry.mongo.config.CC_CANDLE_FORMAT == "packed":
@@ -113,8 +114,9 @@ def _run(
 
 
 def _say(done: str, outcomes: list[PackedSeries], dry_run: bool) -> None:
+    series = sum(outcome.blocks > 0 for outcome in outcomes)
     blocks = counted(sum(outcome.blocks for outcome in outcomes), "block")
-    say(f"{blocks} {'would be ' if dry_run else ''}{done} in {len(outcomes):,} series")
+    say(f"{blocks} {'would be ' if dry_run else ''}{done}" + (f", of {series:,} series" if series else ": there was nothing left to do"))
 
 
 def _nothing(symbol: str | None, interval: str | None, exchange: str | None) -> str:

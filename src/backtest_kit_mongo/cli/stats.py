@@ -38,9 +38,10 @@ def show_stats(
     """Show what is stored for each domain, and what the last run on this machine did.
 
     Stored: documents in MongoDB, size of their data and indexes, ids in Redis; for each series of candles its documents, its packed
-    copies, and what is in the archive alone. Last run: reads, how many of them were answered by ids in the process (L1), ids in Redis or
-    candles in memory (block) and how many were not (misses), cached ids that were wrong (stale), writes, bytes, and how long calls took in
-    microseconds: half of them at most p50, 99 % at most p99. The file is backtest-kit-mongo/last-run.json in the user's state folder.
+    copies, and what is in the archive alone (sizes are estimates). Last run: reads, how many of them were answered by ids in the process
+    (L1), ids in Redis or candles in memory (block) and how many were not (misses), cached ids that were wrong (stale), writes, bytes, and
+    how long calls took in microseconds: half of them at most p50, 99 % at most p99. The file is backtest-kit-mongo/last-run.json in the
+    user's state folder.
 
     With --watch: documents and ids and how fast they grow, what the servers do, and each active `backtest-kit-mongo run` of this
     user on this machine, with the counters that it writes once a second. A server that is away is reported and tried again. With
@@ -93,12 +94,13 @@ def _check_picture(path: str) -> None:
 
 def _stored(timeout: float) -> dict[str, Any]:
     """Return what is in MongoDB and in Redis, by domain."""
-    domains, ids = documents(timeout), redis_ids(timeout)
+    domains, ids, candles = documents(timeout), redis_ids(timeout), candle_series(timeout)
+    domains["candle archive"]["documents"] = sum(row["archivedBlocks"] for row in candles)  # not those that only register a block
     return {
         **server_addresses(default_registry.mongo.config),
         "database": get_mongo().name,
         "domains": {name: {**row, "redisIds": ids.get(name, 0)} for name, row in domains.items()},
-        "candles": candle_series(timeout),
+        "candles": candles,
     }
 
 

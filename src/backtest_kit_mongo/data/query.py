@@ -7,7 +7,8 @@ descends into lists, a value matches a list that contains it, only values of the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Literal, overload
@@ -81,10 +82,10 @@ def records(
     ``timestamp`` are times in UTC.
 
     ``filter`` is a MongoDB query over these names, such as ``{"symbol": "BTCUSDT", "payload.priceOpen": {"$gt": 100}}``. If the domain is
-    not on MongoDB, or candles are in the archive (``CC_CANDLE_FORMAT=packed``), a filter can only compare names with plain values, as in
-    ``{"symbol": "BTCUSDT"}``; operators raise InvalidValueError. ``sort`` maps names to directions, as in ``{"when": -1}``; rows that
-    compare equal come in order of their keys, and so do all rows without ``sort``. ``limit`` (None: no limit) and ``offset`` count rows
-    after sorting.
+    not on MongoDB, or candles are in the archive (``CC_CANDLE_FORMAT=packed``), it can only compare names with plain values, also by
+    ``$eq``, ``$ne``, ``$gt``, ``$gte``, ``$lt``, ``$lte``, ``$in`` and ``$nin``; other operators raise InvalidValueError. ``sort`` maps
+    names to directions, as in ``{"when": -1}``; rows that compare equal come in order of their keys, and so do all rows without
+    ``sort``. ``limit`` (None: no limit) and ``offset`` count rows after sorting.
 
     If reads of the domain respect the simulation time (``look_ahead``, ``history``) and there is one (``simulated_time``), rows of a
     later time are left out, or with ``look_ahead="raise"`` raise LookAheadError. Their earlier versions are not searched. Otherwise you
@@ -249,19 +250,33 @@ def _document(domain: Domain, record: Record) -> Row:
 
 def _documents(store: Store, domain: Domain, query: Row) -> Iterator[Row]:
     """Return the documents of a store that match."""
-    conditions = [(path.split("."), _plain(path, value)) for path, value in query.items()]
-    documents = _candles(store, query) if domain.body is None else (_document(domain, record) for record in store.records(domain))
-    return (row for row in documents if all(any(_equal(stored, value) for stored in _values(row, path)) for path, value in conditions))
+    conditions = {path: _condition(path, value) for path, value in query.items()}
+    if domain.body is None:
+        documents = _candles(store, query, conditions)
+    else:
+        documents = (_document(domain, record) for record in store.records(domain))
+    matching = [(path.split("."), condition) for path, condition in conditions.items()]
+    return (row for row in documents if all(condition(list(_values(row, path))) for path, condition in matching))
 
 
-def _candles(store: Store, query: Row) -> Iterator[Row]:
-    """Yield the candles of the series that match."""
+def _candles(store: Store, query: Row, conditions: Mapping[str, _Condition]) -> Iterator[Row]:
+    """Yield the candles of the series that match, of the times that may match."""
     names = DOMAINS["candle"].key[:-1]
+    since, until = _times(query.get("timestamp"))
     for series in store.candle_series():
         fields = dict(zip(names, series, strict=True))
-        if all(fields[name] == query.get(name, fields[name]) for name in names):
-            for candles in store.stored_candles(series):
+        if all(conditions[name]([fields[name]]) for name in names if name in conditions):
+            for candles in store.stored_candles(series, since, until):
                 yield from ({**fields, **candle} for candle in to_dicts(candles))
+
+
+def _times(condition: Any) -> tuple[int | None, int | None]:
+    """Return the first and the last time (ms), exclusive, that can meet a condition; None: no bound."""
+    bounds = condition if isinstance(condition, dict) else {"$eq": condition}
+    bounds = {name: value for name, value in bounds.items() if isinstance(value, (int, float)) and abs(value) < 2**53}
+    lowest = [math.floor(bounds[name]) for name in ("$eq", "$gte", "$gt") if name in bounds]
+    highest = [math.floor(bounds[name]) + 1 for name in ("$eq", "$lte", "$lt") if name in bounds]
+    return max(lowest, default=None), min(highest, default=None)
 
 
 _MISSING: Final = object()
@@ -293,8 +308,8 @@ def _values(value: Any, path: list[str]) -> Iterator[Any]:
 def _only_mongodb(what: str) -> InvalidValueError:
     return InvalidValueError(
         f"only MongoDB supports {what}",
-        hint="this store (or the archive of candles) compares with null, bool, numbers, str and datetime; "
-        "as_frame=True returns a DataFrame to filter further",
+        hint="this store (or the archive of candles) compares with null, bool, numbers, str and datetime, and knows "
+        f"{', '.join(_OPERATORS)}; as_frame=True returns a DataFrame to filter further",
     )
 
 
@@ -311,6 +326,39 @@ def _plain(path: str, value: Any) -> Any:
 
 def _equal(stored: Any, value: Any) -> bool:
     return _rank(stored) == _rank(value) and (value is None or bool(stored == value))
+
+
+_Condition = Callable[[list[Any]], bool]
+"""Whether the values at a path of a document match."""
+
+_ORDERS: Final = {"$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt, "$lte": operator.le}
+_OPERATORS: Final = ("$eq", "$ne", "$in", "$nin", *_ORDERS)
+
+
+def _condition(path: str, value: Any) -> _Condition:
+    """Return a condition of a filter. Raises InvalidValueError for what only MongoDB supports."""
+    if not isinstance(value, dict):
+        return _operation(path, "$eq", value)
+    if not value or not value.keys() <= set(_OPERATORS):
+        raise _only_mongodb(f"{path}: {value!r:.40}")
+    operations = [_operation(path, name, operand) for name, operand in value.items()]
+    return lambda stored: all(operation(stored) for operation in operations)
+
+
+def _operation(path: str, name: str, operand: Any) -> _Condition:
+    if name in _ORDERS:
+        bound, compare = _plain(path, operand), _ORDERS[name]
+        if bound is None or isinstance(bound, bool):
+            raise _only_mongodb(f"{path}: {{{name!r}: {operand!r}}}")
+        return lambda stored: any(_rank(value) == _rank(bound) and compare(value, bound) for value in stored)
+    if name in ("$in", "$nin"):
+        if not isinstance(operand, list):
+            raise InvalidValueError(f"{path}: {name} needs a list, got {operand!r:.40}")
+        choices = [_plain(path, choice) for choice in operand]
+    else:
+        choices = [_plain(path, operand)]
+    negated = name in ("$ne", "$nin")
+    return lambda stored: negated != any(_equal(value, choice) for value in stored for choice in choices)
 
 
 # MongoDB's order of types. A list sorts by its members, an empty one first.

@@ -27,7 +27,7 @@ from ..._core import bson as core
 from ...candle_packing import BLOCK, Run, pack
 from ...candles import CANDLE_DTYPE, CandleArray, interval_ms
 from ...domains import CANDLE_ARCHIVE
-from ...errors import DatabaseError
+from ...errors import DamagedCandlesError, DatabaseError
 from ...logs import log
 from ..base import Key
 from .block_collection import CONTENT, FORBIDDEN, LONG_AGO, Basis, BlockCollection, new_version
@@ -91,13 +91,13 @@ class CandleArchive(BlockCollection):
             return []
 
     def check(self, series: Key, basis: Basis, numbers: Iterable[int] | None = None) -> None:
-        """Raise DatabaseError if one of the blocks ``numbers`` (None: any) is damaged."""
+        """Raise DamagedCandlesError if one of the blocks ``numbers`` (None: any) is damaged."""
         bad = sorted(basis.damaged if numbers is None else set(numbers) & set(basis.damaged))
         if bad:
             exchange_name, symbol, interval = series
             length = interval_ms(interval) * BLOCK
             since, until = (_iso(number * length) for number in (bad[0], bad[0] + 1))
-            raise DatabaseError(
+            raise DamagedCandlesError(
                 f"archived block {bad[0]} of {symbol} {interval} on {exchange_name!r} ({CANDLE_ARCHIVE.collection}) is damaged: "
                 f"{basis.damaged[bad[0]]}" + (f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""),
                 hint=f"its candles, {since} to {until}, are stored nowhere else: restore the document from a backup, or remove them "

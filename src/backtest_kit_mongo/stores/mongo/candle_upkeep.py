@@ -140,9 +140,10 @@ def _verify_archived(candles: MongoCandles, series: Key, group: range) -> BlockG
         for run in runs:
             start = (number - group.start) * BLOCK + run.first
             archived = rows[start : start + run.length]
-            documents = candles.documents(series, int(archived["timestamp"][0]), int(archived["timestamp"][-1]) + step)
-            stored, equal = matches(archived, documents)
+            beside = candles.documents(series, int(archived["timestamp"][0]), int(archived["timestamp"][-1]) + step)
+            stored, equal = matches(archived, beside)
             differing += int((stored & ~equal).sum())
         if differing:
-            problems[number] = f"{differing:,} documents of its times have other values; nobody reads them. `candles pack` deletes them"
+            documents = f"{differing:,} document{'s' * (differing != 1)} of its times have other values, which nobody reads"
+            problems[number] = f"{documents}; `candles pack` with CC_CANDLE_FORMAT=packed deletes them"
     return BlockGroup(len(basis.runs), problems, len(group) * BLOCK, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -47,7 +48,14 @@ REMOVED = 256
 COUNTED = 100_000
 """A window of at least this many candles is counted over two connections."""
 
+LOOKED = 1.0
+"""Seconds for which a block that has no archived candles is not looked up again by writes with the other format.
+
+If one is archived meanwhile, at worst a document is stored beside it, which nobody reads.
+"""
+
 _ATTEMPTS = 20
+_MOST_EMPTY = 10_000
 
 Mask = npt.NDArray[np.bool_]
 Stamps = npt.NDArray[np.int64]
@@ -61,6 +69,7 @@ class CandleWriter:
         self._candles = candles
         self._packed, self._archive, self._connection = candles.packed, candles.archive, candles.connection
         self._redis_ids = redis_ids
+        self._empty: dict[tuple[Key, int], float] = {}  # blocks without archived candles, and when that was seen (time.monotonic)
 
     # --- writing ---
 
@@ -84,7 +93,7 @@ class CandleWriter:
             if self._connection.count(DOMAINS["candle"], {**series_fields(series), "timestamp": condition}) == len(stamps):
                 return 0
         now = time.time_ns() // 1_000_000
-        rest, archived = self._unarchived(series, candles, now)
+        rest, archived = self._unarchived(series, candles, now, cached=True)
         new = 0
         if self._archive.in_use and len(rest):
             whole = self._insert_whole(series, rest, archived, now)
@@ -93,7 +102,7 @@ class CandleWriter:
                 rest, _ = self._unarchived(series, rest, now)  # some may have been inserted by another process first
         return new + self._write_documents(series, rest, now) if len(rest) else new
 
-    def _unarchived(self, series: Key, candles: CandleArray, now: int) -> tuple[CandleArray, Basis | None]:
+    def _unarchived(self, series: Key, candles: CandleArray, now: int, *, cached: bool = False) -> tuple[CandleArray, Basis | None]:
         """Return the candles that are not in the archive, and the state of the archive."""
         if not len(candles):
             return candles, None
@@ -102,7 +111,14 @@ class CandleWriter:
         blocks = Span(int(stamps[0]), int(stamps[-1]) + step, step).blocks(now + SKEW)
         if not blocks:
             return candles, None
+        few = cached and len(blocks) == 1 and not self._archive.in_use
+        if few and self._empty.get((series, blocks.start), -math.inf) > time.monotonic() - LOOKED:
+            return candles, None
         archived = self._archive.look_up(series, blocks)
+        if few and not archived.runs and not archived.damaged:
+            if len(self._empty) > _MOST_EMPTY:
+                self._empty.clear()
+            self._empty[series, blocks.start] = time.monotonic()
         if archived.damaged:
             self._archive.check(series, archived, _by_block(candles, step))
         covered = archived.covered(step)
