@@ -18,6 +18,7 @@ from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import DatabaseError, InvalidTypeError, InvalidValueError
+from backtest_kit_mongo.stores.mongo import candle_writes
 from backtest_kit_mongo.stores.mongo import store as mongo_store
 
 KEYED = [domain for domain in DOMAINS.values() if domain.keyed]
