@@ -415,7 +415,7 @@ def test_writers_of_both_formats_at_once(settings, join):
     seen = np.full(size, np.nan)
     written = np.zeros(size, bool)
     lock, done = threading.Lock(), threading.Event()
-    reads, moves = [0], [0]
+    reads, moves = [0] * 7, [0] * 7  # by each worker
 
     def writer(number, registry):
         rng = random.Random(SEED + number)
@@ -428,7 +428,7 @@ def test_writers_of_both_formats_at_once(settings, join):
 
     def mover(number, registry):
         while not done.is_set():
-            moves[0] += sum(outcome.blocks for outcome in (pack_candles if number % 2 else unpack_candles)(registry=registry))
+            moves[number] += sum(outcome.blocks for outcome in (pack_candles if number % 2 else unpack_candles)(registry=registry))
 
     def reader(number, registry):
         rng = random.Random(SEED + number)
@@ -442,7 +442,7 @@ def test_writers_of_both_formats_at_once(settings, join):
             if found is None:
                 assert not must, f"[{start}, {end}) is lost"
                 continue
-            reads[0] += 1
+            reads[number] += 1
             values = found["close"] - candles(start, end)["close"]
             known = ~np.isnan(before)
             assert (values[known] == before[known]).all(), f"[{start}, {end}) changed"
@@ -460,14 +460,14 @@ def test_writers_of_both_formats_at_once(settings, join):
     with ThreadPoolExecutor(len(work)) as executor:
         futures = [executor.submit(until_done, job, number, registries[number]) for number, job in enumerate(work)]
         began = time.monotonic()
-        while not done.wait(1) and (time.monotonic() < began + 10 or reads[0] < 20 or moves[0] < 5):
+        while not done.wait(1) and (time.monotonic() < began + 10 or sum(reads) < 20 or sum(moves) < 5):
             if time.monotonic() > began + 300:
                 break
         done.set()
     for future in futures:
         future.result()
-    assert reads[0] >= 20
-    assert moves[0] >= 5
+    assert sum(reads) >= 20
+    assert sum(moves) >= 5
     kit.setup({**settings, "CC_CANDLE_FORMAT": "packed"})
     list(pack_candles())
     for start in range(0, size, 512):

@@ -231,6 +231,54 @@ def test_an_insert_in_another_thread_begins_a_block(join, monkeypatch):
     assert [outcome.problems for outcome in verify_candles(registry=second)] == [{}]
 
 
+def test_a_removal_that_is_interrupted_at_its_end(join, monkeypatch):
+    """Either mark is taken away all the same."""
+    writer, remover = join("packed"), join()
+    for source in (remover.mongo.candles.packed, remover.mongo.candles.archive):
+        write(writer, 0, BLOCK)
+
+        def interrupt():
+            raise KeyboardInterrupt
+
+        once(monkeypatch, source, "end_removal", before=interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            remove_candles(*SERIES, registry=remover)
+        for name in ("candle-archive", "candle-blocks"):
+            assert kit.get_mongo()[name].count_documents({"removing.0": {"$exists": True}}) == 0
+
+
+def test_a_removal_and_an_unpack_at_once(join, monkeypatch):
+    """One of them succeeds."""
+    writer, unpacker, remover = join("packed"), join(), join()
+    write(writer, 0, BLOCK)
+
+    def meanwhile():
+        with pytest.raises(kit.DatabaseError, match="are being unpacked"):
+            remove_candles(*SERIES, registry=remover)
+
+    once(monkeypatch, unpacker.mongo.candles.archive, "begin_unpacking", after=meanwhile)
+    assert [outcome.blocks for outcome in unpack_candles(registry=unpacker)] == [1]
+    assert read(remover, 0, BLOCK) == [0.0]
+
+
+def test_a_foreign_document_that_prevents_another(join):
+    """``unpack`` names it and ends; the candles stay in the archive."""
+    writer, unpacker = join("packed"), join()
+    write(writer, 0, BLOCK)
+    items().insert_one(
+        {**dict(zip(("exchangeName", "symbol", "interval"), ("binance", "BTCUSDT", "1m"), strict=True)), "timestamp": [at(5)]}
+    )
+    with pytest.raises(
+        kit.DatabaseError, match=f"a document of another program prevents that of the candle of binance BTCUSDT 1m at {at(5)} ms"
+    ):
+        list(unpack_candles(registry=unpacker))
+    assert read(unpacker, 0, BLOCK) == read(writer, 0, BLOCK) == [0.0]
+    assert archive().count_documents({"unpacking.0": {"$exists": True}}) == 0
+    items().delete_one({"timestamp": [at(5)]})
+    assert [outcome.blocks for outcome in unpack_candles(registry=unpacker)] == [1]
+    assert items().count_documents({}) == BLOCK
+
+
 class Concerns(monitoring.CommandListener):
     """The concerns of commands: (command, collection) -> read or write concerns."""
 
@@ -264,8 +312,12 @@ def test_no_election_undoes_a_move(tmp_path, settings):
             assert [outcome.blocks for outcome in pack_candles()] == [1]
             assert "majority" in listener.seen["find", "candle-items"]
             assert listener.seen["update", "candle-archive"] - {1} == {"majority"}
+            for number in range(1, 5):  # completed blocks are moved, although their last candles were confirmed by one member only
+                write(kit, number * BLOCK, number * BLOCK + 10)
+                write(kit, number * BLOCK, (number + 1) * BLOCK)
+            assert items().count_documents({}) == 0
             listener.seen.clear()
-            assert [outcome.blocks for outcome in unpack_candles()] == [1]
+            assert [outcome.blocks for outcome in unpack_candles()] == [5]
             assert listener.seen["insert", "candle-items"] == {"majority"}
             assert listener.seen["update", "candle-archive"] == {"majority"}
             assert read(kit, 0, BLOCK) == [0.0]

@@ -802,7 +802,8 @@ def calls(mongo, monkeypatch):
 
 def test_fresh_import_asks_once_and_sends_batches(calls):
     write(candles(25_000))
-    assert calls == ["fetch", "fetch", "fetch", "insert_new", "insert_new", "insert_new"]  # the archive, the copies, the time stamps
+    # The archive, the copies, the time stamps; then the archive again, before copies are made.
+    assert calls == ["fetch", "fetch", "fetch", "insert_new", "insert_new", "insert_new", "fetch"]
     assert collection().count_documents({}) == 25_000
     assert kit.stats()["candle"]["writes"] == 25_000
 

@@ -26,6 +26,7 @@ import backtest_kit_mongo as _kit
 from backtest_kit_mongo import (
     BacktestKitError,
     ConfigError,
+    DamagedCandlesError,
     DatabaseError,
     IndexConflictError,
     InvalidTypeError,
@@ -76,6 +77,7 @@ __all__ = [
     "AsyncRegistry",
     "BacktestKitError",
     "ConfigError",
+    "DamagedCandlesError",
     "DatabaseError",
     "IndexConflictError",
     "InvalidTypeError",

@@ -136,7 +136,7 @@ class BlockCollection:
         self._connection = connection
         self.domain: Domain = domain
         self._readable = True
-        self._ahead, self._asked = 0.0, -math.inf  # by how many seconds the clock of the server is ahead, and when it was asked
+        self._ahead, self._asked = 0.0, -math.inf  # the server's clock less time.monotonic, and when it was asked
 
     # --- reading ---
 
@@ -259,11 +259,12 @@ class BlockCollection:
 
     def _now(self) -> int:
         """Return the time of the server in seconds."""
-        if time.monotonic() - self._asked > ASKED:
+        now = time.monotonic()
+        if now - self._asked > ASKED:
             admin = self._connection.client.admin
             local: datetime = self._connection.retried(self.domain, lambda: admin.command("hello"))["localTime"]
-            self._ahead, self._asked = local.replace(tzinfo=UTC).timestamp() - time.time(), time.monotonic()
-        return int(time.time() + self._ahead)
+            self._ahead, self._asked = local.replace(tzinfo=UTC).timestamp() - now, now
+        return int(now + self._ahead)
 
     # --- removal of candles ---
 

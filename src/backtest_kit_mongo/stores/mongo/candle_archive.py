@@ -295,6 +295,11 @@ class CandleArchive(BlockCollection):
         """Let removals of a block begin again, after ``begin_unpacking`` without ``end_unpacking``."""
         self._change({**series_fields(series), "block": number, "unpacking": token}, {"$pull": {"unpacking": token}})
 
+    def is_removed(self, series: Key, number: int) -> bool:
+        """Return whether candles of a block are being removed."""
+        query = {**series_fields(series), "block": number, "removing.0": {"$exists": True}}
+        return self._connection.find_one(CANDLE_ARCHIVE, query) is not None
+
     def is_unpacked(self, series: Key, numbers: Sequence[int]) -> bool:
         """Return whether another process is about to move candles of these blocks to documents."""
         if not self._readable:

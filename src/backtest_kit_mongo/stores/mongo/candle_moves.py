@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import BulkWriteError
+from pymongo.errors import AutoReconnect, BulkWriteError
 
 from ..._core import bson as core
 from ...candle_packing import BLOCK
@@ -47,7 +48,13 @@ def archive_block(candles: MongoCandles, series: Key, number: int, smallest: int
     """
     if not dry_run:
         candles.archive.register(series, [number])
+        # Documents are read as of the majority, which may be before a removal: not before this is confirmed.
+        version = candles.archive.confirm(series, number, candles.archive.version(series, number))
+        if version is None:
+            return False
     rows, stored, basis = candles.gather(series, range(number, number + 1), to_move=True)
+    if not dry_run and basis.versions.get(number) != version:
+        return False
     archived = basis.candles(number)
     grown = int(stored.sum()) > archived
     if not archived and stored.sum() < smallest:
@@ -112,7 +119,7 @@ def unarchive_block(candles: MongoCandles, series: Key, number: int) -> bool:
     ended = True
     try:
         for attempt in range(_ATTEMPTS):
-            time.sleep(_RANDOM.uniform(0, attempt / 20))  # another process may do the same
+            time.sleep(_RANDOM.uniform(0, attempt / 40))  # another process may do the same, or remove candles
             rows = np.empty(BLOCK, CANDLE_DTYPE)
             basis = archive.read(series, range(number, number + 1), rows, number * BLOCK * step, step)
             archive.check(series, basis)
@@ -122,19 +129,20 @@ def unarchive_block(candles: MongoCandles, series: Key, number: int) -> bool:
             ended = False
             version = archive.begin_unpacking(series, number, before, token)
             if version is None:
-                if archive.version(series, number) == before:
-                    raise DatabaseError(
-                        f"candles of {' '.join(series)} are being removed by another process",
-                        hint="try again when it has ended; if it died, in an hour",
-                    )
                 continue
             inserted: list[ObjectId] = []
-            version = _insert(candles, series, number, _rows_of(rows, basis.runs[number]), version, inserted)
-            if version is not None and archive.end_unpacking(series, number, version, token):
-                ended = True
-                return True
-            # Somebody has changed the block: what the archive has is inserted again, if it has something.
-            _delete(candles, inserted)
+            with suppress(AutoReconnect):
+                version = _insert(candles, series, number, _rows_of(rows, basis.runs[number]), version, inserted)
+                if version is not None and archive.end_unpacking(series, number, version, token):
+                    ended = True
+                    return True
+                # Somebody has changed the block: what the archive has is inserted again, if it has something.
+                _delete(candles, inserted)
+        if archive.is_removed(series, number):
+            raise DatabaseError(
+                f"candles of {' '.join(series)} are being removed by another process",
+                hint="try again when it has ended; if it died, in an hour",
+            )
         raise moved_too_often(series)
     finally:
         if not ended:
@@ -153,7 +161,9 @@ def _insert(
     The ``_id`` of what was inserted is appended to ``inserted``.
     """
     collection = committed(candles.connection.collection(_CANDLE))
-    while len(rows):
+    for _ in range(_ATTEMPTS):
+        if not len(rows):
+            return version
         others = _documents_at(candles, series, rows["timestamp"])
         if others:
             version = candles.archive.confirm(series, number, version)
@@ -169,11 +179,14 @@ def _insert(
             inserted += [ObjectId(value.tobytes()) for value in ids]
             documents = [RawBSONDocument(raw) for raw in core.split(candle_documents(series, part, ids, datetime.now(UTC)))]
             try:
-                # Not sent again: a document that an earlier attempt inserted would look like another's. Then this begins again.
+                # Not sent again if the connection breaks: a document that was inserted would look like another's. The caller begins again.
                 collection.insert_many(documents, ordered=False)
             except BulkWriteError as error:
                 if not lost_races(_CANDLE, error):
                     raise
                 lost.append(part[sorted(failure["index"] for failure in error.details["writeErrors"])])
         rows = np.concatenate(lost) if lost else rows[:0]
-    return version
+    raise DatabaseError(
+        f"a document of another program prevents that of the candle of {' '.join(series)} at {int(rows['timestamp'][0])} ms",
+        hint=f"delete what {_CANDLE.collection} has at this time, and unpack again",
+    )

@@ -343,12 +343,12 @@ class CandleWriter:
                     hint="remove them when it has ended; if it died, in an hour",
                 )
             removed = sum(self._remove(series, blocks, low, high) for blocks in ranges(group))
+            lasted = [source.end_removal(series, group, token) for source, token in marks]
         except BaseException:
-            for source, token in marks:
+            for source, token in reversed(marks):
                 with suppress(PyMongoError, BacktestKitError):  # if not even this succeeds, the blocks are free again in an hour
                     source.end_removal(series, group, token)
             raise
-        lasted = [source.end_removal(series, group, token) for source, token in marks]
         return removed, all(lasted)
 
     def _remove(self, series: Key, blocks: range, low: int, high: int) -> int:

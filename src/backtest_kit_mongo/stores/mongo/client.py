@@ -100,10 +100,9 @@ def warn_of_lost_writes(durability: str) -> None:
 def committed(collection: Collection[dict[str, Any]]) -> Collection[dict[str, Any]]:
     """Return a collection whose reads and writes no election undoes, whatever the connection string and CC_DURABILITY say."""
     client: MongoClient[dict[str, Any]] = collection.database.client
-    if topology(client) in (None, "standalone"):
-        return collection
-    majority = {**write_concern(client, "journal").document, "w": "majority"}
-    return collection.with_options(read_concern=ReadConcern("majority"), write_concern=WriteConcern(**majority))
+    concern = write_concern(client, "journal").document
+    majority = WriteConcern(**{**_wtimeout(client), **concern, "w": "majority", "j": True})
+    return collection.with_options(read_concern=ReadConcern("majority"), write_concern=majority)
 
 
 def write_concern(client: MongoClient[Any], durability: Literal["journal", "memory"]) -> WriteConcern:
@@ -113,7 +112,12 @@ def write_concern(client: MongoClient[Any], durability: Literal["journal", "memo
         raise ConfigError("CC_MONGO_CONNECTION_STRING sets w=0: unacknowledged writes cannot be read back reliably")
     # Without w, the server takes {j: true} or {wtimeout: ...} for w: 1, which is weaker than its default without any write concern.
     document = {"w": "majority", "j": True, **document} if durability == "journal" else {"w": 1, **document}
-    if document["w"] != 1 and client.options.timeout is None:
-        seconds = client.options.pool_options.socket_timeout
-        document = {"wtimeout": int(seconds * 750) if seconds else DEFAULT_TIMEOUT_MS, **document}
-    return WriteConcern(**document)
+    return WriteConcern(**document if document["w"] == 1 else {**_wtimeout(client), **document})
+
+
+def _wtimeout(client: MongoClient[Any]) -> dict[str, int]:
+    """Return the timeout of a write concern (ms): shorter than that of the socket, so that the server can report it."""
+    if client.options.timeout is not None:
+        return {}
+    seconds = client.options.pool_options.socket_timeout
+    return {"wtimeout": int(seconds * 750) if seconds else DEFAULT_TIMEOUT_MS}
