@@ -27,7 +27,7 @@ from ..._core import bson as core
 from ...candle_packing import BLOCK, Run, pack
 from ...candles import CANDLE_DTYPE, CandleArray, interval_ms
 from ...domains import CANDLE_ARCHIVE
-from ...errors import DamagedCandlesError, DatabaseError
+from ...errors import DamagedCandlesError, ServerUnavailableError
 from ...logs import log
 from ..base import Key
 from .block_collection import CONTENT, FORBIDDEN, LONG_AGO, Basis, BlockCollection, new_version
@@ -38,7 +38,7 @@ from .documents import Document
 from .errors import lost_races, reading
 from .indexes import ensure_indexes
 
-__all__ = ["SMALLEST", "CandleArchive", "Parts", "parts_of"]
+__all__ = ["SMALLEST", "CandleArchive", "Parts", "moved_too_often", "parts_of"]
 
 WRITE = 64
 """Blocks per write command: about 3 MB."""
@@ -273,7 +273,7 @@ class CandleArchive(BlockCollection):
             count = int(before.sum() - after.sum())
             if not count or self.replace(series, number, parts_of(rows, after), basis.versions[number], in_removal=True):
                 return count
-        raise _changes_too_often(series, number)
+        raise moved_too_often(series)
 
     # --- unpacking ---
 
@@ -340,5 +340,9 @@ def _iso(milliseconds: int) -> str:
     return f"{np.datetime64(milliseconds, 'ms').astype('datetime64[m]')}Z"
 
 
-def _changes_too_often(series: Key, number: int) -> DatabaseError:
-    return DatabaseError(f"archived block {number} of {' '.join(series)} changes all the time", hint="try again later")
+def moved_too_often(series: Key) -> ServerUnavailableError:
+    """Return the error of a work that began again many times."""
+    return ServerUnavailableError(
+        f"the candles of {' '.join(series)} are being moved by other processes all the time",
+        hint="try again when candles pack or unpack ends",
+    )

@@ -27,9 +27,9 @@ from ...domains import DOMAINS
 from ...errors import DatabaseError
 from ...logs import log
 from ..base import Key
-from .candle_archive import parts_of
+from .candle_archive import moved_too_often, parts_of
 from .candle_documents import candle_documents, new_ids, series_fields
-from .candles import MongoCandles, moved_too_often
+from .candles import MongoCandles
 from .client import committed
 from .errors import lost_races, reading
 

@@ -27,10 +27,10 @@ from ...logs import log
 from ..base import Key
 from .block_collection import Basis, Span, ranges
 from .candle_archive import SMALLEST as SMALLEST_ARCHIVED
-from .candle_archive import Parts
+from .candle_archive import Parts, moved_too_often
 from .candle_documents import candle_documents, new_ids, series_fields
 from .candle_moves import archive_block, delete_at
-from .candles import FAR, SKEW, MongoCandles, consecutive, moved_too_often, uncovered
+from .candles import FAR, SKEW, MongoCandles, consecutive, uncovered
 from .documents import Document
 from .errors import reading
 from .packed_candles import SMALLEST

@@ -19,12 +19,11 @@ from ...candle_packing import BLOCK
 from ...candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms
 from ...config import Config
 from ...domains import DOMAINS
-from ...errors import ServerUnavailableError
 from ...metrics import HITS_BLOCK, READ, READS, Metrics
 from ..base import Key
 from ..fork_safety import renew_after_fork
 from .block_collection import Basis, BlockCollection, Span, ranges
-from .candle_archive import CandleArchive
+from .candle_archive import CandleArchive, moved_too_often
 from .candle_documents import on_grid, series_fields, stored_series
 from .client import committed
 from .database import MongoDatabase
@@ -361,14 +360,6 @@ def uncovered(since: int, until: int, covered: Iterable[tuple[int, int]]) -> Ite
 def consecutive(candles: CandleArray, step: int) -> list[CandleArray]:
     """Split sorted candles at their gaps."""
     return np.split(candles, np.flatnonzero(np.diff(candles["timestamp"]) != step) + 1)
-
-
-def moved_too_often(series: Key) -> ServerUnavailableError:
-    """Return the error of a read that began again many times."""
-    return ServerUnavailableError(
-        f"the candles of {' '.join(series)} are being moved by other processes all the time",
-        hint="try again when candles pack or unpack ends",
-    )
 
 
 def _within(candles: CandleArray, since: int, until: int) -> CandleArray:
