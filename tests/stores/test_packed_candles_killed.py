@@ -121,13 +121,11 @@ def test_killed_at_each_command_with_an_archive(settings):
 def test_a_server_that_is_killed_loses_nothing(settings, tmp_path):
     """mongod dies during each part of the same work, and starts again with what it has acknowledged, on its disk."""
     with MongoServer(tmp_path / "mongo") as server:
-        settings = {
-            **settings,
-            "CC_MONGO_CONNECTION_STRING": server.uri("killed") + "?serverSelectionTimeoutMS=2000",
-            "CC_CANDLE_FORMAT": "packed",
-            "CC_DURABILITY": "journal",
-        }
-        kit.setup(settings)
+        settings = {**settings, "CC_CANDLE_FORMAT": "packed", "CC_DURABILITY": "journal"}
+        string = server.uri("killed")
+        kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": f"{string}?serverSelectionTimeoutMS=60000"})
+        # The processes whose server dies need not wait long for another.
+        settings["CC_MONGO_CONNECTION_STRING"] = f"{string}?serverSelectionTimeoutMS=2000"
         acknowledged = Acknowledged()
         moment, killed = 20, 0
         while True:
