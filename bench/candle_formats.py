@@ -232,6 +232,7 @@ def run(minutes: int, rounds: int) -> dict[str, Any]:
             **{name: Side(read_file, 1) for name, (_, read_file) in others.items()},
         }
         add("cold to NumPy", measured(reads, rounds))
+        add("warm to NumPy", measured({"ours": Side(ours, 1)}, rounds))
         middle = since + minutes // 2 * MINUTE
         window = lambda: kit.PersistCandleAdapter.read_candles_data(*NAMES, 1000, middle, middle + 1000 * MINUTE)  # noqa: E731
         assert window() == to_dicts(rows[minutes // 2 : minutes // 2 + 1000])
@@ -302,6 +303,43 @@ def growth(years: int, rounds: int) -> dict[str, float]:
     return found
 
 
+def many(symbols: int, years: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Return the seconds in which ``packed`` and ArcticDB import and read ``symbols`` series of ``years`` years."""
+    rows = year(years * 525_600)
+    packed = Packed(rows)
+    names = [f"S{number}" for number in range(symbols)]
+    since = int(rows["timestamp"][0])
+    adapter = packed.registry.PersistCandleAdapter
+    folder = Path(tempfile.mkdtemp(prefix="candle-formats-"))
+
+    def store() -> None:
+        for name in names:
+            adapter.write_candles_data(rows, name, *NAMES[1:])
+
+    def load() -> None:
+        for name in names:
+            assert adapter.read_candles_array(name, *NAMES[1:], len(rows), since) is not None
+            packed.forget()
+
+    works = {"import": {"packed": Side(store, 1, packed.drop)}, "read, cold": {"packed": Side(load, 1, packed.forget)}}
+    try:
+        if "arcticdb" in files(rows[:10], folder):
+            import arcticdb
+
+            library = arcticdb.Arctic(f"lmdb://{folder / 'many'}?map_size=20GB").get_library("candles", create_if_missing=True)
+            frame = to_pandas(rows)
+            works["import"]["arcticdb"] = Side(lambda: [library.write(name, frame) for name in names], 1)
+            works["read, cold"]["arcticdb"] = Side(lambda: [library.read(name).data for name in names], 1)
+        packed.drop()
+        return {
+            work: {name: statistics.median(seconds) for name, seconds in measured(sides, rounds).seconds.items()}
+            for work, sides in works.items()
+        }
+    finally:
+        packed.registry.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def table(results: dict[str, Any]) -> str:
     """Return the results as a Markdown table."""
     lines = ["| work | ours | against | theirs | target | ratio | |", "|---|---|---|---|---|---|---|"]
@@ -328,6 +366,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=525_600, help="candles to store and read (default: a year)")
     parser.add_argument("--rounds", type=int, default=15, help="rounds of a read; an import gets a fifth (default: 15)")
     parser.add_argument("--years", type=int, default=0, help="also read 1 to this many years, cold")
+    parser.add_argument("--symbols", type=int, default=0, help="also store and read 2 years of this many symbols, packed")
     parser.add_argument("--output", help="write the results to this file as JSON")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="candle-formats-") as folder:
@@ -337,12 +376,18 @@ def main() -> None:
             results = run(given.minutes, given.rounds)
             if given.years:
                 results["growth"] = growth(given.years, max(3, given.rounds // 3))
+            if given.symbols:
+                results["many"] = many(given.symbols, 2, 3)
         finally:
             kit.close()
     print(f"{results['minutes']:,} candles, {results['source']}; medians of {results['rounds']} interleaved rounds\n")
     print(table(results))
     for years, seconds in results.get("growth", {}).items():
         print(f"{years:>3} years cold: {seconds * 1e3:8.1f} ms")
+    for work, sides in results.get("many", {}).items():
+        print(
+            f"{given.symbols} symbols by 2 years, {work}: " + ", ".join(f"{name} {text(seconds, 's')}" for name, seconds in sides.items())
+        )
     if given.output:
         Path(given.output).write_text(json.dumps(results, indent=2) + "\n")
 
