@@ -18,7 +18,8 @@ def runs(placement, settings):
     """A registry with history and one without, each on its own database."""
     made = {"ours": kit.Registry(), "without": kit.Registry()}
     for name, run in made.items():
-        uri = f"{settings['CC_MONGO_CONNECTION_STRING']}-{name}"
+        address, _, options = settings["CC_MONGO_CONNECTION_STRING"].partition("?")
+        uri = f"{address}-{name}?{options}"
         run.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri}, history=["state"] if name == "ours" else [])
         run.wait_for_init()
     yield made
