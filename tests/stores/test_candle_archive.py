@@ -304,6 +304,8 @@ DAMAGE = {
     "runs of text": lambda row: {"runs": "ab"},
     "another block's": lambda row: {"data": documents().find_one({"block": FIRST})["data"]},
     "version": lambda row: {"version": "text"},
+    "a double": lambda row: {"block": float(row["block"])},
+    "no codec": lambda row: {"codec": None},
 }
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pymongo
 import pytest
+from bson import Decimal128
 from killed_candles import BLOCK, SERIES, at, candles
 from pymongo import monitoring
 
@@ -272,6 +273,18 @@ def test_a_foreign_document_that_prevents_another(join):
     assert archive().count_documents({"unpacking.0": {"$exists": True}}) == 0
     items().delete_one({"timestamp": [at(5)]})
     assert [outcome.blocks for outcome in unpack_candles(registry=unpacker)] == [1]
+    assert items().count_documents({}) == BLOCK
+
+
+def test_a_decimal_time_beside_the_archive(join):
+    """Another program's document of the same time, which nobody reads, gives way."""
+    writer, unpacker = join("packed"), join()
+    write(writer, 0, BLOCK)
+    foreign = {"exchangeName": "binance", "symbol": "BTCUSDT", "interval": "1m", "timestamp": Decimal128(str(at(5)))}
+    items().insert_one(foreign | dict.fromkeys(("open", "high", "low", "close", "volume"), 1.0))
+    assert read(writer, 0, BLOCK) == [0.0]
+    assert [outcome.blocks for outcome in unpack_candles(registry=unpacker)] == [1]
+    assert read(unpacker, 0, BLOCK) == [0.0]
     assert items().count_documents({}) == BLOCK
 
 

@@ -46,10 +46,8 @@ def candle_series(timeout: float) -> list[dict[str, Any]]:
     candles = default_registry.mongo.candles
     try:
         with pymongo.timeout(timeout):
-            documents, average = (
-                get_mongo()[DOMAINS["candle"].collection],
-                _collection_size(DOMAINS["candle"].collection).get("avgObjSize", 0),
-            )
+            documents = get_mongo()[DOMAINS["candle"].collection]
+            average = _collection_size(documents.name).get("avgObjSize", 0)
             copies, archived = _by_series(candles.packed), _by_series(candles.archive)
             for series in default_registry.mongo.candle_series():
                 count = documents.count_documents(dict(zip(names, series, strict=True)))

@@ -37,7 +37,7 @@ from .errors import reading
 from .indexes import ensure_indexes
 from .second_thread import beside
 
-__all__ = ["CONTENT", "FORBIDDEN", "LONG_AGO", "Basis", "BlockCollection", "BlockGroup", "Span", "new_version", "ranges"]
+__all__ = ["CONTENT", "FORBIDDEN", "LONG_AGO", "Basis", "BlockCollection", "BlockGroup", "Span", "new_version", "of_blocks", "ranges"]
 
 QUERY = 32
 """Blocks per query: the server reads the next ones while these are decoded."""
@@ -56,6 +56,7 @@ FORBIDDEN = (13, 8000)
 
 _FIELDS = dict.fromkeys(("_id", "block", "version", "left", "format", "codec", "runs", "checksum", "data"), True)
 _OVERVIEW = {"_id": False, **dict.fromkeys(("block", "version", "left", "format", "codec", "runs"), True)}
+
 LONG_AGO = 3600
 """Seconds after which a process that has not ended what it began is taken for dead."""
 
@@ -207,6 +208,10 @@ class BlockCollection:
             return None
         return fields if type(fields.get("block")) is type(fields.get("version")) is int else None
 
+    def _number(self, block: object) -> int | None:
+        """Return the number of the block that a document is about; None if it is not one of ours."""
+        return block if type(block) is int else None
+
     def _cannot_read(self, error: OperationFailure) -> None:
         """Take note of a user without rights. Raises any other error of the server."""
         if error.code not in FORBIDDEN:
@@ -227,7 +232,8 @@ class BlockCollection:
             try:
                 for batch in self._connection.fetch(self.domain, [query]):
                     with reading(self.domain, " ".join(series)):
-                        found.update(block for raw in core.split(batch) if type(block := core.decode(raw)["block"]) is int)
+                        numbers = [self._number(core.decode(raw)["block"]) for raw in core.split(batch)]
+                    found.update(number for number in numbers if number is not None)
             except OperationFailure as error:
                 self._cannot_read(error)
         return sorted(found)
@@ -271,9 +277,9 @@ class BlockCollection:
     def begin_removal(self, series: Key, numbers: Sequence[int], token: ObjectId) -> None:
         """Keep anybody from storing blocks whose candles are about to be removed, until ``end_removal``."""
         self._connection.retried(self.domain, lambda: ensure_indexes(self._connection.collection(self.domain), self.domain))
-        self.forget_removals(series)
+        self.forget_removals(series, numbers)
         strange = {"removing": {"$exists": True, "$not": {"$type": "array"}}}
-        self._change(_blocks(series, numbers) | strange, {"$unset": {"removing": ""}})
+        self._change(of_blocks(series, numbers) | strange, {"$unset": {"removing": ""}})
 
         def begin() -> None:
             change = self._dropped({"$addToSet": {"removing": token}})
@@ -288,15 +294,15 @@ class BlockCollection:
 
         Copies are dropped first, in case that ``begin_removal`` was lost or forgotten.
         """
-        query = {**_blocks(series, numbers), "removing": token}
+        query = {**of_blocks(series, numbers), "removing": token}
         kept = self._connection.retried(self.domain, lambda: self._written().count_documents(query))
-        self._change(_blocks(series, numbers), {"$pull": {"removing": token}}, drop=True)
+        self._change(of_blocks(series, numbers), {"$pull": {"removing": token}}, drop=True)
         return kept == len(numbers)
 
-    def forget_removals(self, series: Key) -> None:
+    def forget_removals(self, series: Key, numbers: Sequence[int]) -> None:
         """Allow blocks to be stored again whose removal began long ago: the process that removed their candles has probably died."""
         before = self._token_before(LONG_AGO)
-        query = {**series_fields(series), "removing": {"$lt": before}}
+        query = {**of_blocks(series, numbers), "removing": {"$lt": before}}
         self._change(query, {"$pull": {"removing": {"$lt": before}}}, drop=True)
 
     def _change(self, query: Document, change: Document, *, drop: bool = False) -> int:
@@ -334,5 +340,6 @@ def new_version() -> int:
     return _RANDOM.getrandbits(62)
 
 
-def _blocks(series: Key, numbers: Sequence[int]) -> Document:
+def of_blocks(series: Key, numbers: Sequence[int]) -> Document:
+    """Return the filter for some blocks of a series."""
     return {**series_fields(series), "block": {"$in": list(numbers)}}

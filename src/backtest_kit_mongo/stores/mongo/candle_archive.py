@@ -1,7 +1,7 @@
 """The archive: packed blocks of candles that are stored nowhere else, as ``CC_CANDLE_FORMAT=packed`` writes them.
 
 What is in the archive takes precedence over candle documents of the same times: a candle is inserted here only if it was not stored, or
-moved here from its document, which is deleted afterwards. So whoever reads documents has to look here after that, not before.
+moved here from its document, which is deleted afterwards. A reader of documents must therefore look into the archive last.
 
 The unique index decides between two writers that insert the same block. A writer that inserts candle documents instead first creates the
 block's document here (``register``), so that from then on nobody inserts that block as a whole.
@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ from ...domains import CANDLE_ARCHIVE
 from ...errors import DamagedCandlesError, ServerUnavailableError
 from ...logs import log
 from ..base import Key
-from .block_collection import CONTENT, FORBIDDEN, LONG_AGO, Basis, BlockCollection, new_version
+from .block_collection import CONTENT, FORBIDDEN, LONG_AGO, Basis, BlockCollection, new_version, of_blocks
 from .candle_documents import series_fields, stored_series
 from .client import committed, primary
 from .database import MongoDatabase
@@ -38,14 +39,15 @@ from .documents import Document
 from .errors import lost_races, reading
 from .indexes import ensure_indexes
 
-__all__ = ["SMALLEST", "CandleArchive", "Parts", "moved_too_often", "parts_of"]
+__all__ = ["SMALLEST_ARCHIVED", "CandleArchive", "Parts", "moved_too_often", "parts_of"]
 
 WRITE = 64
 """Blocks per write command: about 3 MB."""
 
 # Seconds after which the unique index is checked again: without it, a block could be stored twice.
 _CHECKED, _SEEN = 60.0, 1.0
-SMALLEST = 256
+
+SMALLEST_ARCHIVED = 256
 """An incomplete block is stored here if it has at least so many candles: fewer are as well off as documents."""
 
 _MOST_REGISTERED = 100_000
@@ -114,10 +116,15 @@ class CandleArchive(BlockCollection):
     def _decoded(self, document: bytes) -> Document | None:
         with reading(CANDLE_ARCHIVE):
             fields = core.decode(document)
-        block: Any = fields.get("block")
-        if type(block) is not int:  # a double, as other tools write it: the candles of these times cannot be found
-            return {**fields, "block": math.floor(block), "version": f"unusable: its block is {block!r}"}
-        return {"version": None, **fields}
+        block = fields.get("block")
+        if type(block) is int:
+            return {"version": None, **fields}
+        number = self._number(block)
+        return None if number is None else {**fields, "block": number, "version": f"unusable, as its block is {block!r}"}
+
+    def _number(self, block: object) -> int | None:
+        """See BlockCollection. A double, as other tools write it, is a damaged block: its candles are nowhere else."""
+        return math.floor(block) if isinstance(block, (int, float, Decimal)) else None
 
     def _cannot_read(self, error: OperationFailure) -> None:
         if self.in_use or error.code not in FORBIDDEN:
@@ -184,32 +191,29 @@ class CandleArchive(BlockCollection):
         self._ensure_index()
         step = interval_ms(series[2])
         fields = series_fields(series)
-        identities: dict[int, ObjectId] = {}
-        batches: list[list[int]] = []
+        identities: dict[int, ObjectId] = {}  # in the order in which the blocks are sent
 
-        def documents() -> Iterable[bytes]:
+        def documents() -> Iterator[bytes]:
             batch: list[bytes] = []
-            batches.append([])
             for number, parts in blocks:
-                if len(batch) == WRITE:
-                    yield b"".join(batch)
-                    batch = []
-                    batches.append([])
                 identities[number] = ObjectId()
                 content = pack(series, number, parts, step)
                 batch.append(encode({"_id": identities[number], **fields, "block": number, "version": new_version(), **content}))
-                batches[-1].append(number)
+                if len(batch) == WRITE:
+                    yield b"".join(batch)
+                    batch = []
             if batch:
                 yield b"".join(batch)
 
-        lost: list[int] = []
-        inserted: list[int] = []
-        for position, positions in enumerate(self._connection.insert_new(CANDLE_ARCHIVE, documents())):
-            numbers = batches[position]
-            lost += [numbers[index] for index in positions]
-            inserted += [number for index, number in enumerate(numbers) if index not in positions]
+        lost: set[int] = set()
+        for count, positions in enumerate(self._connection.insert_new(CANDLE_ARCHIVE, documents())):
+            lost |= {count * WRITE + position for position in positions}
         # After a lost reply, this process may itself have been first.
-        return sorted(inserted + [number for number in lost if self._identity(series, number) == identities[number]])
+        return [
+            number
+            for position, (number, identity) in enumerate(identities.items())
+            if position not in lost or self._identity(series, number) == identity
+        ]
 
     def replace(self, series: Key, number: int, parts: Parts, version: int | None, *, in_removal: bool = False) -> bool:
         """Store other candles in a block if its document still has ``version``; return whether it had. No parts: it holds none then.
@@ -304,9 +308,8 @@ class CandleArchive(BlockCollection):
         """Return whether another process is about to move candles of these blocks to documents."""
         if not self._readable:
             return False
-        query = {**series_fields(series), "unpacking": {"$gt": self._token_before(LONG_AGO)}}
-        batches = self._connection.fetch(CANDLE_ARCHIVE, [{"filter": query, "projection": {"_id": False, "block": True}}])
-        return any(core.decode(raw)["block"] in set(numbers) for batch in batches for raw in core.split(batch))
+        query = {**of_blocks(series, numbers), "unpacking": {"$gt": self._token_before(LONG_AGO)}}
+        return self._connection.find_one(CANDLE_ARCHIVE, query) is not None
 
     def _identity(self, series: Key, number: int) -> object:
         document = self._connection.find_one(CANDLE_ARCHIVE, {**series_fields(series), "block": number})

@@ -21,7 +21,7 @@ from .database import MongoDatabase
 from .documents import Document
 from .errors import reading
 
-__all__ = ["candle_documents", "new_ids", "on_grid", "series_fields", "stored_series"]
+__all__ = ["by_size", "candle_documents", "new_ids", "on_grid", "series_fields", "stored_series"]
 
 # Matches any string; a key field of another type is not one of ours.
 _TEXT: Document = {"$gte": ""}
@@ -86,6 +86,15 @@ def new_ids(count: int) -> npt.NDArray[np.uint8]:
     ids[:, 4:9] = np.frombuffer(os.urandom(5), np.uint8)
     ids[:, 9:] = np.arange(count, dtype=">u4").view(np.uint8).reshape(count, 4)[:, 1:]
     return ids
+
+
+def by_size(candles: CandleArray) -> list[CandleArray]:
+    """Split candles so that the documents of each part have one size; no part is empty.
+
+    Like pymongo, documents hold a timestamp in 32 bits if it fits, which concerns only candles within 25 days of 1970.
+    """
+    small = np.abs(candles["timestamp"]) < 2**31
+    return [part for part in (candles[small], candles[~small]) if len(part)] if small.any() else [candles] if len(candles) else []
 
 
 def candle_documents(series: Key, candles: CandleArray, ids: npt.NDArray[np.uint8], now: datetime) -> bytes:

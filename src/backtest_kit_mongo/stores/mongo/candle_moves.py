@@ -12,23 +12,24 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import AutoReconnect, BulkWriteError
+from pymongo.errors import AutoReconnect, BulkWriteError, PyMongoError
 
 from ..._core import bson as core
 from ...candle_packing import BLOCK
 from ...candles import CANDLE_DTYPE, CandleArray, interval_ms
 from ...domains import DOMAINS
-from ...errors import DatabaseError
+from ...errors import BacktestKitError, DatabaseError
 from ...logs import log
 from ..base import Key
 from .candle_archive import moved_too_often, parts_of
-from .candle_documents import candle_documents, new_ids, series_fields
+from .candle_documents import by_size, candle_documents, new_ids, series_fields
 from .candles import MongoCandles
 from .client import committed
 from .errors import lost_races, reading
@@ -94,7 +95,7 @@ def _documents_at(candles: MongoCandles, series: Key, stamps: npt.NDArray[np.int
     chosen = set(stamps.tolist())
     with reading(_CANDLE, " ".join(series)):
         rows = [core.decode(raw) for batch in candles.connection.fetch(_CANDLE, [query]) for raw in core.split(batch)]
-    return [row["_id"] for row in rows if isinstance(row["timestamp"], (int, float)) and row["timestamp"] in chosen]
+    return [row["_id"] for row in rows if isinstance(row["timestamp"], (int, float, Decimal)) and row["timestamp"] in chosen]
 
 
 def _delete(candles: MongoCandles, identities: Sequence[ObjectId]) -> None:
@@ -146,7 +147,8 @@ def unarchive_block(candles: MongoCandles, series: Key, number: int) -> bool:
         raise moved_too_often(series)
     finally:
         if not ended:
-            archive.forget_unpacking(series, number, token)
+            with suppress(PyMongoError, BacktestKitError):  # if not even this succeeds, the mark is ignored in an hour
+                archive.forget_unpacking(series, number, token)
 
 
 def _rows_of(rows: CandleArray, runs: Sequence[tuple[int, int]]) -> CandleArray:
@@ -170,11 +172,8 @@ def _insert(
             if version is None:
                 return None
             _delete(candles, others)
-        small = np.abs(rows["timestamp"]) < 2**31  # encoded in 32 bits, so that its documents are shorter
         lost: list[CandleArray] = []
-        for part in (rows[small], rows[~small]):
-            if not len(part):
-                continue
+        for part in by_size(rows):
             ids = new_ids(len(part))
             inserted += [ObjectId(value.tobytes()) for value in ids]
             documents = [RawBSONDocument(raw) for raw in core.split(candle_documents(series, part, ids, datetime.now(UTC)))]

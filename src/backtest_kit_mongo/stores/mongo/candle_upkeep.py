@@ -12,7 +12,7 @@ from ...candles import CANDLE_DTYPE, interval_ms, matches
 from ...domains import DOMAINS, PACKED_CANDLES
 from ..base import Key
 from .block_collection import BlockGroup, ranges
-from .candle_archive import SMALLEST
+from .candle_archive import SMALLEST_ARCHIVED
 from .candle_documents import series_fields
 from .candle_moves import archive_block, unarchive_block
 from .candles import MongoCandles, consecutive
@@ -41,9 +41,9 @@ def verify_series(candles: MongoCandles, series: Key, *, dry_run: bool = False) 
 
 def _copy_series(candles: MongoCandles, series: Key, dry_run: bool) -> Iterator[BlockGroup]:
     step = interval_ms(series[2])
-    if not dry_run:
-        candles.packed.forget_removals(series)
     numbers = candles.blocks_of(series)
+    if not dry_run:
+        candles.packed.forget_removals(series, numbers)
     for group in ranges(numbers, GROUP):
         now = time.time_ns() // 1_000_000
         basis = candles.packed.look_up(series, group)
@@ -61,9 +61,9 @@ def _copy_series(candles: MongoCandles, series: Key, dry_run: bool) -> Iterator[
 def _archive_series(candles: MongoCandles, series: Key, dry_run: bool) -> Iterator[BlockGroup]:
     step = interval_ms(series[2])
     length = step * BLOCK
-    if not dry_run:
-        candles.archive.forget_removals(series)
     numbers = candles.blocks_of(series)
+    if not dry_run:
+        candles.archive.forget_removals(series, numbers)
     for group in ranges(numbers, GROUP):
         candles.archive.check(series, candles.archive.look_up(series, group))
         moved = 0
@@ -72,14 +72,14 @@ def _archive_series(candles: MongoCandles, series: Key, dry_run: bool) -> Iterat
                 continue
             window = {"$gte": number * length, "$lt": (number + 1) * length}
             if candles.connection.count(DOMAINS["candle"], {**series_fields(series), "timestamp": window}):
-                moved += archive_block(candles, series, number, SMALLEST, dry_run=dry_run)
+                moved += archive_block(candles, series, number, SMALLEST_ARCHIVED, dry_run=dry_run)
         yield BlockGroup(moved, {}, len(group) * BLOCK, len(numbers) * BLOCK)
 
 
 def _unpack_series(candles: MongoCandles, series: Key, dry_run: bool) -> Iterator[BlockGroup]:
-    if not dry_run:
-        candles.archive.forget_removals(series)
     numbers = candles.archive.numbers(series)
+    if not dry_run:
+        candles.archive.forget_removals(series, numbers)
     for group in ranges(numbers, GROUP):
         if dry_run:
             moved = len(candles.archive.look_up(series, group).runs)

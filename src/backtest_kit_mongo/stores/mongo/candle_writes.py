@@ -26,9 +26,8 @@ from ...errors import BacktestKitError, DatabaseError
 from ...logs import log
 from ..base import Key
 from .block_collection import Basis, Span, ranges
-from .candle_archive import SMALLEST as SMALLEST_ARCHIVED
-from .candle_archive import Parts, moved_too_often
-from .candle_documents import candle_documents, new_ids, series_fields
+from .candle_archive import SMALLEST_ARCHIVED, Parts, moved_too_often
+from .candle_documents import by_size, candle_documents, new_ids, series_fields
 from .candle_moves import archive_block, delete_at
 from .candles import FAR, SKEW, MongoCandles, consecutive, uncovered
 from .documents import Document
@@ -168,7 +167,7 @@ class CandleWriter:
     def _insert_whole(self, series: Key, candles: CandleArray, archived: Basis | None, now: int) -> tuple[int, CandleArray] | None:
         """Insert the closed blocks that nobody has begun, each at once; return how many candles they had, and the other candles.
 
-        None if there is no such block.
+        Returns None if there are no such blocks.
         """
         step = interval_ms(series[2])
         length = step * BLOCK
@@ -287,10 +286,7 @@ class CandleWriter:
 
     def _insert(self, series: Key, candles: CandleArray) -> CandleArray:
         """Insert candles, except those that another writer inserts first; return those that were inserted."""
-        # Like pymongo, encode an int in 32 bits if it fits. (That concerns only candles within 25 days of 1970.)
-        small = np.abs(candles["timestamp"]) < 2**31
-        parts = [part for part in (candles[small], candles[~small]) if len(part)] if small.any() else [candles]
-        chunks = [part[start : start + BATCH] for part in parts for start in range(0, len(part), BATCH)]
+        chunks = [part[start : start + BATCH] for part in by_size(candles) for start in range(0, len(part), BATCH)]
         identities = [new_ids(len(chunk)) for chunk in chunks]
         now = datetime.now(UTC)
         batches = (candle_documents(series, chunk, ids, now) for chunk, ids in zip(chunks, identities, strict=True))

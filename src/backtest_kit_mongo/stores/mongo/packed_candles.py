@@ -19,7 +19,7 @@ from ...domains import PACKED_CANDLES
 from ...errors import BacktestKitError
 from ...logs import log
 from ..base import Key
-from .block_collection import CONTENT, FORBIDDEN, Basis, BlockCollection, Span, new_version
+from .block_collection import CONTENT, FORBIDDEN, Basis, BlockCollection, Span, new_version, of_blocks
 from .candle_documents import series_fields
 from .client import primary
 from .database import MongoDatabase
@@ -164,10 +164,10 @@ class PackedCandles(BlockCollection):
 
     def drop_numbers(self, series: Key, numbers: Sequence[int]) -> None:
         """Remove the content of blocks, whatever it is, as far as this user may."""
-        if not self._writable:
+        if not self._writable or not numbers:
             return
         try:
-            self._change({**series_fields(series), "block": {"$in": list(numbers)}, "codec": {"$exists": True}}, {"$unset": CONTENT})
+            self._change({**of_blocks(series, numbers), "codec": {"$exists": True}}, {"$unset": CONTENT})
         except OperationFailure as error:
             if error.code not in FORBIDDEN:
                 raise
