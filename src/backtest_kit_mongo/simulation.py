@@ -6,14 +6,17 @@ import operator
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 import numpy as np
 
 from .errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["SCOPE", "Scope", "current_time", "entered", "flush_pending", "milliseconds", "outside_runs", "simulated_time", "without_flush"]
+__all__ = [
+    "SCOPE", "Scope", "as_datetime", "current_time", "entered", "flush_pending", "iso_time", "milliseconds", "outside_runs",
+    "simulated_time", "without_flush",
+]  # fmt: skip
 
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
@@ -94,6 +97,20 @@ def milliseconds(name: str, value: Any) -> int:
                 f"{name} {number} is not a timestamp in milliseconds", hint="pass milliseconds since 1970, not micro- or nanoseconds"
             )
     raise InvalidTypeError(f"{name} must be an aware datetime or an int (ms since the epoch), got {type(value).__name__}")
+
+
+def as_datetime(ms: int) -> datetime:
+    """Convert a time in ms to an aware datetime in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def iso_time(ms: int) -> str:
+    """Format a time in ms for messages: ``2023-03-01T00:05:00Z``, or the plain number of ms beyond the year 9999."""
+    try:
+        moment = as_datetime(ms)
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"
+    return moment.isoformat(timespec="milliseconds" if ms % 1000 else "seconds").replace("+00:00", "Z")
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import msgspec
 import typer
@@ -10,40 +11,84 @@ import typer
 from .. import stats, wait_for_init
 from ..candles import CandleArray
 from ..errors import DamagedCandlesError, InvalidValueError
-from ..runner import ImportReport, import_candles, list_candles, read_klines, remove_candles
+from ..runner import CandleFiles, ImportReport, import_candles, list_candles, read_candle_files, remove_candles
 from ..runner.market.candle_series import count_candles
 from .command import ServerOptions, parse_time
 from .output import counted, errors, progress, say, table, time_text
 
-__all__ = ["import_file", "read_file", "remove_series", "report_text", "show_series", "store_candles"]
+__all__ = ["FileOptions", "files_text", "import_file", "remove_series", "report_text", "show_series", "store_candles"]
 
 _SHOWN_GAPS = 5
+_SHOWN_FILES = 5
+
+
+class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options for reading candle files."""
+
+    off_grid: Annotated[
+        Literal["refuse", "skip", "snap"],
+        typer.Option(
+            help="What to do with candles that do not open on the grid of their interval: refuse the file, skip them, or snap them back "
+            "to the grid.",
+            rich_help_panel="Candle files",
+        ),
+    ] = "refuse"
+    no_volume: Annotated[
+        bool, typer.Option("--no-volume", help="Store volume 0, for files without a volume.", rich_help_panel="Candle files")
+    ] = False
+
+    def read(self, paths: Sequence[str], *, symbol: str | None, interval: str | None, exchange: str | None) -> CandleFiles:
+        """Read candle files and show a progress bar."""
+        with progress("Reading", "bytes") as moved:
+            return read_candle_files(
+                paths,
+                symbol=symbol,
+                interval=interval,
+                exchange=exchange,
+                off_grid=self.off_grid,
+                no_volume=self.no_volume,
+                progress=moved,
+            )
 
 
 def import_file(
     server_options: ServerOptions,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Binance kline file: CSV, plain or gzipped.", show_default=False)],
-    symbol: Annotated[str, typer.Option(metavar="NAME", help="Symbol of the candles, such as BTCUSDT.", show_default=False)],
-    interval: Annotated[str, typer.Option(metavar="1m|5m|1h|...", help="Length of a candle.")] = "1m",
+    file_options: FileOptions,
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Candle files, or folders of them.", show_default=False)],
+    symbol: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Symbol of the candles, such as BTCUSDT. Default: from the file's name.", show_default=False),
+    ] = None,
+    interval: Annotated[
+        str | None, typer.Option(metavar="1m|5m|1h|...", help="Length of a candle.", show_default="from the file's name, or else 1m")
+    ] = None,
     exchange: Annotated[str, typer.Option(metavar="NAME", help="Exchange name under which strategies read the candles.")] = "binance",
 ) -> None:
-    """Import candles from a Binance kline file (CSV, plain or .gz).
+    """Import candles from files.
 
-    The columns are open_time, open, high, low, close and volume, identified by a header or else by this order. More columns are
-    ignored. The open time is ISO text (UTC if it has no time zone) or milliseconds since 1970.
+    A file is CSV, JSON, Parquet or Feather, plain, compressed or in a .zip; several files, or the files of a folder, are joined. Files
+    of Binance, Kraken, CryptoDataDownload, MetaTrader, freqtrade, pandas and of `export` are read as they are. Other files need a header
+    with an open time, open, high, low, close and volume, or these columns in this order. Times are ISO text (UTC if it has no time
+    zone), or numbers since 1970, whose size tells their unit.
 
     A stored candle never changes. Equal candles stay as they are, so you can repeat an import, and resume one that was interrupted.
     If a candle is already stored with other values, nothing is imported, and the command shows the first differences. Candles that
-    have not closed yet are left out, and gaps in the file are reported.
+    have not closed yet are left out, and gaps are reported.
 
-    Example:
+    Examples:
 
-        $ backtest-kit-mongo candles import BTCUSDT-1m.csv.gz --symbol BTCUSDT
+        $ backtest-kit-mongo candles import BTCUSDT-1m.csv.gz
+
+        $ backtest-kit-mongo candles import months/ --symbol BTCUSDT
     """
-    candles = read_file(file, interval)
+    read = file_options.read(files, symbol=symbol, interval=interval, exchange=exchange)
+    if read.symbol is None:
+        raise InvalidValueError("the symbol of the candles is unknown", hint="pass --symbol NAME, or name the file like BTCUSDT-1m.csv.gz")
     server_options.connect()
     wait_for_init(server_options.timeout)
-    report, new = store_candles(candles, symbol, interval, exchange)
+    for line in files_text(read):
+        say(line)
+    report, new = store_candles(read.candles, read.symbol, read.interval, exchange)
     for line in report_text(report, new):
         say(line)
 
@@ -144,10 +189,15 @@ def _remove(symbol: str, interval: str, exchange: str, since: int | None, until:
     say(f"{counted(removed, 'candle')} of {series} removed")
 
 
-def read_file(file: str, interval: str) -> CandleArray:
-    """Read the candles of a file and show a progress bar."""
-    with progress("Reading the file", "bytes") as moved:
-        return read_klines(file, interval=interval, progress=moved)
+def files_text(read: CandleFiles) -> list[str]:
+    """Return lines of text that say what each file was recognised as, and what was done with its candles."""
+    lines = [f"read: {name} ({form})" for name, form in read.files[:_SHOWN_FILES]]
+    if len(read.files) > _SHOWN_FILES:
+        lines.append(f"and {counted(len(read.files) - _SHOWN_FILES, 'more file')}")
+    lines += [f"note: {note}" for note in read.notes[:_SHOWN_FILES]]
+    if len(read.notes) > _SHOWN_FILES:
+        lines.append(f"and {counted(len(read.notes) - _SHOWN_FILES, 'more note')}")
+    return lines
 
 
 def store_candles(candles: CandleArray, symbol: str, interval: str, exchange: str) -> tuple[ImportReport, int]:

@@ -10,15 +10,15 @@ import msgspec
 import typer
 
 from ..candles import CandleArray
+from ..candles.files import series_of
 from ..errors import InvalidValueError
 from ..runner import RunOptions, find_frame, imported_spans, list_exchanges, list_frames, synthetic_market
 from ..runner.clock import MINUTE_MS
 from ..runner.engine.options import CostKeywords
 from ..runner.market.exchange import fetch_missing
-from ..runner.market.file_exchange import series_of
 from ..runner.market.frame import moment_ms
-from .candles import read_file, report_text, store_candles
-from .output import counted, progress, say_note, time_text
+from .candles import FileOptions, files_text, report_text, store_candles
+from .output import counted, progress, say, say_note, time_text
 
 __all__ = ["Costs", "Market", "Window", "prepare_candles", "prepare_exchange", "read_market"]
 
@@ -29,7 +29,7 @@ CSV_EXCHANGE: Final = "csv"
 _SYNTHETIC_START_MS: Final = 1_677_628_800_000  # 2023-03-01T00:00Z
 
 
-class Market(msgspec.Struct, frozen=True, kw_only=True):
+class Market(FileOptions, frozen=True, kw_only=True):
     """The options for candles."""
 
     symbol: Annotated[
@@ -72,8 +72,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Binance kline file of 1m candles (CSV, plain or .gz) to import and replay; no exchange is asked. The symbol comes "
-            "from the file name (BTCUSDT.csv, BTCUSDT-1m.csv.gz) or from --symbol.",
+            help="Candle file to import and replay (1m; CSV, JSON, Parquet, .zip, or a folder of them); no exchange is asked. The symbol "
+            "comes from the file name (BTCUSDT.csv, BTCUSDT-1m.csv.gz) or from --symbol.",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -125,8 +125,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
             raise typer.BadParameter("made-up candles need neither a file nor an exchange", param_hint="--synthetic-days")
         if self.csv is not None and self.symbol and len(self.symbols) > 1:
             raise typer.BadParameter("a file holds the candles of one symbol; `candles import` imports more files", param_hint="--csv")
-        if self.csv is not None and not Path(self.csv).is_file():
-            raise InvalidValueError(f"the file {self.csv} does not exist" if not Path(self.csv).exists() else f"{self.csv} is not a file")
+        if self.csv is not None and not Path(self.csv).exists():
+            raise InvalidValueError(f"the file {self.csv} does not exist")
         if self.csv is not None and self.exchange_url is not None:
             raise typer.BadParameter("candles from a file need no exchange", param_hint="--exchange-url")
         if self.csv is not None:
@@ -217,7 +217,10 @@ def prepare_exchange(market: Market, name: str) -> None:
 def read_market(market: Market) -> CandleArray | None:
     """Return the candles of the command's file, or made-up ones; None if the command has neither."""
     if market.csv is not None:
-        return read_file(market.csv, "1m")
+        read = market.read([market.csv], symbol=market.symbols[0], interval="1m", exchange=market.exchange)
+        for line in files_text(read):
+            say(line)
+        return read.candles
     if market.synthetic_days is not None:
         return synthetic_market(market.seed, market.synthetic_days * 1440, _SYNTHETIC_START_MS)
     return None

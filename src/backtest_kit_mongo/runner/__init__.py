@@ -1,6 +1,7 @@
 """Run backtests, paper and live trading on the contracts: registrations, runs and their results."""
 
 from ..candles import CANDLE_DTYPE
+from ..candles.files import CandleFiles, read_candle_files, read_klines
 from .backtest.background import RunHandle
 from .backtest.backtest import Backtest, run_backtest, run_backtests
 from .backtest.cluster import cluster_executor
@@ -44,7 +45,6 @@ from .market.exchange import (
 from .market.file_exchange import add_file_exchange
 from .market.frame import Frame, add_frame, clear_frames, find_frame, list_frames
 from .market.gaps import Gap, find_gaps, synthetic_market
-from .market.klines import read_klines
 from .report.html import write_html
 from .report.statistics import profile_json, result_json, trades_frame
 from .strategy import (
@@ -68,6 +68,7 @@ __all__ = [
     "Callbacks",
     "CandleConflict",
     "CandleConflictError",
+    "CandleFiles",
     "CandleSeries",
     "CcxtBroker",
     "Event",
@@ -151,6 +152,7 @@ __all__ = [
     "parameter",
     "pause",
     "profile_json",
+    "read_candle_files",
     "read_klines",
     "remove_candles",
     "result_json",

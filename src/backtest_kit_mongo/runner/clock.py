@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Final
 
 from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
-from ..simulation import current_time
+from ..simulation import as_datetime, current_time, iso_time
 
 __all__ = ["MINUTE_MS", "OutsideRunError", "as_datetime", "check_ms", "current_time_ms", "iso_time"]
 
@@ -27,20 +26,6 @@ def current_time_ms(caller: str) -> int:
             hint="call it from the function that you passed to add_strategy, in the thread on which the run calls that function",
         )
     return now
-
-
-def as_datetime(ms: int) -> datetime:
-    """Convert a time in ms to an aware datetime in UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC)
-
-
-def iso_time(ms: int) -> str:
-    """Format a time in ms for messages: ``2023-03-01T00:05:00Z``, or the plain number of ms beyond the year 9999."""
-    try:
-        moment = as_datetime(ms)
-    except (ValueError, OverflowError, OSError):
-        return f"{ms} ms"
-    return moment.isoformat(timespec="milliseconds" if ms % 1000 else "seconds").replace("+00:00", "Z")
 
 
 def check_ms(name: str, value: object, *, step_ms: int = MINUTE_MS) -> int:

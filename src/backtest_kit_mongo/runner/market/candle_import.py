@@ -11,7 +11,18 @@ import msgspec
 import numpy as np
 
 from ...candle_packing import BLOCK
-from ...candles import INTERVAL_MS, PRICES, CandleArray, closed_candles, interval_ms, matches, to_columns
+from ...candles import (
+    INTERVAL_MS,
+    PRICES,
+    CandleArray,
+    OffGrid,
+    as_columns,
+    check_columns,
+    check_off_grid,
+    closed_candles,
+    interval_ms,
+    matches,
+)
 from ...contracts.registry import Registry
 from ...errors import InvalidValueError
 from ..clock import check_ms, iso_time
@@ -36,6 +47,7 @@ class ImportReport(msgspec.Struct, frozen=True):
     since_ms: int
     until_ms: int
     gaps: tuple[Gap, ...]
+    off_grid: int = 0  # candles that did not open on the grid, and were left out or moved back to it
 
 
 class CandleConflict(NamedTuple):
@@ -100,15 +112,20 @@ def _values(values: dict[str, float]) -> str:
 
 
 def import_candles(
-    candles: CandleArray,
+    candles: CandleArray | Iterable[Any],
     symbol: str,
     interval: str = "1m",
     exchange_name: str = "binance",
     progress: Callable[[int, int], None] | None = None,
     *,
+    off_grid: OffGrid = "refuse",
     registry: Registry | None = None,
 ) -> ImportReport:
-    """Store ``candles`` (an array of CANDLE_DTYPE, in order of time) in the Candle contract, and note which spans are stored.
+    """Store ``candles`` in the Candle contract, and note which spans are stored.
+
+    ``candles`` are in order of time: a DataFrame (pandas, polars), an Arrow table, an array of CANDLE_DTYPE, dicts or dataclasses.
+    ``off_grid`` says what to do with those that do not open on the grid of ``interval``: "refuse" all, "skip" (leave out) or "snap" (move
+    back to the grid).
 
     A stored candle never changes: if one is stored with other values, this raises CandleConflictError before anything is written;
     an equal one is left alone. Unclosed candles are left out. Gaps are allowed and listed in the report. The spans are noted in the
@@ -116,7 +133,9 @@ def import_candles(
     written, all candles).
     """
     step = interval_ms(interval)
-    columns = to_columns(candles, interval)
+    check_off_grid(off_grid)
+    columns, moved = _onto_grid(as_columns(candles), interval, off_grid)
+    check_columns(columns, interval)
     order = np.flatnonzero(np.diff(columns["timestamp"]) <= 0)
     if order.size:
         stamp = int(columns["timestamp"][order[0] + 1])
@@ -142,10 +161,31 @@ def import_candles(
         exchange_name=exchange_name,
         candles=len(closed),
         unclosed=len(columns) - len(closed),
+        off_grid=moved,
         since_ms=since,
         until_ms=until,
         gaps=gaps,
     )
+
+
+def _onto_grid(columns: CandleArray, interval: str, off_grid: OffGrid) -> tuple[CandleArray, int]:
+    """Return the candles on the grid, and how many were left out or moved back to it. Raises InvalidValueError to refuse them."""
+    past = columns["timestamp"] % interval_ms(interval)
+    count = int(np.count_nonzero(past))
+    if not count:
+        return columns, 0
+    if off_grid == "refuse":
+        first = int(np.flatnonzero(past)[0])
+        raise InvalidValueError(
+            f"candle {first} ({iso_time(int(columns['timestamp'][first]))}) is off the {interval} grid"
+            + (f", as are {count - 1:,} more" if count > 1 else ""),
+            hint='off_grid="skip" leaves such candles out, off_grid="snap" moves them back to the grid',
+        )
+    if off_grid == "skip":
+        return columns[past == 0], count
+    columns = columns.copy()
+    columns["timestamp"] -= past
+    return columns, count
 
 
 def imported_spans(

@@ -1,0 +1,87 @@
+"""Candles in columns: their dtype, and the checks that they must pass before they are stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .._core import candles as core
+from ..errors import InvalidValueError
+from .intervals import interval_ms
+
+__all__ = [
+    "CANDLE_DTYPE", "PRICES", "TIME_LIMIT", "CandleArray", "check_columns", "closed_candles", "matches", "memory", "refuse", "to_dicts",
+]  # fmt: skip
+
+CandleArray = npt.NDArray[np.void]
+
+PRICES: Final = ("open", "high", "low", "close", "volume")
+CANDLE_DTYPE: Final = np.dtype([("timestamp", "<i8"), *((name, "<f8") for name in PRICES)])
+"""One candle: open time in ms, prices, and volume in the base asset. Packed into 48 bytes, as the compiled reader writes it."""
+
+# The TypeScript package stores times as doubles, which are exact only within this many ms of 1970 (about the years -283,000 to 287,000).
+TIME_LIMIT: Final = 2**53
+
+
+def memory(columns: CandleArray) -> npt.NDArray[np.int8]:
+    """View the rows as the packed bytes that the compiled core takes."""
+    return np.ascontiguousarray(columns).view(np.int8)
+
+
+def check_columns(columns: CandleArray, interval: str) -> None:
+    """Raise InvalidValueError naming a candle that must not be stored: a value is not finite, or its time is off the grid."""
+    step = interval_ms(interval)
+    if not core.are_sound(memory(columns), step):
+        refuse(columns, interval, step)
+
+
+def refuse(columns: CandleArray, interval: str, step: int) -> None:
+    """Raise InvalidValueError naming a candle that must not be stored."""
+    for name in PRICES:
+        bad = np.flatnonzero(~np.isfinite(columns[name]))
+        if bad.size:
+            row = int(bad[0])
+            raise InvalidValueError(
+                f"candle {row} (timestamp {columns['timestamp'][row]}): {name} is {columns[name][row]}, not a finite number"
+            )
+    far = np.flatnonzero((columns["timestamp"] > TIME_LIMIT) | (columns["timestamp"] < -TIME_LIMIT))
+    if far.size:
+        raise InvalidValueError(f"candle {far[0]}: timestamp {columns['timestamp'][far[0]]} is not a timestamp in milliseconds")
+    off = np.flatnonzero(columns["timestamp"] % step)
+    if off.size:
+        row = int(off[0])
+        stamp = int(columns["timestamp"][row])
+        raise InvalidValueError(
+            f"candle {row}: timestamp {stamp} is off the {interval} grid", hint=f"use the candle's open time in ms, a multiple of {step}"
+        )
+
+
+def closed_candles(columns: CandleArray, interval: str, now: int | None = None) -> CandleArray:
+    """Return the candles that have closed at ``now`` (ms, default: the wall clock). A candle that closes exactly at ``now`` has closed."""
+    now = time.time_ns() // 1_000_000 if now is None else now
+    open_until = now - interval_ms(interval)
+    return columns if (columns["timestamp"] <= open_until).all() else columns[columns["timestamp"] <= open_until]
+
+
+def matches(candles: CandleArray, stored: Iterable[CandleArray]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Compare ``candles`` (ascending) with ``stored`` (batches of the same series).
+
+    Returns two masks over ``candles``: which open times are stored, and which are stored with the same values.
+    """
+    stamps = candles["timestamp"]
+    present, equal = np.zeros(len(stamps), bool), np.zeros(len(stamps), bool)
+    for batch in stored:
+        rows = np.minimum(np.searchsorted(stamps, batch["timestamp"]), len(stamps) - 1)
+        matching = stamps[rows] == batch["timestamp"]
+        present[rows[matching]] = True
+        equal[rows[matching]] = candles[rows[matching]] == batch[matching]
+    return present, equal
+
+
+def to_dicts(columns: CandleArray) -> list[dict[str, Any]]:
+    """Return one plain dict per candle, in order."""
+    return core.to_dicts(memory(columns))
