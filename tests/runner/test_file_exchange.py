@@ -148,12 +148,17 @@ def spoilt(column, row, value):
 @pytest.mark.parametrize(
     ("name", "write", "market", "words"),
     [
-        ("csv", write_csv, spoilt("timestamp", 3, START), "line 5: open_time .* comes after"),
-        ("parquet", write_parquet, spoilt("timestamp", 3, START), "candle 3 is not later than the one before it"),
+        ("csv", write_csv, spoilt("timestamp", 3, START), "line 5: open_time .* appears twice with different values"),
+        ("parquet", write_parquet, spoilt("timestamp", 3, START), "row 3: open_time .* appears twice with different values"),
         ("parquet", write_parquet, spoilt("close", 3, np.nan), "close is nan, not a finite number"),
-        ("parquet", write_parquet, spoilt("timestamp", 3, START + 1), "off the 1m grid"),
+        ("parquet", write_parquet, spoilt("timestamp", 3, START + 1), "row 3: open_time .* is not a multiple of the interval, 1m"),
         ("parquet", write_parquet, MARKET[:0], "holds no candles"),
-        ("parquet", write_whole_numbers, spoilt("timestamp", slice(None), START * 1000), "not milliseconds since 1970"),
+        (
+            "parquet",
+            write_whole_numbers,
+            spoilt("timestamp", slice(None), 1000),
+            "open_time 1000 is neither a date",
+        ),
         (
             "parquet",
             lambda path, market: pyarrow.parquet.write_table(to_arrow(market).drop(["low"]), path),
@@ -164,9 +169,9 @@ def spoilt(column, row, value):
             "parquet",
             lambda path, market: pyarrow.parquet.write_table(to_arrow(market).drop(["timestamp"]), path),
             MARKET,
-            "column timestamp",
+            "column open_time is missing",
         ),
-        ("parquet", write_csv, MARKET, "cannot be read"),
+        ("parquet", lambda path, market: path.write_bytes(b"PAR1 and no more"), MARKET, "cannot be read"),
     ],
 )
 def test_a_bad_file_is_named(mongo, tmp_path, name, write, market, words):
@@ -179,10 +184,16 @@ def test_a_bad_file_is_named(mongo, tmp_path, name, write, market, words):
 
 def test_two_files_with_the_same_candle(mongo, tmp_path):
     write_csv(tmp_path / "BTCUSDT-1m-a.csv", MARKET[:100])
-    write_csv(tmp_path / "BTCUSDT-1m-b.csv", MARKET[99:])
+    write_csv(tmp_path / "BTCUSDT-1m-b.csv", MARKET[90:])
     add_file_exchange("x", tmp_path)
-    with pytest.raises(InvalidValueError, match=r"1m-a\.csv and .*1m-b\.csv both have the candle of 2023-03-01T01:39:00Z"):
-        fetch_missing("BTCUSDT", "1m", "x", START, END)
+    assert fetch_missing("BTCUSDT", "1m", "x", START, END) == len(MARKET)  # equal candles are read once
+    other = MARKET[90:].copy()
+    other["close"][9] = other["open"][9]
+    write_csv(tmp_path / "BTCUSDT-1m-b.csv", other)
+    add_file_exchange("y", tmp_path)
+    words = r"different candles of 2023-03-01T01:39:00Z: .*1m-a\.csv, line 101 and .*1m-b\.csv, line 11"
+    with pytest.raises(InvalidValueError, match=words):
+        fetch_missing("BTCUSDT", "1m", "y", START, END)
 
 
 def test_without_pyarrow_the_error_says_what_to_install(mongo, tmp_path, monkeypatch):

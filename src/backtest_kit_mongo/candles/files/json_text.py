@@ -48,8 +48,8 @@ def read_json(source: str, content: bytes, wanted: Wanted) -> Part:
         layout = plain_layout(records[0]) if names is None else header_layout(names, records[0])
     except LayoutError as error:
         raise rows.error(1, error.message.replace("the line has", "the row has"), error.hint) from None
-    if form is not None and layout.form.startswith("a header"):
-        layout = layout._replace(form=form)
+    if layout.form == "a header":
+        layout = layout._replace(form=form or "columns")
     elif layout.form == f"6 columns {WITHOUT_HEADER}":
         layout = layout._replace(form="rows as freqtrade and ccxt write them, " + WITHOUT_HEADER)
     rows.add(Batch(layout, list(zip(*records, strict=True)), np.arange(1, len(records) + 1)))

@@ -25,9 +25,9 @@ __all__ = ["read_parts"]
 _ZIP: Final = b"PK\x03\x04"
 _EMPTY_ZIP: Final = b"PK\x05\x06"
 _COMPRESSED: Final[tuple[tuple[bytes, Callable[..., Any]], ...]] = (
-    (b"\x1f\x8b", gzip.GzipFile),
-    (b"BZh", bz2.BZ2File),
-    (b"\xfd7zXZ\0", lzma.LZMAFile),
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ\0", lzma.open),
 )
 _REFUSED: Final = (
     (b"\x89HDF", "an HDF5 file", "read it with pandas.read_hdf, and pass the DataFrame to import_candles"),
@@ -40,6 +40,7 @@ _REFUSED: Final = (
     (b"\x80\x05", "a pickle", "open it only if you trust it, and pass the DataFrame to import_candles"),
 )
 _DEEPEST: Final = 3
+_BUFFER: Final = 1 << 18
 
 
 def read_parts(path: Path, wanted: Wanted, moved: Callable[[int], None] = lambda position: None) -> list[Part]:
@@ -62,7 +63,7 @@ def _errors(name: str) -> Iterator[None]:
 
 
 def _parts(name: str, raw: IO[bytes], wanted: Wanted, depth: int) -> Iterator[Part]:
-    stream = io.BufferedReader(cast("io.RawIOBase", raw), 1 << 18)
+    stream = io.BufferedReader(cast("io.RawIOBase", raw), _BUFFER)
     magic = stream.peek(16)[:16]
     for begin, what, hint in _REFUSED:
         if magic.startswith(begin):
@@ -111,10 +112,10 @@ def _members(name: str, stream: IO[bytes], wanted: Wanted, depth: int) -> Iterat
 
 
 class _Counted(io.RawIOBase):
-    """A file that tells how far it was read."""
+    """A file that tells how far it was read, from time to time."""
 
     def __init__(self, raw: io.RawIOBase | io.FileIO, moved: Callable[[int], None]) -> None:
-        self._raw, self._moved = raw, moved
+        self._raw, self._moved, self._told = raw, moved, 0
 
     def readable(self) -> bool:
         return True
@@ -127,5 +128,7 @@ class _Counted(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         count = self._raw.readinto(buffer)
-        self._moved(self._raw.tell())
+        if (position := self._raw.tell()) >= self._told + _BUFFER:
+            self._told = position
+            self._moved(position)
         return count
