@@ -17,7 +17,7 @@ from ..rows import Batch, CandleRows, Part, Wanted
 
 __all__ = ["read_text"]
 
-_BATCH: Final = 20_000
+_BATCH: Final = 5_000
 _COMMENTS: Final = ("#", "//", "http://", "https://", "sep=")
 _DELIMITERS: Final = ("\t", ";", "|", ",")
 _DIGITS: Final = frozenset("0123456789")
@@ -58,9 +58,9 @@ def _read(source: str, text: IO[str], wanted: Wanted) -> Part:
                 raise rows.error(stretch.first_line + comments, error.message, error.hint) from None
             if not stretch.cells:
                 continue
-            short = next((index for index, row in enumerate(stretch.cells) if len(row) < layout.width), None)
-            if short is not None:
-                row = stretch.cells[short]
+            width = layout.width
+            if min(map(len, stretch.cells)) < width:
+                short, row = next((index, row) for index, row in enumerate(stretch.cells) if len(row) < width)
                 raise rows.error(lines[short], f"column {layout.name_of(len(row))} is missing: the line has {len(row)} columns")
             if by_download:
                 layout = layout._replace(form="an export of CryptoDataDownload")
