@@ -421,7 +421,11 @@ def test_a_file_that_is_none(lonely, option, kind):
     path = str(lonely.home) if kind == "folder" else "nowhere.file"
     arguments = ("run", path, "--backtest") if option == "strategy" else (*BACKTEST, "--csv", path)
     found = lonely.err(*arguments, code=1)
-    assert found == f"error: {f'{path} is not a file' if kind == 'folder' else f'the file {path} does not exist'}\n"
+    if (option, kind) == ("csv", "folder"):  # a folder may hold candles
+        assert found.startswith(f"error: the symbol of the candles in {path} is unknown\n")
+        assert "holds no candle files" in lonely.err(*arguments, "--symbol", "BTCUSDT", code=1)
+    else:
+        assert found == f"error: {f'{path} is not a file' if kind == 'folder' else f'the file {path} does not exist'}\n"
 
 
 @pytest.mark.parametrize(
@@ -740,6 +744,32 @@ def test_import_says_how_many_were_new(cli, database):
     assert "gap: 2 candles are missing from 2023-03-01T02:00:00Z to 2023-03-01T02:02:00Z" in shown
     assert database["candle-items"].count_documents({}) == 148
     assert "unknown interval '7m'" in cli.err(*command, "--interval", "7m", code=1)
+
+
+def test_import_of_a_folder_of_late_candles_without_volume(cli, database):
+    """Symbol and interval come from the names; what was done with the candles is said before anything is stored."""
+    months = cli.home / "months"
+    months.mkdir()
+    rows = [line.split(",")[:5] for line in Path(klines(cli.home / "a.csv", 60)).read_text().splitlines()[1:]]
+    rows[3][0] = rows[3][0].replace(":00+", ":14.8+")
+    for name, part in (("2023-01", rows[:35]), ("2023-02", rows[25:])):
+        (months / f"BTCUSDT-1m-{name}.csv").write_text("\n".join(map(",".join, part)))
+    (months / "readme.md").write_text("no candles")
+    command = ("candles", "import", str(months))
+    assert "column volume is missing" in (found := cli.err(*command, code=1))
+    assert "--no-volume" in found
+    assert "BTCUSDT-1m-2023-01.csv, line 4: open_time 2023-03-01T00:03:14.800Z" in (found := cli.err(*command, "--no-volume", code=1))
+    assert "--off-grid skip" in found
+    assert database.list_collection_names() == []
+    shown = cli.out(*command, "--no-volume", "--off-grid", "snap")
+    assert f"read: {months}/BTCUSDT-1m-2023-01.csv (CSV, 5 columns without a header)" in shown
+    assert "note: 10 candles are in two files with the same values, read once" in shown
+    assert "2023-01.csv: 1 off the 1m grid, moved back to it" in shown
+    assert "60 candles of BTCUSDT 1m on binance, 2023-03-01 00:00 to 2023-03-01 01:00 UTC: 60 new" in shown
+    assert "'--off-grid'" in cli.err(*command, "--off-grid", "round", code=2)
+    assert "0 new, 60 stored before" in cli.out(
+        *BACKTEST, "--csv", str(months), "--symbol", "BTCUSDT", "--exchange", "binance", "--no-volume", "--off-grid", "snap"
+    )
 
 
 # --- doctor ---

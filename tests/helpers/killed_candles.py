@@ -15,8 +15,8 @@ import numpy as np
 from pymongo import monitoring
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.candle_packing import BLOCK
 from backtest_kit_mongo.candles import CANDLE_DTYPE
+from backtest_kit_mongo.candles.packing import BLOCK
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.runner import pack_candles, remove_candles, unpack_candles
 

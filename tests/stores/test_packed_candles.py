@@ -19,8 +19,8 @@ from pymongo.collection import Collection
 from pymongo.errors import AutoReconnect, OperationFailure
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.candle_packing import BLOCK
 from backtest_kit_mongo.candles import CANDLE_DTYPE, INTERVAL_MS
+from backtest_kit_mongo.candles.packing import BLOCK
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.runner import pack_candles, remove_candles, verify_candles
 from backtest_kit_mongo.stores.mongo import block_collection, packed_candles

@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from ...candle_packing import BLOCK
 from ...candles import (
     INTERVAL_MS,
     PRICES,
@@ -23,6 +22,7 @@ from ...candles import (
     interval_ms,
     matches,
 )
+from ...candles.packing import BLOCK
 from ...contracts.registry import Registry
 from ...errors import InvalidValueError
 from ..clock import check_ms, iso_time

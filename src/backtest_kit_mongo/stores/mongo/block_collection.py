@@ -24,8 +24,8 @@ from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
 from ..._core import bson as core
-from ...candle_packing import BLOCK, DamagedBlockError, Run, runs_of, unpack
 from ...candles import CandleArray, interval_ms
+from ...candles.packing import BLOCK, DamagedBlockError, Run, runs_of, unpack
 from ...domains import Domain
 from ...logs import log
 from ..base import Key

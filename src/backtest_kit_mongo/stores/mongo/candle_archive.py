@@ -25,8 +25,8 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, OperationFailure
 
 from ..._core import bson as core
-from ...candle_packing import BLOCK, Run, pack
 from ...candles import CANDLE_DTYPE, CandleArray, interval_ms
+from ...candles.packing import BLOCK, Run, pack
 from ...domains import CANDLE_ARCHIVE
 from ...errors import DamagedCandlesError, ServerUnavailableError
 from ...logs import log

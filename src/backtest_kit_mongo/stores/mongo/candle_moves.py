@@ -22,8 +22,8 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import AutoReconnect, BulkWriteError, PyMongoError
 
 from ..._core import bson as core
-from ...candle_packing import BLOCK
 from ...candles import CANDLE_DTYPE, CandleArray, interval_ms
+from ...candles.packing import BLOCK
 from ...domains import DOMAINS
 from ...errors import BacktestKitError, DatabaseError
 from ...logs import log

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...candle_packing import BLOCK
 from ...candles import CANDLE_DTYPE, interval_ms, matches
+from ...candles.packing import BLOCK
 from ...domains import DOMAINS, PACKED_CANDLES
 from ..base import Key
 from .block_collection import BlockGroup, ranges

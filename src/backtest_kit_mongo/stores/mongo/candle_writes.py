@@ -18,8 +18,8 @@ from pymongo.errors import PyMongoError
 
 from ..._core import bson as core
 from ..._core.candles import numbers
-from ...candle_packing import BLOCK
 from ...candles import CandleArray, interval_ms
+from ...candles.packing import BLOCK
 from ...config import Config
 from ...domains import DOMAINS, PACKED_CANDLES
 from ...errors import BacktestKitError, DatabaseError

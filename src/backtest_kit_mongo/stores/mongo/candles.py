@@ -15,8 +15,8 @@ import numpy.typing as npt
 from ..._core import bson as core
 from ..._core.blocks import CandleBlocks
 from ..._core.candles import decode_candles, numbers
-from ...candle_packing import BLOCK
 from ...candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms
+from ...candles.packing import BLOCK
 from ...config import Config
 from ...domains import DOMAINS
 from ...metrics import HITS_BLOCK, READ, READS, Metrics

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from bson.errors import BSONError
 from pymongo.errors import OperationFailure, PyMongoError
 
-from ...candle_packing import BLOCK, pack
 from ...candles import CandleArray, interval_ms
+from ...candles.packing import BLOCK, pack
 from ...domains import PACKED_CANDLES
 from ...errors import BacktestKitError
 from ...logs import log

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 import xxhash
 
-from ._core import packed
-from .candles import CANDLE_DTYPE, CandleArray
+from .._core import packed
+from .columns import CANDLE_DTYPE, CandleArray
 
 __all__ = ["BLOCK", "DamagedBlockError", "Run", "pack", "runs_of", "unpack"]
 
