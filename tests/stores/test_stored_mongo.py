@@ -142,3 +142,61 @@ def test_errors_of_streams_are_ours(settings):
     for stream in (store.stored_candles(SERIES), store.records(DOMAINS["log"])):
         with pytest.raises(BacktestKitError, match="close"):
             list(stream)
+
+
+# --- dates of lists ---
+
+
+LISTS = {"storage": (True,), "notification": (False,), "log": ()}
+
+
+def put_list(store, name, numbers, **body):
+    store.write(DOMAINS[name], [Record((*LISTS[name], f"r{number}"), {"id": f"r{number}", **body}) for number in numbers])
+
+
+def as_the_typescript_package_lists(database, name, limit):
+    """Newest first, by one date alone."""
+    rows = database[f"{name}-items"].find().sort(DOMAINS[name].listing.order, -1).limit(limit)
+    return [int(row[DOMAINS[name].row_id].removeprefix("r")) for row in rows]
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_rows_of_a_list_are_dated_in_the_order_of_the_list(store, database, name):
+    """The limit of a list, 1,000 rows, leaves out the oldest of 1,200, in both packages."""
+    before = datetime.now(UTC)
+    numbers = [(7 * number) % 1200 for number in range(1200)]
+    put_list(store, name, numbers)
+    assert as_the_typescript_package_lists(database, name, 1000) == numbers[:199:-1]
+    assert [record.key[-1] for record in store.scan(DOMAINS[name], LISTS[name], limit=1000)] == [f"r{n}" for n in numbers[:199:-1]]
+    rows = list(database[f"{name}-items"].find().sort("updatedDate", 1))
+    assert len({row["updatedDate"] for row in rows}) == 1200
+    assert all(row["createDate"] == row["updatedDate"] for row in rows)
+    assert before - timedelta(seconds=1.3) <= rows[0]["updatedDate"] < rows[-1]["updatedDate"] <= datetime.now(UTC)
+
+
+def test_a_list_that_is_written_again_has_its_new_order(store, database):
+    put_list(store, "storage", range(300))
+    for _ in range(20):  # faster than a row per millisecond
+        put_list(store, "storage", range(300), again=True)
+    assert as_the_typescript_package_lists(database, "storage", 1000) == list(range(300))[::-1]
+    put_list(store, "storage", range(299, 99, -1))
+    assert as_the_typescript_package_lists(database, "storage", 200) == list(range(100, 300))
+    rows = database["storage-items"]
+    assert rows.find_one({"signalId": "r99"})["updatedDate"] < rows.find_one({"signalId": "r299"})["updatedDate"]
+    assert rows.find_one({"signalId": "r100"})["updatedDate"] <= datetime.now(UTC)
+    put_list(store, "storage", range(400, 450))
+    assert as_the_typescript_package_lists(database, "storage", 250) == [*range(449, 399, -1), *range(100, 300)]
+
+
+def test_dates_of_many_short_lists_never_go_back_or_far_ahead(store, database):
+    for start in range(0, 6_000, 500):
+        put_list(store, "log", range(start, start + 500))
+    dates = [row["createDate"] for row in database["log-items"].find().sort("_id", 1)]
+    assert dates == sorted(dates)
+    assert dates[-1] <= datetime.now(UTC) + timedelta(seconds=1)
+    assert as_the_typescript_package_lists(database, "log", 1) == [5_999]
+
+
+def test_records_that_are_no_list_share_the_date_of_their_write(store, database):
+    store.write(DOMAINS["state"], [Record((f"s{number}", "b"), {}, 0) for number in range(100)])
+    assert len(database["state-items"].distinct("updatedDate")) == 1

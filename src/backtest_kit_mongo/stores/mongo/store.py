@@ -37,6 +37,7 @@ from .redis_cluster import redis_ids
 from .redis_ids import DomainIds, ProcessIds, RedisIds
 from .sessions import TransactionNumber
 from .versions import MongoVersions
+from .write_dates import WriteDates
 
 __all__ = ["MongoStore"]
 
@@ -69,6 +70,7 @@ class MongoStore:
         self.upserts: dict[str, UpsertWriter] = make_upsert_writers(
             written, self.process_ids, self.redis_ids, metrics, self._look_again, self._write_by_driver
         )
+        self.write_dates: WriteDates = WriteDates()
         self._indexed: dict[str, float] = {}  # when the indexes of a domain were last checked (time.monotonic)
 
     def ids(self, domain: Domain) -> DomainIds:
@@ -259,10 +261,9 @@ class MongoStore:
         """See Store. Sends one findAndModify for one record, or a bulk per thousand records, then updates the caches."""
         if not records:
             return
-        now = datetime.now(UTC)
         if len(records) == 1 and domain.keyed:
             record = records[0]
-            update = update_of(domain, record, now)
+            update = update_of(domain, record, datetime.now(UTC))
             self._ensure_indexes(domain)
             if domain in self.history:
                 value, inserted = self.history.write(domain, record.key, record.when or 0, update)
@@ -279,14 +280,15 @@ class MongoStore:
                     self.connection.connect(domain, upserts)
             return
         if domain in self.history:
-            self._write_versions(domain, records, now)
+            self._write_versions(domain, records, datetime.now(UTC))
             return
         chosen: dict[Key, Record] = {}
         for record in records:
             if domain.write == "upsert" or record.key not in chosen:
                 chosen[record.key] = record
         # Encode everything, and so check it, before sending the first byte.
-        updates = [(key, update_of(domain, record, now)) for key, record in chosen.items()]
+        dates = zip(chosen.items(), self.write_dates.take(domain, list(chosen)), strict=True)
+        updates = [(key, update_of(domain, record, date)) for (key, record), date in dates]
         self._ensure_indexes(domain)
         for start in range(0, len(updates), CHUNK):
             self._write_chunk(domain, updates[start : start + CHUNK])
