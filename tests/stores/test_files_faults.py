@@ -268,31 +268,49 @@ def test_positions_must_be_a_list_and_rows_must_not(store, folder, warnings):
 
 
 NOTES = [
-    b"{", b"[]", b'{"symbol":"BTCUSDT"}', b'{"symbol":"BTCUSDT","strategyName":5,"exchangeName":"binance"}',
+    b"{", b"[]", b'{"symbol":"BTCUSDT"}', b'{"symbol":"BTCUSDT","strategyName":5,"exchangeName":"x"}',
     b'{"symbol":"x","strategyName":"y","exchangeName":"z"}',
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("note", NOTES)
 def test_damaged_note_of_a_folder_is_set_aside(store, folder, warnings, note):
-    put(store, "strategy", TRIPLE, {"n": 1})
-    (folder / "data/strategy/BTCUSDT_sma_binance/.key").write_bytes(note)
+    key = ("BTCUSDT", "a_b", "x")
+    put(store, "strategy", key, {"n": 1})
+    (folder / "data/strategy/BTCUSDT_a_b_x/.key").write_bytes(note)
     fresh = FileStore(folder)
-    assert get(fresh, "strategy", TRIPLE).body == {"n": 1}
-    assert all_keys(fresh, "strategy") == [TRIPLE]
+    assert get(fresh, "strategy", key).body == {"n": 1}
+    assert all_keys(fresh, "strategy") == [key]
+    put(fresh, "strategy", key, {"n": 2})
     assert len(warnings) == 1
-    put(fresh, "strategy", TRIPLE, {"n": 2})
-    assert json.loads((folder / "data/strategy/BTCUSDT_sma_binance/.key").read_bytes())["strategyName"] == "sma"
+    assert json.loads((folder / "data/strategy/BTCUSDT_a_b_x/.key").read_bytes())["strategyName"] == "a_b"
+    assert [path.read_bytes() for path in (folder / "data/strategy/BTCUSDT_a_b_x").glob(".key.corrupt-*")] == [note]
+
+
+@pytest.mark.parametrize("note", [None, *NOTES])
+def test_spare_folder_is_known_without_its_note(store, folder, note):
+    first, second = ("a_b", "c", "e"), ("a", "b_c", "e")
+    put(store, "strategy", first, {"n": 1})
+    put(store, "strategy", second, {"n": 2})
+    (path,) = (folder / "data/strategy").glob("*%-*/.key")
+    path.unlink() if note is None else path.write_bytes(note)
+    fresh = FileStore(folder)
+    assert {record.key: record.body["n"] for record in fresh.records(DOMAINS["strategy"])} == {first: 1, second: 2}
+    assert get(fresh, "strategy", second).body == {"n": 2}
 
 
 def test_renamed_folder_is_that_of_its_new_name(store, folder, warnings):
-    """This is as in the TypeScript package, where folders have no note."""
+    """This is as in the TypeScript package, where folders have no note. The note and the marks of an ambiguous name no longer count."""
     put(store, "strategy", TRIPLE, {"n": 1})
-    (folder / "data/strategy/BTCUSDT_sma_binance").rename(folder / "data/strategy/BTCUSDT_ema_binance")
+    put(store, "strategy", ("BTCUSDT", "a_b", "binance"), {"n": 2})
+    for old, new in (("sma", "ema"), ("a_b", "c_d")):
+        (folder / f"data/strategy/BTCUSDT_{old}_binance").rename(folder / f"data/strategy/BTCUSDT_{new}_binance")
     fresh = FileStore(folder)
     assert get(fresh, "strategy", ("BTCUSDT", "ema", "binance")).body == {"n": 1}
     assert get(fresh, "strategy", TRIPLE) is None
-    assert all_keys(fresh, "strategy") == [("BTCUSDT", "ema", "binance")]
+    assert get(fresh, "strategy", ("BTCUSDT", "c_d", "binance")).body == {"n": 2}
+    assert get(fresh, "strategy", ("BTCUSDT", "a_b", "binance")) is None
+    assert all_keys(fresh, "strategy") == [("BTCUSDT", "c_d", "binance"), ("BTCUSDT", "ema", "binance")]
     assert len(warnings) == 1
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -17,17 +18,21 @@ from ...domains import Domain
 from ..base import Key
 from .atomic_files import NotARegularFileError, make_folder, pass_over, put_new, read_bytes, set_aside, sweep, sync_folder, write_new
 from .json_text import value_of
-from .layout import Fields, Layout, PathPart, agrees, layout_of
+from .layout import Fields, Layout, PathPart, layout_of
 from .names import encode_name, hash_of, is_hashed, natural, plain_name
+from .ownership import belongs, hash_of_fields, mark_of, sharers
 
-__all__ = ["SUFFIX", "Folders", "fitting_keys", "holds_files", "record_files"]
+__all__ = ["SUFFIX", "Folders", "Found", "Spot", "holds_files", "record_files"]
 
 SUFFIX: Final = ".json"
 
 # Small notes beside the records, which the TypeScript package ignores. ``.key`` holds the fields of a folder with a joined name (several
-# fields in one name), ``.name-HASH`` a name that is too long for the file system.
+# fields in one name) that splits in more than one way, ``.name-HASH`` a name that is too long for the file system.
 _KEY: Final = ".key"
 _NAME: Final = ".name-"
+
+# The end of the name of a spare folder: a hash of its fields. No encoded name contains "%-" except at its start.
+_SPARE: Final = re.compile(r"(?s)(.+)%-([0-9a-f]{16})")
 
 _MOST_FOLDERS: Final = 100_000  # in each cache; a full cache is cleared
 _MOST_LOOKED_AT: Final = 100  # records of a folder without a note that are read to tell which key it belongs to
@@ -35,11 +40,24 @@ _MOST_LOOKED_AT: Final = 100  # records of a folder without a note that are read
 _encoded = lru_cache(4096)(encode_name)
 
 
-class _Listing(NamedTuple):
-    """A cached folder. For a joined one also the identity of its note: the folder may be deleted and then belong to another key."""
+class Spot(NamedTuple):
+    """The folder of a record, and what else may be at its path."""
+
+    folder: str
+    """The folder that the TypeScript package has the record in; it need not exist."""
+    spare: str | None
+    """The folder for records of this key while another key has the file. None if the path can only belong to this key."""
+    by_note: bool = False
+    """Whether the name splits in too many ways to try them all, so that the folder belongs to one key, which a note names."""
+
+
+class Found(NamedTuple):
+    """A folder of records."""
 
     path: str
-    note: tuple[int, int] | None
+    fields: Fields | None
+    """The fields of all its records; None if its joined ``name`` must be split for each record."""
+    name: str = ""
 
 
 class Folders:
@@ -52,52 +70,85 @@ class Folders:
 
     def forget(self) -> None:
         """Clear the caches: another process may have changed the folders."""
-        self._ready: dict[Key, _Listing] = {}
-        self._existing: dict[Key, _Listing] = {}
+        self._spots: dict[Key, Spot] = {}
+        self._ready: set[tuple[Key, str]] = set()
 
     # --- for one key ---
 
-    def find(self, domain: Domain, key: Key) -> tuple[str, bool]:
-        """Return the folder of a record, whether it exists or not, and whether it belongs to the key; if not, no key has claimed it."""
+    def spot(self, domain: Domain, key: Key) -> Spot:
+        """Return the folder of a record, whether it exists or not."""
         layout = layout_of(domain)
         fields = layout.fields(key)
         scope = _scope(layout, fields)
-        cached = _recall(self._ready, scope) or _recall(self._existing, scope)
-        if cached is not None:
-            return cached, True
-        path = self._plain(layout, fields)
-        if layout.joined is None:
-            return path, True
-        joined_fields = layout.joined.values(fields)
-        other = _other(path, joined_fields)
-        # Take the identities before reading the notes: if a note is replaced in between, the cached folder counts as stale.
-        notes = {folder: _identity(folder) for folder in (path, other)}
-        owner = _owner(path, layout.joined)
-        if owner is None and not os.path.isdir(other):
-            return path, False
-        path = path if owner == joined_fields else other
-        if notes[path] is not None:  # without a note, a cached folder could not show that another key has claimed it since
-            _remember(self._existing, scope, _Listing(path, notes[path]))
-        return path, True
+        spot = self._spots.get(scope)
+        if spot is None:
+            folder = self._plain(layout, fields)
+            keys = [key] if layout.joined is None else sharers(layout, key)
+            spot = Spot(folder, None)
+            if keys != [key]:
+                spot = Spot(folder, f"{folder}%-{hash_of_fields(layout.folder_fields(key))}", key not in keys)
+            texts = [part.text(fields) for part in layout.folders]
+            if all(text is None or _encoded(text, folder=True) == text for text in texts):  # no folder with another name can appear
+                self._remember(scope, spot)
+        return spot
+
+    def _remember(self, scope: Key, spot: Spot) -> None:
+        if len(self._spots) >= _MOST_FOLDERS:
+            self.forget()
+        self._spots[scope] = spot
 
     def prepare(self, domain: Domain, key: Key) -> str:
-        """Return the folder for writing a record. It exists then, and belongs to the key."""
+        """Create the folder of a record if it does not exist, and return it."""
         layout = layout_of(domain)
         fields = layout.fields(key)
-        scope = _scope(layout, fields)
-        cached = _recall(self._ready, scope)
-        if cached is not None:
-            return cached
-        path = self._plain(layout, fields, notes=True)
-        note = None
-        if layout.joined is not None:
-            path = _claimed(layout, layout.joined.values(fields), path)
-            note = _identity(path)
-        make_folder(path, durable=self._durable)
-        sweep(path)
-        if layout.joined is None or (note is not None and _owner(path, layout.joined) == layout.joined.values(fields)):
-            _remember(self._ready, scope, _Listing(path, note))
-        return path
+        spot = self.spot(domain, key)
+        ready = (_scope(layout, fields), spot.folder)
+        if ready not in self._ready:
+            self._plain(layout, fields, notes=True)
+            self._make(spot.folder)
+            self._ready.add(ready)
+            self._remember(ready[0], spot)
+        return spot.folder
+
+    def claim(self, domain: Domain, key: Key, folder: str) -> None:
+        """Write which key a folder belongs to before a record is written there, unless the folder has such a note.
+
+        ``folder`` is the prepared folder of an ambiguous name, or the spare one, which is created.
+        """
+        layout = layout_of(domain)
+        assert layout.joined is not None
+        fields = layout.fields(key)
+        ready = (_scope(layout, fields), f"{folder}/{_KEY}")
+        if ready not in self._ready:
+            names = layout.folder_fields(key)
+            is_spare = folder != self.spot(domain, key).folder
+            if is_spare:
+                self._make(folder)
+            if _owner(folder, layout.joined) is None and (is_spare or self._is_free(layout, names, folder)):
+                put_new(write_new(folder, "key", msgspec.json.encode(names)), f"{folder}/{_KEY}")
+                sync_folder(folder)
+            self._ready.add(ready)
+
+    def _make(self, folder: str) -> None:
+        make_folder(folder, durable=self._durable)
+        sweep(folder)
+
+    @staticmethod
+    def _is_free(layout: Layout, fields: Fields, folder: str) -> bool:
+        """Return whether no record in a folder without a note belongs to another key."""
+        for name in islice(record_files(folder), _MOST_LOOKED_AT):
+            text = _text(folder, name, SUFFIX)
+            for key in layout.keys(fields, "", text) if text is not None else ():
+                with suppress(FileNotFoundError, NotARegularFileError, ValueError):
+                    content = read_bytes(f"{folder}/{name}")
+                    if belongs(layout, key, value_of(content), mark_of(content)) is False:
+                        return False
+        return True
+
+    def owner(self, domain: Domain, folder: str) -> Fields | None:
+        """Return the fields in the note of a folder with a joined name, None without a valid note."""
+        part = layout_of(domain).joined
+        return None if part is None else _owner(folder, part)
 
     def file(self, domain: Domain, key: Key, folder: str, *, note: bool = False) -> str:
         """Return the name of a record's file in its folder; with ``note``, write the full name beside it if it had to be hashed."""
@@ -114,30 +165,27 @@ class Folders:
             text = part.text(fields)
             if text is not None:
                 component = _place(path, text)
-                if notes and not part.joined:
+                if notes:
                     _note_name(path, component, text)
                 path = f"{path}/{component}"
         return path
 
     # --- for all keys ---
 
-    def folders(self, domain: Domain, required: Fields) -> Iterator[tuple[str, Fields | None]]:
-        """Yield the folders of a domain in natural order, each with its fields, or with None if its joined name has no note.
-
-        ``required`` holds the values that some of the fields must have.
-        """
+    def folders(self, domain: Domain, required: Fields) -> Iterator[Found]:
+        """Yield the folders of a domain in natural order. ``required`` holds the values that some of the fields must have."""
         return self._below(layout_of(domain), 0, self._root, {}, required)
 
-    def _below(self, layout: Layout, depth: int, path: str, fields: Fields, required: Fields) -> Iterator[tuple[str, Fields | None]]:
+    def _below(self, layout: Layout, depth: int, path: str, fields: Fields, required: Fields) -> Iterator[Found]:
         if depth == len(layout.folders):
-            yield path, fields
+            yield Found(path, fields)
             return
         part = layout.folders[depth]
         if part.joined:
             for component in _subfolders(path):
-                owner = _owner(f"{path}/{component}", part)
-                if owner is None or _matches(owner, required):
-                    yield f"{path}/{component}", owner
+                found = _joined(part, path, component)
+                if found is not None and (found.fields is None or _matches(found.fields, required)):
+                    yield found
             return
         if all(name in required for name in part.fields):
             texts = [part.text(required)]
@@ -159,29 +207,6 @@ class Folders:
 
 def _scope(layout: Layout, fields: Fields) -> Key:
     return (layout.domain.name, *(fields[name] for part in layout.folders for name in part.fields))
-
-
-def _remember(memory: dict[Key, _Listing], scope: Key, listing: _Listing) -> None:
-    if len(memory) >= _MOST_FOLDERS:
-        memory.clear()
-    memory[scope] = listing
-
-
-def _recall(memory: dict[Key, _Listing], scope: Key) -> str | None:
-    cached = memory.get(scope)
-    if cached is None or (cached.note is not None and _identity(cached.path) != cached.note):
-        memory.pop(scope, None)
-        return None
-    return cached.path
-
-
-def _identity(folder: str) -> tuple[int, int] | None:
-    """Return what distinguishes the note of a joined folder from earlier and later notes there (inode, mtime), or None without a note."""
-    try:
-        status = os.stat(f"{folder}/{_KEY}")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return status.st_ino, status.st_mtime_ns
 
 
 def _matches(fields: Fields, required: Fields) -> bool:
@@ -267,7 +292,25 @@ def _subfolders(path: str) -> list[str]:
     return sorted((name for name in folders if _is_text(path, name)), key=natural)
 
 
-# --- the key that a joined folder belongs to ---
+# --- folders with a joined name ---
+
+
+def _joined(part: PathPart, parent: str, component: str) -> Found | None:
+    """Return a folder with a joined name, None if that name is lost."""
+    path = f"{parent}/{component}"
+    spare = _SPARE.fullmatch(component)
+    if spare is not None:
+        owner = _owner(path, part)
+        if owner is None:  # the note is lost
+            text = _text(parent, spare[1], "")
+            owner = next((fields for fields in part.splits(text or "") if hash_of_fields(part.values(fields)) == spare[2]), None)
+        if owner is None:
+            pass_over(path, f"{_KEY}, which holds the key that it belongs to, is missing or damaged")
+        return None if owner is None else Found(path, owner)
+    text = _text(parent, component, "")
+    if text is None:
+        return None
+    return Found(path, None, text) if part.splits(text) else Found(path, _owner(path, part), text)
 
 
 def _owner(folder: str, part: PathPart) -> Fields | None:
@@ -279,8 +322,10 @@ def _owner(folder: str, part: PathPart) -> Fields | None:
         return None
     with suppress(ValueError):
         fields = value_of(content)
-        if isinstance(fields, dict) and tuple(map(type, map(fields.get, part.fields))) == part.kinds and _is_named(folder, fields, part):
-            return fields
+        if isinstance(fields, dict) and tuple(map(type, map(fields.get, part.fields))) == part.kinds:
+            fields = part.values(fields)
+            if _is_named(folder, fields, part):
+                return fields
     set_aside(path, content, "it is not the key of this folder")
     return None
 
@@ -288,49 +333,5 @@ def _owner(folder: str, part: PathPart) -> Fields | None:
 def _is_named(folder: str, fields: Fields, part: PathPart) -> bool:
     """Return whether the name of a folder is one for these fields; a folder that was renamed or copied has another."""
     text = part.text(fields) or ""
-    return any(os.path.basename(folder) in (name, _other(name, fields)) for name in (text, _encoded(text, folder=True)))
-
-
-def _other(plain: str, fields: Fields) -> str:
-    """Return the folder for a key if another key has claimed the folder with the joined name (``plain``)."""
-    return f"{plain}%-{hash_of(msgspec.json.encode(fields).decode())[:16]}"
-
-
-def _claimed(layout: Layout, fields: Fields, plain: str) -> str:
-    """Claim and return the joined folder, or if another key has it, a folder for this key alone. Either way a note names the key."""
-    assert layout.joined is not None
-    other = _other(plain, fields)
-    owner = _owner(plain, layout.joined)
-    if owner is None and not os.path.isdir(other) and _is_free(layout, fields, plain):
-        _claim(plain, fields)
-        owner = _owner(plain, layout.joined)  # another process may have been faster
-    if owner == fields:
-        return plain
-    _claim(other, fields)
-    return other
-
-
-def _claim(folder: str, fields: Fields) -> None:
-    make_folder(folder)
-    put_new(write_new(folder, "key", msgspec.json.encode(fields)), f"{folder}/{_KEY}")
-    sync_folder(folder)
-
-
-def _is_free(layout: Layout, fields: Fields, folder: str) -> bool:
-    """Return whether no record in a folder without a note (of the TypeScript package) says that it belongs to another key."""
-    assert layout.joined is not None
-    for name in islice(record_files(folder), _MOST_LOOKED_AT):
-        body = None
-        with suppress(FileNotFoundError, NotARegularFileError, ValueError):
-            body = value_of(read_bytes(f"{folder}/{name}"))
-        keys = fitting_keys(layout, folder, name, body)
-        if keys and fields not in (layout.joined.values(layout.fields(key)) for key in keys):
-            return False
-    return True
-
-
-def fitting_keys(layout: Layout, folder: str, file: str, body: Any) -> list[Key]:
-    """Return the keys that match the joined name of a folder and the name of ``file``, and that ``body`` does not contradict."""
-    name = plain_name(os.path.basename(folder), folder=True)
-    text = plain_name(file.removesuffix(SUFFIX))
-    return [key for key in layout.keys(None, name, text) if agrees(layout.domain, key, body)]
+    name = os.path.basename(folder).removesuffix(f"%-{hash_of_fields(fields)}")
+    return name in (text, _encoded(text, folder=True))

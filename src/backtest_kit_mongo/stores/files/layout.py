@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ...domains import DOMAINS, Domain
 
-__all__ = ["Fields", "Layout", "PathPart", "agrees", "layout_of"]
+__all__ = ["Fields", "Layout", "PathPart", "layout_of"]
 
 _SLOT: Final = "{symbol}_{strategyName}_{exchangeName}"
 
@@ -115,6 +115,10 @@ class Layout:
         """Return the fields of a key, or of its first values, by name."""
         return dict(zip(self.domain.key, key, strict=False))
 
+    def folder_fields(self, key: Sequence[Any]) -> Fields:
+        """Return the fields of a key that the joined name of its folder has; none without a joined name."""
+        return {} if self.joined is None else self.joined.values(self.fields(key))
+
     def keys(self, folder: Fields | None, name: str, file: str) -> Iterator[tuple[Any, ...]]:
         """Yield the keys of which ``file`` in a folder can be the record; if ``folder`` (its fields) is None, split its ``name``."""
         folders = [folder] if folder is not None else [] if self.joined is None else self.joined.splits(name)
@@ -131,12 +135,3 @@ _LAYOUTS: Final = MappingProxyType({name: Layout(domain) for name, domain in DOM
 def layout_of(domain: Domain) -> Layout:
     """Return the layout of a domain."""
     return _LAYOUTS[domain.name]
-
-
-def agrees(domain: Domain, key: Sequence[Any], body: Any) -> bool:
-    """Return whether ``body`` does not contradict ``key``: text fields with a key field's name, in it or one level below, are equal."""
-    members = list(body.values()) if isinstance(body, dict) else [pair[-1] for pair in body or () if isinstance(pair, list) and pair]
-    rows = [row for row in (body, *members) if isinstance(row, dict)]
-    return all(
-        row.get(name, value) == value for row in rows for name, value in zip(domain.key, key, strict=True) if isinstance(row.get(name), str)
-    )

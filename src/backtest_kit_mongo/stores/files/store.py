@@ -13,10 +13,9 @@ from typing import Any, Final, TypeVar
 
 from ...candles import INTERVAL_MS, CandleArray, interval_ms
 from ...domains import DOMAINS, Domain
-from ...logs import log
 from ..base import NO_HISTORY, History, Key, Record, has_fields
 from ..fork_safety import renew_after_fork
-from ..skipped_records import report_skipped
+from ..skipped_records import collecting_skipped
 from .atomic_files import (
     NotARegularFileError,
     PendingFile,
@@ -32,8 +31,11 @@ from .atomic_files import (
 )
 from .candles import as_window, read_rows, read_window, write_window
 from .content import open_content, pack_record
-from .folders import SUFFIX, Folders, fitting_keys, holds_files, record_files
-from .layout import Fields, layout_of
+from .folders import SUFFIX, Folders, Found, holds_files, record_files
+from .layout import layout_of
+from .ownership import belongs, mark_of, marked, marked_key, narrowed, sharers
+from .splitter import Splitter
+from .tree_names import GivenNames, TreeNames
 from .versions import ALWAYS, FileVersions
 
 __all__ = ["FileStore"]
@@ -42,9 +44,11 @@ R = TypeVar("R")
 
 _CANDLE: Final = DOMAINS["candle"]
 
-# Domains with a symbol, strategy and exchange in their bodies, and the names of those fields.
-_TELLING: Final = ("signal", "schedule", "recent", "storage")
-_CONTEXT: Final = ("symbol", "strategyName", "exchangeName")
+# Domains with a symbol, strategy and exchange in their bodies, besides those with a joined name.
+_TELLING: Final = ("storage", "notification")
+
+Files = Sequence[tuple[str, str]]
+"""Names of files, each with the text that it encodes."""
 
 _ATTEMPTS: Final = 3  # of a write if another process deletes its folders, and of a read of a version if another process writes
 
@@ -63,14 +67,23 @@ class FileStore:
     blocks = None
     hits = upserts = None
 
-    def __init__(self, folder: Path, history: History = NO_HISTORY, *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        history: History = NO_HISTORY,
+        *,
+        durable: bool = True,
+        given: GivenNames = GivenNames(),  # noqa: B008
+    ) -> None:
         """Use ``folder``, which need not exist yet; a relative one is resolved against the current working directory now.
 
-        Without ``durable``, writes survive the death of this process, but not a crash of the machine.
+        Without ``durable``, writes survive the death of this process, but not a crash of the machine. ``given`` are names that tell in
+        lists where a folder's name is ambiguous.
         """
         self.folder: Path = Path(os.path.abspath(folder))
         self._history = history
         self._durable = durable
+        self._given = given
         self._places = Folders(str(self.folder), durable=durable)
         self._versions = FileVersions(history)
         self.renew()
@@ -79,7 +92,7 @@ class FileStore:
     def renew(self) -> None:
         """Start with an unlocked lock; see ``fork_safety``."""
         self._lock = threading.RLock()
-        self._locked: str | None = None  # the folder that the thread with the lock has locked against other processes
+        self._locked: list[str] = []  # the folders that the thread with the lock has locked against other processes
         self._sound: set[str] = set()
 
     def wait_for_init(self, timeout: float) -> None:
@@ -96,29 +109,48 @@ class FileStore:
             return [self._read(domain, key) for key in keys]
 
     def _read(self, domain: Domain, key: Key) -> Record | None:
-        path, own = self._path(domain, key)
-        record = self._load(domain, key, path)
-        return record if record is None or own or _fits(record, domain, path) else None
+        return self._find(domain, key)[1]
 
-    def _path(self, domain: Domain, key: Key) -> tuple[str, bool]:
-        """Return the path of a record, whether it exists or not, and whether a file there can only be this record."""
-        folder, own = self._places.find(domain, key)
-        return f"{folder}/{self._places.file(domain, key, folder)}", own
+    def _find(self, domain: Domain, key: Key, *, to_write: bool = False) -> tuple[str, Record | None]:
+        """Return the path of a record, whether it exists or not, and the record.
+
+        If another key has the file in the folder of the TypeScript package, the path is in the spare folder. If nothing tells whose the
+        file is, a read takes it, but a write replaces it only if no other key has claimed the folder.
+        """
+        spot = self._places.spot(domain, key)
+        path = self._in(domain, key, spot.folder)
+        record, mark = self._open(domain, key, path)
+        if spot.spare is None:
+            return path, record
+        mine = None if record is None else belongs(layout_of(domain), key, record.body, mark)
+        if mine:
+            return path, record
+        spare = self._in(domain, key, spot.spare)
+        if mine is None and not os.path.lexists(spare):
+            claimed = spot.by_note or (to_write and record is not None)
+            if not claimed or self._places.owner(domain, spot.folder) in (None, layout_of(domain).folder_fields(key)):
+                return path, record
+        return spare, self._load(domain, key, spare)
+
+    def _in(self, domain: Domain, key: Key, folder: str) -> str:
+        return f"{folder}/{self._places.file(domain, key, folder)}"
 
     def _load(self, domain: Domain, key: Key, path: str) -> Record | None:
         """Return the record in a file, or None without a file. A corrupt file is set aside and counts as missing."""
+        return self._open(domain, key, path)[0]
+
+    def _open(self, domain: Domain, key: Key, path: str) -> tuple[Record | None, str | None]:
+        """Return what ``_load`` does, and the mark in the file."""
         while True:
             try:
                 content = read_bytes(path)
             except FileNotFoundError:
-                return None
+                return None, None
             try:
-                record = open_content(domain, key, content)
+                return open_content(domain, key, content), mark_of(content)
             except ValueError as error:
                 if set_aside(path, content, str(error)):
-                    return None
-                continue
-            return record
+                    return None, None
 
     def write(self, domain: Domain, records: Sequence[Record]) -> None:
         """See Store."""
@@ -127,10 +159,31 @@ class FileStore:
             self._in_folders(lambda: self._put(domain, records, contents))
 
     def _put(self, domain: Domain, records: Sequence[Record], contents: Sequence[bytes]) -> None:
-        files = []
+        alone: list[tuple[Record, PendingFile]] = []
         for record, content in zip(records, contents, strict=True):
             folder = self._places.prepare(domain, record.key)
-            files.append(PendingFile(folder, self._places.file(domain, record.key, folder, note=True), content))
+            file = PendingFile(folder, self._places.file(domain, record.key, folder, note=True), content)
+            if self._places.spot(domain, record.key).spare is None:
+                alone.append((record, file))
+                continue
+            with self._only_writer(folder):  # no other key takes the file between the look and the write
+                self._publish(domain, [(record, self._place_for(domain, record, file))])
+        self._publish(domain, alone)
+
+    def _place_for(self, domain: Domain, record: Record, file: PendingFile) -> PendingFile:
+        """Return the file of a record whose path other keys may have too, in a claimed folder, marked with its key where needed."""
+        folder = os.path.dirname(self._find(domain, record.key, to_write=True)[0])
+        self._places.claim(domain, record.key, folder)
+        if folder != file.folder:
+            return PendingFile(folder, self._places.file(domain, record.key, folder, note=True), file.content)
+        layout = layout_of(domain)
+        body = open_content(domain, record.key, file.content).body  # as a dict, whatever the caller passed
+        if narrowed(domain, sharers(layout, record.key), body) == [record.key]:
+            return file
+        return file._replace(content=marked(file.content, layout.folder_fields(record.key)))
+
+    def _publish(self, domain: Domain, writes: Sequence[tuple[Record, PendingFile]]) -> None:
+        records, files = [record for record, _ in writes], [file for _, file in writes]
         if domain.write == "insert_once":
             keys = {file.path: record.key for file, record in zip(files, records, strict=True)}
             publish_new(files, lambda path: self._makes_sense(domain, keys[path], path), durable=self._durable)
@@ -173,15 +226,15 @@ class FileStore:
     def _only_writer(self, folder: str) -> Iterator[None]:
         """Keep other threads and processes from writing records of a keyed domain to a folder."""
         with self._lock:
-            if folder == self._locked:
+            if folder in self._locked:
                 yield
                 return
             with folder_lock(folder):
-                self._locked = folder
+                self._locked.append(folder)
                 try:
                     yield
                 finally:
-                    self._locked = None
+                    self._locked.remove(folder)
 
     def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
         """See Store."""
@@ -249,59 +302,63 @@ class FileStore:
 
     def _all(self, domain: Domain, prefix: Key, *, backwards: bool = False) -> Iterator[Record]:
         step = -1 if backwards else 1
-        contexts = cache(self._contexts)
+        names = cache(self._tree_names)
         with storage_errors(f"{domain.name}: the records cannot be listed"):
-            for folder, fields in list(self._places.folders(domain, layout_of(domain).fields(prefix)))[::step]:
-                files = self._places.files(folder)[::step]
-                for record in self._in_folder(domain, folder, fields, files, contexts):
+            for folder in list(self._places.folders(domain, layout_of(domain).fields(prefix)))[::step]:
+                files = self._places.files(folder.path)[::step]
+                listed = self._in_folder(domain, folder, files) if folder.fields is not None else self._split(domain, folder, files, names)
+                for record in listed:
                     if record.key[: len(prefix)] == prefix:
                         yield record
 
-    def _in_folder(
-        self, domain: Domain, folder: str, fields: Fields | None, files: Sequence[tuple[str, str]], contexts: Callable[[], set[Key]]
-    ) -> Iterator[Record]:
-        layout = layout_of(domain)
-        left_out = 0
+    def _in_folder(self, domain: Domain, folder: Found, files: Files) -> Iterator[Record]:
         for name, text in files:
-            path = f"{folder}/{name}"
-            for key in () if fields is None else layout.keys(fields, "", text):
-                if (record := self._listed(domain, key, path)) is not None:
+            for key in layout_of(domain).keys(folder.fields, "", text):
+                if (record := self._listed(domain, key, f"{folder.path}/{name}")[0]) is not None:
                     yield record
-            if fields is None and (record := self._listed(domain, (), path)) is not None:
-                keys = fitting_keys(layout, folder, name, record.body)
-                if len(keys) > 1:
-                    keys = [key for key in keys if _is_said(layout.fields(key), contexts())]
-                if len(keys) == 1:
-                    yield record._replace(key=keys[0])
-                else:
-                    report_skipped(f"{path}: the folder name is ambiguous: cannot tell which key it belongs to")
-                    left_out += 1
-        if left_out:
-            names = ", ".join(layout.folders[-1].fields)
-            log(
-                "warning",
-                f"{left_out} records of {folder} are skipped in a list: the folder name is ambiguous: cannot tell where one of {names} "
-                "ends and the next begins; you can read each record by its key, and a write stores which key the folder belongs to",
-            )
 
-    def _listed(self, domain: Domain, key: Key, path: str) -> Record | None:
-        """Return the record in a file for a list. Skip what is not a regular file, so that the list goes on."""
+    def _split(self, domain: Domain, folder: Found, files: Files, names: Callable[[], TreeNames]) -> Iterator[Record]:
+        """Yield the records of a folder whose joined name says only together with each record which key it has."""
+        splitter = Splitter(domain, folder, lambda: self._places.owner(domain, folder.path), names)
+        for name, text in files:
+            record, mark = self._listed(domain, (), f"{folder.path}/{name}")
+            if record is not None and (key := splitter.key_of(name, text, record.body, mark)) is not None:
+                yield record._replace(key=key)
+        splitter.report(str(self.folder))
+
+    def _listed(self, domain: Domain, key: Key, path: str) -> tuple[Record | None, str | None]:
+        """Return the record in a file for a list, and its mark. Skip what is not a regular file, so that the list goes on."""
         try:
-            return self._load(domain, key, path)
+            return self._open(domain, key, path)
         except NotARegularFileError as error:
             pass_over(path, str(error.strerror))
-            return None
+            return None, None
 
-    def _contexts(self) -> set[Key]:
-        """Return the combinations of symbol, strategy and exchange that occur in the bodies of records."""
-        contexts = set()
-        for name in _TELLING:
-            for folder, _ in self._places.folders(DOMAINS[name], {}):
-                for file, _ in self._places.files(folder):
-                    record = self._listed(DOMAINS[name], (), f"{folder}/{file}")
-                    if record is not None and record.body is not None:
-                        contexts.add(tuple(str(record.body.get(field)) for field in _CONTEXT))
-        return contexts
+    def _tree_names(self) -> TreeNames:
+        """Return the names of strategies and exchanges that occur in this tree."""
+        names = TreeNames(self._given)
+        for _ in collecting_skipped(self._add_names(names), []):  # the lists of these domains report what they skip
+            pass
+        return names
+
+    def _add_names(self, names: TreeNames) -> Iterator[None]:
+        for domain in DOMAINS.values():
+            layout = layout_of(domain)
+            if not names.uses(domain):
+                continue
+            for path, fields, name in self._places.folders(domain, {}):
+                shown = os.path.relpath(path, self.folder)
+                names.add_fields(fields or {}, shown)
+                if layout.joined is None and domain.name not in _TELLING:
+                    continue
+                for file, text in self._places.files(path):
+                    record, mark = self._listed(domain, (), f"{path}/{file}")
+                    body = None if record is None else record.body
+                    keys = list(layout.keys(fields, name, text))
+                    own = marked_key(layout, keys, mark)
+                    names.add_keys(domain, narrowed(domain, keys, body) if own is None else [own], f"{shown}/{file}")
+                    names.add_rows(body, f"{shown}/{file}")
+                yield
 
     # --- candles ---
 
@@ -309,7 +366,7 @@ class FileStore:
         """See Store."""
         step = interval_ms(interval)
         with storage_errors(f"candles of {exchange_name} {symbol} {interval} cannot be read"):
-            folder, _ = self._places.find(_CANDLE, (exchange_name, symbol, interval))
+            folder = self._places.spot(_CANDLE, (exchange_name, symbol, interval)).folder
             return read_window(folder, range(since, since + limit * step, step))
 
     def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
@@ -323,7 +380,7 @@ class FileStore:
         with storage_errors("the series of candles cannot be listed"):
             series = [
                 (fields["exchangeName"], fields["symbol"], fields["interval"])
-                for folder, fields in self._places.folders(_CANDLE, {})
+                for folder, fields, _ in self._places.folders(_CANDLE, {})
                 if fields is not None and fields["interval"] in INTERVAL_MS and holds_files(folder)
             ]
         return sorted(series)
@@ -331,7 +388,7 @@ class FileStore:
     def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
         """See Store."""
         with storage_errors(f"candles of {' '.join(series)} cannot be read"):
-            folder, _ = self._places.find(_CANDLE, series)
+            folder = self._places.spot(_CANDLE, series).folder
             times = [time for time in self._times(folder) if (since is None or since <= time) and (until is None or time < until)]
             for start in range(0, len(times), _ROWS):
                 rows = read_rows(folder, times[start : start + _ROWS], whole=False)
@@ -342,7 +399,7 @@ class FileStore:
         """See Store."""
         removed = 0
         with storage_errors(f"candles of {' '.join(series)} cannot be removed"):
-            folder, _ = self._places.find(_CANDLE, series)
+            folder = self._places.spot(_CANDLE, series).folder
             for time in self._times(folder):
                 if (since is None or since <= time) and (until is None or time < until):
                     with suppress(FileNotFoundError):  # another process has just deleted it
@@ -363,15 +420,17 @@ class FileStore:
             return [self._read_at(domain, key, moment) for key in keys]
 
     def _read_at(self, domain: Domain, key: Key, moment: int) -> Record | None:
-        path, own = self._path(domain, key)
+        spot = self._places.spot(domain, key)
+        path = self._in(domain, key, spot.folder) if spot.spare is None else self._find(domain, key)[0]
         for _ in range(_ATTEMPTS):
             with self._lock:
                 version = self._versions.before(path, moment, self._clock(domain))
             if version is None:
                 return None
-            record = self._load(domain, key, version)
+            record, mark = self._open(domain, key, version)
             if record is not None and _time(record) <= moment:
-                return record if own or _fits(record, domain, path) else None
+                shared = spot.spare is not None and os.path.dirname(path) == spot.folder
+                return None if shared and belongs(layout_of(domain), key, record.body, mark) is False else record
             self._versions.forget()  # the cache is stale: another process has written since
         return None
 
@@ -379,9 +438,7 @@ class FileStore:
         """See Store."""
         with storage_errors(f"{domain.name}: versions of {_named(keys)} cannot be discarded"), self._lock:
             for key in keys:
-                path, own = self._path(domain, key)
-                if own or self._read(domain, key) is not None:
-                    self._versions.discard(path, since, self._clock(domain))
+                self._versions.discard(self._find(domain, key, to_write=True)[0], since, self._clock(domain))
 
     # --- the rest ---
 
@@ -398,18 +455,6 @@ class FileStore:
 
 def _time(record: Record) -> int:
     return ALWAYS if record.when is None else record.when
-
-
-def _is_said(fields: Fields, contexts: set[Key]) -> bool:
-    """Return whether some context agrees with ``fields`` in symbol, strategy and exchange, as far as ``fields`` has them."""
-    return any(all(fields.get(name, value) == value for name, value in zip(_CONTEXT, context, strict=True)) for context in contexts)
-
-
-def _fits(record: Record, domain: Domain, path: str) -> bool:
-    """Return whether a record does not contradict its key; for a folder without a note, which may belong to several keys by its name."""
-    folder, _, name = path.rpartition("/")
-    fitting = fitting_keys(layout_of(domain), folder, name, record.body)
-    return not fitting or record.key in fitting
 
 
 def _named(keys: Sequence[Key]) -> str:
