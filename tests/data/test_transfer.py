@@ -502,6 +502,90 @@ def test_the_log_goes_into_json_lines_and_back(cli, tmp_path):
     assert "20 would" not in cli("copy", "--from", "mongo:", "--to", "jsonl:dump", "--domains", "log", "--dry-run").out
 
 
+def plant(folder, path, body):
+    """Write a file as the TypeScript package does."""
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_text(json.dumps(body, separators=(",", ":")))
+
+
+def test_a_tree_of_the_typescript_package_is_copied_whole(cli, tmp_path, settings):
+    """Also where a row contradicts the name of its folder, and where the name alone does not tell the strategy."""
+    dump = tmp_path / "dump"
+    plant(dump, "data/signal/ETHUSDT_alpha_myex/ETHUSDT.json", {"id": "1", "symbol": "BTCUSDT"})
+    for symbol in ("ETHUSDT", "BTCUSDT"):
+        plant(dump, f"data/signal/{symbol}_sma_cross_myex/{symbol}.json", None)
+        plant(dump, f"data/strategy/{symbol}_sma_cross_myex/strategy.json", {})
+    for number in range(3):
+        plant(dump, f"data/partial/ETHUSDT_sma_cross_myex/id{number}.json", {})
+    plant(dump, "data/recent/ETHUSDT_sma_cross_myex_f_backtest/ETHUSDT.json", {"strategyName": "sma_cross", "exchangeName": "myex"})
+    shown = cli("copy", "--from", "file:dump", "--to", "mongo:", "--check").out
+    assert "The target has all records." in shown
+    decided = "data/signal/ETHUSDT_alpha_myex: the folder's name decides: 1 record read as symbol ETHUSDT, strategyName alpha"
+    assert f"{decided}, exchangeName myex, although a row says symbol BTCUSDT" in shown
+    assert "data/partial/ETHUSDT_sma_cross_myex: 3 records read as symbol ETHUSDT, strategyName sma_cross, exchangeName myex: " in shown
+    assert shown.count("these occur in data/recent/ETHUSDT_sma_cross_myex_f_backtest/ETHUSDT.json") == 3
+    assert "data/recent/ETHUSDT_sma_cross_myex_f_backtest:" not in shown  # its row tells
+    with pymongo.MongoClient(settings["CC_MONGO_CONNECTION_STRING"]) as client:
+        database = client.get_default_database()
+        names = [(row["symbol"], row["strategyName"], row["exchangeName"]) for row in database["signal-items"].find().sort("strategyName")]
+        assert sorted(names) == [("BTCUSDT", "sma_cross", "myex"), ("ETHUSDT", "alpha", "myex"), ("ETHUSDT", "sma_cross", "myex")]
+        assert database["partial-items"].count_documents({"strategyName": "sma_cross", "exchangeName": "myex", "symbol": "ETHUSDT"}) == 3
+    assert not list(dump.rglob(".key"))
+    back = json.loads(cli("copy", "--from", "mongo:", "--to", "file:back", "--json", "--check").out)
+    assert (back["ok"], back["notes"]) == (True, [])
+    assert {path.relative_to(dump) for path in dump.rglob("*.json")} == {
+        path.relative_to(tmp_path / "back") for path in (tmp_path / "back").rglob("*.json")
+    }
+
+
+def test_a_name_that_nothing_tells_is_refused_until_an_option_does(cli, tmp_path, settings):
+    dump = tmp_path / "dump"
+    plant(dump, "data/signal/ETHUSDT_sma_cross_myex/ETHUSDT.json", None)
+    plant(dump, "data/state/s/b/b.json", {})
+    command = ("copy", "--from", "file:dump", "--to", "mongo:", "--check")
+    shown = " ".join(cli(*command, code=1).out.split())
+    readings = [f"symbol ETHUSDT, strategyName {pair}" for pair in ("sma, exchangeName cross_myex", "sma_cross, exchangeName myex")]
+    message = f"it can be ({readings[0]}) or ({readings[1]})"
+    assert f"data/signal/ETHUSDT_sma_cross_myex: 1 record refused: {message}; name it with --strategy or --exchange" in shown
+    assert f"ETHUSDT.json: the folder name is ambiguous: cannot tell which key it belongs to: {message}" in shown
+    with pymongo.MongoClient(settings["CC_MONGO_CONNECTION_STRING"]) as client:
+        assert client.get_default_database()["signal-items"].count_documents({}) == 0
+    cli(*command, "--strategy", "sma", "--strategy", "sma_cross", code=1)
+    for options, reason in (
+        (("--strategy", "other", "--strategy", "sma_cross"), "by --strategy"),
+        (("--exchange", "myex"), "by --exchange"),
+    ):
+        assert f"1 record read as {readings[1]}: {reason}" in " ".join(cli(*command, *options).out.split())
+    with pymongo.MongoClient(settings["CC_MONGO_CONNECTION_STRING"]) as client:
+        (row,) = client.get_default_database()["signal-items"].find()
+        assert (row["symbol"], row["strategyName"], row["exchangeName"]) == ("ETHUSDT", "sma_cross", "myex")
+
+
+def test_many_folders_are_counted(cli, tmp_path):
+    for number in range(30):
+        plant(tmp_path / "dump", f"data/signal/S{number}_sma_cross_binance/S{number}.json", None)
+    shown = cli("copy", "--from", "file:dump", "--to", "file:other").out
+    assert shown.count("by the name of a well-known exchange") == 20
+    assert "and 10 more (--json lists all)" in shown
+    assert len(json.loads(cli("copy", "--from", "file:dump", "--to", "file:other", "--json").out)["notes"]) == 30
+
+
+def test_rows_of_a_long_list_are_dated_in_its_order(cli, tmp_path, settings):
+    """Also by a copy that was interrupted and repeated; none has a date in the future."""
+    for number in range(3_500):
+        plant(tmp_path / "dump", f"data/storage/live/r{number}.json", {"id": f"r{number}"})
+    command = ("copy", "--from", "file:dump", "--to", "mongo:")
+    with pymongo.MongoClient(settings["CC_MONGO_CONNECTION_STRING"], tz_aware=True) as client:
+        rows = client.get_default_database()["storage-items"]
+        for _ in range(2):
+            cli(*command)
+            stored = list(rows.find().sort("updatedDate", 1))
+            assert [row["signalId"] for row in stored] == [f"r{number}" for number in range(3_500)]
+            assert len({row["updatedDate"] for row in stored}) == 3_500
+            assert stored[-1]["updatedDate"] <= datetime.now(UTC)
+            rows.delete_many({"signalId": {"$in": [f"r{number}" for number in range(1_700, 3_500)]}})
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -16,10 +16,13 @@ from ..data.store_addresses import CONFIGURED, FORMS, OpenStore, check_apart, op
 from ..data.transfer import Outcome, check_domain, copy_domain, same_records
 from ..domains import DOMAINS
 from ..errors import InvalidValueError
+from ..stores.files.tree_names import GivenNames
 from .command import ServerOptions
 from .output import counted, progress, say, table
 
 __all__ = ["copy", "domain_names", "settings_for", "steps"]
+
+_MOST_NOTES = 20
 
 _MEANING = {
     "conflicts": "differ on the target, where stored records never change; left as they are",
@@ -43,6 +46,14 @@ def copy(
         bool,
         typer.Option("--check", help="Then read and compare both sides; exit with 1 if a record is missing or different on the target."),
     ] = False,
+    strategies: Annotated[
+        list[str] | None,
+        typer.Option("--strategy", metavar="NAME", help="Strategy that files hold, where folder names are ambiguous; repeatable."),
+    ] = None,
+    exchanges: Annotated[
+        list[str] | None,
+        typer.Option("--exchange", metavar="NAME", help="Exchange that files hold, where folder names are ambiguous; repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Copy records from one store to another: files of the framework, a MongoDB, a JSONL log.
@@ -53,6 +64,10 @@ def copy(
 
     Records are compared by key, body, simulation time and removal, and numbers by value. Files hold JSON, which has no dates and no
     infinities: compared with a file, a date equals its ISO text and Infinity equals null.
+
+    A folder such as ETHUSDT_sma_cross_binance can be read in more than one way. Rows in it, other folders of the tree, and well-known
+    exchanges tell the strategy and the exchange; what was concluded from that is listed at the end. If nothing tells, the records are
+    refused, with the possible readings: then name the strategy or the exchange with --strategy or --exchange.
 
     A MongoDB is read and written without its Redis, which need not run: later reads put the ids there. Versions kept by history are
     not copied. --dry-run --check compares without writing.
@@ -66,18 +81,21 @@ def copy(
     """
     names = domain_names(domains)
     config = settings_for(server_options, source, target)
+    given = GivenNames(frozenset(strategies or ()), frozenset(exchanges or ()))
+    notes: list[str] = []
     with ExitStack() as stack:
-        origin = stack.enter_context(open_store(source, config, existing=True, timeout=server_options.timeout))
-        destination = stack.enter_context(open_store(target, config, existing=False, timeout=server_options.timeout))
+        origin = stack.enter_context(open_store(source, config, existing=True, timeout=server_options.timeout, given=given))
+        destination = stack.enter_context(open_store(target, config, existing=False, timeout=server_options.timeout, given=given))
         check_apart(origin, destination)
         chosen = _chosen(names, origin, destination)
-        outcomes = _run(chosen, origin, destination, dry_run, check)
+        outcomes = _run(chosen, origin, destination, dry_run, check, notes)
     if as_json:
         rows = {name: msgspec.to_builtins(outcome) for name, outcome in outcomes.items()}
         good = all(outcome.good for outcome in outcomes.values())
-        typer.echo(json.dumps({"from": origin.shown, "to": destination.shown, "dryRun": dry_run, "ok": good, "domains": rows}, indent=2))
+        head = {"from": origin.shown, "to": destination.shown, "dryRun": dry_run, "ok": good}
+        typer.echo(json.dumps({**head, "domains": rows, "notes": notes}, indent=2))
     else:
-        _show(origin, destination, outcomes, dry_run, check)
+        _show(origin, destination, outcomes, dry_run, check, notes)
     if not all(outcome.good for outcome in outcomes.values()):
         raise typer.Exit(1)
 
@@ -111,20 +129,39 @@ def _chosen(names: Sequence[str], source: OpenStore, target: OpenStore) -> list[
     return [name for name in DOMAINS if name in (names or source.domains)]
 
 
-def _run(names: Sequence[str], source: OpenStore, target: OpenStore, dry_run: bool, check: bool) -> dict[str, Outcome]:
+def _run(names: Sequence[str], source: OpenStore, target: OpenStore, dry_run: bool, check: bool, notes: list[str]) -> dict[str, Outcome]:
     same = same_records(as_json=source.as_json or target.as_json)
     batch = max(source.batch, target.batch)
     outcomes: dict[str, Outcome] = {}
     with progress("Comparing" if dry_run else "Copying", "records") as moved:
         step = steps(moved, source.count(names))
         for name in names:
-            outcomes[name] = copy_domain(DOMAINS[name], source.store, target.store, same, dry_run=dry_run, batch=batch, moved=step)
+            listed = _with_dates(source, target, name, batch, step)
+            outcomes[name] = copy_domain(
+                DOMAINS[name], source.store, target.store, same, dry_run=dry_run, batch=batch, moved=listed, notes=notes
+            )
     if check:
         with progress("Checking", "records") as moved:
             step = steps(moved, source.count(names) + target.count(names))
             for name in names:
                 check_domain(DOMAINS[name], source.store, target.store, same, outcomes[name], batch=batch, moved=step)
     return outcomes
+
+
+def _with_dates(source: OpenStore, target: OpenStore, name: str, batch: int, step: Callable[[int], None]) -> Callable[[int], None]:
+    """Return ``step``; for rows of lists, one that also tells the target how many are still to come after the next batch."""
+    if DOMAINS[name].keyed or DOMAINS[name].listing is None:
+        return step
+    left = source.count([name])
+
+    def moved(count: int) -> None:
+        nonlocal left
+        left -= count
+        target.expect(max(0, left - batch))
+        step(count)
+
+    target.expect(max(0, left - batch))
+    return moved
 
 
 def steps(moved: Callable[[int, int], None], total: int) -> Callable[[int], None]:
@@ -140,7 +177,7 @@ def steps(moved: Callable[[int, int], None], total: int) -> Callable[[int], None
     return step
 
 
-def _show(source: OpenStore, target: OpenStore, outcomes: dict[str, Outcome], dry_run: bool, check: bool) -> None:
+def _show(source: OpenStore, target: OpenStore, outcomes: dict[str, Outcome], dry_run: bool, check: bool, notes: Sequence[str]) -> None:
     counts = {name: msgspec.structs.asdict(outcome) for name, outcome in outcomes.items()}
     seen = {name: row for name, row in counts.items() if row["records"] or row["extra"]}
     columns = ["records", "equal", "new", "changed"]
@@ -160,6 +197,12 @@ def _show(source: OpenStore, target: OpenStore, outcomes: dict[str, Outcome], dr
                 say(f"  {key}")
             if count > len(keys):
                 say(f"  and {count - len(keys):,} more")
+    if notes:
+        say("Folders whose name does not tell the keys of their records:")
+        for note in notes[:_MOST_NOTES]:
+            say(f"  {note}")
+        if len(notes) > _MOST_NOTES:
+            say(f"  and {len(notes) - _MOST_NOTES:,} more (--json lists all)")
     verb = "would be written" if dry_run else "written"
     say(f"{total['new'] + total['changed']:,} {verb}, from {source.shown} to {target.shown}")
     if check:

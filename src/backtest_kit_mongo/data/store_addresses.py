@@ -19,6 +19,7 @@ from ..metrics import Metrics
 from ..stores.base import History, Store
 from ..stores.files.jsonl import JsonlStore
 from ..stores.files.store import FileStore
+from ..stores.files.tree_names import GivenNames
 from ..stores.mongo.errors import translated
 from ..stores.mongo.store import MongoStore
 from .transfer import BATCH
@@ -46,15 +47,25 @@ class OpenStore(NamedTuple):
     """Return the approximate number of records of the named domains."""
     batch: int = BATCH
     """How many records to read by key at once."""
+    expect: Callable[[int], None] = lambda rows: None
+    """Say how many rows of lists are still to be written, before a batch is written: those get later dates."""
 
 
 @contextmanager
-def open_store(address: str, config: Config, *, existing: bool, timeout: float = 15.0) -> Iterator[OpenStore]:
+def open_store(
+    address: str,
+    config: Config,
+    *,
+    existing: bool,
+    timeout: float = 15.0,
+    given: GivenNames = GivenNames(),  # noqa: B008
+) -> Iterator[OpenStore]:
     """Open the store at ``address`` and close it at the end. Opening writes nothing.
 
     ``config`` holds the address of ``mongo:`` and the other settings. With ``existing``, a folder that does not exist is an error. A
-    MongoDB must answer within ``timeout`` seconds; its Redis is neither read nor written. Raises InvalidValueError for an unknown form of
-    address or a missing folder, ConfigError for an invalid connection string, and ServerUnavailableError if MongoDB does not answer.
+    MongoDB must answer within ``timeout`` seconds; its Redis is neither read nor written. ``given`` are names that occur in a folder of
+    files. Raises InvalidValueError for an unknown form of address or a missing folder, ConfigError for an invalid connection string, and
+    ServerUnavailableError if MongoDB does not answer.
     """
     kind, _, rest = address.partition(":")
     if address == CONFIGURED:
@@ -62,7 +73,7 @@ def open_store(address: str, config: Config, *, existing: bool, timeout: float =
     elif kind in ("mongodb", "mongodb+srv"):
         opened = _mongo(load_config({"CC_MONGO_CONNECTION_STRING": address}), timeout)
     elif kind in ("file", "jsonl") and rest:
-        opened = _folder(kind, Path(rest).expanduser(), existing, config)
+        opened = _folder(kind, Path(rest).expanduser(), existing, config, given)
     else:
         shown = redacted(address) if "://" in address or "@" in address else address
         raise InvalidValueError(f"{shown} is not the address of a store", hint=f"use {FORMS}")
@@ -103,17 +114,19 @@ def _mongo(config: Config, timeout: float) -> OpenStore:
 
     # A server can have many names, but its process has one id (since MongoDB 4.4).
     server = hello.get("topologyVersion", {}).get("processId", shown)
-    return OpenStore(shown, store, frozenset(DOMAINS), False, (server, database.name), count)
+    expect = partial(setattr, store.write_dates, "to_come")
+    return OpenStore(shown, store, frozenset(DOMAINS), False, (server, database.name), count, expect=expect)
 
 
-def _folder(kind: str, path: Path, existing: bool, config: Config) -> OpenStore:
+def _folder(kind: str, path: Path, existing: bool, config: Config, given: GivenNames) -> OpenStore:
     shown = f"{kind}:{path}"
     if existing and not path.exists():
         raise InvalidValueError(f"{shown}: there is no such folder")
     if path.exists() and not path.is_dir():
         raise InvalidValueError(f"{shown}: that is not a folder")
     if kind == "file":
-        return OpenStore(shown, FileStore(path, _history(config)), frozenset(DOMAINS), True, path.resolve(), partial(_count_files, path))
+        files = FileStore(path, _history(config), given=given)
+        return OpenStore(shown, files, frozenset(DOMAINS), True, path.resolve(), partial(_count_files, path))
     store = JsonlStore(path, config.CC_LOG_ROTATE_MB * 1024 * 1024)
 
     def count(names: Iterable[str]) -> int:

@@ -145,17 +145,18 @@ def copy_domain(
     dry_run: bool = False,
     batch: int = BATCH,
     moved: Callable[[int], None] = lambda count: None,
+    notes: list[str] | None = None,
 ) -> Outcome:
     """Write to ``target`` the records of ``source`` that are missing or different there, including removed ones; return the counts.
 
     You can repeat it, or run it again after an interruption: it writes what is left. In insert-once domains a different record on the
     target is a conflict and stays. A record that cannot be stored is counted as refused, and the others are stored. Earlier versions
     (history) are not copied. ``dry_run`` only counts. ``batch`` records are compared and written at once; ``moved`` is called with the
-    size of each batch.
+    size of each batch. ``notes`` gets a line for each folder of files whose name did not tell the keys of its records.
     """
     outcome = Outcome()
     left_out: list[str] = []
-    for part in _batches(domain, source, target, same, batch, left_out):
+    for part in _batches(domain, source, target, same, batch, left_out, notes):
         refused = part.refused + ([] if dry_run else part.write())
         outcome.note("refused", (f"{_text(key)}: {reason}" for key, reason in refused))
         failed = {key for key, _ in refused[len(part.refused) :]}
@@ -185,7 +186,7 @@ def check_domain(
     """Compare both sides and record in ``outcome`` what is missing or different on the target, and what only the target has."""
     outcome.missing = outcome.different = outcome.extra = 0
     source_keys: set[Key] = set()
-    for part in _batches(domain, source, target, same, batch, []):  # copy_domain has counted unreadable records as refused
+    for part in _batches(domain, source, target, same, batch, [], []):  # copy_domain has reported what is skipped or unclear
         outcome.note("missing", part.missing)
         outcome.note("missing", (key for key, _ in part.refused))
         outcome.note("different", part.different)
@@ -196,11 +197,13 @@ def check_domain(
         moved(size)
 
 
-def _batches(domain: Domain, source: Store, target: Store, same: Same, size: int, left_out: list[str]) -> Iterator[_Batch]:
+def _batches(
+    domain: Domain, source: Store, target: Store, same: Same, size: int, left_out: list[str], notes: list[str] | None = None
+) -> Iterator[_Batch]:
     """Return the batches of all readable source records; records that the source skips are added to ``left_out``."""
     if domain.name == "candle":
         return _candle_batches(source, target, left_out)
-    return _record_batches(domain, collecting_skipped(source.records(domain), left_out), target, same, size)
+    return _record_batches(domain, collecting_skipped(source.records(domain), left_out, notes), target, same, size)
 
 
 # --- records ---
