@@ -324,6 +324,8 @@ def registry() -> str:
         "",
         'Instance = TypeVar("Instance", bound=InstanceBase)',
         "",
+        '_PUBLIC_NAMES = f"{__package__}.adapters"',
+        "",
         "",
     ]
     lines += [
@@ -333,7 +335,15 @@ def registry() -> str:
     ]
     lines += ['    It has the functions and the ``Persist*`` names of the package as attributes: ``registry.setup(mode="live")``,']
     lines += [
-        "    ``registry.PersistSignalAdapter``, ``registry.PersistSignalInstance``. The package's own names belong to a default registry."
+        "    ``registry.PersistSignalAdapter``, ``registry.PersistSignalInstance``. The package's own names belong to a default registry.",
+        "",
+        "    A registry pickles by its settings, so that functions that use it, its adapters or instances can run in other processes.",
+        "    Passwords are not in the pickle: the other process takes each setting that contains one (of ``CC_MONGO_CONNECTION_STRING``,",
+        "    ``CC_REDIS_URL``, ``CC_REDIS_PASSWORD`` and ``CC_REDIS_SENTINEL``) from its own environment, where it must be the same apart",
+        "    from the password. Otherwise the first call raises NotConfiguredError. All pickles with the same settings become one registry",
+        "    there, with one set of connections. Stores in memory start empty; files are in the same absolute folder, and embedded servers",
+        "    are those of the first process. The default registry pickles by name: each process calls ``setup`` for its own. A copy of a",
+        "    registry is the registry itself.",
     ]
     lines += ['    """', "", "    def __init__(self) -> None:", "        super().__init__()"]
     for name in names:
@@ -345,7 +355,8 @@ def registry() -> str:
         "    def _own(self, cls: type[Instance]) -> type[Instance]:",
         '        """Return the class of an instance for this registry."""',
     ]
-    lines += ['        members = {"_registry": self, "__module__": cls.__module__, "__doc__": cls.__doc__}']
+    lines += ["        # In this module pickle finds the classes of the default registry."]
+    lines += ['        members = {"_registry": self, "__module__": _PUBLIC_NAMES, "__doc__": cls.__doc__}']
     lines += ["        return type(cls.__name__, (cls,), members)", "", "    def adapter(self, name: str) -> AdapterBase:"]
     lines += ['        """Return the adapter of a domain, such as ``signal``."""']
     lines += [

@@ -20,7 +20,10 @@ from .logs import log
 from .mode_defaults import KINDS, PROFILES, Kind, LookAhead
 from .redis_address import redis_address
 
-__all__ = ["DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "Config", "ConfigInForce", "in_force", "load_config", "redacted", "unknown_settings"]
+__all__ = [
+    "DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "Config", "ConfigInForce", "checked", "in_force", "load_config", "redacted",
+    "unknown_settings",
+]  # fmt: skip
 
 DEFAULT_DATABASE = "backtest-kit"
 DEFAULT_TIMEOUT_MS = 15_000
@@ -100,7 +103,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         shown["CC_REDIS_PASSWORD"] = "***" if self.CC_REDIS_PASSWORD else ""
         shown["CC_REDIS_URL"] = redacted(self.CC_REDIS_URL) if self.CC_REDIS_URL else ""
         credentials, at, hosts = self.CC_REDIS_SENTINEL.rpartition("@")
-        shown["CC_REDIS_SENTINEL"] = f"{credentials.partition(':')[0]}:***@{hosts}" if at else hosts
+        shown["CC_REDIS_SENTINEL"] = _without_password(credentials) + at + hosts
         return list(shown.items())
 
     def __repr__(self) -> str:
@@ -164,8 +167,12 @@ def redacted(uri: str) -> str:
         f"{pair.partition('=')[0]}=***" if "password" in pair.lower() or "properties" in pair.lower() else pair
         for pair in options.split("&")
     ]
-    user = credentials.partition(":")[0]
-    return f"{scheme}://{f'{user}:***' if at else ''}{at}{address}{question}{'&'.join(pairs)}"
+    return f"{scheme}://{_without_password(credentials)}{at}{address}{question}{'&'.join(pairs)}"
+
+
+def _without_password(credentials: str) -> str:
+    user, colon, _ = credentials.partition(":")
+    return f"{user}:***" if colon else user
 
 
 def _choice(value: Any, sources: _Sources) -> dict[str, Kind]:
@@ -290,7 +297,7 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _checked(config: Config) -> Config:
+def checked(config: Config) -> Config:
     """Return ``config``, or raise ConfigError for what would otherwise fail later, or with a secret in the message."""
     try:
         uri = config.CC_MONGO_CONNECTION_STRING
@@ -399,7 +406,7 @@ def load_config(given: Mapping[str, Any] | None = None, environ: Mapping[str, st
         values[name] = _convert(name, value, kinds[name], sources)
     values["CC_STORES"] = stores | values.get("CC_STORES", {})
     _choose_redis(values, given or {}, environ)
-    return _checked(_resolved(values))
+    return checked(_resolved(values))
 
 
 _PLACES: Final = (("CC_REDIS_URL",), ("CC_REDIS_HOST", "CC_REDIS_PORT"), ("CC_REDIS_SENTINEL",))

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 
 import pytest
 from command import Cli
+from dask_cluster import local_cluster
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
@@ -351,11 +352,7 @@ def test_any_executor_of_processes_does(market, file):
 
 def test_a_dask_cluster_gives_the_same(cli, market, settings, file):
     """Runs on a scheduler and two workers, each with two threads, must not mix either."""
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None, silence_logs=50) as cluster,
-        cluster_executor(cluster.scheduler_address) as executor,
-    ):
+    with local_cluster() as cluster, cluster_executor(cluster.scheduler_address) as executor:
         result = sweep(file, GRID, workers=1)
         assert sweep(file, GRID, executor=executor) == result
         servers = ("--mongo", settings["CC_MONGO_CONNECTION_STRING"], "--redis-host", settings["CC_REDIS_HOST"])

@@ -73,6 +73,9 @@ class _Pool:
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
 
+    def __reduce__(self) -> str:
+        return "_pool"  # an awaitable function may be pickled with what it uses
+
     def submit(self, call: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
         """Start a call in a copy of the caller's context."""
         with self._lock:  # so that ``end`` cannot shut the pool down in between
@@ -204,6 +207,11 @@ class AsyncFace:
 
     def __repr__(self) -> str:
         return f"<async {self.sync!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from .registry import face  # it imports this module
+
+        return face, (self.sync,)
 
     async def _wait(self, method: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Call a method that may wait."""

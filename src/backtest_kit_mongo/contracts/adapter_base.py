@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
-from typing import Any, ClassVar, TypeVar, overload
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 from ..candles import interval_ms, to_columns
 from ..domains import Call, Domain, Operation
@@ -49,6 +49,28 @@ class InstanceBase(Contract):
         context = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._domain.context)
         return f"{type(self).__name__}({context})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        name = f"Persist{self._domain.name.capitalize()}Instance"
+        if type(self) is getattr(self._registry, name):  # not a class of the user, so only its registry knows it
+            return _new_of_registry, (self._registry, name), self.__getstate__()
+        return _new, (type(self),), self.__getstate__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_metrics", "_slot")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        InstanceBase.__init__(self)
+
+
+def _new(cls: type[InstanceBase]) -> InstanceBase:
+    """Return an instance whose context a pickle adds."""
+    return cls.__new__(cls)
+
+
+def _new_of_registry(registry: Bindings, name: str) -> InstanceBase:
+    return _new(getattr(registry, name))
+
 
 class AdapterBase(Contract):
     """A contract with its context in every call. Its ``use_*`` methods choose what serves the domain."""
@@ -62,6 +84,15 @@ class AdapterBase(Contract):
         binding = self._slot.binding
         bound = binding.custom or (MongoStore if binding.store is None else type(binding.store))
         return f"<Persist{self._domain.name.capitalize()}Adapter over {bound.__name__}>"
+
+    def __copy__(self) -> Self:
+        return self  # what serves the domain belongs to the registry
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._registry, f"Persist{self._domain.name.capitalize()}Adapter")
 
     # --- what serves the domain ---
 

@@ -9,7 +9,7 @@ import msgspec
 from .._core.blocks import CandleBlocks
 from .._core.hit_reader import HitReader
 from .._core.upsert_writer import UpsertWriter
-from ..errors import NotConfiguredError
+from ..errors import ConfigError, NotConfiguredError
 from ..mode_defaults import LookAhead
 from ..stores.base import Store
 
@@ -21,6 +21,8 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     store: Store | None
     """None before ``setup`` and after ``close``, unless the domain has a store of its own."""
+    lacking: ConfigError | None = None
+    """What this process lacks to open the store, if the registry comes from another one."""
     chosen: Store | None = None
     """The store that was chosen for the domain; None: the MongoDB of the settings, whichever that is."""
     custom: type[Any] | None = None
@@ -40,8 +42,12 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Whether reads depend on the simulation time at all."""
 
 
-def not_configured() -> NotConfiguredError:
-    """Return the error of a call that needs a store before there is one."""
+def not_configured(lacking: ConfigError | None) -> NotConfiguredError:
+    """Return the error of a call that needs a store before there is one. ``lacking`` is what a registry of another process lacks here."""
+    if lacking is not None:
+        error = NotConfiguredError(f"this registry comes from another process: {lacking}")
+        error.hint = lacking.hint  # the message contains it
+        return error
     return NotConfiguredError(
         "setup() has not been called, or the registry is closed", hint="call backtest_kit_mongo.setup() first, or use_memory()"
     )
@@ -50,7 +56,7 @@ def not_configured() -> NotConfiguredError:
 def opened(binding: Binding) -> Store:
     """Return the store of a binding. Raises NotConfiguredError if it has none."""
     if binding.store is None:
-        raise not_configured()
+        raise not_configured(binding.lacking)
     return binding.store
 
 

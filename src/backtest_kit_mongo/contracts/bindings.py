@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import atexit
 import math
+import os
 import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import quote
+from uuid import uuid4
 
 import msgspec
 import redis
@@ -32,6 +34,7 @@ from ..stores.fork_safety import renew_after_fork
 from ..stores.memory import DummyStore, MemoryStore
 from ..stores.mongo.store import MongoStore
 from .binding import Binding, Slot, not_configured, opened
+from .pickles import PickledSettings, Served, alive, restored, with_passwords, without_passwords
 
 __all__ = ["Bindings"]
 
@@ -58,12 +61,15 @@ class Bindings:
         self._given: Config | None = None
         self._config: Config | None = None  # the same, with the addresses of embedded servers
         self._mongo: MongoStore | None = None
+        self._folder = ""  # the absolute path of CC_DUMP_DIR, since the working directory may change
+        self._lacking: ConfigError | None = None  # what this process lacks, if the registry comes from another one
         self._made: dict[tuple[Kind, str], Store] = {}  # the stores other than MongoDB that the settings ask for
         self.history: History = NO_HISTORY
         self.look_ahead: LookAhead = "off"
         self.renew()
         renew_after_fork(self)
         _all.add(self)
+        self.take_token(uuid4().hex)
 
     def renew(self) -> None:
         """Start with new locks and without servers; see ``stores.fork_safety``."""
@@ -81,7 +87,7 @@ class Bindings:
     def mongo(self) -> MongoStore:
         """The Mongo store. Raises NotConfiguredError before ``configure`` and after ``close``."""
         if self._mongo is None:
-            raise not_configured()
+            raise not_configured(self._lacking)
         return self._mongo
 
     @property
@@ -113,6 +119,7 @@ class Bindings:
         return msgspec.structs.replace(
             before,
             store=store,
+            lacking=self._lacking,
             hits=None if store is None or store.hits is None else store.hits[name],
             upserts=None if store is None or store.upserts is None else store.upserts.get(name),
             blocks=None if store is None else store.blocks,
@@ -142,6 +149,8 @@ class Bindings:
             self.look_ahead = config.CC_LOOK_AHEAD
             before, self._mongo = self._mongo, MongoStore(effective, self.metrics, self.history)
             self._given, self._config = config, effective
+            self._folder = os.path.abspath(Path(config.CC_DUMP_DIR).expanduser())
+            self._lacking = None
             self._refresh()
         if before is not None:
             before.close()
@@ -293,7 +302,7 @@ class Bindings:
         with self._lock:
             mongo, self._mongo = self._mongo, None
             servers, self._servers = self._servers, None
-            self._given = self._config = None
+            self._given = self._config = self._lacking = None
             made, self._made = self._made, {}
             self.history, self.look_ahead = NO_HISTORY, "off"
             for name, slot in self.slots.items():
@@ -304,6 +313,54 @@ class Bindings:
             mongo.close()
         if servers is not None:
             servers.stop()
+
+    # --- pickles and copies ---
+
+    def __copy__(self) -> Self:
+        return self  # it owns connections
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        served: Served = {name: (_kind(name, slot.binding.chosen), slot.binding.custom) for name, slot in self.slots.items()}
+        return restored, (type(self), self._token, self.pickled_settings(), served)
+
+    def take_token(self, token: str) -> None:
+        """Make this the registry that pickles with ``token`` refer to, unless another one is."""
+        self._token = token if alive.setdefault(token, self) is self else uuid4().hex
+
+    def pickled_settings(self) -> PickledSettings | None:
+        """Return the settings in force without passwords; None before ``configure`` and after ``close``."""
+        config = self._config
+        return None if config is None else without_passwords(config, self._folder)
+
+    def restore(self, settings: PickledSettings | None, served: Served) -> None:
+        """Apply what a pickle contains. If this process lacks a password, later calls raise a NotConfiguredError that says so."""
+        if settings is not None:
+            try:
+                config = with_passwords(settings)
+            except ConfigError as error:
+                with self._lock:
+                    self._lacking = error.with_traceback(None)
+                    self._refresh()
+                return
+            self.configure(config)
+        for name, (kind, custom) in served.items():
+            self.use(name, self.make(kind, name), custom)
+
+
+_KINDS: Final[Mapping[type[Any], Kind]] = {
+    type(None): "mongo", FileStore: "file", JsonlStore: "jsonl", MemoryStore: "memory", DummyStore: "dummy",
+}  # fmt: skip
+
+
+def _kind(name: str, store: Store | None) -> Kind:
+    """Return the kind of a chosen store, as in the settings."""
+    kind = _KINDS.get(type(store))
+    if kind is None:
+        raise InvalidTypeError(f"{name} is served by a {type(store).__name__}, which cannot be pickled", hint="set it up in each process")
+    return kind
 
 
 def _history(config: Config) -> History:

@@ -11,7 +11,15 @@ __all__ = [
     "setup", "stats", "wait_for_init",
 ]  # fmt: skip
 
-default_registry: Final = Registry()
+
+class _DefaultRegistry(Registry):
+    """The registry of the package's own names. It pickles by name: another process uses its own, under the settings of its ``setup``."""
+
+    def __reduce__(self) -> str:
+        return "default_registry"
+
+
+default_registry: Final = _DefaultRegistry()
 
 setup: Final = default_registry.setup
 set_config: Final = default_registry.set_config

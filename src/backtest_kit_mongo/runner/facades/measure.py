@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable
 from functools import wraps
-from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from ...candles import align, interval_ms
 from ...contracts.contract import typed
@@ -20,7 +20,9 @@ __all__ = ["CachedFunction", "Measure"]
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
-_MISSING: Final = object()
+
+class _Missing:
+    """Stands for an answer that is not stored. A class is the same object in a decorated function that went through a pickle."""
 
 
 class CachedFunction(Protocol[P, R]):
@@ -67,10 +69,10 @@ class Measure:
                 @wraps(function)
                 async def ask_async(*args: P.args, **kwargs: P.kwargs) -> Any:
                     slot = answers.slot(identify(*args, **kwargs))
-                    if (answer := answers.read(slot)) is not _MISSING:
+                    if (answer := answers.read(slot)) is not _Missing:
                         return answer
                     async with SINGLE_FLIGHT.one_async(answers.flight(slot)):
-                        if (answer := answers.read(slot)) is not _MISSING:
+                        if (answer := answers.read(slot)) is not _Missing:
                             return answer
                         return answers.keep(slot, await function(*args, **kwargs))
 
@@ -80,10 +82,10 @@ class Measure:
                 @wraps(function)
                 def ask(*args: P.args, **kwargs: P.kwargs) -> Any:
                     slot = answers.slot(identify(*args, **kwargs))
-                    if (answer := answers.read(slot)) is not _MISSING:
+                    if (answer := answers.read(slot)) is not _Missing:
                         return answer
                     with SINGLE_FLIGHT.one(answers.flight(slot)):
-                        if (answer := answers.read(slot)) is not _MISSING:
+                        if (answer := answers.read(slot)) is not _Missing:
                             return answer
                         return answers.keep(slot, function(*args, **kwargs))
 
@@ -121,7 +123,7 @@ class _Answers:
             if self._step is None or _time(version) <= slot.now:
                 data = version["data"]
                 return data if self._type is None or data is None else typed("measure", data, self._type)
-        return _MISSING
+        return _Missing
 
     def keep(self, slot: _AnswerSlot, answer: Any) -> Any:
         """Store an answer and return it as the next call will read it."""
@@ -134,7 +136,7 @@ class _Answers:
                 f"{self._name}: the answer of the function cannot be stored: {error}", hint="return text, numbers, lists and dicts of them"
             ) from error
         stored = self.read(slot)
-        return answer if stored is _MISSING else stored  # a dummy store keeps nothing
+        return answer if stored is _Missing else stored  # a dummy store keeps nothing
 
     def _versions(self, slot: _AnswerSlot) -> list[dict[str, Any]]:
         """Return the answers of one interval, each with its simulation time (ms), the latest first."""

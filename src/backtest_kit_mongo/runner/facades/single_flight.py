@@ -35,6 +35,9 @@ class SingleFlight:
         self._lock = threading.Lock()
         self._going: dict[Hashable, Future[None]] = {}
 
+    def __reduce__(self) -> str:
+        return "SINGLE_FLIGHT"  # a decorated function may be pickled with what it uses
+
     @contextmanager
     def one(self, key: Hashable) -> Iterator[None]:
         """Wait until ``key`` is free and hold it during the block. Raises NestedCallError if the caller already holds it."""
