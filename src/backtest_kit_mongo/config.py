@@ -354,7 +354,7 @@ def checked(config: Config) -> Config:
 
 
 # Environment variables that other parts of the library read.
-_ELSEWHERE: Final = ("CC_EXCHANGE_KEY", "CC_EXCHANGE_SECRET")
+_ELSEWHERE: Final = ("CC_EXCHANGE_KEY", "CC_EXCHANGE_SECRET", "CC_EXCHANGE_MAX_WAIT_SECONDS")
 _reported: set[str] = set()
 
 

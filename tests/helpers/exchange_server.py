@@ -30,7 +30,7 @@ MINUTE = 60_000
 STEP, TICK, MIN_NOTIONAL, MIN_QUANTITY, FEE = 0.00001, 0.01, 5.0, 0.00001, 0.001
 OPEN = ("NEW", "PARTIALLY_FILLED")
 
-BODY_FAULTS = ("unordered", "duplicate", "misaligned", "nan", "future", "before")
+BODY_FAULTS = ("unordered", "duplicate", "misaligned", "nan", "no price", "future", "before")
 """Candles that no exchange may give, with status 200."""
 
 
@@ -67,15 +67,17 @@ class Exchange:
 
     # --- faults ---
 
-    def fail(self, kind, path="", times=1, method=None, seconds=1.0):
+    def fail(self, kind, path="", times=1, method=None, seconds=1.0, body=None):
         """Make the next ``times`` requests of a path fail.
 
-        ``kind`` is an HTTP status, a name of BODY_FAULTS, or reset (mid-body), timeout, empty, html, drop, lost, late, slow.
+        ``kind`` is an HTTP status, a name of BODY_FAULTS, or no volume (of one candle), reset (mid-body), timeout, empty, html, drop,
+        lost, late, slow.
         ``drop`` loses the request, ``lost`` its response. ``late`` delivers the request after ``seconds``, and the response never. With
-        ``slow`` the response is that much older than its date.
+        ``slow`` the response is that much older than its date. A status of 418 or 429 has ``seconds`` as Retry-After (None: no such
+        header). ``body`` replaces the body of a status.
         """
         with self.lock:
-            self.faults.append({"kind": kind, "path": path, "times": times, "method": method, "seconds": seconds})
+            self.faults.append({"kind": kind, "path": path, "times": times, "method": method, "seconds": seconds, "body": body})
 
     def take_fault(self, method, path):
         with self.lock:
@@ -128,6 +130,10 @@ class Exchange:
                 texts[middle][0] += 1
             case "nan":
                 texts[middle][4] = "NaN"
+            case "no price":
+                texts[middle][2] = None
+            case "no volume":
+                texts[middle][5] = None
             case "future":
                 texts[-1][0] = self.time_ms() // step * step + 100 * step
             case "before":
@@ -306,9 +312,8 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "late":
             time.sleep(fault["seconds"])
         if isinstance(kind, int):
-            return self._send(
-                kind, {"code": -1003, "msg": "Way too many requests."} if kind < 500 else "<html>oops</html>", fault["seconds"]
-            )
+            usual = {"code": -1003, "msg": "Way too many requests."} if kind < 500 else "<html>oops</html>"
+            return self._send(kind, usual if fault["body"] is None else fault["body"], fault["seconds"])
         if kind in ("empty", "html"):
             return self._send(200, "" if kind == "empty" else "<html>maintenance</html>")
         try:
@@ -357,8 +362,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "text/html" if isinstance(answer, str) and answer else "application/json")
         self.send_header("Content-Length", str(len(body)))
-        if status in (418, 429):
-            self.send_header("Retry-After", f"{retry_after:g}")
+        if status in (418, 429) and retry_after is not None:
+            self.send_header("Retry-After", retry_after if isinstance(retry_after, str) else f"{retry_after:g}")
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if half else body)
         if half:

@@ -10,6 +10,7 @@ from ..errors import BacktestKitError
 from ..runner import BacktestResult, ExchangeUnavailableError, Live, RunHandle, StrategyError, add_broker, fetch_missing, list_brokers
 from ..runner.clock import MINUTE_MS
 from ..runner.error_text import USER_ERRORS, describe
+from ..runner.market.pauses import ended_by
 from .market import Costs
 from .output import errors, say, say_error, time_text
 
@@ -31,8 +32,9 @@ def run_live(
     symbols: Sequence[str], strategies: Sequence[str], exchange: str, broker: str | None, costs: Costs, stop: threading.Event
 ) -> tuple[list[BacktestResult], list[BacktestKitError]]:
     """Run every strategy on every symbol until ``stop`` is set or all have ended. Return their results, and the errors that ended some."""
-    for symbol in symbols:
-        _check_listed(symbol, exchange)
+    with ended_by(stop):
+        for symbol in symbols:
+            _check_listed(symbol, exchange)
     handles: dict[str, RunHandle] = {}
     for symbol in symbols:
         for name in strategies:

@@ -35,6 +35,7 @@ from .market.ccxt_exchange import add_ccxt_exchange
 from .market.exchange import (
     Exchange,
     ExchangeError,
+    ExchangeRefusedError,
     ExchangeUnavailableError,
     add_exchange,
     clear_exchanges,
@@ -74,6 +75,7 @@ __all__ = [
     "Event",
     "Exchange",
     "ExchangeError",
+    "ExchangeRefusedError",
     "ExchangeUnavailableError",
     "Fill",
     "Frame",

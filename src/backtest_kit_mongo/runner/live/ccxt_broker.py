@@ -32,7 +32,7 @@ class CcxtBroker:
     Each order carries a client id, and is looked up by it before it is sent. If the answer to a request was lost (or the process
     killed), the request arrives within ``recv_window`` seconds, or the exchange rejects it as too old. For that long the order is not
     sent again, and in the first ``recv_window`` seconds of this object no order is sent at all. ``fill_timeout`` is how many seconds
-    to wait for a fill. ``url`` and ``options`` are those of ``add_ccxt_exchange``.
+    to wait for a fill. ``url``, ``options`` and ``max_wait`` are those of ``add_ccxt_exchange``.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class CcxtBroker:
         api_key: str | None = None,
         secret: str | None = None,
         options: Mapping[str, Any] | None = None,
+        max_wait: float | None = None,
         recv_window: float = 5.0,
         fill_timeout: float = 10.0,
     ) -> None:
@@ -57,7 +58,7 @@ class CcxtBroker:
         settings = dict(options or {})
         timing = {"adjustForTimeDifference": True, "recvWindow": int(recv_window * 800)}  # the rest allows for clocks that differ
         settings["options"] = {**timing, **settings.get("options", {})}
-        self._connection = CcxtConnection(exchange_id, url, {**settings, "apiKey": keys[0], "secret": keys[1]})
+        self._connection = CcxtConnection(exchange_id, url, {**settings, "apiKey": keys[0], "secret": keys[1]}, max_wait=max_wait)
         if not (self._connection.api.has["fetchOrder"] and self._connection.api.has["fetchOrderTrades"]):
             raise InvalidValueError(f"{exchange_id} cannot look up an order and its trades, so a lost answer could place it twice")
         self._recv_window, self._fill_timeout = recv_window, fill_timeout

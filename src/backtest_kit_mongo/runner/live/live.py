@@ -26,6 +26,7 @@ from ..error_text import describe
 from ..market.average_price import VWAP_CANDLES
 from ..market.candle_history import BLOCK, Candle, CandleHistory
 from ..market.exchange import default_exchange_name, fetch_missing, find_exchange
+from ..market.pauses import WaitStoppedError, ended_by
 from ..registrations import check_name
 from ..strategy import find_strategy
 
@@ -130,13 +131,15 @@ class Live:
         )
         begin = time.perf_counter()
         ticks = _Ticks(engine, registry, clock, fetch)
-        with simulating(engine, ticks.history(start), start):
+        with ended_by(stop), simulating(engine, ticks.history(start), start):
             ticks.restore(start)
             while not stop.is_set():
                 try:
                     seen = ticks.tick()
                 except (OrderFailedError, TakenOverError):
                     raise
+                except WaitStoppedError:
+                    break
                 except Exception as error:  # noqa: BLE001 - positions must still be watched, whatever the error is
                     ticks.failed(error)
                     seen = True

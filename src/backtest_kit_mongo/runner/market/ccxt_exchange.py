@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import difflib
-import re
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from ...candles import interval_ms, library
 from ...errors import InvalidTypeError, InvalidValueError
-from ..clock import MINUTE_MS
+from ...logs import log
+from ..clock import MINUTE_MS, iso_time
 from ..registrations import call_site
+from .ccxt_refusals import MAX_WAIT, HttpAnswer, as_error, is_worth_a_retry, max_wait_of, pause_of
 from .exchange import REQUEST_LIMIT, ExchangeError, ExchangeUnavailableError, register_exchange
+from .pauses import LONG_PAUSE, pause
 
 __all__ = ["CcxtConnection", "add_ccxt_exchange"]
+
+T = TypeVar("T")
 
 _TIMEOUT_MS: Final = 10_000
 _ATTEMPTS: Final = 5
 _FIRST_WAIT: Final = 0.5
 """At most this many seconds before the second attempt; the bound doubles with each further attempt."""
-_LONGEST_WAIT: Final = 60.0
-"""Seconds. If an exchange asks for a longer pause, the call fails instead of waiting."""
+_LONGEST_RETRYING: Final = 60.0
+"""Seconds after which a failed request is not repeated, apart from pauses that the exchange asked for."""
 
 _PATIENCE: Final = 3.0
 """Seconds to wait for a candle that is about to close."""
@@ -34,21 +39,45 @@ _OPTIONS: Final = {"fetchMarkets": {"types": ["spot"]}, "fetchCurrencies": False
 
 
 def add_ccxt_exchange(
-    name: str = "binance", *, exchange_id: str = "binance", url: str | None = None, options: Mapping[str, Any] | None = None
+    name: str = "binance",
+    *,
+    exchange_id: str = "binance",
+    url: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    max_wait: float | None = None,
+    missing_volume: Literal["error", "zero"] = "error",
 ) -> None:
     """Register a ccxt exchange (an ``exchange_id`` from ``ccxt.exchanges``) under ``name``. ccxt is imported on first use.
 
     ``url`` is another server that speaks the same protocol: it replaces scheme, host and port of every address. ``options`` are settings
     of the ccxt object, such as ``{"timeout": 30000}`` (ms). Only candles that have closed by the clock of the exchange are returned.
+
+    Failed requests are repeated. If the exchange says when to ask again (``Retry-After``, "banned until"), a request waits that long,
+    in all at most ``max_wait`` seconds (default: ``CC_EXCHANGE_MAX_WAIT_SECONDS`` of the environment, or 60). Otherwise it raises
+    ExchangeUnavailableError, and nothing more is sent before that time. An exchange that does not serve this address (HTTP 451 or 403)
+    raises ExchangeRefusedError at once.
+
+    ``missing_volume="zero"`` stores a volume of 0 for candles without one. Use it if the documentation of the exchange says that they
+    had no trades; such candles are an error by default. A candle without a price always is.
     """
-    connection = CcxtConnection(exchange_id, url, options)
+    if missing_volume not in ("error", "zero"):
+        raise InvalidValueError(f'missing_volume is {missing_volume!r}; it must be "error" or "zero"')
+    connection = CcxtConnection(exchange_id, url, options, max_wait=max_wait, missing_volume=missing_volume)
     register_exchange(name, connection.get_candles, call_site())
 
 
 class CcxtConnection:
     """A ccxt exchange that threads can share. It sends no request before it is first used."""
 
-    def __init__(self, exchange_id: str, url: str | None, options: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        exchange_id: str,
+        url: str | None,
+        options: Mapping[str, Any] | None,
+        *,
+        max_wait: float | None = None,
+        missing_volume: Literal["error", "zero"] = "error",
+    ) -> None:
         if not isinstance(exchange_id, str):
             raise InvalidTypeError(f"exchange_id must be a str, got {type(exchange_id).__name__}")
         if options is not None and not isinstance(options, Mapping):
@@ -56,7 +85,12 @@ class CcxtConnection:
         self.exchange_id = exchange_id
         self._url = None if url is None else _checked_url(url)
         self._options = dict(options or {})
+        self._max_wait = max_wait_of(max_wait)
+        self._missing_volume = missing_volume
         self._api: Any = None
+        self._answer: HttpAnswer | None = None
+        self._closed_until = 0.0  # the exchange accepts no requests before this time (monotonic seconds)
+        self._told_until = 0.0
         self._names: dict[str, Any] = {}
         self._lock = threading.RLock()
 
@@ -73,6 +107,7 @@ class CcxtConnection:
                 api = getattr(ccxt, self.exchange_id)(settings)
                 if self._url is not None:
                     api.urls = {**api.urls, "api": _moved(api.urls["api"], self._url)}
+                api.on_rest_response = self._note(api.on_rest_response)
                 self._api = api
             return self._api
 
@@ -83,20 +118,38 @@ class CcxtConnection:
 
         Raises ExchangeUnavailableError if no answer came, ExchangeError if the exchange rejected the request.
         """
+        return self._repeated(what, partial(self.once, method, *arguments))
+
+    def _repeated(self, what: str, call: Callable[[], T]) -> T:
         ccxt, tenacity = library("ccxt", "exchange"), library("tenacity", "exchange")
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(ccxt.OperationFailed),
-            stop=lambda state: (
+        self._wait_until_open(what)
+        asked = 0.0  # seconds that this request has waited because the exchange asked for it
+
+        def is_over(state: Any) -> bool:
+            wanted = pause_of(state.outcome.exception())
+            return bool(
                 state.attempt_number >= _ATTEMPTS
-                or state.seconds_since_start >= _LONGEST_WAIT
-                or self._wanted_wait(state.outcome.exception()) > _LONGEST_WAIT
-            ),
-            wait=self._wait(tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=10.0)),
-            before_sleep=lambda state: self.renew_clock(state.outcome.exception()),
+                or state.seconds_since_start - asked >= _LONGEST_RETRYING
+                or asked + wanted > self._max_wait
+            )
+
+        def before_sleep(state: Any) -> None:
+            nonlocal asked
+            asked += pause_of(state.outcome.exception())
+            self._tell(pause_of(state.outcome.exception()))
+            self.renew_clock(state.outcome.exception())
+
+        usual = tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=10.0)
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(is_worth_a_retry),
+            stop=is_over,
+            wait=lambda state: max(usual(state), pause_of(state.outcome.exception())),
+            before_sleep=before_sleep,
+            sleep=pause,
             reraise=True,
         )
         try:
-            return retrying(self.once, method, *arguments)
+            return retrying(call)  # type: ignore[no-any-return]
         except ccxt.OrderNotFound:
             raise
         except ccxt.BaseError as error:
@@ -107,9 +160,12 @@ class CcxtConnection:
         ccxt = library("ccxt", "exchange")
         with self._lock:
             api = self.api
+            self._answer = None
             try:
                 answer = getattr(api, method)(*arguments)
-            except ccxt.BaseError:
+            except ccxt.BaseError as error:
+                error.answer = self._answer
+                self._closed_until = max(self._closed_until, time.monotonic() + pause_of(error))
                 raise
             except Exception as error:  # ccxt fails in arbitrary ways on answers of an unexpected form
                 raise ccxt.BadResponse(f"{self.exchange_id} {method}: {type(error).__name__}: {error}") from error
@@ -118,23 +174,44 @@ class CcxtConnection:
                 raise ccxt.BadResponse(f"{self.exchange_id} {method}: expected JSON, got {text[:60]!r}")
             return answer
 
+    def _note(self, on_rest_response: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ccxt's hook for HTTP answers, which notes the answer first: exceptions of ccxt do not contain status and headers."""
+
+        def noted(status: int, reason: str, url: str, method: str, headers: Any, body: str, *request: Any) -> Any:
+            self._answer = HttpAnswer(status, headers, body)
+            return on_rest_response(status, reason, url, method, headers, body, *request)
+
+        return noted
+
     def failure(self, what: str, error: Exception) -> ExchangeError:
         """Return an exception of ccxt as an exception of this library."""
-        kind = ExchangeUnavailableError if isinstance(error, library("ccxt", "exchange").OperationFailed) else ExchangeError
-        text = re.sub(r"\?\S+", "", str(error))  # query strings are long, and those of orders are signed
-        return kind(f"{what}: {type(error).__name__}: {text}")
+        wanted = pause_of(error)
+        return as_error(what, self.exchange_id, error) if wanted == 0 else self._closed(what, wanted, error)
 
-    def _wanted_wait(self, error: BaseException) -> float:
-        """Return how many seconds the exchange asks us to wait after ``error``; 0 if it did not say."""
-        if not isinstance(error, (library("ccxt", "exchange").DDoSProtection, library("ccxt", "exchange").RateLimitExceeded)):
-            return 0.0
-        try:
-            return float((self.api.last_response_headers or {}).get("Retry-After", 0))
-        except ValueError:  # a date; no known exchange sends one
-            return 0.0
+    # --- an exchange that accepts no requests for a while ---
 
-    def _wait(self, usual: Callable[[Any], float]) -> Callable[[Any], float]:
-        return lambda state: max(usual(state), self._wanted_wait(state.outcome.exception()))
+    def _wait_until_open(self, what: str) -> None:
+        """Wait until the exchange accepts requests. A request in a ban only prolongs it."""
+        left = self._closed_until - time.monotonic()
+        if left > self._max_wait:
+            raise self._closed(what, left)
+        if left > 0:
+            self._tell(left)
+            pause(left)
+
+    def _closed(self, what: str, seconds: float, error: Exception | None = None) -> ExchangeUnavailableError:
+        text = "no request was sent" if error is None else as_error("it answered", self.exchange_id, error)
+        return ExchangeUnavailableError(
+            f"{what}: {self.exchange_id} accepts no requests before {_wall_time(seconds)}, in {math.ceil(seconds)} s; {text}",
+            hint=f"a request waits at most {self._max_wait:g} s in all; {MAX_WAIT} or max_wait= sets another limit",
+        )
+
+    def _tell(self, seconds: float) -> None:
+        """Log a long pause, once for all requests that wait for the same time."""
+        until = time.monotonic() + seconds
+        if seconds >= LONG_PAUSE and until > self._told_until + 1.0:
+            self._told_until = until
+            log("warning", f"{self.exchange_id} accepts no requests before {_wall_time(seconds)}; waiting {math.ceil(seconds)} s")
 
     def renew_clock(self, error: BaseException) -> None:
         """Read the clock of the exchange again if it rejected a request because of its timestamp."""
@@ -149,16 +226,17 @@ class CcxtConnection:
 
     def market(self, symbol: str) -> Any:
         """Return the ccxt market of ``BTCUSDT`` or ``BTC/USDT``. Raises InvalidValueError, with similar names, if there is none."""
-        with self._lock:
-            if not self._names:
-                markets = self.ask(f"{self.exchange_id}, list of markets", "load_markets")
-                for market in sorted(markets.values(), key=lambda market: not market["spot"]):  # spot wins if markets share a name
-                    for name in (market["symbol"], f"{market['base']}{market['quote']}", market["id"]):
-                        self._names.setdefault(name, market)
-            if symbol not in self._names:
-                plain = [name for name in self._names if "/" not in name]
-                raise InvalidValueError(f"{self.exchange_id} has no symbol {symbol!r}", hint=_near(symbol, plain))
-            return self._names[symbol]
+        if not self._names:  # no lock, since this may wait; ccxt loads the markets only once
+            markets = self.ask(f"{self.exchange_id}, list of markets", "load_markets")
+            names: dict[str, Any] = {}
+            for market in sorted(markets.values(), key=lambda market: not market["spot"]):  # spot wins if markets share a name
+                for name in (market["symbol"], f"{market['base']}{market['quote']}", market["id"]):
+                    names.setdefault(name, market)
+            self._names = names
+        if symbol not in self._names:
+            plain = [name for name in self._names if "/" not in name]
+            raise InvalidValueError(f"{self.exchange_id} has no symbol {symbol!r}", hint=_near(symbol, plain))
+        return self._names[symbol]
 
     def get_candles(self, symbol: str, interval: str, since: int, limit: int) -> list[list[Any]]:
         """Return the first ``limit`` closed candles from ``since`` (ms) on, as rows of ccxt.
@@ -174,25 +252,47 @@ class CcxtConnection:
         request = f"{self.exchange_id}, {limit} candles of {symbol} {interval}"
         until, patience = since + limit * step, time.monotonic() + _PATIENCE
         while True:
-            begin = time.monotonic()
-            with self._lock:  # the time must be that of this answer
-                # Request one more than needed, to see the next candle begin.
-                rows = self.ask(request, "fetch_ohlcv", market["symbol"], interval, since, min(limit + 1, REQUEST_LIMIT))
-                answered = self._time_of_answer()
+            # Request one more than needed, to see the next candle begin.
+            fetch = partial(self._fetch, market["symbol"], interval, since, min(limit + 1, REQUEST_LIMIT))
+            rows, answered, begin = self._repeated(request, fetch)
             now = time.monotonic()
             missing = (rows[-1][0] + step - answered) / 1000 + now - begin if rows else 0.0  # seconds
             if missing <= 0:
-                return rows[:limit]  # type: ignore[no-any-return]
+                return self._with_volume(request, rows[:limit])
             if rows[-1][0] > answered + MINUTE_MS:  # in the future: it proves nothing, and the caller rejects the answer
-                return rows  # type: ignore[no-any-return]
+                return self._with_volume(request, rows)
             if rows[-1][0] >= until or now + missing > patience:
-                return rows[:-1]  # type: ignore[no-any-return]
+                return self._with_volume(request, rows[:-1])
             time.sleep(missing)
 
-    def _time_of_answer(self) -> float:
-        """Return the exchange's time (ms) of the last answer. Its clock decides whether a candle has closed; ours may be ahead of it."""
-        date = (self.api.last_response_headers or {}).get("Date")
-        return time.time() * 1000 if date is None else parsedate_to_datetime(date).timestamp() * 1000
+    def _fetch(self, *arguments: Any) -> tuple[list[list[Any]], float, float]:
+        """Return candles, the exchange's time (ms) of the answer, and when it was asked (monotonic seconds).
+
+        The clock of the exchange decides whether a candle has closed; ours may be ahead of it.
+        """
+        with self._lock:  # the time must be that of this answer
+            begin = time.monotonic()
+            rows = self.once("fetch_ohlcv", *arguments)
+            answered = time.time() * 1000 if self._answer is None else self._answer.time_ms
+        return rows, answered, begin
+
+    def _with_volume(self, request: str, rows: list[list[Any]]) -> list[list[Any]]:
+        """Return candles in which a missing volume is 0, or raise ExchangeError if it must not be missing."""
+        for row in rows:
+            if row[5] is None:
+                if self._missing_volume == "error":
+                    raise ExchangeError(
+                        f"{request}: the candle of {iso_time(row[0])} has no volume",
+                        hint=f'if the documentation of {self.exchange_id} says that such candles had no trades, missing_volume="zero" '
+                        "of add_ccxt_exchange stores them with a volume of 0",
+                    )
+                row[5] = 0.0
+        return rows
+
+
+def _wall_time(seconds: float) -> str:
+    """Return the time in so many seconds, for messages."""
+    return iso_time(math.ceil(time.time() + seconds) * 1000)
 
 
 def _checked_url(url: str) -> str:

@@ -19,6 +19,7 @@ from .stored_candles import Span, StoredCandles, joined, runs
 __all__ = [
     "Exchange",
     "ExchangeError",
+    "ExchangeRefusedError",
     "ExchangeUnavailableError",
     "GetCandles",
     "add_exchange",
@@ -54,6 +55,10 @@ class ExchangeError(BacktestKitError, RuntimeError):
 
 class ExchangeUnavailableError(ExchangeError, ConnectionError):
     """An exchange cannot be reached or does not answer properly; the same call may succeed later."""
+
+
+class ExchangeRefusedError(ExchangeError, PermissionError):
+    """An exchange does not serve the address of this machine (HTTP 451 or 403). The same call will fail again."""
 
 
 class Exchange(Registered, frozen=True, kw_only=True):
