@@ -83,6 +83,7 @@ class Domain:
     listing: ListRule | None = None
     indexes: tuple[Index, ...] = ()  # besides the unique one; only those that our queries use
     infinite: InfiniteField | None = None
+    dates: tuple[tuple[str, ...], ...] = ()  # paths to the framework's own dates in a body, which are ISO text in JSON
     nullable: bool = True  # you may write None
     stored_in: str | None = None  # the collection, if it does not have the name of the domain
 
@@ -200,6 +201,7 @@ def _bucket(name: str, payload: Any, *, when: bool) -> Domain:
         nullable=False,
         listing=ListRule("updatedDate"),
         indexes=((("bucket", 1), ("removed", 1)),),
+        dates=(("when",),) if when else (),
     )
 
 
@@ -273,6 +275,7 @@ _ROWS: Final = (
         write="insert_once",
         nullable=False,
         listing=ListRule("createDate", limit=1000, oldest_first=True),
+        dates=(("executionContext", "when"),),
         indexes=((("createDate", -1), ("_id", -1)),),
     ),
     _bucket("measure", payloads.MeasureData, when=False),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import enum
 import math
 import uuid
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import pytest
-from bson import Decimal128, Int64, ObjectId
+from bson import Code, DatetimeMS, Decimal128, Int64, ObjectId
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
@@ -53,26 +52,6 @@ def assert_nothing_written(store):
     assert list(kit.PersistMemoryAdapter.list_memory_data("values", "k")) == []
 
 
-def kept(store, value):
-    """Return what ``store`` returns where the others return ``value``: files hold JSON."""
-    if store != "file":
-        return value
-    match value:
-        case dict():
-            return {name: kept(store, member) for name, member in value.items()}
-        case list():
-            return [kept(store, member) for member in value]
-        case float() if not math.isfinite(value):
-            return None
-        case bytes():
-            return base64.b64encode(value).decode()
-        case Decimal() | ObjectId():
-            return str(value)
-        case datetime():
-            return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
-    return value
-
-
 # --- values that survive ---------------------------------------------------------------------------------------------
 
 SAME: list[Any] = [
@@ -89,7 +68,6 @@ SAME: list[Any] = [
 @pytest.mark.parametrize("value", SAME, ids=lambda value: f"{value!a:.40}")
 def test_value_comes_back_as_it_went_in(store, value):
     found = round_trip(value)
-    value = kept(store, value)
     assert found == value
     assert isinstance(found, type(value))
     assert isinstance(found, bool) is isinstance(value, bool)
@@ -103,8 +81,7 @@ def test_integers_come_back_as_plain_ints(store):
 
 
 def test_decimals_come_back_as_decimals_from_every_kind_of_read(store):
-    value = Decimal("1.10")
-    wanted = kept(store, value)
+    wanted = value = Decimal("1.10")
     write(value)
     kit.PersistMemoryAdapter.write_memory_data({"data": [value], "removed": False}, "values", "k", "m", T0)
     for found in (
@@ -119,12 +96,9 @@ def test_decimals_come_back_as_decimals_from_every_kind_of_read(store):
 
 def test_nan_and_the_sign_of_zero_survive(store):
     assert math.copysign(1, round_trip(-0.0)) == -1
-    if store == "file":
-        assert [round_trip(math.nan), round_trip(Decimal("NaN"))] == [None, "NaN"]
-    else:
-        assert math.isnan(round_trip(math.nan))
-        assert round_trip(Decimal("NaN")).is_nan()
-    assert round_trip(Decimal("Infinity")) == kept(store, Decimal("Infinity"))
+    assert math.isnan(round_trip(math.nan))
+    assert round_trip(Decimal("NaN")).is_nan()
+    assert round_trip(Decimal("Infinity")) == Decimal("Infinity")
 
 
 def test_a_whole_double_stays_a_double(store):
@@ -136,8 +110,6 @@ def test_a_whole_double_stays_a_double(store):
 def test_aware_datetime_comes_back_in_utc_to_the_millisecond(store, zone):
     given = datetime(2024, 3, 31, 1, 59, 59, 123_999, tzinfo=zone)
     found = round_trip([given])[0]
-    if store == "file":
-        found = datetime.fromisoformat(found)
     assert found.tzinfo is UTC
     assert found == given.replace(microsecond=123_000)
 
@@ -145,7 +117,7 @@ def test_aware_datetime_comes_back_in_utc_to_the_millisecond(store, zone):
 def test_date_before_the_epoch_is_cut_towards_the_past(store):
     """1 us before the epoch belongs to the millisecond before it, as everywhere on the time line."""
     wanted = datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
-    assert round_trip(datetime(1970, 1, 1, tzinfo=UTC) - timedelta(microseconds=1)) == kept(store, wanted)
+    assert round_trip(datetime(1970, 1, 1, tzinfo=UTC) - timedelta(microseconds=1)) == wanted
 
 
 class Colour(enum.Enum):
@@ -238,7 +210,6 @@ CONVERTED: list[tuple[str, Any, Any]] = [
 @pytest.mark.parametrize(("value", "wanted"), [case[1:] for case in CONVERTED], ids=[case[0] for case in CONVERTED])
 def test_value_of_a_type_outside_bson_comes_back_as_its_nearest(store, value, wanted):
     found = round_trip(value)
-    wanted = kept(store, wanted)
     assert found == wanted
     assert isinstance(found, type(wanted))
     assert not isinstance(found, (enum.Enum, Text, np.generic))
@@ -247,7 +218,7 @@ def test_value_of_a_type_outside_bson_comes_back_as_its_nearest(store, value, wa
 def test_values_survive_in_every_form_of_writing(store):
     """A batch and a list encode like a single write."""
     value = {"inf": INF, "date": datetime(2024, 1, 1, tzinfo=UTC), "big": 2**63 - 1, "empty": {}, "none": None, "array": np.arange(2)}
-    wanted = kept(store, {**value, "array": [0, 1]})
+    wanted = {**value, "array": [0, 1]}
     kit.PersistStateAdapter.write_many([(value, "values", "a", T0), (value, "values", "b", T0)])
     assert kit.PersistStateAdapter.read_many([("values", "a"), ("values", "b")]) == [wanted, wanted]
     kit.PersistLogAdapter.write_log_data([{"id": "l", "args": [value]}])
@@ -412,6 +383,8 @@ REFUSED: list[tuple[str, Any, type[Exception]]] = [
     ("integer in struct", Point(2**63), ValueError),
     ("integer in list", [1, {"a": (2**64,)}], ValueError),
     ("decimal of 35 digits", Decimal("1." + "1" * 34), ValueError),
+    ("date beyond the year 9999", DatetimeMS(2**60), ValueError),
+    ("date before the year 1 in code", [Code("f", {"t": DatetimeMS(-(2**60))})], ValueError),
     ("naive", NAIVE, ValueError),
     ("naive in list", [[{"a": NAIVE}]], ValueError),
     ("naive in dataclass", Inner(Inner(NAIVE)), ValueError),
@@ -526,9 +499,9 @@ def test_row_over_the_limit_refuses_its_list(store):
 
 def test_document_just_under_the_limit_is_stored(store):
     value = b"x" * (LIMIT - 5000)
-    assert round_trip(value) == kept(store, value)
+    assert round_trip(value) == value
     kit.PersistLogAdapter.write_log_data([{"id": "a", "x": value}])
-    assert kit.PersistLogAdapter.read_log_data()[0]["x"] == kept(store, value)
+    assert kit.PersistLogAdapter.read_log_data()[0]["x"] == value
 
 
 # --- times and keys that are rejected --------------------------------------------------------------------------------
@@ -652,7 +625,7 @@ def test_order_and_bytes_survive(store):
     kit.PersistStateAdapter.write_state_data({"ordered": ordered, "view": memoryview(b"abc")}, "s", "b", 0)
     state = kit.PersistStateAdapter.read_state_data("s", "b")
     assert list(state["ordered"]) == ["b", "a"]
-    assert state["view"] == kept(store, b"abc")
+    assert state["view"] == b"abc"
 
 
 def test_row_that_changes_while_it_is_written_is_our_error(store):

@@ -93,7 +93,7 @@ OF_PYMONGO = st.one_of(
     st.decimals(allow_nan=True, places=4, min_value=-(10**20), max_value=10**20).map(Decimal128),
     st.builds(Regex, NAME, st.sampled_from(["", "i", "imx"])),
     st.builds(Timestamp, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
-    st.integers(-(2**63), 2**63 - 1).map(DatetimeMS),
+    st.integers(-62135596800000, 253402300799999).map(DatetimeMS),  # the years 1 to 9999
     st.builds(DBRef, NAME, OBJECT_IDS),
     st.dictionaries(NAME, st.integers(), max_size=2).map(lambda fields: RawBSONDocument(bson.encode({"n": 1} | dict.fromkeys(fields, 2)))),
     st.sampled_from([MinKey(), MaxKey()]),
@@ -131,10 +131,17 @@ def test_plain_values_are_written_as_pymongo_writes_them(value):
 @example([Int64(5), Int64(-1), Int64(2**40)])
 @example([Binary(b"ab", 4), Binary(b"abc", 2), Binary(b"", 0), Binary.from_uuid(uuid.UUID(int=7))])
 @example([Code("x"), Code("", {"a": {"b": 1}}), Regex("a|b", "i"), Decimal128("1.50"), Timestamp(1, 2)])
-@example([DBRef("c", 1, "db", extra=[1]), SON([("b", 1), ("a", 2)]), MinKey(), MaxKey(), DatetimeMS(2**62)])
+@example([DBRef("c", 1, "db", extra=[1]), SON([("b", 1), ("a", 2)]), MinKey(), MaxKey(), DatetimeMS(-1)])
 def test_types_of_pymongo_keep_their_type(value):
     """Int64 stays 64 bits wide, Binary keeps its subtype, Code is not a text: encoded as by pymongo, without the fallback."""
     assert writer.encode({"payload": value}, refuse) == bson.encode({"payload": value})
+
+
+@pytest.mark.parametrize("ms", [-62135596800001, 253402300800000, 2**62])
+@pytest.mark.parametrize("wrap", [lambda date: date, lambda date: Code("x", {"d": date}), lambda date: [DBRef("c", date)]])
+def test_dates_that_could_not_be_read_back_are_refused(ms, wrap):
+    with pytest.raises(ValueError, match=r"payload.*outside the years 1 to 9999"):
+        writer.encode({"payload": wrap(DatetimeMS(ms))}, refuse)
 
 
 class Expression(Regex):

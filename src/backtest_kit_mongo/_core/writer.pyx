@@ -15,6 +15,8 @@ from libc.string cimport memchr, memcpy
 
 from backtest_kit_mongo._core.dates cimport milliseconds_of
 
+from backtest_kit_mongo._core.bson import decode
+
 from datetime import datetime, timedelta, timezone
 
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
@@ -285,6 +287,7 @@ cdef class Writer:
         try:
             if isinstance(value, _OF_PYMONGO):
                 raw = _encode_with_pymongo({"": value})
+                decode(raw)  # pymongo encodes dates that could not be read back
                 plain = None
             else:
                 raw = None

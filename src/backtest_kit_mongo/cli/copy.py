@@ -62,8 +62,8 @@ def copy(
     can repeat a copy, and resume one that was interrupted. Candles and log entries never change: if they differ on the target, they
     are reported and stay as they are. Records that only the target has stay as well.
 
-    Records are compared by key, body, simulation time and removal, and numbers by value. Files hold JSON, which has no dates and no
-    infinities: compared with a file, a date equals its ISO text and Infinity equals null.
+    Records are compared by key, body, simulation time and removal, values by their types too: 1 differs from 1.0, a date from its text.
+    In the framework's own fields 1 equals 1.0 and, compared with a file, a date equals its ISO text and an infinite lifetime null.
 
     A folder such as ETHUSDT_sma_cross_binance can be read in more than one way. Rows in it, other folders of the tree, and well-known
     exchanges tell the strategy and the exchange; what was concluded from that is listed at the end. If nothing tells, the records are

@@ -5,7 +5,8 @@ Candles have the columns ``exchangeName``, ``symbol``, ``interval`` (without tho
 ``payload.NAME`` for each field that the type of its payload declares (``payloads``), and ``payload``: the rest of the payload as JSON, so
 that nothing is lost. It is ``{}`` if there is no rest, null for a null payload, and the whole payload if that is not an object.
 
-Times are in UTC with milliseconds. ``payload.NAME`` columns have the declared type: number, text or bool; nested values are JSON.
+Times are in UTC with milliseconds. ``payload.NAME`` columns have the declared type: number, text or bool; nested values are JSON, in
+which a value that JSON does not have is MongoDB Extended JSON.
 """
 
 from __future__ import annotations
@@ -16,24 +17,23 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
-from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
-from bson import Decimal128, json_util
 from msgspec import inspect
 
 from .._core.hit_reader import restore_infinity
 from ..candles import PRICES, library
 from ..domains import Domain
-from ..errors import InvalidTypeError, InvalidValueError
+from ..errors import InvalidValueError
 from ..output_files import check_target, replacing
 from ..simulation import milliseconds
 from ..stores.base import Record, Store
-from ..stores.files.json_text import json_of
+from ..stores.files.extended_json import extended, plain_form
+from ..stores.files.json_text import text_of
 
 __all__ = ["Selection", "check_export", "export_domain"]
 
@@ -149,7 +149,7 @@ def _record_rows(store: Store, domain: Domain, selection: Selection) -> tuple[Co
                 for record in batch:
                     restore_infinity(record.body, *domain.infinite)
             rows = [
-                (*record.key, *[record.when] * domain.when, *[record.removed] * domain.soft_delete, *_flat(record.body, declared))
+                (*record.key, *[record.when] * domain.when, *[record.removed] * domain.soft_delete, *_flat(domain, record.body, declared))
                 for record in batch
                 if selection.takes(domain, record)
             ]
@@ -158,27 +158,19 @@ def _record_rows(store: Store, domain: Domain, selection: Selection) -> tuple[Co
     return columns, batches()
 
 
-def _flat(body: Any, declared: Columns) -> list[Any]:
+def _flat(domain: Domain, body: Any, declared: Columns) -> list[Any]:
     """Return a value for each declared field, None where the body has none of that type, and the rest as JSON."""
+    plain = plain_form(domain, body)
     if not isinstance(body, dict):
-        return [None] * len(declared) + [None if body is None else _json(body)]
-    values = {name: _fitting(body.get(name), kind) for name, kind in declared.items()}
-    rest = {name: value for name, value in body.items() if name not in values or (values[name] is None and value is not None)}
+        return [None] * len(declared) + [None if body is None else _json(plain)]
+    values = {name: _fitting((plain if kind == "json" else body).get(name), kind) for name, kind in declared.items()}
+    rest = {name: value for name, value in plain.items() if name not in values or (values[name] is None and value is not None)}
     return [*values.values(), _json(rest)]
 
 
 def _json(value: Any) -> str:
-    try:
-        return json_of(value).decode()
-    except InvalidTypeError:  # a type that only BSON has: use Extended JSON, as MongoDB's own tools do
-        try:
-            return json_util.dumps(value, default=_extended)
-        except RecursionError:
-            raise InvalidValueError("the value is nested too deep for JSON") from None
-
-
-def _extended(value: Any) -> Any:
-    return json_util.default(Decimal128(value) if isinstance(value, Decimal) else value)
+    """Return JSON, or Extended JSON if the value holds what JSON does not have."""
+    return text_of(extended(value)[0]).decode()
 
 
 def _fitting(value: Any, kind: Kind) -> Any:

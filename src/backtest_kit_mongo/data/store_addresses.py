@@ -40,7 +40,7 @@ class OpenStore(NamedTuple):
     domains: frozenset[str]
     """The domains that it can hold."""
     as_json: bool
-    """Whether it stores JSON and so returns some values changed: dates as text, no infinities."""
+    """Whether it stores JSON, in which some fields of the framework have another form: dates are text, infinite lifetimes null."""
     identity: Any
     """Equal for two addresses of the same store; the path for a folder of records."""
     count: Callable[[Iterable[str]], int]

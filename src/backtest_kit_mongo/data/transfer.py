@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,10 +15,10 @@ from ..candles import CandleArray, interval_ms, matches
 from ..domains import DOMAINS, Domain
 from ..errors import InvalidTypeError, InvalidValueError
 from ..stores.base import Key, Record, Store, check_key
-from ..stores.files.json_text import json_of, value_of
 from ..stores.skipped_records import collecting_skipped
+from .comparison import Same, same_records
 
-__all__ = ["BATCH", "Outcome", "check_domain", "copy_domain", "json_form", "same_records"]
+__all__ = ["BATCH", "Outcome", "check_domain", "copy_domain", "same_records"]
 
 BATCH: Final = 1_000
 """How many records are read, compared and written at once."""
@@ -26,7 +26,6 @@ CANDLE_BATCH: Final = 10_000
 
 _SHOWN: Final = 5
 
-Same = Callable[[Domain, Record, Record], bool]
 Refusal = tuple[Key, str]
 """The key of a record that cannot be stored, and why."""
 
@@ -88,49 +87,6 @@ class _Batch(NamedTuple):
     refused: list[Refusal]
     write: Callable[[], list[Refusal]]
     """Store what is missing and what may be overwritten; return what the target refused."""
-
-
-# --- what "the same" means ---
-
-
-def same_records(*, as_json: bool) -> Same:
-    """Return a function that compares a source record with the target's of the same key: body, ``when`` and ``removed``.
-
-    Numbers are compared by value (1 equals 1.0, but not True), dicts regardless of order, and NaN equals NaN. Use ``as_json`` if one of
-    the stores holds JSON: it compares the ``json_form`` of both bodies, and ignores ``when`` if the source record has none.
-    """
-
-    def same(domain: Domain, one: Record, other: Record) -> bool:
-        timeless = not domain.when or (as_json and one.when is None)
-        if not (timeless or one.when == other.when) or (domain.soft_delete and one.removed != other.removed):
-            return False
-        try:
-            return _equal(json_form(one.body), json_form(other.body)) if as_json else _equal(one.body, other.body)
-        except InvalidTypeError:  # a type that only BSON has
-            return False
-        except RecursionError:
-            return bool(one.body == other.body)  # Python's own comparison can go deeper
-
-    return same
-
-
-def json_form(value: Any) -> Any:
-    """Return a body as it is after a round trip through JSON.
-
-    Dates become UTC text in ms (``2023-03-01T00:00:00.000Z``), NaN and the infinities null, ids and decimals text, and bytes base64. Thus
-    a ``minuteEstimatedTime`` of null equals one of Infinity. Raises InvalidTypeError for a type that only BSON has.
-    """
-    return value_of(json_of(value))
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(_equal(member, other[name]) for name, member in one.items())
-    if isinstance(one, list):
-        return isinstance(other, list) and len(one) == len(other) and all(map(_equal, one, other))
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    return bool(one == other) or (one != one and other != other)
 
 
 # --- copy and check ---

@@ -21,16 +21,19 @@ import msgspec
 
 from ..._core import bson
 from ...candles import CandleArray
-from ...domains import Domain
-from ...errors import InvalidTypeError, InvalidValueError
+from ...domains import DOMAINS, Domain
+from ...errors import InvalidValueError
 from ...logs import log
 from ..base import Key, Record, encode, has_fields
 from ..fork_safety import renew_after_fork
 from ..skipped_records import report_skipped
 from .atomic_files import LOCK_SECONDS, locked, make_folder, storage_errors, sync_folder
-from .json_text import json_of, value_of
+from .extended_json import json_value, opened
+from .json_text import text_of
 
 __all__ = ["JsonlStore"]
+
+_LOG: Final = DOMAINS["log"]
 
 _CHUNK: Final = 1 << 16
 _TAIL: Final = 128  # bytes; enough to tell files apart, since each line holds an id and a time
@@ -375,20 +378,19 @@ def _only_log(domain: Domain) -> None:
 def _line_of(domain: Domain, record: Record) -> bytes:
     """Return the line of an entry. Raises InvalidTypeError or InvalidValueError if the entry cannot be stored."""
     # Encode to BSON first, so that every store accepts and rejects the same values.
-    body = bson.decode(encode(domain, record.key, {"payload": record.body}))["payload"]
+    raw = encode(domain, record.key, {"payload": record.body})
+    body = bson.decode(raw)["payload"]
     name = record.key[0]
     if not isinstance(body, dict) or body.get("id") != name:
         raise InvalidValueError(f"log {name!r}: the entry must be a dict with this 'id'")
-    try:
-        return json_of(body) + b"\n"
-    except InvalidTypeError as error:
-        raise InvalidTypeError(f"log {name!r}: {error}") from None
+    value, mark = json_value(domain, body, raw)
+    return b"%b%b\n" % (mark, text_of(value))
 
 
 def _body_of(line: bytes) -> dict[str, Any] | None:
     """Return the entry in a line, or None if the line is not an entry."""
     try:
-        body = value_of(line)
+        _, body = opened(_LOG, line)
     except ValueError:
         return None
     return body if isinstance(body, dict) and isinstance(body.get("id"), str) else None

@@ -45,7 +45,8 @@ def insert_of(domain: Domain, key: Key, update: Document) -> tuple[bytes, tuple[
 
 def unchanged(domain: Domain, record: Record) -> Document:
     """Return the filter that matches a record as a read returned it. The order of members matters; numbers are compared by value."""
-    query = {**key_fields(domain, record.key), domain.body or "": {"$eq": record.body}}
+    body = RawBSONDocument(encode(domain, record.key, {"$eq": record.body}))  # pymongo does not encode a Decimal
+    query = {**key_fields(domain, record.key), domain.body or "": body}
     if record.when is not None:
         query["when"] = record.when
     if domain.soft_delete:
