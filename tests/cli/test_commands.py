@@ -139,7 +139,7 @@ def test_the_library_does_not_import_them():
         (*BACKTEST, "--synthetic-days", "1", "--exchange", "binance"),
         (*BACKTEST, "--fee", "100"),
         (*BACKTEST, "--embedded", "--mongo", "mongodb://localhost"),
-        ("candles", "import", "x.csv"),
+        ("candles", "import"),
         ("doctor", "--samples", "0"),
     ],
     ids=lambda arguments: " ".join(arguments[-3:]).replace(str(EXAMPLE), "FILE"),
