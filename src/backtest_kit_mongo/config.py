@@ -14,6 +14,7 @@ import msgspec
 from pymongo.errors import InvalidURI, PyMongoError
 from pymongo.uri_parser import parse_uri
 
+from .arguments import plain_scalar
 from .domains import DOMAINS, DomainName
 from .errors import ConfigError
 from .logs import log
@@ -228,6 +229,7 @@ def _convert(name: str, value: Any, kind: Any, sources: _Sources) -> Any:
         return _choice(value, sources)
     if name == "CC_HISTORY":
         return _with_history(value, sources)
+    value = plain_scalar(value)
     try:
         if kind is bool and isinstance(value, str):
             if value.strip().lower() in _TRUE:

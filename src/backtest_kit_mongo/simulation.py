@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
+from .arguments import is_missing, kind_of
 from .errors import InvalidTypeError, InvalidValueError
 
 __all__ = [
@@ -80,6 +81,8 @@ def outside_runs() -> AbstractContextManager[None]:
 
 def milliseconds(name: str, value: Any) -> int:
     """Return an aware datetime or an int as ms since the epoch. Raises InvalidTypeError or InvalidValueError for anything else."""
+    if is_missing(value) and value is not None:
+        raise InvalidValueError(f"{name} is {value}, not a time")
     if isinstance(value, datetime):
         if value.utcoffset() is None:
             raise InvalidValueError(f"{name} is a naive datetime", hint="give it a time zone, as in datetime.now(timezone.utc)")
@@ -96,7 +99,10 @@ def milliseconds(name: str, value: Any) -> int:
             raise InvalidValueError(
                 f"{name} {number} is not a timestamp in milliseconds", hint="pass milliseconds since 1970, not micro- or nanoseconds"
             )
-    raise InvalidTypeError(f"{name} must be an aware datetime or an int (ms since the epoch), got {type(value).__name__}")
+    raise InvalidTypeError(
+        f"{name} must be an aware datetime or an int (ms since the epoch), got {kind_of(value)}",
+        hint="NumPy times have no zone: pass a pandas.Timestamp with tz, or int ms" if isinstance(value, np.datetime64) else None,
+    )
 
 
 def as_datetime(ms: int) -> datetime:

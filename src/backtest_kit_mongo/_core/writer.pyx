@@ -151,6 +151,8 @@ cdef class Writer:
         if PyDateTime_CheckExact(value) and datetime_tzinfo(value) is UTC:  # no Python code of a subclass or time zone is involved
             return self.put_int64(milliseconds_of(value))
         try:
+            if value != value:  # pandas.NaT, which is a datetime
+                raise ValueError("NaT is not a time; use None where there is none")
             if value.utcoffset() is None:
                 raise ValueError(f"{value!r} is naive; give it a time zone, as in datetime.now(timezone.utc)")
             milliseconds = (value - _EPOCH) // _MILLISECOND

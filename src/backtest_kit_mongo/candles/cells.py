@@ -39,7 +39,9 @@ class BadCellError(ValueError):
 
     def __init__(self, index: int, message: str, hint: str | None = None) -> None:
         super().__init__(message)
-        self.index, self.message, self.hint = index, message, hint
+        self.index: int = index
+        self.message: str = message
+        self.hint: str | None = hint
 
 
 def is_clock(value: Any) -> bool:

@@ -37,7 +37,8 @@ class LayoutError(ValueError):
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
-        self.message, self.hint = message, hint
+        self.message: str = message
+        self.hint: str | None = hint
 
 
 class Layout(NamedTuple):

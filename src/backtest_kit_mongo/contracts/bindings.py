@@ -20,6 +20,7 @@ import redis
 from pymongo.database import Database
 from pymongo.uri_parser import parse_uri
 
+from ..arguments import number
 from ..config import DEFAULT_DATABASE, Config, ConfigInForce, in_force, load_config
 from ..domains import DOMAINS, Domain, DomainName
 from ..errors import ConfigError, InvalidTypeError, InvalidValueError
@@ -241,8 +242,7 @@ class Bindings:
         Raises ServerTimeoutError (a ConnectionError and a TimeoutError) after at most ``timeout`` seconds, which names the server that
         did not answer; IndexConflictError if an index or documents contradict a unique key; StorageError if a folder is not usable.
         """
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-            raise InvalidTypeError(f"timeout must be a number of seconds, got {type(timeout).__name__}")
+        timeout = number("timeout", timeout)
         if not 0 <= timeout < math.inf:
             raise InvalidValueError(f"timeout must be a finite number of seconds, 0 or more, got {timeout}")
         deadline = time.monotonic() + timeout

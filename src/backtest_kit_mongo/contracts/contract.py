@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-import operator
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 
 from .._core.hit_reader import EMPTY, FALLBACK, bodies, restore_infinity
 from .._core.keys import first_illegal
+from ..arguments import plain_scalar, whole_number
 from ..candles import CANDLE_DTYPE, INTERVAL_MS, CandleArray, align, closed_candles, interval_ms, to_columns, to_dicts
 from ..domains import Domain
 from ..errors import BacktestKitError, DatabaseError, InvalidTypeError, InvalidValueError, LookAheadError
@@ -73,7 +73,7 @@ class Contract:
     def _record(self, body: Any, key: Key, when: Any) -> Record:
         """Return the record to write. Raises InvalidTypeError or InvalidValueError if an argument is not valid."""
         domain = self._domain
-        self._check(key)
+        key = self._check(key)
         stamp = None if when is NO_TIME else milliseconds("when", when)
         if body is None:
             if not domain.nullable:
@@ -183,13 +183,13 @@ class Contract:
                 return self._domain.empty()
             if body is not FALLBACK:
                 return body if type is None else typed(self._domain.name, body, type)
-        self._check(key)
+        key = self._check(key)
         self._count(READS)
         record = self._timed(binding, READ, lambda store: store.read(self._domain, (key,)))[0]
         return self._value(record if moment is None else self._visible(binding, [record], (key,), moment)[0], type)
 
     def _has(self, key: Key) -> bool:
-        self._check(key)
+        key = self._check(key)
         self._count(READS)
         binding = self._current()
         record = self._timed(binding, READ, lambda store: store.read(self._domain, (key,)))[0]
@@ -216,7 +216,7 @@ class Contract:
     def _update(self, key: Key, change: Callable[[Any], Any], when: Any) -> None:
         """Write what ``change`` returns for the record's body. Start again if another writer was faster."""
         domain = self._domain
-        self._check(key)
+        key = self._check(key)
         for _ in self._attempts(key):
             binding = self._current()
             self._count(READS)
@@ -241,7 +241,7 @@ class Contract:
         )
 
     def _remove(self, key: Key) -> None:
-        self._check(key)
+        key = self._check(key)
         binding = self._current()
         moment = time_of_read(binding) if binding.history else None
         self._timed(binding, REMOVE, lambda store: self._remove_from(store, key, moment))
@@ -266,10 +266,13 @@ class Contract:
         domain = self._domain
         index = first_illegal(keys, domain.key, domain.kinds)
         if index >= 0:
-            try:
-                self._check(keys[index])
-            except (InvalidTypeError, InvalidValueError) as error:
-                raise _about_item(index, error) from None
+            plain_keys = list(keys[:index])
+            for position in range(index, len(keys)):
+                try:
+                    plain_keys.append(self._check(keys[position]))
+                except (InvalidTypeError, InvalidValueError) as error:
+                    raise _about_item(position, error) from None
+            keys = plain_keys
         if not keys:
             return []
         self._count(READS, len(keys))
@@ -320,12 +323,12 @@ class Contract:
             raise
 
     def _keys(self, prefix: Key) -> Iterator[str]:
-        self._check(prefix)
+        prefix = self._check(prefix)
         records = self._scan(prefix, bodies=False)  # raises NotConfiguredError here, not at the first item
         return (record.key[-1] for record in records)
 
     def _records(self, prefix: Key, type: Any = None) -> Iterator[dict[str, Any]]:
-        self._check(prefix)
+        prefix = self._check(prefix)
         name, records = self._domain.key[-1], self._scan(prefix)
         return ({name: record.key[-1], "data": self._value(record, type)} for record in records)
 
@@ -334,9 +337,9 @@ class Contract:
         assert rule is not None
         if limit is DEFAULT_LIMIT:
             limit = rule.limit
-        elif limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit < 2**31):
+        elif limit is not None and (type(limit := plain_scalar(limit)) is not int or not 0 <= limit < 2**31):
             raise InvalidValueError(f"{self._domain.name}: limit must be an int of 0 or more, or None for all rows, got {limit!r}")
-        self._check(prefix)
+        prefix = self._check(prefix)
         rows = [self._value(record, type) for record in self._scan(prefix, limit)]
         if rule.oldest_first:
             rows.reverse()
@@ -356,7 +359,7 @@ class Contract:
                     raise InvalidValueError(f"{domain.name}: row {index} has no id; nothing was written")
                 raise InvalidTypeError(f"{domain.name}: id of row {index} must be a str, got {type(name).__name__}; nothing was written")
             records.append(self._record(row, (*prefix, name), NO_TIME))
-        self._check(prefix)
+        prefix = self._check(prefix)
         if records:
             self._timed(self._current(), WRITE_MANY, lambda store: store.write(domain, records))
             self._count(WRITES, len(records))
@@ -366,12 +369,10 @@ class Contract:
     def _extent(self, key: Key, limit: Any, since: Any, until: Any = None) -> tuple[int, int]:
         """Return the length and the start (ms) of a window after checking every argument. ``key`` is in the order of the unique index."""
         step = interval_ms(key[2])
-        self._check(key)
+        key = self._check(key)
         numbers = []
         for name, value in (("limit", limit), ("since_timestamp", since), ("until_timestamp", 0 if until is None else until)):
-            if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-                raise InvalidTypeError(f"candle: {name} must be an int, got {type(value).__name__}")
-            numbers.append(operator.index(value))
+            numbers.append(whole_number(f"candle: {name}", value))
         count, start, _ = numbers
         if not 0 <= count <= _MAX_WINDOW:
             raise InvalidValueError(f"candle: limit must be from 0 to {_MAX_WINDOW}, got {count}")
@@ -443,7 +444,7 @@ class Contract:
     def _put_candles(self, candles: Any, key: Key) -> None:
         exchange_name, symbol, interval = key
         columns = to_columns(candles, interval)
-        self._check(key)
+        key = self._check(key)
         columns = closed_candles(columns, interval)
         if len(columns):
             self._count(

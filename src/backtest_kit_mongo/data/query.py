@@ -21,6 +21,7 @@ from pymongo.errors import PyMongoError
 
 from .._core import bson
 from .._core.hit_reader import restore_infinity
+from ..arguments import plain_scalar
 from ..candles import INTERVAL_MS, PRICES, library, to_dicts
 from ..contracts.bindings import Bindings
 from ..contracts.default_registry import default_registry
@@ -101,6 +102,8 @@ def records(
         bson_encode(query)
     except (BSONError, UnicodeEncodeError, OverflowError, RecursionError) as error:
         raise InvalidValueError(f"the filter cannot be encoded as BSON: {str(error) or 'nested too deep'}") from None
+    limit = plain_scalar(limit)
+    offset = plain_scalar(offset)
     for name, value in (("limit", limit), ("offset", offset)):
         if not (value is None and name == "limit") and (isinstance(value, bool) or not isinstance(value, int)):
             raise InvalidTypeError(f"{name} must be an int, got {type(value).__name__}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..arguments import kind_of, whole_number
 from ..errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from ..simulation import as_datetime, current_time, iso_time
 
@@ -30,8 +31,10 @@ def current_time_ms(caller: str) -> int:
 
 def check_ms(name: str, value: object, *, step_ms: int = MINUTE_MS) -> int:
     """Return ``value`` if it is an int (ms) on the grid of ``step_ms``. Raises InvalidTypeError or InvalidValueError, naming ``name``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidTypeError(f"{name} must be an int (milliseconds since 1970, UTC), got {type(value).__name__}")
-    if value < 0 or value % step_ms:
-        raise InvalidValueError(f"{name} is {value} ({iso_time(value)}), which is not a multiple of {step_ms} ms since 1970")
-    return value
+    try:
+        stamp = whole_number(name, value)
+    except InvalidTypeError:
+        raise InvalidTypeError(f"{name} must be an int (milliseconds since 1970, UTC), got {kind_of(value)}") from None
+    if stamp < 0 or stamp % step_ms:
+        raise InvalidValueError(f"{name} is {stamp} ({iso_time(stamp)}), which is not a multiple of {step_ms} ms since 1970")
+    return stamp

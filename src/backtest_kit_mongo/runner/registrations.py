@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from ..arguments import text
 from ..errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["Registered", "Registrations", "call_site", "check_function", "check_name"]
@@ -104,9 +105,9 @@ def check_function(what: str, function: object, arguments: tuple[str, ...]) -> C
     return function
 
 
-def check_name(what: str, name: object) -> None:
-    """Raise InvalidTypeError or InvalidValueError unless ``name`` can be part of a key and is readable text."""
-    if not isinstance(name, str):
-        raise InvalidTypeError(f"{what} must be a str, got {type(name).__name__}")
+def check_name(what: str, name: object) -> str:
+    """Return ``name`` if it can be part of a key and is readable text. Raises InvalidTypeError or InvalidValueError."""
+    name = text(what, name)
     if not name or name != name.strip() or not name.isprintable():
         raise InvalidValueError(f"{what} is {name!r}; it must be printable text without leading or trailing spaces")
+    return name

@@ -110,10 +110,10 @@ def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, ris
     the strategy's name. ``callbacks`` (``on_open`` and so on, see ``Callbacks``) are functions that are called with an ``Event``.
     Raises InvalidTypeError or InvalidValueError for bad arguments or a name that is already registered.
     """
-    check_name("the name of a strategy", name)
+    name = check_name("the name of a strategy", name)
     step = interval_ms(interval)
     if risk_name is not None:
-        check_name("risk_name", risk_name)
+        risk_name = check_name("risk_name", risk_name)
     for callback, function in callbacks.items():
         if callback not in CALLBACKS:
             near = get_close_matches(callback, CALLBACKS, n=1, cutoff=0.0)[0]

@@ -17,6 +17,7 @@ from .._core import keys, writer
 from .._core.blocks import CandleBlocks
 from .._core.hit_reader import HitReader
 from .._core.upsert_writer import UpsertWriter
+from ..arguments import plain_scalar
 from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
@@ -140,9 +141,16 @@ class Store(Protocol):
 
 
 def check_key(domain: Domain, key: Key) -> Key:
-    """Return ``key`` (all fields or the first ones) if it is valid. Raises InvalidTypeError or InvalidValueError, naming the field."""
+    """Return ``key`` (all fields or the first ones) if it is valid, with scalars of NumPy as plain ones.
+
+    Raises InvalidTypeError or InvalidValueError, naming the field.
+    """
     try:
-        keys.check_fields(key, domain.key[: len(key)], domain.kinds[: len(key)])
+        try:
+            keys.check_fields(key, domain.key[: len(key)], domain.kinds[: len(key)])
+        except TypeError:
+            key = tuple(map(plain_scalar, key))
+            keys.check_fields(key, domain.key[: len(key)], domain.kinds[: len(key)])
     except TypeError as error:
         raise InvalidTypeError(f"{domain.name}: {error}") from None
     except ValueError as error:

@@ -81,8 +81,7 @@ def run_backtests(
     for argument, value in (("symbols", symbols), ("strategy_names", strategy_names)):
         if isinstance(value, str):
             raise InvalidTypeError(f"{argument} must be a list of names, got {value!r}", hint=f"pass [{value!r}]")
-    for symbol in symbols:
-        check_name("symbol", symbol)
+    symbols = [check_name("symbol", symbol) for symbol in symbols]
     registry = default_registry if registry is None else registry
     strategies = [find_strategy(name) for name in strategy_names]
     config = registry.get_config()

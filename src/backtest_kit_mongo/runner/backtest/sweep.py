@@ -28,6 +28,7 @@ from typing import Any, Final, Unpack
 import msgspec
 
 from ... import PersistMeasureAdapter
+from ...arguments import whole_number
 from ...config import Config
 from ...contracts.adapters import adapter_of
 from ...contracts.default_registry import default_registry
@@ -103,13 +104,12 @@ def sweep(
     config = default_registry.mongo.config
     if config.CC_STORES["candle"] in ("memory", "dummy"):
         raise InvalidValueError("other processes cannot see candles in the memory of this one", hint='setup(stores={"candle": "mongo"})')
-    if workers is not None and (type(workers) is not int or workers < 1):
-        raise InvalidValueError(f"workers must be an int of at least 1, got {workers!r}")
-    if isinstance(symbols, str) or not symbols:
+    if workers is not None:
+        workers = whole_number("workers", workers, least=1)
+    if isinstance(symbols, str) or not len(symbols):
         raise InvalidTypeError('symbols must be a list of names, such as ["BTCUSDT"]')
     options = (RunOptions() if options is None else options).replaced(**keywords)
-    for symbol in symbols:
-        check_name("symbol", symbol)
+    symbols = [check_name("symbol", symbol) for symbol in symbols]
     with _loaded(strategy_file, {}) as declared:
         name = find_strategy(strategy_name).name
         typed = _typed(grid, declared)
@@ -150,6 +150,8 @@ def _typed(grid: Mapping[str, Sequence[object]], declared: Mapping[str, Scalar])
         raise InvalidTypeError(f'grid must be a dict such as {{"FAST": [6, 12]}}, got {type(grid).__name__}')
     typed: dict[str, list[Scalar]] = {}
     for name, values in grid.items():
+        if hasattr(values, "tolist"):  # an array or a Series
+            values = values.tolist()
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise InvalidTypeError(f"grid: the values of {name!r} must be a list of at least one value, got {values!r}")
         typed[name] = [check_parameters({name: value}, declared)[name] for value in values]

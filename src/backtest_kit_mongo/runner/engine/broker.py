@@ -87,7 +87,7 @@ _brokers: Registrations[RegisteredBroker] = Registrations("broker", "add_broker"
 
 def add_broker(name: str, broker: B) -> B:
     """Register a broker, an object with ``submit(order) -> Fill`` (see ``Broker``), and return it."""
-    check_name("the name of a broker", name)
+    name = check_name("the name of a broker", name)
     if not callable(getattr(broker, "submit", None)):
         raise InvalidTypeError(f"broker {name!r} must have a method submit(order), got {type(broker).__name__}")
     file, registered_at = call_site()

@@ -8,8 +8,10 @@ from typing import Any, Self, TypedDict, get_args
 
 import msgspec
 
+from ...arguments import number
 from ...contracts.registry import Registry
-from ...errors import InvalidTypeError, InvalidValueError
+from ...errors import InvalidValueError
+from ..clock import check_ms
 from ..registrations import check_name
 from .position import Costs
 from .user_code import OnError
@@ -43,18 +45,18 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.on_error not in get_args(OnError):
             raise InvalidValueError(f"on_error is {self.on_error!r}; it must be 'stop' or 'skip'")
-        check_name("exchange_name", self.exchange_name)
-        check_name("frame_name", self.frame_name)
-        _ = self.costs
+        for name in ("exchange_name", "frame_name"):
+            msgspec.structs.force_setattr(self, name, check_name(name, getattr(self, name)))
+        for name in ("start_ms", "end_ms"):
+            if (value := getattr(self, name)) is not None:
+                msgspec.structs.force_setattr(self, name, check_ms(name, value))
+        for name, below in (("fee_percent", 100), ("slippage_percent", 100), ("stake_usd", math.inf)):
+            msgspec.structs.force_setattr(self, name, _checked_number(name, getattr(self, name), below=below))
 
     @property
     def costs(self) -> Costs:
         """The trading costs."""
-        return Costs(
-            fee_percent=_number("fee_percent", self.fee_percent, below=100),
-            slippage_percent=_number("slippage_percent", self.slippage_percent, below=100),
-            stake_usd=_number("stake_usd", self.stake_usd, below=math.inf),
-        )
+        return Costs(fee_percent=self.fee_percent, slippage_percent=self.slippage_percent, stake_usd=self.stake_usd)
 
     def replaced(self, **changes: Any) -> Self:
         """Return a copy with some options changed."""
@@ -94,9 +96,8 @@ class StartKeywords(ExecutionKeywords, total=False):
     registry: Registry | None
 
 
-def _number(name: str, value: object, *, below: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidTypeError(f"{name} must be a number, got {type(value).__name__}")
+def _checked_number(name: str, value: object, *, below: float) -> float:
+    value = number(name, value)
     if not 0 <= value < below:
         raise InvalidValueError(f"{name} is {value}; it must be a finite number from 0{'' if below == math.inf else f' to below {below}'}")
-    return float(value)
+    return value

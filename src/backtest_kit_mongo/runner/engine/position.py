@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from difflib import get_close_matches
-from numbers import Real
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
+from ...arguments import number, plain_scalar, text
 from ...errors import InvalidTypeError, InvalidValueError
 from ..clock import MINUTE_MS
 
@@ -151,18 +151,23 @@ def check_signal(raw: object) -> Signal:
         if raw.get(key) is None:
             hint = "give it in minutes, or math.inf for no time limit" if key == "minuteEstimatedTime" else None
             raise InvalidValueError(f"the signal's {key} is missing", hint=hint)
-    side = raw["position"]
-    if side not in ("long", "short"):
+    side = plain_scalar(raw["position"])
+    if not isinstance(side, str) or side not in ("long", "short"):
         raise InvalidValueError(f"the signal's position is {side!r}; it must be 'long' or 'short'")
     target, stop = _price(raw, "priceTakeProfit"), _price(raw, "priceStopLoss")
     minutes = _number(raw, "minuteEstimatedTime")
     if not minutes > 0:  # also rejects NaN
         raise InvalidValueError(f"the signal's minuteEstimatedTime is {minutes}; it must be above 0 (math.inf for no time limit)")
-    note = raw.get("note")
-    if note is not None and not isinstance(note, str):
-        raise InvalidTypeError(f"the signal's note must be a str, got {type(note).__name__}")
+    note = None if raw.get("note") is None else text("the signal's note", raw["note"])
     limit = None if raw.get("priceOpen") is None else _price(raw, "priceOpen")
-    return Signal(side=side, price_take_profit=target, price_stop_loss=stop, minute_estimated_time=minutes, note=note, price_open=limit)
+    return Signal(
+        side=cast("Literal['long', 'short']", side),
+        price_take_profit=target,
+        price_stop_loss=stop,
+        minute_estimated_time=minutes,
+        note=note,
+        price_open=limit,
+    )
 
 
 def open_position(
@@ -289,7 +294,4 @@ def _price(raw: Mapping[Any, Any], key: str) -> float:
 
 
 def _number(raw: Mapping[Any, Any], key: str) -> float:
-    value = raw[key]
-    if isinstance(value, bool) or not isinstance(value, Real):  # Real includes the numbers of NumPy
-        raise InvalidTypeError(f"the signal's {key} must be a number, got {value!r:.40}")
-    return float(value)
+    return number(f"the signal's {key}", raw[key])

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ...arguments import whole_number
 from ...contracts.registry import Registry
-from ...errors import InvalidTypeError, InvalidValueError
+from ...errors import InvalidValueError
 from ...simulation import without_flush
 from ..clock import MINUTE_MS
 from ..error_text import USER_ERRORS, describe
@@ -52,12 +53,9 @@ def add_risk(name: str, *, max_positions: int | None = None, validate: Validate 
     refuses the position by returning a text (the reason) or False, or by raising. You can also decorate it: ``@add_risk("x")``.
     Raises InvalidTypeError or InvalidValueError for bad arguments or a name that is already registered.
     """
-    check_name("the name of a risk", name)
+    name = check_name("the name of a risk", name)
     if max_positions is not None:
-        if isinstance(max_positions, bool) or not isinstance(max_positions, int):
-            raise InvalidTypeError(f"max_positions must be an int, got {type(max_positions).__name__}")
-        if max_positions < 1:
-            raise InvalidValueError(f"max_positions is {max_positions}; it must be at least 1")
+        max_positions = whole_number("max_positions", max_positions, least=1)
     file, registered_at = call_site()
     risk = Risk(name=name, max_positions=max_positions, validate=None, file=file, registered_at=registered_at)
 

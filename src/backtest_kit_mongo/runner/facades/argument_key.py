@@ -37,8 +37,7 @@ def name_of(caller: str, function: Callable[..., Any]) -> str:
 def bucket_of(caller: str, function: Callable[..., Any], interval: str | None, bucket: str | None) -> str:
     """Return ``bucket``, or by default ``file.function_interval``: the same in every process, regardless of other decorated functions."""
     if bucket is not None:
-        check_name("bucket", bucket)
-        return bucket
+        return check_name("bucket", bucket)
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None or code.co_name == "<lambda>":
         raise InvalidValueError(f"{caller}: {function!r} has no name of its own", hint='bucket="..." names its records')

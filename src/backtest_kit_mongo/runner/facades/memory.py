@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from ...errors import InvalidTypeError, InvalidValueError
+from ...arguments import text, whole_number
+from ...errors import InvalidTypeError
 from ..registrations import check_name
 from .run_scope import is_known, signal_of, stamp, this_run, wall_ms
 from .text_search import scores
@@ -36,7 +37,7 @@ class Memory:
     """
 
     def __init__(self, bucket: str, *, signal_id: str | None = None) -> None:
-        check_name("bucket", bucket)
+        bucket = check_name("bucket", bucket)
         self._bucket = bucket
         self._signal_id = signal_id
 
@@ -85,12 +86,9 @@ class Memory:
         The score is BM25 over the descriptions (k1 1.5, b 0.75). A word that occurs in most of a few memories has little weight, so
         a match of one word among one or two memories may score below 0.5: ``min_score=0`` includes it.
         """
-        if not isinstance(query, str):
-            raise InvalidTypeError(f"Memory.search: query must be a str, got {type(query).__name__}")
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
-            raise InvalidTypeError(f"Memory.search: limit must be an int or None, got {type(limit).__name__}")
-        if limit is not None and limit < 0:
-            raise InvalidValueError(f"Memory.search: limit is {limit}; it must be at least 0")
+        query = text("Memory.search: query", query)
+        if limit is not None:
+            limit = whole_number("Memory.search: limit", limit, least=0)
         memories = self.list()
         marks = scores(query, [memory.description for memory in memories])
         matches = [

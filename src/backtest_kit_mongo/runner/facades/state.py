@@ -30,7 +30,7 @@ class State(Generic[T]):
     """
 
     def __init__(self, bucket: str, initial: T, *, signal_id: str | None = None) -> None:
-        check_name("bucket", bucket)
+        bucket = check_name("bucket", bucket)
         if bucket == BUCKET:
             raise InvalidValueError(f"the bucket {BUCKET!r} is reserved for the run itself", hint="choose another name")
         self._bucket = bucket

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol, Unpack
 
+from ...arguments import whole_number
 from ...candles import align
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
-from ...errors import BacktestKitError, InvalidValueError
+from ...errors import BacktestKitError
 from ...logs import log
 from ..backtest.background import RunHandle, in_background
 from ..backtest.replay import simulating
@@ -99,12 +100,11 @@ class Live:
         sleep = stop.wait if sleep is None else sleep
         exchange_name = default_exchange_name(exchange_name)
         options = RunOptions(exchange_name=exchange_name, **costs)
-        check_name("symbol", symbol)
+        symbol = check_name("symbol", symbol)
         if fetch is fetch_missing:
             find_exchange(exchange_name)  # otherwise every minute would report a missing exchange
         strategy = find_strategy(strategy_name)
-        if isinstance(order_attempts, bool) or not isinstance(order_attempts, int) or order_attempts < 1:
-            raise InvalidValueError(f"order_attempts is {order_attempts!r}; it must be an int of at least 1")
+        order_attempts = whole_number("order_attempts", order_attempts, least=1)
         broker: Broker = PaperBroker() if broker_name is None else find_broker(broker_name)
         seconds = registry.get_config().CC_TICK_SECONDS
         start = align(clock(), MINUTE_MS)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from ...arguments import plain_scalar
 from ...errors import InvalidTypeError, InvalidValueError
 from ..registrations import check_name
 
@@ -42,7 +43,7 @@ def parameter(name: str, default: T) -> T:
     The default decides the type: bool, int, float or str. Call this at the top level of the file, or of a module that the file
     imports, so that a sweep knows all parameters before its first run. A name declared twice needs the same default both times.
     """
-    check_name("the name of a parameter", name)
+    name = check_name("the name of a parameter", name)
     if not isinstance(default, Scalar) or "=" in name:
         raise InvalidTypeError(f"parameter {name!r} needs a name without '=' and a bool, int, float or str as its default, got {default!r}")
     if not _scopes:
@@ -88,6 +89,7 @@ def check_parameters(given: Mapping[str, object], declared: Mapping[str, Scalar]
 def _converted(name: str, value: object, default: Scalar) -> Scalar:
     """Return ``value`` converted to the type of ``default``. Text, as from a command line, is parsed; numbers are not truncated."""
     kind = type(default)
+    value = plain_scalar(value)
     converted: object = value
     if isinstance(value, str) and kind is not str:
         converted = _read(value.strip(), kind)

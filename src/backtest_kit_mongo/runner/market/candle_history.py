@@ -7,10 +7,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
+from ...arguments import text, whole_number
 from ...candles import CandleArray, align, interval_ms, to_dicts
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
-from ...errors import InvalidTypeError, InvalidValueError, LookAheadError
+from ...errors import InvalidValueError, LookAheadError
 from ...simulation import milliseconds, outside_runs
 from ..clock import MINUTE_MS, OutsideRunError, current_time_ms, iso_time
 from ..current_run import current_run, run_scope
@@ -112,17 +113,12 @@ def _here(caller: str, symbol: object) -> tuple[CandleHistory, int]:
     history = None if scope is None else scope.history
     if history is None:
         raise OutsideRunError(f"{caller} was called outside a run, so there is no exchange to read candles from")
-    if not isinstance(symbol, str):
-        raise InvalidTypeError(f"{caller}: symbol must be a str, got {type(symbol).__name__}")
+    text(f"{caller}: symbol", symbol)
     return history, now
 
 
 def _check_limit(caller: str, limit: object) -> int:
-    if isinstance(limit, bool) or not isinstance(limit, int):
-        raise InvalidTypeError(f"{caller}: limit must be an int, got {type(limit).__name__}")
-    if limit < 1:
-        raise InvalidValueError(f"{caller}: limit is {limit}; it must be at least 1")
-    return limit
+    return whole_number(f"{caller}: limit", limit, least=1)
 
 
 def _caller() -> str:

@@ -214,9 +214,8 @@ def choose_window(
     A bound that is None comes from the imported spans. Raises InvalidValueError if they do not determine it: nothing was imported, or
     both bounds are None and the spans have a gap, or the given bound is outside of them. An empty window is an error as well.
     """
-    for name, value in (("start_ms", start_ms), ("end_ms", end_ms)):
-        if value is not None:
-            check_ms(name, value)
+    start_ms = None if start_ms is None else check_ms("start_ms", start_ms)
+    end_ms = None if end_ms is None else check_ms("end_ms", end_ms)
     series = f"{symbol} 1m on {exchange_name}"
     spans = imported_spans(symbol, "1m", exchange_name, registry=registry)
     if start_ms is None or end_ms is None:

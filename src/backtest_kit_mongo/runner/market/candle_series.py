@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 import numpy as np
 
+from ...arguments import whole_number
 from ...candles import INTERVAL_MS, interval_ms
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
@@ -82,8 +83,10 @@ def count_candles(
     registry: Registry | None = None,
 ) -> int:
     """Return how many candles of a series are stored in ``[since_ms, until_ms)`` (ms; None: from the first, to the last)."""
-    interval_ms(interval)
-    return sum(len(batch) for batch in _store(registry).stored_candles((exchange_name, symbol, interval), since_ms, until_ms))
+    store = _store(registry)
+    series = StoredCandles(symbol, interval, exchange_name, registry)
+    since_ms, until_ms = _window(since_ms, until_ms)
+    return sum(len(batch) for batch in store.stored_candles(series.series, since_ms, until_ms))
 
 
 def remove_candles(
@@ -100,13 +103,20 @@ def remove_candles(
     This is the only way to change a stored candle: remove it, then import it again. Other processes may continue to use candles that
     they keep in memory. Raises InvalidValueError if the window is empty.
     """
-    interval_ms(interval)
+    since_ms, until_ms = _window(since_ms, until_ms)
     if since_ms is not None and until_ms is not None and until_ms <= since_ms:
         raise InvalidValueError("the window to remove is empty: it ends before it begins")
     _store(registry)
     far = 2**53
     stored = StoredCandles(symbol, interval, exchange_name, registry)
     return stored.remove(-far if since_ms is None else since_ms, far if until_ms is None else until_ms)
+
+
+def _window(since_ms: int | None, until_ms: int | None) -> tuple[int | None, int | None]:
+    return (
+        None if since_ms is None else whole_number("since_ms", since_ms),
+        None if until_ms is None else whole_number("until_ms", until_ms),
+    )
 
 
 class PackedSeries(msgspec.Struct, frozen=True, rename="camel"):

@@ -99,7 +99,7 @@ def add_exchange(name: str, *, get_candles: Any = None) -> Any:
 
 def register_exchange(name: str, get_candles: GetCandles, registered: tuple[str, str], all_candles: AllCandles | None = None) -> None:
     """Register an exchange as ``add_exchange`` does, on behalf of the code at ``registered`` (its file, and its file:line)."""
-    check_name("the name of an exchange", name)
+    name = check_name("the name of an exchange", name)
     check_function(f"get_candles of exchange {name!r}", get_candles, ("symbol", "interval", "since", "limit"))
     _exchanges.add(Exchange(name=name, get_candles=get_candles, file=registered[0], registered_at=registered[1], all_candles=all_candles))
 
@@ -141,11 +141,10 @@ def fetch_missing(
     it is stored; ExchangeError names the exchange, symbol and interval. Candles that the exchange does not have stay missing, which
     is not an error. ``progress`` is called with (candles of the window done, all candles of the window).
     """
-    check_name("symbol", symbol)
+    symbol = check_name("symbol", symbol)
     exchange = find_exchange(exchange_name)
     step = interval_ms(interval)
-    for name, value in (("since_ms", since_ms), ("until_ms", until_ms)):
-        check_ms(name, value, step_ms=step)
+    since_ms, until_ms = check_ms("since_ms", since_ms, step_ms=step), check_ms("until_ms", until_ms, step_ms=step)
     if until_ms <= since_ms:
         raise InvalidValueError(f"the window is empty: it starts {iso_time(since_ms)} and ends {iso_time(until_ms)}")
     clock = time.time_ns() // 1_000_000

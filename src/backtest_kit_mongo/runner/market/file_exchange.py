@@ -45,7 +45,7 @@ def add_file_exchange(name: str, path: str | PathLike[str], symbol: str | None =
             raise InvalidValueError(
                 f"cannot tell which symbol {location} is for", hint="pass symbol, or name the file like BTCUSDT-1m.csv.gz"
             )
-        check_name("symbol", symbol)
+        symbol = check_name("symbol", symbol)
         sources = [(symbol, interval or (series and series[1]) or "1m", location)]
         interval_ms(sources[0][1])
     else:

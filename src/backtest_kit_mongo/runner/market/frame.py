@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+import numpy as np
+
+from ...arguments import is_missing, kind_of
 from ...errors import InvalidTypeError, InvalidValueError
 from ..clock import check_ms, iso_time
 from ..registrations import Registered, Registrations, call_site, check_name
@@ -27,7 +30,7 @@ def add_frame(name: str, start: datetime | str | int, end: datetime | str | int)
 
     Text and datetimes without a time zone are UTC. Text without a time means the start of that day.
     """
-    check_name("the name of a frame", name)
+    name = check_name("the name of a frame", name)
     start_ms, end_ms = moment_ms("start", start), moment_ms("end", end)
     if end_ms <= start_ms:
         raise InvalidValueError(f"frame {name!r} is empty: it starts {iso_time(start_ms)} and ends {iso_time(end_ms)}")
@@ -37,6 +40,10 @@ def add_frame(name: str, start: datetime | str | int, end: datetime | str | int)
 
 def moment_ms(name: str, value: datetime | str | int) -> int:
     """Return ``value`` in ms. Raises InvalidTypeError or InvalidValueError, which mentions ``name``, if it is not a whole minute."""
+    if is_missing(value):
+        raise InvalidTypeError(f"{name} must be a datetime, ISO text or ms since 1970, got {kind_of(value)}")
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -48,8 +55,8 @@ def moment_ms(name: str, value: datetime | str | int) -> int:
         if value.second or value.microsecond:
             raise InvalidValueError(f"{name} is {value.isoformat()}, which is not a whole minute")
         value = round(value.timestamp()) * 1000
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidTypeError(f"{name} must be a datetime, ISO text or ms since 1970, got {type(value).__name__}")
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise InvalidTypeError(f"{name} must be a datetime, ISO text or ms since 1970, got {kind_of(value)}")
     return check_ms(name, value)
 
 

@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ...arguments import number, whole_number
 from ...candles import CANDLE_DTYPE, CandleArray, interval_ms
-from ...errors import InvalidTypeError, InvalidValueError
+from ...errors import InvalidValueError
 from ..clock import MINUTE_MS, check_ms, iso_time
 
 __all__ = ["Gap", "find_gaps", "find_gaps_between", "synthetic_market"]
@@ -49,15 +50,13 @@ def synthetic_market(seed: int, minutes: int, start_ms: int, price: float = 25_0
     followers trade. Every candle opens where the previous one closed; volume grows with the size of the move. The market looks
     plausible and means nothing: it tells you nothing about how good a strategy is.
     """
-    for name, value in (("seed", seed), ("minutes", minutes)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise InvalidTypeError(f"{name} must be an int, got {type(value).__name__}")
+    seed, minutes, start_ms = whole_number("seed", seed), whole_number("minutes", minutes), check_ms("start_ms", start_ms)
+    price = number("price", price)
     if not 0 <= seed < 2**32:
         raise InvalidValueError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
     if minutes < 1:
         raise InvalidValueError(f"minutes is {minutes}; it must be at least 1")
-    check_ms("start_ms", start_ms)
-    if isinstance(price, bool) or not isinstance(price, (int, float)) or not (math.isfinite(price) and price > 0):
+    if not (math.isfinite(price) and price > 0):
         raise InvalidValueError(f"price is {price!r}; it must be a finite number above 0")
 
     # RandomState, because NumPy promises that its streams never change; those of default_rng may change with a release.

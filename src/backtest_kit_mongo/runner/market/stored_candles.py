@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ...arguments import text
 from ...candles import CandleArray, interval_ms
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
@@ -32,10 +33,18 @@ class StoredCandles:
 
     def __init__(self, symbol: str, interval: str, exchange_name: str, registry: Registry | None = None) -> None:
         self._registry = default_registry if registry is None else registry
+        symbol, exchange_name = text("symbol", symbol), text("exchange_name", exchange_name)
+        interval = text("interval", interval)
         self.context: tuple[str, str, str] = symbol, interval, exchange_name
         self.step: int = interval_ms(interval)
         # JSON, because names may contain any separator.
         self._bucket = f"candle_imports {msgspec.json.encode([exchange_name, symbol, interval]).decode()}"
+
+    @property
+    def series(self) -> tuple[str, str, str]:
+        """The series as stores name it: exchange, symbol and interval."""
+        symbol, interval, exchange_name = self.context
+        return exchange_name, symbol, interval
 
     @property
     def _candles(self) -> Any:
@@ -60,8 +69,7 @@ class StoredCandles:
         if self.all_there(since, until):
             return expected[:0]
         if self._registry.binding("candle").custom is None:
-            symbol, interval, exchange_name = self.context
-            batches = self._registry.store(_CANDLE).stored_candles((exchange_name, symbol, interval), since, until)
+            batches = self._registry.store(_CANDLE).stored_candles(self.series, since, until)
             present = np.concatenate([expected[:0], *(batch["timestamp"] for batch in batches)])
             return np.setdiff1d(expected, present, assume_unique=True)
         if len(expected) == 1:  # a custom class only says whether all candles are stored
@@ -72,8 +80,7 @@ class StoredCandles:
     def batches(self, since: int, until: int) -> Iterator[CandleArray]:
         """Yield the stored candles of ``[since, until)`` in batches, ascending; gaps are left out."""
         if self._registry.binding("candle").custom is None:
-            symbol, interval, exchange_name = self.context
-            yield from self._registry.store(_CANDLE).stored_candles((exchange_name, symbol, interval), since, until)
+            yield from self._registry.store(_CANDLE).stored_candles(self.series, since, until)
             return
         count = (until - since) // self.step
         with outside_runs():  # a custom class returns a whole window or nothing
@@ -95,14 +102,13 @@ class StoredCandles:
     def remove(self, since: int, until: int) -> int:
         """Delete the candles that open in ``[since, until)`` and their notes, and return how many candles there were."""
         since, until = (-(-edge // self.step) * self.step for edge in (since, until))  # notes cover whole candles
-        symbol, interval, exchange_name = self.context
         remainders: list[Span] = []
         for start, end in self._noted():  # notes first: a note without its candles would promise a window that is not stored
             if start < until and since < end:
                 self._notes.remove_measure_data(self._bucket, f"{start}:{end}")
                 remainders += [span for span in ((start, min(since, end)), (max(until, start), end)) if span[0] < span[1]]
         self._write_notes(remainders)
-        return self._registry.store(_CANDLE).remove_candles((exchange_name, symbol, interval), since, until)
+        return self._registry.store(_CANDLE).remove_candles(self.series, since, until)
 
     def spans(self) -> list[Span]:
         """Return the noted spans in order of time, each extended by the candles that follow it without a gap."""
