@@ -254,6 +254,38 @@ def test_a_class_of_the_users_behind_the_contract(mongo):
     assert sorted(kept["BTCUSDT", "1m", "x"]) == MARKET["timestamp"][:1500].tolist()
 
 
+@pytest.mark.parametrize("empty_before", [False, True], ids=["the newest come anyway", "nothing comes"])
+def test_an_exchange_that_only_has_the_newest_candles_says_where_they_begin(store, caplog, empty_before):
+    newest = MARKET[-720:]
+
+    def get_candles(symbol, interval, since, limit):
+        if empty_before and since + limit * MINUTE <= newest["timestamp"][0]:
+            return newest[:0]
+        return Source(newest)(symbol, interval, since, limit)
+
+    add_exchange("x", get_candles=get_candles)
+    assert fetch_missing("BTCUSDT", "1m", "x", *minutes(MONTH - 5000, MONTH)) == 720
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "exchange 'x' has no 1m candles of BTCUSDT before 2023-03-31T12:00:00Z (asked from 2023-03-28T12:40:00Z)" in record.message
+    caplog.clear()
+    assert fetch_missing("BTCUSDT", "1m", "x", *minutes(MONTH - 700, MONTH)) == 0
+    assert not caplog.records
+
+
+def test_a_coin_that_falls_to_nothing_is_stored_by_a_fetch_and_by_an_import(store):
+    """From 80 to 0.00005 within a day, as it has happened. Nothing says that such a candle cannot be."""
+    crash = MARKET[:1440].copy()
+    for name in ("open", "high", "low", "close"):
+        crash[name] = 80.0 * (0.00005 / 80.0) ** (np.arange(1440) / 1439)
+    crash["low"][700], crash["close"][700] = 0.00004, 0.00005
+    crash["high"] = np.maximum(crash["open"], crash["close"])
+    crash["low"] = np.minimum(crash["low"], np.minimum(crash["open"], crash["close"]))
+    add_exchange("x", get_candles=Source(crash))
+    assert fetch_missing("BTCUSDT", "1m", "x", *minutes(0, 1440)) == 1440
+    assert (stored(0, 1440) == crash).all()
+    assert import_candles(crash, "BTCUSDT", exchange_name="file").candles == 1440
+
+
 # ---------------------------------------------------------------- what has not closed
 
 
@@ -308,7 +340,6 @@ def put(column, row, value):
         (put("volume", 7, -1.0), "has impossible values: .*volume -1"),
         (put("low", 7, 0.0), "has impossible values: .*low 0"),
         (put("high", 7, 1.0), "has impossible values: .*high 1"),
-        (put("low", 7, 0.01), "has impossible values: .*low 0.01"),
         (lambda rows: [{**row, "close": None} for row in to_dicts(rows)], "close is missing"),
         (lambda rows: [row[:5] for row in map(list, rows.tolist())], "candle 0 has 5 columns"),
         (lambda rows: [[str(value) for value in row] for row in rows.tolist()], "must be a number"),

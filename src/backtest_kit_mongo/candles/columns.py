@@ -14,7 +14,8 @@ from ..errors import InvalidValueError
 from .intervals import interval_ms
 
 __all__ = [
-    "CANDLE_DTYPE", "PRICES", "TIME_LIMIT", "CandleArray", "check_columns", "closed_candles", "matches", "memory", "refuse", "to_dicts",
+    "CANDLE_DTYPE", "PRICES", "TIME_LIMIT", "CandleArray", "check_columns", "closed_candles", "impossible_candles", "matches", "memory",
+    "refuse", "to_dicts",
 ]  # fmt: skip
 
 CandleArray = npt.NDArray[np.void]
@@ -58,6 +59,15 @@ def refuse(columns: CandleArray, interval: str, step: int) -> None:
         raise InvalidValueError(
             f"candle {row}: timestamp {stamp} is off the {interval} grid", hint=f"use the candle's open time in ms, a multiple of {step}"
         )
+
+
+def impossible_candles(columns: CandleArray) -> npt.NDArray[np.intp]:
+    """Return the positions of candles that cannot be: a price that is not above 0, outside of low and high, or a volume below 0.
+
+    Nothing is said of a price that is far from the others: a coin may fall to nothing within a minute.
+    """
+    opened, high, low, close, volume = (columns[name] for name in PRICES)
+    return np.flatnonzero(~((low > 0) & (low <= opened) & (opened <= high) & (low <= close) & (close <= high) & (volume >= 0)))
 
 
 def closed_candles(columns: CandleArray, interval: str, now: int | None = None) -> CandleArray:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..errors import InvalidValueError
 from ..simulation import iso_time
 from .cells import BadCellError, Cells, Spelling
-from .columns import CANDLE_DTYPE, PRICES, CandleArray
+from .columns import CANDLE_DTYPE, PRICES, CandleArray, impossible_candles
 from .intervals import INTERVAL_MS, OffGrid, interval_ms
 from .layout import METATRADER, VOLUME_AFTER_VWAP, WITHOUT_HEADER, Layout, shortened
 
@@ -195,21 +195,20 @@ class CandleRows:
             notes.append(f"volume from {name[0]}, the number of price changes, because {read.layout.volumes[0][0]} is 0")
 
     def _check_prices(self, read: _Read) -> None:
-        opened, high, low, close, volume = (read.candles[name] for name in PRICES)
-        bad = np.flatnonzero(~((low > 0) & (low <= opened) & (opened <= high) & (low <= close) & (close <= high)))
-        if bad.size:
-            row = bad[0]
-            raise self.error(
-                read.rows[row],
-                f"impossible candle: open {opened[row]}, high {high[row]}, low {low[row]}, close {close[row]}; "
-                "open and close must be between low and high, and all prices above 0",
-                f"the columns were read as {', '.join(read.layout.names)}; add a header if their order is another"
-                if read.layout.form.endswith(WITHOUT_HEADER)
-                else None,
-            )
-        negative = np.flatnonzero(volume < 0)
-        if negative.size:
-            raise self.error(read.rows[negative[0]], f"volume is {volume[negative[0]]}; it must not be negative")
+        bad = impossible_candles(read.candles)
+        if not bad.size:
+            return
+        candle = read.candles[bad[0]]
+        if candle["volume"] < 0:
+            raise self.error(read.rows[bad[0]], f"volume is {candle['volume']}; it must not be negative")
+        raise self.error(
+            read.rows[bad[0]],
+            f"impossible candle: {', '.join(f'{name} {candle[name]}' for name in PRICES[:4])}; "
+            "open and close must be between low and high, and all prices above 0",
+            f"the columns were read as {', '.join(read.layout.names)}; add a header if their order is another"
+            if read.layout.form.endswith(WITHOUT_HEADER)
+            else None,
+        )
 
     def _in_order(self, read: _Read, notes: list[str]) -> tuple[CandleArray, npt.NDArray[np.int64]]:
         """Return the candles oldest first, each once. Raises InvalidValueError for two that differ, and for one in the wrong place."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 import typer
@@ -14,7 +14,7 @@ from ..candles.files import series_of
 from ..errors import InvalidValueError
 from ..runner import RunOptions, find_frame, imported_spans, list_exchanges, list_frames, synthetic_market
 from ..runner.clock import MINUTE_MS
-from ..runner.engine.options import CostKeywords
+from ..runner.engine.options import CostKeywords, OnHole
 from ..runner.market.exchange import fetch_missing
 from ..runner.market.frame import moment_ms
 from .candles import FileOptions, files_text, report_text, store_candles
@@ -77,6 +77,14 @@ class Market(FileOptions, frozen=True, kw_only=True):
             rich_help_panel=_PANEL,
         ),
     ] = None
+    holes: Annotated[
+        Literal["stop", "fill"],
+        typer.Option(
+            help="What a hole between the candles does to a backtest: stop refuses it, fill replays flat candles at the last close, "
+            "with volume 0, which are counted and never stored.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "stop"
     warm_up: Annotated[
         int,
         typer.Option(
@@ -198,9 +206,16 @@ class Window(NamedTuple):
     start_ms: int | None = None
     end_ms: int | None = None
 
-    def options(self, exchange: str, costs: Costs) -> RunOptions:
+    def options(self, exchange: str, costs: Costs, holes: OnHole) -> RunOptions:
         """Return the options of a run that replays this window."""
-        return RunOptions(exchange_name=exchange, frame_name=self.frame_name, start_ms=self.start_ms, end_ms=self.end_ms, **costs.keywords)
+        return RunOptions(
+            exchange_name=exchange,
+            frame_name=self.frame_name,
+            start_ms=self.start_ms,
+            end_ms=self.end_ms,
+            holes=holes,
+            **costs.keywords,
+        )
 
 
 def prepare_exchange(market: Market, name: str) -> None:
@@ -240,7 +255,7 @@ def prepare_candles(market: Market, exchange: str, candles: CandleArray | None) 
                 window = Window(window.frame_name, stored.since_ms, stored.until_ms)
     elif window.start_ms is None or window.end_ms is None:
         for symbol in market.symbols:
-            _check_imported(symbol, exchange)
+            _check_imported(symbol, exchange, across_holes=market.holes == "fill")
     else:
         for symbol in market.symbols:
             if any(since <= window.start_ms and window.end_ms <= until for since, until in imported_spans(symbol, "1m", exchange)):
@@ -276,8 +291,8 @@ def _window(text: str | None) -> Window:
     )
 
 
-def _check_imported(symbol: str, exchange: str) -> None:
-    """Raise InvalidValueError unless there is one import without gaps: a run without a window replays it."""
+def _check_imported(symbol: str, exchange: str, *, across_holes: bool) -> None:
+    """Raise InvalidValueError unless there is an import, with gaps only if they are filled: a run without a window replays it."""
     spans = imported_spans(symbol, "1m", exchange)
     if not spans:
         raise InvalidValueError(
@@ -285,9 +300,10 @@ def _check_imported(symbol: str, exchange: str) -> None:
             hint=("--exchange csv replays those that were imported with --csv; " if imported_spans(symbol, "1m", CSV_EXCHANGE) else "")
             + "--frame 2023-03-01:2023-03-21 fetches them, --csv FILE imports and replays them, --synthetic-days 7 makes some up",
         )
-    if len(spans) > 1:
+    if len(spans) > 1 and not across_holes:
         listed = "; ".join(f"{time_text(since)} to {time_text(until)}" for since, until in spans)
         raise InvalidValueError(
             f"the imported 1m candles of {symbol} on {exchange} have gaps between {listed} (UTC), and a run cannot skip a gap",
-            hint="--frame FROM:TO selects a window and fetches what is missing in it; --csv FILE selects the window of the file",
+            hint="--frame FROM:TO selects a window and fetches what is missing in it; --csv FILE selects the window of the file; "
+            "--holes fill replays flat candles in the gaps",
         )

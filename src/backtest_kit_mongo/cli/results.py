@@ -10,7 +10,7 @@ from ..observability.profile import Report
 from ..runner import BacktestResult, OpenTrade, Totals, Trade
 from ..runner.engine.result import add_up
 from ..runner.report.statistics import statistics_of
-from ..runner.report.text import ignored_text, incomplete_text, ratio_text
+from ..runner.report.text import holes_text, ignored_text, incomplete_text, ratio_text
 from .market import Costs
 from .output import counted, facts, heading, output, say, table, time_text
 
@@ -104,6 +104,7 @@ def _totals(results: Sequence[BacktestResult], totals: Totals, costs: Costs, *, 
         "max drawdown": f"{totals.max_drawdown_percentage:.3f} % of the stake",
         "still open": "; ".join(_open_text(result.open_trade) for result in results if result.open_trade is not None) or "nothing",
         "signals ignored": ignored_text(results),
+        "holes": holes_text(results),
         "incomplete": "\n".join(f"{run.strategy_name} on {run.symbol} {incomplete_text(run)}" for run in results if not run.complete),
         "window": f"{time_text(start)} to {time_text(end)} UTC, {counted(minutes, 'minute')}",
         "took": f"{seconds:.2f} s, {minutes / max(seconds, 1e-9):,.0f} minutes per second; "

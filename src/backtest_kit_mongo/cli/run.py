@@ -261,7 +261,7 @@ def run(
                 say(line)
         stack.enter_context(stopping(stop))  # only now: an interrupted import has no minute to finish
         if mode == "backtest":
-            run_options = window.options(exchange, costs).replaced(on_error=on_error or "stop")
+            run_options = window.options(exchange, costs, market.holes).replaced(on_error=on_error or "stop")
             results, failed = _replay(market.symbols, names, run_options, stop, moved, started)
         else:
             results, failed = run_live(market.symbols, names, exchange, broker, costs, stop)
@@ -272,7 +272,7 @@ def run(
     if mode == "backtest":
         frame = {"frame": window.frame_name} if window.start_ms is not None else {}
         options = {"symbol": ", ".join(market.symbols), "exchange": exchange, **frame, **msgspec.structs.asdict(costs)}
-        options |= {"onError": on_error or "stop", "stores": _stores_text(config)}
+        options |= {"onError": on_error or "stop", "holes": market.holes, "stores": _stores_text(config)}
         _keep(results, failed, report, strategy_file, in_force, options)
     if results or failed:
         target.write(results, failed, report)
@@ -378,6 +378,8 @@ def _check(mode: str, market: Market, broker: str | None, on_error: OnError | No
         raise typer.BadParameter(f"a {mode} run needs the candles of an exchange", param_hint="--csv" if market.csv else "--synthetic-days")
     if market.frame is not None:
         raise typer.BadParameter(f"a {mode} run has no window", param_hint="--frame")
+    if market.holes != "stop":
+        raise typer.BadParameter(f"a {mode} run leaves out minutes without a candle", param_hint="--holes")
     if mode == "paper" and broker is not None:
         raise typer.BadParameter("a paper run sends no orders", param_hint="--broker")
     if mode == "live" and broker is None:

@@ -115,7 +115,7 @@ def sweep_parameters(
             parameters,
             symbols=market.symbols,
             strategy_name=strategy,
-            options=window.options(exchange, costs),
+            options=window.options(exchange, costs, market.holes),
             workers=workers,
             executor=executor,
             resume=resume,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
@@ -22,6 +22,7 @@ from ..market.candle_history import CandleHistory
 from ..market.candle_import import check_source, choose_window
 from ..market.exchange import default_exchange_name
 from ..market.frame import find_frame, list_frames
+from ..market.holes import FilledHoles, Holes
 from ..registrations import check_name
 from ..strategy import Strategy, find_strategy
 from .background import RunHandle, in_background
@@ -89,7 +90,7 @@ def run_backtests(
     if not pairs:
         raise InvalidValueError("there is nothing to run", hint="name at least one symbol and one strategy")
     begin = time.perf_counter()
-    windows: dict[str, tuple[int, int] | BacktestKitError] = {}
+    windows: dict[str, _Window | BacktestKitError] = {}
     for symbol, _ in pairs:
         if symbol not in windows:
             windows[symbol] = _window(symbol, options, registry)
@@ -98,18 +99,18 @@ def run_backtests(
     pending = PendingWrites(registry) if config.CC_DURABILITY == "memory" else None
     by_name = {strategy.name: strategy for strategy in strategies}
 
-    valid = [window for window in windows.values() if not isinstance(window, BacktestKitError)]
-    history = CandleHistory(options.exchange_name, max((end for _, end in valid), default=0), registry)
+    end_of_all = max((window.end_ms for window in windows.values() if isinstance(window, _Window)), default=0)
+    history = _history(options, end_of_all, registry)
 
-    def prepare(symbol: str, strategy: Strategy, start: int, end: int) -> Replay:
+    def prepare(symbol: str, strategy: Strategy, window: _Window) -> Replay:
         context = RunContext(
             symbol=symbol,
             strategy_name=strategy.name,
             exchange_name=options.exchange_name,
             frame_name=options.frame_name,
             risk_name=strategy.risk_name,
-            start_ms=start,
-            end_ms=end,
+            start_ms=window.start_ms,
+            end_ms=window.end_ms,
             costs=options.costs,
         )
         engine = Engine(
@@ -121,12 +122,12 @@ def run_backtests(
             pending=pending,
             on_error=options.on_error,
         )
-        return Replay(engine, history.beside())
+        return Replay(engine, history.beside(), window.filled)
 
     runs: dict[tuple[str, str], Replay | BacktestKitError] = {}
     for symbol, name in pairs:
         window = windows[symbol]
-        runs[symbol, name] = window if isinstance(window, BacktestKitError) else prepare(symbol, by_name[name], *window)
+        runs[symbol, name] = window if isinstance(window, BacktestKitError) else prepare(symbol, by_name[name], window)
     active = [run for run in runs.values() if isinstance(run, Replay)]
     if active:
         try:
@@ -183,17 +184,34 @@ class Backtest:
         return in_background(f"backtest {symbol}", lambda stop: Backtest.run(symbol, stop=stop, **keywords))
 
 
-def _window(symbol: str, options: RunOptions, registry: Registry) -> tuple[int, int] | InvalidValueError:
+class _Window(NamedTuple):
+    """What a run replays: ``[start_ms, end_ms)`` (ms), and the holes in it that are filled."""
+
+    start_ms: int
+    end_ms: int
+    filled: Holes
+
+
+def _history(options: RunOptions, end_ms: int, registry: Registry) -> CandleHistory:
+    filled = FilledHoles(options.exchange_name, registry) if options.holes == "fill" else None
+    return CandleHistory(options.exchange_name, end_ms, registry, filled=filled)
+
+
+def _window(symbol: str, options: RunOptions, registry: Registry) -> _Window | InvalidValueError:
     """Return the window of a symbol, or the error that says why it cannot be replayed."""
-    exchange_name = options.exchange_name
+    exchange_name, filled = options.exchange_name, Holes()
     try:
-        start, end, unbroken = choose_window(symbol, exchange_name, options.start_ms, options.end_ms, registry=registry)
+        start, end, unbroken = choose_window(
+            symbol, exchange_name, options.start_ms, options.end_ms, across_holes=options.holes == "fill", registry=registry
+        )
         if not unbroken:  # otherwise an import guarantees it
-            CandleHistory(exchange_name, end, registry).check_unbroken(symbol, start, end)
+            _history(options, end, registry).check_unbroken(symbol, start, end)
+            if options.holes == "fill":
+                filled = FilledHoles(exchange_name, registry).count(symbol, start, end)
         check_source(symbol, exchange_name, end, registry=registry)
     except InvalidValueError as error:
         return error
-    return start, end
+    return _Window(start, end, filled)
 
 
 def _result(run: Replay, begin: float, shares: int, registry: Registry, error: BacktestKitError | None = None) -> BacktestResult:
@@ -217,6 +235,8 @@ def _result(run: Replay, begin: float, shares: int, registry: Registry, error: B
         errors_skipped=engine.errors_skipped,
         complete=error is None and run.reached == run.end,
         error=None if error is None else str(error),
+        holes=run.filled.holes,
+        filled_candles=run.filled.candles,
         seconds_to_first_trade=None if engine.first_trade is None else engine.first_trade - begin,
     )
 

@@ -18,6 +18,7 @@ from ..engine.user_code import PERSISTENCE_ERRORS
 from ..engine.write_behind import PendingWrites, pending_write_error
 from ..market.average_price import VWAP_CANDLES
 from ..market.candle_history import BLOCK, Candle, CandleHistory
+from ..market.holes import Holes
 from ..strategy import StrategyError
 
 __all__ = ["Replay", "replay", "simulating"]
@@ -33,8 +34,9 @@ class Replay:
     An error of the strategy, or in its candles, is stored as ``failure`` and ends only this run.
     """
 
-    def __init__(self, engine: Engine, history: CandleHistory) -> None:
+    def __init__(self, engine: Engine, history: CandleHistory, filled: Holes) -> None:
         self.engine = engine
+        self.filled = filled
         self.start: int = engine.context.start_ms
         self.end: int = engine.context.end_ms
         self.reached: int = self.start

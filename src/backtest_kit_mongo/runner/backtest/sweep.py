@@ -120,8 +120,11 @@ def sweep(
         strategy_name=name,
         options=options,
     )
-    exchange_name, bounds = options.exchange_name, (options.start_ms, options.end_ms)
-    windows = {symbol: choose_window(symbol, exchange_name, *bounds)[:2] for symbol in dict.fromkeys(symbols)}
+    exchange_name, across_holes = options.exchange_name, options.holes == "fill"
+    windows = {
+        symbol: choose_window(symbol, exchange_name, options.start_ms, options.end_ms, across_holes=across_holes)[:2]
+        for symbol in dict.fromkeys(symbols)
+    }
     combinations = [dict(zip(typed, values, strict=True)) for values in itertools.product(*typed.values())]
     contents = Path(strategy_file).read_bytes()
     # Part of the resume key: if candles were removed and others imported, a finished run used the old ones.
@@ -172,6 +175,7 @@ def _task(
     costs = (options.fee_percent, options.slippage_percent, options.stake_usd)
     order = [settings.strategy_name, options.exchange_name, costs, symbol, parameters, options.frame_name, window]
     order += [] if options.on_error == "stop" else [options.on_error]
+    order += [] if options.holes == "stop" else [f"holes: {options.holes}"]
     key = _digest([hashlib.sha256(contents).hexdigest(), candles, *order])
     return _Task(settings, symbol, parameters, f"{options.frame_name}.{digest[:12]}", window, key)
 

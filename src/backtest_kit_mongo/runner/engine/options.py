@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Self, TypedDict, get_args
+from typing import Any, Literal, Self, TypedDict, get_args
 
 import msgspec
 
@@ -16,7 +16,9 @@ from ..registrations import check_name
 from .position import Costs
 from .user_code import OnError
 
-__all__ = ["CostKeywords", "ExecutionKeywords", "Progress", "RunKeywords", "RunOptions", "StartKeywords"]
+__all__ = ["CostKeywords", "ExecutionKeywords", "OnHole", "Progress", "RunKeywords", "RunOptions", "StartKeywords"]
+
+OnHole = Literal["stop", "fill"]
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -41,10 +43,14 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Value of a position in USD when it opens."""
     on_error: OnError = "stop"
     """What an error of the strategy does: ``stop`` ends the run, ``skip`` notes the error and goes on with the next minute."""
+    holes: OnHole = "stop"
+    """What a hole between the candles does: ``stop`` refuses the run, ``fill`` replays flat candles at the last close, with volume 0."""
 
     def __post_init__(self) -> None:
         if self.on_error not in get_args(OnError):
             raise InvalidValueError(f"on_error is {self.on_error!r}; it must be 'stop' or 'skip'")
+        if self.holes not in get_args(OnHole):
+            raise InvalidValueError(f"holes is {self.holes!r}; it must be 'stop' or 'fill'")
         for name in ("exchange_name", "frame_name"):
             msgspec.structs.force_setattr(self, name, check_name(name, getattr(self, name)))
         for name in ("start_ms", "end_ms"):
@@ -75,6 +81,7 @@ class ExecutionKeywords(CostKeywords, total=False):
     """The costs of a backtest, and what an error does, as keyword arguments; see RunOptions."""
 
     on_error: OnError
+    holes: OnHole
 
 
 class RunKeywords(ExecutionKeywords, total=False):

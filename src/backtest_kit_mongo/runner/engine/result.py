@@ -69,6 +69,7 @@ class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
     ``complete`` is False for a backtest that did not reach the end of its window. ``end_ms`` is then how far it came, and ``error``
     the text of the error that ended it (None if it was interrupted). ``signals_ignored`` counts, by kind, the signals with a stop or
     target that did not fit the price, and ``errors_skipped`` the errors of the strategy's functions that did not end the run.
+    ``holes`` counts the holes in the window that were filled with ``filled_candles`` flat candles.
     ``seconds_to_first_trade`` is the wall-clock time from the start of the run to its first closed trade.
 
     ``trades``, ``totals`` and ``open_trade`` are the same in every run over the same candles and settings. ``minutes`` counts the
@@ -95,6 +96,8 @@ class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
     complete: bool = True
     error: str | None = None
     seconds_to_first_trade: float | None = None
+    holes: int = 0
+    filled_candles: int = 0
 
 
 def add_up(trades: Sequence[Trade]) -> Totals:

@@ -16,6 +16,7 @@ from ...simulation import milliseconds, outside_runs
 from ..clock import MINUTE_MS, OutsideRunError, current_time_ms, iso_time
 from ..current_run import current_run, run_scope
 from .average_price import VWAP_CANDLES, vwap
+from .holes import FilledHoles
 
 __all__ = ["BLOCK", "Candle", "CandleHistory", "Fill", "get_average_price", "get_candles", "get_raw_candles"]
 
@@ -129,12 +130,21 @@ def _caller() -> str:
 class CandleHistory:
     """All series that one run reads, of one exchange. ``end_ms`` is the end of the run (ms); nothing is read ahead beyond it.
 
-    A live run passes ``fill``, which is called for candles that are not stored.
+    A live run passes ``fill``, which is called for candles that are not stored. A backtest that is to go on across holes passes
+    ``filled``, which returns flat candles for them.
     """
 
-    def __init__(self, exchange_name: str, end_ms: int, registry: Registry | None = None, fill: Fill | None = None) -> None:
+    def __init__(
+        self,
+        exchange_name: str,
+        end_ms: int,
+        registry: Registry | None = None,
+        fill: Fill | None = None,
+        filled: FilledHoles | None = None,
+    ) -> None:
         self._candles: Any = (default_registry if registry is None else registry).adapter("candle")
         self._fill = fill
+        self._filled = filled
         self._exchange_name = exchange_name
         self._end_ms = end_ms
         self._stored: dict[tuple[str, str], _Series] = {}
@@ -160,7 +170,8 @@ class CandleHistory:
             missing = self.first_missing(symbol, since_ms, until_ms)
             raise InvalidValueError(
                 f"the 1m candle of {symbol} on {self._exchange_name} at {iso_time(missing)} is not stored, and a run cannot skip a gap",
-                hint="import candles for the whole window, or choose start_ms and end_ms on one side of the gap",
+                hint="import candles for the whole window, choose start_ms and end_ms on one side of the gap, or replay flat candles "
+                'at the last close: holes="fill" (--holes fill)',
             )
         return candles
 
@@ -269,6 +280,8 @@ class CandleHistory:
             if candles is None and self._fill is not None:
                 self._fill(symbol, interval, since, since + count * step)
                 candles = read(since, count)
+            if candles is None and self._filled is not None:
+                candles = self._filled.window(symbol, interval, since, count)
             return candles
 
         return load

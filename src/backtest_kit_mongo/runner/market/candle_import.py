@@ -207,31 +207,41 @@ def check_source(symbol: str, exchange_name: str, end_ms: int, *, registry: Regi
 
 
 def choose_window(
-    symbol: str, exchange_name: str, start_ms: int | None, end_ms: int | None, *, registry: Registry | None = None
+    symbol: str,
+    exchange_name: str,
+    start_ms: int | None,
+    end_ms: int | None,
+    *,
+    across_holes: bool = False,
+    registry: Registry | None = None,
 ) -> tuple[int, int, bool]:
     """Return the window ``[start, end)`` of a run (ms), and whether it is known to have no gap.
 
-    A bound that is None comes from the imported spans. Raises InvalidValueError if they do not determine it: nothing was imported, or
-    both bounds are None and the spans have a gap, or the given bound is outside of them. An empty window is an error as well.
+    A bound that is None comes from the imported spans: from the one that holds the other bound, or ``across_holes`` from all of them.
+    Raises InvalidValueError if they do not determine it: nothing was imported, or both bounds are None and the spans have a gap, or the
+    given bound is outside of them. An empty window is an error as well.
     """
     start_ms = None if start_ms is None else check_ms("start_ms", start_ms)
     end_ms = None if end_ms is None else check_ms("end_ms", end_ms)
     series = f"{symbol} 1m on {exchange_name}"
-    spans = imported_spans(symbol, "1m", exchange_name, registry=registry)
+    candidates = spans = imported_spans(symbol, "1m", exchange_name, registry=registry)
     if start_ms is None or end_ms is None:
         if not spans:
             raise InvalidValueError(
                 f"no candles of {series} have been imported, so the run's window is unknown",
                 hint="import candles first (import_candles, or the command candles import), or pass start_ms and end_ms",
             )
+        if across_holes:
+            candidates = ((spans[0][0], spans[-1][1]),)
         known_ms = start_ms if start_ms is not None else end_ms if end_ms is None else end_ms - 1
-        if known_ms is None and len(spans) > 1:
+        if known_ms is None and len(candidates) > 1:
             gaps = ", ".join(f"{iso_time(before[1])} to {iso_time(after[0])}" for before, after in pairwise(spans))
             raise InvalidValueError(
                 f"the imported candles of {series} have gaps ({gaps}), and a run cannot skip one",
-                hint=f"choose start_ms and end_ms inside one of: {_listed(spans)}",
+                hint=f"choose start_ms and end_ms inside one of: {_listed(spans)}; or let the run go on across them with flat candles: "
+                'holes="fill" (--holes fill)',
             )
-        span = spans[0] if known_ms is None else next((span for span in spans if span[0] <= known_ms < span[1]), None)
+        span = candidates[0] if known_ms is None else next((span for span in candidates if span[0] <= known_ms < span[1]), None)
         if span is None:
             raise InvalidValueError(f"the run's window is outside the imported candles of {series}", hint=f"imported: {_listed(spans)}")
         start_ms = span[0] if start_ms is None else start_ms

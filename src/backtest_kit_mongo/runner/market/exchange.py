@@ -8,9 +8,10 @@ from typing import Any, Final, TypeVar, overload
 
 import numpy as np
 
-from ...candles import CANDLE_DTYPE, PRICES, CandleArray, align, interval_ms, to_columns
+from ...candles import CANDLE_DTYPE, PRICES, CandleArray, align, impossible_candles, interval_ms, to_columns
 from ...contracts.registry import Registry
 from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
+from ...logs import log
 from ..clock import MINUTE_MS, check_ms, iso_time
 from ..error_text import USER_ERRORS
 from ..registrations import Registered, Registrations, call_site, check_function, check_name
@@ -163,6 +164,7 @@ def fetch_missing(
         spans += runs(since, end, step, fetch.fill(since, end, moved))
         moved(end)
     stored.note(joined(spans))
+    fetch.say_where_history_begins(since_ms)
     return fetch.new
 
 
@@ -172,6 +174,8 @@ class _Fetch:
     def __init__(self, exchange: Exchange, symbol: str, interval: str, stored: StoredCandles, now: int) -> None:
         self._exchange, self._symbol, self._interval, self._stored, self._now = exchange, symbol, interval, stored, now
         self._empty_until = 0  # the exchange has no candles between the last request and this time
+        self._begins: int | None = None  # the first candle that the exchange has after the first time that it was asked for
+        self._asked_from: int | None = None
         self.new = 0
 
     def fill(self, since: int, until: int, moved: Callable[[int], None]) -> Any:
@@ -185,6 +189,10 @@ class _Fetch:
             last = int(rest[rest < first + REQUEST_LIMIT * step][-1])
             count = (last - first) // step + 1
             candles, beyond = self._ask(first, count)
+            if self._asked_from is None:
+                self._asked_from = first
+            if self._begins is None:
+                self._begins = int(candles["timestamp"][0]) if len(candles) else beyond
             fresh = candles[np.isin(candles["timestamp"], rest)]
             if len(fresh):
                 self._stored.write(fresh)
@@ -197,6 +205,17 @@ class _Fetch:
             else:
                 position = last + step
         return missing
+
+    def say_where_history_begins(self, since: int) -> None:
+        """Warn if the exchange has no candles at the beginning of the window: some only have the newest ones, 720 for example."""
+        begins, asked = self._begins, self._asked_from
+        if begins is None or asked is None or begins <= asked or any(len(batch) for batch in self._stored.batches(since, begins)):
+            return
+        log(
+            "warning",
+            f"exchange {self._exchange.name!r} has no {self._interval} candles of {self._symbol} before {iso_time(begins)} "
+            f"(asked from {iso_time(asked)}): its history begins there",
+        )
 
     def _ask(self, since: int, count: int) -> tuple[CandleArray, int | None]:
         """Return the checked candles of ``count`` intervals from ``since`` on, and the open time of the first later one, if any."""
@@ -254,13 +273,9 @@ def _problem(columns: CandleArray, since: int, now: int) -> str | None:
         return f"the candle of {iso_time(int(stamps[0]))} is before the requested time"
     if len(stamps) and stamps[-1] > now + MINUTE_MS:  # clocks differ a little
         return f"the candle of {iso_time(int(stamps[-1]))} is in the future: the time is {iso_time(now)}"
-    prices = np.stack([columns[name] for name in PRICES[:4]])
-    opened, high, low, close = prices
-    bad = (low <= 0) | (low > np.minimum(opened, close)) | (high < np.maximum(opened, close)) | (columns["volume"] < 0)
-    if not bad.any() and len(stamps) >= _MEDIAN_FROM:
-        bad = low < np.median(prices) * _LOWEST_SHARE
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
+    bad = impossible_candles(columns)
+    if bad.size:
+        row = int(bad[0])
         values = ", ".join(f"{name} {columns[name][row]:g}" for name in PRICES)
         return f"the candle of {iso_time(int(stamps[row]))} has impossible values: {values}"
     return None

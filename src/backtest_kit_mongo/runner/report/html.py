@@ -24,7 +24,7 @@ from ..engine.user_code import PERSISTENCE_ERRORS
 from .candles import chart_candles, chart_step
 from .charts import compare_chart, run_chart
 from .statistics import Results, error_text, ordered, statistics_of, trades_of, write_file
-from .text import ignored_text, incomplete_text, length_text, percent_text, price_digits, ratio_text, reason_text, time_text
+from .text import holes_text, ignored_text, incomplete_text, length_text, percent_text, price_digits, ratio_text, reason_text, time_text
 
 __all__ = ["check_html", "html_report", "write_html"]
 
@@ -204,6 +204,7 @@ def _facts(runs: Sequence[BacktestResult]) -> list[tuple[str, str, str]]:
         *facts,
         exposure,
         *([ignored] if ignored[1] != "none" else []),
+        *([("Holes", holes_text(runs), "at the last close, with volume 0; they are not stored")] if holes_text(runs) else []),
         ("Still open", _still_open(open_trades), "valued at the last price"),
     ]
 

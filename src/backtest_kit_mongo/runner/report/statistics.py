@@ -94,6 +94,8 @@ def result_json(results: Results, failed: Iterable[BacktestKitError | str] = ())
                 "minutes": run.minutes,
                 "signalsAsked": run.signals_asked,
                 "signalsIgnored": dict(sorted(run.signals_ignored.items())),
+                "holes": run.holes,
+                "filledCandles": run.filled_candles,
                 "complete": run.complete,
                 "error": run.error,
                 "totals": _totals([run]),

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from ..clock import MINUTE_MS, as_datetime
 from ..engine.result import BacktestResult
 
-__all__ = ["ignored_text", "incomplete_text", "length_text", "percent_text", "price_digits", "ratio_text", "reason_text", "time_text"]
+__all__ = [
+    "holes_text", "ignored_text", "incomplete_text", "length_text", "percent_text", "price_digits", "ratio_text", "reason_text",
+    "time_text",
+]  # fmt: skip
 
 
 def percent_text(percent: float) -> str:
@@ -47,6 +50,15 @@ def ignored_text(runs: Sequence[BacktestResult]) -> str:
     parts = [f"{kinds.total():,} ({listed})"] if listed else []
     parts += [f"{skipped:,} error{'' if skipped == 1 else 's'} of the strategy skipped"] if skipped else []
     return "; ".join(parts) or "none"
+
+
+def holes_text(runs: Sequence[BacktestResult]) -> str:
+    """Return how many holes were filled with how many flat candles; an empty string if there were none."""
+    by_symbol = {run.symbol: (run.holes, run.filled_candles) for run in runs if run.holes}
+    return "; ".join(
+        f"{holes:,} hole{'' if holes == 1 else 's'} of {symbol} filled with {candles:,} flat candle{'' if candles == 1 else 's'}"
+        for symbol, (holes, candles) in by_symbol.items()
+    )
 
 
 def incomplete_text(run: BacktestResult) -> str:
