@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BadCellError", "Cells", "Spelling", "is_clock", "looks_like_time"]
+__all__ = ["BadCellError", "Cells", "Spelling", "UndecidedError", "is_clock", "looks_like_time"]
 
 Cells = Sequence[Any] | npt.NDArray[Any]
 
@@ -24,11 +24,13 @@ _CALENDAR: Final = re.compile(
     r"(?: ?(Z|UTC|GMT|(?:GMT)?[+-]\d{2}:?\d{2}))?",
     re.IGNORECASE,
 )
-_CLOCK: Final = re.compile(r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?")
+_CLOCK: Final = re.compile(r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?|\d{6}")  # 000500 stands beside dates such as 20230301
+_FINER: Final = re.compile(r"[.,]\d{6}\d*[1-9]")  # more than microseconds, which datetime cuts off
 
 # The size of a number says what it counts. As seconds, 10**8 is March 1973 and 10**11 the year 5138; each unit is 1000 times finer.
 _UNITS: Final = ((10**8, "seconds"), (10**11, "milliseconds"), (10**14, "microseconds"), (10**17, "nanoseconds"))
 _LARGEST: Final = 2**63 - 1
+_FARTHEST_S: Final = 2**53 // 1000
 # Numbers with the digits of a date, such as 20230301, 202303010005 and 20230301000500. As times since 1970 they are of 1970, 1976 and 2572.
 _DATES: Final = ((19000101, 21000101), (190001010000, 210001010000), (19000101000000, 21000101000000))
 _DATE_FORMATS: Final = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
@@ -42,6 +44,10 @@ class BadCellError(ValueError):
         self.index: int = index
         self.message: str = message
         self.hint: str | None = hint
+
+
+class UndecidedError(BadCellError):
+    """A cell that may mean two things. Later rows of the file may tell which."""
 
 
 def is_clock(value: Any) -> bool:
@@ -69,6 +75,22 @@ class Spelling:
 
     # --- numbers ---
 
+    def learn(self, columns: Sequence[Cells]) -> None:
+        """Learn from all numbers of a batch whether a comma separates decimals, before the first of them is read."""
+        if not self._comma_allowed or self._comma is not None:
+            return
+        try:
+            joined = ["".join(values) for values in columns]
+        except TypeError:  # not text
+            return
+        if any("." in text for text in joined):
+            self._comma = False
+        elif any(
+            "," in text and any("," in value and len(value.strip().rpartition(",")[2]) != 3 for value in values)
+            for text, values in zip(joined, columns, strict=True)
+        ):  # a comma with exactly three digits behind it may separate thousands
+            self._comma = True
+
     def floats(self, name: str, values: Cells) -> npt.NDArray[np.float64]:
         """Return the numbers of a column. Raises BadCellError for a cell that is not a finite number."""
         if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
@@ -85,10 +107,8 @@ class Spelling:
             joined = "".join(values)
         except TypeError:  # not text
             return np.array([_number(name, index, value) for index, value in enumerate(values)], np.float64)
-        if self._comma_allowed and "," in joined:
-            values = self._with_points(name, list(values), joined)
-        elif self._comma_allowed and "." in joined:
-            self._comma = False
+        if self._comma_allowed and ("," in joined or (self._comma is True and "." in joined)):
+            values = self._with_points(name, list(values))
         if "_" not in joined:  # Python's digit separator; no exchange writes it
             try:
                 return np.frombuffer(array("d", map(float, values)), np.float64)
@@ -96,19 +116,17 @@ class Spelling:
                 pass
         return np.array([_number(name, index, value) for index, value in enumerate(values)], np.float64)
 
-    def _with_points(self, name: str, values: Sequence[str], joined: str) -> list[str]:
+    def _with_points(self, name: str, values: Sequence[str]) -> list[str]:
         """Return the cells with decimal points where the file writes decimal commas."""
-        first = next(index for index, value in enumerate(values) if "," in value)
-        mixed = self._comma is False or "." in joined
-        # A comma with exactly three digits behind it may separate thousands.
-        clear = self._comma or any("," in value and len(value.strip().rpartition(",")[2]) != 3 for value in values)
-        if mixed or not clear or any(value.count(",") > 1 for value in values):
-            raise BadCellError(
-                first,
-                f"{name} is {_shown(values[first])}: the comma may separate decimals or thousands",
+        bad = next((index for index, value in enumerate(values) if "." in value or value.count(",") > 1), None)
+        if self._comma is not True:
+            bad = next(index for index, value in enumerate(values) if "," in value)
+        if bad is not None:
+            raise (UndecidedError if self._comma is None else BadCellError)(
+                bad,
+                f"{name} is {_shown(values[bad])}: the comma or the point may separate decimals or thousands",
                 "write numbers with a decimal point and without thousands separators",
             )
-        self._comma = True
         return [value.replace(",", ".") for value in values]
 
     # --- times ---
@@ -143,9 +161,11 @@ class Spelling:
                 stamps, inexact = self._of_integers("", numbers)
                 return None if inexact is not None or any("_" in value for value in values) else (stamps, None)
             moments = [datetime.fromisoformat(value) for value in values]
-            if moments[0].tzinfo is None:
+            if not any(moment.tzinfo for moment in moments):
                 moments = [moment.replace(tzinfo=UTC) for moment in moments]
             seconds = np.array([moment.timestamp() for moment in moments if moment.tzinfo is not None])
+            if _FINER.search(" ".join(values)):
+                return None
         except (ValueError, TypeError, AttributeError, OverflowError):
             return None
         micros = np.rint(seconds * 1e6).astype(np.int64)
@@ -154,6 +174,9 @@ class Spelling:
         return micros // 1000, None
 
     def _of_integers(self, name: str, values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_] | None]:
+        if any(((values >= low) & (values < high)).any() for low, high in _DATES):  # digits of a date, such as 20230301
+            texts = [str(number) for number in values.tolist()]
+            return _split(np.array([self._moment(name, index, text, texts) for index, text in enumerate(texts)], np.int64))
         bad = np.flatnonzero((values < _UNITS[0][0]) | (values > _LARGEST))
         if bad.size:
             raise BadCellError(int(bad[0]), _not_a_time(name, values[bad[0]]), _hint(int(values[bad[0]])))
@@ -179,7 +202,10 @@ class Spelling:
     def _moment(self, name: str, index: int, value: Any, values: Cells) -> tuple[int, bool]:
         """Return one cell as (ms, whether it is not a whole number of ms)."""
         if isinstance(value, (int, np.integer, Decimal)) and not isinstance(value, (bool, np.bool_)):
-            value = str(value)
+            try:
+                value = str(value)
+            except ValueError:  # an int of more than 4,300 digits
+                raise BadCellError(index, f"{name} is a number of too many digits") from None
         elif isinstance(value, (float, np.floating)):
             value = np.format_float_positional(value, trim="-") if np.isfinite(value) else repr(value)
         elif isinstance(value, np.datetime64):
@@ -196,7 +222,8 @@ class Spelling:
         if text.isascii() and (match := _DIGITS.fullmatch(text)) is not None:
             return self._of_digits(name, index, match)
         try:
-            return _of_moment(name, index, datetime.fromisoformat(text), value)
+            stamp, inexact = _of_moment(name, index, datetime.fromisoformat(text), value)
+            return stamp, inexact or _FINER.search(text) is not None
         except ValueError as error:
             if isinstance(error, BadCellError):
                 raise
@@ -254,16 +281,17 @@ class Spelling:
     def _is_day_first(self, name: str, index: int, values: Cells) -> bool:
         """Return whether dates such as 3/4/2023 name the day first, as the other dates of the file tell."""
         if self._day_first is None:
-            dates = [match for value in values if isinstance(value, str) and (match := _CALENDAR.fullmatch(value.strip()))]
-            days = {match.group(1) for match in dates if int(match.group(1)) > 12}
-            months = {match.group(3) for match in dates if int(match.group(3)) > 12}
-            if bool(days) == bool(months):
-                raise BadCellError(
+            texts = (value.strip() for value in values if isinstance(value, str))
+            dates = [match for text in texts if (match := _CALENDAR.fullmatch(text)) and match.group(2) != "." and len(match.group(1)) < 4]
+            days = any(int(match.group(1)) > 12 for match in dates)
+            months = any(int(match.group(3)) > 12 for match in dates)
+            if days == months:
+                raise UndecidedError(
                     index,
                     f"{name} {_shown(values[index])}: the day or the month may come first",
                     "write times as 2023-03-01 00:00:00, or as milliseconds since 1970",
                 )
-            self._day_first = bool(days)
+            self._day_first = days
         return self._day_first
 
 
@@ -276,6 +304,10 @@ def _of_datetimes(name: str, values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.i
     missing = np.flatnonzero(np.isnat(values))
     if missing.size:
         raise BadCellError(int(missing[0]), f"{name} is missing (NaT)")
+    seconds = values.astype("datetime64[s]").astype(np.int64)
+    far = np.flatnonzero(np.abs(seconds) > _FARTHEST_S)
+    if far.size:
+        raise BadCellError(int(far[0]), f"{name} {_shown(values[far[0]])} is too far from 1970")
     whole = values.astype("datetime64[ms]")
     inexact = whole != values
     return whole.astype(np.int64), inexact if inexact.any() else None
@@ -299,7 +331,7 @@ def _number(name: str, index: int, value: Any) -> float:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise BadCellError(index, f"{name} is {'missing' if value is None else _shown(value)}, not a number")
     try:
-        if isinstance(value, (bool, np.bool_)) or (isinstance(value, str) and "_" in value):
+        if isinstance(value, (bool, np.bool_, bytes, bytearray)) or (isinstance(value, str) and "_" in value):
             raise ValueError
         return float(value)
     except (ValueError, TypeError, OverflowError):
@@ -323,5 +355,8 @@ def _hint_of_text(text: str) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else str(value)
+    try:
+        text = repr(value) if isinstance(value, str) else str(value)
+    except ValueError:  # an int of more than 4,300 digits
+        text = type(value).__name__
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

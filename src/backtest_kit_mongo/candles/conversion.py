@@ -20,27 +20,27 @@ from .tables import is_table, table_candles
 __all__ = ["as_columns", "row_values", "to_columns"]
 
 
-def to_columns(candles: Iterable[Any], interval: str) -> CandleArray:
+def to_columns(candles: Iterable[Any], interval: str, symbol: str | None = None) -> CandleArray:
     """Check candles and return them as an array of CANDLE_DTYPE, in their order.
 
     ``candles`` are dicts, dataclasses or Structs, a DataFrame or Arrow table (see ``table_candles``), or already an array of
     CANDLE_DTYPE. Raises InvalidTypeError or InvalidValueError naming the row if a field is missing, a value is not a finite number, or a
-    timestamp is off the grid of ``interval``.
+    timestamp is off the grid of ``interval``, and for a table of another ``symbol``.
     """
     interval_ms(interval)
-    columns = as_columns(candles)
+    columns = as_columns(candles, interval, symbol)
     check_columns(columns, interval)
     return columns
 
 
-def as_columns(candles: Iterable[Any]) -> CandleArray:
+def as_columns(candles: Iterable[Any], interval: str | None = None, symbol: str | None = None) -> CandleArray:
     """Return candles as an array of CANDLE_DTYPE, like ``to_columns`` but without checking values and grid."""
     if isinstance(candles, np.ndarray):
         if candles.dtype != CANDLE_DTYPE or candles.ndim != 1:
             raise InvalidTypeError(f"an array of candles must be one-dimensional and have dtype {CANDLE_DTYPE}, got {candles.dtype}")
         return candles
     if is_table(candles):
-        return table_candles(candles)
+        return table_candles(candles, interval, symbol)
     if isinstance(candles, (str, bytes, Mapping)) or not isinstance(candles, Iterable):
         raise InvalidTypeError(f"candles must be a list of candles, got {type(candles).__name__}")
     rows = tuple(candles)

@@ -13,14 +13,18 @@ __all__ = [
 ]  # fmt: skip
 
 TIME_NAMES: Final = (
-    "open_time", "opentime", "time_open", "timestamp", "unix", "unix_timestamp", "time", "datetime", "date_time", "date", "gmt_time",
-    "utc_time", "time_period_start", "ts",
+    "open_time", "opentime", "time_period_start", "timeopen", "time_open", "timestamp", "unix", "unix_timestamp", "time", "datetime",
+    "date_time", "date", "gmt_time", "utc_time", "local_time", "ts", "t",
 )  # fmt: skip
 """Names of the column of open times; the first of them in a header wins, so ``open_time`` beats a ``date`` that somebody added."""
 _INDEX_NAMES: Final = ("", "unnamed:_0", "__index_level_0__", "index")
 """What pandas calls the column of an index without a name."""
 _PRICES: Final = tuple((name, name[0], f"{name}_price", f"price_{name}") for name in ("open", "high", "low", "close"))
-_VOLUMES: Final = (("volume", "base_volume", "volume_traded"), ("real_volume", "vol", "v"), ("tickvol", "tick_volume"))
+_VOLUMES: Final = (
+    ("volume", "base_volume", "volume_base", "volume_traded"),
+    ("real_volume", "vol", "v"),
+    ("tickvol", "tick_volume"),
+)
 _SERIES: Final = {
     "symbol": ("symbol", "pair", "ticker", "instrument"),
     "interval": ("interval", "timeframe"),
@@ -77,7 +81,7 @@ def shortened(names: Sequence[Any]) -> str:
 
 
 def _normal(name: Any) -> str:
-    return str(name).strip().lower().strip("<>").replace(" ", "_")
+    return str(name).strip().lstrip("\ufeff").lower().strip("<>").replace(" ", "_")
 
 
 def is_header(cells: Sequence[str], *, first: bool) -> bool:
@@ -88,23 +92,29 @@ def is_header(cells: Sequence[str], *, first: bool) -> bool:
     return first and bool(cells[0].strip()) and not looks_like_time(cells[0])
 
 
-def header_layout(names: Sequence[Any], row: Sequence[Any], index: int | None = None) -> Layout:
-    """Return the layout of a table with a header. ``row`` is its first row; ``index`` is the position of its index of times, if it has one.
+def header_layout(
+    names: Sequence[Any], row: Sequence[Any], index: int | None = None, *, symbol: str | None = None, no_volume: bool = False
+) -> Layout:
+    """Return the layout of a table with a header.
 
-    Raises LayoutError if a column is missing, appears twice, or is one of several that could be meant.
+    ``row`` is its first row, ``index`` the position of the index of a DataFrame, and ``symbol`` the wanted one: it tells the volume of
+    the base asset from others. With ``no_volume``, no column of volume is looked for. Raises LayoutError if a column is missing, appears
+    twice, or is one of several that could be meant.
     """
     normal = [_normal(name) for name in names]
     time, form = _time_columns(normal, row, index)
     prices = tuple(_position(normal, aliases, aliases[0]) for aliases in _PRICES)
     series = {kind: position for kind, aliases in _SERIES.items() if (position := _find(normal, aliases)) is not None}
-    symbol = str(row[series["symbol"]]) if "symbol" in series and len(row) > series["symbol"] else None
+    if symbol is None and "symbol" in series and len(row) > series["symbol"]:
+        symbol = str(row[series["symbol"]])
     if "exchangename" in normal:
         form = "an export of backtest-kit-mongo"
     elif "close_time" in normal and "open_time" in normal:
         form = "Binance klines"
     elif any(str(name).startswith("<") for name in names):
         form = METATRADER
-    return Layout(form, time, prices, _volume_columns(normal, names, symbol), tuple(series.items()), tuple(map(str, names)))
+    volumes = () if no_volume else _volume_columns(normal, names, symbol)
+    return Layout(form, time, prices, volumes, tuple(series.items()), tuple(map(str, names)))
 
 
 def plain_layout(row: Sequence[Any]) -> Layout:
@@ -142,15 +152,17 @@ def _position(names: Sequence[str], aliases: Sequence[str], called: str) -> int:
 
 
 def _time_columns(names: Sequence[str], row: Sequence[Any], index: int | None) -> tuple[tuple[int, ...], str]:
-    if "date" in names and "time" in names:
+    time = _find(names, TIME_NAMES)
+    if time is not None and "date" in names and "time" in names and names[time] in ("date", "time"):
         date, clock = names.index("date"), names.index("time")
         if len(row) > clock and is_clock(row[clock]):
             return (date, clock), "a header with date and time"
-    time = _find(names, TIME_NAMES)
-    unnamed = _find(names, _INDEX_NAMES)
+    unnamed = 0 if names and names[0] in _INDEX_NAMES else _find(names, _INDEX_NAMES[2:3])
     if time is not None:
         return (time,), "a header" if unnamed is None else "a header by pandas, with row numbers"
     if index is not None:
+        if "close" in names[index]:
+            raise LayoutError(f"the index {shortened([names[index]])} holds close times", "candles are stored by their open time")
         return (index,), "an index of times"
     if unnamed is not None:
         return (unnamed,), "a header by pandas, times in the index"
@@ -161,15 +173,27 @@ def _volume_columns(names: Sequence[str], originals: Sequence[Any], symbol: str 
     positions = [position for aliases in _VOLUMES if (position := _find(names, aliases)) is not None]
     if positions and names[positions[0]] in _VOLUMES[0]:
         del positions[1:]
-    if not positions:  # "Volume BTC" and "Volume USDT": base and quote asset
+    elif positions and names[positions[0]] in ("vol", "v"):
+        others = [name for name in names if name == "amount" or (name.startswith("vol") and name != "vol")]
+        if others:  # HTX calls the volume of the quote asset vol, OKX that in contracts
+            raise _ambiguous([originals[positions[0]], *others])
+    if not positions:
+        # "Volume BTC" and "Volume USDT": the symbol tells which is the base asset.
         named = [position for position, name in enumerate(names) if name.startswith(("volume_", "volume("))]
-        if symbol is not None:
-            pair = symbol.upper().replace("/", "").replace("-", "").replace("_", "")
-            named = [position for position in named if pair.startswith(names[position][len("volume_") :].strip("()").upper())]
-        if len(named) == 1 and symbol is None:
-            raise LayoutError(
-                f"column {originals[named[0]]} may be the volume of the base or of the quote asset",
-                "rename it to volume if it is that of the base asset",
-            )
-        positions = named[:1]  # CryptoDataDownload writes the base asset first
+        pair = "" if symbol is None else "".join(letter for letter in symbol.lower() if letter.isalnum())
+        of_base = [position for position in named if pair.startswith(asset := _asset(names[position])) and pair != asset]
+        if named and (not pair or len(of_base) > 1):
+            raise _ambiguous([originals[position] for position in named])
+        positions = of_base
     return tuple((str(originals[position]), position) for position in positions)
+
+
+def _asset(name: str) -> str:
+    return name.removeprefix("volume").strip("_()")
+
+
+def _ambiguous(columns: Sequence[Any]) -> LayoutError:
+    return LayoutError(
+        f"the volume may be that of the base or of the quote asset: {shortened(columns)}",
+        "rename the column of the base asset to volume, or pass the symbol (--symbol), whose beginning tells it",
+    )

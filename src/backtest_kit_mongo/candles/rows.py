@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -11,15 +12,14 @@ import numpy.typing as npt
 
 from ..errors import InvalidValueError
 from ..simulation import iso_time
-from .cells import BadCellError, Cells, Spelling
+from .cells import BadCellError, Cells, Spelling, UndecidedError
 from .columns import CANDLE_DTYPE, PRICES, CandleArray, impossible_candles
-from .intervals import INTERVAL_MS, OffGrid, interval_ms
-from .layout import METATRADER, VOLUME_AFTER_VWAP, WITHOUT_HEADER, Layout, shortened
+from .intervals import OffGrid, interval_ms
+from .layout import METATRADER, VOLUME_AFTER_VWAP, WITHOUT_HEADER, Layout, LayoutError, shortened
 
-__all__ = ["Batch", "CandleRows", "Part", "Wanted", "candle_columns", "same_name"]
+__all__ = ["Batch", "CandleRows", "Part", "Wanted", "candle_columns", "choose_volume", "plain_name", "same_name"]
 
-_SMALLEST_STRETCH: Final = 10
-"""How many candles must all lie on the grid of a longer interval to say that this is theirs."""
+_AHEAD_MS: Final = 2 * 86_400_000  # clocks and time zones differ
 
 
 class Batch(NamedTuple):
@@ -57,14 +57,17 @@ class Part(NamedTuple):
 
 def same_name(one: str, other: str) -> bool:
     """Return whether two names mean one symbol: ``BTC/USDT``, ``BTC_USDT`` and ``btcusdt`` do."""
-    return _plain_name(one) == _plain_name(other)
+    return plain_name(one) == plain_name(other)
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return the letters and digits of a name, in capitals."""
     return "".join(letter for letter in name.upper() if letter.isalnum())
 
 
-def candle_columns(batch: Batch, spelling: Spelling, *, no_volume: bool) -> tuple[CandleArray, npt.NDArray[np.bool_] | None, list[Any]]:
+def candle_columns(
+    batch: Batch, spelling: Spelling, *, no_volume: bool, no_volume_hint: str = "--no-volume (no_volume=True) stores 0"
+) -> tuple[CandleArray, npt.NDArray[np.bool_] | None, list[Any]]:
     """Return the candles of a batch in their order, which times are not whole ms (None: all are), and each possible column of volume.
 
     Raises BadCellError for a cell that cannot be read, and for a table without a volume.
@@ -76,15 +79,39 @@ def candle_columns(batch: Batch, spelling: Spelling, *, no_volume: bool) -> tupl
     stamps, inexact = spelling.times("open_time", cells)
     candles = np.empty(len(stamps), CANDLE_DTYPE)
     candles["timestamp"] = stamps
-    for name, position in zip(("open", "high", "low", "close"), layout.prices, strict=True):
-        candles[name] = spelling.floats(name, columns[position])
-    volumes = [] if no_volume else [spelling.floats("volume", columns[position]) for _, position in layout.volumes]
+    numbers = [columns[position] for position in (*layout.prices, *(position for _, position in layout.volumes))]
+    spelling.learn(numbers)
+    names = ("open", "high", "low", "close", *("volume" for _ in layout.volumes))
+    read = [spelling.floats(name, cells) for name, cells in zip(names, numbers, strict=True)]
+    for name, values in zip(names[:4], read, strict=False):
+        candles[name] = values
+    volumes = read[4:]
     if not volumes and not no_volume:
-        raise BadCellError(
-            0, "column volume is missing", f"the columns are {shortened(layout.names)}; --no-volume (no_volume=True) stores 0"
-        )
+        raise BadCellError(0, "column volume is missing", f"the columns are {shortened(layout.names)}; {no_volume_hint}")
     candles["volume"] = volumes[0] if volumes else 0.0
     return candles, inexact, volumes
+
+
+def choose_volume(layout: Layout, candles: CandleArray, volumes: Sequence[npt.NDArray[np.float64]]) -> str | None:
+    """Choose between two columns that may hold the volume, by what is in them; return a note. Raises LayoutError if that does not tell."""
+    if len(volumes) < 2:
+        return None
+    (first_name, _), (name, _) = layout.volumes[:2]
+    first, second = volumes[:2]
+    if name != VOLUME_AFTER_VWAP:
+        if first.any() or not second.any():
+            return None
+        candles["volume"] = second
+        return f"volume from {name}, the number of price changes, because {first_name} is 0"
+    if (second >= candles["timestamp"]).all():  # the time of the close, as in the rows of MEXC
+        return None
+    traded = second > 0
+    if traded.any() and ((first >= candles["low"]) & (first <= candles["high"]))[traded].all():
+        candles["volume"] = second
+        return "volume from the seventh column, because the sixth is an average price, as Kraken writes it"
+    raise LayoutError(
+        "of 8 columns without a header the sixth or the seventh may be the volume", "add a header with the names of the columns"
+    )
 
 
 class CandleRows:
@@ -94,6 +121,8 @@ class CandleRows:
         self._source, self._unit, self._wanted = source, unit, wanted
         self._spelling = Spelling(delimiter=delimiter)
         self._batches: list[_Read] = []
+        self._waiting: list[Batch] = []  # their dates or decimal commas may mean two things, as far as is known
+        self._undecided: InvalidValueError | None = None
 
     def error(self, row: Any, message: str, hint: str | None = None) -> InvalidValueError:
         """Return an error that names the file and the row."""
@@ -103,8 +132,20 @@ class CandleRows:
         """Read the cells of a batch. Raises InvalidValueError, which names the row."""
         if not len(batch.rows):
             return
+        self._waiting.append(batch)
+        try:
+            read = [self._read(waiting) for waiting in (batch, *self._waiting[:-1])]
+        except UndecidedError:
+            return  # later rows may tell what these mean
+        self._waiting.clear()
+        self._batches += [*read[1:], read[0]]
+
+    def _read(self, batch: Batch) -> _Read:
         try:
             candles, inexact, volumes = candle_columns(batch, self._spelling, no_volume=self._wanted.no_volume)
+        except UndecidedError as error:
+            self._undecided = self._undecided or self.error(batch.rows[error.index], error.message, error.hint)
+            raise
         except BadCellError as error:
             raise self.error(batch.rows[error.index], error.message, error.hint) from None
         series = {
@@ -112,21 +153,27 @@ class CandleRows:
             for kind, position in batch.layout.series
         }
         inexact = np.zeros(len(candles), bool) if inexact is None else inexact
-        self._batches.append(_Read(batch.layout, candles, batch.rows, inexact, volumes, series))
+        return _Read(batch.layout, candles, batch.rows, inexact, volumes, series)
 
     def part(self, container: str) -> Part:
         """Return the candles in order. ``container`` is the kind of file, such as CSV. Raises InvalidValueError if there are none."""
+        if self._waiting and self._undecided is not None:
+            raise self._undecided
         if not self._batches:
             raise InvalidValueError(f"{self._source} holds no candles")
         notes: list[str] = []
-        read = _joined(self._batches)
-        self._batches.clear()
-        read = self._of_the_series(read, notes)
+        try:
+            read = _joined(self._batches)
+            self._batches.clear()
+            read = self._of_the_series(read, notes)
+            if (note := choose_volume(read.layout, read.candles, read.volumes)) is not None:
+                notes.append(note)
+        except LayoutError as error:
+            raise InvalidValueError(f"{self._source}: {error.message}", hint=error.hint) from None
+        self._check_times(read)
         read = self._on_the_grid(read, notes)
-        self._choose_volume(read, notes)
         self._check_prices(read)
         candles, rows = self._in_order(read, notes)
-        self._check_interval(candles)
         if self._spelling.units - {"milliseconds"}:
             notes.append(f"times in {' and '.join(sorted(self._spelling.units))}")
         if METATRADER in read.layout.form:
@@ -150,7 +197,7 @@ class CandleRows:
                     hint=f"choose with --{kind} ({kind}= of read_candle_files) which to read",
                 )
             elif kind == "symbol" and name is not None:
-                notes.append(f"its symbol is {next(iter(distinct))}, stored as {name}")
+                notes.append(f"its symbol is {shortened(list(distinct))}, stored as {name}")
         if not keep.any():
             listed = "; ".join(f"{kind} {shortened(sorted(set(names.tolist())))}" for kind, names in read.series.items())
             raise InvalidValueError(f"{self._source} holds no candles of the wanted series", hint=f"it holds {listed}")
@@ -175,24 +222,24 @@ class CandleRows:
             read.candles["timestamp"] -= stamps % interval_ms(interval)
             notes.append(f"{count:,} off the {interval} grid, moved back to it")
             return read
+        if 2 * count > len(off):
+            raise InvalidValueError(
+                f"{count:,} of {len(off):,} candles of {self._source} are off the {interval} grid, too many to leave them out",
+                hint="is their interval another one? --interval (interval=) says which",
+            )
         notes.append(f"{count:,} off the {interval} grid, left out")
-        if off.all():
-            raise InvalidValueError(f"{self._source} holds no candles on the {interval} grid")
         return read.where(~off)
 
-    def _choose_volume(self, read: _Read, notes: list[str]) -> None:
-        """Choose between two columns that may hold the volume, by what is in them."""
-        if len(read.volumes) < 2:
-            return
-        (_, first), (name, second) = zip(read.layout.volumes, read.volumes, strict=True)
-        if name[0] == VOLUME_AFTER_VWAP:
-            traded = second > 0
-            if traded.any() and ((first >= read.candles["low"]) & (first <= read.candles["high"]))[traded].all():
-                read.candles["volume"] = second
-                notes.append("volume from the seventh column, because the sixth is an average price, as Kraken writes it")
-        elif not first.any() and second.any():
-            read.candles["volume"] = second
-            notes.append(f"volume from {name[0]}, the number of price changes, because {read.layout.volumes[0][0]} is 0")
+    def _check_times(self, read: _Read) -> None:
+        """Raise InvalidValueError for a time that no candle has; its unit may be another than it seems."""
+        stamps = read.candles["timestamp"]
+        latest = time.time_ns() // 1_000_000 + _AHEAD_MS
+        bad = np.flatnonzero((stamps < 0) | (stamps > latest))
+        if bad.size:
+            when = "before 1970" if stamps[bad[0]] < 0 else "in the future"
+            raise self.error(
+                read.rows[bad[0]], f"open_time {iso_time(int(stamps[bad[0]]))} is {when}", "are its digits those of another unit?"
+            )
 
     def _check_prices(self, read: _Read) -> None:
         bad = impossible_candles(read.candles)
@@ -213,9 +260,9 @@ class CandleRows:
     def _in_order(self, read: _Read, notes: list[str]) -> tuple[CandleArray, npt.NDArray[np.int64]]:
         """Return the candles oldest first, each once. Raises InvalidValueError for two that differ, and for one in the wrong place."""
         candles, rows = read.candles, read.rows
-        if len(candles) > 2 and (np.diff(candles["timestamp"]) < 0).all():
+        if len(candles) > 2 and (np.diff(candles["timestamp"]) <= 0).all():
             notes.append("newest first")
-            return candles[::-1].copy(), rows[::-1].copy()
+            candles, rows = candles[::-1].copy(), rows[::-1].copy()
         if (np.diff(candles["timestamp"]) > 0).all():
             return candles, rows
         order = np.argsort(candles["timestamp"], kind="stable")
@@ -244,18 +291,6 @@ class CandleRows:
         notes.append(f"{len(repeats):,} repeated with the same values, read once")
         return candles, rows
 
-    def _check_interval(self, candles: CandleArray) -> None:
-        """Raise InvalidValueError if the candles have the distance of a longer interval."""
-        if len(candles) < _SMALLEST_STRETCH:
-            return
-        distance = int(np.gcd.reduce(np.diff(candles["timestamp"])))
-        longer = [name for name, step in INTERVAL_MS.items() if step > interval_ms(self._wanted.interval) and distance % step == 0]
-        if longer:
-            raise InvalidValueError(
-                f"the candles of {self._source} are {longer[-1]} apart or more, not {self._wanted.interval}",
-                hint=f"pass --interval {longer[-1]} (interval=)",
-            )
-
 
 class _Read(NamedTuple):
     """The rows of a file whose cells have been read: candles, the row of each, and what later checks need of it."""
@@ -282,12 +317,13 @@ def _joined(batches: list[_Read]) -> _Read:
     layouts = dict.fromkeys(batch.layout for batch in batches)
     form = " and ".join(dict.fromkeys(layout.form for layout in layouts))
     candidates = min(len(batch.volumes) for batch in batches)
-    kinds = set.intersection(*(set(batch.series) for batch in batches))
+    if len({tuple(batch.series) for batch in batches}) > 1:
+        raise LayoutError("only some of its headers have a symbol, an interval or an exchange", "split the file where the header changes")
     return _Read(
         first.layout._replace(form=form),
         np.concatenate([batch.candles for batch in batches]),
         np.concatenate([batch.rows for batch in batches]),
         np.concatenate([batch.inexact for batch in batches]),
         [np.concatenate([batch.volumes[position] for batch in batches]) for position in range(candidates)],
-        {kind: np.concatenate([batch.series[kind] for batch in batches]) for kind in first.series if kind in kinds},
+        {kind: np.concatenate([batch.series[kind] for batch in batches]) for kind in first.series},
     )

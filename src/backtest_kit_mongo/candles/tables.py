@@ -12,7 +12,7 @@ from ..errors import InvalidTypeError, InvalidValueError, MissingDependencyError
 from .cells import BadCellError, Cells, Spelling
 from .columns import CANDLE_DTYPE, PRICES, CandleArray
 from .layout import LayoutError, header_layout, shortened
-from .rows import Batch, candle_columns
+from .rows import Batch, candle_columns, choose_volume, same_name
 
 __all__ = ["is_table", "library", "table_batch", "table_candles", "to_arrow", "to_pandas", "to_polars"]
 
@@ -66,20 +66,29 @@ def is_table(value: object) -> bool:
     return not isinstance(value, np.ndarray) and (_is_pandas(value) or hasattr(value, "__arrow_c_stream__"))
 
 
-def table_candles(table: Any) -> CandleArray:
+def table_candles(table: Any, interval: str | None = None, symbol: str | None = None) -> CandleArray:
     """Return the candles of a DataFrame (pandas, polars) or an Arrow table as an array of CANDLE_DTYPE, in their order.
 
     The columns are found by name, as in the header of a candle file: an open time (``timestamp``, ``open_time``, ``date``, ..., or the
     index of pandas), ``open``, ``high``, ``low``, ``close`` and ``volume``. Times are datetimes (UTC without a zone), or numbers whose
-    size says whether they count seconds, ms, us or ns. Raises InvalidValueError naming the column or the row (from 0).
+    size says whether they count seconds, ms, us or ns. A column of symbols or intervals must agree with ``symbol`` and ``interval``.
+    Raises InvalidTypeError for another kind of table, InvalidValueError naming the column or the row (from 0).
     """
     try:
-        batch = table_batch(table)
+        batch = table_batch(table, symbol=symbol)
         for kind, position in batch.layout.series:
             names = sorted(set(map(str, batch.columns[position])))
-            if len(names) > 1:
-                raise LayoutError(f"the table holds candles of {kind} {shortened(names)}", "pass those of one series")
-        candles, inexact, _ = candle_columns(batch, Spelling(), no_volume=False)
+            wanted = {"symbol": symbol, "interval": interval}.get(kind)
+            same = not names or wanted is None or (same_name(names[0], wanted) if kind == "symbol" else names[0] == wanted)
+            if len(names) > 1 or not same:
+                raise LayoutError(
+                    f"the table holds candles of {kind} {shortened(names)}" + (f", not of {wanted}" if wanted else ""),
+                    f"pass those of one series, or drop the column {kind}",
+                )
+        candles, inexact, volumes = candle_columns(
+            batch, Spelling(), no_volume=False, no_volume_hint="add a column of zeros if there is none"
+        )
+        choose_volume(batch.layout, candles, volumes)
         if inexact is not None:
             raise BadCellError(int(np.flatnonzero(inexact)[0]), "its open time is not a whole number of milliseconds")
     except LayoutError as error:
@@ -89,25 +98,34 @@ def table_candles(table: Any) -> CandleArray:
     return candles
 
 
-def table_batch(table: Any) -> Batch:
-    """Return the columns of a table. Raises LayoutError if they are not those of candles."""
+def table_batch(table: Any, *, symbol: str | None = None, no_volume: bool = False) -> Batch:
+    """Return the columns of a table. Raises LayoutError if they are not those of candles, InvalidTypeError if it is no table."""
     index = None
     if _is_pandas(table):
         names, columns, index = _of_pandas(table)
+    elif _is_of(table, "polars") and hasattr(table, "get_columns"):
+        names, columns = list(table.columns), [_of_column(column) for column in table.get_columns()]
     else:
-        if not _is_of(table, "polars", "pyarrow"):
-            table = library("pyarrow", "arrow").table(table)
-        names = list(getattr(table, "column_names", None) or table.columns)
-        columns = [_array(table[name]) for name in names] if len(set(names)) == len(names) else []
+        arrow = library("pyarrow", "arrow")
+        if not isinstance(table, (arrow.Table, arrow.RecordBatch)):
+            try:
+                table = arrow.table(table)
+            except (TypeError, ValueError) as error:  # ArrowException is a ValueError
+                raise InvalidTypeError(f"candles must be a table or a list of candles, got {type(table).__name__}: {error}") from None
+        names, columns = list(table.column_names), [_of_column(column) for column in table.columns]
     length = len(table)
-    row = [column[0] for column in columns] if length else ()
-    layout = header_layout(names, row, index)
+    row = [None if column is None else column[0] for column in columns] if length else ()
+    layout = header_layout(names, row, index, symbol=symbol, no_volume=no_volume)
+    for position in (*layout.time, *layout.prices, *(place for _, place in (*layout.volumes, *layout.series))):
+        if columns[position] is None:
+            raise LayoutError(f"column {shortened([names[position]])} has a type that holds neither times nor numbers")
+    cells: list[Cells] = [() if column is None else column for column in columns]
     if index is not None and layout.time != (index,) and length:
-        times = Spelling().times("open_time", columns[layout.time[0]])[0]
-        if len(layout.time) == 1 and (times != Spelling().times("index", columns[index])[0]).any():
+        times = Spelling().times("open_time", cells[layout.time[0]])[0]
+        if len(layout.time) == 1 and (times != Spelling().times("index", cells[index])[0]).any():
             column = layout.names[layout.time[0]]
             raise LayoutError(f"the index of times and the column {column} differ", "drop the one that is not the open time")
-    return Batch(layout, columns, np.arange(length))
+    return Batch(layout, cells, np.arange(length))
 
 
 def _is_of(value: object, *libraries: str) -> bool:
@@ -118,14 +136,15 @@ def _is_pandas(value: object) -> bool:
     return _is_of(value, "pandas") and hasattr(value, "columns")
 
 
-def _array(column: Any) -> Cells:
-    """Return a column of polars or Arrow as an array. Times are converted to UTC; nulls become NaT, NaN or None."""
-    if _is_of(column, "polars"):
-        return _cells(column.to_numpy())
-    return _cells(column.to_numpy(zero_copy_only=False) if hasattr(column, "buffers") else column.to_numpy())
+def _of_column(column: Any) -> Cells | None:
+    """Return a column of polars or Arrow as an array: times in UTC, nulls as NaT, NaN or None. None for a type that NumPy has not."""
+    try:
+        return _cells(column.to_numpy(zero_copy_only=False) if hasattr(column, "buffers") else column.to_numpy())
+    except Exception:  # noqa: BLE001 - each library has its own errors; a column that is needed is refused by its name
+        return None
 
 
-def _of_pandas(frame: Any) -> tuple[list[str], list[Cells], int | None]:
+def _of_pandas(frame: Any) -> tuple[list[str], list[Cells | None], int | None]:
     """Return names and columns of a pandas DataFrame, its index last, and the position of the index if that holds times."""
     pandas = library("pandas", "pandas")
     for level in reversed(range(frame.columns.nlevels)):  # yfinance: ("Close", "BTC-USD")
@@ -136,13 +155,13 @@ def _of_pandas(frame: Any) -> tuple[list[str], list[Cells], int | None]:
     if frame.index.nlevels > 1:
         frame = frame.reset_index()
     names = [str(name) for name in frame.columns]
-    columns = [_of_series(pandas, frame.iloc[:, position]) for position in range(len(names))]
+    columns: list[Cells | None] = [_of_series(pandas, frame.iloc[:, position]) for position in range(len(names))]
     position = None
     labels = frame.index
     if isinstance(labels, pandas.PeriodIndex):
         labels = labels.to_timestamp()
-    if not isinstance(labels, pandas.RangeIndex) and (labels.name is not None or isinstance(labels, pandas.DatetimeIndex)):
-        position = len(names) if isinstance(labels, pandas.DatetimeIndex) else None
+    if not isinstance(labels, pandas.RangeIndex):
+        position = len(names) if labels.name is None or isinstance(labels, pandas.DatetimeIndex) else None
         names.append("index" if labels.name is None else str(labels.name))
         columns.append(_of_series(pandas, labels))
     return names, columns, position

@@ -14,9 +14,9 @@ from ..errors import DamagedCandlesError, InvalidValueError
 from ..runner import CandleFiles, ImportReport, import_candles, list_candles, read_candle_files, remove_candles
 from ..runner.market.candle_series import count_candles
 from .command import ServerOptions, parse_time
-from .output import counted, errors, progress, say, table, time_text
+from .output import counted, errors, progress, say, say_note, table, time_text
 
-__all__ = ["FileOptions", "files_text", "import_file", "remove_series", "report_text", "show_series", "store_candles"]
+__all__ = ["FileOptions", "import_file", "remove_series", "report_text", "show_files", "show_series", "store_candles"]
 
 _SHOWN_GAPS = 5
 _SHOWN_FILES = 5
@@ -86,8 +86,7 @@ def import_file(
         raise InvalidValueError("the symbol of the candles is unknown", hint="pass --symbol NAME, or name the file like BTCUSDT-1m.csv.gz")
     server_options.connect()
     wait_for_init(server_options.timeout)
-    for line in files_text(read):
-        say(line)
+    show_files(read)
     report, new = store_candles(read.candles, read.symbol, read.interval, exchange)
     for line in report_text(report, new):
         say(line)
@@ -189,15 +188,16 @@ def _remove(symbol: str, interval: str, exchange: str, since: int | None, until:
     say(f"{counted(removed, 'candle')} of {series} removed")
 
 
-def files_text(read: CandleFiles) -> list[str]:
-    """Return lines of text that say what each file was recognised as, and what was done with its candles."""
-    lines = [f"read: {name} ({form})" for name, form in read.files[:_SHOWN_FILES]]
+def show_files(read: CandleFiles) -> None:
+    """Print what each file was recognised as, and what a user should know of its candles."""
+    for name, form in read.files[:_SHOWN_FILES]:
+        say(f"read: {name} ({form})")
     if len(read.files) > _SHOWN_FILES:
-        lines.append(f"and {counted(len(read.files) - _SHOWN_FILES, 'more file')}")
-    lines += [f"note: {note}" for note in read.notes[:_SHOWN_FILES]]
+        say(f"and {counted(len(read.files) - _SHOWN_FILES, 'more file')}")
+    for note in read.notes[:_SHOWN_FILES]:
+        say_note(note)
     if len(read.notes) > _SHOWN_FILES:
-        lines.append(f"and {counted(len(read.notes) - _SHOWN_FILES, 'more note')}")
-    return lines
+        say_note(f"and {counted(len(read.notes) - _SHOWN_FILES, 'more note')}")
 
 
 def store_candles(candles: CandleArray, symbol: str, interval: str, exchange: str) -> tuple[ImportReport, int]:

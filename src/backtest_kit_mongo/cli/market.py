@@ -17,8 +17,8 @@ from ..runner.clock import MINUTE_MS
 from ..runner.engine.options import CostKeywords, OnHole
 from ..runner.market.exchange import fetch_missing
 from ..runner.market.frame import moment_ms
-from .candles import FileOptions, files_text, report_text, store_candles
-from .output import counted, progress, say, say_note, time_text
+from .candles import FileOptions, report_text, show_files, store_candles
+from .output import counted, progress, say_note, time_text
 
 __all__ = ["Costs", "Market", "Window", "prepare_candles", "prepare_exchange", "read_market"]
 
@@ -159,9 +159,7 @@ class Market(FileOptions, frozen=True, kw_only=True):
         if self.csv is None:
             return []
         notes = []
-        (symbol,), named = self.symbols, series_of(Path(self.csv))
-        if named is not None and named[0] != symbol:
-            notes.append(f"the file is named after {named[0]}; its candles are stored as {symbol}, as --symbol says")
+        (symbol,) = self.symbols
         if self.exchange is None and not imported_spans(symbol, "1m", exchange) and imported_spans(symbol, "1m", "binance"):
             notes.append(
                 f"candles of {symbol} that were imported under the exchange name binance stay there; this file is stored under "
@@ -233,8 +231,7 @@ def read_market(market: Market) -> CandleArray | None:
     """Return the candles of the command's file, or made-up ones; None if the command has neither."""
     if market.csv is not None:
         read = market.read([market.csv], symbol=market.symbols[0], interval="1m", exchange=market.exchange)
-        for line in files_text(read):
-            say(line)
+        show_files(read)
         return read.candles
     if market.synthetic_days is not None:
         return synthetic_market(market.seed, market.synthetic_days * 1440, _SYNTHETIC_START_MS)

@@ -443,7 +443,7 @@ class Contract:
 
     def _put_candles(self, candles: Any, key: Key) -> None:
         exchange_name, symbol, interval = key
-        columns = to_columns(candles, interval)
+        columns = to_columns(candles, interval, symbol)
         key = self._check(key)
         columns = closed_candles(columns, interval)
         if len(columns):

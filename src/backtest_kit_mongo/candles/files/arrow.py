@@ -30,7 +30,7 @@ def _part(source: str, container: str, read_table: Any, stream: IO[bytes], wante
     except (arrow.ArrowException, OSError) as error:
         raise InvalidValueError(f"{source} cannot be read: {error}") from error
     try:
-        batch = table_batch(table)
+        batch = table_batch(table, symbol=wanted.symbol, no_volume=wanted.no_volume)
     except LayoutError as error:
         raise InvalidValueError(f"{source}: {error.message}", hint=error.hint) from None
     if list(table.column_names) == ["date", "open", "high", "low", "close", "volume"]:

@@ -22,17 +22,20 @@ def read_json(source: str, content: bytes, wanted: Wanted) -> Part:
     """Read a JSON file: a list of rows or objects, one of either a line, or an object of columns as pandas writes it."""
     rows = CandleRows(source, "record", wanted)
     try:
-        document = msgspec.json.decode(content)
-    except msgspec.DecodeError as error:
         try:
-            document = msgspec.json.Decoder().decode_lines(content)
-        except msgspec.DecodeError:
-            raise InvalidValueError(f"{source} is not JSON: {error}") from None
+            document = msgspec.json.decode(content)
+        except msgspec.DecodeError as error:
+            try:
+                document = msgspec.json.Decoder().decode_lines(content)
+            except msgspec.DecodeError:
+                raise InvalidValueError(f"{source} is not JSON: {error}") from None
     except RecursionError:
         raise InvalidValueError(f"{source} is JSON that is nested too deep") from None
     names, records = _records(source, document)
     if not records:
         return rows.part("JSON")
+    if not isinstance(records[0], (list, tuple, dict)):
+        raise rows.error(1, f"expected a row or an object, not {type(records[0]).__name__}")
     form: str | None = None
     if names is None and isinstance(records[0], dict):
         names, form = tuple(records[0]), "objects"
@@ -45,7 +48,11 @@ def read_json(source: str, content: bytes, wanted: Wanted) -> Part:
         if not isinstance(record, (list, tuple)) or len(record) != width:
             raise rows.error(number, f"expected a row of {width} values")
     try:
-        layout = plain_layout(records[0]) if names is None else header_layout(names, records[0])
+        layout = (
+            plain_layout(records[0])
+            if names is None
+            else header_layout(names, records[0], symbol=wanted.symbol, no_volume=wanted.no_volume)
+        )
     except LayoutError as error:
         raise rows.error(1, error.message.replace("the line has", "the row has"), error.hint) from None
     if layout.form == "a header":

@@ -10,14 +10,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, Final, cast
 
 from ...errors import InvalidValueError
 from ..rows import Part, Wanted
 from .arrow import read_feather, read_parquet
 from .json_text import read_json
-from .names import SUFFIX_HINT, has_candle_suffix
+from .names import choose_files
 from .text import read_text
 
 __all__ = ["read_parts"]
@@ -40,6 +40,8 @@ _REFUSED: Final = (
     (b"\x80\x05", "a pickle", "open it only if you trust it, and pass the DataFrame to import_candles"),
 )
 _DEEPEST: Final = 3
+_LARGEST: Final = 1 << 31
+_SHOWN: Final = 100
 _BUFFER: Final = 1 << 18
 
 
@@ -48,6 +50,8 @@ def read_parts(path: Path, wanted: Wanted, moved: Callable[[int], None] = lambda
 
     Raises InvalidValueError for a file that cannot be read, naming it, and for rows that are not candles.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe: nothing may ever come, and it cannot be read again
+        raise InvalidValueError(f"{path} is not a regular file", hint="save its content to a file first")
     with _errors(str(path)), open(path, "rb", buffering=0) as raw:
         return list(_parts(str(path), cast("IO[bytes]", _Counted(raw, moved)), wanted, 0))
 
@@ -64,7 +68,9 @@ def _errors(name: str) -> Iterator[None]:
 
 def _parts(name: str, raw: IO[bytes], wanted: Wanted, depth: int) -> Iterator[Part]:
     stream = io.BufferedReader(cast("io.RawIOBase", raw), _BUFFER)
-    magic = stream.peek(16)[:16]
+    magic = stream.peek(512)[:512]
+    if magic[257:262] == b"ustar":
+        raise InvalidValueError(f"{name} is a tar archive", hint="unpack it first")
     for begin, what, hint in _REFUSED:
         if magic.startswith(begin):
             raise InvalidValueError(f"{name} is {what}", hint=hint)
@@ -77,38 +83,46 @@ def _parts(name: str, raw: IO[bytes], wanted: Wanted, depth: int) -> Iterator[Pa
     elif magic.startswith((_ZIP, _EMPTY_ZIP)):
         yield from _members(name, stream, wanted, depth)
     elif magic.startswith(b"PAR1"):
-        yield read_parquet(name, _seekable(stream, depth), wanted)
+        yield read_parquet(name, _seekable(name, stream, depth), wanted)
     elif magic.startswith((b"ARROW1", b"FEA1")):
-        yield read_feather(name, _seekable(stream, depth), wanted)
+        yield read_feather(name, _seekable(name, stream, depth), wanted)
     elif magic.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{"):
-        yield read_json(name, stream.read().removeprefix(b"\xef\xbb\xbf"), wanted)
+        yield read_json(name, _whole(name, stream).removeprefix(b"\xef\xbb\xbf"), wanted)
     else:
         yield read_text(name, stream, wanted)
 
 
-def _seekable(stream: IO[bytes], depth: int) -> IO[bytes]:
+def _seekable(name: str, stream: IO[bytes], depth: int) -> IO[bytes]:
     """Return a stream of an archive as one that jumps without unpacking again."""
-    return io.BytesIO(stream.read()) if depth else stream
+    return io.BytesIO(_whole(name, stream)) if depth else stream
 
 
 def _members(name: str, stream: IO[bytes], wanted: Wanted, depth: int) -> Iterator[Part]:
-    archive = zipfile.ZipFile(stream if depth == 0 else io.BytesIO(stream.read()))
+    archive = zipfile.ZipFile(stream if depth == 0 else io.BytesIO(_whole(name, stream)))
     with archive:
         if "[Content_Types].xml" in archive.namelist():
             raise InvalidValueError(f"{name} is a spreadsheet", hint="save it as CSV")
-        members = [
-            member
-            for member in archive.infolist()
-            if not member.is_dir() and "__MACOSX" not in member.filename and has_candle_suffix(PurePosixPath(member.filename).name)
-        ]
-        if not members:
-            raise InvalidValueError(f"the archive {name} holds no candle files", hint=SUFFIX_HINT)
-        for member in members:
-            inner_name = f"{name}:{member.filename}"
-            if member.flag_bits & 1:
+        names = [member.filename for member in archive.infolist() if not member.is_dir() and "__MACOSX" not in member.filename]
+        for member in choose_files(f"the archive {name}", names, wanted.symbol, wanted.interval).names:
+            inner_name = f"{name}:{_printable(member)}"
+            if archive.getinfo(member).flag_bits & 1:
                 raise InvalidValueError(f"{inner_name} is encrypted", hint="unpack it first")
             with _errors(inner_name), archive.open(member) as inner:
                 yield from _parts(inner_name, inner, wanted, depth + 1)
+
+
+def _printable(name: str) -> str:
+    """Return the name of a member of an archive for messages: short, and without control characters."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in name)
+    return text if len(text) <= _SHOWN else f"…{text[-_SHOWN + 1 :]}"
+
+
+def _whole(name: str, stream: IO[bytes]) -> bytes:
+    """Return all bytes of a stream. Raises InvalidValueError for more than a file of candles has, before they fill the memory."""
+    content = stream.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise InvalidValueError(f"{name} has more than {_LARGEST >> 30} GB", hint="split it, or write it as CSV or Parquet")
+    return content
 
 
 class _Counted(io.RawIOBase):

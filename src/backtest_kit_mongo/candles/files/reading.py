@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from ...errors import InvalidTypeError, InvalidValueError
+from ...arguments import text
+from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
+from ...logs import log
 from ...simulation import iso_time
 from ..columns import CandleArray
-from ..intervals import OffGrid, check_off_grid, interval_ms
+from ..intervals import INTERVAL_MS, OffGrid, check_off_grid, interval_ms
 from ..layout import shortened
-from ..rows import Part, Wanted, same_name
-from .names import SUFFIX_HINT, has_candle_suffix, series_of
+from ..rows import Part, Wanted, plain_name, same_name
+from .names import CHOOSE, choose_files, series_of
 from .opening import read_parts
 
 __all__ = ["CandleFiles", "join_parts", "read_candle_files", "read_klines"]
 
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
 
-_DEFAULT_INTERVAL: Final = "1m"
-_CHOOSE: Final = "choose one with --{0} ({0}= of read_candle_files)"
+_USUAL_INTERVAL: Final = "1m"
+_MANY: Final = 10
+_SHOWN: Final = 200
 
 
 class CandleFiles(msgspec.Struct, frozen=True):
@@ -49,7 +52,10 @@ def read_klines(path: str | PathLike[str], *, interval: str = "1m", progress: Ca
         raise InvalidTypeError(f"path must be a str or a path, got {type(path).__name__}")
     if Path(path).is_dir():
         raise InvalidValueError(f"{path} cannot be read: Is a directory", hint="read_candle_files reads the files of a folder")
-    return read_candle_files(path, interval=interval, progress=progress).candles
+    read = read_candle_files(path, interval=interval, progress=progress)
+    for note in read.notes:
+        log("info", f"{path}: {note}")
+    return read.candles
 
 
 def read_candle_files(
@@ -78,18 +84,25 @@ def read_candle_files(
     line: for rows that are not candles, for two different candles of one time, and for whatever may mean two things. ``progress`` is
     called with (bytes read, bytes of all files).
     """
+    symbol = None if symbol is None else text("symbol", symbol)
+    exchange = None if exchange is None else text("exchange", exchange)
     if interval is not None:
         interval_ms(interval)
     check_off_grid(off_grid)
-    files, symbol, interval, notes = _chosen(_as_paths(paths), symbol, interval)
-    wanted = Wanted(interval, symbol, exchange, off_grid, no_volume)
     try:
-        sizes = [file.stat().st_size for file in files]
+        chosen = _chosen(_as_paths(paths), symbol, interval)
+        sizes = [file.stat().st_size for file in chosen.files]
     except OSError as error:
-        raise InvalidValueError(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise InvalidValueError(f"{str(error.filename)[:_SHOWN]} cannot be read: {error.strerror}") from error
+    except (ValueError, UnicodeError) as error:
+        if isinstance(error, BacktestKitError):
+            raise
+        raise InvalidValueError(f"a path cannot be used: {error}") from error
+    notes = chosen.notes
+    wanted = Wanted(chosen.interval, chosen.symbol, exchange, off_grid, no_volume)
     total, before = sum(sizes), 0
     parts: list[Part] = []
-    for file, size in zip(files, sizes, strict=True):
+    for file, size in zip(chosen.files, sizes, strict=True):
 
         def moved(position: int, before: int = before, size: int = size) -> None:
             if progress is not None:
@@ -104,7 +117,9 @@ def read_candle_files(
         notes.append(f"{repeated:,} candles are in two files with the same values, read once")
     for part in parts:
         notes += [note if len(parts) == 1 else f"{part.source}: {note}" for note in part.notes]
-    return CandleFiles(candles, symbol, interval, tuple((part.source, part.form) for part in parts), tuple(notes))
+    _check_interval(candles, chosen.interval, chosen.guessed, notes)
+    files = tuple((part.source, part.form) for part in parts)
+    return CandleFiles(candles, chosen.symbol, chosen.interval, files, tuple(notes))
 
 
 def _as_paths(paths: Any) -> list[Path]:
@@ -112,51 +127,72 @@ def _as_paths(paths: Any) -> list[Path]:
     for path in listed:
         if not isinstance(path, (str, PathLike)):
             raise InvalidTypeError(f"paths must be a str, a path or several of them, got {type(path).__name__}")
+        if not fspath(path):
+            raise InvalidValueError("a path is empty")
     if not listed:
         raise InvalidValueError("paths is empty")
     return [Path(path) for path in listed]
 
 
-def _chosen(paths: Sequence[Path], symbol: str | None, interval: str | None) -> tuple[list[Path], str | None, str, list[str]]:
-    """Return the files of the wanted series, its symbol and interval, and notes. Files of other series in folders are left out."""
+class _Chosen(NamedTuple):
+    """What to read: files, the series that their names or the arguments tell, and whether the interval is only the usual one."""
+
+    files: list[Path]
+    symbol: str | None
+    interval: str
+    guessed: bool
+    notes: list[str]
+
+
+def _chosen(paths: Sequence[Path], symbol: str | None, interval: str | None) -> _Chosen:
+    """Return the files of the wanted series. Those of other series in folders are left out."""
     files: list[Path] = []
-    others: list[Path] = []
+    others = 0
     for path in paths:
-        if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.is_file() and has_candle_suffix(file.name))
-            if not found:
-                raise InvalidValueError(f"the folder {path} holds no candle files", hint=SUFFIX_HINT)
-            mine = [file for file in found if _is_of_series(file, symbol, interval)]
-            if not mine:
-                raise InvalidValueError(
-                    f"the folder {path} holds no files of {symbol or 'the'} {interval or 'series'}".replace("the series", "that series"),
-                    hint=f"it holds {shortened([file.name for file in found])}",
-                )
-            files += mine
-            others += [file for file in found if file not in mine]
-        else:
+        if not path.is_dir():
             files.append(path)
-    named = [series for file in files if (series := series_of(file)) is not None]
-    symbols = sorted({name for name, _ in named})
-    intervals = sorted({length for _, length in named if length is not None})
-    if symbol is None and len({name.upper() for name in symbols}) > 1:
-        raise InvalidValueError(f"the files are of several symbols: {shortened(symbols)}", hint=_CHOOSE.format("symbol"))
-    if interval is None and len(intervals) > 1:
+            continue
+        names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+        choice = choose_files(f"the folder {path}", names, symbol, interval)
+        files += [path / name for name in choice.names]
+        others += choice.others
+    series = [found for file in files if (found := series_of(file)) is not None]
+    symbols = {plain_name(name): name for name, _ in series}
+    intervals = sorted({length for _, length in series if length is not None})
+    notes = [f"{others:,} files of other series in the folder, left out"] if others else []
+    if len(symbols) > 1:
         raise InvalidValueError(
-            f"the files are of several intervals: {shortened(intervals)}", hint="choose one with --interval (interval=)"
+            f"the files are of several symbols: {shortened(sorted(symbols.values()))}", hint="pass the files of one symbol"
         )
-    if interval is not None and intervals and intervals != [interval]:
-        wrong = next(file for file in files if (series := series_of(file)) is not None and series[1] not in (None, interval))
-        raise InvalidValueError(f"the name of {wrong} says {series_of(wrong)[1]}, not {interval}", hint="pass the interval of its candles")  # type: ignore[index]
-    notes = [f"{len(others):,} files of other series in the folder, left out"] if others else []
-    return files, symbol or (symbols[0] if symbols else None), interval or (intervals[0] if intervals else _DEFAULT_INTERVAL), notes
+    if interval is None and len(intervals) > 1:
+        raise InvalidValueError(f"the files are of several intervals: {shortened(intervals)}", hint=CHOOSE.format("interval"))
+    for file, (name, length) in [(file, found) for file in files if (found := series_of(file)) is not None]:
+        if interval is not None and length not in (None, interval):
+            raise InvalidValueError(f"the name of {file} says {length}, not {interval}", hint="pass the interval of its candles")
+        if symbol is not None and not same_name(name, symbol):
+            notes.append(f"the file is named after {name}; its candles are stored as {symbol}")
+    told = interval or (intervals[0] if intervals else None)
+    if told is not None:
+        interval_ms(told)
+    return _Chosen(files, symbol or next(iter(symbols.values()), None), told or _USUAL_INTERVAL, told is None, list(dict.fromkeys(notes)))
 
 
-def _is_of_series(file: Path, symbol: str | None, interval: str | None) -> bool:
-    series = series_of(file)
-    if series is None:
-        return True
-    return (symbol is None or same_name(series[0], symbol)) and (interval is None or series[1] in (None, interval))
+def _check_interval(candles: CandleArray, interval: str, guessed: bool, notes: list[str]) -> None:
+    """Say if all candles are further apart than the interval says; refuse them if nothing but the usual interval says it."""
+    if len(candles) < 2:
+        return
+    distance = int(np.gcd.reduce(np.diff(candles["timestamp"])))
+    fitting = [name for name, step in INTERVAL_MS.items() if step > interval_ms(interval) and distance % step == 0]
+    if not fitting:
+        return
+    closest = fitting[-1]
+    if guessed:
+        raise InvalidValueError(
+            f"no two candles are closer than {closest}, so their interval is probably not {interval}",
+            hint=f"say which it is: --interval {closest}, or --interval {interval} (interval=)",
+        )
+    if len(candles) >= _MANY:
+        notes.append(f"no two candles are closer than {closest}, although their interval is {interval}")
 
 
 def join_parts(parts: Sequence[Part]) -> tuple[CandleArray, int]:

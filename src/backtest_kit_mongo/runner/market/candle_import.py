@@ -19,6 +19,7 @@ from ...candles import (
     check_columns,
     check_off_grid,
     closed_candles,
+    impossible_candles,
     interval_ms,
     matches,
 )
@@ -134,8 +135,15 @@ def import_candles(
     """
     step = interval_ms(interval)
     check_off_grid(off_grid)
-    columns, moved = _onto_grid(as_columns(candles), interval, off_grid)
+    columns, moved = _onto_grid(as_columns(candles, interval, symbol), interval, off_grid)
     check_columns(columns, interval)
+    impossible = impossible_candles(columns)
+    if impossible.size:
+        candle = columns[impossible[0]]
+        raise InvalidValueError(
+            f"candle {int(impossible[0])} ({iso_time(int(candle['timestamp']))}) cannot be: "
+            + ", ".join(f"{name} {candle[name]:g}" for name in PRICES)
+        )
     order = np.flatnonzero(np.diff(columns["timestamp"]) <= 0)
     if order.size:
         stamp = int(columns["timestamp"][order[0] + 1])

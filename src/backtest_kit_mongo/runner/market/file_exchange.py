@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...candles import CandleArray, closed_candles, interval_ms
+from ...candles import INTERVAL_MS, CandleArray, closed_candles, interval_ms
 from ...candles.files import Part, Wanted, join_parts, read_parts, series_of
 from ...errors import InvalidTypeError, InvalidValueError
+from ...logs import log
 from ..registrations import call_site, check_name
 from .exchange import register_exchange
 
@@ -35,7 +36,7 @@ def add_file_exchange(name: str, path: str | PathLike[str], symbol: str | None =
         if symbol is not None or interval is not None:
             raise InvalidValueError("symbol and interval are for a single file; the files of a folder have them in their names")
         named = [(series_of(file), file) for file in sorted(location.iterdir())]
-        sources = [(series[0], series[1], file) for series, file in named if series is not None and series[1] is not None]
+        sources = [(series[0], str(series[1]), file) for series, file in named if series is not None and series[1] in INTERVAL_MS]
         if not sources:
             raise InvalidValueError(f"the folder {location} holds no candles", hint="name its files like BTCUSDT-1m.csv.gz")
     elif location.is_file():
@@ -108,4 +109,6 @@ def _read_at(file: Path, wanted: Wanted, modified: int, size: int) -> tuple[Part
     parts = tuple(read_parts(file, wanted))
     for part in parts:
         part.candles.flags.writeable = False
+        for note in part.notes:
+            log("info", f"{part.source}: {note}")
     return parts
