@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 
-from backtest_kit_mongo.candles import CANDLE_DTYPE, INTERVAL_MS
+from backtest_kit_mongo.candles import CANDLE_DTYPE, GRIDS
 from backtest_kit_mongo.runner import synthetic_market
 
 MINUTE = 60_000
@@ -91,13 +91,13 @@ class Exchange:
 
     def candles(self, symbol, interval):
         """Return all candles that have begun; the last one has its prices so far, as on the real exchange."""
-        market, now, step = self._market(symbol), self.now_ms, INTERVAL_MS[interval]
+        market, now = self._market(symbol), self.now_ms
         minutes = market[market["timestamp"] <= now].copy()
         if len(minutes) and minutes["timestamp"][-1] + MINUTE > now:
             for column in ("high", "low", "close"):
                 minutes[column][-1] = minutes["open"][-1]
             minutes["volume"][-1] /= 2
-        starts = minutes["timestamp"] // step * step
+        starts = minutes["timestamp"] - GRIDS[interval].past(minutes["timestamp"])
         found, first = np.unique(starts, return_index=True)
         rows = np.empty(len(found), CANDLE_DTYPE)
         if len(found):
@@ -110,15 +110,15 @@ class Exchange:
         return rows
 
     def klines(self, query, spoil=None):
-        if query.get("interval") not in INTERVAL_MS:
+        if query.get("interval") not in GRIDS:
             raise Refused(400, -1120, "Invalid interval.")
-        step = INTERVAL_MS[query["interval"]]
+        grid = GRIDS[query["interval"]]
         rows = self.candles(query.get("symbol"), query["interval"])
         limit = min(int(query.get("limit", 500)), 1000)
         rows = rows[rows["timestamp"] <= int(query.get("endTime", 2**62))]
         rows = rows[rows["timestamp"] >= int(query["startTime"])][:limit] if "startTime" in query else rows[-limit:]
         texts = [
-            [stamp, *(f"{value:.8f}" for value in values), stamp + step - 1, "0", 1, "0", "0", "0"] for stamp, *values in rows.tolist()
+            [stamp, *(f"{value:.8f}" for value in values), grid.after(stamp) - 1, "0", 1, "0", "0", "0"] for stamp, *values in rows.tolist()
         ]
         middle = len(texts) // 2
         match spoil:
@@ -135,9 +135,9 @@ class Exchange:
             case "no volume":
                 texts[middle][5] = None
             case "future":
-                texts[-1][0] = self.time_ms() // step * step + 100 * step
+                texts[-1][0] = grid.after(self.time_ms(), 100)
             case "before":
-                texts.insert(0, [texts[0][0] - step, *texts[0][1:]])
+                texts.insert(0, [grid.after(texts[0][0], -1), *texts[0][1:]])
         return texts
 
     def price(self, symbol):

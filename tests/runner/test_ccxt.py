@@ -19,6 +19,7 @@ from hand_market import MINUTE, START
 from paths import HELPERS
 
 import backtest_kit_mongo as kit
+from backtest_kit_mongo.candles import GRIDS
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import ConfigError, InvalidTypeError, InvalidValueError, MissingDependencyError
@@ -32,6 +33,7 @@ from backtest_kit_mongo.runner.market.exchange import ExchangeError, ExchangeUna
 pytestmark = [pytest.mark.once, pytest.mark.slow]  # a local exchange delays responses on purpose
 
 SERVER = HELPERS / "exchange_server.py"
+WEEK = START + 5 * 1440 * MINUTE
 MARKET = synthetic_market(5, 3000, START)
 NOW = START + 2000 * MINUTE + 30_000
 KLINES = "/api/v3/klines"
@@ -103,6 +105,19 @@ def test_other_intervals_and_the_symbol_in_ccxts_spelling(binance):
     assert fetch_missing("ETHUSDT", "1h", "binance", START, START + 33 * 60 * MINUTE, now_ms=NOW) == 33
     assert fetch_missing("ETH/USDT", "15m", "binance", *minutes(0, 60), now_ms=NOW) == 4
     assert {query["symbol"] for query in asked(binance)} == {"ETHUSDT"}
+
+
+@pytest.mark.parametrize(("interval", "count", "first"), [("12h", 190, START), ("3d", 31, START), ("1w", 12, WEEK), ("1M", 3, START)])
+def test_days_weeks_and_months_are_spelled_as_ccxt_spells_them(binance, interval, count, first):
+    """95 days from 2023-03-01 on have 31 whole pieces of three days, and the first three months; the first Monday is 2023-03-06."""
+    now = START + 95 * 1440 * MINUTE
+    binance.markets["BTCUSDT"], binance.now_ms = synthetic_market(5, 96 * 1440, START), now
+    assert fetch_missing("BTCUSDT", interval, "binance", first, GRIDS[interval].align(now), now_ms=now) == count
+    assert {query["interval"] for query in asked(binance)} == {interval}
+    candles = kit.PersistCandleAdapter.read_candles_array("BTCUSDT", interval, "binance", count, first)
+    minutes = binance.markets["BTCUSDT"]
+    edges = np.searchsorted(minutes["timestamp"], GRIDS[interval].stamps(first, GRIDS[interval].after(first, count + 1)))
+    assert candles["close"].tolist() == minutes["close"][edges[1:] - 1].tolist()
 
 
 def test_a_candle_that_is_not_closed_by_the_exchanges_clock_is_left_out(binance):

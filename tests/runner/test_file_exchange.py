@@ -110,10 +110,13 @@ def test_a_file_without_a_telling_name(mongo, tmp_path):
     assert fetch_missing("BTCUSDT", "1h", "y", START, START + 60 * MINUTE) == 1
 
 
-def test_months_are_not_minutes(tmp_path):
+def test_months_are_not_minutes(mongo, tmp_path):
     write_csv(tmp_path / "BTCUSDT-1M.csv")
-    with pytest.raises(InvalidValueError, match="holds no candles"):
-        add_file_exchange("x", tmp_path)
+    add_file_exchange("x", tmp_path)
+    with pytest.raises(InvalidValueError, match=r"open_time .* is not on the 1M grid: it must be the first of a month, 00:00 UTC"):
+        fetch_missing("BTCUSDT", "1M", "x", 1_675_209_600_000, 1_682_899_200_000)
+    with pytest.raises(InvalidValueError, match="exchange 'x' has no 1m candles of BTCUSDT"):
+        fetch_missing("BTCUSDT", "1m", "x", START, END)
 
 
 def test_a_candle_that_was_open_when_the_file_was_written_is_left_out(mongo, tmp_path):

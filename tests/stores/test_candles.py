@@ -460,7 +460,7 @@ def test_time_in_an_array_that_no_double_holds_is_refused(store):
     assert read(1) is None
 
 
-@pytest.mark.parametrize("interval", ["7m", "", "1M", "1w", "60", " 1m", "1m ", "01m"])
+@pytest.mark.parametrize("interval", ["7m", "", "1mo", "1W", "60", " 1m", "1m ", "01m"])
 def test_unknown_interval_is_named_on_write_and_read(store, interval):
     with pytest.raises(kit.InvalidValueError, match=f"interval '{interval}'"):
         write(candles(2), interval=interval)

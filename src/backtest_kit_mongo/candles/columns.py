@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .._core import candles as core
 from ..errors import InvalidValueError
-from .intervals import interval_ms
+from .intervals import Grid, grid_of
 
 __all__ = [
     "CANDLE_DTYPE", "PRICES", "TIME_LIMIT", "CandleArray", "check_columns", "closed_candles", "impossible_candles", "matches", "memory",
@@ -35,12 +35,13 @@ def memory(columns: CandleArray) -> npt.NDArray[np.int8]:
 
 def check_columns(columns: CandleArray, interval: str) -> None:
     """Raise InvalidValueError naming a candle that must not be stored: a value is not finite, or its time is off the grid."""
-    step = interval_ms(interval)
-    if not core.are_sound(memory(columns), step):
-        refuse(columns, interval, step)
+    grid = grid_of(interval)
+    plain = grid.is_plain
+    if not core.are_sound(memory(columns), grid.longest if plain else 1) or (not plain and grid.past(columns["timestamp"]).any()):
+        refuse(columns, grid)
 
 
-def refuse(columns: CandleArray, interval: str, step: int) -> None:
+def refuse(columns: CandleArray, grid: Grid) -> None:
     """Raise InvalidValueError naming a candle that must not be stored."""
     for name in PRICES:
         bad = np.flatnonzero(~np.isfinite(columns[name]))
@@ -52,12 +53,12 @@ def refuse(columns: CandleArray, interval: str, step: int) -> None:
     far = np.flatnonzero((columns["timestamp"] > TIME_LIMIT) | (columns["timestamp"] < -TIME_LIMIT))
     if far.size:
         raise InvalidValueError(f"candle {far[0]}: timestamp {columns['timestamp'][far[0]]} is not a timestamp in milliseconds")
-    off = np.flatnonzero(columns["timestamp"] % step)
+    off = np.flatnonzero(grid.past(columns["timestamp"]))
     if off.size:
         row = int(off[0])
         stamp = int(columns["timestamp"][row])
         raise InvalidValueError(
-            f"candle {row}: timestamp {stamp} is off the {interval} grid", hint=f"use the candle's open time in ms, a multiple of {step}"
+            f"candle {row}: timestamp {stamp} is off the {grid.interval} grid", hint=f"use the candle's open time in ms, {grid.rule}"
         )
 
 
@@ -73,8 +74,8 @@ def impossible_candles(columns: CandleArray) -> npt.NDArray[np.intp]:
 def closed_candles(columns: CandleArray, interval: str, now: int | None = None) -> CandleArray:
     """Return the candles that have closed at ``now`` (ms, default: the wall clock). A candle that closes exactly at ``now`` has closed."""
     now = time.time_ns() // 1_000_000 if now is None else now
-    open_until = now - interval_ms(interval)
-    return columns if (columns["timestamp"] <= open_until).all() else columns[columns["timestamp"] <= open_until]
+    latest = grid_of(interval).closed_until(now)
+    return columns if (columns["timestamp"] <= latest).all() else columns[columns["timestamp"] <= latest]
 
 
 def matches(candles: CandleArray, stored: Iterable[CandleArray]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:

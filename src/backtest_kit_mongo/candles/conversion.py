@@ -14,7 +14,7 @@ import numpy as np
 from .._core import candles as core
 from ..errors import InvalidTypeError, InvalidValueError
 from .columns import CANDLE_DTYPE, TIME_LIMIT, CandleArray, check_columns
-from .intervals import interval_ms
+from .intervals import grid_of
 from .tables import is_table, table_candles
 
 __all__ = ["as_columns", "row_values", "to_columns"]
@@ -27,7 +27,7 @@ def to_columns(candles: Iterable[Any], interval: str, symbol: str | None = None)
     CANDLE_DTYPE. Raises InvalidTypeError or InvalidValueError naming the row if a field is missing, a value is not a finite number, or a
     timestamp is off the grid of ``interval``, and for a table of another ``symbol``.
     """
-    interval_ms(interval)
+    grid_of(interval)
     columns = as_columns(candles, interval, symbol)
     check_columns(columns, interval)
     return columns

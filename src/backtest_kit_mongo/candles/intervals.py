@@ -2,23 +2,160 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from ..errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["INTERVAL_MS", "OFF_GRID", "OffGrid", "align", "check_off_grid", "interval_ms"]
+__all__ = ["GRIDS", "INTERVAL_MS", "OFF_GRID", "Grid", "OffGrid", "align", "check_off_grid", "grid_of", "interval_ms"]
 
-INTERVAL_MS: Final = MappingProxyType(
-    {
-        name: minutes * 60_000
-        for name, minutes in (
-            ("1m", 1), ("3m", 3), ("5m", 5), ("15m", 15), ("30m", 30), ("1h", 60), ("2h", 120), ("4h", 240), ("6h", 360),
-            ("8h", 480), ("1d", 1440),
-        )
-    }
-)  # fmt: skip
-"""Length of each candle interval in ms."""
+Stamps = npt.NDArray[np.int64]
+
+_MINUTE_MS: Final = 60_000
+_DAY_MS: Final = 86_400_000
+
+
+class Grid:
+    """The open times of an interval's candles: one every ``step`` ms from ``offset`` on (ms since 1970, UTC), and as many before that.
+
+    The candles are numbered by their position: candle 0 opens at ``offset``, candle -1 right before it.
+    """
+
+    def __init__(self, interval: str, step: int, offset: int = 0, rule: str | None = None) -> None:
+        self.interval: str = interval
+        self.step: int | None = step
+        """Length of each candle in ms; None if they differ."""
+        self.longest: int = step
+        """Length in ms that no candle exceeds."""
+        self.is_plain: bool = offset == 0
+        """Whether candles open at the multiples of ``step`` since 1970. Only such candles are packed into blocks."""
+        self.rule: str = f"a multiple of {step} ms since 1970" if rule is None else rule
+        """Which times are on the grid, for messages."""
+        self._length, self._offset = step, offset
+
+    def position(self, stamp: int) -> int:
+        """Return the position of the candle that contains a time (ms)."""
+        return (stamp - self._offset) // self._length
+
+    def opens(self, position: int) -> int:
+        """Return the open time (ms) of the candle at a position."""
+        return position * self._length + self._offset
+
+    def positions(self, stamps: Stamps) -> Stamps:
+        """Return the positions of the candles that contain times (ms)."""
+        return (stamps - self._offset) // self._length
+
+    def past(self, stamps: Stamps) -> Stamps:
+        """Return by how many ms each time is past the open time of its candle; 0 means that it is on the grid."""
+        return (stamps - self._offset) % self._length
+
+    def window(self, since: int, count: int) -> Iterable[int]:
+        """Return the open times (ms) of ``count`` candles from the one that contains ``since`` (ms) on."""
+        first = self.align(since)
+        return range(first, first + count * self._length, self._length)
+
+    def stamps(self, since: int, until: int) -> Stamps:
+        """Return the open times of the candles from the one that contains ``since`` up to, without it, the one of ``until`` (ms)."""
+        return np.arange(self.align(since), self.align(until), self._length, dtype=np.int64)
+
+    def align(self, stamp: int) -> int:
+        """Return the open time (ms) of the candle that contains a time (ms)."""
+        return self.opens(self.position(stamp))
+
+    def ceil(self, stamp: int) -> int:
+        """Return the first open time (ms) at or after a time (ms)."""
+        return self.opens(self.position(stamp - 1) + 1)
+
+    def after(self, stamp: int, count: int = 1) -> int:
+        """Return the open time (ms) of the candle ``count`` positions after the one that contains a time (ms); before it if negative."""
+        return self.opens(self.position(stamp) + count)
+
+    def count(self, since: int, until: int) -> int:
+        """Return how many candles open from the one that contains ``since`` up to, without it, the one that contains ``until`` (ms)."""
+        return self.position(until) - self.position(since)
+
+    def closes(self, stamp: int, count: int = 1) -> int:
+        """Return when the last of ``count`` candles from ``stamp`` (ms) on closes; other programs store candles off the grid too."""
+        return stamp + count * self._length
+
+    def closed_until(self, moment: int) -> int:
+        """Return the latest open time (ms), also off the grid, of a candle that has closed by ``moment`` (ms)."""
+        return moment - self._length
+
+    def is_on(self, stamp: int) -> bool:
+        """Return whether a time (ms) is on the grid."""
+        return (stamp - self._offset) % self._length == 0
+
+
+class _Months(Grid):
+    """The grid of calendar months (UTC). Position 0 is January 1970."""
+
+    def __init__(self, interval: str) -> None:
+        super().__init__(interval, 31 * _DAY_MS, rule="the first of a month, 00:00 UTC")
+        self.step, self.is_plain = None, False
+
+    # With plain ints, as some times are beyond what NumPy and datetime can hold. A year of this calendar begins in March, so that the day
+    # of the leap year is its last one; an era is 400 such years.
+
+    def position(self, stamp: int) -> int:
+        era, day = divmod(stamp // _DAY_MS + 719_468, 146_097)
+        year = (day - day // 1_460 + day // 36_524 - day // 146_096) // 365
+        month = (5 * (day - (365 * year + year // 4 - year // 100)) + 2) // 153  # from March
+        return (400 * era + year - 1970) * 12 + month + 2
+
+    def opens(self, position: int) -> int:
+        years, month = divmod(position - 2, 12)
+        era, year = divmod(years + 1970, 400)
+        return (era * 146_097 + year * 365 + year // 4 - year // 100 + (153 * month + 2) // 5 - 719_468) * _DAY_MS
+
+    def positions(self, stamps: Stamps) -> Stamps:
+        return stamps.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
+
+    def past(self, stamps: Stamps) -> Stamps:
+        return stamps - _opens_of(self.positions(stamps))
+
+    def window(self, since: int, count: int) -> Iterable[int]:
+        first = self.position(since)
+        return map(self.opens, range(first, first + count))
+
+    def stamps(self, since: int, until: int) -> Stamps:
+        return _opens_of(np.arange(self.position(since), self.position(until), dtype=np.int64))
+
+    def closes(self, stamp: int, count: int = 1) -> int:
+        return self.after(stamp, count)
+
+    def closed_until(self, moment: int) -> int:
+        return self.align(moment) - 1
+
+    def is_on(self, stamp: int) -> bool:
+        return self.align(stamp) == stamp
+
+
+def _opens_of(months: Stamps) -> Stamps:
+    return months.astype("datetime64[M]").astype("datetime64[ms]").astype(np.int64)
+
+
+def _grids() -> dict[str, Grid]:
+    minutes = {
+        "1m": 1, "3m": 3, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "2h": 120, "4h": 240, "6h": 360, "8h": 480, "12h": 720, "1d": 1440,
+    }  # fmt: skip
+    grids = {name: Grid(name, count * _MINUTE_MS) for name, count in minutes.items()}
+    # As on Binance, whose candles of three days open on 2017-08-17, 2024-01-01 and 2025-01-01. Those of Bitget open a day earlier.
+    grids["3d"] = Grid("3d", 3 * _DAY_MS, _DAY_MS, "00:00 UTC of 1970-01-02 or a multiple of 3 days later")
+    grids["1w"] = Grid("1w", 7 * _DAY_MS, 4 * _DAY_MS, "a Monday, 00:00 UTC")
+    grids["1M"] = _Months("1M")
+    return grids
+
+
+GRIDS: Final[Mapping[str, Grid]] = MappingProxyType(_grids())
+"""The grid of each candle interval, from the shortest to the longest."""
+
+INTERVAL_MS: Final[Mapping[str, int]] = MappingProxyType({name: grid.longest for name, grid in GRIDS.items() if grid.is_plain})
+"""Length in ms of the intervals that open at the multiples of their length since 1970: all up to 1d."""
 
 OffGrid = Literal["refuse", "skip", "snap"]
 OFF_GRID: Final = ("refuse", "skip", "snap")
@@ -31,14 +168,25 @@ def check_off_grid(off_grid: Any) -> None:
         raise InvalidValueError(f"off_grid is {off_grid!r}", hint=f"use one of {', '.join(OFF_GRID)}")
 
 
-def interval_ms(interval: Any) -> int:
-    """Return the length of an interval in ms. Raises InvalidTypeError or InvalidValueError if it is not an interval."""
+def grid_of(interval: Any) -> Grid:
+    """Return the grid of an interval. Raises InvalidTypeError or InvalidValueError if it is not an interval."""
     if not isinstance(interval, str):
         raise InvalidTypeError(f"interval must be a str, got {type(interval).__name__}")
     try:
-        return INTERVAL_MS[interval]
+        return GRIDS[interval]
     except KeyError:
-        raise InvalidValueError(f"unknown interval {interval!r}", hint=f"use one of {', '.join(INTERVAL_MS)}") from None
+        raise InvalidValueError(f"unknown interval {interval!r}", hint=f"use one of {', '.join(GRIDS)}") from None
+
+
+def interval_ms(interval: Any) -> int:
+    """Return the length in ms of an interval that opens at the multiples of it since 1970.
+
+    Raises InvalidTypeError or InvalidValueError for any other: 3d, 1w and 1M have a grid of their own (see ``grid_of``).
+    """
+    grid = grid_of(interval)
+    if not grid.is_plain:
+        raise InvalidValueError(f"interval {interval!r} cannot be used here, only for candles", hint=f"use one of {', '.join(INTERVAL_MS)}")
+    return grid.longest
 
 
 def align(timestamp: int, step: int) -> int:

@@ -14,7 +14,7 @@ from ..errors import InvalidValueError
 from ..simulation import iso_time
 from .cells import BadCellError, Cells, Spelling, UndecidedError
 from .columns import CANDLE_DTYPE, PRICES, CandleArray, impossible_candles
-from .intervals import OffGrid, interval_ms
+from .intervals import OffGrid, grid_of
 from .layout import METATRADER, VOLUME_AFTER_VWAP, WITHOUT_HEADER, Layout, LayoutError, shortened
 
 __all__ = ["Batch", "CandleRows", "Part", "Wanted", "candle_columns", "choose_volume", "plain_name", "same_name"]
@@ -206,12 +206,13 @@ class CandleRows:
     def _on_the_grid(self, read: _Read, notes: list[str]) -> _Read:
         """Return the candles on the grid of the interval; refuse, leave out or move back those that are off it."""
         stamps, interval = read.candles["timestamp"], self._wanted.interval
-        off = (stamps % interval_ms(interval) != 0) | read.inexact
+        past = grid_of(interval).past(stamps)
+        off = (past != 0) | read.inexact
         if not off.any():
             return read
         count, first = int(off.sum()), int(np.flatnonzero(off)[0])
         if self._wanted.off_grid == "refuse":
-            what = "is not a whole number of milliseconds" if read.inexact[first] else f"is not a multiple of the interval, {interval}"
+            what = "is not a whole number of milliseconds" if read.inexact[first] else _off_grid(interval)
             many = f" ({count:,} of {len(off):,} candles are off the grid)" if count > 1 else ""
             raise self.error(
                 read.rows[first],
@@ -219,7 +220,7 @@ class CandleRows:
                 "--off-grid skip leaves such candles out, --off-grid snap moves them back to the grid (off_grid= of read_candle_files)",
             )
         if self._wanted.off_grid == "snap":
-            read.candles["timestamp"] -= stamps % interval_ms(interval)
+            read.candles["timestamp"] -= past
             notes.append(f"{count:,} off the {interval} grid, moved back to it")
             return read
         if 2 * count > len(off):
@@ -290,6 +291,11 @@ class CandleRows:
             )
         notes.append(f"{len(repeats):,} repeated with the same values, read once")
         return candles, rows
+
+
+def _off_grid(interval: str) -> str:
+    grid = grid_of(interval)
+    return f"is not a multiple of the interval, {interval}" if grid.is_plain else f"is not on the {interval} grid: it must be {grid.rule}"
 
 
 class _Read(NamedTuple):

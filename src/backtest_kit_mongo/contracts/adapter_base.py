@@ -9,7 +9,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, ClassVar, Self, TypeVar, overload
 
-from ..candles import interval_ms, to_columns
+from ..candles import grid_of, to_columns
 from ..domains import Call, Domain, Operation
 from ..errors import InvalidTypeError
 from ..mode_defaults import Kind
@@ -206,7 +206,7 @@ class AdapterBase(Contract):
         """Return the result of ``read_candles_data`` as an array."""
         symbol, interval, exchange_name = context
         count, start = self._extent((exchange_name, symbol, interval), limit, since)
-        rows = instance.read_candles_data(count, start, start + count * interval_ms(interval))
+        rows = instance.read_candles_data(count, start, grid_of(interval).after(start, count))
         if rows is None:
             return None
         window = to_columns(rows, interval)[:]

@@ -23,7 +23,7 @@ import numpy as np
 from .._core.hit_reader import EMPTY, FALLBACK, bodies, restore_infinity
 from .._core.keys import first_illegal
 from ..arguments import plain_scalar, whole_number
-from ..candles import CANDLE_DTYPE, INTERVAL_MS, CandleArray, align, closed_candles, interval_ms, to_columns, to_dicts
+from ..candles import CANDLE_DTYPE, GRIDS, CandleArray, closed_candles, grid_of, to_columns, to_dicts
 from ..domains import Domain
 from ..errors import BacktestKitError, DatabaseError, InvalidTypeError, InvalidValueError, LookAheadError
 from ..metrics import ERRORS, FUTURE_READS, LIST, MISSES, READ, READ_MANY, READS, REMOVE, REMOVES, WRITE, WRITE_MANY, WRITES, Metrics
@@ -39,6 +39,7 @@ DEFAULT_LIMIT: Final[Any] = object()
 """Means the limit of the domain's list rule. None means all rows."""
 
 # This many candles are 95 years of minutes. A longer window is a mistake, so reject it before memory is allocated.
+_LONGEST: Final = {name: grid.longest for name, grid in GRIDS.items()}
 _MAX_WINDOW: Final = 50_000_000
 _VERSIONS: Final = 1000  # records of a list for which versions are read together
 _ATTEMPTS: Final = 200  # to change a record that others change too; about five seconds with the pauses
@@ -368,7 +369,7 @@ class Contract:
 
     def _extent(self, key: Key, limit: Any, since: Any, until: Any = None) -> tuple[int, int]:
         """Return the length and the start (ms) of a window after checking every argument. ``key`` is in the order of the unique index."""
-        step = interval_ms(key[2])
+        longest = grid_of(key[2]).longest
         key = self._check(key)
         numbers = []
         for name, value in (("limit", limit), ("since_timestamp", since), ("until_timestamp", 0 if until is None else until)):
@@ -376,7 +377,7 @@ class Contract:
         count, start, _ = numbers
         if not 0 <= count <= _MAX_WINDOW:
             raise InvalidValueError(f"candle: limit must be from 0 to {_MAX_WINDOW}, got {count}")
-        if not -(2**53) <= start <= 2**53 - count * step:
+        if not -(2**53) <= start <= 2**53 - count * longest:
             raise InvalidValueError(f"candle: since_timestamp {start} is not a timestamp in milliseconds")
         return count, start
 
@@ -390,7 +391,7 @@ class Contract:
             empty.flags.writeable = False
             return empty
         window = None
-        if start % interval_ms(interval) == 0:  # stored candles are on the grid, so any other start is a miss
+        if grid_of(interval).is_on(start):  # stored candles are on the grid, so any other start is a miss
             window = self._timed(self._current(), READ, lambda store: store.read_candles(symbol, interval, exchange_name, start, count))
         if window is None:
             self._count(MISSES)
@@ -405,18 +406,18 @@ class Contract:
             return False
         interval = key[2]
         plain = limit.__class__ is int and since.__class__ is int and interval.__class__ is str
-        if plain and since + limit * INTERVAL_MS.get(interval, 0) <= moment:
+        if plain and since + limit * _LONGEST.get(interval, 0) <= moment:
             return False  # the usual case; the other argument checks come later
         count, start = self._extent(key, limit, since)
-        step = interval_ms(interval)
-        end = start + count * step
+        grid = grid_of(interval)
+        end = grid.closes(start, count)
         if not count or end <= moment:
             return False
         self._count(FUTURE_READS)
         if binding.look_ahead == "raise":
             raise LookAheadError(
                 f"candle {', '.join(map(repr, key))}: the window closes at {end} ms, but the simulation time is {moment} ms",
-                hint=f"the last closed candle opens at {align(moment, step) - step} ms",
+                hint=f"the last closed candle opens at {grid.after(moment, -1)} ms",
             )
         return True
 

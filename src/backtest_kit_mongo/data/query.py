@@ -22,7 +22,7 @@ from pymongo.errors import PyMongoError
 from .._core import bson
 from .._core.hit_reader import restore_infinity
 from ..arguments import plain_scalar
-from ..candles import INTERVAL_MS, PRICES, library, to_dicts
+from ..candles import GRIDS, PRICES, library, to_dicts
 from ..contracts.bindings import Bindings
 from ..contracts.default_registry import default_registry
 from ..domains import DOMAINS, Domain, DomainName
@@ -187,14 +187,14 @@ def _order(domain: Domain, sort: Mapping[str, int]) -> dict[str, int]:
 def _later(domain: Domain, moment: int) -> Row:
     """Return a query for what is later than ``moment`` (ms): records written after it, candles that close after it."""
     if domain.body is None:
-        return {"$or": [{"interval": name, "timestamp": {"$gt": moment - step}} for name, step in INTERVAL_MS.items()]}
+        return {"$or": [{"interval": name, "timestamp": {"$gt": grid.closed_until(moment)}} for name, grid in GRIDS.items()]}
     return {"when": {"$gt": moment}}
 
 
 def _until(domain: Domain, documents: Iterator[Row], moment: int, strict: bool) -> Iterator[Row]:
     """Yield the documents that are not later than ``moment`` (ms); with ``strict`` a later one raises LookAheadError."""
     for document in documents:
-        time = document["timestamp"] + INTERVAL_MS[document["interval"]] if domain.body is None else document["when"]
+        time = GRIDS[document["interval"]].closes(document["timestamp"]) if domain.body is None else document["when"]
         if time is None or time <= moment:
             yield document
         elif strict:

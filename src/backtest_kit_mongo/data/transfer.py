@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ..candles import CandleArray, interval_ms, matches
+from ..candles import CandleArray, grid_of, matches
 from ..domains import DOMAINS, Domain
 from ..errors import InvalidTypeError, InvalidValueError
 from ..stores.base import Key, Record, Store, check_key
@@ -228,7 +228,7 @@ def _candle_batches(source: Store, target: Store, left_out: list[str]) -> Iterat
 def _series_refusal(series: Key) -> str | None:
     """Return why no candles can be stored for ``series``, or None if they can: other writers accept any interval."""
     try:
-        interval_ms(series[2])
+        grid_of(series[2])
     except (InvalidTypeError, InvalidValueError) as error:
         return str(error)
     return _refusal(DOMAINS["candle"], series)
@@ -263,7 +263,7 @@ def _in_batches(parts: Iterable[CandleArray]) -> Iterator[CandleArray]:
 def _compare(series: Key, candles: CandleArray, store: Store) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Return two masks: which of ``candles`` (ascending) are in ``store``, and which are there with the same values."""
     stamps = candles["timestamp"]
-    return matches(candles, store.stored_candles(series, int(stamps[0]), int(stamps[-1]) + interval_ms(series[2])))
+    return matches(candles, store.stored_candles(series, int(stamps[0]), int(stamps[-1]) + 1))
 
 
 def _extra_candles(source: Store, target: Store) -> Iterator[tuple[list[Key], int]]:

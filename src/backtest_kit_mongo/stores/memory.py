@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._core import bson
-from ..candles import CANDLE_DTYPE, CandleArray, interval_ms
+from ..candles import CANDLE_DTYPE, CandleArray, grid_of
 from ..domains import Domain
 from .base import NO_HISTORY, History, Key, Record, encode, has_fields
 from .fork_safety import renew_after_fork
@@ -185,12 +185,11 @@ class MemoryStore:
 
     def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
         """See Store."""
-        step = interval_ms(interval)
         with self._lock:
             series = self._candles.get((exchange_name, symbol, interval), {})
             if limit > len(series):
                 return None
-            rows = [series.get(since + index * step) for index in range(limit)]
+            rows = [series.get(stamp) for stamp in grid_of(interval).window(since, limit)]
         if any(row is None for row in rows):
             return None
         window = np.array(rows, CANDLE_DTYPE)

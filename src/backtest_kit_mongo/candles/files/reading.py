@@ -15,7 +15,7 @@ from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from ...logs import log
 from ...simulation import iso_time
 from ..columns import CandleArray
-from ..intervals import INTERVAL_MS, OffGrid, check_off_grid, interval_ms
+from ..intervals import GRIDS, OffGrid, check_off_grid, grid_of
 from ..layout import shortened
 from ..rows import Part, Wanted, plain_name, same_name
 from .names import CHOOSE, choose_files, series_of
@@ -87,7 +87,7 @@ def read_candle_files(
     symbol = None if symbol is None else text("symbol", symbol)
     exchange = None if exchange is None else text("exchange", exchange)
     if interval is not None:
-        interval_ms(interval)
+        grid_of(interval)
     check_off_grid(off_grid)
     try:
         chosen = _chosen(_as_paths(paths), symbol, interval)
@@ -173,7 +173,7 @@ def _chosen(paths: Sequence[Path], symbol: str | None, interval: str | None) -> 
             notes.append(f"the file is named after {name}; its candles are stored as {symbol}")
     told = interval or (intervals[0] if intervals else None)
     if told is not None:
-        interval_ms(told)
+        grid_of(told)
     return _Chosen(files, symbol or next(iter(symbols.values()), None), told or _USUAL_INTERVAL, told is None, list(dict.fromkeys(notes)))
 
 
@@ -181,8 +181,13 @@ def _check_interval(candles: CandleArray, interval: str, guessed: bool, notes: l
     """Say if all candles are further apart than the interval says; refuse them if nothing but the usual interval says it."""
     if len(candles) < 2:
         return
-    distance = int(np.gcd.reduce(np.diff(candles["timestamp"])))
-    fitting = [name for name, step in INTERVAL_MS.items() if step > interval_ms(interval) and distance % step == 0]
+    stamps = candles["timestamp"]
+    distance, longest = int(np.gcd.reduce(np.diff(stamps))), grid_of(interval).longest
+    fitting = [
+        name
+        for name, grid in GRIDS.items()
+        if grid.longest > longest and (not grid.past(stamps).any() if grid.step is None else distance % grid.step == 0)
+    ]
     if not fitting:
         return
     closest = fitting[-1]

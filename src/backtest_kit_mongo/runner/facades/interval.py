@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
-from ...candles import align, interval_ms
+from ...candles import Grid, grid_of
 from ...simulation import simulated_time
 from ..clock import as_datetime
 from ..current_run import CurrentRun
@@ -39,16 +39,16 @@ class Interval:
     def once(interval: str, *, bucket: str | None = None, key: Callable[..., Any] | None = None) -> OnceDecorator:
         """Run a function (``def`` or ``async def``) once per ``interval``: ``@Interval.once("1h")``.
 
-        Intervals start at the multiples of ``interval`` since 1970 (UTC). The first call in one returns the result of the function,
-        every later call returns None, whatever its arguments. Each combination of symbol, strategy, exchange, frame and mode counts on
-        its own, and so does each value of ``key``, a function of the same arguments. ``bucket`` is where the markers are stored, by
-        default ``file.function_interval``.
+        Intervals start when candles open (UTC: at the multiples since 1970, a week on Monday, a month on its first day). The first call in
+        one returns the result of the function, every later call returns None, whatever its arguments. Each combination of symbol, strategy,
+        exchange, frame and mode counts on its own, and so does each value of ``key``, a function of the same arguments. ``bucket`` is
+        where the markers are stored, by default ``file.function_interval``.
 
         The marker is written before the function runs, so that after a crash a live run does not call it a second time. If the function
         raises, the marker is removed and the next call tries again. A live run respects any marker. A backtest respects only the
         markers of its own run, so that it does the same when you repeat it over the same database.
         """
-        step = interval_ms(interval)
+        grid = grid_of(interval)
 
         def decorate(function: Callable[P, Any]) -> Callable[P, Any]:
             name = name_of("Interval.once", function)
@@ -59,7 +59,7 @@ class Interval:
 
                 @wraps(function)
                 async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    marker = _marker(name, records, step, identify(*args, **kwargs))
+                    marker = _marker(name, records, grid, identify(*args, **kwargs))
                     async with SINGLE_FLIGHT.one_async(marker.flight):
                         if marker.is_there():
                             return None
@@ -71,7 +71,7 @@ class Interval:
 
             @wraps(function)
             def call(*args: P.args, **kwargs: P.kwargs) -> Any:
-                marker = _marker(name, records, step, identify(*args, **kwargs))
+                marker = _marker(name, records, grid, identify(*args, **kwargs))
                 with SINGLE_FLIGHT.one(marker.flight):
                     if marker.is_there():
                         return None
@@ -88,11 +88,11 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     return None
 
 
-def _marker(name: str, bucket: str, step: int, call: Any) -> _Marker:
+def _marker(name: str, bucket: str, grid: Grid, call: Any) -> _Marker:
     run, now = this_run(name)
-    begin = align(now, step)
+    begin = grid.align(now)
     owner = (run.symbol, run.strategy_name, run.exchange_name, run.frame_name, run.backtest)
-    return _Marker(run, bucket, f"{run.symbol}_{begin}_{derive_key(owner, step, call)}", now)
+    return _Marker(run, bucket, f"{run.symbol}_{begin}_{derive_key(owner, grid.step or grid.interval, call)}", now)
 
 
 class _Marker(NamedTuple):

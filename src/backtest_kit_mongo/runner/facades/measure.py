@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
-from ...candles import align, interval_ms
+from ...candles import Grid, grid_of
 from ...contracts.contract import typed
 from ...errors import InvalidTypeError, InvalidValueError
 from ..current_run import CurrentRun
@@ -45,7 +45,7 @@ class Measure:
         """Keep the answers of a function (``def`` or ``async def``): ``@Measure.cached("1h")``.
 
         A second call with the same arguments reads the stored answer, also in another process, after a restart and in the next run.
-        With ``interval`` there is one answer per interval (the multiples since 1970, UTC). An answer of a later minute of the interval
+        With ``interval`` there is one answer per interval (on the grid of its candles, UTC). An answer of a later minute of the interval
         is hidden from a run that has not reached that minute: the run asks again, and both answers are kept. Without ``interval``
         an answer is kept for ever, so it must not depend on time.
 
@@ -57,11 +57,11 @@ class Measure:
         An exception is not kept. Within a process, calls with the same key wait for the first one. Raises InvalidTypeError or
         InvalidValueError for an answer that cannot be stored, and for arguments that cannot be part of a key.
         """
-        step = None if interval is None else interval_ms(interval)
+        grid = None if interval is None else grid_of(interval)
 
         def decorate(function: Callable[P, R]) -> CachedFunction[P, R]:
             name = name_of("Measure.cached", function)
-            answers = _Answers(name, bucket_of("Measure.cached", function, interval, bucket), step, type)
+            answers = _Answers(name, bucket_of("Measure.cached", function, interval, bucket), grid, type)
             identify = key_function(name, function, key)
             wrapper: Any
             if inspect.iscoroutinefunction(function):
@@ -107,20 +107,20 @@ class _AnswerSlot(NamedTuple):
 class _Answers:
     """The answers of one function, in the registry of the run that calls it."""
 
-    def __init__(self, name: str, bucket: str, step: int | None, type: Any) -> None:
-        self._name, self._bucket, self._step, self._type = name, bucket, step, type
+    def __init__(self, name: str, bucket: str, grid: Grid | None, type: Any) -> None:
+        self._name, self._bucket, self._grid, self._type = name, bucket, grid, type
 
     def slot(self, call: Any) -> _AnswerSlot:
         run, now = this_run(self._name)
-        which = "always" if self._step is None else str(align(now, self._step))
-        return _AnswerSlot(run, f"{_owner(run)}{which}_{derive_key(self._step, call)}", now)
+        which, length = ("always", None) if self._grid is None else (str(self._grid.align(now)), self._grid.step or self._grid.interval)
+        return _AnswerSlot(run, f"{_owner(run)}{which}_{derive_key(length, call)}", now)
 
     def flight(self, slot: _AnswerSlot) -> Hashable:
         return id(slot.run.registry), self._bucket, slot.key
 
     def read(self, slot: _AnswerSlot) -> Any:
         for version in self._versions(slot):
-            if self._step is None or _time(version) <= slot.now:
+            if self._grid is None or _time(version) <= slot.now:
                 data = version["data"]
                 return data if self._type is None or data is None else typed("measure", data, self._type)
         return _Missing

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Final
 
 from ...arguments import text, whole_number
-from ...candles import CandleArray, align, interval_ms, to_dicts
+from ...candles import CandleArray, Grid, align, grid_of, to_dicts
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...errors import InvalidValueError, LookAheadError
@@ -42,7 +43,7 @@ def get_candles(symbol: str, interval: str, limit: int) -> list[Candle]:
     The list is always contiguous up to now. It is shorter than ``limit``, or even empty, if the stored history begins (or has its
     last gap) fewer than ``limit`` candles ago. Raises InvalidValueError if the newest closed candle is not stored, because then
     nothing was imported for this symbol or time. An interval that is not stored is aggregated from 1m candles, on the same grid
-    (UTC, counted from 1970) and only if all of them are stored.
+    (UTC: weeks from Monday, months of the calendar, others counted from 1970) and only if all of them are stored.
     """
     history, now = _here("get_candles", symbol)
     return [dict(candle) for candle in history.closed(symbol, interval, _check_limit("get_candles", limit), now)]
@@ -81,7 +82,7 @@ def get_raw_candles(
     ``get_candles``, this returns the whole window or raises InvalidValueError if a candle of it is not stored.
     """
     history, now = _here("get_raw_candles", symbol)
-    step = interval_ms(interval)
+    grid = grid_of(interval)
     window = {"limit": limit, "start": start, "end": end}
     call = ", ".join([repr(symbol), repr(interval), *(f"{name}={value}" for name, value in window.items() if value is not None)])
     count = None if limit is None else _check_limit("get_raw_candles", limit)
@@ -91,14 +92,14 @@ def get_raw_candles(
             f"get_raw_candles({call}) defines no window", hint="pass limit, start and end, end and limit, start and limit, or all three"
         )
     allowed = now if last is None else last
-    since, until = None if first is None else align(first, step), align(allowed, step)
+    since, until = None if first is None else grid.align(first), grid.align(allowed)
     if first is not None and last is not None and first >= last:
         raise InvalidValueError(f"get_raw_candles({call}): start must be before end")
     if count is not None:
         if since is None:
-            since = until - count * step
+            since = grid.after(until, -count)
         else:
-            until, allowed = since + count * step, align(allowed, step)
+            until, allowed = grid.after(since, count), grid.align(allowed)
     assert since is not None
     if max(until, 0 if last is None else last) > now or until > allowed:
         raise LookAheadError(
@@ -203,9 +204,9 @@ class CandleHistory:
 
     def closed(self, symbol: str, interval: str, limit: int, now_ms: int) -> list[Candle]:
         """Return at most ``limit`` candles of ``interval`` that have closed by ``now_ms``, as ``get_candles`` specifies."""
-        step = interval_ms(interval)
-        until = align(now_ms, step)
-        candles = self._choose(symbol, interval, until).window(until - limit * step, until)
+        grid = grid_of(interval)
+        until = grid.align(now_ms)
+        candles = self._choose(symbol, interval, until).window(grid.after(until, -limit), until)
         if not candles:
             newest = align(now_ms, MINUTE_MS)
             # An aggregated interval may be empty while the minutes of its first candle are still incomplete.
@@ -218,10 +219,10 @@ class CandleHistory:
 
     def window(self, symbol: str, interval: str, since_ms: int, until_ms: int) -> list[Candle]:
         """Return all candles of ``[since_ms, until_ms)``, a past window on the grid. Raises InvalidValueError if one is missing."""
-        step = interval_ms(interval)
+        grid = grid_of(interval)
         candles = self._choose(symbol, interval, until_ms).window(since_ms, until_ms)
-        if len(candles) * step < until_ms - since_ms:
-            missing = until_ms - (len(candles) + 1) * step
+        if len(candles) < grid.count(since_ms, until_ms):
+            missing = grid.after(until_ms, -len(candles) - 1)
             raise InvalidValueError(
                 f"the {interval} candle of {symbol} on {self._exchange_name} at {iso_time(missing)} is not stored",
                 hint="import the candles of this symbol first, for the whole requested window",
@@ -235,14 +236,15 @@ class CandleHistory:
         chosen = self._chosen.get((symbol, interval))
         if chosen is not None:
             return chosen
-        step = interval_ms(interval)
+        grid = grid_of(interval)
+        newest = grid.after(until_ms, -1)
         stored = self._of_store(symbol, interval)
-        if stored.window(until_ms - step, until_ms):
+        if stored.window(newest, until_ms):
             self._chosen[symbol, interval] = stored
             return stored
         # Aggregation never reads ahead of the request: it reads minutes that the run keeps in memory anyway.
-        aggregated = _Series(_aggregate(self._of_store(symbol, "1m"), step), step, None)
-        if aggregated.window(until_ms - step, until_ms):
+        aggregated = _Series(_aggregate(self._of_store(symbol, "1m"), grid), grid, None)
+        if aggregated.window(newest, until_ms):
             self._chosen[symbol, interval] = aggregated
         return aggregated
 
@@ -250,7 +252,7 @@ class CandleHistory:
         series = self._stored.get((symbol, interval))
         if series is None:
             stretch = self._load_stretch(symbol, interval) if self._candles.gives_arrays else None
-            series = _Series(self._load(symbol, interval), interval_ms(interval), self._end_ms, stretch)
+            series = _Series(self._load(symbol, interval), grid_of(interval), self._end_ms, stretch)
             self._stored[symbol, interval] = series
         return series
 
@@ -265,20 +267,20 @@ class CandleHistory:
         return load
 
     def _load(self, symbol: str, interval: str) -> Load:
-        step = interval_ms(interval)
+        grid = grid_of(interval)
         exchange_name = self._exchange_name
 
         def read(since: int, count: int) -> list[Candle] | None:
             with outside_runs():  # blocks reach past the simulation time; this class decides what a strategy sees of them
                 candles: list[Candle] | None = self._candles.read_candles_data(
-                    symbol, interval, exchange_name, count, since, since + count * step
+                    symbol, interval, exchange_name, count, since, grid.after(since, count)
                 )
             return candles
 
         def load(since: int, count: int) -> list[Candle] | None:
             candles = read(since, count)
             if candles is None and self._fill is not None:
-                self._fill(symbol, interval, since, since + count * step)
+                self._fill(symbol, interval, since, grid.after(since, count))
                 candles = read(since, count)
             if candles is None and self._filled is not None:
                 candles = self._filled.window(symbol, interval, since, count)
@@ -287,16 +289,15 @@ class CandleHistory:
         return load
 
 
-def _aggregate(minutes: _Series, step: int) -> Load:
-    """Return a loader of candles of ``step`` ms, each merged from all of its 1m candles."""
+def _aggregate(minutes: _Series, grid: Grid) -> Load:
+    """Return a loader of the candles of a grid, each merged from all of its 1m candles."""
 
     def load(since: int, count: int) -> list[Candle] | None:
-        until = since + count * step
-        parts = minutes.window(since, until)
-        width = step // MINUTE_MS
-        if len(parts) != count * width:
+        edges = [(edge - since) // MINUTE_MS for edge in grid.window(since, count + 1)]
+        parts = minutes.window(since, since + edges[-1] * MINUTE_MS)
+        if len(parts) != edges[-1]:
             return None
-        return [_merge(parts[first : first + width]) for first in range(0, len(parts), width)]
+        return [_merge(parts[first:last]) for first, last in pairwise(edges)]
 
     return load
 
@@ -313,53 +314,54 @@ def _merge(parts: list[Candle]) -> Candle:
 
 
 class _Series:
-    """A contiguous stretch ``[lo, hi)`` of one series, which grows in blocks in both directions on demand.
+    """A contiguous stretch of one series, which grows in blocks in both directions on demand.
 
-    ``load(since, count)`` returns all ``count`` candles or None, as the Candle contract does. ``ahead`` is the time (ms) up to which
-    the series may be read in advance; None: never read ahead. ``load_stretch`` is for reading far ahead.
+    It holds the positions ``[lo, hi)`` of the grid. ``load(since, count)`` returns all ``count`` candles or None, as the Candle contract
+    does. ``ahead`` is the time (ms) up to which the series may be read in advance; None: never read ahead. ``load_stretch`` is for reading
+    far ahead.
     """
 
-    def __init__(self, load: Load, step: int, ahead: int | None, load_stretch: LoadStretch | None = None) -> None:
+    def __init__(self, load: Load, grid: Grid, ahead: int | None, load_stretch: LoadStretch | None = None) -> None:
         self._load = load
         self._load_stretch = load_stretch
         self._stretch: CandleArray | None = None
-        self._stretch_since = 0
-        self._step = step
-        self._ahead = ahead
+        self._stretch_from = 0
+        self._grid = grid
+        self._ahead = None if ahead is None else grid.position(ahead)
         self._rows: list[Candle] = []
         self._lo = self._hi = 0
         self._begins = False  # no candle is stored right before lo
         self._keep = 0  # the longest window requested so far, in candles
 
-    def window(self, since: int, until: int) -> list[Candle]:
-        """Return the candles of ``[since, until)``, or only those after the last gap in it."""
-        since = max(since, 0)
-        self._keep = max(self._keep, (until - since) // self._step)
+    def window(self, since_ms: int, until_ms: int) -> list[Candle]:
+        """Return the candles of ``[since_ms, until_ms)``, or only those after the last gap in it."""
+        since, until = max(self._grid.position(since_ms), 0), self._grid.position(until_ms)
+        self._keep = max(self._keep, until - since)
         if until < self._lo or not self._rows or (until > self._hi and not self._grow_to(until)):
             self._rows, self._lo, self._hi, self._begins = [], until, until, False
         while since < self._lo and not self._begins:
             self._grow_back(since)
-        first = (max(since, self._lo) - self._lo) // self._step
-        return self._rows[first : (until - self._lo) // self._step]
+        return self._rows[max(since, self._lo) - self._lo : until - self._lo]
 
     def _grow_to(self, until: int) -> bool:
         """Load up to ``until``, and further if reading ahead is allowed. Return False if a candle before ``until`` is missing."""
         while self._hi < until:
-            needed = min((until - self._hi) // self._step, BLOCK)
-            count = needed if self._ahead is None else max(needed, min((self._ahead - self._hi) // self._step, BLOCK))
-            rows = self._from_stretch(count) or self._load(self._hi, count)
+            needed = min(until - self._hi, BLOCK)
+            count = needed if self._ahead is None else max(needed, min(self._ahead - self._hi, BLOCK))
+            since = self._grid.opens(self._hi)
+            rows = self._from_stretch(count) or self._load(since, count)
             if rows is None and count > needed:
                 # The stored candles end (or have a gap) before the run ends: from here on read only what is needed.
                 self._ahead = None
-                rows = self._load(self._hi, needed)
+                rows = self._load(since, needed)
             if rows is None:
                 return False
             self._rows.extend(rows)
-            self._hi += len(rows) * self._step
+            self._hi += len(rows)
         spare = len(self._rows) - self._keep
         if spare > 2 * BLOCK:
             del self._rows[: spare - BLOCK]
-            self._lo = self._hi - len(self._rows) * self._step
+            self._lo = self._hi - len(self._rows)
             self._begins = False
         return True
 
@@ -367,32 +369,32 @@ class _Series:
         """Return ``needed`` candles from ``hi`` on out of a longer stretch in memory; None if the caller must load them."""
         if self._load_stretch is None or self._ahead is None:
             return None
-        first = (self._hi - self._stretch_since) // self._step
+        first = self._hi - self._stretch_from
         if self._stretch is None or not 0 <= first <= len(self._stretch) - needed:
-            count = min((self._ahead - self._hi) // self._step, STRETCH)
+            count = min(self._ahead - self._hi, STRETCH)
             if count <= needed:
                 return None
-            self._stretch = self._load_stretch(self._hi, count)
+            self._stretch = self._load_stretch(self._grid.opens(self._hi), count)
             if self._stretch is None:
                 self._load_stretch = None  # the stretch has a gap, or runs past the last stored candle
                 return None
-            self._stretch_since, first = self._hi, 0
+            self._stretch_from, first = self._hi, 0
         return to_dicts(self._stretch[first : first + needed])
 
     def _grow_back(self, since: int) -> None:
         """Load the block before ``lo``; if it has a gap, only the candles after the gap."""
-        count = min((self._lo - since) // self._step, BLOCK)
-        rows = self._load(self._lo - count * self._step, count)
+        count = min(self._lo - since, BLOCK)
+        rows = self._load(self._grid.opens(self._lo - count), count)
         if rows is None:
             self._begins = True
             # "The last n candles are all stored" is monotone in n, so bisect for the largest such n.
             stored, rows = 0, []
             while count - stored > 1:
                 middle = (stored + count) // 2
-                candles = self._load(self._lo - middle * self._step, middle)
+                candles = self._load(self._grid.opens(self._lo - middle), middle)
                 if candles is None:
                     count = middle
                 else:
                     stored, rows = middle, candles
         self._rows[:0] = rows
-        self._lo -= len(rows) * self._step
+        self._lo -= len(rows)

@@ -11,16 +11,17 @@ import msgspec
 import numpy as np
 
 from ...candles import (
-    INTERVAL_MS,
+    GRIDS,
     PRICES,
     CandleArray,
+    Grid,
     OffGrid,
     as_columns,
     check_columns,
     check_off_grid,
     closed_candles,
+    grid_of,
     impossible_candles,
-    interval_ms,
     matches,
 )
 from ...candles.packing import BLOCK
@@ -65,9 +66,9 @@ class CandleConflictError(InvalidValueError):
     conflicts: tuple[CandleConflict, ...] = ()
 
 
-def _chunk_ends(candles: CandleArray, step: int) -> Iterator[int]:
+def _chunk_ends(candles: CandleArray, grid: Grid) -> Iterator[int]:
     """Yield where to split candles into chunks of at least _CHUNK: between two packed blocks, so that each is stored in one write."""
-    edges = np.flatnonzero(np.diff(candles["timestamp"] // (step * BLOCK))) + 1
+    edges = np.flatnonzero(np.diff(grid.positions(candles["timestamp"]) // BLOCK)) + 1
     end = 0
     while end < len(candles):
         after = np.searchsorted(edges, end + _CHUNK)
@@ -80,7 +81,7 @@ def _check_equal(stored: StoredCandles, candles: CandleArray) -> None:
     first, last = int(candles["timestamp"][0]), int(candles["timestamp"][-1])
     count = 0
     conflicts: list[CandleConflict] = []
-    for batch in stored.batches(first, last + stored.step):
+    for batch in stored.batches(first, stored.grid.after(last)):
         present, equal = matches(batch, [candles])
         for row in batch[present & ~equal][: _SHOWN_CONFLICTS - len(conflicts)]:
             conflicts.append(_conflict(row, candles[np.searchsorted(candles["timestamp"], row["timestamp"])]))
@@ -133,7 +134,7 @@ def import_candles(
     Measure contract, so that a later run, in this or another process, finds its window. ``progress`` is called with (candles
     written, all candles).
     """
-    step = interval_ms(interval)
+    grid = grid_of(interval)
     check_off_grid(off_grid)
     columns, moved = _onto_grid(as_columns(candles, interval, symbol), interval, off_grid)
     check_columns(columns, interval)
@@ -154,12 +155,12 @@ def import_candles(
     stored = StoredCandles(symbol, interval, exchange_name, registry)
     _check_equal(stored, closed)
     done = 0
-    for end in _chunk_ends(closed, step):
+    for end in _chunk_ends(closed, grid):
         stored.write(closed[done:end])
         done = end
         if progress is not None:
             progress(done, len(closed))
-    since, until = int(closed["timestamp"][0]), int(closed["timestamp"][-1]) + step
+    since, until = int(closed["timestamp"][0]), grid.after(int(closed["timestamp"][-1]))
     gaps = find_gaps(closed, interval)
     edges = [since, *(edge for gap in gaps for edge in (gap.since_ms, gap.until_ms)), until]
     stored.note(zip(edges[::2], edges[1::2], strict=True))
@@ -178,7 +179,7 @@ def import_candles(
 
 def _onto_grid(columns: CandleArray, interval: str, off_grid: OffGrid) -> tuple[CandleArray, int]:
     """Return the candles on the grid, and how many were left out or moved back to it. Raises InvalidValueError to refuse them."""
-    past = columns["timestamp"] % interval_ms(interval)
+    past = grid_of(interval).past(columns["timestamp"])
     count = int(np.count_nonzero(past))
     if not count:
         return columns, 0
@@ -208,7 +209,7 @@ def check_source(symbol: str, exchange_name: str, end_ms: int, *, registry: Regi
     exchange = next((candidate for candidate in list_exchanges() if candidate.name == exchange_name), None)
     if exchange is None or exchange.all_candles is None:
         return
-    for interval in INTERVAL_MS:
+    for interval in GRIDS:
         candles = exchange.all_candles(symbol, interval)
         if candles is not None and (count := int(np.searchsorted(candles["timestamp"], end_ms))):
             _check_equal(StoredCandles(symbol, interval, exchange_name, registry), candles[:count])

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from ...arguments import whole_number
-from ...candles import INTERVAL_MS, interval_ms
+from ...candles import GRIDS, grid_of
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...domains import DOMAINS
@@ -46,7 +46,7 @@ class CandleSeries(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def missing(self) -> int:
         """How many candles are missing in the gaps."""
-        return (self.until_ms - self.since_ms) // interval_ms(self.interval) - self.candles
+        return grid_of(self.interval).count(self.since_ms, self.until_ms) - self.candles
 
 
 def list_candles(
@@ -68,7 +68,7 @@ def list_candles(
             interval=length,
             candles=len(stamps),
             since_ms=int(stamps[0]),
-            until_ms=int(stamps[-1]) + interval_ms(length),
+            until_ms=grid_of(length).after(int(stamps[-1])),
             gaps=find_gaps_between(stamps, length),
         )
 
@@ -213,7 +213,7 @@ def _matching(stored: Iterable[Key], symbol: str | None, interval: str | None, e
     for series in stored:
         exchange, name, length = (str(part) for part in series)
         conditions = ((symbol, name), (interval, length), (exchange_name, exchange))
-        if length in INTERVAL_MS and all(required in (None, actual) for required, actual in conditions):
+        if length in GRIDS and all(required in (None, actual) for required, actual in conditions):
             yield exchange, name, length
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from ...candles import interval_ms, library
+from ...candles import grid_of, library
 from ...errors import InvalidTypeError, InvalidValueError
 from ...logs import log
 from ..clock import MINUTE_MS, iso_time
@@ -245,18 +245,18 @@ class CcxtConnection:
         exchange's clock. If it is about to close, wait for it: the date of an answer is in whole seconds, and its prices may be as
         old as the request.
         """
-        step = interval_ms(interval)
+        grid = grid_of(interval)
         market, frames = self.market(symbol), self.api.timeframes or {}
         if interval not in frames:
             raise InvalidValueError(f"{self.exchange_id} has no {interval} candles", hint=f"it has {', '.join(frames)}")
         request = f"{self.exchange_id}, {limit} candles of {symbol} {interval}"
-        until, patience = since + limit * step, time.monotonic() + _PATIENCE
+        until, patience = grid.after(since, limit), time.monotonic() + _PATIENCE
         while True:
             # Request one more than needed, to see the next candle begin.
             fetch = partial(self._fetch, market["symbol"], interval, since, min(limit + 1, REQUEST_LIMIT))
             rows, answered, begin = self._repeated(request, fetch)
             now = time.monotonic()
-            missing = (rows[-1][0] + step - answered) / 1000 + now - begin if rows else 0.0  # seconds
+            missing = (grid.closes(rows[-1][0]) - answered) / 1000 + now - begin if rows else 0.0  # seconds
             if missing <= 0:
                 return self._with_volume(request, rows[:limit])
             if rows[-1][0] > answered + MINUTE_MS:  # in the future: it proves nothing, and the caller rejects the answer

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, overload
 
 import numpy as np
 
-from ...candles import CANDLE_DTYPE, PRICES, CandleArray, align, impossible_candles, interval_ms, to_columns
+from ...candles import CANDLE_DTYPE, PRICES, CandleArray, Grid, grid_of, impossible_candles, to_columns
 from ...contracts.registry import Registry
 from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from ...logs import log
@@ -144,28 +144,37 @@ def fetch_missing(
     """
     symbol = check_name("symbol", symbol)
     exchange = find_exchange(exchange_name)
-    step = interval_ms(interval)
-    since_ms, until_ms = check_ms("since_ms", since_ms, step_ms=step), check_ms("until_ms", until_ms, step_ms=step)
+    grid = grid_of(interval)
+    since_ms, until_ms = _edge("since_ms", since_ms, grid), _edge("until_ms", until_ms, grid)
     if until_ms <= since_ms:
         raise InvalidValueError(f"the window is empty: it starts {iso_time(since_ms)} and ends {iso_time(until_ms)}")
     clock = time.time_ns() // 1_000_000
     now = clock if now_ms is None else min(check_ms("now_ms", now_ms, step_ms=1), clock)
-    until = min(until_ms, align(now, step))
+    until = min(until_ms, grid.align(now))
     stored = StoredCandles(symbol, interval, exchange_name, registry)
     fetch = _Fetch(exchange, symbol, interval, stored, now)
     spans: list[Span] = []
 
     def moved(reached: int) -> None:
         if progress is not None:
-            progress((reached - since_ms) // step, (until - since_ms) // step)
+            progress(grid.count(since_ms, reached), grid.count(since_ms, until))
 
-    for since in range(since_ms, until, _LOOK * step):
-        end = min(since + _LOOK * step, until)
-        spans += runs(since, end, step, fetch.fill(since, end, moved))
+    for done in range(0, grid.count(since_ms, until), _LOOK):
+        since = grid.after(since_ms, done)
+        end = min(grid.after(since, _LOOK), until)
+        spans += runs(since, end, grid, fetch.fill(since, end, moved))
         moved(end)
     stored.note(joined(spans))
     fetch.say_where_history_begins(since_ms)
     return fetch.new
+
+
+def _edge(name: str, value: int, grid: Grid) -> int:
+    """Return the start or end of a window (ms). Raises InvalidTypeError or InvalidValueError, naming it, unless it is on the grid."""
+    stamp = check_ms(name, value, step_ms=1)
+    if not grid.is_on(stamp):
+        raise InvalidValueError(f"{name} is {stamp} ({iso_time(stamp)}), which is not {grid.rule}")
+    return stamp
 
 
 class _Fetch:
@@ -180,14 +189,14 @@ class _Fetch:
 
     def fill(self, since: int, until: int, moved: Callable[[int], None]) -> Any:
         """Fetch what is missing of ``[since, until)``, and return the open times of the candles that are still missing."""
-        step = self._stored.step
+        grid = self._stored.grid
         missing = self._stored.missing(since, until)
         position = max(since, self._empty_until)
         while (rest := missing[missing >= position]).size:
             first = int(rest[0])
             moved(first)
-            last = int(rest[rest < first + REQUEST_LIMIT * step][-1])
-            count = (last - first) // step + 1
+            last = int(rest[rest < grid.after(first, REQUEST_LIMIT)][-1])
+            count = grid.count(first, last) + 1
             candles, beyond = self._ask(first, count)
             if self._asked_from is None:
                 self._asked_from = first
@@ -201,9 +210,9 @@ class _Fetch:
             if beyond is not None:  # the exchange has nothing between the answer and this first later candle
                 position = self._empty_until = beyond
             elif len(candles):
-                position = int(candles["timestamp"][-1]) + step
+                position = grid.after(int(candles["timestamp"][-1]))
             else:
-                position = last + step
+                position = grid.after(last)
         return missing
 
     def say_where_history_begins(self, since: int) -> None:
@@ -219,7 +228,7 @@ class _Fetch:
 
     def _ask(self, since: int, count: int) -> tuple[CandleArray, int | None]:
         """Return the checked candles of ``count`` intervals from ``since`` on, and the open time of the first later one, if any."""
-        step = self._stored.step
+        until = self._stored.grid.after(since, count)
         try:
             answer = self._exchange.get_candles(self._symbol, self._interval, since, count)
         except BacktestKitError:
@@ -234,15 +243,14 @@ class _Fetch:
         if problem is not None:
             raise ExchangeError(f"{self._what(since, count)}: {problem}", hint="nothing of this answer was stored")
         stamps = columns["timestamp"]
-        after = stamps[stamps >= since + count * step]
-        inside = columns[stamps < since + count * step]
+        after = stamps[stamps >= until]
+        inside = columns[stamps < until]
         return inside, int(after[0]) if len(after) else None
 
     def _what(self, since: int, count: int) -> str:
-        step = self._stored.step
         return (
             f"exchange {self._exchange.name!r}, {self._symbol} {self._interval}, "
-            f"{count} candles from {iso_time(since)} to {iso_time(since + count * step)}"
+            f"{count} candles from {iso_time(since)} to {iso_time(self._stored.grid.after(since, count))}"
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...candles import INTERVAL_MS, CandleArray, closed_candles, interval_ms
+from ...candles import GRIDS, CandleArray, closed_candles, grid_of
 from ...candles.files import Part, Wanted, join_parts, read_parts, series_of
 from ...errors import InvalidTypeError, InvalidValueError
 from ...logs import log
@@ -36,7 +36,7 @@ def add_file_exchange(name: str, path: str | PathLike[str], symbol: str | None =
         if symbol is not None or interval is not None:
             raise InvalidValueError("symbol and interval are for a single file; the files of a folder have them in their names")
         named = [(series_of(file), file) for file in sorted(location.iterdir())]
-        sources = [(series[0], str(series[1]), file) for series, file in named if series is not None and series[1] in INTERVAL_MS]
+        sources = [(series[0], str(series[1]), file) for series, file in named if series is not None and series[1] in GRIDS]
         if not sources:
             raise InvalidValueError(f"the folder {location} holds no candles", hint="name its files like BTCUSDT-1m.csv.gz")
     elif location.is_file():
@@ -48,7 +48,7 @@ def add_file_exchange(name: str, path: str | PathLike[str], symbol: str | None =
             )
         symbol = check_name("symbol", symbol)
         sources = [(symbol, interval or (series and series[1]) or "1m", location)]
-        interval_ms(sources[0][1])
+        grid_of(sources[0][1])
     else:
         raise InvalidValueError(f"{location} does not exist")
     files: dict[Series, list[Path]] = {}

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...arguments import number, whole_number
-from ...candles import CANDLE_DTYPE, CandleArray, interval_ms
+from ...candles import CANDLE_DTYPE, CandleArray, grid_of
 from ...errors import InvalidValueError
 from ..clock import MINUTE_MS, check_ms, iso_time
 
@@ -35,11 +35,11 @@ def find_gaps(candles: CandleArray, interval: str = "1m") -> tuple[Gap, ...]:
 
 def find_gaps_between(stamps: npt.NDArray[np.int64], interval: str) -> tuple[Gap, ...]:
     """Return the gaps between candles of ``interval`` that open at ``stamps`` (ms, ascending), first to last."""
-    step = interval_ms(interval)
-    before = np.flatnonzero(np.diff(stamps) != step)
+    grid = grid_of(interval)
+    distances = np.diff(grid.positions(stamps))
     return tuple(
-        Gap(since_ms=int(stamps[i]) + step, until_ms=int(stamps[i + 1]), missing=(int(stamps[i + 1]) - int(stamps[i])) // step - 1)
-        for i in before
+        Gap(since_ms=grid.after(int(stamps[i])), until_ms=int(stamps[i + 1]), missing=int(distances[i]) - 1)
+        for i in np.flatnonzero(distances != 1)
     )
 
 

@@ -7,8 +7,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from ...candles import CANDLE_DTYPE, CandleArray, align, to_dicts
+from ...candles import CANDLE_DTYPE, CandleArray, to_dicts
 from ...contracts.registry import Registry
+from ..clock import MINUTE_MS
 from .stored_candles import StoredCandles
 
 __all__ = ["FilledHoles", "Holes"]
@@ -34,9 +35,9 @@ class FilledHoles:
     def window(self, symbol: str, interval: str, since: int, count: int) -> list[dict[str, Any]] | None:
         """Return ``count`` candles from ``since`` (ms) on; None if some are before the first stored candle or after the last one."""
         stored = StoredCandles(symbol, interval, self._exchange_name, self._registry)
-        until = since + count * stored.step
+        until = stored.grid.after(since, count)
         last = self._last_of(stored)
-        if last is None or until - stored.step > last:
+        if last is None or stored.grid.after(until, -1) > last:
             return None
         present = _joined(list(stored.batches(since, until)))
         if len(present) == count:
@@ -46,7 +47,7 @@ class FilledHoles:
             if before is None:
                 return None
             present = np.concatenate([before, present])
-        stamps = np.arange(since, until, stored.step, dtype=np.int64)
+        stamps = stored.grid.stamps(since, until)
         source = np.searchsorted(present["timestamp"], stamps, side="right") - 1
         candles = present[source]
         flat = candles["timestamp"] != stamps
@@ -59,30 +60,30 @@ class FilledHoles:
     def count(self, symbol: str, since: int, until: int) -> Holes:
         """Return the holes between the 1m candles of ``[since, until)`` (ms)."""
         stored = StoredCandles(symbol, "1m", self._exchange_name, self._registry)
-        look = _LOOK * stored.step
+        look = _LOOK * MINUTE_MS
         missing = np.concatenate([stored.missing(start, min(start + look, until)) for start in range(since, until, look)])
-        stretches = int(np.count_nonzero(np.diff(missing) != stored.step)) + 1 if len(missing) else 0
+        stretches = int(np.count_nonzero(np.diff(missing) != MINUTE_MS)) + 1 if len(missing) else 0
         return Holes(stretches, len(missing))
 
     def _last_of(self, stored: StoredCandles) -> int | None:
         """Return the open time of the last stored candle; a run may end within a hole."""
         series = stored.context[0], stored.context[1]
         if series not in self._last:
-            last = _last_before(stored, align(time.time_ns() // 1_000_000, stored.step) + stored.step)
+            last = _last_before(stored, stored.grid.after(time.time_ns() // 1_000_000))
             self._last[series] = None if last is None else int(last["timestamp"][0])
         return self._last[series]
 
 
 def _last_before(stored: StoredCandles, until: int) -> CandleArray | None:
     """Return the last stored candle that opens before ``until`` (ms), in an array; None if there is none."""
-    length = _FIRST_LOOK * stored.step
+    length = _FIRST_LOOK * stored.grid.longest
     since = max(until - length, 0)
     while not _holds_candles(stored, since, until):
         if since == 0:
             return None
         length *= 2
         since, until = max(since - length, 0), since
-    while until - since > _FIRST_LOOK * stored.step:  # the later half with candles, without reading the earlier ones
+    while until - since > _FIRST_LOOK * stored.grid.longest:  # the later half with candles, without reading the earlier ones
         middle = (since + until) // 2
         since, until = (middle, until) if _holds_candles(stored, middle, until) else (since, middle)
     return _joined(list(stored.batches(since, until)))[-1:]

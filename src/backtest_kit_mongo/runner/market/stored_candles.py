@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...arguments import text
-from ...candles import CandleArray, interval_ms
+from ...candles import CandleArray, Grid, grid_of
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...domains import DOMAINS
@@ -36,7 +36,7 @@ class StoredCandles:
         symbol, exchange_name = text("symbol", symbol), text("exchange_name", exchange_name)
         interval = text("interval", interval)
         self.context: tuple[str, str, str] = symbol, interval, exchange_name
-        self.step: int = interval_ms(interval)
+        self.grid: Grid = grid_of(interval)
         # JSON, because names may contain any separator.
         self._bucket = f"candle_imports {msgspec.json.encode([exchange_name, symbol, interval]).decode()}"
 
@@ -61,11 +61,11 @@ class StoredCandles:
     def all_there(self, since: int, until: int) -> bool:
         """Return whether every candle of ``[since, until)`` is stored."""
         with outside_runs():
-            return self._candles.read_candles_array(*self.context, (until - since) // self.step, since) is not None
+            return self._candles.read_candles_array(*self.context, self.grid.count(since, until), since) is not None
 
     def missing(self, since: int, until: int) -> npt.NDArray[np.int64]:
         """Return the open times (ms, ascending) of the candles of ``[since, until)`` that are not stored."""
-        expected = np.arange(since, until, self.step, dtype=np.int64)
+        expected = self.grid.stamps(since, until)
         if self.all_there(since, until):
             return expected[:0]
         if self._registry.binding("candle").custom is None:
@@ -82,13 +82,13 @@ class StoredCandles:
         if self._registry.binding("candle").custom is None:
             yield from self._registry.store(_CANDLE).stored_candles(self.series, since, until)
             return
-        count = (until - since) // self.step
+        count = self.grid.count(since, until)
         with outside_runs():  # a custom class returns a whole window or nothing
             candles = self._candles.read_candles_array(*self.context, count, since)
         if candles is not None:
             yield candles
         elif count > 1:
-            middle = since + count // 2 * self.step
+            middle = self.grid.after(since, count // 2)
             yield from self.batches(since, middle)
             yield from self.batches(middle, until)
 
@@ -101,7 +101,7 @@ class StoredCandles:
 
     def remove(self, since: int, until: int) -> int:
         """Delete the candles that open in ``[since, until)`` and their notes, and return how many candles there were."""
-        since, until = (-(-edge // self.step) * self.step for edge in (since, until))  # notes cover whole candles
+        since, until = (self.grid.ceil(edge) for edge in (since, until))  # notes cover whole candles
         remainders: list[Span] = []
         for start, end in self._noted():  # notes first: a note without its candles would promise a window that is not stored
             if start < until and since < end:
@@ -129,7 +129,7 @@ class StoredCandles:
                 fresh.append((since, until))
                 continue
             last = max(end for start, end in noted if enclosing[0] <= start and end <= enclosing[1])
-            if enclosing[1] - last >= _BLOCK * self.step:
+            if self.grid.count(last, enclosing[1]) >= _BLOCK:
                 fresh.append((last, enclosing[1]))
         self._write_notes(fresh)
 
@@ -154,11 +154,11 @@ class StoredCandles:
 
     def _reach(self, since: int, end: int | None) -> int:
         """Return where the contiguous stored candles from ``since`` on end (ms), or ``end`` if they reach it."""
-        step, reached = self.step, since
-        if end == since or not self.all_there(since, since + step):
+        grid, reached = self.grid, since
+        if end == since or not self.all_there(since, grid.after(since)):
             return since
         while end is None or reached < end:
-            block = reached + _BLOCK * step if end is None else min(reached + _BLOCK * step, end)
+            block = grid.after(reached, _BLOCK) if end is None else min(grid.after(reached, _BLOCK), end)
             missing = self.missing(reached, block)
             if len(missing):
                 return int(missing[0])
@@ -166,10 +166,10 @@ class StoredCandles:
         return reached
 
 
-def runs(since: int, until: int, step: int, missing: npt.NDArray[np.int64]) -> list[Span]:
+def runs(since: int, until: int, grid: Grid, missing: npt.NDArray[np.int64]) -> list[Span]:
     """Return the spans of ``[since, until)`` without a gap; ``missing`` holds the open times (ms, ascending) that are not stored."""
-    edges = np.concatenate([[since - step], missing, [until]])
-    return [(int(before) + step, int(after)) for before, after in pairwise(edges) if after - before > step]
+    edges = [grid.after(since, -1), *missing.tolist(), until]
+    return [(grid.after(before), after) for before, after in pairwise(edges) if grid.count(before, after) > 1]
 
 
 def joined(spans: Iterable[Span]) -> list[Span]:

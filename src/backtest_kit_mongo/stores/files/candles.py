@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 import numpy as np
 
 from ...candles import CANDLE_DTYPE, CandleArray, to_dicts
+from ...errors import InvalidValueError
 from .atomic_files import NotARegularFileError, PendingFile, pass_over, publish_new, read_bytes, set_aside
 
-__all__ = ["as_window", "read_rows", "read_window", "write_window"]
+__all__ = ["as_window", "check_not_minutes", "read_rows", "read_window", "write_window"]
 
 _MOST_BYTES: Final = 1024  # of a candle's file; a longer file is corrupt
 
@@ -29,7 +31,18 @@ class _Candle(msgspec.Struct):
 _decode: Final = msgspec.json.Decoder(_Candle).decode
 
 
-def read_window(folder: str, times: Sequence[int]) -> CandleArray | None:
+def check_not_minutes(folder: str) -> None:
+    """Raise InvalidValueError if a folder of months, ``1M``, is also that of minutes, ``1m``: some file systems ignore case."""
+    minutes = f"{os.path.dirname(folder)}/1m"
+    with suppress(FileNotFoundError):
+        if os.path.samefile(folder, minutes):
+            raise InvalidValueError(
+                f"candles of 1M cannot be kept in files here: {folder} and {minutes} are the same folder",
+                hint="use a file system that tells upper from lower case, or another store",
+            )
+
+
+def read_window(folder: str, times: Iterable[int]) -> CandleArray | None:
     """Return the candles of exactly these open times (ms), or None if one is missing. The folder is not listed."""
     rows = read_rows(folder, times, whole=True)
     return None if rows is None else as_window(rows)
@@ -42,7 +55,7 @@ def as_window(rows: Sequence[tuple[float, ...]]) -> CandleArray:
     return window
 
 
-def read_rows(folder: str, times: Sequence[int], *, whole: bool) -> list[tuple[float, ...]] | None:
+def read_rows(folder: str, times: Iterable[int], *, whole: bool) -> list[tuple[float, ...]] | None:
     """Return the fields of candles in the order of ``times`` (ms), without missing ones; None if ``whole`` and one is missing."""
     rows: list[tuple[float, ...]] = []
     # With one descriptor for the folder, the kernel walks its path only once; each candle then costs one open, read and close.

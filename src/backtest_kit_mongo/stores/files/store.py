@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from ...candles import INTERVAL_MS, CandleArray, interval_ms
+from ...candles import GRIDS, CandleArray, grid_of
 from ...domains import DOMAINS, Domain
 from ..base import NO_HISTORY, History, Key, Record, has_fields
 from ..fork_safety import renew_after_fork
@@ -29,7 +29,7 @@ from .atomic_files import (
     storage_errors,
     write_new,
 )
-from .candles import as_window, read_rows, read_window, write_window
+from .candles import as_window, check_not_minutes, read_rows, read_window, write_window
 from .content import open_content, pack_record
 from .folders import SUFFIX, Folders, Found, holds_files, record_files
 from .layout import layout_of
@@ -364,16 +364,15 @@ class FileStore:
 
     def read_candles(self, symbol: str, interval: str, exchange_name: str, since: int, limit: int) -> CandleArray | None:
         """See Store."""
-        step = interval_ms(interval)
         with storage_errors(f"candles of {exchange_name} {symbol} {interval} cannot be read"):
-            folder = self._places.spot(_CANDLE, (exchange_name, symbol, interval)).folder
-            return read_window(folder, range(since, since + limit * step, step))
+            folder = self._candle_folder((exchange_name, symbol, interval))
+            return read_window(folder, grid_of(interval).window(since, limit))
 
     def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
         """See Store."""
         series = (exchange_name, symbol, interval)
         with storage_errors(f"candles of {exchange_name} {symbol} {interval} cannot be written"):
-            return self._in_folders(lambda: write_window(self._places.prepare(_CANDLE, series), candles, durable=self._durable))
+            return self._in_folders(lambda: write_window(self._candle_folder(series, new=True), candles, durable=self._durable))
 
     def candle_series(self) -> list[Key]:
         """See Store."""
@@ -381,14 +380,14 @@ class FileStore:
             series = [
                 (fields["exchangeName"], fields["symbol"], fields["interval"])
                 for folder, fields, _ in self._places.folders(_CANDLE, {})
-                if fields is not None and fields["interval"] in INTERVAL_MS and holds_files(folder)
+                if fields is not None and fields["interval"] in GRIDS and holds_files(folder)
             ]
         return sorted(series)
 
     def stored_candles(self, series: Key, since: int | None = None, until: int | None = None) -> Iterator[CandleArray]:
         """See Store."""
         with storage_errors(f"candles of {' '.join(series)} cannot be read"):
-            folder = self._places.spot(_CANDLE, series).folder
+            folder = self._candle_folder(series)
             times = [time for time in self._times(folder) if (since is None or since <= time) and (until is None or time < until)]
             for start in range(0, len(times), _ROWS):
                 rows = read_rows(folder, times[start : start + _ROWS], whole=False)
@@ -399,13 +398,20 @@ class FileStore:
         """See Store."""
         removed = 0
         with storage_errors(f"candles of {' '.join(series)} cannot be removed"):
-            folder = self._places.spot(_CANDLE, series).folder
+            folder = self._candle_folder(series)
             for time in self._times(folder):
                 if (since is None or since <= time) and (until is None or time < until):
                     with suppress(FileNotFoundError):  # another process has just deleted it
                         os.unlink(f"{folder}/{time}{SUFFIX}")
                         removed += 1
         return removed
+
+    def _candle_folder(self, series: Key, *, new: bool = False) -> str:
+        """Return the folder of a series, which is created if ``new``."""
+        folder = self._places.prepare(_CANDLE, series) if new else self._places.spot(_CANDLE, series).folder
+        if series[2] == "1M":
+            check_not_minutes(folder)
+        return folder
 
     def _times(self, folder: str) -> list[int]:
         """Return the open times (ms) of the candles in a folder, ascending."""

@@ -24,7 +24,7 @@ from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
 from ..._core import bson as core
-from ...candles import CandleArray, interval_ms
+from ...candles import CandleArray, grid_of, interval_ms
 from ...candles.packing import BLOCK, DamagedBlockError, Run, runs_of, unpack
 from ...domains import Domain
 from ...logs import log
@@ -221,6 +221,8 @@ class BlockCollection:
 
     def numbers(self, series: Key) -> list[int]:
         """Return the sorted numbers of the blocks of a series that have a document."""
+        if not grid_of(series[2]).is_plain:
+            return []
         far = 2**53 // (interval_ms(series[2]) * BLOCK)  # later times are not exact as doubles
         query: Document = {
             "filter": {**series_fields(series), "block": {"$gte": -far, "$lte": far}},

@@ -14,7 +14,8 @@ from bson import ObjectId
 
 from ..._core import bson as core
 from ..._core.candles import decode_candles, numbers
-from ...candles import CANDLE_DTYPE, PRICES, CandleArray
+from ...candles import CANDLE_DTYPE, PRICES, CandleArray, Grid
+from ...candles.columns import TIME_LIMIT
 from ...domains import Domain
 from ..base import Key
 from .database import MongoDatabase
@@ -57,16 +58,17 @@ def stored_series(connection: MongoDatabase, domain: Domain) -> list[Key]:
     return sorted(series)
 
 
-def on_grid(documents: list[bytes], step: int) -> tuple[CandleArray, float]:
-    """Return the candles of documents sorted by timestamp (ms), without those off the grid of ``step`` ms, and the last timestamp."""
+def on_grid(documents: list[bytes], grid: Grid) -> tuple[CandleArray, float]:
+    """Return the candles of documents sorted by timestamp (ms), without those off the grid, and the last timestamp."""
     timestamps = np.array(numbers(documents, "timestamp"), np.float64)
     if len(timestamps) < len(documents):  # a range query also matches another writer's array of numbers
         documents = [document for document in documents if numbers([document], "timestamp")]
     # A page whose query was interrupted and repeated may contain a document twice.
     _, first = np.unique(timestamps, return_index=True)
-    positions = first[timestamps[first] % step == 0]
+    positions = first[_are_on(grid, timestamps[first])]
     candles = np.empty(len(positions), CANDLE_DTYPE)
     memory, size = candles.view(np.int8), CANDLE_DTYPE.itemsize
+    step = 1 if grid.step is None else grid.step  # candles of different lengths are decoded one by one
     ends = [*(np.flatnonzero(np.diff(timestamps[positions]) != step) + 1).tolist(), len(positions)]
     start = 0
     for end in ends if len(positions) else ():
@@ -77,6 +79,15 @@ def on_grid(documents: list[bytes], step: int) -> tuple[CandleArray, float]:
         start = end
     candles.flags.writeable = False
     return candles, float(timestamps[-1]) if len(timestamps) else 0.0
+
+
+def _are_on(grid: Grid, stamps: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return which times (ms) are on the grid. A time of another program may be infinite or have a fraction."""
+    if grid.is_plain:
+        return np.equal(stamps % grid.longest, 0)
+    whole = np.abs(stamps) <= TIME_LIMIT
+    rounded = np.where(whole, stamps, 0).astype(np.int64)
+    return whole & np.equal(rounded, stamps) & np.equal(grid.past(rounded), 0)
 
 
 def new_ids(count: int) -> npt.NDArray[np.uint8]:

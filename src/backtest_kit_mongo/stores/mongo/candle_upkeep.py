@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...candles import CANDLE_DTYPE, interval_ms, matches
+from ...candles import CANDLE_DTYPE, grid_of, interval_ms, matches
 from ...candles.packing import BLOCK
 from ...domains import DOMAINS, PACKED_CANDLES
 from ..base import Key
@@ -26,6 +26,8 @@ GROUP = 16
 
 def pack_series(candles: MongoCandles, series: Key, *, dry_run: bool = False) -> Iterator[BlockGroup]:
     """Pack the closed blocks of a series, some at a time: copy them, or with ``CC_CANDLE_FORMAT=packed`` move them to the archive."""
+    if not grid_of(series[2]).is_plain:  # its candles are never packed
+        return iter(())
     return translated_items((_archive_series if candles.archive.in_use else _copy_series)(candles, series, dry_run))
 
 

@@ -18,7 +18,7 @@ from pymongo.errors import PyMongoError
 
 from ..._core import bson as core
 from ..._core.candles import numbers
-from ...candles import CandleArray, interval_ms
+from ...candles import CandleArray, grid_of, interval_ms
 from ...candles.packing import BLOCK
 from ...config import Config
 from ...domains import DOMAINS, PACKED_CANDLES
@@ -84,6 +84,9 @@ class CandleWriter:
         if not (stamps[1:] > stamps[:-1]).all():
             stamps, first = np.unique(stamps, return_index=True)
             candles = candles[first]
+        if not grid_of(series[2]).is_plain:  # never packed
+            is_new = self._are_new(series, stamps, {"$gte": int(stamps[0]), "$lte": int(stamps[-1])})
+            return len(self._insert(series, candles[is_new]))
         step = interval_ms(series[2])
         low, high = int(stamps[0]), int(stamps[-1]) + step
         seen = self._candles.seen.get(series)
@@ -308,6 +311,8 @@ class CandleWriter:
     def remove(self, series: Key, since: int | None, until: int | None) -> int:
         """Delete the candles of a series in [since, until) (ms); return how many. Their ids in Redis are detected as stale when used."""
         low, high = -FAR if since is None else since, FAR if until is None else until
+        if not grid_of(series[2]).is_plain:
+            return self._delete(series, low, high)
         touched = self._candles.blocks_of(series, since, until)
         removed = 0
         try:
@@ -362,9 +367,13 @@ class CandleWriter:
             first, last = (min(BLOCK, max(0, -(-edge // step) - number * BLOCK)) for edge in (low, high))
             removed += self._archive.cut(series, number, first, last)
         edges = max(low, blocks.start * BLOCK * step), min(high, blocks.stop * BLOCK * step)
-        query = {**series_fields(series), "timestamp": {"$gte": edges[0], "$lt": edges[1]}}
+        return removed + self._delete(series, *edges)
+
+    def _delete(self, series: Key, low: int, high: int) -> int:
+        """Delete the candle documents of a series in [low, high) (ms); return how many."""
+        query = {**series_fields(series), "timestamp": {"$gte": low, "$lt": high}}
         delete = partial(self._connection.collection(DOMAINS["candle"]).delete_many, query)
-        return removed + self._connection.retried(DOMAINS["candle"], delete).deleted_count
+        return self._connection.retried(DOMAINS["candle"], delete).deleted_count
 
 
 def _is_unbroken(stamps: Stamps, step: int) -> bool:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..._core import bson as core
 from ..._core.blocks import CandleBlocks
 from ..._core.candles import decode_candles, numbers
-from ...candles import CANDLE_DTYPE, CandleArray, closed_candles, interval_ms
+from ...candles import CANDLE_DTYPE, CandleArray, Grid, closed_candles, grid_of, interval_ms
 from ...candles.packing import BLOCK
 from ...config import Config
 from ...domains import DOMAINS
@@ -76,7 +76,10 @@ class MongoCandles:
 
     def read(self, series: Key, since: int, limit: int) -> CandleArray | None:
         """Return ``limit`` candles from ``since`` (ms, on the grid), read-only; None if any of them is missing."""
-        step = interval_ms(series[2])
+        grid = grid_of(series[2])
+        if not grid.is_plain:
+            return self._read_unpacked(series, grid, since, limit)
+        step = grid.longest
         head = self.blocks.head(series, limit, since)
         cached = 0 if head is None else len(head)
         if head is not None and cached == limit:  # the window spans several blocks
@@ -107,6 +110,14 @@ class MongoCandles:
             window = np.concatenate([head, window])
             window.flags.writeable = False
         return window
+
+    def _read_unpacked(self, series: Key, grid: Grid, since: int, limit: int) -> CandleArray | None:
+        """Read a window of an interval whose candles are not packed: a block of them would span decades."""
+        rows = np.concatenate([*self.documents(series, since, grid.after(since, limit))])
+        if len(rows) < limit:
+            return None
+        rows.flags.writeable = False
+        return rows
 
     def _read_copied(self, series: Key, span: Span, needed: int, now: int) -> CandleArray:
         """Read a span from copies of blocks, and the rest from documents; return the candles up to the first gap.
@@ -242,9 +253,12 @@ class MongoCandles:
 
         Each page is a separate query, so that no cursor stays open while the caller works.
         """
-        step = interval_ms(series[2])
-        length = step * BLOCK
         low, high = -FAR if since is None else since, FAR if until is None else until
+        if not grid_of(series[2]).is_plain:
+            for page in self.documents(series, low, high):
+                yield from _filled(page)
+            return
+        length = interval_ms(series[2]) * BLOCK
         while low < high:
             page, end = self._page(series, low, high)
             start = low
@@ -280,7 +294,7 @@ class MongoCandles:
             batches = list(self.connection.fetch(domain, [query]))
         with reading(domain, " ".join(series)):
             documents = [row for batch in batches for row in core.split(batch)]
-            candles, last = on_grid(documents, interval_ms(series[2]))
+            candles, last = on_grid(documents, grid_of(series[2]))
         return candles, until if len(documents) < PAGE else max(math.floor(last), since) + 1
 
     def gather(self, series: Key, blocks: range, *, to_move: bool = False) -> tuple[CandleArray, npt.NDArray[np.bool_], Basis]:
