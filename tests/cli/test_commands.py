@@ -264,6 +264,20 @@ def test_a_file_that_contradicts_what_is_stored_does_not_run(cli, database):
     assert "stored series: BTCUSDT 1m on csv" in cli.err("candles", "remove", "X", "--exchange", "csv", code=1)
 
 
+def test_candles_of_months_are_imported_listed_and_removed(cli):
+    file = cli.home / "BTCUSDT-1mo-2023-12.csv"
+    months = ("2023-12-01", "2024-01-01", "2024-02-01", "2024-04-01")
+    file.write_text("\n".join(["open_time,open,high,low,close,volume", *(f"{month}T00:00:00Z,2,3,1,2,5" for month in months)]))
+    assert "BTCUSDT 1M on binance" in cli.out("candles", "import", str(file))
+    [series] = json.loads(cli.out("candles", "list", "--json"))
+    assert (series["interval"], series["candles"], series["untilMs"] - series["gaps"][0]["until_ms"]) == ("1M", 4, 30 * 86_400_000)
+    assert re.search(r"^binance +BTCUSDT +1M .* 4 +1 +1$", cli.out("candles", "list"), re.MULTILINE)
+    assert "unknown interval '1mo'" in cli.err("candles", "remove", "BTCUSDT", "--interval", "1mo", "--exchange", "binance", code=1)
+    months_2024 = ("--interval", "1M", "--exchange", "binance", "--since", "2024-01-01", "--yes")
+    assert "3 candles of BTCUSDT 1M on binance removed" in cli.out("candles", "remove", "BTCUSDT", *months_2024)
+    assert json.loads(cli.out("candles", "list", "--json"))[0]["candles"] == 1
+
+
 def test_candles_of_a_file_that_were_stored_as_binance_are_mentioned(cli):
     file = klines(cli.home / "BTCUSDT.csv", 60)
     cli("candles", "import", file, "--symbol", "BTCUSDT")

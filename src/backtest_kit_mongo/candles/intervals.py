@@ -55,7 +55,7 @@ class Grid:
 
     def window(self, since: int, count: int) -> Iterable[int]:
         """Return the open times (ms) of ``count`` candles from the one that contains ``since`` (ms) on."""
-        first = self.align(since)
+        first = since - (since - self._offset) % self._length
         return range(first, first + count * self._length, self._length)
 
     def stamps(self, since: int, until: int) -> Stamps:
@@ -64,7 +64,7 @@ class Grid:
 
     def align(self, stamp: int) -> int:
         """Return the open time (ms) of the candle that contains a time (ms)."""
-        return self.opens(self.position(stamp))
+        return stamp - (stamp - self._offset) % self._length
 
     def ceil(self, stamp: int) -> int:
         """Return the first open time (ms) at or after a time (ms)."""
@@ -111,6 +111,9 @@ class _Months(Grid):
         years, month = divmod(position - 2, 12)
         era, year = divmod(years + 1970, 400)
         return (era * 146_097 + year * 365 + year // 4 - year // 100 + (153 * month + 2) // 5 - 719_468) * _DAY_MS
+
+    def align(self, stamp: int) -> int:
+        return self.opens(self.position(stamp))
 
     def positions(self, stamps: Stamps) -> Stamps:
         return stamps.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
@@ -185,7 +188,10 @@ def interval_ms(interval: Any) -> int:
     """
     grid = grid_of(interval)
     if not grid.is_plain:
-        raise InvalidValueError(f"interval {interval!r} cannot be used here, only for candles", hint=f"use one of {', '.join(INTERVAL_MS)}")
+        raise InvalidValueError(
+            f"interval {interval!r} cannot be used here: its candles do not open at multiples of one length since 1970",
+            hint=f"use one of {', '.join(INTERVAL_MS)}",
+        )
     return grid.longest
 
 

@@ -38,8 +38,9 @@ R = TypeVar("R")
 DEFAULT_LIMIT: Final[Any] = object()
 """Means the limit of the domain's list rule. None means all rows."""
 
-# This many candles are 95 years of minutes. A longer window is a mistake, so reject it before memory is allocated.
+# Length in ms that no candle of an interval exceeds.
 _LONGEST: Final = {name: grid.longest for name, grid in GRIDS.items()}
+# This many candles are 95 years of minutes. A longer window is a mistake, so reject it before memory is allocated.
 _MAX_WINDOW: Final = 50_000_000
 _VERSIONS: Final = 1000  # records of a list for which versions are read together
 _ATTEMPTS: Final = 200  # to change a record that others change too; about five seconds with the pauses

@@ -101,7 +101,7 @@ def add_strategy(name: str, interval: str = "5m", *, get_signal: F, risk_name: s
 def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, risk_name: str | None = None, **callbacks: Any) -> Any:
     """Register a strategy: call ``add_strategy("x", interval="5m", get_signal=f)``, or decorate ``f`` with ``@add_strategy("x")``.
 
-    The run calls ``f(symbol, when)`` at every multiple of ``interval`` (UTC, counted from 1970) while no position is open. ``f``
+    The run calls ``f(symbol, when)`` at every multiple of ``interval`` (1m to 1d; UTC, counted from 1970) while no position is open. ``f``
     returns None, or a dict: ``position`` ("long" or "short"), ``priceTakeProfit``, ``priceStopLoss`` (prices), ``minuteEstimatedTime``
     (minutes until the position is closed at any price, ``math.inf`` for never), and optionally ``note`` (text) and ``priceOpen``, a
     limit price to wait for. Both forms return ``f``.
