@@ -77,14 +77,14 @@ class FilledHoles:
 def _last_before(stored: StoredCandles, until: int) -> CandleArray | None:
     """Return the last stored candle that opens before ``until`` (ms), in an array; None if there is none."""
     length = _FIRST_LOOK * stored.grid.longest
-    since = max(until - length, 0)
+    since = stored.grid.align(max(until - length, 0))
     while not _holds_candles(stored, since, until):
-        if since == 0:
+        if since <= 0:
             return None
         length *= 2
-        since, until = max(since - length, 0), since
+        since, until = stored.grid.align(max(since - length, 0)), since
     while until - since > _FIRST_LOOK * stored.grid.longest:  # the later half with candles, without reading the earlier ones
-        middle = (since + until) // 2
+        middle = stored.grid.align((since + until) // 2)
         since, until = (middle, until) if _holds_candles(stored, middle, until) else (since, middle)
     return _joined(list(stored.batches(since, until)))[-1:]
 
