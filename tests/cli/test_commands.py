@@ -17,6 +17,7 @@ import pytest
 import redis
 import typer.main
 from command import Cli
+from exchange_server import Exchange, ExchangeServer
 from paths import EXAMPLE
 from typer.testing import CliRunner
 
@@ -88,7 +89,11 @@ COMMANDS = {
 
 def test_the_commands_are_those_of_the_issue():
     names = ("demo", "run", "sweep", "new-strategy", "doctor", "flush-cache", "candles", "runs", "stats", "copy", "export")
-    below = (*(("candles", name) for name in ("import", "list", "remove", "pack", "unpack", "verify")), ("runs", "list"), ("runs", "show"))
+    below = (
+        *(("candles", name) for name in ("import", "refresh", "list", "remove", "pack", "unpack", "verify")),
+        ("runs", "list"),
+        ("runs", "show"),
+    )
     assert set(COMMANDS) == {*((name,) for name in names), *below}
 
 
@@ -758,6 +763,62 @@ def test_import_says_how_many_were_new(cli, database):
     assert "gap: 2 candles are missing from 2023-03-01T02:00:00Z to 2023-03-01T02:02:00Z" in shown
     assert database["candle-items"].count_documents({}) == 148
     assert "unknown interval '7m'" in cli.err(*command, "--interval", "7m", code=1)
+
+
+def change_volumes(file, *lines):
+    """Add 1 to the volume in lines of a file of candles."""
+    rows = [line.split(",") for line in Path(file).read_text().splitlines()]
+    for line in lines:
+        rows[line][5] = str(float(rows[line][5]) + 1)
+    Path(file).write_text("\n".join(map(",".join, rows)))
+
+
+def test_import_replaces_what_differs(cli, database):
+    cli("candles", "import", klines(cli.home / "a.csv", 100), "--symbol", "BTCUSDT")
+    change_volumes(file := klines(cli.home / "b.csv", 120), 3, 50, 51, 99)
+    command = ("candles", "import", file, "--symbol", "BTCUSDT")
+    refused = cli.err(*command, code=1)
+    assert "4 of 120 candles of BTCUSDT 1m are stored on 'binance' with other values" in refused
+    assert "candles import --replace" in refused
+    before = {row["timestamp"]: row["volume"] for row in database["candle-items"].find({})}
+    shown = cli.out(*command, "--replace")
+    assert "2023-03-01T00:02:00Z stored: volume" in shown
+    assert "and 1 more" in shown
+    assert "20 new, 96 stored before, 4 stored with other values" in shown
+    assert "nothing was written: --yes replaces 4 candles and adds 20" in shown
+    assert {row["timestamp"]: row["volume"] for row in database["candle-items"].find({})} == before
+    done = cli.out(*command, "--replace", "--yes")
+    assert "4 stored with other values" in done
+    assert "nothing was written" not in done
+    after = {row["timestamp"]: row["volume"] for row in database["candle-items"].find({})}
+    assert len(after) == 120
+    assert sum(after[stamp] == before[stamp] + 1 for stamp in before) == 4
+    assert "0 new, 120 stored before" in cli.out(*command, "--replace", "--yes")
+    assert "belongs to --replace" in cli.err(*command, "--yes", code=2)
+
+
+def test_refresh_asks_the_exchange_again(cli, database):
+    """The local exchange has candles of the real ones' form; two that are stored have other values, one is missing."""
+    prices = synthetic_market(5, 400, 1_677_628_800_000)
+    with ExchangeServer(Exchange({"BTCUSDT": prices}, now_ms=1_677_628_800_000 + 400 * 60_000)) as server:
+        command = ("candles", "refresh", "BTCUSDT", "--exchange", "binance", "--since", "2023-03-01", "--exchange-url", server.url)
+        assert "300 new" in cli.out(*command, "--until", "2023-03-01T05:00", "--yes")
+        items = database["candle-items"]
+        before = {row["timestamp"]: row["close"] for row in items.find({})}
+        minute = 1_677_628_800_000 + 60_000 * 100
+        items.update_many({"timestamp": {"$in": [minute, minute + 60_000]}}, {"$set": {"close": 1.5}})
+        items.delete_one({"timestamp": minute + 120_000})
+        shown = cli.out(*command, "--until", "2023-03-01T05:00")
+        assert "2023-03-01T01:40:00Z stored: close 1.5; new: close" in shown
+        assert "1 new, 297 stored before, 2 stored with other values" in shown
+        assert "nothing was written: --yes replaces 2 candles and adds 1" in shown
+        assert items.count_documents({"close": 1.5}) == 2
+        cli("candles", "refresh", "BTCUSDT", "--exchange", "binance", "--since", "2023-03-01", "--until", "2023-03-01T01:00",
+            "--exchange-url", server.url, "--yes")  # fmt: skip
+        assert items.count_documents({"close": 1.5}) == 2  # outside the window
+        cli(*command, "--until", "2023-03-01T05:00", "--yes")
+        assert {row["timestamp"]: row["close"] for row in items.find({})} == before
+        assert "0 new, 300 stored before" in cli.out(*command, "--until", "2023-03-01T05:00")
 
 
 def test_import_of_a_folder_of_late_candles_without_volume(cli, database):

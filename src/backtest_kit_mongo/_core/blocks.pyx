@@ -1,4 +1,7 @@
-"""A cache of closed candles in process memory, under a byte budget. They never change, so a cached candle needs no query."""
+"""A cache of closed candles in process memory, under a byte budget.
+
+A cached candle needs no query for as long as ``lifetime`` says: a write never changes it, but another process may replace or remove it.
+"""
 
 cimport cython
 from cpython.long cimport PyLong_CheckExact
@@ -19,6 +22,7 @@ cdef enum:
     ROW = 48
     # The memory of a block besides its candles: the array, its view, this object, its list entry and perhaps its series.
     OVERHEAD = 1024
+    FOREVER = 0x7FFFFFFF  # seconds
     # Adjacent blocks merge up to this many candles (12 MiB): few windows then span two blocks, and adding a block copies little.
     MERGED = 1 << 18
 
@@ -31,12 +35,13 @@ cdef class _Run:
     cdef object candles  # a read-only array that owns its memory
     cdef const char[::1] bytes
     cdef long long step, first, end  # ms; ``end`` is the open time of the candle after the last one
+    cdef long long expires  # when it must be read again (``now_ns``)
     cdef Py_ssize_t count
     cdef unsigned long long used
 
-    def __init__(self, tuple series, long long step, candles):
+    def __init__(self, tuple series, long long step, long long expires, candles):
         candles.flags.writeable = False
-        self.series, self.step, self.candles = series, step, candles
+        self.series, self.step, self.expires, self.candles = series, step, expires, candles
         self.bytes = candles.view(np.int8)
         self.count = self.bytes.shape[0] // ROW
         memcpy(&self.first, &self.bytes[0], 8)
@@ -50,19 +55,22 @@ cdef class _Run:
 cdef class CandleBlocks:
     """Blocks of closed candles by series (exchange name, symbol, interval), at most ``budget`` bytes; evicts the least recently used first.
 
-    Only existing candles are cached: a missing candle is looked up again each time. ``rows`` and ``array`` count each window that
-    they return: ``counts`` holds the indexes in ``counters`` of the counts "reads" and "hits", and of the operation "read".
+    No candle is returned ``lifetime`` seconds after it was read, or later. Only existing candles are cached: a missing candle is looked up
+    again each time. ``rows`` and ``array`` count each window that they return: ``counts`` holds the indexes in ``counters`` of the counts
+    "reads" and "hits", and of the operation "read".
     Thread-safe: blocks are immutable, and one thread at a time adds or removes them.
     """
 
     cdef readonly Py_ssize_t budget, nbytes
     cdef readonly long long generation  # how often the cache was cleared
+    cdef long long _lifetime  # ns
     cdef object _add_to, _observe, _reads, _hits, _read, _lock, __weakref__
     cdef dict _series  # series -> its blocks, ordered by time; they may touch but never overlap
     cdef unsigned long long _clock
 
-    def __init__(self, Py_ssize_t budget, counters, tuple counts):
+    def __init__(self, Py_ssize_t budget, counters, tuple counts, double lifetime=FOREVER):
         self.budget = budget
+        self._lifetime = <long long> (lifetime * 1e9)
         self._add_to, self._observe = counters.add, counters.observe
         self._reads, self._hits, self._read = counts
         self.renew()
@@ -107,8 +115,8 @@ cdef class CandleBlocks:
                 high = middle
         return low - 1
 
-    cdef _Run _run(self, tuple series, limit, since, Py_ssize_t* count, Py_ssize_t* first):
-        """Return the block that holds a whole window, or None; also None unless all arguments are exactly str and int."""
+    cdef _Run _run(self, tuple series, limit, since, long long now, Py_ssize_t* count, Py_ssize_t* first):
+        """Return the block that holds a whole window at ``now``, or None; also None unless all arguments are exactly str and int."""
         cdef int overflow = 0
         cdef long long start
         cdef Py_ssize_t at
@@ -126,7 +134,7 @@ cdef class CandleBlocks:
         if at < 0:
             return None
         run = <_Run> runs[at]
-        if start >= run.end or (start - run.first) % run.step != 0:
+        if start >= run.end or (start - run.first) % run.step != 0 or now >= run.expires:
             return None
         first[0] = (start - run.first) // run.step
         start = PyLong_AsLongLongAndOverflow(limit, &overflow)
@@ -142,7 +150,7 @@ cdef class CandleBlocks:
         cdef _Run run
         cdef list window
         cdef long long started = now_ns()
-        run = self._run(series, limit, since, &count, &first)
+        run = self._run(series, limit, since, started, &count, &first)
         if run is None or not (until is None or PyLong_CheckExact(until)):
             return None
         window = dicts_of(&run.bytes[first * ROW], count)
@@ -154,7 +162,7 @@ cdef class CandleBlocks:
         cdef Py_ssize_t count, first
         cdef _Run run
         cdef long long started = now_ns()
-        run = self._run(series, limit, since, &count, &first)
+        run = self._run(series, limit, since, started, &count, &first)
         if run is None:
             return None
         window = run.candles[first : first + count]
@@ -166,14 +174,14 @@ cdef class CandleBlocks:
         cdef list runs = self._series.get(series)
         cdef list parts = []
         cdef Py_ssize_t at, first
-        cdef long long next = since
+        cdef long long next = since, now = now_ns()
         cdef _Run run
         if runs is None:
             return None
         at = self._find(runs, since)
         while 0 <= at < len(runs) and limit > 0:
             run = <_Run> runs[at]
-            if not run.first <= next < run.end or (next - run.first) % run.step != 0:
+            if not run.first <= next < run.end or (next - run.first) % run.step != 0 or now >= run.expires:
                 break
             self._touch(run)
             first = (next - run.first) // run.step
@@ -189,28 +197,40 @@ cdef class CandleBlocks:
 
     # --- adding ---
 
-    def keep(self, tuple series not None, long long step, candles not None, long long generation=-1):
+    def keep(self, tuple series not None, long long step, candles not None, long long generation=-1, long long asked=0):
         """Add consecutive candles (CANDLE_DTYPE, ``step`` ms apart) that have closed and were read whole.
 
         An empty array, or one larger than the budget, is ignored. The array becomes read-only. A view of much less than the array that
         owns the memory is copied; otherwise the cache shares the memory with the caller. If ``generation`` is given, it is the one from
-        before the candles were read: nothing is added if the cache was cleared meanwhile.
+        before the candles were read: nothing is added if the cache was cleared meanwhile. ``asked`` is the time before they were read, on
+        the clock of ``time.monotonic_ns()``, from which their lifetime counts; 0 means now.
         """
         cdef _Run run
+        cdef long long expires
         if not len(candles) or candles.nbytes + OVERHEAD > self.budget:
             return
         owner = candles.base
-        run = _Run(series, step, candles if owner is None or 8 * candles.nbytes >= 7 * owner.nbytes else candles.copy())
+        expires = (asked or now_ns()) + self._lifetime
+        run = _Run(series, step, expires, candles if owner is None or 8 * candles.nbytes >= 7 * owner.nbytes else candles.copy())
         with self._lock:
             if generation in (-1, self.generation):
                 self._insert(run)
 
     cdef int _insert(self, _Run run) except -1:
-        """Add a block: merge it with its neighbours unless the result is too large, otherwise replace the candles that it overlaps."""
-        cdef list near = self._near(run), rests = []
+        """Add a block: merge it with its neighbours unless the result is too large, otherwise replace the candles that it overlaps.
+
+        Neighbours that have expired are dropped.
+        """
+        cdef list near = [], rests = []
         cdef _Run other
+        cdef long long now = now_ns()
         cdef long long first = run.first, end = run.end
         cdef Py_ssize_t count
+        for other in self._near(run):
+            if now >= other.expires:
+                self._drop(other)
+            else:
+                near.append(other)
         for other in near:
             if other.first <= run.first and other.end >= run.end:
                 return self._touch(other)
@@ -222,9 +242,9 @@ cdef class CandleBlocks:
             near = [other for other in near if other.first < run.end and other.end > run.first]
             for other in near:
                 if other.first < run.first:
-                    rests.append(_Run(run.series, run.step, other.candles[: (run.first - other.first) // run.step].copy()))
+                    rests.append(_Run(run.series, run.step, other.expires, other.candles[: (run.first - other.first) // run.step].copy()))
                 if other.end > run.end:
-                    rests.append(_Run(run.series, run.step, other.candles[(run.end - other.first) // run.step :].copy()))
+                    rests.append(_Run(run.series, run.step, other.expires, other.candles[(run.end - other.first) // run.step :].copy()))
         for other in near:
             self._drop(other)
         for other in rests:
@@ -238,13 +258,18 @@ cdef class CandleBlocks:
         return [other for other in runs[max(0, self._find(runs, run.first - 1)) : self._find(runs, run.end) + 1] if other.end >= run.first]
 
     cdef _Run _merged(self, list runs, long long first, long long end):
-        """Merge blocks without gaps between them into one; where they overlap, the last one in ``runs`` wins."""
+        """Merge blocks without gaps between them into one; where they overlap, the last one in ``runs`` wins.
+
+        It expires with the oldest of them.
+        """
         cdef _Run run = runs[0]
+        cdef long long expires = run.expires
         joined = np.empty((end - first) // run.step, run.candles.dtype)
         cdef char[::1] target = joined.view(np.int8)
         for run in runs:
             memcpy(&target[(run.first - first) // run.step * ROW], &run.bytes[0], run.count * ROW)
-        return _Run(run.series, run.step, joined)
+            expires = min(expires, run.expires)
+        return _Run(run.series, run.step, expires, joined)
 
     cdef int _add(self, _Run run) except -1:
         """Evict blocks until ``run`` fits into the budget, then add it."""

@@ -8,7 +8,7 @@ import typer
 
 from .. import __version__
 from .cache import flush_cache
-from .candles import import_file, remove_series, show_series
+from .candles import import_file, refresh_series, remove_series, show_series
 from .command import add, unwrapped
 from .copy import copy
 from .demo import show_demo
@@ -25,7 +25,9 @@ __all__ = ["app"]
 
 # No tracebacks with local variables: they could show a password. No option for shell completion in every help text.
 app: Final = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-candles: Final = typer.Typer(no_args_is_help=True, help="Stored candles: import files, list the series, remove wrong candles, pack them.")
+candles: Final = typer.Typer(
+    no_args_is_help=True, help="Stored candles: import files, list the series, replace or remove wrong candles, pack them."
+)
 runs: Final = typer.Typer(no_args_is_help=True, help="Results of earlier backtests: list them, or show one again.")
 
 _HELP = """Run backtests that keep their whole state in MongoDB, with Redis as a cache of ids, and look after the two servers.
@@ -64,6 +66,7 @@ add(app, "new-strategy", new_strategy)
 add(app, "doctor", doctor)
 add(app, "flush-cache", flush_cache)
 add(candles, "import", import_file)
+add(candles, "refresh", refresh_series)
 add(candles, "list", show_series)
 add(candles, "remove", remove_series)
 add(candles, "pack", pack_series)

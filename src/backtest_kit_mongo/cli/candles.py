@@ -1,22 +1,33 @@
-"""``candles import``, ``list`` and ``remove``: the candles in the Candle contract."""
+"""``candles import``, ``refresh``, ``list`` and ``remove``: the candles in the Candle contract."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
 import typer
 
-from .. import stats, wait_for_init
-from ..candles import CandleArray
+from .. import wait_for_init
+from ..candles import CandleArray, align, interval_ms
 from ..errors import DamagedCandlesError, InvalidValueError
-from ..runner import CandleFiles, ImportReport, import_candles, list_candles, read_candle_files, remove_candles
+from ..runner import (
+    CandleFiles,
+    ImportReport,
+    import_candles,
+    list_candles,
+    list_exchanges,
+    read_candle_files,
+    refresh_candles,
+    remove_candles,
+)
+from ..runner.market.candle_differences import difference_lines
 from ..runner.market.candle_series import count_candles
 from .command import ServerOptions, parse_time
 from .output import counted, errors, progress, say, say_note, table, time_text
 
-__all__ = ["FileOptions", "import_file", "remove_series", "report_text", "show_files", "show_series", "store_candles"]
+__all__ = ["FileOptions", "import_file", "refresh_series", "remove_series", "report_text", "show_files", "show_series", "store_candles"]
 
 _SHOWN_GAPS = 5
 _SHOWN_FILES = 5
@@ -63,6 +74,10 @@ def import_file(
         str | None, typer.Option(metavar="1m|5m|1h|...", help="Length of a candle.", show_default="from the file's name, or else 1m")
     ] = None,
     exchange: Annotated[str, typer.Option(metavar="NAME", help="Exchange name under which strategies read the candles.")] = "binance",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace stored candles that have other values. Without --yes the command only shows them.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do what --replace shows.")] = False,
 ) -> None:
     """Import candles from files.
 
@@ -71,25 +86,92 @@ def import_file(
     with an open time, open, high, low, close and volume, or these columns in this order. Times are ISO text (UTC if it has no time
     zone), or numbers since 1970, whose size tells their unit.
 
-    A stored candle never changes. Equal candles stay as they are, so you can repeat an import, and resume one that was interrupted.
-    If a candle is already stored with other values, nothing is imported, and the command shows the first differences. Candles that
-    have not closed yet are left out, and gaps are reported.
+    A stored candle never changes by itself. Equal candles stay as they are, so you can repeat an import, and resume one that was
+    interrupted. If a candle is already stored with other values, nothing is imported, and the command shows the first differences.
+    Candles that have not closed yet are left out, and gaps are reported.
+
+    With --replace, stored candles with other values are counted and shown, and nothing is written. With --replace --yes they are
+    replaced, and new ones are added. Nothing else of the series is touched. Other programs may use the old values that they have in
+    memory for another minute, and runs that have begun until they end. Results of earlier runs stay as they are, and so do answers of
+    Measure.cached that were computed from the old values.
 
     Examples:
 
         $ backtest-kit-mongo candles import BTCUSDT-1m.csv.gz
 
         $ backtest-kit-mongo candles import months/ --symbol BTCUSDT
+
+        $ backtest-kit-mongo candles import BTCUSDT-1m.csv.gz --replace --yes
     """
+    if yes and not replace:
+        raise typer.BadParameter("belongs to --replace", param_hint="--yes")
     read = file_options.read(files, symbol=symbol, interval=interval, exchange=exchange)
     if read.symbol is None:
         raise InvalidValueError("the symbol of the candles is unknown", hint="pass --symbol NAME, or name the file like BTCUSDT-1m.csv.gz")
     server_options.connect()
     wait_for_init(server_options.timeout)
     show_files(read)
+    if replace:
+        with progress("Importing candles", "candles") as moved:
+            report = import_candles(read.candles, read.symbol, read.interval, exchange, progress=moved, replace=True, dry_run=not yes)
+        _show_changes(report, yes)
+        return
     report, new = store_candles(read.candles, read.symbol, read.interval, exchange)
     for line in report_text(report, new):
         say(line)
+
+
+def refresh_series(
+    server_options: ServerOptions,
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", help="Symbol of the candles, such as BTCUSDT.", show_default=False)],
+    exchange: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Exchange that is asked, any that ccxt knows, and name of the stored candles.", show_default=False
+        ),
+    ],
+    since: Annotated[
+        int, typer.Option(parser=parse_time, metavar="TIME", show_default=False, help="Candles from this time on; ISO text (UTC) or ms.")
+    ],
+    interval: Annotated[str, typer.Option(metavar="1m|5m|...", help="Length of a candle.")] = "1m",
+    until: Annotated[
+        int | None, typer.Option(parser=parse_time, metavar="TIME", show_default="now", help="Candles that open before this time.")
+    ] = None,
+    exchange_url: Annotated[
+        str | None, typer.Option(metavar="URL", show_default=False, help="Address of the exchange's REST API, if not the usual one.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Write. Without --yes the command only shows what differs.")] = False,
+) -> None:
+    """Ask an exchange again for a window of candles: some exchanges revise a candle after its close.
+
+    Stored candles that differ are counted and shown. With --yes they are replaced, and missing ones are added; candles that the exchange
+    no longer has stay. What other programs see is as with `import --replace`. An exchange of your own is asked by refresh_candles in
+    Python.
+
+    Example:
+
+        $ backtest-kit-mongo candles refresh BTCUSDT --exchange binance --since 2023-03-01 --until 2023-03-02
+    """
+    until = align(time.time_ns() // 1_000_000, interval_ms(interval)) if until is None else until
+    server_options.connect()
+    wait_for_init(server_options.timeout)
+    if exchange not in (registered.name for registered in list_exchanges()):
+        from ..runner.market.ccxt_exchange import add_ccxt_exchange
+
+        add_ccxt_exchange(exchange, exchange_id=exchange, url=exchange_url)
+    with progress(f"Asking {exchange}", "candles") as moved:
+        report = refresh_candles(symbol, interval, exchange, since, until, dry_run=not yes, progress=moved)
+    _show_changes(report, yes)
+
+
+def _show_changes(report: ImportReport, yes: bool) -> None:
+    """Print what differs and, unless it was done, what would be done."""
+    for line in difference_lines(report.conflicts, report.replaced):
+        say(line)
+    for line in report_text(report, report.new):
+        say(line)
+    if not yes and report.new + report.replaced:
+        say(f"nothing was written: --yes replaces {counted(report.replaced, 'candle')} and adds {report.new:,}")
 
 
 def show_series(
@@ -151,8 +233,8 @@ def remove_series(
     """Remove stored candles of one series, for example after you imported the wrong file.
 
     Without --yes nothing is removed: the command only counts the candles. Results of earlier runs stay as they are, and so do
-    answers of Measure.cached that were computed from these candles. First stop programs that read these candles, as they may keep
-    them in memory.
+    answers of Measure.cached that were computed from these candles. Other programs may use what they have in memory for another
+    minute, and runs that have begun until they end.
 
     Example:
 
@@ -202,18 +284,19 @@ def show_files(read: CandleFiles) -> None:
 
 def store_candles(candles: CandleArray, symbol: str, interval: str, exchange: str) -> tuple[ImportReport, int]:
     """Import ``candles`` and show a progress bar. Return the report, and how many candles were new."""
-    before = stats()["candle"]["writes"]
     with progress("Importing candles", "candles") as moved:
         report = import_candles(candles, symbol, interval, exchange, progress=moved)
-    return report, stats()["candle"]["writes"] - before
+    return report, report.new
 
 
 def report_text(report: ImportReport, new: int) -> list[str]:
     """Return lines of text that say what an import did."""
-    stored = report.candles - new
+    stored = report.candles - new - report.replaced
     series = f"{report.symbol} {report.interval} on {report.exchange_name}"
     window = f"{time_text(report.since_ms)} to {time_text(report.until_ms)} UTC"
     lines = [f"{counted(report.candles, 'candle')} of {series}, {window}: {new:,} new, {stored:,} stored before"]
+    if report.replaced:
+        lines[0] += f", {report.replaced:,} stored with other values"
     if report.unclosed:
         lines.append(f"left out: {report.unclosed:,} at the end of the file, which have not closed yet")
     lines += [f"gap: {gap}" for gap in report.gaps[:_SHOWN_GAPS]]

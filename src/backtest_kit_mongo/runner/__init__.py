@@ -28,8 +28,10 @@ from .live.ccxt_broker import CcxtBroker
 from .live.live import Live
 from .loading.parameters import parameter
 from .loading.strategy_file import load_strategy_file
+from .market.candle_differences import CandleConflict, CandleConflictError
 from .market.candle_history import get_average_price, get_candles, get_raw_candles
-from .market.candle_import import CandleConflict, CandleConflictError, ImportReport, import_candles, imported_spans
+from .market.candle_import import ImportReport, import_candles, imported_spans
+from .market.candle_refresh import refresh_candles
 from .market.candle_series import CandleSeries, PackedSeries, list_candles, pack_candles, remove_candles, unpack_candles, verify_candles
 from .market.ccxt_exchange import add_ccxt_exchange
 from .market.exchange import (
@@ -156,6 +158,7 @@ __all__ = [
     "profile_json",
     "read_candle_files",
     "read_klines",
+    "refresh_candles",
     "remove_candles",
     "result_json",
     "resume",

@@ -118,10 +118,16 @@ class Store(Protocol):
         Gaps are skipped. The simulation time is ignored.
         """
 
+    def replace_candles(self, series: Key, candles: CandleArray) -> int:
+        """Give those of the (already checked, ascending) candles that are stored these values; return how many are. No other is stored.
+
+        Each candle changes in one step: readers find its old or its new values. Memory: see ``remove_candles``.
+        """
+
     def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
         """Delete the candles of a series that open in [since, until) (ms; None means no bound); return how many were deleted.
 
-        Other processes may still hold candles in memory that they read before.
+        This process forgets what it holds in memory; other processes may use candles that they read before for another minute.
         """
 
     # The next two methods are for domains with history. Each write stores a version. It replaces the version of its key with the same

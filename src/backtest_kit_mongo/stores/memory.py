@@ -205,6 +205,14 @@ class MemoryStore:
                 series.setdefault(candle[0], candle)
             return len(series) - before
 
+    def replace_candles(self, series: Key, candles: CandleArray) -> int:
+        """See Store."""
+        with self._lock:
+            stored = self._candles.get(series, {})
+            given = [candle for candle in candles.tolist() if candle[0] in stored]
+            stored.update((candle[0], candle) for candle in given)
+            return len(given)
+
     def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
         """See Store."""
         with self._lock:
@@ -282,6 +290,10 @@ class DummyStore:
 
     def write_candles(self, symbol: str, interval: str, exchange_name: str, candles: CandleArray) -> int:
         """See Store. Stores nothing."""
+        return 0
+
+    def replace_candles(self, series: Key, candles: CandleArray) -> int:
+        """See Store. There is nothing to replace."""
         return 0
 
     def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:

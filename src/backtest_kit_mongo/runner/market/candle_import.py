@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -22,24 +21,24 @@ from ...candles import (
     closed_candles,
     grid_of,
     impossible_candles,
-    matches,
 )
 from ...candles.packing import BLOCK
 from ...contracts.registry import Registry
 from ...errors import InvalidValueError
 from ..clock import check_ms, iso_time
+from .candle_differences import CandleConflict, check_equal, find_differences
+from .candle_series import candle_store
 from .exchange import list_exchanges
 from .gaps import Gap, find_gaps
 from .stored_candles import Span, StoredCandles
 
-__all__ = ["CandleConflict", "CandleConflictError", "ImportReport", "check_source", "choose_window", "import_candles", "imported_spans"]
+__all__ = ["ImportReport", "check_source", "choose_window", "import_candles", "imported_spans"]
 
 _CHUNK: Final = 5_000
-_SHOWN_CONFLICTS: Final = 3
 
 
 class ImportReport(msgspec.Struct, frozen=True):
-    """What ``import_candles`` stored: the candles of ``[since_ms, until_ms)`` (ms), and the gaps inside it."""
+    """What ``import_candles`` stored, or with ``dry_run`` would: the candles of ``[since_ms, until_ms)`` (ms), and the gaps inside it."""
 
     symbol: str
     interval: str
@@ -50,20 +49,9 @@ class ImportReport(msgspec.Struct, frozen=True):
     until_ms: int
     gaps: tuple[Gap, ...]
     off_grid: int = 0  # candles that did not open on the grid, and were left out or moved back to it
-
-
-class CandleConflict(NamedTuple):
-    """A candle that is stored with values other than those to import. The dicts map names to values, only those that differ."""
-
-    timestamp: int
-    stored: dict[str, float]
-    given: dict[str, float]
-
-
-class CandleConflictError(InvalidValueError):
-    """Candles are stored with values other than those to import; nothing was written. ``conflicts`` holds the first few."""
-
-    conflicts: tuple[CandleConflict, ...] = ()
+    new: int = 0  # candles that were not stored before
+    replaced: int = 0  # candles that were stored with other values
+    conflicts: tuple[CandleConflict, ...] = ()  # the first few of those, with the values before and after
 
 
 def _chunk_ends(candles: CandleArray, grid: Grid) -> Iterator[int]:
@@ -76,43 +64,6 @@ def _chunk_ends(candles: CandleArray, grid: Grid) -> Iterator[int]:
         yield end
 
 
-def _check_equal(stored: StoredCandles, candles: CandleArray) -> None:
-    """Raise CandleConflictError if one of ``candles`` (ascending, not empty) is stored with other values."""
-    first, last = int(candles["timestamp"][0]), int(candles["timestamp"][-1])
-    count = 0
-    conflicts: list[CandleConflict] = []
-    for batch in stored.batches(first, stored.grid.after(last)):
-        present, equal = matches(batch, [candles])
-        for row in batch[present & ~equal][: _SHOWN_CONFLICTS - len(conflicts)]:
-            conflicts.append(_conflict(row, candles[np.searchsorted(candles["timestamp"], row["timestamp"])]))
-        count += int((present & ~equal).sum())
-    if not count:
-        return
-    lines = [f"{iso_time(conflict.timestamp)} stored: {_values(conflict.stored)}; new: {_values(conflict.given)}" for conflict in conflicts]
-    lines += [f"and {count - len(conflicts):,} more"] if count > len(conflicts) else []
-    symbol, interval, exchange_name = stored.context
-    error = CandleConflictError(
-        f"{count:,} of {len(candles):,} candles of {symbol} {interval} are stored on {exchange_name!r} with other values:\n  "
-        + "\n  ".join(lines),
-        hint="nothing was written, because a stored candle never changes. Import these candles under another exchange name "
-        "(--exchange NAME), or remove the stored ones first: backtest-kit-mongo candles remove "
-        f"{shlex.quote(symbol)} --interval {interval} --exchange {shlex.quote(exchange_name)}",
-    )
-    error.conflicts = tuple(conflicts)
-    raise error
-
-
-def _conflict(stored: Any, given: Any) -> CandleConflict:
-    names = [name for name in PRICES if stored[name] != given[name]]
-    return CandleConflict(
-        int(stored["timestamp"]), {name: float(stored[name]) for name in names}, {name: float(given[name]) for name in names}
-    )
-
-
-def _values(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.10g}" for name, value in values.items())
-
-
 def import_candles(
     candles: CandleArray | Iterable[Any],
     symbol: str,
@@ -121,6 +72,8 @@ def import_candles(
     progress: Callable[[int, int], None] | None = None,
     *,
     off_grid: OffGrid = "refuse",
+    replace: bool = False,
+    dry_run: bool = False,
     registry: Registry | None = None,
 ) -> ImportReport:
     """Store ``candles`` in the Candle contract, and note which spans are stored.
@@ -129,10 +82,16 @@ def import_candles(
     ``off_grid`` says what to do with those that do not open on the grid of ``interval``: "refuse" all, "skip" (leave out) or "snap" (move
     back to the grid).
 
-    A stored candle never changes: if one is stored with other values, this raises CandleConflictError before anything is written;
-    an equal one is left alone. Unclosed candles are left out. Gaps are allowed and listed in the report. The spans are noted in the
-    Measure contract, so that a later run, in this or another process, finds its window. ``progress`` is called with (candles
+    A stored candle never changes by itself: if one is stored with other values, this raises CandleConflictError before anything is
+    written; an equal one is left alone. Unclosed candles are left out. Gaps are allowed and listed in the report. The spans are noted in
+    the Measure contract, so that a later run, in this or another process, finds its window. ``progress`` is called with (candles
     written, all candles).
+
+    With ``replace``, stored candles that differ are replaced, and nothing else of the series is touched. A reader finds the old or the
+    new values of each; if the process dies in between, repeat the call. This process sees the new values at once. Other processes may
+    use what they have in memory for another minute, and a run that has begun may use what it has read until it ends. Answers of
+    Measure.cached that were computed from the old values stay. If a class of your own serves the Candle contract, this is an
+    InvalidValueError. With ``dry_run`` nothing is written, and the report says what would be.
     """
     grid = grid_of(interval)
     check_off_grid(off_grid)
@@ -153,17 +112,25 @@ def import_candles(
     if not len(closed):
         raise InvalidValueError(f"there is no closed candle to import for {symbol} {interval}")
     stored = StoredCandles(symbol, interval, exchange_name, registry)
-    _check_equal(stored, closed)
-    done = 0
-    for end in _chunk_ends(closed, grid):
-        stored.write(closed[done:end])
+    if replace:
+        candle_store(registry)
+    found = find_differences(stored, closed)
+    if not replace:
+        check_equal(stored, closed, found)
+    replaced, done = int(found.different.sum()) if dry_run else 0, 0
+    for end in () if dry_run else _chunk_ends(closed, grid):
+        chunk, settled = closed[done:end], found.stored[done:end] & ~found.different[done:end]
+        stored.write(chunk)
+        if replace and not settled.all():  # look again: another process may have been first with other values
+            replaced += stored.replace(chunk[find_differences(stored, chunk).different])
         done = end
         if progress is not None:
             progress(done, len(closed))
     since, until = int(closed["timestamp"][0]), grid.after(int(closed["timestamp"][-1]))
     gaps = find_gaps(closed, interval)
     edges = [since, *(edge for gap in gaps for edge in (gap.since_ms, gap.until_ms)), until]
-    stored.note(zip(edges[::2], edges[1::2], strict=True))
+    if not dry_run:
+        stored.note(zip(edges[::2], edges[1::2], strict=True))
     return ImportReport(
         symbol=symbol,
         interval=interval,
@@ -171,6 +138,9 @@ def import_candles(
         candles=len(closed),
         unclosed=len(columns) - len(closed),
         off_grid=moved,
+        new=int(len(closed) - found.stored.sum()),
+        replaced=replaced,
+        conflicts=found.conflicts,
         since_ms=since,
         until_ms=until,
         gaps=gaps,
@@ -212,7 +182,7 @@ def check_source(symbol: str, exchange_name: str, end_ms: int, *, registry: Regi
     for interval in GRIDS:
         candles = exchange.all_candles(symbol, interval)
         if candles is not None and (count := int(np.searchsorted(candles["timestamp"], end_ms))):
-            _check_equal(StoredCandles(symbol, interval, exchange_name, registry), candles[:count])
+            check_equal(StoredCandles(symbol, interval, exchange_name, registry), candles[:count])
 
 
 def choose_window(

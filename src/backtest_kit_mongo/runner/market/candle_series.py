@@ -23,6 +23,7 @@ from .stored_candles import StoredCandles
 __all__ = [
     "CandleSeries",
     "PackedSeries",
+    "candle_store",
     "count_candles",
     "list_candles",
     "pack_candles",
@@ -56,7 +57,7 @@ def list_candles(
 
     This reads all timestamps of a series. A series with an unknown interval (another program may have written it) is left out.
     """
-    store = _store(registry)
+    store = candle_store(registry)
     for exchange, name, length in _matching(store.candle_series(), symbol, interval, exchange_name):
         batches = [batch["timestamp"].copy() for batch in store.stored_candles((exchange, name, length))]
         if not batches:
@@ -83,7 +84,7 @@ def count_candles(
     registry: Registry | None = None,
 ) -> int:
     """Return how many candles of a series are stored in ``[since_ms, until_ms)`` (ms; None: from the first, to the last)."""
-    store = _store(registry)
+    store = candle_store(registry)
     series = StoredCandles(symbol, interval, exchange_name, registry)
     since_ms, until_ms = _window(since_ms, until_ms)
     return sum(len(batch) for batch in store.stored_candles(series.series, since_ms, until_ms))
@@ -100,13 +101,13 @@ def remove_candles(
 ) -> int:
     """Delete the candles of a series in ``[since_ms, until_ms)`` (ms; None: from the first, to the last), and return their number.
 
-    This is the only way to change a stored candle: remove it, then import it again. Other processes may continue to use candles that
-    they keep in memory. Raises InvalidValueError if the window is empty.
+    Other processes may use candles that they keep in memory for another minute, and a run that has begun until it ends. Raises
+    InvalidValueError if the window is empty.
     """
     since_ms, until_ms = _window(since_ms, until_ms)
     if since_ms is not None and until_ms is not None and until_ms <= since_ms:
         raise InvalidValueError("the window to remove is empty: it ends before it begins")
-    _store(registry)
+    candle_store(registry)
     far = 2**53
     stored = StoredCandles(symbol, interval, exchange_name, registry)
     return stored.remove(-far if since_ms is None else since_ms, far if until_ms is None else until_ms)
@@ -218,15 +219,17 @@ def _matching(stored: Iterable[Key], symbol: str | None, interval: str | None, e
 
 
 def _mongo_store(registry: Registry | None) -> MongoStore:
-    store = _store(registry)
+    store = candle_store(registry)
     if not isinstance(store, MongoStore):
         raise InvalidValueError("candles are packed only in MongoDB", hint="the Candle contract is on another store in this mode")
     return store
 
 
-def _store(registry: Registry | None) -> Store:
+def candle_store(registry: Registry | None) -> Store:
     """Return the store of the Candle contract. Raises InvalidValueError for a custom class, which may keep the candles elsewhere."""
     registry = default_registry if registry is None else registry
     if registry.binding("candle").custom is not None:
-        raise InvalidValueError("a class of your own serves the Candle contract; list and remove candles where that class keeps them")
+        raise InvalidValueError(
+            "a class of your own serves the Candle contract; list, replace and remove candles where that class keeps them"
+        )
     return registry.store(DOMAINS["candle"])

@@ -22,8 +22,10 @@ __all__ = [
     "ExchangeError",
     "ExchangeRefusedError",
     "ExchangeUnavailableError",
+    "Fetch",
     "GetCandles",
     "add_exchange",
+    "check_window",
     "clear_exchanges",
     "default_exchange_name",
     "fetch_missing",
@@ -144,15 +146,12 @@ def fetch_missing(
     """
     symbol = check_name("symbol", symbol)
     exchange = find_exchange(exchange_name)
-    grid = grid_of(interval)
-    since_ms, until_ms = _edge("since_ms", since_ms, grid), _edge("until_ms", until_ms, grid)
-    if until_ms <= since_ms:
-        raise InvalidValueError(f"the window is empty: it starts {iso_time(since_ms)} and ends {iso_time(until_ms)}")
+    since_ms, until_ms, grid = check_window(interval, since_ms, until_ms)
     clock = time.time_ns() // 1_000_000
     now = clock if now_ms is None else min(check_ms("now_ms", now_ms, step_ms=1), clock)
     until = min(until_ms, grid.align(now))
     stored = StoredCandles(symbol, interval, exchange_name, registry)
-    fetch = _Fetch(exchange, symbol, interval, stored, now)
+    fetch = Fetch(exchange, symbol, interval, stored, now)
     spans: list[Span] = []
 
     def moved(reached: int) -> None:
@@ -177,8 +176,17 @@ def _edge(name: str, value: int, grid: Grid) -> int:
     return stamp
 
 
-class _Fetch:
-    """The requests of one call of ``fetch_missing``; ``new`` counts the candles stored."""
+def check_window(interval: str, since_ms: int, until_ms: int) -> tuple[int, int, Grid]:
+    """Return the bounds of a window (ms) and the grid of its candles. Raises InvalidValueError if it is empty or off the grid."""
+    grid = grid_of(interval)
+    since_ms, until_ms = _edge("since_ms", since_ms, grid), _edge("until_ms", until_ms, grid)
+    if until_ms <= since_ms:
+        raise InvalidValueError(f"the window is empty: it starts {iso_time(since_ms)} and ends {iso_time(until_ms)}")
+    return since_ms, until_ms, grid
+
+
+class Fetch:
+    """The requests of one call of ``fetch_missing`` or ``refresh_candles``; ``new`` counts the candles stored."""
 
     def __init__(self, exchange: Exchange, symbol: str, interval: str, stored: StoredCandles, now: int) -> None:
         self._exchange, self._symbol, self._interval, self._stored, self._now = exchange, symbol, interval, stored, now
@@ -225,6 +233,19 @@ class _Fetch:
             f"exchange {self._exchange.name!r} has no {self._interval} candles of {self._symbol} before {iso_time(begins)} "
             f"(asked from {iso_time(asked)}): its history begins there",
         )
+
+    def window(self, since: int, until: int, moved: Callable[[int], None]) -> CandleArray:
+        """Return the candles that the exchange has of ``[since, until)``, whether they are stored or not. Nothing is stored."""
+        grid = self._stored.grid
+        parts: list[CandleArray] = []
+        position = since
+        while position < until:
+            count = min(REQUEST_LIMIT, grid.count(position, until))
+            candles, beyond = self._ask(position, count)
+            parts.append(candles)
+            position = beyond or grid.after(int(candles["timestamp"][-1]) if len(candles) else position, 1 if len(candles) else count)
+            moved(position)
+        return np.concatenate(parts)
 
     def _ask(self, since: int, count: int) -> tuple[CandleArray, int | None]:
         """Return the checked candles of ``count`` intervals from ``since`` on, and the open time of the first later one, if any."""

@@ -63,7 +63,7 @@ class _Files:
 
     def __init__(self, name: str, files: dict[Series, list[Path]]) -> None:
         self._name, self._files = name, files
-        self._read: dict[Series, CandleArray] = {}
+        self._read: dict[Series, tuple[list[tuple[int, int]], CandleArray]] = {}
         self._lock = threading.Lock()
 
     def get_candles(self, symbol: str, interval: str, since: int, limit: int) -> CandleArray:
@@ -76,14 +76,16 @@ class _Files:
         return candles[first : first + limit]
 
     def all_candles(self, symbol: str, interval: str) -> CandleArray | None:
-        """Return the whole series, or None if no file holds it."""
+        """Return the whole series, or None if no file holds it. Files that have changed are read again."""
         series = symbol, interval
         if series not in self._files:
             return None
         with self._lock:
-            candles = self._read.get(series)
-            if candles is None:
-                candles = self._read[series] = _read_all(self._files[series], symbol, interval)
+            state = [_state(file) for file in self._files[series]]
+            before, candles = self._read.get(series, (None, None))
+            if candles is None or state != before:
+                candles = _read_all(self._files[series], symbol, interval)
+                self._read[series] = state, candles
         return candles
 
 
@@ -97,11 +99,16 @@ def _read_all(files: list[Path], symbol: str, interval: str) -> CandleArray:
 
 def _read_once(file: Path, wanted: Wanted) -> tuple[Part, ...]:
     """Return the candles of a file, cached while the file does not change: each run of a sweep registers its exchange again."""
+    return _read_at(file, wanted, *_state(file))
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Return when a file was changed (ns), and its size."""
     try:
         status = file.stat()
     except OSError as error:
         raise InvalidValueError(f"{file} cannot be read: {error.strerror}") from error
-    return _read_at(file, wanted, status.st_mtime_ns, status.st_size)
+    return status.st_mtime_ns, status.st_size
 
 
 @lru_cache(maxsize=8)

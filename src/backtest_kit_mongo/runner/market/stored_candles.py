@@ -99,6 +99,10 @@ class StoredCandles:
             sha256.update(np.ascontiguousarray(batch).view(np.int8).data)
         return sha256.hexdigest()
 
+    def replace(self, candles: CandleArray) -> int:
+        """Give those of ``candles`` (ascending, closed) that are stored these values, and return how many are. Notes stay."""
+        return self._registry.store(_CANDLE).replace_candles(self.series, candles) if len(candles) else 0
+
     def remove(self, since: int, until: int) -> int:
         """Delete the candles that open in ``[since, until)`` and their notes, and return how many candles there were."""
         since, until = (self.grid.ceil(edge) for edge in (since, until))  # notes cover whole candles

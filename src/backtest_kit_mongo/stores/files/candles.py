@@ -12,9 +12,9 @@ import numpy as np
 
 from ...candles import CANDLE_DTYPE, CandleArray, to_dicts
 from ...errors import InvalidValueError
-from .atomic_files import NotARegularFileError, PendingFile, pass_over, publish_new, read_bytes, set_aside
+from .atomic_files import NotARegularFileError, PendingFile, pass_over, publish, publish_new, read_bytes, set_aside
 
-__all__ = ["as_window", "check_not_minutes", "read_rows", "read_window", "write_window"]
+__all__ = ["as_window", "check_not_minutes", "read_rows", "read_window", "replace_window", "write_window"]
 
 _MOST_BYTES: Final = 1024  # of a candle's file; a longer file is corrupt
 
@@ -128,7 +128,24 @@ def _second_look(path: str, time: int, *, whole: bool) -> _Candle | None:
 
 def write_window(folder: str, candles: CandleArray, *, durable: bool) -> int:
     """Write the candles that are not stored yet into an existing folder; return how many were new."""
-    rows = to_dicts(candles)
-    files = [PendingFile(folder, f"{candle['timestamp']}.json", msgspec.json.encode(candle)) for candle in rows]
-    times = {file.path: candle["timestamp"] for file, candle in zip(files, rows, strict=True)}
+    files = _files(folder, candles)
+    times = {file.path: time for file, time in zip(files, candles["timestamp"].tolist(), strict=True)}
     return publish_new(files, lambda path: _second_look(path, times[path], whole=True) is not None, durable=durable)
+
+
+def replace_window(folder: str, candles: CandleArray, *, durable: bool) -> int:
+    """Write those of the (ascending) candles that are stored over their files; return how many are."""
+    stored = [row[0] for row in read_rows(folder, candles["timestamp"].tolist(), whole=False) or ()]
+
+    def put(temporary: str, file: PendingFile) -> bool:
+        if not os.path.lexists(file.path):  # another process has just removed it
+            os.unlink(temporary)
+            return False
+        os.rename(temporary, file.path)
+        return True
+
+    return publish(_files(folder, candles[np.isin(candles["timestamp"], stored)]), put, durable=durable)
+
+
+def _files(folder: str, candles: CandleArray) -> list[PendingFile]:
+    return [PendingFile(folder, f"{candle['timestamp']}.json", msgspec.json.encode(candle)) for candle in to_dicts(candles)]

@@ -344,6 +344,10 @@ class JsonlStore:
         """Raise InvalidValueError."""
         _refuse("candle")
 
+    def replace_candles(self, series: Key, candles: CandleArray) -> int:
+        """Raise InvalidValueError."""
+        _refuse("candle")
+
     def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
         """Raise InvalidValueError."""
         _refuse("candle")

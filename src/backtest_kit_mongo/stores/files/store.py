@@ -29,7 +29,7 @@ from .atomic_files import (
     storage_errors,
     write_new,
 )
-from .candles import as_window, check_not_minutes, read_rows, read_window, write_window
+from .candles import as_window, check_not_minutes, read_rows, read_window, replace_window, write_window
 from .content import open_content, pack_record
 from .folders import SUFFIX, Folders, Found, holds_files, record_files
 from .layout import layout_of
@@ -393,6 +393,11 @@ class FileStore:
                 rows = read_rows(folder, times[start : start + _ROWS], whole=False)
                 if rows:
                     yield as_window(rows)
+
+    def replace_candles(self, series: Key, candles: CandleArray) -> int:
+        """See Store."""
+        with storage_errors(f"candles of {' '.join(series)} cannot be replaced"):
+            return replace_window(self._places.spot(_CANDLE, series).folder, candles, durable=self._durable)
 
     def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
         """See Store."""

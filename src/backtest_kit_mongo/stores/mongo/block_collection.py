@@ -1,9 +1,9 @@
 """A collection of packed candles: one document per block of a series (exchangeName, symbol, interval).
 
 Each document has a ``version``, a random number that every change renews. Whoever changes a block notes the version before the candles are
-read, and the change is made only if the document still has it. A removal of candles changes the versions before and after, and in between
-nobody can store a block, so that no block holds candles that are gone. (Do not drop the whole collection while programs run: a document
-that is gone looks like one that never was.)
+read, and the change is made only if the document still has it. A removal or replacement of candles changes the versions before and after,
+and in between nobody else can store a block, so that no block holds candles that are gone or have other values by now. (Do not drop the
+whole collection while programs run: a document that is gone looks like one that never was.)
 """
 
 from __future__ import annotations

@@ -279,6 +279,21 @@ class CandleArchive(BlockCollection):
                 return count
         raise moved_too_often(series)
 
+    def revise(self, series: Key, number: int, candles: CandleArray) -> npt.NDArray[np.bool_]:
+        """Give those of ``candles`` that a block holds these values; return which it holds. Raises DamagedCandlesError."""
+        step = interval_ms(series[2])
+        positions = candles["timestamp"] // step - number * BLOCK
+        for _ in range(_ATTEMPTS):
+            rows = np.empty(BLOCK, CANDLE_DTYPE)
+            basis = self.read(series, range(number, number + 1), rows, number * BLOCK * step, step)
+            self.check(series, basis)
+            stored = present(basis.runs.get(number, ()))
+            held: npt.NDArray[np.bool_] = stored[positions]
+            rows[positions[held]] = candles[held]
+            if not held.any() or self.replace(series, number, parts_of(rows, stored), basis.versions[number], in_removal=True):
+                return held
+        raise moved_too_often(series)
+
     # --- unpacking ---
 
     def begin_unpacking(self, series: Key, number: int, version: int | None, token: ObjectId) -> int | None:

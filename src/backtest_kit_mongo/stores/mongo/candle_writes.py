@@ -1,10 +1,10 @@
-"""Storing and removing candles in MongoDB: on import, only the candles that are missing are sent."""
+"""Storing, replacing and removing candles in MongoDB: on import, only the candles that are missing are sent."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from bson import ObjectId
 from bson.errors import BSONError
+from pymongo import UpdateOne
 from pymongo.errors import PyMongoError
 
 from ..._core import bson as core
 from ..._core.candles import numbers
-from ...candles import CandleArray, grid_of, interval_ms
+from ...candles import PRICES, CandleArray, grid_of, interval_ms
 from ...candles.packing import BLOCK
 from ...config import Config
 from ...domains import DOMAINS, PACKED_CANDLES
@@ -43,6 +44,9 @@ BATCH = 10_000
 
 REMOVED = 256
 """Blocks whose candles are removed at a time: the marks that keep other processes away must not last long."""
+
+REPLACED = 16
+"""Blocks whose candles are replaced at a time, for the same reason: each document takes an update of its own."""
 
 COUNTED = 100_000
 """A window of at least this many candles is counted over two connections."""
@@ -306,7 +310,53 @@ class CandleWriter:
         """Write the ids of candles to Redis, given as (timestamp, id)."""
         self._redis_ids.put_series(DOMAINS["candle"], series, ids)
 
-    # --- removing ---
+    # --- replacing and removing ---
+
+    def replace(self, series: Key, candles: CandleArray) -> int:
+        """Give those of the (already checked, ascending) candles that are stored these values; return how many are.
+
+        Each candle changes in one step, so a reader finds its old or its new values. If this process dies in between, some are new.
+        """
+        if not grid_of(series[2]).is_plain:  # never packed
+            return self._update_documents(series, candles)
+        parts = _by_block(candles, interval_ms(series[2]))
+        numbers = list(parts)
+        replaced = 0
+        try:
+            for start in range(0, len(numbers), REPLACED):
+                group = numbers[start : start + REPLACED]
+                chosen = candles[parts[group[0]].start : parts[group[-1]].stop]
+                replaced += self._undisturbed(series, group, partial(self._replace, series, chosen))[-1]
+        finally:
+            self._candles.clear()
+        return replaced
+
+    def _replace(self, series: Key, candles: CandleArray) -> int:
+        """Replace candles in the archive and in documents, without the copies, which are dropped; return how many there were."""
+        step = interval_ms(series[2])
+        parts = _by_block(candles, step)
+        is_archived = np.zeros(len(candles), np.bool_)
+        for blocks in ranges(list(parts)):
+            archived = self._archive.look_up(series, blocks)
+            for number in sorted({*archived.runs, *archived.damaged} & parts.keys()):
+                is_archived[parts[number]] = self._archive.revise(series, number, candles[parts[number]])
+        if is_archived.any():  # documents left over when their candles were moved would differ from them now
+            delete_at(self._candles, series, candles["timestamp"][is_archived])
+        return int(is_archived.sum()) + self._update_documents(series, candles[~is_archived])
+
+    def _update_documents(self, series: Key, candles: CandleArray) -> int:
+        """Give the documents of candles these values; return how many there were."""
+        fields, now = series_fields(series), datetime.now(UTC)
+        collection = self._connection.collection(DOMAINS["candle"])
+        matched = 0
+        for start in range(0, len(candles), BATCH):
+            updates = [
+                UpdateOne({**fields, "timestamp": stamp}, {"$set": {**dict(zip(PRICES, values, strict=True)), "updatedDate": now}})
+                for stamp, *values in candles[start : start + BATCH].tolist()
+            ]
+            update = partial(collection.bulk_write, updates, ordered=False)
+            matched += self._connection.retried(DOMAINS["candle"], update).matched_count
+        return matched
 
     def remove(self, series: Key, since: int | None, until: int | None) -> int:
         """Delete the candles of a series in [since, until) (ms); return how many. Their ids in Redis are detected as stale when used."""
@@ -318,21 +368,29 @@ class CandleWriter:
         try:
             for start in range(0, len(touched), REMOVED):
                 group = touched[start : start + REMOVED]
-                for _ in range(_ATTEMPTS):
-                    count, undisturbed = self._remove_marked(series, group, low, high)
-                    removed += count
-                    if undisturbed:
-                        break
-                else:
-                    raise moved_too_often(series)
+
+                def remove(group: list[int] = group) -> int:
+                    return sum(self._remove(series, blocks, low, high) for blocks in ranges(group))
+
+                removed += sum(self._undisturbed(series, group, remove))
         finally:
             self._candles.clear()
         return removed
 
-    def _remove_marked(self, series: Key, group: list[int], low: int, high: int) -> tuple[int, bool]:
-        """Delete the candles of some blocks in [low, high) (ms) while nobody else can store or move them.
+    def _undisturbed(self, series: Key, group: list[int], change: Callable[[], int]) -> list[int]:
+        """Change candles of some blocks until nobody else has moved them meanwhile; return what each call of ``change`` returned."""
+        counts: list[int] = []
+        for _ in range(_ATTEMPTS):
+            count, undisturbed = self._marked(series, group, change)
+            counts.append(count)
+            if undisturbed:
+                return counts
+        raise moved_too_often(series)
 
-        Returns how many, and whether the marks that keep others away lasted to the end.
+    def _marked(self, series: Key, group: list[int], change: Callable[[], int]) -> tuple[int, bool]:
+        """Change candles of some blocks while nobody else can store packed ones or move them; their copies are dropped.
+
+        Returns what ``change`` returned, and whether the marks that keep others away lasted to the end.
         """
         marks = [(source, source.new_token()) for source in (self._packed, self._archive)]
         try:
@@ -341,16 +399,16 @@ class CandleWriter:
             if self._archive.is_unpacked(series, group):
                 raise DatabaseError(
                     f"candles of {' '.join(series)} are being unpacked by another process",
-                    hint="remove them when it has ended; if it died, in an hour",
+                    hint="try again when it has ended; if it died, in an hour",
                 )
-            removed = sum(self._remove(series, blocks, low, high) for blocks in ranges(group))
+            changed = change()
             lasted = [source.end_removal(series, group, token) for source, token in marks]
         except BaseException:
             for source, token in reversed(marks):
                 with suppress(PyMongoError, BacktestKitError):  # if not even this succeeds, the blocks are free again in an hour
                     source.end_removal(series, group, token)
             raise
-        return removed, all(lasted)
+        return changed, all(lasted)
 
     def _remove(self, series: Key, blocks: range, low: int, high: int) -> int:
         """Delete the candles of some blocks in [low, high) (ms); return how many.

@@ -55,6 +55,9 @@ AHEAD, FARTHEST = 1_000, 32_768
 SKEW = 600_000
 """By how many ms the clock of another process may be ahead: it may have archived a block that has not closed yet by this one's."""
 
+KEPT = 60.0
+"""Seconds for which a candle in memory is used: then it is read again, as another process may have replaced or removed it."""
+
 # How often a read begins again because another process moved candles.
 _ATTEMPTS = 100
 
@@ -64,7 +67,8 @@ class MongoCandles:
 
     def __init__(self, config: Config, connection: MongoDatabase, metrics: Metrics) -> None:
         self._counters = metrics.domains["candle"]
-        self.blocks: CandleBlocks = CandleBlocks(config.CC_CANDLE_MEMORY_MB * 1024 * 1024, self._counters, (READS, HITS_BLOCK, READ))
+        budget = config.CC_CANDLE_MEMORY_MB * 1024 * 1024
+        self.blocks: CandleBlocks = CandleBlocks(budget, self._counters, (READS, HITS_BLOCK, READ), KEPT)
         renew_after_fork(self.blocks)
         self.connection: MongoDatabase = connection
         self._ahead: dict[Key, tuple[int, int]] = {}  # end of the last read (ms), and how many candles it read ahead
@@ -87,7 +91,7 @@ class MongoCandles:
             return head
         if limit >= SHARED and 8 * cached < limit:  # to join a few candles with many would hold the many twice
             head, cached = None, 0
-        generation = self.blocks.generation
+        generation, asked = self.blocks.generation, time.monotonic_ns()
         start, missing = since + cached * step, limit - cached
         ahead = self._how_far(series, start, missing)
         now = time.time_ns() // 1_000_000  # before the query: a candle that closes meanwhile may still be open in the result
@@ -102,9 +106,9 @@ class MongoCandles:
         if count < missing:
             return None
         if int(rows["timestamp"][-1]) + step <= now:
-            self.blocks.keep(series, step, rows, generation)
+            self.blocks.keep(series, step, rows, generation, asked)
         elif len(closed := closed_candles(rows, series[2], now)):
-            self.blocks.keep(series, step, closed, generation)
+            self.blocks.keep(series, step, closed, generation, asked)
         window = rows[first : first + missing]
         if head is not None:
             window = np.concatenate([head, window])

@@ -449,6 +449,11 @@ class MongoStore:
         return translated_items(self.candles.stored(series, since, until))
 
     @translates
+    def replace_candles(self, series: Key, candles: CandleArray) -> int:
+        """See Store."""
+        return self._candle_writer.replace(series, candles)
+
+    @translates
     def remove_candles(self, series: Key, since: int | None = None, until: int | None = None) -> int:
         """See Store."""
         return self._candle_writer.remove(series, since, until)
