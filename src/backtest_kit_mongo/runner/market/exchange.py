@@ -193,7 +193,7 @@ class Fetch:
         self._empty_until = 0  # the exchange has no candles between the last request and this time
         self._begins: int | None = None  # the first candle that the exchange has after the first time that it was asked for
         self._asked_from: int | None = None
-        self.new = 0
+        self.new: int = 0
 
     def fill(self, since: int, until: int, moved: Callable[[int], None]) -> Any:
         """Fetch what is missing of ``[since, until)``, and return the open times of the candles that are still missing."""

@@ -282,10 +282,8 @@ class MongoStore:
         if domain in self.history:
             self._write_versions(domain, records, datetime.now(UTC))
             return
-        chosen: dict[Key, Record] = {}
-        for record in records:
-            if domain.write == "upsert" or record.key not in chosen:
-                chosen[record.key] = record
+        by_key = {record.key: record for record in (records if domain.write == "upsert" else reversed(records))}
+        chosen = {record.key: by_key[record.key] for record in records}
         # Encode everything, and so check it, before sending the first byte.
         dates = zip(chosen.items(), self.write_dates.take(domain, list(chosen)), strict=True)
         updates = [(key, update_of(domain, record, date)) for (key, record), date in dates]
