@@ -574,7 +574,7 @@ def test_key_field_that_is_no_text_is_refused_by_name(store, bad, kind):
     assert_nothing_written(store)
 
 
-@pytest.mark.parametrize("bad", [None, 0, 1, "backtest", "true", "", np.bool_(True), []], ids=repr)
+@pytest.mark.parametrize("bad", [None, 0, 1, "backtest", "true", "", np.int8(1), []], ids=repr)
 def test_mode_that_is_no_bool_is_refused(store, bad):
     row = {"id": "a"}
     attempts: list[Any] = [

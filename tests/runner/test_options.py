@@ -22,7 +22,7 @@ def test_keyword_arguments_have_the_names_and_types_of_the_fields():
     ("options", "error", "text"),
     [
         ({"fee_percent": "1"}, InvalidTypeError, "fee_percent must be a number, got str"),
-        ({"fee_percent": 100}, InvalidValueError, "fee_percent is 100; it must be a finite number from 0 to below 100"),
+        ({"fee_percent": 100}, InvalidValueError, "fee_percent is 100.0; it must be a finite number from 0 to below 100"),
         ({"stake_usd": math.inf}, InvalidValueError, "stake_usd is inf; it must be a finite number from 0"),
         ({"slippage_percent": math.nan}, InvalidValueError, "slippage_percent is nan"),
         ({"slippage_percent": True}, InvalidTypeError, "slippage_percent must be a number, got bool"),

@@ -44,7 +44,7 @@ cpdef object check_fields(tuple fields, tuple names, tuple kinds):
         value = fields[i]
         kind = kinds[i]
         if kind is str:
-            if type(value) is not str:  # the caller converts subclasses, such as numpy.str_
+            if not isinstance(value, str):
                 raise TypeError(f"{names[i]} must be a str, got {type(value).__name__}")
             if not (<str> value).isascii() or "\0" in <str> value:
                 _utf8(value, names[i])

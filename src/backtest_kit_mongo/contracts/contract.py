@@ -339,7 +339,9 @@ class Contract:
         assert rule is not None
         if limit is DEFAULT_LIMIT:
             limit = rule.limit
-        elif limit is not None and (type(limit := plain_scalar(limit)) is not int or not 0 <= limit < 2**31):
+        elif limit is not None:
+            limit = plain_scalar(limit)
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit < 2**31):
             raise InvalidValueError(f"{self._domain.name}: limit must be an int of 0 or more, or None for all rows, got {limit!r}")
         prefix = self._check(prefix)
         rows = [self._value(record, type) for record in self._scan(prefix, limit)]

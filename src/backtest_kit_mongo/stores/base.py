@@ -151,12 +151,9 @@ def check_key(domain: Domain, key: Key) -> Key:
 
     Raises InvalidTypeError or InvalidValueError, naming the field.
     """
+    key = tuple(map(plain_scalar, key))
     try:
-        try:
-            keys.check_fields(key, domain.key[: len(key)], domain.kinds[: len(key)])
-        except TypeError:
-            key = tuple(map(plain_scalar, key))
-            keys.check_fields(key, domain.key[: len(key)], domain.kinds[: len(key)])
+        keys.check_fields(key, domain.key[: len(key)], domain.kinds[: len(key)])
     except TypeError as error:
         raise InvalidTypeError(f"{domain.name}: {error}") from None
     except ValueError as error:

@@ -55,7 +55,7 @@ class MongoStore:
     """Keeps records in MongoDB, and their ids in this process and in Redis. Safe for threads and for forked children."""
 
     def __init__(self, config: Config, metrics: Metrics, history: History = NO_HISTORY) -> None:
-        self.config = config
+        self.config, self._metrics = config, metrics
         self.connection: MongoDatabase = MongoDatabase(config, metrics)
         self.history: MongoVersions = MongoVersions(history, self.connection)
         self.process_ids: ProcessIds = ProcessIds(config.CC_PROCESS_IDS)
@@ -63,13 +63,11 @@ class MongoStore:
         self.candles: MongoCandles = MongoCandles(config, self.connection, metrics)
         self._candle_writer = CandleWriter(config, self.candles, self.redis_ids)
         self.blocks: CandleBlocks = self.candles.blocks
-        self._metrics = metrics
         self._readers = {name: bson.RecordReader(domain.key, domain.body or "", Record) for name, domain in DOMAINS.items()}
         self.hits: dict[str, HitReader] = make_hit_readers(self._readers, self.process_ids, self.redis_ids, metrics)
         written = [domain for domain in DOMAINS.values() if domain not in self.history]
-        self.upserts: dict[str, UpsertWriter] = make_upsert_writers(
-            written, self.process_ids, self.redis_ids, metrics, self._look_again, self._write_by_driver
-        )
+        parts = (self.process_ids, self.redis_ids, metrics, self._look_again, self._write_by_driver)
+        self.upserts: dict[str, UpsertWriter] = make_upsert_writers(written, *parts)
         self.write_dates: WriteDates = WriteDates()
         self._indexed: dict[str, float] = {}  # when the indexes of a domain were last checked (time.monotonic)
 
@@ -282,11 +280,13 @@ class MongoStore:
         if domain in self.history:
             self._write_versions(domain, records, datetime.now(UTC))
             return
-        by_key = {record.key: record for record in (records if domain.write == "upsert" else reversed(records))}
-        chosen = {record.key: by_key[record.key] for record in records}
+        chosen: dict[Key, Record] = {}
+        for record in records:
+            if domain.write == "upsert" or record.key not in chosen:
+                chosen[record.key] = record
         # Encode everything, and so check it, before sending the first byte.
-        dates = zip(chosen.items(), self.write_dates.take(domain, list(chosen)), strict=True)
-        updates = [(key, update_of(domain, record, date)) for (key, record), date in dates]
+        dates = self.write_dates.take(domain, list(chosen))
+        updates = [(key, update_of(domain, record, date)) for (key, record), date in zip(chosen.items(), dates, strict=True)]
         self._ensure_indexes(domain)
         for start in range(0, len(updates), CHUNK):
             self._write_chunk(domain, updates[start : start + CHUNK])
