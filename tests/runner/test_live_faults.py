@@ -30,7 +30,7 @@ from recorder import Recorder
 from waiting import wait_for
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo import ConfigError, InvalidValueError, StorageError, runner
+from backtest_kit_mongo import ConfigError, InvalidTypeError, InvalidValueError, StorageError, runner
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import (
     ExchangeUnavailableError,
