@@ -234,3 +234,19 @@ def test_a_strategy_is_asked_twice_a_day():
     add_strategy("x", interval="12h", get_signal=lambda symbol, when: asked.append(int(when.timestamp() * 1000)))
     run_backtest("BTCUSDT", start_ms=ms("2024-02-01T00:01"), end_ms=ms("2024-02-02T00:01"))
     assert asked == [ms("2024-02-01T12:00"), ms("2024-02-02T00:00")]
+
+
+@pytest.mark.parametrize("where", ["mongo", "archive", "memory"])
+def test_months_that_were_wrong_are_replaced(mongo, tmp_path, where):
+    kit.setup(mongo, **({"CC_CANDLE_FORMAT": "packed"} if where == "archive" else {}), stores={"candle": where.replace("archive", "mongo")})
+    wrong, right = months("2023-01-01", 14), months("2023-01-01", 14)
+    wrong["close"][3] += 0.5
+    wrong["high"][3] += 0.5
+    import_candles(wrong, "BTCUSDT", "1M")
+    report = import_candles(right, "BTCUSDT", "1M", replace=True, dry_run=True)
+    assert (report.new, report.replaced) == (0, 1)
+    assert report.conflicts[0].stored == {"high": 103.5, "close": 103.5}
+    assert import_candles(right, "BTCUSDT", "1M", replace=True).replaced == 1
+    stored = kit.PersistCandleAdapter.read_candles_array("BTCUSDT", "1M", "binance", 14, ms("2023-01-01"))
+    assert (stored == right).all()
+    assert import_candles(right, "BTCUSDT", "1M", replace=True).replaced == 0
