@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["flag", "is_missing", "kind_of", "number", "plain_scalar", "text", "whole_number"]
+__all__ = ["is_missing", "kind_of", "number", "plain_scalar", "text", "whole_number"]
 
 
 def plain_scalar(value: Any) -> Any:
@@ -62,13 +62,6 @@ def number(name: str, value: Any) -> float:
         return float(value)
     except (OverflowError, ValueError):
         raise InvalidValueError(f"{name} is {str(value)[:40]}, which is too large for a double") from None
-
-
-def flag(name: str, value: Any) -> bool:
-    """Return a bool or numpy.bool_ as a bool. Raises InvalidTypeError, naming ``name``."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise InvalidTypeError(f"{name} must be a bool, got {kind_of(value)}", hint=_hint(value))
-    return bool(value)
 
 
 def _hint(value: Any) -> str | None:

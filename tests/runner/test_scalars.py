@@ -64,7 +64,6 @@ def nothing_registered():
         (arguments.number, Decimal("1.5"), 1.5),
         (arguments.number, Fraction(3, 2), 1.5),
         (arguments.number, CLOSE.iloc[-1], float(MARKET["close"][-1])),
-        (arguments.flag, np.bool_(True), True),
     ],
 )
 def test_a_scalar_is_the_value_that_it_stands_for(call, value, plain):
@@ -89,7 +88,6 @@ def test_a_scalar_is_the_value_that_it_stands_for(call, value, plain):
         (arguments.number, np.array([1.0]), "x must be a number, got ndarray"),
         (arguments.number, None, "x must be a number, got NoneType"),
         (arguments.number, 10**400, "x is 1000.*too large for a double"),
-        (arguments.flag, 1, "x must be a bool, got int"),
     ],
 )
 def test_what_is_no_such_scalar_is_refused_by_name(call, value, words):

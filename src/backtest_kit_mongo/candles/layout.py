@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from .cells import is_clock, looks_like_time
 
 __all__ = [
-    "METATRADER", "TIME_NAMES", "VOLUME_AFTER_VWAP", "WITHOUT_HEADER", "Layout", "LayoutError", "header_layout", "is_header",
+    "METATRADER", "VOLUME_AFTER_VWAP", "WITHOUT_HEADER", "Layout", "LayoutError", "header_layout", "is_header",
     "plain_layout", "shortened",
 ]  # fmt: skip
 
