@@ -31,7 +31,7 @@ def kind_of(value: Any) -> str:
     """Return what a value is, for the message of an error: its type, or the name of a missing value."""
     if is_missing(value) and value is not None:
         return str(value)
-    return type(value).__name__ if isinstance(value, np.generic) is False else f"numpy.{type(value).__name__}"
+    return f"numpy.{type(value).__name__}" if isinstance(value, np.generic) else type(value).__name__
 
 
 def text(name: str, value: Any) -> str:
