@@ -117,7 +117,7 @@ def read_candle_files(
         notes.append(f"{repeated:,} candles are in two files with the same values, read once")
     for part in parts:
         notes += [note if len(parts) == 1 else f"{part.source}: {note}" for note in part.notes]
-    _check_interval(candles, chosen.interval, chosen.guessed, notes)
+    _check_interval(parts[0].source, candles, chosen.interval, chosen.guessed, notes)
     files = tuple((part.source, part.form) for part in parts)
     return CandleFiles(candles, chosen.symbol, chosen.interval, files, tuple(notes))
 
@@ -177,7 +177,7 @@ def _chosen(paths: Sequence[Path], symbol: str | None, interval: str | None) -> 
     return _Chosen(files, symbol or next(iter(symbols.values()), None), told or _USUAL_INTERVAL, told is None, list(dict.fromkeys(notes)))
 
 
-def _check_interval(candles: CandleArray, interval: str, guessed: bool, notes: list[str]) -> None:
+def _check_interval(source: str, candles: CandleArray, interval: str, guessed: bool, notes: list[str]) -> None:
     """Say if all candles are further apart than the interval says; refuse them if nothing but the usual interval says it."""
     if len(candles) < 2:
         return
@@ -193,7 +193,7 @@ def _check_interval(candles: CandleArray, interval: str, guessed: bool, notes: l
     closest = fitting[-1]
     if guessed:
         raise InvalidValueError(
-            f"no two candles are closer than {closest}, so their interval is probably not {interval}",
+            f"{source}: no two candles are closer than {closest}, so their interval is probably not {interval}",
             hint=f"say which it is: --interval {closest}, or --interval {interval} (interval=)",
         )
     if len(candles) >= _MANY:
