@@ -242,7 +242,7 @@ def test_files_of_another_symbol(read, tmp_path):
         read(text, symbol="BTC")
 
 
-@pytest.mark.parametrize(("count", "step", "closest"), [(2, 5, "5m"), (9, 30, "30m"), (40, 1440, "1d"), (12, 720, "6h")])
+@pytest.mark.parametrize(("count", "step", "closest"), [(2, 5, "5m"), (9, 30, "30m"), (40, 1440, "1d"), (12, 720, "12h")])
 def test_candles_that_are_further_apart_than_their_interval(read, tmp_path, count, step, closest):
     text = rows(count, step * MINUTE)
     with pytest.raises(InvalidValueError, match=f"no two candles are closer than {closest}, so their interval is probably not 1m"):

@@ -243,7 +243,7 @@ def test_a_file_needs_a_symbol_and_says_it_in_its_name(cli, database):
     assert database["candle-items"].distinct("symbol") == ["ETHUSDT", "SOLUSDT"]
     assert database["candle-items"].distinct("exchangeName") == ["csv"]
     named = cli.err(*BACKTEST, "--csv", str(cli.home / "SOLUSDT.csv.gz"), "--symbol", "ADAUSDT", code=0)
-    assert "note: the file is named after SOLUSDT; its candles are stored as ADAUSDT, as --symbol says" in named
+    assert "note: the file is named after SOLUSDT; its candles are stored as ADAUSDT" in named
     assert "says 5m" in cli.err(*BACKTEST, "--csv", klines(cli.home / "ETHUSDT-5m.csv", 60), code=1)
 
 
@@ -836,7 +836,8 @@ def test_import_of_a_folder_of_late_candles_without_volume(cli, database):
     assert "BTCUSDT-1m-2023-01.csv, line 4: open_time 2023-03-01T00:03:14.800Z" in (found := cli.err(*command, "--no-volume", code=1))
     assert "--off-grid skip" in found
     assert database.list_collection_names() == []
-    shown = cli.out(*command, "--no-volume", "--off-grid", "snap")
+    ended = cli(*command, "--no-volume", "--off-grid", "snap")
+    shown = ended.out + ended.err
     assert f"read: {months}/BTCUSDT-1m-2023-01.csv (CSV, 5 columns without a header)" in shown
     assert "note: 10 candles are in two files with the same values, read once" in shown
     assert "2023-01.csv: 1 off the 1m grid, moved back to it" in shown

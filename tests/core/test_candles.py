@@ -205,11 +205,12 @@ other_candle = st.one_of(
 
 def plainly(candles):
     """Convert candles to columns, one value at a time."""
+    from backtest_kit_mongo.candles import grid_of
     from backtest_kit_mongo.candles.columns import refuse
     from backtest_kit_mongo.candles.conversion import row_values
 
     columns = np.array([row_values(index, row) for index, row in enumerate(candles)], CANDLE_DTYPE)
-    refuse(columns, "1m", MINUTE)
+    refuse(columns, grid_of("1m"))
     return columns
 
 

@@ -130,7 +130,7 @@ def test_a_run_with_scalars_is_that_with_plain_values(mongo):
         slippage_percent=0.25,
         stake_usd=100.0,
     )
-    assert [type(getattr(options, name)) for name in options.__struct_fields__] == [str, str, int, int, float, float, float, str]
+    assert [type(getattr(options, name)) for name in options.__struct_fields__] == [str, str, int, int, float, float, float, str, str]
     result = run_backtest(TEXT, np.str_("s"), options=options)
     assert result.totals.trades > 0
     assert set(seen) == {("BTCUSDT", str)}

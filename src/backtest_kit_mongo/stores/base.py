@@ -151,7 +151,8 @@ def check_key(domain: Domain, key: Key) -> Key:
 
     Raises InvalidTypeError or InvalidValueError, naming the field.
     """
-    key = tuple(map(plain_scalar, key))
+    if not all(type(value) in (str, bool, int) for value in key):  # else the same tuple: readers recognise it by its identity
+        key = tuple(map(plain_scalar, key))
     try:
         keys.check_fields(key, domain.key[: len(key)], domain.kinds[: len(key)])
     except TypeError as error:

@@ -23,6 +23,7 @@ from ...candles import (
     impossible_candles,
 )
 from ...candles.packing import BLOCK
+from ...candles.tables import is_table
 from ...contracts.registry import Registry
 from ...errors import InvalidValueError
 from ..clock import check_ms, iso_time
@@ -98,7 +99,7 @@ def import_candles(
     columns, moved = _onto_grid(as_columns(candles, interval, symbol), interval, off_grid)
     check_columns(columns, interval)
     impossible = impossible_candles(columns)
-    if impossible.size:
+    if impossible.size and is_table(candles):  # the rows that a program makes itself are stored as they are
         candle = columns[impossible[0]]
         raise InvalidValueError(
             f"candle {int(impossible[0])} ({iso_time(int(candle['timestamp']))}) cannot be: "
