@@ -55,7 +55,8 @@ class MongoStore:
     """Keeps records in MongoDB, and their ids in this process and in Redis. Safe for threads and for forked children."""
 
     def __init__(self, config: Config, metrics: Metrics, history: History = NO_HISTORY) -> None:
-        self.config, self._metrics = config, metrics
+        self.config: Config = config
+        self._metrics = metrics
         self.connection: MongoDatabase = MongoDatabase(config, metrics)
         self.history: MongoVersions = MongoVersions(history, self.connection)
         self.process_ids: ProcessIds = ProcessIds(config.CC_PROCESS_IDS)
