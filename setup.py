@@ -25,21 +25,33 @@ elif not DEBUG:  # without debug information and symbols, which are three quarte
     compiling.append("-g0")
     linking += ["-Wl,-s"] if sys.platform == "linux" else []
 
-extensions = [
-    Extension(
-        f"backtest_kit_mongo._core.{source.stem}",
-        [str(source)],
+# The code of memoryviews, once for all modules instead of once in each.
+SHARED = "backtest_kit_mongo._core._memoryviews"
+
+
+def extension(name: str, source: str) -> Extension:
+    """Return how to build a module of the core."""
+    return Extension(
+        name,
+        [source],
         extra_compile_args=compiling,
         extra_link_args=linking,
         define_macros=[("CYTHON_TRACE", "1")] if DEBUG else [],
     )
-    for source in sorted(Path("src/backtest_kit_mongo/_core").glob("*.pyx"))
-]
+
+
+sources = sorted(Path("src/backtest_kit_mongo/_core").glob("*.pyx"))
+extensions = [extension(f"backtest_kit_mongo._core.{source.stem}", str(source)) for source in sources]
 if not extensions:
     raise SystemExit("the sources of the compiled core (src/backtest_kit_mongo/_core/*.pyx) are missing; there is no build without them")
 # A build folder per variant: a shared one would keep the C of the other variant.
 directives = {"language_level": 3, "boundscheck": False, "wraparound": False, "linetrace": DEBUG, "embedsignature": True}
 setup(
-    ext_modules=cythonize(extensions, build_dir=f"build/cython{'-debug' if DEBUG else ''}", compiler_directives=directives),
+    ext_modules=cythonize(
+        [*extensions, extension(SHARED, f"{SHARED.replace('.', '/')}.c")],
+        build_dir=f"build/cython{'-debug' if DEBUG else ''}",
+        compiler_directives=directives,
+        shared_utility_qualified_name=SHARED,
+    ),
     options={"build_ext": {"parallel": os.cpu_count()}},
 )
