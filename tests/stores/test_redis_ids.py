@@ -18,8 +18,7 @@ from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import DatabaseError, InvalidTypeError, InvalidValueError
-from backtest_kit_mongo.stores.mongo import candle_writes
-from backtest_kit_mongo.stores.mongo import store as mongo_store
+from backtest_kit_mongo.stores.mongo import candle_writes, index_checks
 
 KEYED = [domain for domain in DOMAINS.values() if domain.keyed]
 WHEN = 1_700_000_000_000
@@ -64,7 +63,7 @@ def commands():
 @pytest.fixture
 def listening(commands, settings, monkeypatch):
     """Set the library up on a new database with the listener registered, indexes created and connections open."""
-    monkeypatch.setattr(mongo_store, "SEEN", 600)  # on a busy machine the indexes would be checked again during the test
+    monkeypatch.setattr(index_checks, "SEEN", 600)  # on a busy machine the indexes would be checked again during the test
 
     def start(**others):
         kit.setup({**settings, **others})

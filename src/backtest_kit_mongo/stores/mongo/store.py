@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +31,8 @@ from .database import MongoDatabase
 from .documents import Document, in_order, insert_of, key_fields, unchanged, update_of
 from .errors import reading, translated, translated_items, translates
 from .fast_paths import make_hit_readers, make_upsert_writers
-from .indexes import conflict_error, ensure_indexes
+from .index_checks import SEEN, IndexChecks
+from .indexes import conflict_error
 from .redis_cluster import redis_ids
 from .redis_ids import DomainIds, ProcessIds, RedisIds
 from .sessions import TransactionNumber
@@ -44,12 +44,6 @@ __all__ = ["MongoStore"]
 CHUNK = 1000
 """Records per command of a batch."""
 
-# Seconds after which the indexes are checked again if a document was inserted: a missing unique index would let in duplicates.
-SEEN = 1.0
-
-CHECKED = 30.0
-"""Seconds after which the indexes are checked again: a database may be dropped or restored while a process runs."""
-
 
 class MongoStore:
     """Keeps records in MongoDB, and their ids in this process and in Redis. Safe for threads and for forked children."""
@@ -58,6 +52,7 @@ class MongoStore:
         self.config: Config = config
         self._metrics = metrics
         self.connection: MongoDatabase = MongoDatabase(config, metrics)
+        self._indexes = IndexChecks(self.connection)
         self.history: MongoVersions = MongoVersions(history, self.connection)
         self.process_ids: ProcessIds = ProcessIds(config.CC_PROCESS_IDS)
         self.redis_ids: RedisIds = redis_ids(config, metrics)
@@ -67,10 +62,11 @@ class MongoStore:
         self._readers = {name: bson.RecordReader(domain.key, domain.body or "", Record) for name, domain in DOMAINS.items()}
         self.hits: dict[str, HitReader] = make_hit_readers(self._readers, self.process_ids, self.redis_ids, metrics)
         written = [domain for domain in DOMAINS.values() if domain not in self.history]
-        parts = (self.process_ids, self.redis_ids, metrics, self._look_again, self._write_by_driver)
-        self.upserts: dict[str, UpsertWriter] = make_upsert_writers(written, *parts)
+        self.upserts: dict[str, UpsertWriter] = make_upsert_writers(
+            written, self.process_ids, self.redis_ids, metrics, self._indexes.look_again, self._write_by_driver
+        )
+        self._indexes.upserts = self.upserts
         self.write_dates: WriteDates = WriteDates()
-        self._indexed: dict[str, float] = {}  # when the indexes of a domain were last checked (time.monotonic)
 
     def ids(self, domain: Domain) -> DomainIds:
         """Return the id cache of a domain, to inspect and repair it."""
@@ -116,7 +112,7 @@ class MongoStore:
                 conflicts: dict[str, Any] = {}
                 for domain in DOMAINS.values():
                     try:
-                        self._ensure_indexes(domain, seen_within=0)
+                        self._indexes.ensure(domain, seen_within=0)
                         if domain.name == "candle":
                             self.candles.archive.prepare()
                     except IndexConflictError as error:
@@ -125,26 +121,6 @@ class MongoStore:
             raise translated(error) from error
         if conflicts:
             raise conflict_error(conflicts)
-
-    def _ensure_indexes(self, domain: Domain, *, seen_within: float = CHECKED) -> None:
-        """Create the indexes of a domain, unless they were checked within the last ``seen_within`` seconds.
-
-        Two threads may do this at the same time, which costs less than letting one wait for the timeout of the other.
-        """
-        if time.monotonic() - self._indexed.get(domain.name, -math.inf) > seen_within:
-            self.connection.retried(domain, lambda: ensure_indexes(self.connection.collection(domain), domain))
-            self._note_indexes(domain, time.monotonic(), CHECKED)
-
-    def _look_again(self, domain: Domain) -> None:
-        """A record was inserted: make the next write check the indexes first, unless they were checked within the last second."""
-        if time.monotonic() - self._indexed.get(domain.name, 0.0) > SEEN:
-            self._note_indexes(domain, -math.inf, 0)
-
-    def _note_indexes(self, domain: Domain, when: float, seconds: float) -> None:
-        """Note that the indexes were checked at ``when`` (time.monotonic) and need no check for the next ``seconds``."""
-        self._indexed[domain.name] = when
-        if domain.name in self.upserts:
-            self.upserts[domain.name].trust_indexes(seconds)
 
     # --- reading ---
 
@@ -263,13 +239,13 @@ class MongoStore:
         if len(records) == 1 and domain.keyed:
             record = records[0]
             update = update_of(domain, record, datetime.now(UTC))
-            self._ensure_indexes(domain)
+            self._indexes.ensure(domain)
             if domain in self.history:
                 value, inserted = self.history.write(domain, record.key, record.when or 0, update)
             else:
                 value, inserted = self.connection.upsert(domain, key_fields(domain, record.key), update)
             if inserted:
-                self._look_again(domain)
+                self._indexes.look_again(domain)
             # Do not cache an id of another type, which another writer set. An id that this process has cached was written to Redis then.
             if value is not None and not (domain in self.history and value == self.process_ids.get(domain, record.key)):
                 self._remember(domain, record.key, value)
@@ -288,7 +264,7 @@ class MongoStore:
         # Encode everything, and so check it, before sending the first byte.
         dates = self.write_dates.take(domain, list(chosen))
         updates = [(key, update_of(domain, record, date)) for (key, record), date in zip(chosen.items(), dates, strict=True)]
-        self._ensure_indexes(domain)
+        self._indexes.ensure(domain)
         for start in range(0, len(updates), CHUNK):
             self._write_chunk(domain, updates[start : start + CHUNK])
 
@@ -305,7 +281,7 @@ class MongoStore:
 
     def _write_versions(self, domain: Domain, records: Sequence[Record], now: datetime) -> None:
         changes = self.history.changes((record.key, record.when or 0, update_of(domain, record, now)) for record in records)
-        self._ensure_indexes(domain)
+        self._indexes.ensure(domain)
         for start in range(0, len(changes), CHUNK):
             chunk = changes[start : start + CHUNK]
             begun = self.history.begin(domain, chunk)
@@ -320,7 +296,7 @@ class MongoStore:
         inserted = self.connection.upsert_many(domain, changes, ordered=not domain.keyed)
         ids = {updates[index][0]: value for index, value in inserted.items()}
         if ids:
-            self._look_again(domain)
+            self._indexes.look_again(domain)
         if domain.keyed:
             # Do not write the ids of existing records to Redis: ids cached in this process are not verified here, and whoever cached one
             # has written it to Redis.
@@ -343,7 +319,7 @@ class MongoStore:
     def swap(self, domain: Domain, record: Record, before: Record | None) -> bool:
         """See Store. Sends one conditional insert or update, with history also its versions."""
         update = update_of(domain, record, datetime.now(UTC))
-        self._ensure_indexes(domain)
+        self._indexes.ensure(domain)
         changes = begun = None
         if domain in self.history:
             self.history.forget(domain, [record.key])
@@ -354,7 +330,7 @@ class MongoStore:
             identity, change = insert_of(domain, record.key, update)
             swapped = not self.connection.insert_members(domain, [change])
             if swapped:
-                self._look_again(domain)
+                self._indexes.look_again(domain)
                 self._remember(domain, record.key, identity)
         else:
             swapped = self.connection.update_many(domain, [(unchanged(domain, before), update)]) == 1
@@ -365,7 +341,7 @@ class MongoStore:
     @translates
     def remove(self, domain: Domain, keys: Sequence[Key]) -> None:
         """See Store."""
-        self._ensure_indexes(domain)
+        self._indexes.ensure(domain)
         # An aggregation pipeline, because payload.removed cannot be set directly if payload is null.
         change: Any = [
             {"$set": {"removed": True, "payload": {"$mergeObjects": ["$payload", {"removed": True}]}, "updatedDate": datetime.now(UTC)}}
@@ -430,7 +406,7 @@ class MongoStore:
         """See Store."""
         if not len(candles):
             return 0
-        self._ensure_indexes(DOMAINS["candle"], seen_within=SEEN)
+        self._indexes.ensure(DOMAINS["candle"], seen_within=SEEN)
         return self._candle_writer.write((exchange_name, symbol, interval), candles)
 
     @translates
