@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from waiting import wait_for
 
 from backtest_kit_mongo._core.blocks import CandleBlocks
 from backtest_kit_mongo._core.counters import Counters
@@ -50,13 +51,13 @@ def test_a_candle_is_used_until_its_time_is_over():
 
 def test_merged_candles_are_as_old_as_the_oldest():
     kept = memory()
-    end = time.monotonic() + 3
+    earliest = time.monotonic() + 3
     keep(kept, 0, 10, seconds=HOUR - 3)
+    latest = time.monotonic() + 3
     keep(kept, 10, 10)
     if closes(kept, 0, 20) is None:  # on a machine that was busy for seconds
-        assert time.monotonic() >= end
-    while time.monotonic() < end + 0.01:
-        time.sleep(0.1)
+        assert time.monotonic() >= earliest
+    assert wait_for(lambda: time.monotonic() > latest)
     assert closes(kept, 0, 20) is closes(kept, 15, 5) is None
 
 
@@ -76,12 +77,11 @@ def test_a_part_that_another_block_cuts_off_keeps_its_age():
     """Blocks too large to merge lose the overlap; what is left of them does not live longer."""
     kept = CandleBlocks(64 << 20, Counters(), (0, 1, 2), HOUR)
     long = 1 << 18
-    end = time.monotonic() + 3
     keep(kept, 0, long, close=1.0, seconds=HOUR - 3)
+    latest = time.monotonic() + 3
     keep(kept, long - 10, 20, close=2.0)
     assert closes(kept, long, 1) == [2.0]
-    while time.monotonic() < end + 0.01:
-        time.sleep(0.1)
+    assert wait_for(lambda: time.monotonic() > latest)
     assert closes(kept, 0, 10) is None
     assert closes(kept, long - 10, 20) == [2.0] * 20
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import reading_candles
 from killed_candles import BLOCK, SERIES, at, candles
+from waiting import wait_for
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts.default_registry import default_registry
@@ -191,10 +192,8 @@ def test_readers_see_the_old_or_the_new_values(join):
         for number in range(1, rounds + 1):
             assert store(candles(0, COUNT, shift=number), writer, replace=True).replaced == COUNT
             assert shifts(0, COUNT, writer, cold=False) == [float(number)]
-            seen, end = len(reads), time.monotonic() + 60
-            while len(reads) < seen + 2 and not failures:
-                assert time.monotonic() < end
-                time.sleep(0.01)
+            seen = len(reads)
+            assert wait_for(lambda seen=seen: len(reads) >= seen + 2 or failures)
     finally:
         over.set()
         for thread in threads:

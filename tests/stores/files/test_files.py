@@ -11,33 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from file_helpers import START, T0, TRIPLE, Lines, all_keys, files_in, get, keys, plant, put
+from file_helpers import START, T0, TRIPLE, all_keys, files_in, get, keys, plant, put
 
-import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.stores.base import Record
 from backtest_kit_mongo.stores.files.names import encode_name, plain_name
 from backtest_kit_mongo.stores.files.store import FileStore
 
 pytestmark = pytest.mark.once
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "dump"
-
-
-@pytest.fixture
-def store(folder):
-    return FileStore(folder)
-
-
-@pytest.fixture
-def warnings():
-    lines = Lines()
-    kit.set_logger(lines)
-    yield lines
-    kit.set_logger(None)
 
 
 # --- the layout of the TypeScript package ----------------------------------------------------------------------------

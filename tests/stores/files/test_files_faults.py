@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from file_helpers import START, TRIPLE, Lines, all_keys, candles, files_in, get, in_child, keys, plant, put
+from file_helpers import START, TRIPLE, all_keys, candles, files_in, get, in_child, keys, plant, put
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
@@ -25,24 +25,6 @@ pytestmark = pytest.mark.once
 
 STATE = DOMAINS["state"]
 KEY = ("s", "b")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "dump"
-
-
-@pytest.fixture
-def store(folder):
-    return FileStore(folder)
-
-
-@pytest.fixture
-def warnings():
-    lines = Lines()
-    kit.set_logger(lines)
-    yield lines
-    kit.set_logger(None)
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ import json
 import threading
 
 import pytest
-from file_helpers import TRIPLE, Lines, all_keys, files_in, get, plant, put
+from file_helpers import TRIPLE, all_keys, files_in, get, plant, put
 
-import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.stores.base import History, Record
 from backtest_kit_mongo.stores.files.store import FileStore
@@ -17,24 +16,6 @@ from backtest_kit_mongo.stores.files.tree_names import GivenNames
 pytestmark = pytest.mark.once
 
 OURS, THEIRS = ("A", "B_C", "x"), ("A_B", "C", "x")  # one folder name: A_B_C_x
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "dump"
-
-
-@pytest.fixture
-def store(folder):
-    return FileStore(folder)
-
-
-@pytest.fixture
-def warnings():
-    lines = Lines()
-    kit.set_logger(lines)
-    yield lines
-    kit.set_logger(None)
 
 
 def theirs(folder, name, key):

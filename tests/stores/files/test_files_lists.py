@@ -7,9 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from file_helpers import MINUTE, START, TRIPLE, Lines, all_keys, candles, get, keys, plant, put
+from file_helpers import MINUTE, START, TRIPLE, all_keys, candles, get, keys, plant, put
 
-import backtest_kit_mongo as kit
 from backtest_kit_mongo.candles import to_dicts
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.stores.base import Record
@@ -17,24 +16,6 @@ from backtest_kit_mongo.stores.files.names import natural
 from backtest_kit_mongo.stores.files.store import FileStore
 
 pytestmark = pytest.mark.once
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "dump"
-
-
-@pytest.fixture
-def store(folder):
-    return FileStore(folder)
-
-
-@pytest.fixture
-def warnings():
-    lines = Lines()
-    kit.set_logger(lines)
-    yield lines
-    kit.set_logger(None)
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------

@@ -22,16 +22,6 @@ STATE = DOMAINS["state"]
 KEY = ("s", "b")
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "dump"
-
-
-@pytest.fixture
-def store(folder):
-    return FileStore(folder)
-
-
 def test_readers_never_see_half_a_record(store, folder):
     """Other threads replace the record during the reads."""
     sizes = [10, 100_000, 3000]

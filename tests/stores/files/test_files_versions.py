@@ -22,11 +22,6 @@ KEY = ("s", "b")
 DAY = 86_400_000
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "dump"
-
-
 def open_store(folder, **options):
     return FileStore(folder, History(frozenset({"state", "memory", "recent", "partial"}), **options))
 
