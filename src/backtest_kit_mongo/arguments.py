@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -42,14 +43,19 @@ def text(name: str, value: Any) -> str:
 
 
 def whole_number(name: str, value: Any, *, least: int | None = None) -> int:
-    """Return an int or an integer of NumPy as an int. Raises InvalidTypeError or InvalidValueError, naming ``name``."""
-    if type(value) is not int:
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-            raise InvalidTypeError(f"{name} must be an int, got {kind_of(value)}", hint=_hint(value))
-        value = int(value)
-    if least is not None and value < least:
-        raise InvalidValueError(f"{name} is {value}; it must be at least {least}")
-    return int(value)
+    """Return an int, or what stands for one as the integers of NumPy do, as an int.
+
+    Raises InvalidTypeError or InvalidValueError, naming ``name``.
+    """
+    try:
+        whole = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        whole = None
+    if whole is None:
+        raise InvalidTypeError(f"{name} must be an int, got {kind_of(value)}", hint=_hint(value))
+    if least is not None and whole < least:
+        raise InvalidValueError(f"{name} is {whole}; it must be at least {least}")
+    return whole
 
 
 def number(name: str, value: Any) -> float:

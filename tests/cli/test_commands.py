@@ -819,6 +819,8 @@ def test_refresh_asks_the_exchange_again(cli, database):
         cli(*command, "--until", "2023-03-01T05:00", "--yes")
         assert {row["timestamp"]: row["close"] for row in items.find({})} == before
         assert "0 new, 300 stored before" in cli.out(*command, "--until", "2023-03-01T05:00")
+        server.exchange.now_ms = 1_677_628_800_000 + 32 * 1440 * 60_000
+        assert "1 candle of BTCUSDT 1M on binance" in cli.out(*command, "--interval", "1M")  # until now, of any interval
 
 
 def test_import_of_a_folder_of_late_candles_without_volume(cli, database):

@@ -272,6 +272,13 @@ def test_an_exchange_that_only_has_the_newest_candles_says_where_they_begin(stor
     assert not caplog.records
 
 
+def test_a_minute_without_a_trade_is_not_where_history_begins(store, caplog):
+    add_exchange("x", get_candles=Source(np.delete(MARKET, [50, 51])))
+    assert fetch_missing("BTCUSDT", "1m", "x", *minutes(0, 60)) == 58
+    assert fetch_missing("BTCUSDT", "1m", "x", *minutes(50, 70)) == 10
+    assert not caplog.records
+
+
 def test_a_coin_that_falls_to_nothing_is_stored_by_a_fetch_and_by_an_import(store):
     """From 80 to 0.00005 within a day, as it has happened. Nothing says that such a candle cannot be."""
     crash = MARKET[:1440].copy()

@@ -99,7 +99,7 @@ def table_candles(table: Any, interval: str | None = None, symbol: str | None = 
 
 
 def table_batch(table: Any, *, symbol: str | None = None, no_volume: bool = False) -> Batch:
-    """Return the columns of a table. Raises LayoutError if they are not those of candles, InvalidTypeError if it is no table."""
+    """Return the columns of a table. Raises LayoutError for other columns than those of candles, InvalidTypeError for other objects."""
     index = None
     if _is_pandas(table):
         names, columns, index = _of_pandas(table)

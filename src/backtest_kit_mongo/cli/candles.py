@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from .. import wait_for_init
-from ..candles import CandleArray, align, interval_ms
+from ..candles import CandleArray, grid_of
 from ..errors import DamagedCandlesError, InvalidValueError
 from ..runner import (
     CandleFiles,
@@ -111,13 +111,11 @@ def import_file(
     server_options.connect()
     wait_for_init(server_options.timeout)
     show_files(read)
+    report = store_candles(read.candles, read.symbol, read.interval, exchange, replace=replace, dry_run=replace and not yes)
     if replace:
-        with progress("Importing candles", "candles") as moved:
-            report = import_candles(read.candles, read.symbol, read.interval, exchange, progress=moved, replace=True, dry_run=not yes)
         _show_changes(report, yes)
         return
-    report, new = store_candles(read.candles, read.symbol, read.interval, exchange)
-    for line in report_text(report, new):
+    for line in report_text(report):
         say(line)
 
 
@@ -152,7 +150,7 @@ def refresh_series(
 
         $ backtest-kit-mongo candles refresh BTCUSDT --exchange binance --since 2023-03-01 --until 2023-03-02
     """
-    until = align(time.time_ns() // 1_000_000, interval_ms(interval)) if until is None else until
+    until = grid_of(interval).align(time.time_ns() // 1_000_000) if until is None else until
     server_options.connect()
     wait_for_init(server_options.timeout)
     if exchange not in (registered.name for registered in list_exchanges()):
@@ -168,7 +166,7 @@ def _show_changes(report: ImportReport, yes: bool) -> None:
     """Print what differs and, unless it was done, what would be done."""
     for line in difference_lines(report.conflicts, report.replaced):
         say(line)
-    for line in report_text(report, report.new):
+    for line in report_text(report):
         say(line)
     if not yes and report.new + report.replaced:
         say(f"nothing was written: --yes replaces {counted(report.replaced, 'candle')} and adds {report.new:,}")
@@ -282,19 +280,20 @@ def show_files(read: CandleFiles) -> None:
         say_note(f"and {counted(len(read.notes) - _SHOWN_FILES, 'more note')}")
 
 
-def store_candles(candles: CandleArray, symbol: str, interval: str, exchange: str) -> tuple[ImportReport, int]:
-    """Import ``candles`` and show a progress bar. Return the report, and how many candles were new."""
+def store_candles(
+    candles: CandleArray, symbol: str, interval: str, exchange: str, *, replace: bool = False, dry_run: bool = False
+) -> ImportReport:
+    """Import ``candles`` and show a progress bar."""
     with progress("Importing candles", "candles") as moved:
-        report = import_candles(candles, symbol, interval, exchange, progress=moved)
-    return report, report.new
+        return import_candles(candles, symbol, interval, exchange, progress=moved, replace=replace, dry_run=dry_run)
 
 
-def report_text(report: ImportReport, new: int) -> list[str]:
+def report_text(report: ImportReport) -> list[str]:
     """Return lines of text that say what an import did."""
-    stored = report.candles - new - report.replaced
+    stored = report.candles - report.new - report.replaced
     series = f"{report.symbol} {report.interval} on {report.exchange_name}"
     window = f"{time_text(report.since_ms)} to {time_text(report.until_ms)} UTC"
-    lines = [f"{counted(report.candles, 'candle')} of {series}, {window}: {new:,} new, {stored:,} stored before"]
+    lines = [f"{counted(report.candles, 'candle')} of {series}, {window}: {report.new:,} new, {stored:,} stored before"]
     if report.replaced:
         lines[0] += f", {report.replaced:,} stored with other values"
     if report.unclosed:

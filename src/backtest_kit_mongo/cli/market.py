@@ -246,8 +246,8 @@ def prepare_candles(market: Market, exchange: str, candles: CandleArray | None) 
         for remark in market.remarks(exchange):
             say_note(remark)
         for symbol in market.symbols:
-            stored, new = store_candles(candles, symbol, "1m", exchange)
-            lines += report_text(stored, new)
+            stored = store_candles(candles, symbol, "1m", exchange)
+            lines += report_text(stored)
             if window.start_ms is None:
                 window = Window(window.frame_name, stored.since_ms, stored.until_ms)
     elif window.start_ms is None or window.end_ms is None:

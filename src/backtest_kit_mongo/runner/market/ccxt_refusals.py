@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
 
+from ...arguments import number
 from ...candles import library
-from ...errors import ConfigError, InvalidTypeError, InvalidValueError
+from ...errors import ConfigError, InvalidValueError
 from .exchange import ExchangeError, ExchangeRefusedError, ExchangeUnavailableError
 
 __all__ = ["MAX_WAIT", "HttpAnswer", "as_error", "is_worth_a_retry", "max_wait_of", "pause_of"]
@@ -44,11 +45,10 @@ class HttpAnswer(NamedTuple):
 def max_wait_of(given: float | None) -> float:
     """Return the seconds that one request may wait because an exchange asks for it: ``given``, else from the environment, else 60."""
     if given is not None:
-        if isinstance(given, bool) or not isinstance(given, (int, float)):
-            raise InvalidTypeError(f"max_wait must be a number of seconds, got {type(given).__name__}")
+        given = number("max_wait", given)
         if not 0 <= given <= _DAY:
             raise InvalidValueError(f"max_wait is {given}; it must be a number of seconds from 0 to {_DAY:.0f}")
-        return float(given)
+        return given
     text = os.environ.get(MAX_WAIT)
     if not text:
         return _DEFAULT_MAX_WAIT

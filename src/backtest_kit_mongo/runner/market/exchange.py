@@ -224,9 +224,14 @@ class Fetch:
         return missing
 
     def say_where_history_begins(self, since: int) -> None:
-        """Warn if the exchange has no candles at the beginning of the window: some only have the newest ones, 720 for example."""
+        """Warn if the exchange has no candles at the beginning of the window: some only have the newest ones, 720 for example.
+
+        Where older candles are stored, it only has a hole there.
+        """
         begins, asked = self._begins, self._asked_from
-        if begins is None or asked is None or begins <= asked or any(len(batch) for batch in self._stored.batches(since, begins)):
+        if begins is None or asked is None or begins <= asked:
+            return
+        if any(len(batch) for batch in self._stored.batches(max(self._stored.grid.after(since, -_LOOK), 0), begins)):
             return
         log(
             "warning",

@@ -1,4 +1,4 @@
-"""Write JSON text and read it, whoever wrote it: JavaScript, an editor, or this library."""
+"""Read and write JSON text. It may come from this library, from JavaScript or from an editor."""
 
 from __future__ import annotations
 
