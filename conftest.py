@@ -12,7 +12,6 @@ import signal
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ import hypothesis
 import pytest
 import redis
 from connection_strings import with_options
+from served_stores import serving
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts.adapters import adapter_of
@@ -125,22 +125,6 @@ def store(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the test with every domain on each store in turn; tests that use this fixture are the contract suite."""
     with serving(request.param, request) as name:
         yield name
-
-
-@contextmanager
-def serving(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Serve every domain from one kind of store, new and empty."""
-    if kind == "mongo":
-        request.getfixturevalue("mongo")
-        yield kind
-        return
-    kit.close()
-    kit.setup(stores=dict.fromkeys(DOMAINS, kind), CC_DUMP_DIR=request.getfixturevalue("tmp_path") / "dump")
-    yield kind
-    kit.close()
-    for domain in DOMAINS.values():
-        adapter_of(domain).use_mongo()
-    kit.reset_stats()
 
 
 def pytest_configure() -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import pymongo
 import pytest
 import test_contracts as contracts
-from conftest import serving
+from served_stores import serving
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import aio
@@ -109,7 +109,7 @@ def through_aio(monkeypatch):
 
 @pytest.fixture(params=["mongo", "memory"])
 def store(request):
-    """As in conftest, without files: they use a thread like MongoDB, so they would show nothing more."""
+    """As in conftest.py, without files: they use a thread like MongoDB, so they would show nothing more."""
     with serving(request.param, request) as name:
         yield name
 

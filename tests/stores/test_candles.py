@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 from bson import Decimal128, Int64, ObjectId
-from conftest import serving
+from served_stores import serving
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
