@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -194,11 +195,14 @@ def plain(value: Any) -> Any:
         raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored") from None
 
 
+_fields = functools.lru_cache(256)(msgspec.structs.fields)  # which evaluates every annotation each time
+
+
 def _members(value: msgspec.Struct) -> Any:
     """Return the members of a Struct as msgspec would encode them. One level deep, for the same reason as a dataclass."""
     config = value.__struct_config__
     members: dict[str, Any] = {} if config.tag_field is None else {config.tag_field: config.tag}
-    for field in msgspec.structs.fields(value):
+    for field in _fields(type(value)):
         member = getattr(value, field.name)
         if member is msgspec.UNSET:
             continue
