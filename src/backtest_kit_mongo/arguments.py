@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from decimal import Decimal
 from numbers import Real
@@ -11,7 +12,7 @@ import numpy as np
 
 from .errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["is_missing", "kind_of", "number", "plain_scalar", "text", "whole_number"]
+__all__ = ["is_missing", "kind_of", "number", "plain_scalar", "positive_number", "text", "whole_number"]
 
 
 def plain_scalar(value: Any) -> Any:
@@ -68,6 +69,14 @@ def number(name: str, value: Any) -> float:
         return float(value)
     except (OverflowError, ValueError):
         raise InvalidValueError(f"{name} is {str(value)[:40]}, which is too large for a double") from None
+
+
+def positive_number(name: str, value: Any) -> float:
+    """Return a finite number above 0 as a float. Raises InvalidTypeError or InvalidValueError, naming ``name``."""
+    checked = number(name, value)
+    if not (math.isfinite(checked) and checked > 0):
+        raise InvalidValueError(f"{name} is {checked}; it must be a finite number above 0")
+    return checked
 
 
 def _hint(value: Any) -> str | None:

@@ -22,7 +22,8 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo._core.keys import redis_command
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.runner import add_risk
-from backtest_kit_mongo.runner.engine.position import Costs, open_position, read_signal
+from backtest_kit_mongo.runner.engine.cost_basis import Costs
+from backtest_kit_mongo.runner.engine.position import open_position, read_signal
 from backtest_kit_mongo.runner.engine.risk import RiskBook
 from backtest_kit_mongo.runner.engine.rows import RunContext
 
@@ -160,7 +161,7 @@ def one_holder(number, rounds, marker):
     context = RunContext(f"S{number}", "rival", "e", "", "one", WHEN, WHEN, Costs(), backtest=False)
     book = RiskBook(context, default_registry)
     signal = read_signal({"position": "long", "priceTakeProfit": 110.0, "priceStopLoss": 90.0, "minuteEstimatedTime": 60}, 100.0)
-    position = open_position("id", signal, 100.0, WHEN)
+    position = open_position("id", signal, 100.0, WHEN, 100.0)
     held = refused = together = lost = 0
     while held < rounds:
         if book.reserve(position, 100.0, WHEN) is not None:

@@ -9,6 +9,8 @@ import numpy as np
 from hand_market import MINUTE, START, flat
 
 import backtest_kit_mongo as kit
+from backtest_kit_mongo.contracts.adapters import adapter_of
+from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import Fill, Live, OrderRejected, add_broker, add_strategy
 
 CONTEXT = ("BTCUSDT", "hand", "binance")
@@ -101,6 +103,36 @@ def down(text="the exchange is down"):
 def rejected(text="no funds"):
     """The order is rejected."""
     return OrderRejected(text), None
+
+
+class Crashing:
+    """Kills the run at the n-th step, before or after one of its writes or orders. Written records stay."""
+
+    def __init__(self, monkeypatch, book, at=None):
+        self.at, self.steps = at, 0
+        for name, domain in DOMAINS.items():
+            if name in ("candle", "measure"):
+                continue
+            for call in domain.calls:
+                if call.name.startswith("write"):
+                    adapter = adapter_of(domain)
+                    monkeypatch.setattr(adapter, call.name, self._wrap(getattr(adapter, call.name)))
+        monkeypatch.setattr(book, "submit", self._wrap(book.submit))
+
+    def _wrap(self, function):
+        def stepped(*arguments):
+            self._step()
+            result = function(*arguments)
+            self._step()
+            return result
+
+        return stepped
+
+    def _step(self):
+        if self.steps == self.at:
+            self.steps += 1
+            raise Killed
+        self.steps += 1
 
 
 def broker(*faults, price=None):

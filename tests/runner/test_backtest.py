@@ -472,7 +472,7 @@ def test_trades_encode_with_the_documented_names():
     (trade,) = msgspec.to_builtins(replay(flat(100)).trades)
     assert list(trade) == [
         "id", "symbol", "strategyName", "position", "priceOpen", "priceClose", "openTimestamp", "closeTimestamp", "closeReason",
-        "pnlPercentage",
+        "pnlPercentage", "entries", "partials", "stakes",
     ]  # fmt: skip
 
 

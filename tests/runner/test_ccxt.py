@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exchange_server import BODY_FAULTS, OPEN, Exchange, ExchangeServer
+from exchange_server import BODY_FAULTS, FEE, OPEN, STEP, Exchange, ExchangeServer
 from hand_market import MINUTE, START
+from live_market import Market, once_at, signal_row
 from paths import HELPERS
 
 import backtest_kit_mongo as kit
@@ -23,7 +24,15 @@ from backtest_kit_mongo.candles import GRIDS
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.errors import ConfigError, InvalidTypeError, InvalidValueError, MissingDependencyError
-from backtest_kit_mongo.runner import imported_spans, synthetic_market
+from backtest_kit_mongo.runner import (
+    add_broker,
+    average_buy,
+    clear_brokers,
+    clear_strategies,
+    close_partial,
+    imported_spans,
+    synthetic_market,
+)
 from backtest_kit_mongo.runner.engine.broker import Order, OrderRejected
 from backtest_kit_mongo.runner.live.ccxt_broker import CcxtBroker, short_id
 from backtest_kit_mongo.runner.market import ccxt_exchange
@@ -50,7 +59,8 @@ def server(exchange, monkeypatch):
     clear_exchanges()
     with ExchangeServer(exchange) as running:
         yield running
-    clear_exchanges()
+    for clear in (clear_exchanges, clear_brokers, clear_strategies):
+        clear()
 
 
 def patience(fault):
@@ -501,6 +511,34 @@ def test_what_an_exchange_leaves_of_an_open_is_not_bought(server):
     with pytest.raises(OrderRejected, match="is expired, and nothing was filled"):
         broker(server).submit(order("a2"))
     assert len(exchange.orders) == 2
+
+
+def test_a_position_is_managed_through_ccxt(server, mongo):
+    """What the exchange has filled, and what it has kept as a fee, is in the row; at the end, nothing is left that could be sold."""
+    near = float(MARKET["close"][100])
+    signal = {"position": "long", "priceTakeProfit": near * 1.5, "priceStopLoss": near * 0.5, "minuteEstimatedTime": 10}
+    calls = {102: lambda: average_buy(50.0), 104: lambda: close_partial(40)}
+
+    def ping(event):
+        calls.pop((int(event.when.timestamp() * 1000) - START) // MINUTE, lambda: None)()
+
+    once_at(100, signal, on_active_ping=ping)
+    add_broker("ccxt", broker(server))
+    market = Market(MARKET)
+    market.minute = 100
+    market.live(105, broker_name="ccxt")
+    orders = server.exchange.orders
+    bought, paid = (sum(float(placed[name]) for placed in orders[:2]) for name in ("executedQty", "cummulativeQuoteQty"))
+    stored = signal_row()
+    assert [placed["side"] for placed in orders] == ["BUY", "BUY", "SELL"]
+    assert sum(entry["cost"] for entry in stored["_entry"]) == pytest.approx(paid)
+    assert stored["_quantity"] == pytest.approx(bought * (1 - FEE) - float(orders[2]["executedQty"]))
+    assert stored["_partial"][0]["percent"] == pytest.approx(40.0, abs=0.2)
+    market.minute = 106
+    (trade,) = market.live(115, broker_name="ccxt").trades
+    sold = sum(float(placed["executedQty"]) for placed in orders[2:])
+    assert (trade.close_reason, trade.entries, trade.partials, len(orders)) == ("time_expired", 2, 1, 4)
+    assert 0 <= bought * (1 - FEE) - sold < STEP
 
 
 def test_clocks_that_differ(server):

@@ -9,14 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtest_kit_mongo import InvalidTypeError, InvalidValueError
+from backtest_kit_mongo.runner.engine.cost_basis import Costs, pnl_percentage
 from backtest_kit_mongo.runner.engine.position import (
-    Costs,
     Progress,
     find_exit,
     note_price,
     observe,
     open_position,
-    pnl_percentage,
     read_signal,
 )
 from backtest_kit_mongo.runner.market.average_price import vwap
@@ -36,7 +35,7 @@ def candle(minute=0, *, high=100.0, low=100.0, close=100.0, volume=1.0):
 
 
 def held(raw, price=100.0):
-    return open_position("id", read_signal(raw, price), price, OPENED)
+    return open_position("id", read_signal(raw, price), price, OPENED, 100.0)
 
 
 # ---------------------------------------------------------------- price
@@ -166,7 +165,7 @@ def test_levels_of_a_short_go_the_other_way():
 
 
 def test_a_level_that_is_met_exactly_counts_whatever_binary_fractions_make_of_it():
-    position = open_position("id", read_signal({**LONG, "priceTakeProfit": 101.0, "priceStopLoss": 99.0}, 100.0), 100.0, OPENED)
+    position = open_position("id", read_signal({**LONG, "priceTakeProfit": 101.0, "priceStopLoss": 99.0}, 100.0), 100.0, OPENED, 100.0)
     assert abs(100.3 - 100.0) < 0.3  # so 29.99999... percent of the way, in doubles
     assert observe(position, 100.3, OPENED, Costs()) == Progress((10, 20, 30), (), False)
 
@@ -182,10 +181,10 @@ def test_breakeven_is_where_closing_would_lose_nothing():
 
 def test_note_price_keeps_extremes_only():
     position = held(LONG)
-    assert note_price(position, 100.0, OPENED + 1) == 0
-    assert note_price(position, 101.0, OPENED + 2) == 1
-    assert note_price(position, 99.5, OPENED + 3) == -0.5
-    assert note_price(position, 100.5, OPENED + 4) == 0
+    assert note_price(position, 100.0, OPENED + 1) is False
+    assert note_price(position, 101.0, OPENED + 2) is True
+    assert note_price(position, 99.5, OPENED + 3) is True
+    assert note_price(position, 100.5, OPENED + 4) is False
     assert (position.peak.when_ms, position.fall.when_ms) == (OPENED + 2, OPENED + 3)
 
 

@@ -20,7 +20,7 @@ from backtest_kit_mongo.runner import (
     run_backtest,
     synthetic_market,
 )
-from backtest_kit_mongo.runner.engine.position import Costs
+from backtest_kit_mongo.runner.engine.cost_basis import Costs
 from backtest_kit_mongo.runner.engine.rows import RunContext, derive_id
 
 pytestmark = pytest.mark.once

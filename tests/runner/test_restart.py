@@ -9,6 +9,7 @@ from live_market import (
     CONTEXT,
     LONG,
     SHORT,
+    Crashing,
     Killed,
     Market,
     broker,
@@ -28,8 +29,6 @@ from recorder import Recorder
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import payloads
-from backtest_kit_mongo.contracts.adapters import adapter_of
-from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import (
     activate_scheduled,
     add_broker,
@@ -42,7 +41,7 @@ from backtest_kit_mongo.runner import (
     stop,
 )
 from backtest_kit_mongo.runner.clock import OutsideRunError
-from backtest_kit_mongo.runner.engine.position import Costs
+from backtest_kit_mongo.runner.engine.cost_basis import Costs
 from backtest_kit_mongo.runner.engine.rows import RunContext, derive_id
 
 pytestmark = pytest.mark.once
@@ -376,16 +375,6 @@ def test_x13_a_trailing_stop_survives_and_closes_at_the_tightened_level():
     assert (trade.close_reason, trade.price_close) == ("stop_loss", 99.0)
 
 
-@pytest.mark.parametrize("changes", [{"_partial": [{"percent": 50}]}, {"_entry": [{"price": 100.0}, {"price": 90.0}]}])
-def test_a_position_that_was_changed_in_size_is_not_traded_on(changes):
-    idle()
-    left = row(**changes)
-    store(signal=left)
-    with pytest.raises(kit.InvalidValueError, match=r"position left of 'hand' on BTCUSDT was averaged or partly closed"):
-        restart()
-    assert signal_row() == left
-
-
 def test_x14_entries_peak_and_fall_survive():
     once_at(10, LONG, on_tick=lambda event: None)
     market = Market()
@@ -589,36 +578,6 @@ def test_x29_a_pause_survives_a_restart():
 
 
 # ---------------------------------------------------------------- a kill at every step
-
-
-class Crashing:
-    """Kills the run at the n-th step, before or after one of its writes or orders. Written records stay."""
-
-    def __init__(self, monkeypatch, book, at=None):
-        self.at, self.steps = at, 0
-        for name, domain in DOMAINS.items():
-            if name in ("candle", "measure"):
-                continue
-            for call in domain.calls:
-                if call.name.startswith("write"):
-                    adapter = adapter_of(domain)
-                    monkeypatch.setattr(adapter, call.name, self._wrap(getattr(adapter, call.name)))
-        monkeypatch.setattr(book, "submit", self._wrap(book.submit))
-
-    def _wrap(self, function):
-        def stepped(*arguments):
-            self._step()
-            result = function(*arguments)
-            self._step()
-            return result
-
-        return stepped
-
-    def _step(self):
-        if self.steps == self.at:
-            self.steps += 1
-            raise Killed
-        self.steps += 1
 
 
 @pytest.mark.slow

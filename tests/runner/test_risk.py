@@ -8,7 +8,8 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidTypeError, InvalidValueError, payloads
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.runner import add_risk, add_strategy, import_candles, list_risks, run_backtest
-from backtest_kit_mongo.runner.engine.position import Costs, open_position, read_signal
+from backtest_kit_mongo.runner.engine.cost_basis import Costs
+from backtest_kit_mongo.runner.engine.position import open_position, read_signal
 from backtest_kit_mongo.runner.engine.risk import RiskBook
 from backtest_kit_mongo.runner.engine.rows import RunContext
 
@@ -33,7 +34,7 @@ def release(taken):
 
 
 def held(when_ms=START, **changes):
-    return open_position("id", read_signal({**LONG, **changes}, 100.0), 100.0, when_ms)
+    return open_position("id", read_signal({**LONG, **changes}, 100.0), 100.0, when_ms, 100.0)
 
 
 def stored(risk="all"):

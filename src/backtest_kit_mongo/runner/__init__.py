@@ -9,7 +9,19 @@ from .backtest.kept_runs import KeptRun, keep_run, list_runs, load_run
 from .backtest.sweep import sweep
 from .backtest.sweep_result import SweepResult, SweepRun
 from .clock import OutsideRunError
-from .engine.actions import activate_scheduled, cancel_scheduled, close_pending, create_signal, pause, resume, stop
+from .engine.actions import (
+    activate_scheduled,
+    average_buy,
+    cancel_scheduled,
+    close_partial,
+    close_pending,
+    create_signal,
+    pause,
+    resume,
+    stop,
+    trailing_stop,
+    trailing_take,
+)
 from .engine.broker import Broker, Fill, Order, OrderFailedError, OrderRejected, add_broker, clear_brokers, find_broker, list_brokers
 from .engine.journal import TakenOverError
 from .engine.options import RunOptions
@@ -122,12 +134,14 @@ __all__ = [
     "add_frame",
     "add_risk",
     "add_strategy",
+    "average_buy",
     "cancel_scheduled",
     "clear_brokers",
     "clear_exchanges",
     "clear_frames",
     "clear_risks",
     "clear_strategies",
+    "close_partial",
     "close_pending",
     "cluster_executor",
     "create_signal",
@@ -168,6 +182,8 @@ __all__ = [
     "sweep",
     "synthetic_market",
     "trades_frame",
+    "trailing_stop",
+    "trailing_take",
     "unpack_candles",
     "verify_candles",
     "write_html",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ...arguments import positive_number
 from ...errors import InvalidValueError
 from ..clock import OutsideRunError
 from ..current_run import current_run
@@ -14,7 +15,19 @@ from ..current_run import current_run
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["activate_scheduled", "cancel_scheduled", "close_pending", "create_signal", "pause", "resume", "stop"]
+__all__ = [
+    "activate_scheduled",
+    "average_buy",
+    "cancel_scheduled",
+    "close_partial",
+    "close_pending",
+    "create_signal",
+    "pause",
+    "resume",
+    "stop",
+    "trailing_stop",
+    "trailing_take",
+]
 
 _engines: list[Engine] = []
 _lock = threading.Lock()
@@ -31,6 +44,49 @@ def close_pending(symbol: str | None = None, strategy_name: str | None = None, e
     module.
     """
     return _find("close_pending", symbol, strategy_name, exchange_name).user_close()
+
+
+def close_partial(percent: float, symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None) -> bool:
+    """Close ``percent`` (above 0, up to 100) of what is left of the open position, at the market price.
+
+    Return False if there is no position, or if it is closing already. If a broker fills less, just that is closed.
+    """
+    percent = positive_number("percent", percent)
+    if percent > 100:
+        raise InvalidValueError(f"percent is {percent}; it must be above 0, up to 100")
+    engine = _find("close_partial", symbol, strategy_name, exchange_name)
+    return engine.user_close() if percent == 100 else engine.user_change("partial", percent)
+
+
+def average_buy(
+    cost: float | None = None, symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None
+) -> bool:
+    """Add an entry of ``cost`` USD (by default the stake of the run) to the open position, at the market price, on its side.
+
+    Stop, target and time limit stay; the profit counts from the average price. Return False if there is no position, or if it is closing.
+    """
+    cost = None if cost is None else positive_number("cost", cost)
+    engine = _find("average_buy", symbol, strategy_name, exchange_name)
+    return engine.user_change("average-buy", engine.context.costs.stake_usd if cost is None else cost)
+
+
+def trailing_stop(price: float, symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None) -> bool:
+    """Move the stop of the open position to ``price``, towards the market: up for a long, down for a short.
+
+    Return False, and leave the stop where it is, if it would move away from the market or to its other side, if there is no position,
+    or if it is closing. So you can call it each minute with the stop that belongs to the price of that minute.
+    """
+    price = positive_number("price", price)
+    return _find("trailing_stop", symbol, strategy_name, exchange_name).user_change("trailing-stop", price)
+
+
+def trailing_take(price: float, symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None) -> bool:
+    """Move the target of the open position to ``price``, closer or farther.
+
+    Return False if it would be on the other side of the market, if there is no position, or if it is closing.
+    """
+    price = positive_number("price", price)
+    return _find("trailing_take", symbol, strategy_name, exchange_name).user_change("trailing-take", price)
 
 
 def cancel_scheduled(symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None) -> bool:

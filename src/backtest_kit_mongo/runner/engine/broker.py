@@ -9,7 +9,7 @@ import msgspec
 
 from ...errors import BacktestKitError, InvalidTypeError
 from ..registrations import Registered, Registrations, call_site, check_name
-from .position import Side
+from .cost_basis import Side
 
 __all__ = [
     "Broker", "Fill", "Order", "OrderFailedError", "OrderRejected", "PaperBroker", "RegisteredBroker", "add_broker",
@@ -26,10 +26,11 @@ class OrderFailedError(BacktestKitError, RuntimeError):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """An order for a broker. ``quantity`` is in the base asset; a close has the quantity that the open filled.
+    """An order for a broker. ``quantity`` is in the base asset; a close has the quantity that is left of what was filled.
 
-    ``price`` is the reference price. ``client_id`` (32 hexadecimal digits) is derived from the signal and the action, so a repeated
-    order has the same id, even after a crash.
+    ``action`` "open" also adds a further entry, and "close" also closes a part: ``quantity`` is then that of the part. ``price`` is the
+    reference price. ``client_id`` (32 hexadecimal digits) is derived from the signal and the action, so a repeated order has the same
+    id, even after a crash. ``percent`` is always 100.
     """
 
     client_id: str
@@ -45,12 +46,17 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Fill(msgspec.Struct, frozen=True):
-    """How an order was filled: average price, quantity in the base asset, time in ms."""
+    """How an order was filled: average price, quantity in the base asset, time in ms.
+
+    ``quantity`` may be less than that of the order: the position has, or closes, just that. For an "open" it is what can be sold again.
+    ``cost`` is what was paid for it, in the quote asset; by default ``price * quantity``. Give it if a fee was kept from ``quantity``.
+    """
 
     order_id: str
     price: float
     quantity: float
     when_ms: int
+    cost: float | None = None
 
 
 class Broker(Protocol):
@@ -59,7 +65,8 @@ class Broker(Protocol):
     def submit(self, order: Order) -> Fill:
         """Fill ``order`` once: if an order with its ``client_id`` already exists, look it up instead of sending another one.
 
-        Fill a close completely before returning; if a part is left, send that part again, as CcxtBroker does.
+        Fill a close completely before returning; if a part is left, send that part again, as CcxtBroker does. What a fill leaves of
+        the last close of a position is reported as unsold.
 
         Raise OrderRejected if no such order exists and none will. After any other exception the order may exist, and the run submits
         the same order again at a later tick.

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from ...mode_defaults import Mode
+from .changes import Change
 from .position import CloseReason, Position
 from .rows import Row, RunContext, position_of, signal_row
 
@@ -28,8 +29,9 @@ class Closing(msgspec.Struct):
 class Deferred(msgspec.Struct):
     """The work that is still to be done. It is stored before the run starts it, and again when it is done.
 
-    ``last_id`` is the id of the last signal that was taken, so that it is not taken again. ``opening`` was sent to the broker and
-    has no answer yet. ``open_attempts`` and ``close_attempts`` count the orders sent, including the current one.
+    ``last_id`` is the id of the last signal that was taken, so that it is not taken again. ``changes`` are those of the open position,
+    in order. ``opening`` was sent to the broker and has no answer yet. ``open_attempts`` and ``close_attempts`` count the orders sent,
+    including the current one.
     """
 
     last_id: str | None = None
@@ -43,6 +45,7 @@ class Deferred(msgspec.Struct):
     open_attempts: int = 0
     close_attempts: int = 0
     paused: bool = False
+    changes: list[Change] = msgspec.field(default_factory=list)
 
     @property
     def due(self) -> bool:
@@ -67,7 +70,7 @@ class Deferred(msgspec.Struct):
         def row_of(position: Position | None) -> Row | None:
             return None if position is None else signal_row(context, position)
 
-        return {
+        row = {
             "pendingSignalId": self.pending_id,
             "lastPendingId": self.last_id,
             "createdSignal": self.created,
@@ -83,6 +86,8 @@ class Deferred(msgspec.Struct):
             "isPaused": self.paused,
             "_mode": mode,
         }
+        # Not in commitQueue: the TypeScript package puts changes there that are in the row of the position already.
+        return {**row, "_changes": [change.row() for change in self.changes]} if self.changes else row
 
 
 def deferred_of(row: Mapping[str, Any]) -> Deferred:
@@ -92,7 +97,7 @@ def deferred_of(row: Mapping[str, Any]) -> Deferred:
         stored = row.get(slot)
         if stored is not None and closing is None:
             position = position_of(stored)
-            prices = {"take_profit": position.signal.price_take_profit, "stop_loss": position.signal.price_stop_loss}
+            prices = {"take_profit": position.price_take_profit, "stop_loss": position.price_stop_loss}
             decided = stored.get("_closeReason") or reason
             price = stored.get("_closePrice") or prices.get(decided) or position.price_open
             closing = Closing(position, decided, float(price), int(stored.get("_closeWhen") or 0))
@@ -115,9 +120,10 @@ def deferred_of(row: Mapping[str, Any]) -> Deferred:
         open_attempts=0 if opening is None else max(1, int(row.get("retryOpenCount") or 0)),
         close_attempts=0 if closing is None else max(1, int(row.get("retryCloseCount") or 0) if counted else 0),
         paused=bool(row.get("isPaused")),
+        changes=msgspec.convert(row.get("_changes") or [], list[Change]),
     )
 
 
 def has_order(row: Mapping[str, Any]) -> bool:
     """Whether a row has an order in progress. This does not read its positions, which only the run that wrote them may understand."""
-    return any(row.get(slot) is not None for slot in ("retryOpenSignal", *_SLOTS))
+    return any(row.get(slot) is not None for slot in ("retryOpenSignal", *_SLOTS)) or bool(row.get("_changes"))

@@ -29,15 +29,14 @@ from ...errors import InvalidTypeError, InvalidValueError
 from ...logs import log
 from ..clock import MINUTE_MS
 from ..current_run import CurrentRun, RunScope
-from ..error_text import describe
 from ..market.average_price import VWAP_CANDLES, vwap
 from ..market.candle_history import Candle
 from ..strategy import BadSignalError, Strategy
 from . import rows
-from .broker import Broker, Fill, Order, OrderFailedError, OrderRejected
+from .broker import Broker
 from .deferred import Closing, Deferred, Mode
 from .journal import Journal
-from .orders import make_order, submit
+from .orders import cost_of, make_order
 from .position import (
     CloseReason,
     Position,
@@ -45,22 +44,23 @@ from .position import (
     find_entry,
     find_exit,
     note_price,
+    nothing_left,
     observe,
     open_position,
-    pnl_percentage,
+    profit_of,
     read_signal,
 )
+from .position_changes import PositionChanges, held_quantity
 from .result import OpenTrade, Trade
 from .risk import Books
 from .rows import Row, RunContext, derive_id
 from .user_code import PERSISTENCE_ERRORS, OnError, UserCode
-from .user_requests import UserRequests
 from .write_behind import PendingWrites
 
 __all__ = ["Engine"]
 
 
-class Engine(UserRequests):
+class Engine(PositionChanges):
     """The state of a run between two candles. ``broker`` is None in a backtest."""
 
     def __init__(
@@ -112,6 +112,7 @@ class Engine(UserRequests):
         self._attempts = attempts
         self._wait_ms = wait_minutes * MINUTE_MS
         self._price = math.nan
+        self._requests = 0
         self._changed = False  # the deferred work must be stored, even in a backtest
         self._lock = threading.RLock()  # guards what other threads may change: the deferred work, and whether it applies
 
@@ -160,6 +161,8 @@ class Engine(UserRequests):
         self.now = max(self.now, when)
         self.drain(when)
         position = self.position
+        if position is not None and self.deferred.changes and self.deferred.closing is None:
+            self._make_changes(position, when)
         if position is not None and self.deferred.closing is None and when >= position.expires_ms:
             self._close(position, "time_expired", self._price, when)
 
@@ -222,7 +225,8 @@ class Engine(UserRequests):
         if signal is None:
             return
         waits = signal.price_open is not None
-        position = open_position(signal_id, signal, signal.price_open if waits else price, when, waits=waits)
+        entry_price = signal.price_open if signal.price_open is not None else price
+        position = open_position(signal_id, signal, entry_price, when, self.context.costs.stake_usd, waits=waits)
         work.last_id = signal_id
         if not self._reserve(position, when, ask=waits):
             self._store_deferred()
@@ -263,7 +267,8 @@ class Engine(UserRequests):
 
     def _activate(self, waiting: Position, when: int) -> None:
         signal = msgspec.structs.replace(waiting.signal, price_open=None)
-        position = open_position(waiting.id, signal, waiting.price_open, when, scheduled_ms=waiting.scheduled_ms)
+        cost = waiting.entries[0].cost
+        position = open_position(waiting.id, signal, waiting.price_open, when, cost, scheduled_ms=waiting.scheduled_ms)
         if self._reserve(position, when):
             self._enter(position, when)
         else:
@@ -302,11 +307,13 @@ class Engine(UserRequests):
         self._submit_open(position, when, first=True)
 
     def _submit_open(self, position: Position, when: int, *, first: bool = False) -> None:
-        fill = self._submit(make_order(self.context, "open", position, position.price_open), position, when, first=first)
+        entry = position.entries[0]
+        order = make_order(self.context, "open", position, position.price_open, entry.coins)
+        fill = self._submit(order, position, when, first=first)
         if fill is None:
             return
-        opened = self._moment(fill, position.opened_ms)
-        placed = open_position(position.id, position.signal, fill.price, opened, scheduled_ms=position.scheduled_ms)
+        opened, cost = self._moment(fill, position.opened_ms), cost_of(fill, order, entry.cost)
+        placed = open_position(position.id, position.signal, fill.price, opened, cost, scheduled_ms=position.scheduled_ms)
         placed.quantity = fill.quantity
         self._opened(placed, when)
 
@@ -347,6 +354,8 @@ class Engine(UserRequests):
             extreme = position.peak is not peak or position.fall is not fall
             self.journal.watched(position, self._price, when, extreme=extreme)
         self._user.tell("on_active_ping", when, self._price, position)
+        if self.deferred.changes and self.deferred.closing is None:
+            self._make_changes(position, when)
         if self.deferred.closing is not None:
             self._submit_close(self.deferred.closing, when, first=True)
 
@@ -365,11 +374,15 @@ class Engine(UserRequests):
     def _submit_close(self, closing: Closing, when: int, *, first: bool = False) -> None:
         position = closing.position
         price = self._price if closing.reason == "closed" and not math.isnan(self._price) else closing.price
-        if self._broker is None:
+        if self.deferred.changes and not self._settle_changes(position, when):
+            return
+        if self._broker is None or nothing_left(position):
             self._closed(position, closing.reason, price, when)
             return
-        fill = self._submit(make_order(self.context, "close", position, price), position, when, first=first)
+        order = make_order(self.context, "close", position, price, held_quantity(position))
+        fill = self._submit(order, position, when, first=first)
         if fill is not None:
+            self._note_unsold(order, fill, when)
             self._closed(position, closing.reason, fill.price, self._moment(fill, closing.when_ms or when))
 
     def _closed(self, position: Position, reason: CloseReason, price: float, when: int) -> None:
@@ -380,80 +393,27 @@ class Engine(UserRequests):
             symbol=context.symbol,
             strategy_name=context.strategy_name,
             position=position.signal.side,
-            price_open=position.price_open,
+            price_open=position.entry_price,
             price_close=price,
             open_timestamp=position.opened_ms,
             close_timestamp=when,
             close_reason=reason,
-            pnl_percentage=pnl_percentage(position.signal.side, position.price_open, price, context.costs),
+            pnl_percentage=profit_of(position, price, context.costs),
+            **self._size(position),
         )
         alone = self.position is None or self.position.id == position.id
         self.journal.closing(position, price, when, reason, alone=alone)
         self._user.tell("on_close", when, price, position, reason)
         self.journal.closed(position, price, when, reason, rows.summary_row([*self.trades, trade]), alone=alone)
         with self._lock:
-            self._changed |= work.closing is not None
+            self._changed |= work.closing is not None or bool(work.changes)
             work.closing, work.close_attempts = None, 0
+            work.changes = []
             if alone:
                 self.position = work.pending_id = self.run.signal_id = None
             self._store_deferred()
             self.first_trade = self.first_trade or time.perf_counter()
             self.trades.append(trade)  # last: if the write fails, all of this is done again
-
-    # --- orders ---
-
-    def _moment(self, fill: Fill, earliest: int) -> int:
-        """Return the minute (ms) of a fill: not before ``earliest``, the decision, and not after the current minute of the clock."""
-        return min(max(align(fill.when_ms, MINUTE_MS), earliest), max(align(self._clock(), MINUTE_MS), self.now, earliest))
-
-    def _submit(self, order: Order, position: Position, when: int, *, first: bool) -> Fill | None:
-        """Count and store the attempt, unless it is the ``first``, then send the order. Return None after handling a failed order."""
-        assert self._broker is not None
-        work, opens = self.deferred, order.action == "open"
-        if not first:
-            with self._lock:
-                if opens:
-                    work.open_attempts += 1
-                else:
-                    work.close_attempts += 1
-                self.journal.deferred(work)
-        answer = submit(self._broker, order)
-        if isinstance(answer, BaseException):
-            self._not_filled(order, position, when, work.open_attempts if opens else work.close_attempts, answer)
-            return None
-        return answer
-
-    def _not_filled(self, order: Order, position: Position, when: int, attempt: int, error: BaseException) -> None:
-        opens, rejected, exhausted = order.action == "open", isinstance(error, OrderRejected), attempt >= self._attempts
-        order_text = f"the order to {order.action} {position.id} (client id {order.client_id})"
-        text = f"{self._user.named(when)}: {order_text} failed (attempt {attempt}): {describe(error)}"
-        log("warning", text)
-        if rejected:
-            closing = self.deferred.closing
-            extra = {} if opens or closing is None else {"closeReason": closing.reason}
-            kind = f"order_reject.{order.action}"
-            row = rows.notification_row(self.context, kind, position, order.price, when, attempt=attempt, message=str(error), **extra)
-            self.journal.notify(row)
-        if opens and rejected:
-            self._forget_opening(when)
-        elif exhausted:  # the order may exist, and a position to be closed does: the next start counts its attempts from the beginning
-            with self._lock:
-                self.deferred.open_attempts = self.deferred.close_attempts = 0
-                self.journal.deferred(self.deferred)
-        if exhausted and not (opens and rejected):
-            self.journal.failed(when, type(error).__name__, text, fatal=True)
-            raise OrderFailedError(text, hint="look for this order on the exchange, then start the run again") from error
-
-    def _forget_opening(self, when: int) -> None:
-        """Drop a signal that does not open after all. It counts as taken, so its order is not sent again."""
-        self.journal.write_risk(None, when)
-        with self._lock:
-            work = self.deferred
-            work.opening, work.open_attempts = None, 0
-            if self.waiting is None:
-                self.journal.deferred(work)
-        if self.waiting is not None:
-            self._cancel(self.waiting, "order_reject", when)
 
     # --- restarts and results ---
 
@@ -488,11 +448,17 @@ class Engine(UserRequests):
             symbol=self.context.symbol,
             strategy_name=self.context.strategy_name,
             position=position.signal.side,
-            price_open=position.price_open,
+            price_open=position.entry_price,
             open_timestamp=position.opened_ms,
             current_price=self._price,
-            pnl_percentage=pnl_percentage(position.signal.side, position.price_open, self._price, self.context.costs),
+            pnl_percentage=profit_of(position, self._price, self.context.costs),
+            **self._size(position),
         )
+
+    def _size(self, position: Position) -> dict[str, Any]:
+        stake = self.context.costs.stake_usd
+        stakes = position.invested / stake if stake else 1.0
+        return {"entries": len(position.entries), "partials": len(position.partials), "stakes": stakes}
 
     def summary(self) -> Row:
         """Return what the session records about the run so far."""

@@ -11,6 +11,7 @@ from ...errors import BacktestKitError, InvalidValueError
 from ...logs import log
 from ..error_text import describe
 from . import rows
+from .changes import Change, Commit, changes_of_queue, commit_of
 from .deferred import Deferred, Mode, deferred_of
 from .position import CloseReason, Position, Progress
 from .risk import Books, RiskBook
@@ -145,7 +146,7 @@ class Journal:
             )
         if progress.breakeven:
             self._write_breakeven({position.id: {"reached": True}}, position, when_ms)
-        events = [("partial_profit.available", {"level": level}) for level in progress.profit_levels]
+        events: list[tuple[str, dict[str, Any]]] = [("partial_profit.available", {"level": level}) for level in progress.profit_levels]
         events += [("partial_loss.available", {"level": level}) for level in progress.loss_levels]
         events += [("breakeven.available", {})] if progress.breakeven else []
         self.notify(*(rows.notification_row(context, kind, position, price, when_ms, **extra) for kind, extra in events))
@@ -155,6 +156,20 @@ class Journal:
         if extreme:
             self._write_signal(rows.signal_row(self._context, position))
         self._write_public(position, price, when_ms, None)
+
+    def changed(self, position: Position, when_ms: int, change_id: str, commit: Commit, *, is_open: bool = True) -> None:
+        """Record and report a change of a position.
+
+        ``is_open`` is False for a position that is being closed since before a restart: the deferred work has its only row.
+        """
+        if is_open:
+            self._write_signal(rows.signal_row(self._context, position))
+        self._report_change(position, when_ms, change_id, commit)
+
+    def _report_change(self, position: Position, when_ms: int, change_id: str, commit: Commit) -> None:
+        self._write_public(position, commit.price, when_ms, None)
+        self.notify(rows.notification_row(self._context, commit.kind, position, commit.price, when_ms, change_id=change_id, **commit.more))
+        self.log("info", when_ms, commit.kind, {"signalId": position.id, "currentPrice": commit.price, **commit.more})
 
     def closing(self, position: Position, price: float, when_ms: int, reason: CloseReason, *, alone: bool = True) -> None:
         """Record the outcome of a position that has reached its exit. ``closed`` removes the open record last.
@@ -291,6 +306,7 @@ class Journal:
             if work.cancelled is not None and work.cancelled.id == position.id:
                 work.cancelled = None
             self._read_levels(position, when_ms)
+        work.changes = self._changes_left(work, row, position, when_ms)
         if work.created is not None and work.created.get("id") in (work.last_id, None if recent is None else recent["id"]):
             work.created = None
         self.risk.restore(position or (work.closing.position if work.closing else work.opening), when_ms)
@@ -298,6 +314,24 @@ class Journal:
         self._write_session(when_ms, status="running")
         self.log("info", when_ms, "run.started", {"signalId": None if position is None else position.id})
         return work, position, waiting
+
+    def _changes_left(self, work: Deferred, row: Row | None, position: Position | None, when_ms: int) -> list[Change]:
+        """Return the changes that are still to be made: those that we stored, and orders that the TypeScript package still owes."""
+        target = position or (None if work.closing is None else work.closing.position)
+        if target is None or row is None:
+            return []
+        left = []
+        for change in work.changes:
+            commit = commit_of(target, change.id)
+            if commit is None:
+                left.append(change)
+            else:  # cut off before the work was stored, so the writes in between may be missing
+                self._report_change(target, when_ms, change.id, commit)
+        queue = row.get("commitQueue") or []
+        if queue and row.get("pendingSignalId") not in ({target.id} if work.closing is None else {target.id, None}):
+            self.log("warn", when_ms, "commits.dropped", {"signalId": row.get("pendingSignalId"), "commits": len(queue)})
+            queue = []
+        return [*_understood(lambda stored: changes_of_queue(stored["commitQueue"], target), {"commitQueue": queue}), *left]
 
     def _mine(self, row: Row | None) -> Position | None:
         if row is None or row.get("frameName"):

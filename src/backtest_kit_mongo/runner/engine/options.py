@@ -13,7 +13,7 @@ from ...contracts.registry import Registry
 from ...errors import InvalidValueError
 from ..clock import check_ms
 from ..registrations import check_name
-from .position import Costs
+from .cost_basis import Costs
 from .user_code import OnError
 
 __all__ = ["CostKeywords", "ExecutionKeywords", "OnHole", "Progress", "RunKeywords", "RunOptions", "StartKeywords"]

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from ...arguments import number, plain_scalar, text
+from ...arguments import number, plain_scalar, positive_number, text
 from ...errors import InvalidTypeError, InvalidValueError
 from ..clock import MINUTE_MS
+from .cost_basis import Costs, Entry, Leg, PartialClose, Side, average_price, legs_of, pnl_percentage, profit_of_legs
 
 __all__ = [
     "LEVELS",
     "CloseReason",
-    "Costs",
     "Position",
-    "Side",
     "Signal",
     "SignalPriceError",
+    "add_entry",
+    "can_move",
     "check_signal",
+    "close_part",
     "find_entry",
     "find_exit",
+    "left_of",
+    "nothing_left",
     "open_position",
-    "pnl_percentage",
+    "profit_of",
     "read_signal",
 ]
 
-Side = Literal["long", "short"]
 CloseReason = Literal["take_profit", "stop_loss", "time_expired", "closed"]
 
 LEVELS: Final = tuple(range(10, 101, 10))
@@ -43,14 +45,6 @@ class SignalPriceError(InvalidValueError):
     """A well-formed signal with a stop or target that does not fit the price. ``kind`` names the mismatch; equal cases share a kind."""
 
     kind = ""
-
-
-class Costs(msgspec.Struct, frozen=True):
-    """Trading costs: fee and slippage in percent, each per side, and the stake of a position in USD."""
-
-    fee_percent: float = 0.1
-    slippage_percent: float = 0.1
-    stake_usd: float = 100.0
 
 
 class Signal(msgspec.Struct, frozen=True):
@@ -74,15 +68,22 @@ class Point(msgspec.Struct, frozen=True):
 class Position(msgspec.Struct):
     """An open or scheduled position: prices, times in ms, and its progress since the entry.
 
-    ``peak`` and ``fall`` are the best and the worst price for it so far, ``profit_levels`` and ``loss_levels`` the milestones
-    (percent) that it has passed. ``breakeven`` says whether its price has covered the costs. ``quantity`` (base asset) is what a
-    broker has filled, 0 before that. While it ``waits`` for its price, ``opened_ms`` is the time of its signal, as ``scheduled_ms`` is.
+    ``price_open`` is the price of the first entry, ``entry_price`` the average price of what is left. ``price_take_profit`` and
+    ``price_stop_loss`` are those of the signal until they are moved. ``peak`` and ``fall`` are the best and the worst price for it so
+    far, ``profit_levels`` and ``loss_levels`` the milestones (percent) that it has passed. ``breakeven`` says whether its price has
+    covered the costs. ``quantity`` (base asset) is what a broker has filled and not closed, 0 if no broker has reported it. While it
+    ``waits`` for its price, ``opened_ms`` is the time of its signal, as ``scheduled_ms`` is.
     """
 
     id: str
     signal: Signal
     price_open: float
+    entry_price: float
+    price_take_profit: float
+    price_stop_loss: float
     opened_ms: int
+    entries: list[Entry]
+    partials: list[PartialClose]
     peak: Point
     fall: Point
     profit_levels: list[int]
@@ -96,6 +97,23 @@ class Position(msgspec.Struct):
     def expires_ms(self) -> float:
         """When its time ends, in ms; ``inf`` if it has no time limit."""
         return self.opened_ms + self.signal.minute_estimated_time * MINUTE_MS
+
+    @property
+    def sign(self) -> float:
+        """1 for a long, -1 for a short: what a rise of the price is worth to it."""
+        return 1.0 if self.signal.side == "long" else -1.0
+
+    @property
+    def changed(self) -> bool:
+        """Whether its average entry, its stop or its target differ from those that it was opened with."""
+        signal = self.signal
+        moved = self.price_stop_loss != signal.price_stop_loss or self.price_take_profit != signal.price_take_profit
+        return moved or len(self.entries) > 1
+
+    @property
+    def invested(self) -> float:
+        """The cost of all entries in USD."""
+        return sum(entry.cost for entry in self.entries)
 
 
 def read_signal(raw: object, price: float) -> Signal:
@@ -155,7 +173,7 @@ def check_signal(raw: object) -> Signal:
     if not isinstance(side, str) or side not in ("long", "short"):
         raise InvalidValueError(f"the signal's position is {side!r}; it must be 'long' or 'short'")
     target, stop = _price(raw, "priceTakeProfit"), _price(raw, "priceStopLoss")
-    minutes = _number(raw, "minuteEstimatedTime")
+    minutes = number("the signal's minuteEstimatedTime", raw["minuteEstimatedTime"])
     if not minutes > 0:  # also rejects NaN
         raise InvalidValueError(f"the signal's minuteEstimatedTime is {minutes}; it must be above 0 (math.inf for no time limit)")
     note = None if raw.get("note") is None else text("the signal's note", raw["note"])
@@ -171,15 +189,30 @@ def check_signal(raw: object) -> Signal:
 
 
 def open_position(
-    signal_id: str, signal: Signal, price: float, when_ms: int, *, scheduled_ms: int | None = None, waits: bool = False
+    signal_id: str,
+    signal: Signal,
+    price: float,
+    when_ms: int,
+    cost: float,
+    *,
+    scheduled_ms: int | None = None,
+    waits: bool = False,
 ) -> Position:
-    """Return the position that ``signal`` opens at ``price`` at ``when_ms`` (ms), or one that ``waits`` for that price from then on."""
+    """Return the position that ``signal`` opens at ``price`` at ``when_ms`` (ms), or one that ``waits`` for that price from then on.
+
+    ``cost`` is in USD.
+    """
     entry = Point(price, when_ms)
     return Position(
         id=signal_id,
         signal=signal,
         price_open=price,
+        entry_price=price,
+        price_take_profit=signal.price_take_profit,
+        price_stop_loss=signal.price_stop_loss,
         opened_ms=when_ms,
+        entries=[Entry(price, cost, when_ms)],
+        partials=[],
         peak=entry,
         fall=entry,
         profit_levels=[],
@@ -209,38 +242,60 @@ def find_exit(position: Position, candle: Mapping[str, Any]) -> tuple[CloseReaso
     A touch of the stop closes at the stop, a touch of the target at the target. A candle does not say what it touched first, so
     the stop counts if it touched both. Otherwise, if the position's time ends in the candle or exactly with it, it exits at the close.
     """
-    signal = position.signal
-    if signal.side == "long":
-        stopped = candle["low"] <= signal.price_stop_loss
-        reached = candle["high"] >= signal.price_take_profit
+    stop, target = position.price_stop_loss, position.price_take_profit
+    if position.signal.side == "long":
+        stopped, reached = candle["low"] <= stop, candle["high"] >= target
     else:
-        stopped = candle["high"] >= signal.price_stop_loss
-        reached = candle["low"] <= signal.price_take_profit
+        stopped, reached = candle["high"] >= stop, candle["low"] <= target
     if stopped:
-        return "stop_loss", signal.price_stop_loss
+        return "stop_loss", stop
     if reached:
-        return "take_profit", signal.price_take_profit
+        return "take_profit", target
     if position.expires_ms <= candle["timestamp"] + MINUTE_MS:
         return "time_expired", float(candle["close"])
     return None
 
 
-def pnl_percentage(side: Side, price_open: float, price_close: float, costs: Costs) -> float:
-    """Return the profit in percent of the stake, after fee and slippage on both sides, as backtest-kit does (toProfitLossDto).
+def profit_of(position: Position, price: float, costs: Costs) -> float:
+    """Return the profit in percent of all that was invested, after all costs, if what is left of ``position`` is closed at ``price``."""
+    if not position.partials and len(position.entries) == 1:
+        return pnl_percentage(position.signal.side, position.price_open, price, costs)
+    return profit_of_legs(position.signal.side, position.entries, position.partials, price, costs)
 
-    Slippage moves each price against the trader: with s = slippage_percent / 100, a long buys at o = price_open * (1 + s) and
-    sells at c = price_close * (1 - s); a short sells at o = price_open * (1 - s) and buys back at c = price_close * (1 + s).
-    The move is (c - o) / o for a long and (o - c) / o for a short. The fee is charged on the value traded: fee_percent once at
-    the entry and fee_percent * c / o at the exit. The result is move * 100 - fee_percent * (1 + c / o).
+
+def left_of(position: Position) -> Leg:
+    """Return what is left of ``position``."""
+    *_, left = legs_of(position.entries, position.partials)
+    return left
+
+
+def nothing_left(position: Position) -> bool:
+    """Whether partial closes have closed all of ``position``, but for what rounding leaves (PARTIAL_FULL_CLOSE_EPSILON)."""
+    return bool(position.partials) and left_of(position).cost <= position.invested * 1e-9
+
+
+def add_entry(position: Position, entry: Entry) -> None:
+    """Add a further entry to ``position``."""
+    position.entries.append(entry)
+    position.entry_price = average_price(position.entries, position.partials)
+
+
+def close_part(position: Position, percent: float, price: float, when_ms: int, change_id: str | None) -> None:
+    """Close ``percent`` of what is left of ``position`` at ``price``."""
+    profit = (price - position.entry_price) * position.sign > 0
+    position.partials.append(PartialClose(percent, price, left_of(position).cost, len(position.entries), when_ms, profit, change_id))
+
+
+def can_move(position: Position, kind: Literal["trailing-stop", "trailing-take"], to: float, price: float) -> bool:
+    """Whether the stop or the target may move ``to`` a price, with the market at ``price``.
+
+    Both must stay on their side of the market, or the next candle would touch them for no reason. A stop only moves towards the
+    market, so that the risk never grows.
     """
-    slip = costs.slippage_percent / 100
-    if side == "long":
-        entry, leave = price_open * (1 + slip), price_close * (1 - slip)
-        move = (leave - entry) / entry
-    else:
-        entry, leave = price_open * (1 - slip), price_close * (1 + slip)
-        move = (entry - leave) / entry
-    return move * 100 - costs.fee_percent * (1 + leave / entry)
+    sign = position.sign
+    if kind == "trailing-stop":
+        return (price - to) * sign > 0 and (to - position.price_stop_loss) * sign > 0
+    return (to - price) * sign > 0 and to != position.price_take_profit
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -254,44 +309,38 @@ class Progress(msgspec.Struct, frozen=True):
 def observe(position: Position, price: float, when_ms: int, costs: Costs) -> Progress | None:
     """Record the market price at ``when_ms`` (ms) in ``position``. Return the progress that it made, None if there is none.
 
-    A level is a share of the distance from the entry to the target (profit) or to the stop (loss). Breakeven is reached when closing
-    at this price would lose nothing after all costs.
+    A level is a share of the distance from the average entry to the target (profit) or to the stop (loss). A stop that was moved beyond
+    the entry has no loss levels before it. Breakeven is reached when closing at this price would lose nothing after all costs.
     """
-    gain = note_price(position, price, when_ms)
-    if not gain:
-        return None  # levels and breakeven are only ever reached at a new extreme
-    end_price = position.signal.price_take_profit if gain > 0 else position.signal.price_stop_loss
+    # As long as nothing was changed, levels and breakeven are only ever reached at a new extreme.
+    if not note_price(position, price, when_ms) and not position.changed:
+        return None
+    gain = (price - position.entry_price) * position.sign
+    end_price = position.price_take_profit if gain > 0 else position.price_stop_loss
+    distance = (end_price - position.entry_price) * (position.sign if gain > 0 else -position.sign)
     # Rounded, because the subtraction can turn 30 percent of the distance into 29.9999999999997.
-    passed = round(abs(gain) / abs(end_price - position.price_open) * 100, 9)
+    passed = round(abs(gain) / distance * 100, 9) if distance > 0 else 0.0
     levels = position.profit_levels if gain > 0 else position.loss_levels
     new = tuple(level for level in LEVELS[len(levels) :] if level <= passed)
     levels.extend(new)
-    breakeven = not position.breakeven and gain > 0 and pnl_percentage(position.signal.side, position.price_open, price, costs) >= 0
+    breakeven = not position.breakeven and gain > 0 and profit_of(position, price, costs) >= 0
     position.breakeven |= breakeven
     if not new and not breakeven:
         return None
     return Progress(new if gain > 0 else (), () if gain > 0 else new, breakeven)
 
 
-def note_price(position: Position, price: float, when_ms: int) -> float:
-    """Store ``price`` at ``when_ms`` (ms) if it is a new extreme of ``position``. Return its gain over the entry (price), else 0."""
-    sign = 1.0 if position.signal.side == "long" else -1.0
-    gain = (price - position.price_open) * sign
-    if gain > (position.peak.price - position.price_open) * sign:
+def note_price(position: Position, price: float, when_ms: int) -> bool:
+    """Store ``price`` at ``when_ms`` (ms) if it is a new extreme of ``position``. Return whether it is."""
+    sign = position.sign
+    if (price - position.peak.price) * sign > 0:
         position.peak = Point(price, when_ms)
-    elif gain < (position.fall.price - position.price_open) * sign:
+    elif (price - position.fall.price) * sign < 0:
         position.fall = Point(price, when_ms)
     else:
-        return 0.0
-    return gain
+        return False
+    return True
 
 
 def _price(raw: Mapping[Any, Any], key: str) -> float:
-    price = _number(raw, key)
-    if not (math.isfinite(price) and price > 0):
-        raise InvalidValueError(f"the signal's {key} is {price}; it must be a finite number above 0")
-    return price
-
-
-def _number(raw: Mapping[Any, Any], key: str) -> float:
-    return number(f"the signal's {key}", raw[key])
+    return positive_number(f"the signal's {key}", raw[key])

@@ -7,13 +7,18 @@ from typing import Any
 
 import msgspec
 
-from .position import CloseReason, Side
+from .cost_basis import Side
+from .position import CloseReason
 
 __all__ = ["BacktestResult", "OpenTrade", "Totals", "Trade", "add_up"]
 
 
 class Trade(msgspec.Struct, frozen=True, rename="camel"):
-    """A closed trade: prices, times in ms, profit in percent of the stake after all costs. Encoded with camelCase names."""
+    """A closed trade: prices, times in ms, profit in percent of what was invested, after all costs. Encoded with camelCase names.
+
+    ``price_open`` is the average price of the entries, ``price_close`` the price of the last exit. ``stakes`` is what all ``entries``
+    together cost, in stakes of the run: 1 for a position with a single entry.
+    """
 
     id: str
     symbol: str
@@ -25,10 +30,21 @@ class Trade(msgspec.Struct, frozen=True, rename="camel"):
     close_timestamp: int
     close_reason: CloseReason
     pnl_percentage: float
+    entries: int = 1
+    partials: int = 0
+    stakes: float = 1.0
+
+    @property
+    def stake_percentage(self) -> float:
+        """The profit in percent of one stake."""
+        return self.pnl_percentage * self.stakes
 
 
 class OpenTrade(msgspec.Struct, frozen=True, rename="camel"):
-    """A position that was still open when the window ended. The profit (percent) is what closing at ``current_price`` would yield."""
+    """A position that was still open when the window ended. The profit (percent) is what closing at ``current_price`` would yield.
+
+    The other fields are those of Trade.
+    """
 
     id: str
     symbol: str
@@ -38,14 +54,17 @@ class OpenTrade(msgspec.Struct, frozen=True, rename="camel"):
     open_timestamp: int
     current_price: float
     pnl_percentage: float
+    entries: int = 1
+    partials: int = 0
+    stakes: float = 1.0
 
 
 class Totals(msgspec.Struct, frozen=True, rename="camel"):
     """Sums over the closed trades.
 
-    Every trade has the same stake and nothing is reinvested, so profits in percent add up. ``win_rate`` is in percent, 0 without
-    trades; a win is a profit above 0. ``max_drawdown_percentage`` is the deepest fall of the running sum of profits, trade by trade,
-    below its highest point so far (which starts at 0), in percent of one stake.
+    Every position is opened with the same stake and nothing is reinvested, so profits in percent of one stake add up. ``win_rate`` is in
+    percent, 0 without trades; a win is a profit above 0. ``max_drawdown_percentage`` is the deepest fall of the running sum of profits,
+    trade by trade, below its highest point so far (which starts at 0), in percent of one stake.
     """
 
     trades: int
@@ -102,7 +121,7 @@ class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
 
 def add_up(trades: Sequence[Trade]) -> Totals:
     """Return the totals of ``trades``, in their order."""
-    profits = [trade.pnl_percentage for trade in trades]
+    profits = [trade.stake_percentage for trade in trades]
     running = highest = deepest = 0.0
     for profit in profits:
         running += profit

@@ -12,7 +12,8 @@ import msgspec
 
 from ...errors import InvalidValueError
 from ..clock import MINUTE_MS, as_datetime, iso_time
-from .position import CloseReason, Costs, Point, Position, Signal, open_position, pnl_percentage
+from .cost_basis import Costs, Entry, PartialClose, average_price
+from .position import CloseReason, Point, Position, Signal, open_position, profit_of
 from .result import Trade
 
 __all__ = ["Row", "RunContext", "derive_id", "position_of"]
@@ -20,6 +21,9 @@ __all__ = ["Row", "RunContext", "derive_id", "position_of"]
 Row = dict[str, Any]
 Status = Literal["opened", "scheduled", "closed", "cancelled"]
 ErrorKind = Literal["error.critical", "error.info", "error.validation"]
+
+_COST: Final = 100.0  # USD; what the TypeScript package assumes for a row without costs
+_CENT_FRACTION: Final = 0.001  # USD; the tolerance of that package
 
 _NAMESPACE: Final = uuid.UUID("6a1b0f6e-4c58-5d0e-9f6f-6d3b8f0c2a11")
 
@@ -52,7 +56,7 @@ def derive_id(context: RunContext, *parts: object) -> str:
 
 def signal_row(context: RunContext, position: Position) -> Row:
     """Return the row of an open position in the Signal contract, or of a scheduled one in the Schedule contract (ISignalRow)."""
-    signal, opened, stake = position.signal, position.opened_ms, context.costs.stake_usd
+    signal, opened = position.signal, position.opened_ms
     row: Row = {
         "id": position.id,
         "symbol": context.symbol,
@@ -64,16 +68,20 @@ def signal_row(context: RunContext, position: Position) -> Row:
         "priceTakeProfit": signal.price_take_profit,
         "priceStopLoss": signal.price_stop_loss,
         "minuteEstimatedTime": _minutes(signal.minute_estimated_time),
-        "cost": stake,
+        "cost": position.entries[0].cost,
         "scheduledAt": position.scheduled_ms,
         "pendingAt": opened,
         "timestamp": opened,
         "_isScheduled": position.waits,
         "_peak": _extreme(context, position, position.peak),
         "_fall": _extreme(context, position, position.fall),
-        "_partial": [],
-        "_entry": [{"price": position.price_open, "cost": stake, "timestamp": opened}],
+        "_partial": [_partial_row(partial) for partial in position.partials],
+        "_entry": [_entry_row(entry) for entry in position.entries],
     }
+    if position.price_take_profit != signal.price_take_profit:
+        row["_trailingPriceTakeProfit"] = position.price_take_profit
+    if position.price_stop_loss != signal.price_stop_loss:
+        row["_trailingPriceStopLoss"] = position.price_stop_loss
     if signal.note is not None:
         row["note"] = signal.note
     if position.quantity:
@@ -84,25 +92,35 @@ def signal_row(context: RunContext, position: Position) -> Row:
 def position_of(row: Row) -> Position:
     """Return the position of a stored row, the inverse of ``signal_row``. It also reads rows that the TypeScript package wrote.
 
-    A stop or target that the package trailed replaces the first one. Raises InvalidValueError for a position that the package
-    averaged or partly closed: we cannot tell what is left of it, so nothing must be traded on it.
+    Raises InvalidValueError if the partial closes of the row close more than its entries cost.
     """
-    if row.get("_partial") or len(row.get("_entry") or ()) > 1:
-        raise InvalidValueError(
-            f"position {row['id']} of {row.get('strategyName')!r} on {row.get('symbol')} was averaged or partly closed "
-            "by the TypeScript package",
-            hint="let that package close it, or close it on the exchange and delete its record, then start again",
-        )
     minutes = row.get("minuteEstimatedTime")
     opened, price = int(row["pendingAt"]), float(row["priceOpen"])
     signal = Signal(
         side=row["position"],
-        price_take_profit=float(row.get("_trailingPriceTakeProfit") or row["priceTakeProfit"]),
-        price_stop_loss=float(row.get("_trailingPriceStopLoss") or row["priceStopLoss"]),
+        price_take_profit=float(row["priceTakeProfit"]),
+        price_stop_loss=float(row["priceStopLoss"]),
         minute_estimated_time=math.inf if minutes is None else float(minutes),
         note=row.get("note"),
     )
-    position = open_position(row["id"], signal, price, opened, scheduled_ms=int(row["scheduledAt"]), waits=bool(row.get("_isScheduled")))
+    cost = float(row.get("cost") or _COST)
+    position = open_position(
+        row["id"], signal, price, opened, cost, scheduled_ms=int(row["scheduledAt"]), waits=bool(row.get("_isScheduled"))
+    )
+    if row.get("_entry"):
+        position.entries = [
+            Entry(float(entry["price"]), float(entry["cost"]), int(entry.get("timestamp") or opened), entry.get("_change"))
+            for entry in row["_entry"]
+        ]
+    position.partials = [_partial_of(partial) for partial in row.get("_partial") or ()]
+    if sum(partial.cost for partial in position.partials) > position.invested + _CENT_FRACTION:
+        raise InvalidValueError(
+            f"position {row['id']} of {row.get('strategyName')!r} on {row.get('symbol')} has partial closes of more than it cost",
+            hint="close it on the exchange and delete its record, then start again",
+        )
+    position.entry_price = average_price(position.entries, position.partials)
+    position.price_take_profit = float(row.get("_trailingPriceTakeProfit") or signal.price_take_profit)
+    position.price_stop_loss = float(row.get("_trailingPriceStopLoss") or signal.price_stop_loss)
     position.quantity = float(row.get("_quantity") or 0.0)
     for name, point in (("peak", row.get("_peak")), ("fall", row.get("_fall"))):
         if point:
@@ -110,17 +128,52 @@ def position_of(row: Row) -> Position:
     return position
 
 
+def _entry_row(entry: Entry) -> Row:
+    row = {"price": entry.price, "cost": entry.cost, "timestamp": entry.when_ms}
+    return row if entry.change_id is None else {**row, "_change": entry.change_id}
+
+
+def _partial_row(partial: PartialClose) -> Row:
+    row = {
+        "type": "profit" if partial.profit else "loss",
+        "percent": partial.percent,
+        "currentPrice": partial.price,
+        "costBasisAtClose": partial.cost_basis,
+        "entryCountAtClose": partial.entry_count,
+        "timestamp": partial.when_ms,
+    }
+    return row if partial.change_id is None else {**row, "_change": partial.change_id}
+
+
+def _partial_of(row: Row) -> PartialClose:
+    return PartialClose(
+        percent=float(row["percent"]),
+        price=float(row["currentPrice"]),
+        cost_basis=float(row["costBasisAtClose"]),
+        entry_count=int(row["entryCountAtClose"]),
+        when_ms=int(row.get("timestamp") or 0),
+        profit=row.get("type") == "profit",
+        change_id=row.get("_change"),
+    )
+
+
 def public_row(context: RunContext, position: Position, price: float) -> Row:
-    """Return the row of the Recent contract at the market price ``price`` (IPublicSignalRow)."""
+    """Return the row of the Recent contract at the market price ``price`` (IPublicSignalRow).
+
+    Its ``priceOpen`` is the average entry, its target and stop are those in force; the ``original`` ones are those of the signal.
+    """
     signal = position.signal
     return {
         **signal_row(context, position),
+        "priceOpen": position.entry_price,
+        "priceTakeProfit": position.price_take_profit,
+        "priceStopLoss": position.price_stop_loss,
         "originalPriceOpen": position.price_open,
         "originalPriceTakeProfit": signal.price_take_profit,
         "originalPriceStopLoss": signal.price_stop_loss,
-        "partialExecuted": 0,
-        "totalEntries": 1,
-        "totalPartials": 0,
+        "partialExecuted": 100 * sum(partial.cost for partial in position.partials) / position.invested if position.partials else 0,
+        "totalEntries": len(position.entries),
+        "totalPartials": len(position.partials),
         "pnl": pnl_row(context, position, price),
         "peakProfit": pnl_row(context, position, position.peak.price),
         "maxDrawdown": pnl_row(context, position, position.fall.price),
@@ -159,10 +212,15 @@ def risk_row(context: RunContext, position: Position) -> Row:
     }
 
 
-def notification_row(context: RunContext, kind: str, position: Position, price: float, when_ms: int, **more: object) -> Row:
-    """Return a notification about a position. ``kind`` is its type, such as ``signal.opened``; ``more`` is what that type adds."""
+def notification_row(
+    context: RunContext, kind: str, position: Position, price: float, when_ms: int, *, change_id: str | None = None, **more: object
+) -> Row:
+    """Return a notification about a position. ``kind`` is its type, such as ``signal.opened``; ``more`` is what that type adds.
+
+    ``change_id`` is the id of the request that it reports.
+    """
     # What happens to a signal only once is one notification, even if it is written again after a crash with a later price or time.
-    parts = () if kind.startswith("signal.") else more.values()
+    parts = () if kind.startswith("signal.") else more.values() if change_id is None else (change_id,)
     row = public_row(context, position, price)
     result: Row = {
         "type": kind,
@@ -291,7 +349,7 @@ def session_row(context: RunContext, when_ms: int, data: Row) -> Row:
 
 def summary_row(trades: Sequence[Trade]) -> Row:
     """Return what the session records about the closed trades of a run."""
-    profits = [trade.pnl_percentage for trade in trades]
+    profits = [trade.stake_percentage for trade in trades]
     return {
         "trades": len(trades),
         "wins": sum(profit > 0 for profit in profits),
@@ -302,14 +360,13 @@ def summary_row(trades: Sequence[Trade]) -> Row:
 
 def pnl_row(context: RunContext, position: Position, price: float) -> Row:
     """Return the profit of ``position`` at ``price`` (IStrategyPnL). Its prices are market prices, as in the TypeScript package."""
-    percentage = pnl_percentage(position.signal.side, position.price_open, price, context.costs)
-    stake = context.costs.stake_usd
+    percentage, invested = profit_of(position, price, context.costs), position.invested
     return {
         "pnlPercentage": percentage,
-        "priceOpen": position.price_open,
+        "priceOpen": position.entry_price,
         "priceClose": price,
-        "pnlCost": percentage / 100 * stake,
-        "pnlEntries": stake,
+        "pnlCost": percentage / 100 * invested,
+        "pnlEntries": invested,
     }
 
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import rows
+from .changes import Change, ChangeKind
 from .deferred import Closing, Deferred
 from .journal import Journal
-from .position import Position, check_signal
+from .position import Position, can_move, check_signal
 from .rows import RunContext, derive_id
 
 __all__ = ["UserRequests"]
@@ -27,6 +28,7 @@ class UserRequests:
     now: int
     _price: float
     _changed: bool
+    _requests: int
     _broker: Any
     _lock: threading.RLock
 
@@ -62,6 +64,21 @@ class UserRequests:
             if self.position is not None or self.waiting is not None or work.due or self.stopped:
                 return False
             work.created = {**raw, "id": derive_id(self.context, "created", self.now, work.last_id)}
+            return self._note_work()
+
+    def user_change(self, kind: ChangeKind, value: float) -> bool:
+        """Change the open position. Return False if there is none, if it is closing, or if a stop or target does not fit the price."""
+        with self._lock:
+            position, work = self.position, self.deferred
+            if position is None or work.closing is not None:
+                return False
+            if kind in ("trailing-stop", "trailing-take") and not can_move(position, kind, value, self._price):
+                return False
+            self._requests += 1
+            # A live run may be started again and again: its own id keeps the number apart from those of other starts.
+            parts = (self._requests,) if self.context.backtest else (self._requests, self.journal.run_id)
+            change = Change(id=derive_id(self.context, position.id, kind, *parts), kind=kind, value=value, when_ms=self.now)
+            work.changes = [*work.changes, change]
             return self._note_work()
 
     def user_pause(self, paused: bool) -> bool:

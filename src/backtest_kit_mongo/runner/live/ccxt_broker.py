@@ -98,7 +98,8 @@ class CcxtBroker:
             raise OrderRejected(f"{label} is {placed['status']}, and nothing was filled")
         quantity = sum(fill.quantity for fill in fills)
         price = sum(fill.quantity * fill.price for fill in fills) / quantity
-        return Fill(order_id=fills[-1].order_id, price=price, quantity=quantity, when_ms=max(fill.when_ms for fill in fills))
+        cost = sum(fill.cost or 0.0 for fill in fills)
+        return Fill(order_id=fills[-1].order_id, price=price, quantity=quantity, when_ms=max(fill.when_ms for fill in fills), cost=cost)
 
     # --- one order ---
 
@@ -191,11 +192,10 @@ class CcxtBroker:
 
     def _fill(self, what: str, placed: Any, market: Any) -> Fill:
         """Return the fill of an order that is over and at least partly filled."""
-        quantity = placed["filled"]
-        if placed["side"] == "buy":
-            quantity -= self._fee(what, placed, market)
+        quantity, price = float(placed["filled"]), float(placed["average"])
+        left = quantity - self._fee(what, placed, market) if placed["side"] == "buy" else quantity
         when = placed["lastTradeTimestamp"] or placed["lastUpdateTimestamp"] or placed["timestamp"] or self._connection.api.milliseconds()
-        return Fill(order_id=str(placed["id"]), price=float(placed["average"]), quantity=float(quantity), when_ms=int(when))
+        return Fill(order_id=str(placed["id"]), price=price, quantity=left, when_ms=int(when), cost=price * quantity)
 
     def _fee(self, what: str, placed: Any, market: Any) -> float:
         """Return how much of the base asset the exchange kept as a fee."""

@@ -1,0 +1,105 @@
+"""Carries out the changes of an open position: partial closes, further entries, a stop or target that moves."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from ...logs import log
+from .changes import Change, Commit, average_commit, commit_of, partial_commit
+from .cost_basis import Entry
+from .deferred import Closing
+from .order_sender import OrderSender
+from .orders import cost_of, make_order
+from .position import Position, add_entry, can_move, close_part, left_of, nothing_left
+
+__all__ = ["PositionChanges", "held_quantity"]
+
+
+class PositionChanges(OrderSender):
+    """The part of a run that changes its open position, in the order of the requests.
+
+    A change is stored before its order is sent, and leaves the store after the row of the position, which names it: a restart knows
+    whether it was made.
+    """
+
+    _price: float
+
+    def _make_changes(self, position: Position, when: int) -> bool:
+        """Make the changes that are due. Return False if an order has no answer yet."""
+        while self.deferred.changes:
+            if not self._make(self.deferred.changes[0], position, when):
+                return False
+        return True
+
+    def _settle_changes(self, position: Position, when: int) -> bool:
+        """Finish what was started, and drop the rest: ``position`` is closing. Return False if an order has no answer yet."""
+        with self._lock:
+            kept = [change for change in self.deferred.changes if change.started]
+            if len(kept) != len(self.deferred.changes):
+                self.deferred.changes, self._changed = kept, True
+        return self._make_changes(position, when)
+
+    def _make(self, change: Change, position: Position, when: int) -> bool:
+        if change.has_order:
+            return self._trade(change, position, when)
+        kind = cast("Literal['trailing-stop', 'trailing-take']", change.kind)
+        if can_move(position, kind, change.value, self._price):
+            self._move(change, position, when)
+        else:
+            log("info", f"{self._user.named(when)}: {change.kind} to {change.value} no longer fits the price {self._price}")
+            self._forget_change(change)
+        return True
+
+    def _move(self, change: Change, position: Position, when: int) -> None:
+        entry, sign = position.entry_price, position.sign
+        if change.kind == "trailing-stop":
+            position.price_stop_loss, original, away = change.value, position.signal.price_stop_loss, -sign
+        else:
+            position.price_take_profit, original, away = change.value, position.signal.price_take_profit, sign
+        # percentShift: how much farther from the entry than the original price, in percent of the entry.
+        shift = ((change.value - entry) * away - abs(original - entry)) / entry * 100
+        kind = f"{change.kind.replace('-', '_')}.commit"
+        self._record(change, position, when, Commit(kind, self._price, {"percentShift": shift}))
+
+    def _trade(self, change: Change, position: Position, when: int) -> bool:
+        """Close a part, or add an entry. Return False if the order has no answer yet."""
+        closes, price, quantity, cost = change.kind == "partial", self._price, 0.0, change.value
+        made_at, held = when, held_quantity(position)
+        if self._broker is not None:
+            if not change.started:
+                change.quantity = held * change.value / 100 if closes else change.value / price
+            order = make_order(self.context, "close" if closes else "open", position, price, change.quantity, change.id)
+            fill = self._submit(order, position, when, change=change)
+            if fill is None:
+                return change not in self.deferred.changes
+            price, quantity, cost = fill.price, fill.quantity, cost_of(fill, order, change.value)
+            made_at = self._moment(fill, change.when_ms)
+        if change.recorded:
+            profit = (change.price - position.entry_price) * position.sign > 0
+            commit = partial_commit(profit, change.price, change.value) if closes else average_commit(position, change.price)
+            self._record(change, position, when, commit)
+            return True
+        if closes:
+            percent = change.value if not quantity or quantity == change.quantity else min(quantity / held * 100, 100.0)
+            close_part(position, percent, price, made_at, change.id)
+            position.quantity = max(held - quantity, 0.0) if quantity else 0.0
+        else:
+            add_entry(position, Entry(price, cost, made_at, change.id))
+            position.quantity = held + quantity if quantity else 0.0
+        made = commit_of(position, change.id)
+        assert made is not None
+        self._record(change, position, when, made)
+        if closes and self.deferred.closing is None and nothing_left(position):
+            with self._lock:
+                self.deferred.closing, self.deferred.close_attempts = Closing(position, "closed", price, when), 1
+                self._note_work()
+        return True
+
+    def _record(self, change: Change, position: Position, when: int, commit: Commit) -> None:
+        self.journal.changed(position, when, change.id, commit, is_open=self.position is position)
+        self._forget_change(change)
+
+
+def held_quantity(position: Position) -> float:
+    """Return how much of the base asset is left of ``position``: as the broker has filled it, or as its cost has bought it."""
+    return position.quantity or left_of(position).coins
