@@ -106,10 +106,13 @@ def rejected(text="no funds"):
 
 
 class Crashing:
-    """Kills the run at the n-th step, before or after one of its writes or orders. Written records stay."""
+    """Kills the run at the n-th step, before or after one of its writes or orders. Written records stay.
 
-    def __init__(self, monkeypatch, book, at=None):
-        self.at, self.steps = at, 0
+    With another ``error`` it does not kill the run: that one step fails.
+    """
+
+    def __init__(self, monkeypatch, book, at=None, error=Killed):
+        self.at, self.steps, self.error = at, 0, error
         for name, domain in DOMAINS.items():
             if name in ("candle", "measure"):
                 continue
@@ -131,7 +134,7 @@ class Crashing:
     def _step(self):
         if self.steps == self.at:
             self.steps += 1
-            raise Killed
+            raise self.error
         self.steps += 1
 
 
