@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import multiprocessing
 import os
 import subprocess
@@ -47,16 +48,7 @@ class Cli:
 
     def __call__(self, *arguments, code=0, **environment):
         """Run the command to its end; the exit code must be ``code`` (None: any). Without ``--debug`` it must never print a traceback."""
-        with tempfile.TemporaryDirectory() as folder:
-            out, err = Path(folder, "out"), Path(folder, "err")
-            given = (self.home, {**self.environment, **environment}, [*map(str, arguments)], out, err)
-            process = _processes.Process(target=_run, args=given)
-            process.start()
-            process.join(120)
-            if process.exitcode is None:
-                process.kill()
-                process.join()
-            ended = Ended(process.exitcode, out.read_text(), err.read_text())
+        ended = forked("backtest_kit_mongo.cli:main", arguments, {**self.environment, **environment}, self.home)
         assert code in (None, ended.returncode), f"exit code {ended.returncode}\n{ended.out}\n{ended.err}"
         if "--debug" not in arguments:
             assert "Traceback" not in ended.out + ended.err
@@ -76,8 +68,24 @@ class Cli:
         return self.home / ".local" / "state" / "backtest-kit-mongo" / "last-run.json"
 
 
-def _run(folder, environment, arguments, out, err):
-    """In the child, set up what ``python -m backtest_kit_mongo`` would find."""
+def forked(function, arguments, environment, folder, seconds=120):
+    """Call a function without arguments ("module:name") in a process of its own, with ``arguments`` as its command line; return its end.
+
+    It can be one of the library or of the helpers.
+    """
+    with tempfile.TemporaryDirectory() as outputs:
+        out, err = Path(outputs, "out"), Path(outputs, "err")
+        process = _processes.Process(target=_run, args=(function, folder, environment, [*map(str, arguments)], out, err))
+        process.start()
+        process.join(seconds)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        return Ended(process.exitcode, out.read_text(), err.read_text())
+
+
+def _run(function, folder, environment, arguments, out, err):
+    """In the child, set up what ``python -m`` would find, and call the function."""
     # Processes that the command starts must have its environment, not that of the process that forks for us.
     vars(forkserver._forkserver).update(vars(forkserver.ForkServer()))
     os.environ.clear()
@@ -89,11 +97,12 @@ def _run(folder, environment, arguments, out, err):
         os.close(descriptor)
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115 - for the rest of the process
     sys.argv = ["backtest-kit-mongo", *arguments]
-    sys.path[:] = [str(folder), *(path for path in sys.path if Path(path) != _HERE.parent)]
-    from backtest_kit_mongo.cli import main
+    module, name = function.split(":")
+    helpers = [str(_HERE.parent)] if (_HERE.parent / f"{module}.py").exists() else []
+    sys.path[:] = [str(folder), *helpers, *(path for path in sys.path if Path(path) != _HERE.parent)]
 
     try:
-        main()
+        getattr(importlib.import_module(module), name)()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
+from pathlib import Path
 
-import killed_candles
 import numpy as np
 import pytest
+from command import forked
 from killed_candles import BLOCK, candles, read
 
 import backtest_kit_mongo as kit
@@ -21,8 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 def run(settings, moment, victim=None):
     environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
-    command = [sys.executable, killed_candles.__file__, str(moment), *([] if victim is None else [str(victim)])]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    return forked("killed_candles:main", [moment, *([] if victim is None else [victim])], environment, Path.cwd(), seconds=600)
 
 
 def check():
@@ -48,7 +46,7 @@ def test_killed_at_each_command(mongo):
         check()
         killed += 1
         moment += 4
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 0, ended.err
     assert killed >= 15
     assert read(0, 3 * BLOCK).tobytes() == candles(0, 3 * BLOCK).tobytes()
     check()
@@ -56,7 +54,7 @@ def test_killed_at_each_command(mongo):
 
 def test_killed_in_the_middle_of_a_removal(mongo):
     """What the dead one has removed is gone for every reader, and the rest is as it was."""
-    middle = moment = int(run(mongo, -1).stdout.split()[-1]) // 2
+    middle = moment = int(run(mongo, -1).out.split()[-1]) // 2
     while True:
         for name in ("candle-items", "candle-blocks", "candle-archive"):
             kit.get_mongo()[name].delete_many({})
@@ -65,7 +63,7 @@ def test_killed_in_the_middle_of_a_removal(mongo):
             break
         check()
         moment += 4
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 0, ended.err
     assert moment >= middle + 60  # not at every run the last event has the same number
 
 
@@ -108,13 +106,13 @@ def test_killed_at_each_command_with_an_archive(settings):
     while True:
         ended = run(settings, moment)
         forget_marks()
-        acknowledged.note(ended.stdout)
+        acknowledged.note(ended.out)
         if ended.returncode != -signal.SIGKILL:
             break
         acknowledged.check()
         killed += 1
         moment += 4 + moment // 20
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 0, ended.err
     assert killed >= 25
     assert acknowledged.stored.all()
     acknowledged.check()
@@ -134,10 +132,10 @@ def test_a_server_that_is_killed_loses_nothing(settings, tmp_path):
         moment, killed = 20, 0
         while True:
             ended = run(settings, moment, server.pid)
-            acknowledged.note(ended.stdout)
+            acknowledged.note(ended.out)
             if ended.returncode == 0:
                 break
-            assert "Unavailable" in ended.stderr or "Timeout" in ended.stderr, ended.stderr
+            assert "Unavailable" in ended.err or "Timeout" in ended.err, ended.err
             server.kill()
             server.start()
             forget_marks()

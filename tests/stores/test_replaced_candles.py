@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
-import killed_replacement
 import numpy as np
 import pytest
 import reading_candles
+from command import forked
 from killed_candles import BLOCK, SERIES, at, candles
 from waiting import wait_for
 
@@ -299,8 +300,7 @@ def test_another_process_uses_its_memory_for_so_long_and_no_longer(mongo, change
 
 
 def run_killed(settings, moment):
-    command = [sys.executable, killed_replacement.__file__, str(moment)]
-    return subprocess.run(command, env=environment(settings), capture_output=True, text=True)
+    return forked("killed_replacement:main", [moment], environment(settings), Path.cwd(), seconds=600)
 
 
 @pytest.mark.slow
@@ -324,7 +324,7 @@ def test_killed_in_the_middle_of_a_replacement(settings, form):
         assert shifts(0, COUNT) == [0.0]
         assert problems() == []
         moment += 8 + moment // 10
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 0, ended.err
     assert moment >= 40
     assert mixed >= 2
     assert shifts(0, COUNT) == [1.0]
