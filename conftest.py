@@ -23,9 +23,10 @@ from connection_strings import with_options
 from served_stores import serving
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.contracts.adapters import adapter_of
-from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.servers import MongoServer, RedisServer
+from backtest_kit_mongo.testing.library import reset
+
+pytest_plugins = ["pytester"]
 
 _numbers = itertools.count()
 # `make test-replicaset`: the mongod is the only member of a replica set, which numbers writes and confirms them by majority.
@@ -105,10 +106,7 @@ def settings(servers: Servers, sweeper: Sweeper) -> Iterator[dict[str, Any]]:
     name = f"test-{next(_numbers)}"
     sweeper.flush_redis()
     yield servers.settings(name)
-    kit.close()
-    for domain in DOMAINS.values():
-        adapter_of(domain).use_mongo()
-    kit.reset_stats()
+    reset()
     kit.set_logger(None)
     sweeper.drop_database(name)
 

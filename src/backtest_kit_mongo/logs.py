@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from .errors import InvalidTypeError
 
-__all__ = ["Logger", "log", "set_logger"]
+__all__ = ["Logger", "current_logger", "log", "set_logger"]
 
 
 class Logger(Protocol):
@@ -42,6 +42,11 @@ def set_logger(logger: Logger | None) -> None:
         if missing:
             raise InvalidTypeError(f"a logger must have the methods debug, info, warning and error; missing: {', '.join(missing)}")
     _current = _standard if logger is None else logger
+
+
+def current_logger() -> Logger:
+    """Return the logger that messages go to now."""
+    return _current
 
 
 def log(level: Literal["debug", "info", "warning", "error"], message: str) -> None:

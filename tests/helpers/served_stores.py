@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
+from backtest_kit_mongo.testing.library import reset
 
 
 @contextmanager
@@ -22,7 +22,4 @@ def serving(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
     kit.close()
     kit.setup(stores=dict.fromkeys(DOMAINS, kind), CC_DUMP_DIR=request.getfixturevalue("tmp_path") / "dump")
     yield kind
-    kit.close()
-    for domain in DOMAINS.values():
-        adapter_of(domain).use_mongo()
-    kit.reset_stats()
+    reset()

@@ -37,7 +37,7 @@ from ..stores.mongo.store import MongoStore
 from .binding import Binding, Slot, not_configured, opened
 from .pickles import PickledSettings, Served, alive, restored, with_passwords, without_passwords
 
-__all__ = ["Bindings"]
+__all__ = ["Bindings", "alive_registries"]
 
 
 _OF_THE_MODE: Final = (
@@ -47,9 +47,14 @@ _OF_THE_MODE: Final = (
 _all: weakref.WeakSet[Bindings] = weakref.WeakSet()
 
 
+def alive_registries() -> list[Bindings]:
+    """Return the registries of this process that are still referenced."""
+    return list(_all)
+
+
 @atexit.register
 def _close_all() -> None:
-    for bindings in list(_all):
+    for bindings in alive_registries():
         bindings.close()
 
 

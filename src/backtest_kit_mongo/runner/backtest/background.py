@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from typing import Final
 
 from ...logs import log
 from ..engine.result import BacktestResult
 
-__all__ = ["RunHandle", "in_background"]
+__all__ = ["RunHandle", "in_background", "stop_background_runs"]
+
+_running: Final[set[RunHandle]] = set()
 
 
 class RunHandle:
@@ -43,6 +46,18 @@ def in_background(name: str, run: Callable[[threading.Event], BacktestResult]) -
         except BaseException as error:  # noqa: BLE001 - result() raises it again
             log("error", f"{name} ended with an error: {error}")
             outcome.set_exception(error)
+        finally:
+            _running.discard(handle)
 
+    handle = RunHandle(stop, outcome)
+    _running.add(handle)
     threading.Thread(target=body, name=name, daemon=True).start()
-    return RunHandle(stop, outcome)
+    return handle
+
+
+def stop_background_runs(timeout: float) -> int:
+    """Stop all runs in the background, wait up to ``timeout`` seconds for them to end, and return how many have not."""
+    handles = list(_running)
+    for handle in handles:
+        handle.stop()
+    return len(wait([handle._outcome for handle in handles], timeout).not_done)

@@ -19,7 +19,7 @@ from ..market.exchange import list_exchanges, restore_exchanges
 from ..market.frame import list_frames, restore_frames
 from ..strategy import Strategy, StrategyError, list_strategies, restore_strategies
 
-__all__ = ["load_strategy_file", "nothing_registered"]
+__all__ = ["load_strategy_file", "nothing_registered", "registrations_restored"]
 
 _REGISTERED: Final[tuple[tuple[Callable[[], tuple[Any, ...]], Callable[[Any], None]], ...]] = (
     (list_strategies, restore_strategies),
@@ -31,16 +31,23 @@ _REGISTERED: Final[tuple[tuple[Callable[[], tuple[Any, ...]], Callable[[Any], No
 
 
 @contextmanager
-def nothing_registered() -> Iterator[None]:
-    """Begin the block with nothing registered, for example to load a file; restore the previous registrations after it."""
+def registrations_restored() -> Iterator[None]:
+    """Restore strategies, exchanges, frames, risks and brokers after the block as they were before it."""
     before = [(list_items(), restore) for list_items, restore in _REGISTERED]
     try:
-        for _, restore in before:
-            restore(())
         yield
     finally:
         for items, restore in before:
             restore(items)
+
+
+@contextmanager
+def nothing_registered() -> Iterator[None]:
+    """Begin the block with nothing registered, for example to load a file; restore the previous registrations after it."""
+    with registrations_restored():
+        for _, restore in _REGISTERED:
+            restore(())
+        yield
 
 
 def load_strategy_file(path: str | PathLike[str]) -> tuple[Strategy, ...]:
