@@ -85,7 +85,7 @@ def milliseconds(name: str, value: Any) -> int:
         raise InvalidValueError(f"{name} is {value}, not a time")
     if isinstance(value, datetime):
         if value.utcoffset() is None:
-            raise InvalidValueError(f"{name} is a naive datetime", hint="give it a time zone, as in datetime.now(timezone.utc)")
+            raise InvalidValueError(f"{name} is a naive datetime", hint="give it a time zone, as in value.replace(tzinfo=timezone.utc)")
         delta = value - _EPOCH
         return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
     if not isinstance(value, (bool, np.bool_)):

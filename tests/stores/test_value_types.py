@@ -9,6 +9,9 @@ from decimal import Decimal
 
 import bson
 import hypothesis
+import msgspec
+import numpy as np
+import pandas
 import pymongo
 import pytest
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp, json_util
@@ -21,7 +24,8 @@ from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.data.store_addresses import open_store
 from backtest_kit_mongo.data.transfer import check_domain, copy_domain, same_records
 from backtest_kit_mongo.domains import DOMAINS
-from backtest_kit_mongo.stores.base import Record
+from backtest_kit_mongo.stores.base import Record, encode
+from backtest_kit_mongo.stores.durations import iso_duration
 from backtest_kit_mongo.stores.files.store import FileStore
 
 pytestmark = pytest.mark.once
@@ -79,10 +83,29 @@ NEAREST = {
     "tuple": ((1, (2.0,)), [1, [2.0]]),
     "bytearray": (bytearray(b"a"), b"a"),
     "plain Binary": (Binary(b"a", 0), b"a"),
+    "duration": (timedelta(days=1, milliseconds=2500), "P1DT2.5S"),
+    "no duration": (timedelta(0), "P0D"),
+    "negative duration": (pandas.Timedelta("-1us"), "-PT0.000001S"),
+    "duration of pandas": (pandas.Timedelta(1_683_750_000_001, "ns"), "PT1683.750000001S"),
+    "duration of NumPy": (np.timedelta64(2, "W"), "P14D"),
+    "durations of NumPy": (np.array([[0, 90]], "timedelta64[m]"), [["P0D", "PT5400S"]]),
+    "time of pandas": (pandas.Timestamp(NOON), NOON),
+    "Series": (
+        pandas.Series(
+            {"# Trades": 0, "Max. [%]": math.nan, "Start": NOON, "Longest": pandas.Timedelta("1D"), "Last": pandas.NaT, "No": None}
+        ),
+        {"# Trades": 0, "Max. [%]": math.nan, "Start": NOON, "Longest": "P1D", "Last": None, "No": None},
+    ),
+    "Series of one type": (pandas.Series([1, None], ["a", "b"], dtype="Int64"), {"a": 1, "b": None}),
     "DBRef": (DBRef("c", OID, "d"), {"$ref": "c", "$id": OID, "$db": "d"}),
 }
 
-REFUSED = [2**63, -(2**63) - 1, datetime(2023, 3, 1), DatetimeMS(2**60), Decimal("1" * 35), "\ud800", {"a\0b": 1}, {1: 2}, {1}, object()]
+REFUSED = [
+    2**63, -(2**63) - 1, datetime(2023, 3, 1), DatetimeMS(2**60), Decimal("1" * 35), "\ud800", {"a\0b": 1}, {1: 2}, {1}, object(),
+    pandas.NaT, pandas.NA, np.timedelta64("NaT", "s"), np.timedelta64(1, "M"), np.timedelta64(1, "ps"), np.timedelta64(1), np.datetime64("2023-03-01"),
+    pandas.Timestamp("2023-03-01"), pandas.Series([1.0]), pandas.Series([1, 2], ["a", "a"]), pandas.DataFrame({"a": [1]}),
+    pandas.Series({"a": pandas.Timestamp("2023-03-01")}),
+]  # fmt: skip
 
 CASES = {**{name: (value, value) for name, value in SAME.items()}, **{repr(value): (value, value) for value in ALIKE}, **NEAREST}
 
@@ -180,14 +203,67 @@ def test_any_nesting_comes_out_as_it_went_in(store):
     check()
 
 
-@pytest.mark.parametrize("value", REFUSED, ids=lambda value: f"{value!a:.20}")
-def test_what_one_store_refuses_all_refuse(store, value):
-    kit.PersistStateAdapter.write_state_data({"data": "before"}, "s", "b", T0)
+def test_what_one_store_refuses_all_refuse(store):
     write = kit.PersistStateAdapter.write_state_data
-    for attempt in (lambda: write({"data": value}, "s", "b", T0), lambda: write({"data": [NOON, {"a": value}]}, "s", "b", T0)):
-        with pytest.raises((kit.InvalidTypeError, kit.InvalidValueError), match="data"):
-            attempt()
-    assert kit.PersistStateAdapter.read_state_data("s", "b") == {"data": "before"}
+    for value in REFUSED:
+        write({"data": "before"}, "s", "b", T0)
+        for body in ({"data": value}, {"data": [NOON, {"a": value}]}):
+            with pytest.raises((kit.InvalidTypeError, kit.InvalidValueError), match="data"):
+                write(body, "s", "b", T0)
+        assert kit.PersistStateAdapter.read_state_data("s", "b") == {"data": "before"}, value
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (pandas.NaT, "NaT is not a time; use None where there is none"),
+        (np.timedelta64("NaT", "s"), "NaT is not a duration; use None where there is none"),
+        (pandas.NA, "<NA> is not a value; use None where there is none"),
+        (pandas.Timestamp("2023-03-01"), "Timestamp('2023-03-01 00:00:00') is naive; give it a time zone, as in "),
+        (
+            np.datetime64("2023-03-01"),
+            "NumPy times are naive; say which zone they are in, as in pandas.Timestamp(time, tz='UTC'), or use int ms",
+        ),
+        (np.timedelta64(1, "M"), "a numpy.timedelta64 of unit 'M' is not exact in ns; convert it, as in value.astype('timedelta64[ns]')"),
+        (pandas.Series([1]), "a Series is stored by its labels, and 0 is not text; store series.tolist() instead"),
+        (pandas.Series([1, 2], ["a", "a"]), "a Series is stored by its labels, and has 'a' twice"),
+        (pandas.DataFrame(), "a DataFrame cannot be stored in a record; store its rows, as in frame.to_dict('records')"),
+        (pandas.Series({"_strategy": Exception}), "_strategy: a builtins.type cannot be stored"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_says_what_to_do_in_one_sentence(value, said):
+    with pytest.raises((kit.InvalidTypeError, kit.InvalidValueError)) as caught:
+        encode(DOMAINS["state"], ("s", "b"), {"payload": {"stats": value}})
+    path = "payload.stats." if said.startswith("_strategy") else "payload.stats: "
+    assert str(caught.value).startswith(f"state 's', 'b': {path}{said}")
+
+
+class Stats(msgspec.Struct):
+    longest: timedelta
+    name: str = ""
+
+
+def test_durations_are_read_as_durations(store):
+    """With a type, to the microsecond; pandas reads the text exactly."""
+    state, longest = kit.PersistStateAdapter, timedelta(days=-3, seconds=5, microseconds=7)
+    for body in (Stats(longest), {"longest": pandas.Timedelta(longest)}, pandas.Series({"longest": longest}).to_dict()):
+        state.write_state_data(body, "s", "b", T0)
+        assert state.read_state_data("s", "b", type=Stats).longest == longest
+    exact = pandas.Timedelta(-1_683_750_000_001, "ns")
+    state.write_state_data({"longest": exact}, "s", "b", T0)
+    assert pandas.Timedelta(state.read_state_data("s", "b")["longest"]) == exact
+    assert state.read_state_data("s", "b", type=Stats).longest == exact.round("us").to_pytimedelta()
+
+
+@hypothesis.given(st.timedeltas() | st.integers(-(2**63) + 1, 2**63 - 1).map(lambda count: np.timedelta64(count, "ns")))
+def test_the_text_of_a_duration_is_that_of_msgspec(duration):
+    text = iso_duration(duration)
+    if isinstance(duration, timedelta):
+        assert text == msgspec.to_builtins(duration)
+        assert msgspec.convert(text, timedelta) == duration
+    else:
+        assert pandas.Timedelta(text).value == duration.astype(int)
 
 
 def test_a_record_with_types_can_be_updated(store):

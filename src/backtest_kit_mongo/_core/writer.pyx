@@ -154,7 +154,7 @@ cdef class Writer:
             if value != value:  # pandas.NaT, which is a datetime
                 raise ValueError("NaT is not a time; use None where there is none")
             if value.utcoffset() is None:
-                raise ValueError(f"{value!r} is naive; give it a time zone, as in datetime.now(timezone.utc)")
+                raise ValueError(f"{value!r} is naive; give it a time zone, as in value.replace(tzinfo=timezone.utc)")
             milliseconds = (value - _EPOCH) // _MILLISECOND
             if not _FIRST <= milliseconds <= _LAST:
                 raise ValueError(f"{value!r} is outside the years 1 to 9999 in UTC, and could not be read back")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -18,10 +19,11 @@ from .._core import keys, writer
 from .._core.blocks import CandleBlocks
 from .._core.hit_reader import HitReader
 from .._core.upsert_writer import UpsertWriter
-from ..arguments import plain_scalar
+from ..arguments import is_missing, plain_scalar
 from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
+from .durations import iso_duration
 
 __all__ = ["LARGEST_BODY", "MAX_DOCUMENT", "NO_HISTORY", "History", "Key", "Record", "Store", "check_key", "encode", "has_fields", "plain"]
 
@@ -170,9 +172,13 @@ def has_fields(domain: Domain, key: Key, fields: Mapping[str, Collection[Any]]) 
 
 def plain(value: Any) -> Any:
     """Convert a value of a type that BSON lacks. Raises TypeError, ValueError or ArithmeticError if it cannot be stored."""
+    if isinstance(value, (timedelta, np.timedelta64)):
+        return iso_duration(value)
     if isinstance(value, (np.ndarray, np.generic)):
-        if value.dtype.kind in "mM":
-            raise ValueError("NumPy times are naive; use aware datetimes, or int milliseconds")
+        if isinstance(value, np.ndarray) and value.dtype.kind == "m":
+            return [plain(member) for member in value]
+        if value.dtype.kind == "M":
+            raise ValueError("NumPy times are naive; say which zone they are in, as in pandas.Timestamp(time, tz='UTC'), or use int ms")
         return value.tolist()
     if isinstance(value, memoryview):
         return bytes(value)
@@ -189,10 +195,32 @@ def plain(value: Any) -> Any:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, msgspec.Struct):
         return _members(value)
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(value, (pandas.Series, pandas.DataFrame)):
+        return _labelled(value)
+    if is_missing(value):  # NA of pandas
+        raise TypeError(f"{value} is not a value; use None where there is none")
     try:
         return msgspec.to_builtins(value, builtin_types=_KEPT)
     except (TypeError, ValueError):
         raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored") from None
+
+
+def _labelled(series: Any) -> dict[Any, Any]:
+    """Return the members of a pandas Series by their labels; NaT and NA, which say that there is none, as None.
+
+    Raises TypeError for a DataFrame and for labels that are not text, ValueError for a label that occurs twice.
+    """
+    if series.ndim != 1:
+        raise TypeError("a DataFrame cannot be stored in a record; store its rows, as in frame.to_dict('records')")
+    members: dict[Any, Any] = {}
+    for label, member in series.items():
+        if not isinstance(label, str):
+            raise TypeError(f"a Series is stored by its labels, and {label!r:.40} is not text; store series.tolist() instead")
+        if label in members:
+            raise ValueError(f"a Series is stored by its labels, and has {label!r:.40} twice")
+        members[label] = None if is_missing(member) and not isinstance(member, float) else member
+    return members
 
 
 _fields = functools.lru_cache(256)(msgspec.structs.fields)  # which evaluates every annotation each time
