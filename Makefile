@@ -7,7 +7,7 @@ DEMO_READY := $(VENV)/.demo-ready
 BENCH_READY := $(VENV)/.bench-ready
 DEMO_DIR := .demo
 
-.PHONY: prerequisites demo test test-oldest test-replicaset quicktest bench bench-smoke bench-compare bench-scale bench-candles bench-fail-over bench-load lint public-types generate sanitize sdist wheel dist clean
+.PHONY: prerequisites demo test test-engines test-oldest test-replicaset quicktest bench bench-smoke bench-compare bench-scale bench-candles bench-fail-over bench-load lint public-types generate sanitize sdist wheel dist clean
 
 # The first of every target: what the system must have, and a .venv. In order, since it may make .venv anew, and with it what is ready.
 .NOTPARALLEL:
@@ -43,7 +43,7 @@ WORKERS ?= 6
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -p no:benchmark
 
 # The hundreds of Python processes that the tests start find the library compiled.
-test test-oldest test-replicaset quicktest: export PYTHONDONTWRITEBYTECODE =
+test test-engines test-oldest test-replicaset quicktest: export PYTHONDONTWRITEBYTECODE =
 
 test: prerequisites $(READY)
 	$(PYTEST) $(ARGS)
@@ -58,6 +58,15 @@ OLDEST := build/oldest-drivers
 test-oldest: prerequisites $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(OLDEST) "pymongo==4.9" "redis==5.1"
 	PYTHONPATH=$(OLDEST) $(PYTEST) -m server $(ARGS)
+
+# The examples with every engine, in an environment of its own over the one of the tests: vectorbt needs other versions than the benchmarks.
+ENGINES := build/engines
+PACKAGES := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
+test-engines: prerequisites $(READY)
+	$(BIN)/python -m venv $(ENGINES)
+	$(BIN)/python $(PACKAGES) > "$$($(ENGINES)/bin/python $(PACKAGES))/tests.pth"
+	PYTHONPATH=src $(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check "backtest-kit-mongo[engines]"
+	PYTHONPATH=src $(ENGINES)/bin/python -m pytest -p no:benchmark tests/project/test_engine_examples.py $(ARGS)
 
 # What needs no server and takes no seconds.
 quicktest: prerequisites $(READY)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from .contracts.registry import Registry
     from .data.query import records
+    from .data.trades import read_trades, write_trades
     from .logs import set_logger
     from .observability.profile import Report, profile
     from .simulation import simulated_time
@@ -46,6 +47,7 @@ __all__ = [
     "get_redis",
     "install",
     "profile",
+    "read_trades",
     "records",
     "reset_stats",
     "set_config",
@@ -57,6 +59,7 @@ __all__ = [
     "to_pandas",
     "to_polars",
     "wait_for_init",
+    "write_trades",
 ]
 
 if not TYPE_CHECKING:  # a type checker that sees __getattr__ would accept any name
@@ -66,6 +69,7 @@ if not TYPE_CHECKING:  # a type checker that sees __getattr__ would accept any n
         **dict.fromkeys(("to_arrow", "to_pandas", "to_polars"), "candles"),
         **dict.fromkeys(("Report", "profile"), "observability.profile"),
         "records": "data.query",
+        **dict.fromkeys(("read_trades", "write_trades"), "data.trades"),
         "set_logger": "logs",
         "simulated_time": "simulation",
     }

@@ -12,7 +12,7 @@ import numpy as np
 
 from .errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["is_missing", "kind_of", "number", "plain_scalar", "positive_number", "text", "whole_number"]
+__all__ = ["is_missing", "kind_of", "none_for_missing", "number", "plain_scalar", "positive_number", "text", "whole_number"]
 
 
 def plain_scalar(value: Any) -> Any:
@@ -27,6 +27,11 @@ def is_missing(value: Any) -> bool:
     if value is None or type(value).__name__ in ("NaTType", "NAType"):
         return True
     return isinstance(value, (float, np.floating, np.datetime64)) and bool(value != value)
+
+
+def none_for_missing(value: Any) -> Any:
+    """Return None for NaT and NA, which in a column of pandas say that there is none; anything else, also NaN, as it is."""
+    return None if is_missing(value) and not isinstance(value, (float, np.floating)) else value
 
 
 def kind_of(value: Any) -> str:

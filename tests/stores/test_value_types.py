@@ -102,9 +102,9 @@ NEAREST = {
 
 REFUSED = [
     2**63, -(2**63) - 1, datetime(2023, 3, 1), DatetimeMS(2**60), Decimal("1" * 35), "\ud800", {"a\0b": 1}, {1: 2}, {1}, object(),
-    pandas.NaT, pandas.NA, np.timedelta64("NaT", "s"), np.timedelta64(1, "M"), np.timedelta64(1, "ps"), np.timedelta64(1), np.datetime64("2023-03-01"),
-    pandas.Timestamp("2023-03-01"), pandas.Series([1.0]), pandas.Series([1, 2], ["a", "a"]), pandas.DataFrame({"a": [1]}),
-    pandas.Series({"a": pandas.Timestamp("2023-03-01")}),
+    pandas.NaT, pandas.NA, np.timedelta64("NaT", "s"), np.timedelta64(1, "M"), np.timedelta64(1, "ps"), np.timedelta64(1),
+    np.datetime64("2023-03-01"), pandas.Timestamp("2023-03-01"), pandas.DataFrame({"a": [1]}), pandas.Series([1.0]),
+    pandas.Series([1, 2], ["a", "a"]), pandas.Series({"a": pandas.Timestamp("2023-03-01")}),
 ]  # fmt: skip
 
 CASES = {**{name: (value, value) for name, value in SAME.items()}, **{repr(value): (value, value) for value in ALIKE}, **NEAREST}

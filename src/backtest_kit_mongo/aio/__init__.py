@@ -133,6 +133,7 @@ __all__ = [
     "get_redis",
     "install",
     "profile",
+    "read_trades",
     "records",
     "reset_stats",
     "set_config",
@@ -144,6 +145,7 @@ __all__ = [
     "to_pandas",
     "to_polars",
     "wait_for_init",
+    "write_trades",
 ]
 
 PersistCandleAdapter: Final = candle.PersistCandleUtils(_kit.PersistCandleAdapter)
@@ -185,7 +187,9 @@ discard_versions: Final = in_threads(_kit.discard_versions)
 get_mongo: Final = in_threads(_kit.get_mongo)
 get_redis: Final = in_threads(_kit.get_redis)
 install: Final = in_threads(_kit.install)
+read_trades: Final = in_threads(_kit.read_trades)
 records: Final = in_threads(_kit.records)
 set_config: Final = in_threads(_kit.set_config)
 setup: Final = in_threads(_kit.setup)
 wait_for_init: Final = in_threads(_kit.wait_for_init)
+write_trades: Final = in_threads(_kit.write_trades)

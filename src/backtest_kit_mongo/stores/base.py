@@ -19,7 +19,7 @@ from .._core import keys, writer
 from .._core.blocks import CandleBlocks
 from .._core.hit_reader import HitReader
 from .._core.upsert_writer import UpsertWriter
-from ..arguments import is_missing, plain_scalar
+from ..arguments import is_missing, none_for_missing, plain_scalar
 from ..candles import CandleArray
 from ..domains import Domain
 from ..errors import InvalidTypeError, InvalidValueError
@@ -219,7 +219,7 @@ def _labelled(series: Any) -> dict[Any, Any]:
             raise TypeError(f"a Series is stored by its labels, and {label!r:.40} is not text; store series.tolist() instead")
         if label in members:
             raise ValueError(f"a Series is stored by its labels, and has {label!r:.40} twice")
-        members[label] = None if is_missing(member) and not isinstance(member, float) else member
+        members[label] = none_for_missing(member)
     return members
 
 
