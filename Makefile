@@ -65,8 +65,8 @@ PACKAGES := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 test-engines: prerequisites $(READY)
 	$(BIN)/python -m venv $(ENGINES)
 	$(BIN)/python $(PACKAGES) > "$$($(ENGINES)/bin/python $(PACKAGES))/tests.pth"
-	PYTHONPATH=src $(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check "backtest-kit-mongo[engines]"
-	PYTHONPATH=src $(ENGINES)/bin/python -m pytest -p no:benchmark tests/project/test_engine_examples.py $(ARGS)
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check "backtest-kit-mongo[engines]"
+	PYTHONPATH=$(CURDIR)/src $(ENGINES)/bin/python -m pytest -p no:benchmark tests/project/test_engine_examples.py $(ARGS)
 
 # What needs no server and takes no seconds.
 quicktest: prerequisites $(READY)

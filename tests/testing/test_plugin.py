@@ -32,12 +32,13 @@ def get_signal(symbol, when):
 
 # Each test begins with nothing stored and ends with something; so they pass in no order if anything is left behind.
 TESTS = """
-import logging, os, subprocess, sys, threading
+import logging, subprocess, sys
 import pytest
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import Registry
 from backtest_kit_mongo.runner import *
 from backtest_kit_mongo.logs import current_logger
+from backtest_kit_mongo.runner.backtest.background import background_runs
 import strategy
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ def fresh(backtest_kit):
     assert [strategy.name for strategy in list_strategies()] == ["always_long"]
     assert list_exchanges() == list_frames() == list_risks() == list_brokers() == ()
     assert kit.stats()["signal"]["writes"] == 0 and current_logger() is logging.getLogger("backtest_kit_mongo")
-    assert not [thread.name for thread in threading.enumerate() if "always_long" in thread.name]
+    assert background_runs() == []
     kit.PersistSignalAdapter.write_signal_data({"id": "left"}, "B", "s", "e")
     kit.PersistStorageAdapter.write_storage_data([{"id": "left"}], True)
 
@@ -69,7 +70,8 @@ def test_that_fails_midway(synthetic_market):
     own = Registry()
     own.setup(stores={"log": "memory"})
     own.PersistSignalAdapter.write_signal_data({"id": "left"}, "B", "s", "e")
-    Live.background("BTCUSDT", strategy_name="always_long", exchange_name="left")
+    run = Live.background("BTCUSDT", strategy_name="always_long", exchange_name="left")
+    assert [run] == background_runs() and not run.done
     1 / 0
 
 def test_what_the_program_calls_itself_meets_the_same_database(tmp_path):

@@ -19,7 +19,7 @@ __all__ = ["MakeMarket", "SyntheticMarket", "make_market"]
 _DAY: Final = 1440  # minutes
 
 
-class SyntheticMarket(msgspec.Struct, frozen=True):
+class SyntheticMarket(msgspec.Struct, frozen=True, eq=False):
     """The candles that ``synthetic_market`` stored: those of ``symbol`` on ``exchange_name`` in ``[start_ms, end_ms)`` (ms)."""
 
     symbol: str

@@ -10,7 +10,7 @@ from typing import Final
 from ...logs import log
 from ..engine.result import BacktestResult
 
-__all__ = ["RunHandle", "in_background", "stop_background_runs"]
+__all__ = ["RunHandle", "background_runs", "in_background", "stop_background_runs"]
 
 _running: Final[set[RunHandle]] = set()
 
@@ -42,12 +42,14 @@ def in_background(name: str, run: Callable[[threading.Event], BacktestResult]) -
 
     def body() -> None:
         try:
-            outcome.set_result(run(stop))
+            result = run(stop)
         except BaseException as error:  # noqa: BLE001 - result() raises it again
             log("error", f"{name} ended with an error: {error}")
-            outcome.set_exception(error)
-        finally:
             _running.discard(handle)
+            outcome.set_exception(error)
+        else:
+            _running.discard(handle)
+            outcome.set_result(result)
 
     handle = RunHandle(stop, outcome)
     _running.add(handle)
@@ -55,9 +57,14 @@ def in_background(name: str, run: Callable[[threading.Event], BacktestResult]) -
     return handle
 
 
+def background_runs() -> list[RunHandle]:
+    """Return the runs in the background that have not ended."""
+    return list(_running)
+
+
 def stop_background_runs(timeout: float) -> int:
     """Stop all runs in the background, wait up to ``timeout`` seconds for them to end, and return how many have not."""
-    handles = list(_running)
+    handles = background_runs()
     for handle in handles:
         handle.stop()
     return len(wait([handle._outcome for handle in handles], timeout).not_done)
