@@ -96,7 +96,7 @@ def test_wheel_says_where_it_runs_and_whose_it_is(wheel):
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         said = email.message_from_bytes(archive.read(metadata))
         (points,) = (name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt"))
-        assert "[pytest11]\nbacktest_kit_mongo = backtest_kit_mongo.testing.plugin\n" in archive.read(points).decode()
+        assert "[pytest11]\nbacktest_kit_mongo.testing.plugin = backtest_kit_mongo.testing.plugin\n" in archive.read(points).decode()
     assert said["Author"] == "backtest-kit-mongo contributors"
     assert said.get_all("Project-URL") == ["TypeScript framework, https://www.npmjs.com/package/backtest-kit"]
     assert said["License-Expression"] == "MIT"

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from importlib.metadata import entry_points
+import tomllib
 
 import pymongo
 import pytest
@@ -207,10 +207,22 @@ def test_a_project_that_does_not_use_the_fixtures_pays_nothing(pytester):
     run(pytester).assert_outcomes(passed=1)
 
 
-def test_pytest_finds_the_plugin():
-    """As far as this is an installation: tests/project/test_packaging.py checks the wheel."""
-    values = {point.name: point.value for point in entry_points(group="pytest11") if point.value.startswith("backtest_kit_mongo")}
-    assert values in ({}, {"backtest_kit_mongo": "backtest_kit_mongo.testing.plugin"})
+def test_an_installation_finds_the_plugin_and_can_turn_it_off(pytester, monkeypatch):
+    """tests/project/test_packaging.py checks that the wheel has this entry point."""
+    points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
+    installed = pytester.mkdir("installed-1.dist-info")
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: installed\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text("[pytest11]\n" + "".join(f"{name} = {value}\n" for name, value in points.items()))
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    pytester.makepyfile(
+        """
+        def test_one(request):
+            turned_off = "no:backtest_kit_mongo.testing.plugin" in request.config.invocation_params.args
+            assert request.config.pluginmanager.has_plugin("backtest_kit_mongo.testing.plugin") is not turned_off
+        """
+    )
+    for arguments in ((), ("-p", "backtest_kit_mongo.testing.plugin"), ("-p", "no:backtest_kit_mongo.testing.plugin")):
+        pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=60).assert_outcomes(passed=1)
 
 
 def test_the_user_of_an_address_stays_the_same():
