@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def get_signal(symbol, when):
 
 # Each test begins with nothing stored and ends with something; so they pass in no order if anything is left behind.
 TESTS = """
-import logging, subprocess, sys
+import logging, os, subprocess, sys
 import pytest
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import Registry
@@ -41,8 +42,14 @@ from backtest_kit_mongo.logs import current_logger
 from backtest_kit_mongo.runner.backtest.background import background_runs
 import strategy
 
+@pytest.fixture
+def unchanged():
+    assert {name: value for name, value in os.environ.items() if name.startswith("CC_")} == {
+        "CC_MONGO_CONNECTION_STRING": "mongodb://localhost:1/live", "CC_REDIS_PORT": "1", "CC_MODE": "live"
+    }
+
 @pytest.fixture(autouse=True)
-def fresh(backtest_kit):
+def fresh(unchanged, backtest_kit):
     assert backtest_kit is kit
     assert kit.PersistStorageAdapter.read_storage_data(True) == [] and kit.PersistSignalAdapter.read_signal_data("B", "s", "e") is None
     assert list(list_candles()) == []
@@ -67,6 +74,7 @@ def test_that_fails_midway(synthetic_market):
     add_exchange("left")(lambda symbol, interval, since, limit: [])
     kit.set_logger(logging.getLogger("left"))
     kit.PersistSignalAdapter.use_dummy()
+    os.environ["CC_HISTORY"] = "state"
     own = Registry()
     own.setup(stores={"log": "memory"})
     own.PersistSignalAdapter.write_signal_data({"id": "left"}, "B", "s", "e")
@@ -104,6 +112,8 @@ COUNT = 4
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     """The environment names servers that no test may reach."""
+    for name in [name for name in os.environ if name.startswith("CC_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("CC_MONGO_CONNECTION_STRING", "mongodb://localhost:1/live")
     monkeypatch.setenv("CC_REDIS_PORT", "1")
     monkeypatch.setenv("CC_MODE", "live")

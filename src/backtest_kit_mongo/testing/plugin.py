@@ -80,7 +80,8 @@ def backtest_kit(backtest_kit_servers: KitServers, tmp_path: Path) -> Iterator[A
         folders = {"CC_DUMP_DIR": str(tmp_path / "dump"), "CC_EMBEDDED_DIR": str(tmp_path / "embedded")}
         settings = addresses | folders
         for field in msgspec.structs.fields(Config):
-            environment.delenv(field.name, raising=False)
+            environment.setenv(field.name, "")  # so that what the test may put there is removed too
+            environment.delenv(field.name)
         for name, value in settings.items():
             environment.setenv(name, value)
         backtest_kit_mongo.setup()
