@@ -63,7 +63,8 @@ def commands():
 @pytest.fixture
 def listening(commands, settings, monkeypatch):
     """Set the library up on a new database with the listener registered, indexes created and connections open."""
-    monkeypatch.setattr(index_checks, "SEEN", 600)  # on a busy machine the indexes would be checked again during the test
+    for name in ("SEEN", "CHECKED"):  # on a busy machine the indexes would be checked again during the test
+        monkeypatch.setattr(index_checks, name, 600.0)
 
     def start(**others):
         kit.setup({**settings, **others})

@@ -29,12 +29,12 @@ class IndexChecks:
         self.upserts: Mapping[str, UpsertWriter] = {}
         """The fast writers, which write without a check for as long as they are told."""
 
-    def ensure(self, domain: Domain, *, seen_within: float = CHECKED) -> None:
-        """Create the indexes of a domain, unless they were checked within the last ``seen_within`` seconds.
+    def ensure(self, domain: Domain, *, seen_within: float | None = None) -> None:
+        """Create the indexes of a domain, unless they were checked within the last ``seen_within`` seconds (``CHECKED`` if None).
 
         Two threads may do this at the same time, which costs less than letting one wait for the timeout of the other.
         """
-        if time.monotonic() - self._checked.get(domain.name, -math.inf) > seen_within:
+        if time.monotonic() - self._checked.get(domain.name, -math.inf) > (CHECKED if seen_within is None else seen_within):
             self._connection.retried(domain, lambda: ensure_indexes(self._connection.collection(domain), domain))
             self._note(domain, time.monotonic(), CHECKED)
 
