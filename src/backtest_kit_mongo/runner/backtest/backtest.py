@@ -18,6 +18,7 @@ from ..engine.result import BacktestResult, add_up
 from ..engine.risk import Books
 from ..engine.rows import RunContext, derive_id
 from ..engine.write_behind import PendingWrites
+from ..loading.parameters import parameters_in_effect
 from ..market.candle_history import CandleHistory
 from ..market.candle_import import check_source, choose_window
 from ..market.exchange import default_exchange_name
@@ -238,6 +239,10 @@ def _result(run: Replay, begin: float, shares: int, registry: Registry, error: B
         holes=run.filled.holes,
         filled_candles=run.filled.candles,
         seconds_to_first_trade=None if engine.first_trade is None else engine.first_trade - begin,
+        costs=context.costs,
+        parameters=parameters_in_effect(),
+        window_end_ms=run.end,
+        buy_and_hold=run.buy_and_hold(),
     )
 
 

@@ -13,6 +13,7 @@ from ...errors import BacktestKitError, InvalidValueError
 from ...simulation import SCOPE, entered
 from ..clock import MINUTE_MS
 from ..engine.actions import enlisted
+from ..engine.buy_and_hold import BuyAndHold, Holding
 from ..engine.engine import Engine
 from ..engine.user_code import PERSISTENCE_ERRORS
 from ..engine.write_behind import PendingWrites, pending_write_error
@@ -48,6 +49,8 @@ class Replay:
         self._open = ExitStack()
         self._candles: list[Candle] = []
         self._first = 0  # when the first of them closes (ms)
+        self._held = self.start  # up to where buy and hold has followed (ms)
+        self._holding = Holding(engine.context.costs)
 
     def __enter__(self) -> Self:
         return self
@@ -90,11 +93,23 @@ class Replay:
 
     def load(self, since: int, until: int) -> None:
         """Load the candles of ``[since, until)`` that are in the window, and a few before them for the price."""
+        self._hold()
         since, until = max(since, self.start), min(until, self.end)
         symbol = self.engine.context.symbol
         self._candles = self.history.unbroken(symbol, since, until, before=VWAP_CANDLES - 1) if since < until else []
         if self._candles:
             self._first = int(self._candles[0]["timestamp"]) + MINUTE_MS
+
+    def buy_and_hold(self) -> BuyAndHold | None:
+        """Return what buy and hold would have earned up to the minute that this run has reached; None before the first minute."""
+        self._hold()
+        return self._holding.sold()
+
+    def _hold(self) -> None:
+        """Let buy and hold follow the candles that were replayed since the last call."""
+        first, last = ((when - self._first) // MINUTE_MS + 1 for when in (self._held, self.reached))
+        self._holding.follow(self._candles[first:last])
+        self._held = self.reached
 
     def minutes(self, since: int, until: int, *, alone: bool) -> Iterator[None]:
         """Process the minutes of the block that begins at ``since`` (ms), one per item. Unless ``alone``, other runs run in between."""

@@ -17,7 +17,7 @@ __all__ = ["Costs", "Entry", "Leg", "PartialClose", "Side", "average_price", "le
 Side = Literal["long", "short"]
 
 
-class Costs(msgspec.Struct, frozen=True):
+class Costs(msgspec.Struct, frozen=True, rename="camel"):
     """Trading costs: fee and slippage in percent, each per side, and the stake of a position in USD."""
 
     fee_percent: float = 0.1

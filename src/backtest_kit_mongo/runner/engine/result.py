@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from .cost_basis import Side
+from .buy_and_hold import BuyAndHold
+from .cost_basis import Costs, Side
 from .position import CloseReason
 
 __all__ = ["BacktestResult", "OpenTrade", "Totals", "Trade", "add_up"]
@@ -91,6 +92,10 @@ class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
     ``holes`` counts the holes in the window that were filled with ``filled_candles`` flat candles.
     ``seconds_to_first_trade`` is the wall-clock time from the start of the run to its first closed trade.
 
+    ``costs`` are fee, slippage and stake of the run, ``parameters`` the values of ``parameter(...)`` in effect, ``window_end_ms`` is the
+    end of the window that a backtest was to replay (ms), and ``buy_and_hold`` what holding the symbol would have earned up to ``end_ms``
+    (None for a live run, or before the first candle).
+
     ``trades``, ``totals`` and ``open_trade`` are the same in every run over the same candles and settings. ``minutes`` counts the
     replayed 1m candles of ``[start_ms, end_ms)`` (ms), ``signals_asked`` how often the strategy was asked. ``wall_seconds`` is the
     duration of the run, and ``stats`` is ``backtest_kit_mongo.stats()`` at its end: counters per domain since the process started or
@@ -117,6 +122,10 @@ class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
     seconds_to_first_trade: float | None = None
     holes: int = 0
     filled_candles: int = 0
+    costs: Costs | None = None
+    parameters: dict[str, bool | int | float | str] = {}
+    window_end_ms: int | None = None
+    buy_and_hold: BuyAndHold | None = None
 
 
 def add_up(trades: Sequence[Trade]) -> Totals:

@@ -24,6 +24,7 @@ from ..engine.result import BacktestResult, add_up
 from ..engine.rows import RunContext
 from ..engine.user_code import PERSISTENCE_ERRORS
 from ..error_text import describe
+from ..loading.parameters import parameters_in_effect
 from ..market.average_price import VWAP_CANDLES
 from ..market.candle_history import BLOCK, Candle, CandleHistory
 from ..market.exchange import default_exchange_name, fetch_missing, find_exchange
@@ -163,6 +164,8 @@ class Live:
             stats=registry.stats(),
             signals_ignored=dict(engine.ignored),
             errors_skipped=engine.errors_skipped,
+            costs=options.costs,
+            parameters=parameters_in_effect(),
         )
 
     @staticmethod

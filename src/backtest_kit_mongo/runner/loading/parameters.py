@@ -15,7 +15,7 @@ from ...arguments import plain_scalar
 from ...errors import InvalidTypeError, InvalidValueError
 from ..registrations import check_name
 
-__all__ = ["Scalar", "check_parameters", "given_parameters", "parameter"]
+__all__ = ["Scalar", "check_parameters", "given_parameters", "parameter", "parameters_in_effect"]
 
 Scalar = bool | int | float | str
 """The types that a parameter can have."""
@@ -68,6 +68,14 @@ def given_parameters(given: Mapping[str, object]) -> Iterator[Mapping[str, Scala
         yield scope.declared
     finally:
         _scopes.remove(scope)
+
+
+def parameters_in_effect() -> dict[str, Scalar]:
+    """Return the parameters declared so far, with the values that ``parameter`` returned; empty outside a sweep or the command line."""
+    if not _scopes:
+        return {}
+    scope = _scopes[-1]
+    return {name: _converted(name, scope.given.get(name, default), default) for name, default in scope.declared.items()}
 
 
 def check_parameters(given: Mapping[str, object], declared: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -15,8 +15,9 @@ from ...candles import library
 from ...errors import BacktestKitError, InvalidTypeError, with_notes
 from ...observability.profile import Report
 from ...output_files import check_target, replacing
-from ..clock import MINUTE_MS
 from ..engine.result import BacktestResult, Trade, add_up
+from .analysis import analysis_of
+from .breakdowns import average_minutes_held, profit_factor
 
 __all__ = [
     "Results",
@@ -56,25 +57,25 @@ def statistics_of(results: Results) -> Statistics:
     runs = ordered(results)
     trades = trades_of(runs)
     profits = [trade.pnl_percentage for trade in trades]
-    won, lost = sum(profit for profit in profits if profit > 0), -sum(profit for profit in profits if profit <= 0)
     spread = stdev(profits) if len(profits) > 1 else 0.0
     window = sum(run.end_ms - run.start_ms for run in runs)
     return Statistics(
-        profit_factor=won / lost if lost else None,
+        profit_factor=profit_factor(profits),
         sharpe_ratio=fmean(profits) / spread if spread else None,
         longest_losing_streak=max(
             (len(list(streak)) for losing, streak in groupby(profits, lambda profit: profit <= 0) if losing), default=0
         ),
-        average_minutes_held=fmean((trade.close_timestamp - trade.open_timestamp) / MINUTE_MS for trade in trades) if trades else 0.0,
+        average_minutes_held=average_minutes_held(trades) or 0.0,
         exposure_percentage=sum(map(_exposed_ms, runs)) / window * 100 if window else 0.0,
     )
 
 
 def result_json(results: Results, failed: Iterable[BacktestKitError | str] = ()) -> bytes:
-    """Return ``trades``, ``totals``, ``runs`` and ``failed`` of one result, or of several together, as indented JSON.
+    """Return ``trades``, ``totals``, ``analysis``, ``runs`` and ``failed`` of one result, or of several together, as indented JSON.
 
     ``trades`` has every closed trade as ``Trade`` encodes it, in order of closing. ``totals`` has the fields of ``Totals`` and of
-    ``Statistics`` over all trades. ``runs`` has the window (ms), the totals and ``openTrade`` of each result. ``signalsIgnored`` counts
+    ``Statistics`` over all trades, ``analysis`` those of ``Analysis``. ``runs`` has the window (ms), ``costs``, ``parameters``, the
+    totals, the analysis, ``buyAndHold`` and ``openTrade`` of each result. ``signalsIgnored`` counts
     signals that did not fit the price: in ``totals`` as a sum, in a run by kind. A run that did not reach the end of its window is not
     ``complete`` and has the text of its ``error`` (null if it was interrupted). ``failed`` lists the texts of the errors in ``failed``.
     Neither the wall clock nor the order of ``results`` matters: equal runs produce equal bytes.
@@ -83,6 +84,7 @@ def result_json(results: Results, failed: Iterable[BacktestKitError | str] = ())
     content = {
         "trades": trades_of(runs),
         "totals": _totals(runs),
+        "analysis": analysis_of(runs, trades_of(runs)),
         "runs": [
             {
                 "symbol": run.symbol,
@@ -91,6 +93,9 @@ def result_json(results: Results, failed: Iterable[BacktestKitError | str] = ())
                 "frameName": run.frame_name,
                 "startTimestamp": run.start_ms,
                 "endTimestamp": run.end_ms,
+                "windowEndTimestamp": run.window_end_ms,
+                "costs": run.costs,
+                "parameters": dict(sorted(run.parameters.items())),
                 "minutes": run.minutes,
                 "signalsAsked": run.signals_asked,
                 "signalsIgnored": dict(sorted(run.signals_ignored.items())),
@@ -99,6 +104,8 @@ def result_json(results: Results, failed: Iterable[BacktestKitError | str] = ())
                 "complete": run.complete,
                 "error": run.error,
                 "totals": _totals([run]),
+                "analysis": analysis_of([run], trades_of([run])),
+                "buyAndHold": run.buy_and_hold,
                 "openTrade": run.open_trade,
             }
             for run in runs
@@ -187,9 +194,10 @@ def trades_of(runs: Sequence[BacktestResult]) -> list[Trade]:
 
 
 def _order(run: BacktestResult) -> tuple[Any, ...]:
-    # The trades come last: runs of a sweep may differ in nothing else.
+    # The parameters and trades come last: runs of a sweep may differ in nothing else.
+    parameters = sorted((name, repr(value)) for name, value in run.parameters.items())
     trade_keys = [_place(trade) for trade in run.trades]
-    return (run.symbol, run.strategy_name, run.exchange_name, run.frame_name, run.start_ms, run.end_ms, trade_keys)
+    return (run.symbol, run.strategy_name, run.exchange_name, run.frame_name, run.start_ms, run.end_ms, parameters, trade_keys)
 
 
 def _place(trade: Trade) -> tuple[Any, ...]:
