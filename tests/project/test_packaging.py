@@ -57,7 +57,7 @@ def test_source_distribution_holds_the_sources_of_the_core(made):
     wanted = [
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "src").rglob("*")
-        if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".typed", ".jinja")
+        if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".typed", ".jinja", ".css", ".js")
     ]
     assert len(wanted) > 40
     assert set(wanted) <= packed
@@ -84,7 +84,8 @@ def test_wheel_is_small_and_whole(wheel):
     core = [path.stem for path in (ROOT / "src").rglob("*.pyx")]
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     assert {f"backtest_kit_mongo/_core/{name}{suffix}" for name in core} <= packed
-    others = [path.relative_to(ROOT / "src") for path in (ROOT / "src").rglob("*") if path.suffix in (".py", ".pyi", ".typed", ".jinja")]
+    kinds = (".py", ".pyi", ".typed", ".jinja", ".css", ".js")
+    others = [path.relative_to(ROOT / "src") for path in (ROOT / "src").rglob("*") if path.suffix in kinds]
     assert {path.as_posix() for path in others} <= packed
 
 

@@ -8,7 +8,6 @@ import os
 import random
 import sys
 import time
-from html.parser import HTMLParser
 
 import msgspec
 import numpy as np
@@ -17,6 +16,7 @@ from hand_market import MINUTE, START, flat, memory, use_memory  # noqa: F401 - 
 from hypothesis import given
 from hypothesis import strategies as st
 from paths import EXAMPLE
+from report_page import Page, texts_of
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidTypeError, InvalidValueError, PersistCandleAdapter, Report, StorageError
@@ -29,7 +29,7 @@ from backtest_kit_mongo.runner import OpenTrade, Trade, add_strategy, import_can
 from backtest_kit_mongo.runner.engine.result import add_up
 from backtest_kit_mongo.runner.report import html as report_html
 from backtest_kit_mongo.runner.report.candles import chart_candles, chart_step
-from backtest_kit_mongo.runner.report.html import MOST_ROWS, check_html, html_report, write_html
+from backtest_kit_mongo.runner.report.html import check_html, html_report, write_html
 from backtest_kit_mongo.runner.report.statistics import profile_json, result_json, statistics_of, trades_frame, write_file
 from backtest_kit_mongo.runner.report.text import length_text, price_digits
 
@@ -108,7 +108,7 @@ def test_json_has_the_fields_of_the_contract():
     text = result_json(result)
     content = json.loads(text)
     assert text.endswith(b"}\n")
-    assert list(content) == ["trades", "totals", "runs", "failed"]
+    assert list(content) == ["trades", "totals", "analysis", "runs", "failed"]
     assert content["trades"] == [
         {
             "id": trade.id,
@@ -334,41 +334,6 @@ def test_candles_that_are_not_stored_are_not_there():
 # ---------------------------------------------------------------- HTML
 
 
-class Page(HTMLParser):
-    """A page as a browser sees it: elements, text by element, rows of tables, figures."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.elements, self.rows, self.figures, self.texts, self.ids = [], [], [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in ("meta", "br"):
-            self.open.append(self.elements[-1])
-        if tag == "tr":
-            self.rows.append([])
-
-    def handle_endtag(self, tag):
-        assert self.open.pop()[0] == tag
-
-    def handle_data(self, data):
-        tag, attributes = self.open[-1] if self.open else ("", {})
-        if tag == "script":
-            if attributes.get("type") == "application/json":
-                self.figures.append(json.loads(data))
-            return
-        if tag != "style":
-            self.texts.append(data)
-        if tag == "td" or (tag == "a" and self.open[-2][0] == "td"):
-            self.rows[-1].append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
-
-
 def numbers(column):
     """Return a column of a figure, which newer versions of plotly pack."""
     if isinstance(column, dict):
@@ -390,7 +355,8 @@ def test_a_page_shows_every_trade(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "out.html"]
     page = Page((tmp_path / "out.html").read_text())
     assert page.open == []
-    assert [row[-1] for row in page.rows if len(row) == 11] == [trade.id for trade in result.trades]
+    (listed,) = page.long_tables
+    assert [row[-1] for row in texts_of(listed)] == [trade.id for trade in result.trades]
     (figure,) = page.figures
     marks = traces(figure, "scatter", mode="markers")
     shown = [text for trace in marks for text in trace.get("hovertext", ())]
@@ -407,14 +373,16 @@ def test_a_page_shows_every_trade(tmp_path):
     assert -min(falls) == pytest.approx(result.totals.max_drawdown_percentage)
     assert f"{result.totals.pnl_percentage:+.3f} %" in page.text
     assert "Reading and writing" in page.text
-    assert any(row[:1] == ["state"] for row in page.rows)
+    assert any(row[:1] == ["state"] for row in page.tables["plain"])
+    assert [attributes for tag, attributes in page.elements if tag == "details"] == [{"id": "definitions"}, {"id": "profile"}]  # folded
     assert "Reading and writing" not in html_report(result)
 
 
 def test_a_page_needs_no_network_and_lets_none_in(finished):
     page = Page(html_report([finished(trades_with([1.0])), finished([])]))
     loading = {"src", "href", "srcset", "data", "action", "poster", "background"}
-    assert {value for _, attributes in page.elements for name, value in attributes.items() if name in loading} == {"#run-0", "#run-1"}
+    assert not [value for _, attributes in page.elements for name, value in attributes.items() if name in loading]
+    assert page.long_tables[0]["links"] == {"0": "run-0", "1": "run-1"}
     assert not {tag for tag, _ in page.elements} & {"link", "iframe", "object", "embed", "img", "base", "form"}
     (policy,) = (attributes["content"] for tag, attributes in page.elements if attributes.get("http-equiv") == "Content-Security-Policy")
     assert {"default-src 'none'", "form-action 'none'"} <= set(policy.split("; "))
@@ -430,6 +398,7 @@ def test_names_are_text_everywhere(finished):
         assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in harmless.elements]
         assert [set(attributes) for _, attributes in hostile.elements] == [set(attributes) for _, attributes in harmless.elements]
         assert HOSTILE in "".join(hostile.texts)
+        assert HOSTILE in texts_of(hostile.long_tables[-1])[0][-1]
         # plotly treats some tags in texts as formatting.
         assert "<img" not in json.dumps(hostile.figures)
         assert "&lt;img" in json.dumps(hostile.figures)
@@ -476,18 +445,18 @@ def test_several_runs_are_compared(finished):
         ("hand on BTCUSDT", 0.5),
         ("hand on BTCUSDT", 3.0),
     ]
-    assert [row[1] for row in page.rows if len(row) == 10] == ["binance", "other"]
+    assert [row[1] for row in texts_of(page.long_tables[0])] == ["binance", "other"]
     assert "2 positions, +1.000 %" in page.text
-    assert {attributes.get("id") for tag, attributes in page.elements if tag == "details"} == {"run-0", "run-1"}
+    assert {attributes.get("id") for tag, attributes in page.elements if tag == "details"} == {"run-0", "run-1", "definitions"}
 
 
 def test_of_very_many_runs_the_best_are_drawn(finished, monkeypatch):
     monkeypatch.setattr(report_html, "MOST_RUNS", 3)
     runs = [finished(trades_with([profit]), frame_name=f"{number:03}") for number, profit in enumerate(range(-5, 15))]
     page = Page(html_report(runs))
-    assert len([row for row in page.rows if len(row) == 10]) == 20
+    assert len(page.long_tables[0]["rows"]) == 20
     assert [trace["name"] for trace in page.figures[0]["data"]] == ["all runs"]
-    assert [attributes["id"] for tag, attributes in page.elements if tag == "details"] == ["run-17", "run-18", "run-19"]
+    assert [attributes["id"] for tag, attributes in page.elements if tag == "details"][:-1] == ["run-17", "run-18", "run-19"]
     assert "The 3 runs with the highest profit follow." in page.text
 
 
@@ -497,12 +466,9 @@ def test_ten_thousand_trades_are_a_page_still(finished):
     began = time.perf_counter()
     text = html_report(finished(trades, end_ms=START + 30_000 * MINUTE))
     assert time.perf_counter() - began < 30
-    assert len(text) < 14_000_000
+    assert len(text) < 15_500_000
     page = Page(text)
-    rows = [row for row in page.rows if len(row) == 11]
-    assert len(rows) == MOST_ROWS
-    assert rows[-1][0] == "10,000"
-    assert f"The last {MOST_ROWS:,} of 10,000 trades." in page.text
+    assert len(page.long_tables[0]["rows"]) == 10_000
     assert sum(len(trace.get("hovertext", ())) for trace in page.figures[0]["data"]) == 20_000
 
 
@@ -531,7 +497,7 @@ def test_a_run_that_ended_before_its_first_minute_is_shown_with_its_error(finish
     run = finished([], end_ms=START, minutes=0, complete=False, error="<b>no</b>")
     page = html_report([run], failed=[InvalidValueError("another one never began")])
     assert "another one never began" in page
-    assert "Incomplete: this run ended early, at 2023-03-01 00:00 UTC: &lt;b&gt;no&lt;/b&gt;" in page
+    assert "Incomplete: this run ended early, at 2023-03-01 00:00 UTC, after 0.0 % of its window: &lt;b&gt;no&lt;/b&gt;" in page
     assert "<title>hand on BTCUSDT, 1 failed</title>" in page
 
 

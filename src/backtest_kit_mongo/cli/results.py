@@ -9,7 +9,9 @@ from typing import Any
 from ..observability.profile import Report
 from ..runner import BacktestResult, OpenTrade, Totals, Trade
 from ..runner.engine.result import add_up
-from ..runner.report.statistics import statistics_of
+from ..runner.report.analysis import analysis_of
+from ..runner.report.facts import held_text, year_text
+from ..runner.report.statistics import statistics_of, trades_of
 from ..runner.report.text import holes_text, ignored_text, incomplete_text, ratio_text
 from .market import Costs
 from .output import counted, facts, heading, output, say, table, time_text
@@ -92,7 +94,7 @@ def _totals(results: Sequence[BacktestResult], totals: Totals, costs: Costs, *, 
     if totals.user_closes:
         closed.append(("strategy or user", totals.user_closes))
     minutes, seconds = sum(result.minutes for result in results), sum(result.wall_seconds for result in results)
-    statistics = statistics_of(results)
+    statistics, analysis = statistics_of(results), analysis_of(results, trades_of(results))
     start, end = min(result.start_ms for result in results), max(result.end_ms for result in results)
     rows: dict[str, Any] = {
         "trades": f"{totals.trades:,}: {totals.wins:,} won, {totals.losses:,} lost ({totals.win_rate:.1f} % won)",
@@ -102,6 +104,8 @@ def _totals(results: Sequence[BacktestResult], totals: Totals, costs: Costs, *, 
         f"{percent(totals.worst_pnl_percentage)} at worst",
         "profit factor": f"{ratio_text(statistics.profit_factor)}, Sharpe ratio {ratio_text(statistics.sharpe_ratio)} (per trade)",
         "max drawdown": f"{totals.max_drawdown_percentage:.3f} % of the stake",
+        "buy and hold": held_text(analysis),
+        "for a year": year_text(analysis),
         "still open": "; ".join(_open_text(result.open_trade) for result in results if result.open_trade is not None) or "nothing",
         "signals ignored": ignored_text(results),
         "holes": holes_text(results),
@@ -114,11 +118,11 @@ def _totals(results: Sequence[BacktestResult], totals: Totals, costs: Costs, *, 
     if first:
         rows["took"] += f"; the first trade was closed after {min(first):.2f} s"
     if live:
-        del rows["took"]  # in a live run only the clock decides it
+        del rows["took"], rows["buy and hold"]  # in a live run only the clock decides how long it took
     if not any(not result.complete for result in results) or live:
         del rows["incomplete"]
     if not totals.trades:
-        kept = ("still open", "signals ignored", "incomplete", "window", "took")
+        kept = ("buy and hold", "still open", "signals ignored", "incomplete", "window", "took")
         rows = {"trades": "none", **{name: rows[name] for name in kept if name in rows}}
     return rows
 

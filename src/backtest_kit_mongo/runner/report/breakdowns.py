@@ -16,7 +16,7 @@ from ..engine.result import Trade, add_up
 
 __all__ = ["Month", "SideTotals", "SizeClass", "average_minutes_held", "by_month", "by_side", "by_size", "profit_factor"]
 
-_CLASSES: Final = 20
+_MOST_CLASSES: Final = 20
 
 
 class Month(msgspec.Struct, frozen=True, rename="camel"):
@@ -80,8 +80,8 @@ def by_side(trades: Sequence[Trade]) -> tuple[SideTotals, SideTotals]:
     return _side("long", trades), _side("short", trades)
 
 
-def by_size(trades: Sequence[Trade], classes: int = _CLASSES) -> tuple[SizeClass, ...]:
-    """Return the distribution of the profits over about ``classes`` classes of equal width, in order.
+def by_size(trades: Sequence[Trade]) -> tuple[SizeClass, ...]:
+    """Return the distribution of the profits over at most about twenty classes of equal width (fewer for few trades), in order.
 
     The width is 1, 2 or 5 times a power of ten, and 0 is always a limit, so that no class holds both wins and losses. A few extreme
     trades (beyond the first and the 99th percentile) are counted in a first and a last class without a limit, rather than widen all.
@@ -89,6 +89,7 @@ def by_size(trades: Sequence[Trade], classes: int = _CLASSES) -> tuple[SizeClass
     if not trades:
         return ()
     profits = np.array([trade.pnl_percentage for trade in trades])
+    classes = min(_MOST_CLASSES, max(4, math.ceil(2 * math.sqrt(len(trades)))))
     low, high = (float(limit) for limit in np.percentile(profits, [1, 99]))
     width = _round_width((high - low) / classes or max(abs(low), 1.0) / classes)
     # Rounded, because 1.1 / 0.1 is 11.000000000000002.

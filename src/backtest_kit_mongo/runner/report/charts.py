@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...candles import CandleArray
+from ..engine.buy_and_hold import held_percentages
 from ..engine.result import BacktestResult, OpenTrade, Trade
 from .statistics import trades_of
 from .text import length_text, percent_text, price_digits, reason_text, time_text
@@ -29,7 +30,10 @@ Times = npt.NDArray[np.datetime64]
 
 
 def run_chart(run: BacktestResult, candles: CandleArray, step_ms: int) -> str:
-    """Return a figure of one run: its trades on the candles (each ``step_ms`` long), the running sum of its profits, and the drawdown."""
+    """Return a figure of one run: its trades on the candles (each ``step_ms`` long), the running sum of its profits, and the drawdown.
+
+    The sum is drawn beside buy and hold, as far as the candles are stored.
+    """
     graph = importlib.import_module("plotly.graph_objects")
     figure = _subplots([0.6, 0.22, 0.18])
     if len(candles):
@@ -54,6 +58,13 @@ def run_chart(run: BacktestResult, candles: CandleArray, step_ms: int) -> str:
         fill="tozeroy", fillcolor="rgba(213, 94, 0, 0.2)", hovertemplate=_WHEN + "%{y:,.3f} %<extra>drawdown</extra>",
     )  # fmt: skip
     figure.add_trace(profit, row=2, col=1)
+    if len(candles) and run.buy_and_hold is not None and run.costs is not None:
+        held = graph.Scatter(
+            x=_times(np.minimum(candles["timestamp"] + step_ms, run.end_ms)),
+            y=held_percentages(run.buy_and_hold.price_open, candles["close"], run.costs), name="buy and hold", showlegend=True,
+            mode="lines", line={"color": _GREY, "width": 1, "dash": "dot"}, hovertemplate=_WHEN + "%{y:+,.3f} %<extra>buy and hold</extra>",
+        )  # fmt: skip
+        figure.add_trace(held, row=2, col=1)
     figure.add_trace(drawdown, row=3, col=1)
     figure.update_yaxes(title_text=f"{escape(run.symbol)} price", row=1, col=1)
     figure.update_yaxes(title_text="profit, %<br>of one stake", row=2, col=1)

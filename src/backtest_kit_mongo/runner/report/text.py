@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..clock import MINUTE_MS, as_datetime
+from ..engine.position import Costs
 from ..engine.result import BacktestResult
 
 __all__ = [
-    "holes_text", "ignored_text", "incomplete_text", "length_text", "percent_text", "price_digits", "ratio_text", "reason_text",
-    "time_text",
+    "costs_text", "fall_text", "holes_text", "ignored_text", "incomplete_text", "length_text", "parameters_text", "percent_text",
+    "price_digits", "ratio_text", "reason_text", "time_text",
 ]  # fmt: skip
 
 
 def percent_text(percent: float) -> str:
     """Return a gain or loss in percent as text with its sign."""
     return f"{percent:+,.3f} %"
+
+
+def fall_text(percent: float) -> str:
+    """Return a drawdown in percent as text, without a sign."""
+    return f"{percent:,.3f} %"
 
 
 def ratio_text(ratio: float | None) -> str:
@@ -38,6 +44,18 @@ def reason_text(reason: str) -> str:
 def time_text(ms: int) -> str:
     """Return a time in ms as ``2023-03-01 00:05`` (UTC)."""
     return f"{as_datetime(ms):%Y-%m-%d %H:%M}"
+
+
+def costs_text(costs: Costs | None) -> str:
+    """Return fee, slippage and stake of a run; ``not recorded`` for a run of an earlier version."""
+    if costs is None:
+        return "not recorded"
+    return f"fee {costs.fee_percent:g} %, slippage {costs.slippage_percent:g} %, stake {costs.stake_usd:,g} USD"
+
+
+def parameters_text(parameters: Mapping[str, object]) -> str:
+    """Return parameters as ``FAST=6, SLOW=24``, or ``none``."""
+    return ", ".join(f"{name}={value}" for name, value in parameters.items()) or "none"
 
 
 def ignored_text(runs: Sequence[BacktestResult]) -> str:
@@ -65,7 +83,11 @@ def incomplete_text(run: BacktestResult) -> str:
     """Return why a run is incomplete; an empty string for a complete run."""
     if run.complete:
         return ""
-    return f"ended early, at {time_text(run.end_ms)} UTC: {run.error or 'it was interrupted'}"
+    reached = ""
+    if run.window_end_ms is not None and run.window_end_ms > run.start_ms:
+        share = (run.end_ms - run.start_ms) / (run.window_end_ms - run.start_ms) * 100
+        reached = f", after {share:.1f} % of its window"
+    return f"ended early, at {time_text(run.end_ms)} UTC{reached}: {run.error or 'it was interrupted'}"
 
 
 def length_text(ms: float) -> str:
