@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.demo-ready
 BENCH_READY := $(VENV)/.bench-ready
+BROWSER_READY := $(VENV)/.browser-ready
 DEMO_DIR := .demo
 
-.PHONY: prerequisites demo test test-engines test-oldest test-replicaset quicktest bench bench-smoke bench-compare bench-scale bench-candles bench-fail-over bench-load lint public-types generate sanitize sdist wheel dist clean
+.PHONY: prerequisites demo test test-engines test-oldest test-replicaset test-browser quicktest bench bench-smoke bench-compare bench-scale bench-candles bench-fail-over bench-load lint public-types generate sanitize sdist wheel dist clean
 
 # The first of every target: what the system must have, and a .venv. In order, since it may make .venv anew, and with it what is ready.
 .NOTPARALLEL:
@@ -43,7 +44,7 @@ WORKERS ?= 6
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -p no:benchmark
 
 # The hundreds of Python processes that the tests start find the library compiled.
-test test-engines test-oldest test-replicaset quicktest: export PYTHONDONTWRITEBYTECODE =
+test test-engines test-oldest test-replicaset test-browser quicktest: export PYTHONDONTWRITEBYTECODE =
 
 test: prerequisites $(READY)
 	$(PYTEST) $(ARGS)
@@ -52,6 +53,16 @@ test: prerequisites $(READY)
 # What needs a server, with the mongod of the tests as a replica set. (tests/stores/test_replica_set.py has one of three in any run.)
 test-replicaset: prerequisites $(READY)
 	KIT_TEST_REPLICA_SET=rs0 $(PYTEST) -m server $(ARGS)
+
+# The page of a report in a real browser: Debian's packages chromium and chromium-driver (100 MB), installed if there is none.
+# No part of `make test`; without a browser it fails.
+$(BROWSER_READY): $(READY)
+	$(call install,browser,"backtest-kit-mongo[browser]")
+	touch $@
+
+test-browser: prerequisites $(BROWSER_READY)
+	@sh tools/prerequisites.sh --browser
+	$(BIN)/python -m pytest browser -p no:benchmark $(ARGS)
 
 # With the oldest drivers that pyproject.toml allows, in a folder of their own; `make test` has the newest.
 OLDEST := build/oldest-drivers

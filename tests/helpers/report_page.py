@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 
+from plotly.offline import get_plotlyjs
+
 
 class Page(HTMLParser):
     """Elements, texts by element, rows of tables by their class, facts by name, long tables and figures."""
@@ -13,7 +15,7 @@ class Page(HTMLParser):
         super().__init__()
         self.open, self.elements, self.figures, self.long_tables, self.texts = [], [], [], [], []
         self.tables, self.facts, self.bars = {}, [], []
-        self.feed(text)
+        self.feed(text.replace(get_plotlyjs(), ""))  # five megabytes that take a second
         self.close()
 
     def handle_starttag(self, tag, attributes):

@@ -126,6 +126,14 @@ def test_another_python_is_asked_for_with_its_own_packages(machine):
     assert machine.run(PYTHON="python3.99", code=1) == "prerequisites: missing: headers of Python 3.99\n"
 
 
+def test_a_browser_is_looked_for_only_where_one_is_needed(machine):
+    machine.has_everything()
+    assert f"missing: chromium, chromedriver; run: su -c 'apt-get update && {INSTALL}chromium chromium-driver'" in machine.run(
+        "--browser", code=1
+    )
+    assert machine.run("--check") == ""
+
+
 @pytest.mark.slow
 def test_what_is_missing_is_installed_and_a_half_made_environment_made_again(machine):
     machine.apt_get()

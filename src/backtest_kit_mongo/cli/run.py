@@ -74,7 +74,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         typer.Option(
             metavar="FILE.html",
             show_default=False,
-            help="Write an HTML page with equity curve, trades on the candle chart, drawdown and cache profile (extra: report).",
+            help="Write an HTML page: profit beside buy and hold, charts, months, drawdowns, trades to sort and filter (extra: report).",
             rich_help_panel=_OUTPUT,
         ),
     ] = None

@@ -11,12 +11,13 @@ import msgspec
 import numpy as np
 
 from ..clock import MINUTE_MS, as_datetime
-from ..engine.position import Side
+from ..engine.cost_basis import Side
 from ..engine.result import Trade, add_up
 
 __all__ = ["Month", "SideTotals", "SizeClass", "average_minutes_held", "by_month", "by_side", "by_size", "profit_factor"]
 
 _MOST_CLASSES: Final = 20
+_LEAST_WIDTH: Final = 0.001  # percent, which is what a report shows of a profit
 
 
 class Month(msgspec.Struct, frozen=True, rename="camel"):
@@ -91,7 +92,7 @@ def by_size(trades: Sequence[Trade]) -> tuple[SizeClass, ...]:
     profits = np.array([trade.pnl_percentage for trade in trades])
     classes = min(_MOST_CLASSES, max(4, math.ceil(2 * math.sqrt(len(trades)))))
     low, high = (float(limit) for limit in np.percentile(profits, [1, 99]))
-    width = _round_width((high - low) / classes or max(abs(low), 1.0) / classes)
+    width = _round_width(max((high - low) / classes or max(abs(low), 1.0) / classes, _LEAST_WIDTH))
     # Rounded, because 1.1 / 0.1 is 11.000000000000002.
     places = np.ceil(np.round(profits / width, 9))  # place n holds the profits in ((n - 1) * width, n * width]
     first, last = (math.ceil(round(limit / width, 9)) for limit in (low, high))

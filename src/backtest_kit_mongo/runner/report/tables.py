@@ -203,7 +203,7 @@ def _sizes(classes: Sequence[SizeClass]) -> list[tuple[str, str, str, str]]:
 
 def _range(one: SizeClass) -> str:
     above, up_to = one.above_percentage, one.up_to_percentage
-    low, high = ("" if limit is None else f"{limit:+,g}" if limit else "0" for limit in (above, up_to))
+    low, high = ("" if limit is None else f"{limit:+,.10g}" if limit else "0" for limit in (above, up_to))
     return f"{low} to {high} %" if low and high else f"up to {high} %" if high else f"above {low} %"
 
 

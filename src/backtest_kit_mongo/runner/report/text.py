@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..clock import MINUTE_MS, as_datetime
-from ..engine.position import Costs
+from ..engine.cost_basis import Costs
 from ..engine.result import BacktestResult
 
 __all__ = [
