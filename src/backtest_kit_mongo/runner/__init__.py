@@ -23,8 +23,10 @@ from .engine.actions import (
     trailing_take,
 )
 from .engine.broker import Broker, Fill, Order, OrderFailedError, OrderRejected, add_broker, clear_brokers, find_broker, list_brokers
+from .engine.buy_and_hold import BuyAndHold
 from .engine.journal import TakenOverError
 from .engine.options import RunOptions
+from .engine.position import Costs
 from .engine.result import BacktestResult, OpenTrade, Totals, Trade
 from .engine.risk import Risk, RiskRequest, add_risk, clear_risks, list_risks
 from .facades.interval import Interval
@@ -80,12 +82,14 @@ __all__ = [
     "BacktestResult",
     "BadSignalError",
     "Broker",
+    "BuyAndHold",
     "Callbacks",
     "CandleConflict",
     "CandleConflictError",
     "CandleFiles",
     "CandleSeries",
     "CcxtBroker",
+    "Costs",
     "Event",
     "Exchange",
     "ExchangeError",

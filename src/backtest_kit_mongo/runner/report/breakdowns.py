@@ -73,7 +73,7 @@ def by_month(trades: Sequence[Trade], start_ms: int, end_ms: int) -> tuple[Month
     first, last = (f"{as_datetime(ms):%Y-%m}" for ms in (start_ms, max(end_ms - 1, start_ms)))
     # An exit with the last candle of a month has the first moment of the next one, even at the end of the window.
     names = _months(min(first, *grouped), max(last, *grouped)) if grouped else _months(first, last)
-    return tuple(Month(name, len(grouped.get(name, ())), sum(grouped.get(name, ()))) for name in names)
+    return tuple(Month(name, len(grouped.get(name, ())), sum(grouped.get(name, ()), 0.0)) for name in names)
 
 
 def by_side(trades: Sequence[Trade]) -> tuple[SideTotals, SideTotals]:

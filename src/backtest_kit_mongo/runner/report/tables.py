@@ -197,7 +197,8 @@ def _sizes(classes: Sequence[SizeClass]) -> list[tuple[str, str, str, str]]:
     rows = []
     for one in classes:
         won = one.above_percentage is not None and one.above_percentage >= 0
-        rows.append((_range(one), f"{one.trades:,}", f"{one.trades / most * 100:.1f}", "won" if won else "lost"))
+        width = max(one.trades / most * 100, 0.5) if one.trades else 0.0  # a single trade of thousands is visible too
+        rows.append((_range(one), f"{one.trades:,}", f"{width:.1f}", "won" if won else "lost"))
     return rows
 
 
