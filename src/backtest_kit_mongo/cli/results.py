@@ -62,7 +62,7 @@ def _show_trades(trades: Sequence[Trade], *, named: bool) -> None:
             f"{trade.price_open:.8g}",
             f"{trade.price_close:.8g}",
             trade.close_reason.replace("_", " "),
-            percent(trade.pnl_percentage),
+            percent(trade.stake_percentage),
         )
         for trade in trades
     ]
@@ -128,7 +128,7 @@ def _totals(results: Sequence[BacktestResult], totals: Totals, costs: Costs, *, 
 
 
 def _open_text(trade: OpenTrade) -> str:
-    return f"{trade.position} from {trade.price_open:.8g}, now {trade.current_price:.8g}: {percent(trade.pnl_percentage)}"
+    return f"{trade.position} from {trade.price_open:.8g}, now {trade.current_price:.8g}: {percent(trade.stake_percentage)}"
 
 
 def percent(value: float) -> str:

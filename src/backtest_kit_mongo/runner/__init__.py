@@ -24,9 +24,9 @@ from .engine.actions import (
 )
 from .engine.broker import Broker, Fill, Order, OrderFailedError, OrderRejected, add_broker, clear_brokers, find_broker, list_brokers
 from .engine.buy_and_hold import BuyAndHold
+from .engine.cost_basis import Costs
 from .engine.journal import TakenOverError
 from .engine.options import RunOptions
-from .engine.position import Costs
 from .engine.result import BacktestResult, OpenTrade, Totals, Trade
 from .engine.risk import Risk, RiskRequest, add_risk, clear_risks, list_risks
 from .facades.interval import Interval

@@ -59,6 +59,11 @@ class OpenTrade(msgspec.Struct, frozen=True, rename="camel"):
     partials: int = 0
     stakes: float = 1.0
 
+    @property
+    def stake_percentage(self) -> float:
+        """The profit in percent of one stake."""
+        return self.pnl_percentage * self.stakes
+
 
 class Totals(msgspec.Struct, frozen=True, rename="camel"):
     """Sums over the closed trades.

@@ -87,7 +87,7 @@ def daily_equity(trades: Sequence[Trade], start_ms: int, end_ms: int, stakes: in
     A trade that closes at 00:00 closed with the last candle of the day that ends then. A window without a minute has no day.
     """
     ends = np.arange(align(start_ms, _DAY_MS), end_ms, _DAY_MS) + _DAY_MS
-    sums = np.cumsum([0.0, *(trade.pnl_percentage for trade in trades)])
+    sums = np.cumsum([0.0, *(trade.stake_percentage for trade in trades)])
     closed = np.searchsorted([trade.close_timestamp for trade in trades], ends, side="right")
     if len(closed):
         closed[-1] = len(trades)  # a part of a day at the end counts as a day

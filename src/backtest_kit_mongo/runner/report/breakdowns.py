@@ -69,7 +69,7 @@ def by_month(trades: Sequence[Trade], start_ms: int, end_ms: int) -> tuple[Month
     """Return every month from the start to the end of the window. A trade belongs to the UTC month of its closing time."""
     grouped: dict[str, list[float]] = {}
     for trade in trades:
-        grouped.setdefault(f"{as_datetime(trade.close_timestamp):%Y-%m}", []).append(trade.pnl_percentage)
+        grouped.setdefault(f"{as_datetime(trade.close_timestamp):%Y-%m}", []).append(trade.stake_percentage)
     first, last = (f"{as_datetime(ms):%Y-%m}" for ms in (start_ms, max(end_ms - 1, start_ms)))
     # An exit with the last candle of a month has the first moment of the next one, even at the end of the window.
     names = _months(min(first, *grouped), max(last, *grouped)) if grouped else _months(first, last)
@@ -89,7 +89,7 @@ def by_size(trades: Sequence[Trade]) -> tuple[SizeClass, ...]:
     """
     if not trades:
         return ()
-    profits = np.array([trade.pnl_percentage for trade in trades])
+    profits = np.array([trade.stake_percentage for trade in trades])
     classes = min(_MOST_CLASSES, max(4, math.ceil(2 * math.sqrt(len(trades)))))
     low, high = (float(limit) for limit in np.percentile(profits, [1, 99]))
     width = _round_width(max((high - low) / classes or max(abs(low), 1.0) / classes, _LEAST_WIDTH))
@@ -125,7 +125,7 @@ def _side(side: Side, trades: Sequence[Trade]) -> SideTotals:
         win_rate=totals.win_rate if chosen else None,
         pnl_percentage=totals.pnl_percentage,
         average_pnl_percentage=totals.average_pnl_percentage if chosen else None,
-        profit_factor=profit_factor([trade.pnl_percentage for trade in chosen]),
+        profit_factor=profit_factor([trade.stake_percentage for trade in chosen]),
         best_pnl_percentage=totals.best_pnl_percentage if chosen else None,
         worst_pnl_percentage=totals.worst_pnl_percentage if chosen else None,
         average_minutes_held=average_minutes_held(chosen),

@@ -102,8 +102,8 @@ def _trades(graph: Any, run: BacktestResult) -> list[Any]:
     outline = {"color": "#ffffff", "width": 1 if size > 8 else 0}
     traces: list[Any] = []
     outcomes: list[tuple[str, str, Sequence[Trade | OpenTrade]]] = [
-        ("won", _WON, [trade for trade in run.trades if trade.pnl_percentage > 0]),
-        ("lost", _LOST, [trade for trade in run.trades if trade.pnl_percentage <= 0]),
+        ("won", _WON, [trade for trade in run.trades if trade.stake_percentage > 0]),
+        ("lost", _LOST, [trade for trade in run.trades if trade.stake_percentage <= 0]),
         ("still open", _OPEN, [] if run.open_trade is None else [run.open_trade]),
     ]
     for name, colour, trades in outcomes:
@@ -140,7 +140,7 @@ def _end(trade: Trade | OpenTrade, end_ms: int) -> tuple[int, float]:
 def _hover(trade: Trade | OpenTrade, end_ms: int, price: float) -> str:
     digits = price_digits(trade.price_open)
     lines = [
-        f"<b>{trade.position}, {percent_text(trade.pnl_percentage)}</b>",
+        f"<b>{trade.position}, {percent_text(trade.stake_percentage)}</b>",
         f"opened {time_text(trade.open_timestamp)} UTC at {trade.price_open:,.{digits}f}",
     ]
     if isinstance(trade, Trade):
@@ -158,7 +158,7 @@ def _subplots(heights: list[float]) -> Any:
 
 def _sums(trades: Sequence[Trade], start_ms: int, end_ms: int) -> tuple[Times, npt.NDArray[np.float64]]:
     """Return times, and the sum of the profits from each of these times on."""
-    sums = np.cumsum([0.0, *(trade.pnl_percentage for trade in trades)])
+    sums = np.cumsum([0.0, *(trade.stake_percentage for trade in trades)])
     return _times([start_ms, *(trade.close_timestamp for trade in trades), end_ms]), np.append(sums, sums[-1])
 
 

@@ -47,7 +47,7 @@ def deepest_drawdowns(
             falls.append(Drawdown(start, bottom, recovery, deepest, deepest / (100 * stakes + peak) * 100, duration))
 
     for trade in trades:
-        running += trade.pnl_percentage
+        running += trade.stake_percentage
         if running >= peak - _ROUNDING:
             note(trade.close_timestamp)
             start, deepest, peak = trade.close_timestamp, 0.0, max(peak, running)

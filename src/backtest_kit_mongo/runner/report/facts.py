@@ -129,7 +129,7 @@ def _held(runs: Sequence[BacktestResult], analysis: Analysis) -> Fact:
 
 def _still_open(trades: Sequence[OpenTrade]) -> str:
     if len(trades) > 1:
-        return f"{len(trades):,} positions, {percent_text(sum(trade.pnl_percentage for trade in trades))}"
+        return f"{len(trades):,} positions, {percent_text(sum(trade.stake_percentage for trade in trades))}"
     return next(
-        (f"{trade.position} since {time_text(trade.open_timestamp)}, {percent_text(trade.pnl_percentage)}" for trade in trades), "nothing"
+        (f"{trade.position} since {time_text(trade.open_timestamp)}, {percent_text(trade.stake_percentage)}" for trade in trades), "nothing"
     )

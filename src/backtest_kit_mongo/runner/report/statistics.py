@@ -56,7 +56,7 @@ def statistics_of(results: Results) -> Statistics:
     """Return the statistics over all trades of ``results``."""
     runs = ordered(results)
     trades = trades_of(runs)
-    profits = [trade.pnl_percentage for trade in trades]
+    profits = [trade.stake_percentage for trade in trades]
     spread = stdev(profits) if len(profits) > 1 else 0.0
     window = sum(run.end_ms - run.start_ms for run in runs)
     return Statistics(

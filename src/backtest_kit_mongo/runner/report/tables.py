@@ -56,7 +56,7 @@ def trade_table(trades: Sequence[Trade]) -> str:
     digits = price_digits(max((trade.price_open for trade in trades), default=1.0))
     rows, total = [], 0.0
     for number, trade in enumerate(trades, start=1):
-        total += trade.pnl_percentage
+        total += trade.stake_percentage
         duration = trade.close_timestamp - trade.open_timestamp
         # A cell is its text, which it is sorted by, or its text and the number that it is sorted by (None: always last).
         rows.append(
@@ -69,7 +69,7 @@ def trade_table(trades: Sequence[Trade]) -> str:
                 (f"{trade.price_open:,.{digits}f}", trade.price_open),
                 (f"{trade.price_close:,.{digits}f}", trade.price_close),
                 reason_text(trade.close_reason),
-                (percent_text(trade.pnl_percentage), trade.pnl_percentage),
+                (percent_text(trade.stake_percentage), trade.stake_percentage),
                 (percent_text(total), total),
                 trade.id,
             ]
