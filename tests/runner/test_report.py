@@ -121,6 +121,9 @@ def test_json_has_the_fields_of_the_contract():
             "closeTimestamp": trade.close_timestamp,
             "closeReason": trade.close_reason,
             "pnlPercentage": trade.pnl_percentage,
+            "entries": 1,
+            "partials": 0,
+            "stakes": 1.0,
         }
         for trade in result.trades
     ]

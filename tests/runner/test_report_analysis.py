@@ -360,3 +360,17 @@ def test_a_result_knows_the_parameters_in_effect():
         run = run_backtest("BTCUSDT", "sma_cross")
     assert run.parameters == {**declared, "FAST": 7}
     assert len(declared) > 1
+
+
+def test_positions_with_several_entries_count_by_their_stakes():
+    """A trade of 2 percent on three stakes is one of 6 percent on one, in every figure."""
+    days = (5, 12, 41, 60, 75)
+    profits = (2.0, -1.5, 0.75, -3.0, 4.0)
+    heavy = [msgspec.structs.replace(closed(profit, day * DAY), stakes=3.0) for profit, day in zip(profits, days, strict=True)]
+    plain = [closed(3 * profit, day * DAY) for profit, day in zip(profits, days, strict=True)]
+    figures = []
+    for trades in (heavy, plain):
+        run = result(trades, 90)
+        analysis, totals = msgspec.to_builtins(analysis_of([run], trades)), msgspec.to_builtins(add_up(trades))
+        figures.append([analysis, totals, daily_equity(trades, START, START + 90 * DAY).tolist()])
+    assert figures[0] == figures[1]
