@@ -7,22 +7,27 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from ..arguments import text
 from ..errors import InvalidTypeError, InvalidValueError
+from ..logs import log
 
-__all__ = ["Registered", "Registrations", "call_site", "check_function", "check_name"]
+__all__ = ["CallSite", "Registered", "Registrations", "call_site", "check_awaited", "check_function", "check_name", "is_async"]
 
 
 class Registered(msgspec.Struct, frozen=True, kw_only=True):
-    """What all registered items have: a name, the file that registered it, and ``registered_at``, the ``file:line``."""
+    """What all registered items have: a name, the file that registered it, and ``registered_at``, the ``file:line``.
+
+    ``in_main`` is whether code of ``__main__`` registered it: a notebook, the interactive prompt, or the script that was started.
+    """
 
     name: str
     file: str
     registered_at: str
+    in_main: bool = False
 
     @property
     def place(self) -> str:
@@ -39,17 +44,35 @@ class Registrations(Generic[T]):
 
     def __init__(self, noun: str, adding: str) -> None:
         self._noun, self._adding = noun, adding
+        self._plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
         self._items: dict[str, T] = {}
+        self._replaced: set[str] = set()
         self._lock = threading.Lock()
 
     def add(self, item: T) -> None:
-        """Register ``item``. Raises InvalidValueError, naming both registrations, if the name is taken."""
+        """Register ``item``.
+
+        If its name is taken, and ``__main__`` made both registrations, ``item`` replaces the former one: a notebook runs a cell again. A
+        log message says so, once for each name as a warning. A run that has begun keeps the item that it began with. Otherwise raises
+        InvalidValueError, naming both registrations.
+        """
         with self._lock:
-            other = self._items.setdefault(item.name, item)
-        if other is not item:
-            raise InvalidValueError(
-                f"{self._noun} {item.name!r} at {item.registered_at} is already registered at {other.registered_at}",
-                hint="choose another name",
+            former = self._items.get(item.name)
+            if former is None or (former.in_main and item.in_main):
+                self._items[item.name] = item
+                first = item.name not in self._replaced
+                if former is not None:
+                    self._replaced.add(item.name)
+            else:
+                raise InvalidValueError(
+                    f"{self._noun} {item.name!r} at {item.registered_at} is already registered at {former.registered_at}",
+                    hint=f"choose another name, or call clear_{self._plural}() first, which forgets all {self._plural}",
+                )
+        if former is not None:
+            log(
+                "warning" if first else "info",
+                f"{self._noun} {item.name!r} at {item.registered_at} replaces the one registered at {former.registered_at}"
+                + ("; this is said once for each name" if first else ""),
             )
 
     def list(self) -> tuple[T, ...]:
@@ -70,8 +93,7 @@ class Registrations(Generic[T]):
         if not items:
             raise InvalidValueError(f"no {self._noun} is registered", hint=f"register one with {self._adding}")
         if len(items) > 1:
-            plural = f"{self._noun[:-1]}ies" if self._noun.endswith("y") else f"{self._noun}s"
-            raise InvalidValueError(f"{len(items)} {plural} are registered; name one of them: {listed}")
+            raise InvalidValueError(f"{len(items)} {self._plural} are registered; name one of them: {listed}")
         return next(iter(items.values()))
 
     def restore(self, items: Iterable[T]) -> None:
@@ -81,19 +103,42 @@ class Registrations(Generic[T]):
             self._items = by_name
 
 
-def call_site(depth: int = 2) -> tuple[str, str]:
-    """Return the file, and ``file:line``, of the code that called this function's caller (``depth`` frames up)."""
+class CallSite(NamedTuple):
+    """Where an item was registered; see ``Registered``."""
+
+    file: str
+    registered_at: str
+    in_main: bool
+
+
+def call_site(depth: int = 2) -> CallSite:
+    """Return the place of the code that called this function's caller (``depth`` frames up)."""
     caller = sys._getframe(depth)
-    return caller.f_code.co_filename, f"{caller.f_code.co_filename}:{caller.f_lineno}"
+    # Each run of a notebook cell has another file name, but all cells are code of __main__.
+    return CallSite(
+        file=caller.f_code.co_filename,
+        registered_at=f"{caller.f_code.co_filename}:{caller.f_lineno}",
+        in_main=caller.f_globals.get("__name__") == "__main__",
+    )
 
 
-def check_function(what: str, function: object, arguments: tuple[str, ...]) -> Callable[..., Any]:
-    """Return ``function`` if it is a plain function that takes ``arguments`` by position. Raises InvalidTypeError, naming ``what``."""
+def is_async(function: object) -> bool:
+    """Return whether ``function`` is an ``async def``, a partial of one, or an object with an async ``__call__``."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
+
+
+def check_function(what: str, function: object, arguments: tuple[str, ...], *, may_be_async: bool = False) -> Callable[..., Any]:
+    """Return ``function`` if it takes ``arguments`` by position and is not a generator.
+
+    Raises InvalidTypeError, naming ``what``; also for an async function, unless it ``may_be_async``.
+    """
     if not callable(function):
         raise InvalidTypeError(f"{what} must be a function, got {type(function).__name__}")
-    called = function if inspect.isroutine(function) else type(function).__call__
-    if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called):
-        raise InvalidTypeError(f"{what} must be a plain function, not an async function or a generator")
+    for called in (function, type(function).__call__):  # the first sees through a partial
+        if inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called):
+            raise InvalidTypeError(f"{what} must be a function that returns, not a generator")
+    if is_async(function) and not may_be_async:
+        raise InvalidTypeError(f"{what} must be a plain function, not an async function")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some callables written in C have no signature to check
@@ -103,6 +148,17 @@ def check_function(what: str, function: object, arguments: tuple[str, ...]) -> C
     except TypeError:
         raise InvalidTypeError(f"{what} must take ({', '.join(arguments)}), but takes {signature}") from None
     return function
+
+
+def check_awaited(what: str, answer: object) -> None:
+    """Raise InvalidTypeError, naming ``what``, if a plain function returned an awaitable, which nobody would await."""
+    if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()  # otherwise Python warns that it was never awaited, somewhere else
+        raise InvalidTypeError(
+            f"{what} returned an awaitable ({type(answer).__name__}), but is a plain function",
+            hint="define it with async def and await inside it; the run awaits async functions",
+        )
 
 
 def check_name(what: str, name: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, Final, TypedDict, TypeVar, Unpack, overload
@@ -27,8 +27,10 @@ __all__ = [
     "list_strategies",
 ]
 
-GetSignal = Callable[[str, datetime], Mapping[str, Any] | None]
-"""``get_signal(symbol, when)`` returns None or a signal as a dict. ``when`` is the simulation time, an aware datetime in UTC."""
+_Answer = Mapping[str, Any] | None
+
+GetSignal = Callable[[str, datetime], _Answer] | Callable[[str, datetime], Awaitable[_Answer]]
+"""``get_signal(symbol, when)`` (or ``async def``) returns None or a signal as a dict. ``when`` is the simulation time, aware, in UTC."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,7 +54,7 @@ Callback = Callable[[Event], object]
 
 
 class Callbacks(TypedDict, total=False):
-    """Optional functions of a strategy. Each is called with an Event."""
+    """Optional functions of a strategy (``def`` or ``async def``). Each is called with an Event."""
 
     on_schedule: Callback
     """A signal waits for its price. Called again after a restart."""
@@ -106,6 +108,9 @@ def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, ris
     (minutes until the position is closed at any price, ``math.inf`` for never), and optionally ``note`` (text) and ``priceOpen``, a
     limit price to wait for. Both forms return ``f``.
 
+    ``f`` and the callbacks may be ``async def``. The run awaits each call before it goes on, in an event loop of its own, also where a loop
+    is running already (a notebook). All functions of a run, and of runs side by side, share this loop; it is closed when the run ends.
+
     ``risk_name`` is the record of the Risk contract that holds the positions, and the ``add_risk`` that limits them; it defaults to
     the strategy's name. ``callbacks`` (``on_open`` and so on, see ``Callbacks``) are functions that are called with an ``Event``.
     Raises InvalidTypeError or InvalidValueError for bad arguments or a name that is already registered.
@@ -120,19 +125,18 @@ def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, ris
             raise InvalidTypeError(
                 f"add_strategy has no argument {callback!r}", hint=f"did you mean {near!r}? Callbacks: {', '.join(CALLBACKS)}"
             )
-        check_function(f"{callback} of strategy {name!r}", function, ("event",))
-    file, registered_at = call_site()
+        check_function(f"{callback} of strategy {name!r}", function, ("event",), may_be_async=True)
+    site = call_site()
 
     def register(function: F) -> F:
-        check_function(f"get_signal of strategy {name!r}", function, ("symbol", "when"))
+        check_function(f"get_signal of strategy {name!r}", function, ("symbol", "when"), may_be_async=True)
         strategy = Strategy(
             name=name,
             interval=interval,
             interval_ms=step,
             risk_name=name if risk_name is None else risk_name,
             get_signal=function,
-            file=file,
-            registered_at=registered_at,
+            **site._asdict(),
             callbacks=Callbacks(**callbacks),  # type: ignore[typeddict-item]
         )
         _strategies.add(strategy)

@@ -15,6 +15,7 @@ from ..clock import MINUTE_MS
 from ..engine.actions import enlisted
 from ..engine.buy_and_hold import BuyAndHold, Holding
 from ..engine.engine import Engine
+from ..engine.event_loop import event_loop
 from ..engine.user_code import PERSISTENCE_ERRORS
 from ..engine.write_behind import PendingWrites, pending_write_error
 from ..market.average_price import VWAP_CANDLES
@@ -161,6 +162,7 @@ def replay(
 
     with ExitStack() as stack:
         stack.enter_context(entered(runs[0].engine.scope))
+        stack.enter_context(event_loop())
         for run in runs:
             stack.enter_context(run)
             run.guarded(run.begin, before)
@@ -187,7 +189,7 @@ def replay(
 def simulating(engine: Engine, history: CandleHistory, start: int) -> Iterator[None]:
     """Run the code inside the block as part of the run of ``engine``, at the simulation time ``start`` (ms)."""
     engine.scope.history, engine.scope.now = history, start
-    with entered(engine.scope), _at_work(engine):
+    with entered(engine.scope), event_loop(), _at_work(engine):
         yield
 
 

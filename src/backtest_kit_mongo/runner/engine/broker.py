@@ -97,8 +97,7 @@ def add_broker(name: str, broker: B) -> B:
     name = check_name("the name of a broker", name)
     if not callable(getattr(broker, "submit", None)):
         raise InvalidTypeError(f"broker {name!r} must have a method submit(order), got {type(broker).__name__}")
-    file, registered_at = call_site()
-    _brokers.add(RegisteredBroker(name=name, broker=broker, file=file, registered_at=registered_at))
+    _brokers.add(RegisteredBroker(name=name, broker=broker, **call_site()._asdict()))
     return broker
 
 

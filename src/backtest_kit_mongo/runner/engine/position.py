@@ -11,6 +11,7 @@ import msgspec
 from ...arguments import number, plain_scalar, positive_number, text
 from ...errors import InvalidTypeError, InvalidValueError
 from ..clock import MINUTE_MS
+from ..registrations import check_awaited
 from .cost_basis import Costs, Entry, Leg, PartialClose, Side, average_price, legs_of, pnl_percentage, profit_of_legs
 
 __all__ = [
@@ -124,6 +125,7 @@ def read_signal(raw: object, price: float) -> Signal:
 
     Raises InvalidTypeError or InvalidValueError if the signal is malformed, SignalPriceError if it does not fit the price.
     """
+    check_awaited("get_signal", raw)
     signal = check_signal(raw)
     side, limit = signal.side, signal.price_open
     if limit is not None and ((limit >= price) if side == "long" else (limit <= price)):

@@ -56,8 +56,7 @@ def add_risk(name: str, *, max_positions: int | None = None, validate: Validate 
     name = check_name("the name of a risk", name)
     if max_positions is not None:
         max_positions = whole_number("max_positions", max_positions, least=1)
-    file, registered_at = call_site()
-    risk = Risk(name=name, max_positions=max_positions, validate=None, file=file, registered_at=registered_at)
+    risk = Risk(name=name, max_positions=max_positions, validate=None, **call_site()._asdict())
 
     def check(function: F) -> F:
         check_function(f"validate of risk {name!r}", function, ("request",))

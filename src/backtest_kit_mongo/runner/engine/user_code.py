@@ -10,8 +10,10 @@ from ...logs import log
 from ..clock import as_datetime, iso_time
 from ..error_text import USER_ERRORS, describe, where
 from ..market.exchange import ExchangeError
+from ..registrations import check_awaited
 from ..strategy import BadSignalError, Callback, Event, Strategy, StrategyError
 from . import rows
+from .event_loop import synchronous
 from .journal import Journal
 from .position import Position
 from .rows import RunContext
@@ -31,6 +33,9 @@ class UserCode:
 
     def __init__(self, context: RunContext, strategy: Strategy, journal: Journal, on_error: OnError = "stop") -> None:
         self._context, self._strategy, self._journal, self._on_error = context, strategy, journal, on_error
+        self._get_signal = synchronous(strategy.get_signal)
+        callbacks: dict[str, Any] = {**strategy.callbacks}
+        self._callbacks: dict[str, Callback] = {name: synchronous(function) for name, function in callbacks.items()}
         self._known: set[tuple[type[BaseException], str]] = set()
         self.skipped: int = 0
         """How many errors were skipped."""
@@ -39,11 +44,11 @@ class UserCode:
         """Return what the strategy returns at ``when`` (ms)."""
         symbol = self._context.symbol
         again = PERSISTENCE_ERRORS if self._context.backtest else (*PERSISTENCE_ERRORS, ExchangeError)
-        return self.guarded(lambda: self._strategy.get_signal(symbol, as_datetime(when)), when, again=again)
+        return self.guarded(lambda: self._get_signal(symbol, as_datetime(when)), when, again=again)
 
     def tell(self, name: str, when: int, price: float, position: Position | None = None, reason: str | None = None) -> None:
         """Call the callback ``name`` if the strategy has one. ``when`` is in ms."""
-        function: Callback | None = self._strategy.callbacks.get(name)  # type: ignore[assignment]
+        function = self._callbacks.get(name)
         if function is None:
             return
         context = self._context
@@ -56,7 +61,13 @@ class UserCode:
             signal=None if position is None else rows.public_row(context, position, price),
             reason=reason,
         )
-        self.guarded(lambda: function(event), when)
+
+        def call() -> None:
+            answer = function(event)
+            if answer is not None:
+                check_awaited(f"{name} of strategy {context.strategy_name!r}", answer)
+
+        self.guarded(call, when)
 
     def guarded(self, call: Callable[[], Any], when: int, again: tuple[type[Exception], ...] = PERSISTENCE_ERRORS) -> Any:
         """Return what ``call`` returns, or None after an error that is skipped. Errors in ``again`` are raised unchanged."""

@@ -14,7 +14,7 @@ from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from ...logs import log
 from ..clock import MINUTE_MS, check_ms, iso_time
 from ..error_text import USER_ERRORS
-from ..registrations import Registered, Registrations, call_site, check_function, check_name
+from ..registrations import CallSite, Registered, Registrations, call_site, check_function, check_name
 from .stored_candles import Span, StoredCandles, joined, runs
 
 __all__ = [
@@ -100,11 +100,11 @@ def add_exchange(name: str, *, get_candles: Any = None) -> Any:
     return register if get_candles is None else register(get_candles)
 
 
-def register_exchange(name: str, get_candles: GetCandles, registered: tuple[str, str], all_candles: AllCandles | None = None) -> None:
-    """Register an exchange as ``add_exchange`` does, on behalf of the code at ``registered`` (its file, and its file:line)."""
+def register_exchange(name: str, get_candles: GetCandles, registered: CallSite, all_candles: AllCandles | None = None) -> None:
+    """Register an exchange as ``add_exchange`` does, on behalf of the code at ``registered``."""
     name = check_name("the name of an exchange", name)
     check_function(f"get_candles of exchange {name!r}", get_candles, ("symbol", "interval", "since", "limit"))
-    _exchanges.add(Exchange(name=name, get_candles=get_candles, file=registered[0], registered_at=registered[1], all_candles=all_candles))
+    _exchanges.add(Exchange(name=name, get_candles=get_candles, all_candles=all_candles, **registered._asdict()))
 
 
 def list_exchanges() -> tuple[Exchange, ...]:

@@ -34,8 +34,7 @@ def add_frame(name: str, start: datetime | str | int, end: datetime | str | int)
     start_ms, end_ms = moment_ms("start", start), moment_ms("end", end)
     if end_ms <= start_ms:
         raise InvalidValueError(f"frame {name!r} is empty: it starts {iso_time(start_ms)} and ends {iso_time(end_ms)}")
-    file, registered_at = call_site()
-    _frames.add(Frame(name=name, start_ms=start_ms, end_ms=end_ms, file=file, registered_at=registered_at))
+    _frames.add(Frame(name=name, start_ms=start_ms, end_ms=end_ms, **call_site()._asdict()))
 
 
 def moment_ms(name: str, value: datetime | str | int) -> int:
