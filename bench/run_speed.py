@@ -23,7 +23,7 @@ from typing import Any
 from backtest_kit_mongo.contracts.registry import Registry
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.runner import add_strategy, get_candles, import_candles, load_strategy_file, read_klines, run_backtest
-from backtest_kit_mongo.runner.market import candle_history as history
+from backtest_kit_mongo.runner.market import contiguous_series
 from backtest_kit_mongo.servers import MongoServer, RedisServer
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sma_cross.py"
@@ -37,7 +37,7 @@ class Timed:
         self.seconds = 0.0
         self.calls = 0
         self._depth = 0
-        history.to_dicts = self._around(history.to_dicts)
+        contiguous_series.to_dicts = self._around(contiguous_series.to_dicts)
         for registry in registries:
             for name, domain in DOMAINS.items():
                 adapter = registry.adapter(name)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo import InvalidTypeError, InvalidValueError, PersistCandleAdapter
-from backtest_kit_mongo.candles import CANDLE_DTYPE, INTERVAL_MS
+from backtest_kit_mongo.candles import CANDLE_DTYPE, INTERVAL_MS, to_dicts
 from backtest_kit_mongo.runner import (
     OutsideRunError,
     StrategyError,
@@ -89,11 +89,13 @@ def test_any_sequence_of_questions_is_answered_as_by_the_oracle(now, interval, l
         when = START + minute * MINUTE
         if minute - 1 == hole:
             if interval == "1m":
-                with pytest.raises(InvalidValueError, match="is not stored"):
-                    history.closed("BTCUSDT", interval, limit, when)
+                for closed in (history.closed, history.closed_array):
+                    with pytest.raises(InvalidValueError, match="is not stored"):
+                        closed("BTCUSDT", interval, limit, when)
             continue
-        answer = history.closed("BTCUSDT", interval, limit, when)
-        assert answer == oracle(market, interval, limit, when)
+        expected = oracle(market, interval, limit, when)
+        assert history.closed("BTCUSDT", interval, limit, when) == expected
+        assert to_dicts(history.closed_array("BTCUSDT", interval, limit, when)) == expected
 
 
 @pytest.mark.parametrize("stored", ["5m", "1h"])
@@ -123,6 +125,60 @@ def test_candles_are_copies():
         return get_candles("BTCUSDT", "1m", 5)
 
     assert seen_at(50, ask) == oracle(MARKET, "1m", 5, START + 50 * MINUTE)
+
+
+@pytest.mark.parametrize("interval", ["1m", "15m"])
+def test_an_array_is_a_copy_of_the_same_candles(interval):
+    """Whatever a strategy does to it, the next question and what is stored stay as they were."""
+    store(MARKET)
+
+    def ask():
+        spoiled = get_candles("BTCUSDT", interval, 5, as_array=True)
+        assert spoiled.dtype == CANDLE_DTYPE
+        assert spoiled.flags.owndata
+        spoiled["close"] = -1
+        return to_dicts(get_candles("BTCUSDT", interval, 5, as_array=True)), get_candles("BTCUSDT", interval, 5)
+
+    array, dicts = seen_at(90, ask)
+    assert array == dicts == oracle(MARKET, interval, 5, START + 90 * MINUTE)
+    stored = PersistCandleAdapter.read_candles_array("BTCUSDT", "1m", "binance", 4000, START)
+    assert (stored == MARKET).all()
+
+
+def test_both_forms_choose_the_same_source_of_an_interval():
+    """Once a run has aggregated an interval, candles of it that are stored later are not mixed in, in either form."""
+    store(MARKET)
+    own = np.zeros(20, CANDLE_DTYPE)
+    own["timestamp"] = START + INTERVAL_MS["1h"] * np.arange(20)
+    history = CandleHistory("binance", START + 4000 * MINUTE)
+    when = START + 300 * MINUTE
+    before = history.closed("BTCUSDT", "1h", 3, when)
+    store(own, interval="1h")
+    assert to_dicts(history.closed_array("BTCUSDT", "1h", 3, when)) == before
+    assert to_dicts(history.beside().closed_array("BTCUSDT", "1h", 3, when)) == to_dicts(own[2:5])
+
+
+def test_an_array_of_no_candles_and_errors_are_those_of_a_list():
+    store(MARKET)
+    empty = seen_at(12, lambda: get_candles("BTCUSDT", "15m", 50, as_array=True))
+    assert (len(empty), empty.dtype) == (0, CANDLE_DTYPE)
+    messages = []
+    for as_array in (False, True):
+        with pytest.raises(StrategyError, match="is not stored") as caught:
+            seen_at(50, lambda as_array=as_array: get_candles("XRPUSDT", "5m", 10, as_array=as_array))
+        messages.append(str(caught.value.__cause__))
+    assert messages[0] == messages[1]
+
+
+def test_arrays_of_a_class_of_your_own_that_returns_dicts():
+    class Own(kit.PersistCandleInstance):
+        def read_candles_data(self, limit, since_timestamp, until_timestamp):
+            return super().read_candles_data(limit, since_timestamp, until_timestamp)
+
+    store(MARKET)
+    PersistCandleAdapter.use_persist_candle_adapter(Own)
+    answer = seen_at(400, lambda: get_candles("BTCUSDT", "1h", 5, as_array=True))
+    assert to_dicts(answer) == oracle(MARKET, "1h", 5, START + 400 * MINUTE)
 
 
 def test_the_beginning_of_history_gives_fewer():
@@ -196,8 +252,9 @@ def test_memory_stays_bounded():
     store(MARKET)
     for minute in range(5, 4001):
         history.closed("BTCUSDT", "1m", 5, START + minute * MINUTE)
-    kept = sum(len(series._rows) for series in history._stored.values())
-    assert kept <= 2000 + 5 + 1000
+        history.closed_array("BTCUSDT", "1m", 5, START + minute * MINUTE)
+    for held in (history._dicts, history._arrays):
+        assert sum(len(series._rows) for series in held.stored.values()) <= 2000 + 5 + 1000
 
 
 def test_questions_during_a_run_are_answered_from_memory():

@@ -66,6 +66,8 @@ def test_a_run_across_holes_sees_flat_candles_that_are_not_stored(where, mongo, 
         now = int(when.timestamp() * 1000)
         seen[now] = [tuple(row.values()) for row in get_candles(symbol, "1m", 6)]
         assert get_average_price(symbol) > 0
+        assert get_candles(symbol, "1m", 6, as_array=True).tolist() == seen[now]
+        assert get_candles(symbol, "15m", 2, as_array=True).tolist() == [tuple(row.values()) for row in get_candles(symbol, "15m", 2)]
         for row in get_candles(symbol, "15m", 2):
             assert row["low"] <= row["close"] <= row["high"]
 

@@ -11,7 +11,7 @@ from facade_runs import a_run, at
 from hand_market import MINUTE, memory  # noqa: F401 - memory is a fixture
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.candles import CANDLE_DTYPE, grid_of
+from backtest_kit_mongo.candles import CANDLE_DTYPE, grid_of, to_dicts
 from backtest_kit_mongo.errors import InvalidValueError
 from backtest_kit_mongo.runner import (
     StrategyError,
@@ -102,6 +102,7 @@ def test_what_is_not_stored_is_joined_from_minutes(interval, time, first, count)
     expected = merged(interval, first, count)
     assert seen_at(time, lambda: get_candles("BTCUSDT", interval, count)) == expected
     assert seen_at(time, lambda: get_raw_candles("BTCUSDT", interval, count)) == expected
+    assert to_dicts(seen_at(time, lambda: get_candles("BTCUSDT", interval, count, as_array=True))) == expected
 
 
 def test_the_current_month_has_not_closed():

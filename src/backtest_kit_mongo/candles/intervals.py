@@ -62,6 +62,18 @@ class Grid:
         """Return the open times of the candles from the one that contains ``since`` up to, without it, the one of ``until`` (ms)."""
         return np.arange(self.align(since), self.align(until), self._length, dtype=np.int64)
 
+    def stamps_of(self, positions: Stamps) -> Stamps:
+        """Return the open times (ms) of the candles at positions."""
+        return positions * self._length + self._offset
+
+    def divides(self, longer: Grid) -> bool:
+        """Return whether every candle of ``longer`` consists of whole candles of this grid."""
+        if self.step is None:
+            return self is longer
+        if longer.step is None:  # months begin at 00:00 UTC
+            return _DAY_MS % self.step == 0 and self._offset % self.step == 0
+        return longer.step % self.step == 0 and (longer._offset - self._offset) % self.step == 0
+
     def align(self, stamp: int) -> int:
         """Return the open time (ms) of the candle that contains a time (ms)."""
         return stamp - (stamp - self._offset) % self._length
@@ -119,14 +131,17 @@ class _Months(Grid):
         return stamps.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
 
     def past(self, stamps: Stamps) -> Stamps:
-        return stamps - _opens_of(self.positions(stamps))
+        return stamps - self.stamps_of(self.positions(stamps))
 
     def window(self, since: int, count: int) -> Iterable[int]:
         first = self.position(since)
         return map(self.opens, range(first, first + count))
 
     def stamps(self, since: int, until: int) -> Stamps:
-        return _opens_of(np.arange(self.position(since), self.position(until), dtype=np.int64))
+        return self.stamps_of(np.arange(self.position(since), self.position(until), dtype=np.int64))
+
+    def stamps_of(self, positions: Stamps) -> Stamps:
+        return positions.astype("datetime64[M]").astype("datetime64[ms]").astype(np.int64)
 
     def closes(self, stamp: int, count: int = 1) -> int:
         return self.after(stamp, count)
@@ -136,10 +151,6 @@ class _Months(Grid):
 
     def is_on(self, stamp: int) -> bool:
         return self.align(stamp) == stamp
-
-
-def _opens_of(months: Stamps) -> Stamps:
-    return months.astype("datetime64[M]").astype("datetime64[ms]").astype(np.int64)
 
 
 def _grids() -> dict[str, Grid]:

@@ -101,6 +101,7 @@ class Registrations(Generic[T]):
         by_name = {item.name: item for item in items}
         with self._lock:
             self._items = by_name
+            self._replaced &= by_name.keys()
 
 
 class CallSite(NamedTuple):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from datetime import datetime
-from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Generic, Literal, overload
 
 from ...arguments import text, whole_number
-from ...candles import CandleArray, Grid, align, grid_of, to_dicts
+from ...candles import CandleArray, Grid, align, grid_of
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...errors import InvalidValueError, LookAheadError
@@ -17,36 +16,39 @@ from ...simulation import milliseconds, outside_runs
 from ..clock import MINUTE_MS, OutsideRunError, current_time_ms, iso_time
 from ..current_run import current_run, run_scope
 from .average_price import VWAP_CANDLES, vwap
+from .contiguous_series import ARRAYS, BLOCK, DICTS, Candle, ContiguousSeries, Form, Load, Rows
 from .holes import FilledHoles
 
 __all__ = ["BLOCK", "Candle", "CandleHistory", "Fill", "get_average_price", "get_candles", "get_raw_candles"]
 
-Candle = dict[str, Any]
-Load = Callable[[int, int], list[Candle] | None]
-LoadStretch = Callable[[int, int], CandleArray | None]
 Fill = Callable[[str, str, int, int], object]
 """A function that fetches and stores the missing candles of (symbol, interval) in ``[since_ms, until_ms)``."""
 
-BLOCK: Final = 1_000
-"""Candles per read."""
 
-STRETCH: Final = 32_000
-"""Candles per read while a run moves forward: one long read takes half the time of many short ones."""
-
-
-def get_candles(symbol: str, interval: str, limit: int) -> list[Candle]:
+@overload
+def get_candles(symbol: str, interval: str, limit: int, *, as_array: Literal[False] = False) -> list[Candle]: ...
+@overload
+def get_candles(symbol: str, interval: str, limit: int, *, as_array: Literal[True]) -> CandleArray: ...
+@overload
+def get_candles(symbol: str, interval: str, limit: int, *, as_array: bool) -> list[Candle] | CandleArray: ...
+def get_candles(symbol: str, interval: str, limit: int, *, as_array: bool = False) -> list[Candle] | CandleArray:
     """Return the last ``limit`` candles of ``interval`` that have closed by the simulation time, oldest first.
 
     Each candle is a dict of ``timestamp`` (open time, ms), ``open``, ``high``, ``low``, ``close`` (prices) and ``volume`` (base
-    asset). You own the list and the dicts. The last candle closes at or before the simulation time, whatever is stored.
+    asset). With ``as_array`` they are a structured NumPy array of CANDLE_DTYPE with these fields (``array["close"]``), which needs no
+    dicts, and which ``to_pandas`` takes. You own the list and the dicts, or the array. The last candle closes at or before the
+    simulation time, whatever is stored.
 
-    The list is always contiguous up to now. It is shorter than ``limit``, or even empty, if the stored history begins (or has its
+    The candles are always contiguous up to now. They are fewer than ``limit``, or even none, if the stored history begins (or has its
     last gap) fewer than ``limit`` candles ago. Raises InvalidValueError if the newest closed candle is not stored, because then
     nothing was imported for this symbol or time. An interval that is not stored is aggregated from 1m candles, on the same grid
     (UTC: weeks from Monday, months of the calendar, others counted from 1970) and only if all of them are stored.
     """
     history, now = _here("get_candles", symbol)
-    return [dict(candle) for candle in history.closed(symbol, interval, _check_limit("get_candles", limit), now)]
+    limit = _check_limit("get_candles", limit)
+    if as_array:
+        return history.closed_array(symbol, interval, limit, now).copy()
+    return [dict(candle) for candle in history.closed(symbol, interval, limit, now)]
 
 
 def get_average_price(symbol: str) -> float:
@@ -148,18 +150,20 @@ class CandleHistory:
         self._filled = filled
         self._exchange_name = exchange_name
         self._end_ms = end_ms
-        self._stored: dict[tuple[str, str], _Series] = {}
-        self._chosen: dict[tuple[str, str], _Series] = {}
+        self._dicts = _Held(DICTS, {})
+        self._arrays = _Held(ARRAYS, {})
+        self._is_aggregated: dict[tuple[str, str], bool] = {}
 
     def beside(self) -> CandleHistory:
         """Return the history of another run on the same clock: it shares what was read, but not which intervals are aggregated."""
         other = copy.copy(self)
-        other._chosen = {}
+        other._dicts, other._arrays = _Held(DICTS, self._dicts.stored), _Held(ARRAYS, self._arrays.stored)
+        other._is_aggregated = {}
         return other
 
     def minutes(self, symbol: str, since_ms: int, until_ms: int) -> list[Candle]:
         """Return the 1m candles of ``[since_ms, until_ms)``, or only those after the last gap in it. Do not modify them."""
-        return self._of_store(symbol, "1m").window(since_ms, until_ms)
+        return self._of_store(self._dicts, symbol, "1m").window(since_ms, until_ms)
 
     def unbroken(self, symbol: str, since_ms: int, until_ms: int, *, before: int = 0) -> list[Candle]:
         """Return all 1m candles of ``[since_ms, until_ms)``, preceded by up to ``before`` older ones.
@@ -192,7 +196,7 @@ class CandleHistory:
 
     def first_missing(self, symbol: str, since_ms: int, until_ms: int) -> int:
         """Return the open time (ms) of the first 1m candle of ``[since_ms, until_ms)`` that is not stored; at least one must be missing."""
-        load = self._load(symbol, "1m")
+        load = self._load(DICTS, symbol, "1m")
         stored, count = 0, (until_ms - since_ms) // MINUTE_MS
         while count - stored > 1:  # "the first n candles are all stored" is monotone in n, so bisect
             middle = (stored + count) // 2
@@ -204,10 +208,17 @@ class CandleHistory:
 
     def closed(self, symbol: str, interval: str, limit: int, now_ms: int) -> list[Candle]:
         """Return at most ``limit`` candles of ``interval`` that have closed by ``now_ms``, as ``get_candles`` specifies."""
+        return self._closed(self._dicts, symbol, interval, limit, now_ms)
+
+    def closed_array(self, symbol: str, interval: str, limit: int, now_ms: int) -> CandleArray:
+        """Return the candles of ``closed`` as an array of CANDLE_DTYPE. It may be a view of what the run holds: do not modify it."""
+        return self._closed(self._arrays, symbol, interval, limit, now_ms)
+
+    def _closed(self, held: _Held[Rows], symbol: str, interval: str, limit: int, now_ms: int) -> Rows:
         grid = grid_of(interval)
         until = grid.align(now_ms)
-        candles = self._choose(symbol, interval, until).window(grid.after(until, -limit), until)
-        if not candles:
+        candles = self._choose(held, symbol, interval, until).window(grid.after(until, -limit), until)
+        if not len(candles):
             newest = align(now_ms, MINUTE_MS)
             # An aggregated interval may be empty while the minutes of its first candle are still incomplete.
             if interval == "1m" or not self.minutes(symbol, newest - MINUTE_MS, newest):
@@ -220,7 +231,7 @@ class CandleHistory:
     def window(self, symbol: str, interval: str, since_ms: int, until_ms: int) -> list[Candle]:
         """Return all candles of ``[since_ms, until_ms)``, a past window on the grid. Raises InvalidValueError if one is missing."""
         grid = grid_of(interval)
-        candles = self._choose(symbol, interval, until_ms).window(since_ms, until_ms)
+        candles = self._choose(self._dicts, symbol, interval, until_ms).window(since_ms, until_ms)
         if len(candles) < grid.count(since_ms, until_ms):
             missing = grid.after(until_ms, -len(candles) - 1)
             raise InvalidValueError(
@@ -229,172 +240,74 @@ class CandleHistory:
             )
         return candles
 
-    def _choose(self, symbol: str, interval: str, until_ms: int) -> _Series:
+    def _choose(self, held: _Held[Rows], symbol: str, interval: str, until_ms: int) -> ContiguousSeries[Rows]:
         """Return the series of an interval: the stored one if its newest candle is stored at the first call, else an aggregated one."""
+        stored = self._of_store(held, symbol, interval)
         if interval == "1m":
-            return self._of_store(symbol, interval)
-        chosen = self._chosen.get((symbol, interval))
-        if chosen is not None:
-            return chosen
+            return stored
+        key = symbol, interval
+        is_aggregated = self._is_aggregated.get(key)
+        if is_aggregated is False:
+            return stored
         grid = grid_of(interval)
         newest = grid.after(until_ms, -1)
-        stored = self._of_store(symbol, interval)
-        if stored.window(newest, until_ms):
-            self._chosen[symbol, interval] = stored
+        if is_aggregated is None and len(stored.window(newest, until_ms)):
+            self._is_aggregated[key] = False
             return stored
-        # Aggregation never reads ahead of the request: it reads minutes that the run keeps in memory anyway.
-        aggregated = _Series(_aggregate(self._of_store(symbol, "1m"), grid), grid, None)
-        if aggregated.window(newest, until_ms):
-            self._chosen[symbol, interval] = aggregated
+        aggregated = held.aggregated.get(key)
+        if aggregated is None:
+            # Aggregation never reads ahead of the request: it reads minutes that the run keeps in memory anyway.
+            aggregated = ContiguousSeries(held.form, _aggregate(held.form, self._of_store(held, symbol, "1m"), grid), grid, None)
+            held.aggregated[key] = aggregated
+        if is_aggregated is None and len(aggregated.window(newest, until_ms)):
+            self._is_aggregated[key] = True
         return aggregated
 
-    def _of_store(self, symbol: str, interval: str) -> _Series:
-        series = self._stored.get((symbol, interval))
+    def _of_store(self, held: _Held[Rows], symbol: str, interval: str) -> ContiguousSeries[Rows]:
+        series = held.stored.get((symbol, interval))
         if series is None:
-            stretch = self._load_stretch(symbol, interval) if self._candles.gives_arrays else None
-            series = _Series(self._load(symbol, interval), grid_of(interval), self._end_ms, stretch)
-            self._stored[symbol, interval] = series
+            stretch = self._load(ARRAYS, symbol, interval, as_stored=True) if self._candles.gives_arrays else None
+            series = ContiguousSeries(held.form, self._load(held.form, symbol, interval), grid_of(interval), self._end_ms, stretch)
+            held.stored[symbol, interval] = series
         return series
 
-    def _load_stretch(self, symbol: str, interval: str) -> LoadStretch:
-        exchange_name = self._exchange_name
-
-        def load(since: int, count: int) -> CandleArray | None:
-            with outside_runs():
-                candles: CandleArray | None = self._candles.read_candles_array(symbol, interval, exchange_name, count, since)
-            return candles
-
-        return load
-
-    def _load(self, symbol: str, interval: str) -> Load:
+    def _load(self, form: Form[Rows], symbol: str, interval: str, *, as_stored: bool = False) -> Load[Rows]:
+        """Return a loader of a series; ``as_stored``: of nothing but what is stored already."""
         grid = grid_of(interval)
-        exchange_name = self._exchange_name
+        names = symbol, interval, self._exchange_name
 
-        def read(since: int, count: int) -> list[Candle] | None:
+        def read(since: int, count: int) -> Rows | None:
             with outside_runs():  # blocks reach past the simulation time; this class decides what a strategy sees of them
-                candles: list[Candle] | None = self._candles.read_candles_data(
-                    symbol, interval, exchange_name, count, since, grid.after(since, count)
-                )
-            return candles
+                return form.read(self._candles, names, since, count)
 
-        def load(since: int, count: int) -> list[Candle] | None:
+        def load(since: int, count: int) -> Rows | None:
             candles = read(since, count)
             if candles is None and self._fill is not None:
                 self._fill(symbol, interval, since, grid.after(since, count))
                 candles = read(since, count)
             if candles is None and self._filled is not None:
-                candles = self._filled.window(symbol, interval, since, count)
+                filled = self._filled.window(symbol, interval, since, count)
+                candles = None if filled is None else form.of_columns(filled)
             return candles
 
-        return load
+        return read if as_stored else load
 
 
-def _aggregate(minutes: _Series, grid: Grid) -> Load:
+class _Held(Generic[Rows]):
+    """The series that a run holds in one form."""
+
+    def __init__(self, form: Form[Rows], stored: dict[tuple[str, str], ContiguousSeries[Rows]]) -> None:
+        self.form: Form[Rows] = form
+        self.stored: dict[tuple[str, str], ContiguousSeries[Rows]] = stored
+        self.aggregated: dict[tuple[str, str], ContiguousSeries[Rows]] = {}
+
+
+def _aggregate(form: Form[Rows], minutes: ContiguousSeries[Rows], grid: Grid) -> Load[Rows]:
     """Return a loader of the candles of a grid, each merged from all of its 1m candles."""
 
-    def load(since: int, count: int) -> list[Candle] | None:
+    def load(since: int, count: int) -> Rows | None:
         edges = [(edge - since) // MINUTE_MS for edge in grid.window(since, count + 1)]
         parts = minutes.window(since, since + edges[-1] * MINUTE_MS)
-        if len(parts) != edges[-1]:
-            return None
-        return [_merge(parts[first:last]) for first, last in pairwise(edges)]
+        return form.merged(parts, edges) if len(parts) == edges[-1] else None
 
     return load
-
-
-def _merge(parts: list[Candle]) -> Candle:
-    return {
-        "timestamp": parts[0]["timestamp"],
-        "open": parts[0]["open"],
-        "high": max(part["high"] for part in parts),
-        "low": min(part["low"] for part in parts),
-        "close": parts[-1]["close"],
-        "volume": sum(part["volume"] for part in parts),
-    }
-
-
-class _Series:
-    """A contiguous stretch of one series, which grows in blocks in both directions on demand.
-
-    It holds the positions ``[lo, hi)`` of the grid. ``load(since, count)`` returns all ``count`` candles or None, as the Candle contract
-    does. ``ahead`` is the time (ms) up to which the series may be read in advance; None: never read ahead. ``load_stretch`` is for reading
-    far ahead.
-    """
-
-    def __init__(self, load: Load, grid: Grid, ahead: int | None, load_stretch: LoadStretch | None = None) -> None:
-        self._load = load
-        self._load_stretch = load_stretch
-        self._stretch: CandleArray | None = None
-        self._stretch_from = 0
-        self._grid = grid
-        self._ahead = None if ahead is None else grid.position(ahead)
-        self._rows: list[Candle] = []
-        self._lo = self._hi = 0
-        self._begins = False  # no candle is stored right before lo
-        self._keep = 0  # the longest window requested so far, in candles
-
-    def window(self, since_ms: int, until_ms: int) -> list[Candle]:
-        """Return the candles of ``[since_ms, until_ms)``, or only those after the last gap in it."""
-        since, until = max(self._grid.position(since_ms), 0), self._grid.position(until_ms)
-        self._keep = max(self._keep, until - since)
-        if until < self._lo or not self._rows or (until > self._hi and not self._grow_to(until)):
-            self._rows, self._lo, self._hi, self._begins = [], until, until, False
-        while since < self._lo and not self._begins:
-            self._grow_back(since)
-        return self._rows[max(since, self._lo) - self._lo : until - self._lo]
-
-    def _grow_to(self, until: int) -> bool:
-        """Load up to ``until``, and further if reading ahead is allowed. Return False if a candle before ``until`` is missing."""
-        while self._hi < until:
-            needed = min(until - self._hi, BLOCK)
-            count = needed if self._ahead is None else max(needed, min(self._ahead - self._hi, BLOCK))
-            since = self._grid.opens(self._hi)
-            rows = self._from_stretch(count) or self._load(since, count)
-            if rows is None and count > needed:
-                # The stored candles end (or have a gap) before the run ends: from here on read only what is needed.
-                self._ahead = None
-                rows = self._load(since, needed)
-            if rows is None:
-                return False
-            self._rows.extend(rows)
-            self._hi += len(rows)
-        spare = len(self._rows) - self._keep
-        if spare > 2 * BLOCK:
-            del self._rows[: spare - BLOCK]
-            self._lo = self._hi - len(self._rows)
-            self._begins = False
-        return True
-
-    def _from_stretch(self, needed: int) -> list[Candle] | None:
-        """Return ``needed`` candles from ``hi`` on out of a longer stretch in memory; None if the caller must load them."""
-        if self._load_stretch is None or self._ahead is None:
-            return None
-        first = self._hi - self._stretch_from
-        if self._stretch is None or not 0 <= first <= len(self._stretch) - needed:
-            count = min(self._ahead - self._hi, STRETCH)
-            if count <= needed:
-                return None
-            self._stretch = self._load_stretch(self._grid.opens(self._hi), count)
-            if self._stretch is None:
-                self._load_stretch = None  # the stretch has a gap, or runs past the last stored candle
-                return None
-            self._stretch_from, first = self._hi, 0
-        return to_dicts(self._stretch[first : first + needed])
-
-    def _grow_back(self, since: int) -> None:
-        """Load the block before ``lo``; if it has a gap, only the candles after the gap."""
-        count = min(self._lo - since, BLOCK)
-        rows = self._load(self._grid.opens(self._lo - count), count)
-        if rows is None:
-            self._begins = True
-            # "The last n candles are all stored" is monotone in n, so bisect for the largest such n.
-            stored, rows = 0, []
-            while count - stored > 1:
-                middle = (stored + count) // 2
-                candles = self._load(self._grid.opens(self._lo - middle), middle)
-                if candles is None:
-                    count = middle
-                else:
-                    stored, rows = middle, candles
-        self._rows[:0] = rows
-        self._lo -= len(rows)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from ...candles import CANDLE_DTYPE, CandleArray, to_dicts
+from ...candles import CANDLE_DTYPE, CandleArray
 from ...contracts.registry import Registry
 from ..clock import MINUTE_MS
 from .stored_candles import StoredCandles
@@ -32,7 +32,7 @@ class FilledHoles:
         self._exchange_name, self._registry = exchange_name, registry
         self._last: dict[tuple[str, str], int | None] = {}
 
-    def window(self, symbol: str, interval: str, since: int, count: int) -> list[dict[str, Any]] | None:
+    def window(self, symbol: str, interval: str, since: int, count: int) -> CandleArray | None:
         """Return ``count`` candles from ``since`` (ms) on; None if some are before the first stored candle or after the last one."""
         stored = StoredCandles(symbol, interval, self._exchange_name, self._registry)
         until = stored.grid.after(since, count)
@@ -41,7 +41,7 @@ class FilledHoles:
             return None
         present = _joined(list(stored.batches(since, until)))
         if len(present) == count:
-            return to_dicts(present)
+            return present
         if not len(present) or present["timestamp"][0] > since:
             before = _last_before(stored, since)
             if before is None:
@@ -55,7 +55,7 @@ class FilledHoles:
             candles[name][flat] = candles["close"][flat]
         candles["volume"][flat] = 0.0
         candles["timestamp"] = stamps
-        return to_dicts(candles)
+        return candles
 
     def count(self, symbol: str, since: int, until: int) -> Holes:
         """Return the holes between the 1m candles of ``[since, until)`` (ms)."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ...candles import CANDLE_DTYPE, INTERVAL_MS, CandleArray, align
+from ...candles import CANDLE_DTYPE, INTERVAL_MS, CandleArray, align, join_candles
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...errors import InvalidValueError
@@ -52,7 +52,8 @@ def chart_candles(
         for first in range(align(start, step_ms), end, block):
             since, until = max(first, start), min(first + block, end)
             if stored := _stored(contract, symbol, exchange_name, since, until, step_ms):
-                joined.append(_joined(np.concatenate(stored), step_ms))
+                minutes = np.concatenate(stored)
+                joined.append(join_candles(minutes, minutes["timestamp"] // step_ms * step_ms))
     return np.concatenate(joined)
 
 
@@ -71,16 +72,3 @@ def _stored(contract: Any, symbol: str, exchange_name: str, since: int, until: i
     middle = align(since, step) + candles // 2 * step
     halves = ((since, middle), (middle, until))
     return [piece for half in halves for piece in _stored(contract, symbol, exchange_name, *half, step)]
-
-
-def _joined(minutes: CandleArray, step: int) -> CandleArray:
-    starts = minutes["timestamp"] // step * step
-    first = np.flatnonzero(np.diff(starts, prepend=starts[0] - step))
-    last = np.append(first[1:], len(minutes)) - 1
-    candles = np.empty(len(first), CANDLE_DTYPE)
-    candles["timestamp"] = starts[first]
-    candles["open"], candles["close"] = minutes["open"][first], minutes["close"][last]
-    candles["high"] = np.maximum.reduceat(minutes["high"], first)
-    candles["low"] = np.minimum.reduceat(minutes["low"], first)
-    candles["volume"] = np.add.reduceat(minutes["volume"], first)
-    return candles
