@@ -45,6 +45,7 @@ from .loading.strategy_file import load_strategy_file
 from .market.candle_differences import CandleConflict, CandleConflictError
 from .market.candle_history import get_average_price, get_candles, get_raw_candles
 from .market.candle_import import ImportReport, import_candles, imported_spans
+from .market.candle_reading import CandleGapError, read_candles
 from .market.candle_refresh import refresh_candles
 from .market.candle_series import CandleSeries, PackedSeries, list_candles, pack_candles, remove_candles, unpack_candles, verify_candles
 from .market.ccxt_exchange import add_ccxt_exchange
@@ -87,6 +88,7 @@ __all__ = [
     "CandleConflict",
     "CandleConflictError",
     "CandleFiles",
+    "CandleGapError",
     "CandleSeries",
     "CcxtBroker",
     "Costs",
@@ -175,6 +177,7 @@ __all__ = [
     "pause",
     "profile_json",
     "read_candle_files",
+    "read_candles",
     "read_klines",
     "refresh_candles",
     "remove_candles",

@@ -15,7 +15,7 @@ from .clock import OutsideRunError
 if TYPE_CHECKING:
     from .market.candle_history import CandleHistory
 
-__all__ = ["CurrentRun", "RunScope", "current_run", "require_run", "run_scope"]
+__all__ = ["CurrentRun", "RunScope", "asker", "current_run", "require_run", "run_scope"]
 
 
 class CurrentRun(msgspec.Struct):
@@ -61,6 +61,12 @@ def current_run() -> CurrentRun | None:
     """Return the run that this thread is in, None outside a run."""
     scope = run_scope()
     return None if scope is None else scope.run
+
+
+def asker() -> str:
+    """Return who is asking, for messages: the strategy of the current run, or "the caller" outside a run."""
+    run = current_run()
+    return "the caller" if run is None else f"strategy {run.strategy_name!r} on {run.symbol}"
 
 
 def require_run(caller: str) -> CurrentRun:

@@ -14,7 +14,7 @@ from ...contracts.registry import Registry
 from ...errors import InvalidValueError, LookAheadError
 from ...simulation import milliseconds, outside_runs
 from ..clock import MINUTE_MS, OutsideRunError, current_time_ms, iso_time
-from ..current_run import current_run, run_scope
+from ..current_run import asker, run_scope
 from .average_price import VWAP_CANDLES, vwap
 from .contiguous_series import ARRAYS, BLOCK, DICTS, Candle, ContiguousSeries, Form, Load, Rows
 from .holes import FilledHoles
@@ -105,7 +105,7 @@ def get_raw_candles(
     assert since is not None
     if max(until, 0 if last is None else last) > now or until > allowed:
         raise LookAheadError(
-            f"{_caller()} asked for the future: get_raw_candles({call}) ends at {iso_time(max(until, last or 0))}; "
+            f"{asker()} asked for the future: get_raw_candles({call}) ends at {iso_time(max(until, last or 0))}; "
             f"the simulation time is {iso_time(now)}" + ("" if until <= allowed or last is None else f", and end is {iso_time(last)}")
         )
     return [dict(candle) for candle in history.window(symbol, interval, since, until)]
@@ -123,11 +123,6 @@ def _here(caller: str, symbol: object) -> tuple[CandleHistory, int]:
 
 def _check_limit(caller: str, limit: object) -> int:
     return whole_number(f"{caller}: limit", limit, least=1)
-
-
-def _caller() -> str:
-    run = current_run()
-    return "the caller" if run is None else f"strategy {run.strategy_name!r} on {run.symbol}"
 
 
 class CandleHistory:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import numpy as np
 
 from ...arguments import is_missing, kind_of
 from ...errors import InvalidTypeError, InvalidValueError
-from ..clock import check_ms, iso_time
+from ...simulation import milliseconds
+from ..clock import MINUTE_MS, check_ms, iso_time
 from ..registrations import Registered, Registrations, call_site, check_name
 
-__all__ = ["Frame", "add_frame", "clear_frames", "find_frame", "list_frames", "moment_ms", "restore_frames"]
+__all__ = ["Frame", "Moment", "add_frame", "clear_frames", "find_frame", "list_frames", "moment_ms", "restore_frames"]
+
+Moment = datetime | date | np.datetime64 | str | int
+"""A time: ``"2024-01-01"``, ``"2024-01-01T12:00"``, a datetime, a date, a NumPy time, or ms since 1970."""
 
 
 class Frame(Registered, frozen=True, kw_only=True):
@@ -25,8 +29,8 @@ class Frame(Registered, frozen=True, kw_only=True):
 _frames: Registrations[Frame] = Registrations("frame", "add_frame")
 
 
-def add_frame(name: str, start: datetime | str | int, end: datetime | str | int) -> None:
-    """Register the window from ``start`` up to, but not including, ``end``: whole minutes as datetime, ISO text or ms since 1970.
+def add_frame(name: str, start: Moment, end: Moment) -> None:
+    """Register the window from ``start`` up to, but not including, ``end``: whole minutes as datetime, date, ISO text or ms since 1970.
 
     Text and datetimes without a time zone are UTC. Text without a time means the start of that day.
     """
@@ -37,26 +41,31 @@ def add_frame(name: str, start: datetime | str | int, end: datetime | str | int)
     _frames.add(Frame(name=name, start_ms=start_ms, end_ms=end_ms, **call_site()._asdict()))
 
 
-def moment_ms(name: str, value: datetime | str | int) -> int:
-    """Return ``value`` in ms. Raises InvalidTypeError or InvalidValueError, which mentions ``name``, if it is not a whole minute."""
+def moment_ms(name: str, value: Moment, *, step_ms: int = MINUTE_MS) -> int:
+    """Return a time in ms. Text, dates and datetimes without a time zone are UTC; a date is the start of that day.
+
+    Raises InvalidTypeError or InvalidValueError, which mentions ``name``, if it is not a multiple of ``step_ms``.
+    """
     if is_missing(value):
         raise InvalidTypeError(f"{name} must be a datetime, ISO text or ms since 1970, got {kind_of(value)}")
     if isinstance(value, np.datetime64):
-        value = value.astype("datetime64[us]").item()
+        return check_ms(name, int(value.astype("datetime64[ms]").astype(np.int64)), step_ms=step_ms)
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
             raise InvalidValueError(f"{name} is {value!r}, which is not an ISO time", hint="write 2023-03-01 or 2023-03-01T12:00") from None
-    if isinstance(value, datetime):
+    if isinstance(value, date):
+        if not isinstance(value, datetime):
+            value = datetime(value.year, value.month, value.day, tzinfo=UTC)
         if value.tzinfo is None:
             value = value.replace(tzinfo=UTC)
-        if value.second or value.microsecond:
+        if step_ms == MINUTE_MS and (value.second or value.microsecond):
             raise InvalidValueError(f"{name} is {value.isoformat()}, which is not a whole minute")
-        value = round(value.timestamp()) * 1000
+        value = milliseconds(name, value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise InvalidTypeError(f"{name} must be a datetime, ISO text or ms since 1970, got {kind_of(value)}")
-    return check_ms(name, value)
+    return check_ms(name, value, step_ms=step_ms)
 
 
 def find_frame(name: str | None) -> Frame:

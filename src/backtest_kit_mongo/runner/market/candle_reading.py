@@ -1,0 +1,208 @@
+"""Candles for analysis: a window of stored candles as a table, joined from shorter ones where an interval is not stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+
+from ...arguments import text
+from ...candles import CANDLE_DTYPE, GRIDS, CandleArray, Grid, grid_of, join_whole, to_arrow, to_pandas, to_polars
+from ...contracts.default_registry import default_registry
+from ...contracts.registry import Registry
+from ...errors import InvalidValueError, LookAheadError
+from ...simulation import current_time, outside_runs
+from ..clock import iso_time
+from ..current_run import asker, current_run
+from .candle_series import candle_store
+from .frame import Moment, moment_ms
+from .gaps import Gap, find_gaps_between
+from .holes import FilledHoles
+from .stored_candles import StoredCandles
+
+__all__ = ["CandleGapError", "read_candles"]
+
+Holes = Literal["stop", "skip", "fill"]
+Table = Literal["pandas", "numpy", "polars", "arrow"]
+
+_TABLES: Final[dict[str, Callable[[CandleArray], Any]]] = {
+    "pandas": to_pandas, "numpy": np.array, "polars": to_polars, "arrow": to_arrow
+}  # fmt: skip
+_LISTED: Final = 5
+"""Gaps or symbols in a message; an error has all gaps as ``gaps``."""
+
+
+class CandleGapError(InvalidValueError):
+    """Candles of a window are not stored. ``gaps`` are the times at which ``interval`` candles are missing, first to last."""
+
+    symbol: str = ""
+    exchange_name: str = ""
+    interval: str = ""
+    gaps: tuple[Gap, ...] = ()
+
+
+def read_candles(
+    symbol: str,
+    interval: str,
+    start: Moment,
+    end: Moment,
+    *,
+    exchange: str | None = None,
+    to: Table = "pandas",
+    holes: Holes = "stop",
+    registry: Registry | None = None,
+) -> Any:
+    """Return the closed candles of ``interval`` in ``[start, end)`` as a DataFrame: prices and volume by open time (UTC).
+
+        read_candles("BTCUSDT", "1h", "2024-01-01", "2024-02-01")
+
+    ``start`` and ``end`` are datetimes, dates, ISO text or ms since 1970; those without a time zone are UTC. The candles are those that lie
+    in the window as a whole: they open at ``start`` or later, and close by ``end``. Candles that have not closed yet are not expected.
+    ``to`` is "pandas", "polars", "arrow" (see ``to_pandas`` and so on), or "numpy" for an array of CANDLE_DTYPE, which you own.
+
+    If the interval is not stored for the whole window, the candles are joined from those of the longest stored interval that divides it
+    (weeks and months from days) and is: the first open, the highest high, the lowest low, the last close, the sum of the volumes.
+
+    ``exchange`` defaults to the exchange of the current run, or the only one that has candles of the symbol. ``holes`` is what candles that
+    are missing do: "stop" raises CandleGapError, which names their times, "skip" leaves out every candle with a part missing, and "fill"
+    puts flat candles at the last close, with volume 0, between the stored ones (before joining).
+
+    Inside a run, or in ``simulated_time``, a window that ends after the simulation time raises LookAheadError. Raises InvalidTypeError or
+    InvalidValueError for bad arguments, also if nothing is stored that the candles could be made of.
+    """
+    symbol, grid = text("symbol", symbol), grid_of(interval)
+    for name, value, allowed in (("to", to, tuple(_TABLES)), ("holes", holes, get_args(Holes))):
+        if value not in allowed:
+            raise InvalidValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+    since, until = _window(symbol, grid, start, end)
+    run = current_run()
+    if run is not None:
+        registry, exchange = registry or run.registry, exchange or run.exchange_name
+    return _TABLES[to](_Source(symbol, grid, exchange, registry).read(since, until, holes))
+
+
+def _window(symbol: str, grid: Grid, start: Moment, end: Moment) -> tuple[int, int]:
+    """Return the open time of the first candle and the close of the last one (ms)."""
+    first, last, now = moment_ms("start", start, step_ms=1), moment_ms("end", end, step_ms=1), current_time()
+    if first >= last:
+        raise InvalidValueError(f"the window is empty: it starts {iso_time(first)} and ends {iso_time(last)}")
+    if now is not None and last > now:
+        raise LookAheadError(
+            f"{asker()} asked for the future: read_candles({symbol!r}, {grid.interval!r}) ends at {iso_time(last)}; "
+            f"the simulation time is {iso_time(now)}"
+        )
+    since, until = grid.ceil(first), grid.align(min(last, time.time_ns() // 1_000_000))
+    if since >= until:
+        raise InvalidValueError(
+            f"no {grid.interval} candle opens and closes between {iso_time(first)} and {iso_time(last)}",
+            hint=f"a {grid.interval} candle opens at {grid.rule}",
+        )
+    return since, until
+
+
+class _Source:
+    """The stored series that can serve an interval of a symbol, the longest interval first."""
+
+    def __init__(self, symbol: str, grid: Grid, exchange: str | None, registry: Registry | None) -> None:
+        self._grid = grid
+        self._registry = default_registry if registry is None else registry
+        stored = _stored_intervals(symbol, self._registry)
+        if exchange is None:
+            exchange = _only_exchange(symbol, stored, self._registry)
+        self._exchange = text("exchange", exchange)
+        self._symbol = symbol
+        intervals = GRIDS if stored is None else stored.get(exchange, ())
+        dividing = [name for name, shorter in GRIDS.items() if name in intervals and shorter.divides(grid)]
+        if not dividing:
+            others = f", only {', '.join(sorted(intervals, key=list(GRIDS).index))}" if intervals else ""
+            raise InvalidValueError(
+                f"no candles of {symbol} on {exchange} are stored of which {grid.interval} candles could be made{others}",
+                hint=f"import them: candles import FILE --symbol {symbol} --exchange {exchange}; candles list shows what is stored",
+            )
+        self._series = [StoredCandles(symbol, name, exchange, self._registry) for name in reversed(dividing)]
+
+    def read(self, since: int, until: int, holes: Holes) -> CandleArray:
+        """Return the candles of ``[since, until)`` (ms, on the grid)."""
+        for series in self._series:
+            if (whole := self._whole(series, since, until)) is not None:
+                return self._joined(series, whole)
+        parts = [np.concatenate([np.empty(0, CANDLE_DTYPE), *series.batches(since, until)]) for series in self._series]
+        made = [self._joined(series, part) for series, part in zip(self._series, parts, strict=True)]
+        best = max(range(len(made)), key=lambda index: len(made[index]))  # of equal ones the longest interval
+        if holes == "skip":
+            return made[best]
+        series = self._series[best]
+        if holes == "fill":
+            symbol, interval, exchange_name = series.context
+            filled = FilledHoles(exchange_name, self._registry).window(symbol, interval, since, series.grid.count(since, until))
+            if filled is not None:
+                return self._joined(series, filled)
+        raise self._error(series, parts[best], since, until, holes)
+
+    def _whole(self, series: StoredCandles, since: int, until: int) -> CandleArray | None:
+        contract: Any = self._registry.adapter("candle")
+        grid = series.grid
+        last = grid.after(until, -1)
+        if not (series.all_there(since, grid.after(since)) and series.all_there(last, until)):
+            return None  # cheap, and most of the windows that are not stored fail here
+        with outside_runs():  # the window ends before the simulation time
+            candles: CandleArray | None = contract.read_candles_array(*series.context, grid.count(since, until), since)
+        return candles
+
+    def _joined(self, series: StoredCandles, candles: CandleArray) -> CandleArray:
+        return candles if series.grid is self._grid else join_whole(candles, series.grid, self._grid)
+
+    def _error(self, series: StoredCandles, present: CandleArray, since: int, until: int, holes: Holes) -> CandleGapError:
+        interval = series.grid.interval
+        gaps = find_gaps_between(np.array([series.grid.after(since, -1), *present["timestamp"], until]), interval)
+        made = "" if series.grid is self._grid else f", of which its {self._grid.interval} candles are made"
+        more = f", and {len(gaps) - _LISTED} more gaps" if len(gaps) > _LISTED else ""
+        listed = "; ".join(map(str, gaps[:_LISTED])) + more
+        ways = 'or pass holes="skip" to leave them out, or holes="fill" for flat candles at the last close'
+        if holes == "fill":
+            ways = "before the first stored candle and after the last one nothing is filled"
+        error = CandleGapError(
+            f"{interval} candles of {self._symbol} on {self._exchange}{made}, are not all stored: {listed}",
+            hint=f"import them (candles import, or fetch_missing from an exchange); {ways}",
+        )
+        error.symbol, error.exchange_name, error.interval, error.gaps = self._symbol, self._exchange, interval, gaps
+        return error
+
+
+def _stored_intervals(symbol: str, registry: Registry) -> dict[str, list[str]] | None:
+    """Return the stored intervals of a symbol by exchange; None if a class of the user has the candles, and cannot say."""
+    if registry.binding("candle").custom is not None:
+        return None
+    stored: dict[str, list[str]] = {}
+    for exchange, name, interval in candle_store(registry).candle_series():
+        if name == symbol:
+            stored.setdefault(str(exchange), []).append(str(interval))
+    return stored
+
+
+def _only_exchange(symbol: str, stored: dict[str, list[str]] | None, registry: Registry) -> str:
+    if stored is None:
+        raise InvalidValueError("name the exchange: a class of your own serves the Candle contract, and does not say which it has")
+    if len(stored) == 1:
+        return next(iter(stored))
+    if stored:
+        raise InvalidValueError(
+            f"{len(stored)} exchanges have candles of {symbol}; name one of them: {', '.join(map(repr, stored))}",
+            hint=f"exchange={next(iter(stored))!r}",
+        )
+    symbols = sorted({str(name) for _, name, _ in candle_store(registry).candle_series()})
+    raise InvalidValueError(
+        f"no candles of {symbol} are stored; stored symbols: {_some(symbol, symbols)}",
+        hint=f"import them: candles import FILE --symbol {symbol}",
+    )
+
+
+def _some(symbol: str, symbols: Sequence[str]) -> str:
+    """Return some of ``symbols`` as text, those that resemble ``symbol`` first."""
+    near = get_close_matches(symbol, symbols, n=_LISTED)
+    listed = [*near, *(name for name in symbols if name not in near)]
+    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    return (", ".join(listed[:_LISTED]) or "none") + more
