@@ -92,7 +92,8 @@ def settings() -> None:
     kit.records("sesion")  # type: ignore[call-overload]
     assert_type(kit.get_mongo(), Database[Row])
     assert_type(kit.get_redis(), redis.Redis)
-    assert_type(kit.stats(), dict[str, Row])
+    counts: dict[str, Row] = kit.stats()
+    assert_type(counts["signal"], Row)
     kit.reset_stats()
     kit.close()
 

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
         stats,
         wait_for_init,
     )
+    from .contracts.profiling import profile
     from .contracts.registry import Registry
     from .data.query import records
     from .data.trades import read_trades, write_trades
     from .logs import set_logger
-    from .observability.profile import Report, profile
+    from .observability.profile import Report
     from .simulation import simulated_time
 
     __version__: str
@@ -67,7 +68,8 @@ if not TYPE_CHECKING:  # a type checker that sees __getattr__ would accept any n
         **dict.fromkeys(_contracts, "contracts.adapters"),
         "Registry": "contracts.registry",
         **dict.fromkeys(("to_arrow", "to_pandas", "to_polars"), "candles"),
-        **dict.fromkeys(("Report", "profile"), "observability.profile"),
+        "Report": "observability.profile",
+        "profile": "contracts.profiling",
         "records": "data.query",
         **dict.fromkeys(("read_trades", "write_trades"), "data.trades"),
         "set_logger": "logs",

@@ -12,7 +12,7 @@ import typer
 from .. import get_mongo
 from ..contracts.default_registry import default_registry
 from ..errors import BacktestKitError, InvalidValueError
-from ..observability.profile import load_matplotlib
+from ..observability.charts import load_matplotlib
 from ..observability.text_tables import size
 from .command import ServerOptions
 from .output import heading, output, say, server_addresses, table

@@ -24,8 +24,9 @@ from ..arguments import number
 from ..config import DEFAULT_DATABASE, Config, ConfigInForce, in_force, load_config
 from ..domains import DOMAINS, Domain, DomainName
 from ..errors import ConfigError, InvalidTypeError, InvalidValueError
-from ..metrics import Metrics, Stats
+from ..metrics import Metrics
 from ..mode_defaults import Kind, LookAhead, Mode
+from ..observability.stats import StatsDict
 from ..servers.embedded import EmbeddedServers, default_data_dir
 from ..simulation import flush_pending, milliseconds
 from ..stores.base import NO_HISTORY, History, Store
@@ -274,9 +275,12 @@ class Bindings:
         store.discard_versions(domain, keys, moment)
         return len(keys)
 
-    def stats(self) -> Stats:
-        """Return counts and ``hit_ratio`` per domain, and count, p50 and p99 (us) per operation, since the start or ``reset_stats``."""
-        return self.metrics.snapshot()
+    def stats(self) -> StatsDict:
+        """Return counts and ``hit_ratio`` per domain, and count, p50 and p99 (us) per operation, since the start or ``reset_stats``.
+
+        The dict has ``to_dataframe()`` and ``plot()``, and a notebook shows it as tables.
+        """
+        return StatsDict(self.metrics.snapshot())
 
     def reset_stats(self) -> None:
         """Reset the counters of ``stats`` to zero."""

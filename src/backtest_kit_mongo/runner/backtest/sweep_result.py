@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -13,6 +13,10 @@ from ...candles import library
 from ...errors import InvalidValueError
 from ..engine.result import Totals
 from ..loading.parameters import Scalar
+from ..report.notebook import draw_sweep, sweep_html
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["METRICS", "SweepResult", "SweepRun"]
 
@@ -74,6 +78,16 @@ class SweepResult(msgspec.Struct, frozen=True, rename="camel"):
         writer.writeheader()
         writer.writerows(rows)
         return text.getvalue()
+
+    def plot(self, metric: str = "pnlPercentage") -> Figure:
+        """Draw one of ``METRICS`` of the best runs (at most 40) as a matplotlib figure that pyplot does not manage.
+
+        Raises InvalidValueError for another metric, MissingDependencyError (an ImportError) if matplotlib is not installed.
+        """
+        return draw_sweep(self, metric)
+
+    def _repr_html_(self) -> str:
+        return sweep_html(self)
 
     def to_dataframe(self, metric: str | None = None) -> Any:
         """Return ``rows`` as a pandas DataFrame. Raises MissingDependencyError without pandas."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .buy_and_hold import BuyAndHold
 from .cost_basis import Costs, Side
 from .position import CloseReason
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["BacktestResult", "OpenTrade", "Totals", "Trade", "add_up"]
 
@@ -131,6 +134,28 @@ class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
     parameters: dict[str, bool | int | float | str] = {}
     window_end_ms: int | None = None
     buy_and_hold: BuyAndHold | None = None
+
+    # The methods import late: what shows results imports them.
+
+    def to_dataframe(self) -> Any:
+        """Return the closed trades as a pandas DataFrame; see ``trades_frame``."""
+        from ..report.statistics import trades_frame
+
+        return trades_frame(self)
+
+    def plot(self) -> Figure:
+        """Draw the running sum of the profits, and the drawdown, as a matplotlib figure that pyplot does not manage.
+
+        Raises MissingDependencyError (an ImportError) if matplotlib is not installed.
+        """
+        from ..report.notebook import draw_result
+
+        return draw_result(self)
+
+    def _repr_html_(self) -> str:
+        from ..report.notebook import result_html
+
+        return result_html(self)
 
 
 def add_up(trades: Sequence[Trade]) -> Totals:

@@ -16,7 +16,7 @@ from ..engine.result import BacktestResult, OpenTrade, Trade
 from .statistics import trades_of
 from .text import length_text, percent_text, price_digits, reason_text, time_text
 
-__all__ = ["compare_chart", "run_chart"]
+__all__ = ["compare_chart", "profit_sums", "run_chart"]
 
 # From the Okabe-Ito palette, which colour-blind readers can tell apart.
 _WON, _LOST, _OPEN, _SUM = "#009e73", "#d55e00", "#cc79a7", "#0072b2"
@@ -47,7 +47,7 @@ def run_chart(run: BacktestResult, candles: CandleArray, step_ms: int) -> str:
         figure.add_trace(candlesticks, row=1, col=1)
     for trace in _trades(graph, run):
         figure.add_trace(trace, row=1, col=1)
-    times, sums = _sums(run.trades, run.start_ms, run.end_ms)
+    times, sums = profit_sums(run.trades, run.start_ms, run.end_ms)
     falls = sums - np.maximum.accumulate(sums)
     profit = graph.Scatter(
         x=times, y=sums, mode="lines", line={"shape": "hv", "color": _SUM, "width": 2}, showlegend=False,
@@ -81,10 +81,10 @@ def compare_chart(runs: Sequence[BacktestResult], names: Sequence[str]) -> str:
     graph = importlib.import_module("plotly.graph_objects")
     figure = _subplots([1.0])
     start, end = min(run.start_ms for run in runs), max(run.end_ms for run in runs)
-    lines = [("all runs", _SUM, 3.0, _sums(trades_of(runs), start, end))]
+    lines = [("all runs", _SUM, 3.0, profit_sums(trades_of(runs), start, end))]
     if len(runs) <= _MOST_LINES:
         for number, (run, name) in enumerate(zip(runs, names, strict=True)):
-            lines.append((name, _COLOURS[number % len(_COLOURS)], 1.5, _sums(run.trades, run.start_ms, run.end_ms)))
+            lines.append((name, _COLOURS[number % len(_COLOURS)], 1.5, profit_sums(run.trades, run.start_ms, run.end_ms)))
     for name, colour, width, (times, sums) in lines:
         trace = graph.Scatter(
             x=times, y=sums, mode="lines", name=escape(name), line={"shape": "hv", "color": colour, "width": width},
@@ -156,7 +156,7 @@ def _subplots(heights: list[float]) -> Any:
     return plots.make_subplots(rows=len(heights), cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=0.03)
 
 
-def _sums(trades: Sequence[Trade], start_ms: int, end_ms: int) -> tuple[Times, npt.NDArray[np.float64]]:
+def profit_sums(trades: Sequence[Trade], start_ms: int, end_ms: int) -> tuple[Times, npt.NDArray[np.float64]]:
     """Return times, and the sum of the profits from each of these times on."""
     sums = np.cumsum([0.0, *(trade.stake_percentage for trade in trades)])
     return _times([start_ms, *(trade.close_timestamp for trade in trades), end_ms]), np.append(sums, sums[-1])
