@@ -7,8 +7,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Generic, Literal, overload
 
+import numpy as np
+
 from ...arguments import text, whole_number
-from ...candles import CandleArray, Grid, align, grid_of
+from ...candles import CANDLE_DTYPE, CandleArray, Grid, align, grid_of
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...errors import InvalidValueError, LookAheadError
@@ -47,7 +49,8 @@ def get_candles(symbol: str, interval: str, limit: int, *, as_array: bool = Fals
     history, now = _here("get_candles", symbol)
     limit = _check_limit("get_candles", limit)
     if as_array:
-        return history.closed_array(symbol, interval, limit, now).copy()
+        candles = history.closed_array(symbol, interval, limit, now)
+        return np.ndarray(len(candles), CANDLE_DTYPE, bytearray(candles.tobytes()))  # copy() goes field by field, five times slower
     return [dict(candle) for candle in history.closed(symbol, interval, limit, now)]
 
 

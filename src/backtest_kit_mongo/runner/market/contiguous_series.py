@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from ...candles import CANDLE_DTYPE, CandleArray, Grid, grid_of, join_candles, to_dicts
+from ...candles.columns import memory
 
 __all__ = ["ARRAYS", "BLOCK", "DICTS", "Candle", "ContiguousSeries", "Form", "Load", "Rows"]
 
@@ -70,9 +71,11 @@ def _merged_array(candles: CandleArray, edges: list[int]) -> CandleArray:
     return join_candles(candles, np.repeat(candles["timestamp"][edges[:-1]], np.diff(edges)))
 
 
-ARRAYS: Final[Form[CandleArray]] = Form(
-    np.empty(0, CANDLE_DTYPE), _read_array, lambda columns: columns, lambda *both: np.concatenate(both), _merged_array
-)
+def _joined_arrays(before: CandleArray, after: CandleArray) -> CandleArray:
+    return np.concatenate((memory(before), memory(after))).view(CANDLE_DTYPE)  # as bytes: ten times faster than field by field
+
+
+ARRAYS: Final[Form[CandleArray]] = Form(np.empty(0, CANDLE_DTYPE), _read_array, lambda columns: columns, _joined_arrays, _merged_array)
 
 
 class ContiguousSeries(Generic[Rows]):
