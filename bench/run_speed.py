@@ -6,7 +6,7 @@ The file holds 1m klines in Binance's format. The runs take turns, and medians a
 calls of the contracts and in the conversion of candle arrays to dicts; the ratio to the run without persistence is printed next to it.
 "cold" is a run with candles that this process has not read before and an empty folder; the others are repeated runs.
 
-At the end, the same twenty candles each minute as a list of dicts, as an array, and as a DataFrame made of either; all take turns.
+At the end, the same candles each minute as a list of dicts, as an array, and as a DataFrame made of either; all take turns.
 """
 
 from __future__ import annotations
@@ -85,28 +85,28 @@ def measure(registry: Registry, timed: Timed, strategy: str) -> tuple[float, flo
     return time.perf_counter() - begin, timed.seconds, timed.calls, result
 
 
-FORMS: dict[str, Callable[[str], Any]] = {
-    "list": lambda symbol: get_candles(symbol, "1m", 20),
-    "array": lambda symbol: get_candles(symbol, "1m", 20, as_array=True),
-    "pandas.DataFrame(list)": lambda symbol: pandas.DataFrame(get_candles(symbol, "1m", 20)),
-    "to_pandas(array)": lambda symbol: to_pandas(get_candles(symbol, "1m", 20, as_array=True)),
+FORMS: dict[str, Callable[[str, int], Any]] = {
+    "list": lambda symbol, limit: get_candles(symbol, "1m", limit),
+    "array": lambda symbol, limit: get_candles(symbol, "1m", limit, as_array=True),
+    "pandas.DataFrame(list)": lambda symbol, limit: pandas.DataFrame(get_candles(symbol, "1m", limit)),
+    "to_pandas(array)": lambda symbol, limit: to_pandas(get_candles(symbol, "1m", limit, as_array=True)),
 }
 
 
-def compare_forms(registry: Registry, timed: Timed, minutes: int) -> None:
-    def asking(form: Callable[[str], Any]) -> Callable[[str, Any], None]:
+def compare_forms(registry: Registry, timed: Timed, minutes: int, limit: int) -> None:
+    def asking(form: Callable[[str, int], Any]) -> Callable[[str, Any], None]:
         def get_signal(symbol: str, when: Any) -> None:
-            form(symbol)
+            form(symbol, limit)
 
         return get_signal
 
     walls: dict[str, list[float]] = {name: [] for name in FORMS}
     for name, form in FORMS.items():
-        add_strategy(name, interval="1m", get_signal=asking(form))
+        add_strategy(f"{name} of {limit}", interval="1m", get_signal=asking(form))
     for _ in range(ROUNDS):
         for name, taken in walls.items():
-            taken.append(measure(registry, timed, name)[0])
-    print(f"\ntwenty candles each minute, {minutes:,} minutes")
+            taken.append(measure(registry, timed, f"{name} of {limit}")[0])
+    print(f"\n{limit} candles each minute, {minutes:,} minutes")
     for name, taken in walls.items():
         beside = statistics.median(one / other for one, other in zip(walls["list"], taken, strict=True))
         print(f"  {name:24} {minutes / statistics.median(taken):>9,.0f} minutes/s   {beside:5.2f} x a list")
@@ -147,7 +147,8 @@ def main(path: str, minutes: int) -> None:
                     f"{inside * 1e6 / len(candles):6.2f} us a minute, {runs[0][2]:,} calls   beside no persistence {wall / base:5.2f} x"
                 )
 
-        compare_forms(made["profile"], timed, len(candles))
+        for limit in (20, 200):
+            compare_forms(made["profile"], timed, len(candles), limit)
 
 
 if __name__ == "__main__":
