@@ -73,7 +73,8 @@ class Position(msgspec.Struct):
     ``price_stop_loss`` are those of the signal until they are moved. ``peak`` and ``fall`` are the best and the worst price for it so
     far, ``profit_levels`` and ``loss_levels`` the milestones (percent) that it has passed. ``breakeven`` says whether its price has
     covered the costs. ``quantity`` (base asset) is what a broker has filled and not closed, 0 if no broker has reported it. While it
-    ``waits`` for its price, ``opened_ms`` is the time of its signal, as ``scheduled_ms`` is.
+    ``waits`` for its price, ``opened_ms`` is the time of its signal, as ``scheduled_ms`` is. ``sign`` is 1 for a long and -1 for a short:
+    what a rise of the price is worth to it. ``changed`` says whether its average entry, its stop or its target are no longer the first.
     """
 
     id: str
@@ -90,9 +91,11 @@ class Position(msgspec.Struct):
     profit_levels: list[int]
     loss_levels: list[int]
     breakeven: bool
+    sign: float
     scheduled_ms: int = 0
     waits: bool = False
     quantity: float = 0.0
+    changed: bool = False
 
     @property
     def expires_ms(self) -> float:
@@ -100,21 +103,10 @@ class Position(msgspec.Struct):
         return self.opened_ms + self.signal.minute_estimated_time * MINUTE_MS
 
     @property
-    def sign(self) -> float:
-        """1 for a long, -1 for a short: what a rise of the price is worth to it."""
-        return 1.0 if self.signal.side == "long" else -1.0
-
-    @property
-    def changed(self) -> bool:
-        """Whether its average entry, its stop or its target differ from those that it was opened with."""
-        signal = self.signal
-        moved = self.price_stop_loss != signal.price_stop_loss or self.price_take_profit != signal.price_take_profit
-        return moved or len(self.entries) > 1
-
-    @property
     def invested(self) -> float:
         """The cost of all entries in USD."""
-        return sum(entry.cost for entry in self.entries)
+        entries = self.entries
+        return entries[0].cost if len(entries) == 1 else sum(entry.cost for entry in entries)
 
 
 def read_signal(raw: object, price: float) -> Signal:
@@ -220,6 +212,7 @@ def open_position(
         profit_levels=[],
         loss_levels=[],
         breakeven=False,
+        sign=1.0 if signal.side == "long" else -1.0,
         scheduled_ms=when_ms if scheduled_ms is None else scheduled_ms,
         waits=waits,
     )
@@ -279,6 +272,7 @@ def nothing_left(position: Position) -> bool:
 def add_entry(position: Position, entry: Entry) -> None:
     """Add a further entry to ``position``."""
     position.entries.append(entry)
+    position.changed = True
     position.entry_price = average_price(position.entries, position.partials)
 
 

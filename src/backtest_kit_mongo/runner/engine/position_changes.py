@@ -52,6 +52,7 @@ class PositionChanges(OrderSender):
 
     def _move(self, change: Change, position: Position, when: int) -> None:
         entry, sign = position.entry_price, position.sign
+        position.changed = True
         if change.kind == "trailing-stop":
             position.price_stop_loss, original, away = change.value, position.signal.price_stop_loss, -sign
         else:

@@ -121,6 +121,8 @@ def position_of(row: Row) -> Position:
     position.entry_price = average_price(position.entries, position.partials)
     position.price_take_profit = float(row.get("_trailingPriceTakeProfit") or signal.price_take_profit)
     position.price_stop_loss = float(row.get("_trailingPriceStopLoss") or signal.price_stop_loss)
+    moved = position.price_take_profit != signal.price_take_profit or position.price_stop_loss != signal.price_stop_loss
+    position.changed = moved or len(position.entries) > 1
     position.quantity = float(row.get("_quantity") or 0.0)
     for name, point in (("peak", row.get("_peak")), ("fall", row.get("_fall"))):
         if point:
