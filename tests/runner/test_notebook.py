@@ -1,8 +1,8 @@
 """A notebook: cells in IPython, with a running event loop as in Jupyter, on real servers."""
 
 import asyncio
-import logging
 import sys
+import warnings
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -69,7 +69,7 @@ def notebook(settings, tmp_path, monkeypatch):
     book.shell.restore_sys_module_state()
 
 
-def test_cells_are_edited_and_run_again(notebook, caplog):
+def test_cells_are_edited_and_run_again(notebook):
     async def cells():
         await notebook.run("import asyncio\n" + SETUP)
         assert "<table" in (await notebook.run(CANDLES))["text/html"]
@@ -87,9 +87,10 @@ def test_cells_are_edited_and_run_again(notebook, caplog):
             await notebook.run("exec('add_strategy(\\'mine\\', get_signal=get_signal)', {**globals(), '__name__': 'helpers'})")
         assert await asyncio.sleep(0, "alive") == "alive"  # the loop of the notebook still runs
 
-    with capture_output():
+    with capture_output(), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         asyncio.run(cells())
-    notes = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    notes = [str(warning.message) for warning in warned if issubclass(warning.category, UserWarning)]
     assert len(notes) == 1
     assert "strategy 'mine' at " in notes[0]
     assert " replaces the one registered at " in notes[0]

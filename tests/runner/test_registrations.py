@@ -1,6 +1,6 @@
 """Registering a name again: code of ``__main__`` (a notebook, a script) replaces what it registered itself, other code may not."""
 
-import logging
+import warnings
 
 import pytest
 from hand_market import MINUTE, clear_registered, flat, memory  # noqa: F401 - memory is a fixture
@@ -54,20 +54,25 @@ def run_cell(number, name="__main__", **values):
     exec(compile(CELL, f"/tmp/ipykernel_1/{number}.py", "exec"), {"__name__": name, "SIGNAL": None, "VERSION": number, **values})
 
 
-def warnings_in(caplog):
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+@pytest.fixture(autouse=True)
+def warned():
+    """The warnings of a test, which a notebook shows instead of raising them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
 
 
-def test_a_cell_that_is_run_again_replaces_what_it_registered_with_one_note_per_name(caplog):
+def test_a_cell_that_is_run_again_replaces_what_it_registered_with_one_note_per_name(warned):
     add_strategy("another", get_signal=lambda symbol, when: None)
     run_cell(1)
-    assert warnings_in(caplog) == []
+    assert warned == []
     run_cell(2)
-    notes = warnings_in(caplog)
+    notes = [str(warning.message) for warning in warned]
     assert [note.split(" at ")[0] for note in notes] == ["strategy 's'", "exchange 'e'", "risk 'r'", "broker 'b'", "frame 'f'"]
     assert "ipykernel_1/2.py:4 replaces the one registered at /tmp/ipykernel_1/1.py:4; this is said once" in notes[0]
+    assert (warned[0].category, warned[0].filename, warned[0].lineno) == (UserWarning, "/tmp/ipykernel_1/2.py", 4)
     run_cell(3)
-    assert warnings_in(caplog) == notes
+    assert len(warned) == len(notes)
     assert [strategy.name for strategy in list_strategies()] == ["another", "s"]
     assert [len(items()) for items in (list_exchanges, list_risks, list_brokers, list_frames)] == [1, 1, 1, 1]
     assert find_exchange("e").get_candles("BTCUSDT", "1m", 0, 1) == 3
@@ -77,13 +82,13 @@ def test_a_cell_that_is_run_again_replaces_what_it_registered_with_one_note_per_
 
 
 @pytest.mark.parametrize(("first", "second"), [("__main__", "helpers"), ("helpers", "__main__"), ("helpers", "helpers")])
-def test_from_another_file_it_stays_an_error_that_says_how_to_start_again(first, second, caplog):
+def test_from_another_file_it_stays_an_error_that_says_how_to_start_again(first, second, warned):
     run_cell(1, first)
     with pytest.raises(InvalidValueError, match=r"1\.py:4\n.*call clear_strategies\(\) first") as caught:
         run_cell(2, second)
     assert "strategy 's' at /tmp/ipykernel_1/2.py:4 is already registered at /tmp/ipykernel_1/1.py:4" in str(caught.value)
     assert find_strategy("s").file == "/tmp/ipykernel_1/1.py"
-    assert warnings_in(caplog) == []
+    assert warned == []
 
 
 def test_a_strategy_file_keeps_its_rules(tmp_path):

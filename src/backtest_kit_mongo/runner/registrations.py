@@ -53,8 +53,8 @@ class Registrations(Generic[T]):
         """Register ``item``.
 
         If its name is taken, and ``__main__`` made both registrations, ``item`` replaces the former one: a notebook runs a cell again. A
-        log message says so, once for each name as a warning. A run that has begun keeps the item that it began with. Otherwise raises
-        InvalidValueError, naming both registrations.
+        UserWarning says so, once for each name, and a log message each time. A run that has begun keeps the item that it began with.
+        Otherwise raises InvalidValueError, naming both registrations.
         """
         with self._lock:
             former = self._items.get(item.name)
@@ -69,11 +69,11 @@ class Registrations(Generic[T]):
                     hint=f"choose another name, or call clear_{self._plural}() first, which forgets all {self._plural}",
                 )
         if former is not None:
-            log(
-                "warning" if first else "info",
-                f"{self._noun} {item.name!r} at {item.registered_at} replaces the one registered at {former.registered_at}"
-                + ("; this is said once for each name" if first else ""),
-            )
+            note = f"{self._noun} {item.name!r} at {item.registered_at} replaces the one registered at {former.registered_at}"
+            log("info", note)
+            if first:  # a notebook shows warnings, but not what the library logs
+                line = int(item.registered_at.rpartition(":")[2])
+                warnings.warn_explicit(f"{note}; this is said once for each name", UserWarning, item.file, line)
 
     def list(self) -> tuple[T, ...]:
         """Return all items."""
