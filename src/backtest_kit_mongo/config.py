@@ -22,7 +22,7 @@ from .mode_defaults import KINDS, PROFILES, Kind, LookAhead
 from .redis_address import redis_address
 
 __all__ = [
-    "DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "Config", "ConfigInForce", "checked", "in_force", "load_config", "redacted",
+    "DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "SETTINGS", "Config", "ConfigInForce", "checked", "in_force", "load_config", "redacted",
     "unknown_settings",
 ]  # fmt: skip
 
@@ -355,7 +355,9 @@ def checked(config: Config) -> Config:
     return config
 
 
-_KINDS: Final = {field.name: field.type for field in msgspec.structs.fields(Config)}  # once: it evaluates every annotation, 3 ms
+SETTINGS: Final[Mapping[str, Any]] = {field.name: field.type for field in msgspec.structs.fields(Config)}
+"""The name and type of each setting. Made once, since it evaluates every annotation, which takes 3 ms."""
+
 # Environment variables that other parts of the library read.
 _ELSEWHERE: Final = ("CC_EXCHANGE_KEY", "CC_EXCHANGE_SECRET", "CC_EXCHANGE_MAX_WAIT_SECONDS")
 _reported: set[str] = set()
@@ -368,7 +370,7 @@ def unknown_settings(environ: Mapping[str, str] | None = None) -> dict[str, str]
     and there is no list of all of them. So a name counts as misspelt only if it is close to one of ours, or if it starts with CC_MONGO
     or CC_REDIS.
     """
-    settings = {name.removeprefix("CC_"): name for name in (*_KINDS, *_ELSEWHERE)}
+    settings = {name.removeprefix("CC_"): name for name in (*SETTINGS, *_ELSEWHERE)}
     misspelt = {}
     for name in os.environ if environ is None else environ:
         word = name.upper().removeprefix("CC_")
@@ -394,18 +396,18 @@ def load_config(given: Mapping[str, Any] | None = None, environ: Mapping[str, st
             _reported.add(name)
             log("warning", f"unknown setting {name} in the environment has no effect; did you mean {nearest}?")
     values: dict[str, Any] = {}
-    for name, kind in _KINDS.items():
+    for name, kind in SETTINGS.items():
         text = environ.get(name)
         if text:
             values[name] = _convert(name, text, kind, sources)
     stores = values.get("CC_STORES", {})
     for name, value in (given or {}).items():
-        if name not in _KINDS:
-            near = difflib.get_close_matches(str(name).upper(), _KINDS, n=1, cutoff=0.0)
-            raise ConfigError(f"unknown setting {name!r}", hint=f"did you mean {near[0]}? Known: {', '.join(_KINDS)}")
+        if name not in SETTINGS:
+            near = difflib.get_close_matches(str(name).upper(), SETTINGS, n=1, cutoff=0.0)
+            raise ConfigError(f"unknown setting {name!r}", hint=f"did you mean {near[0]}? Known: {', '.join(SETTINGS)}")
         if value is None or value == "" or (name == "CC_REDIS_PORT" and value == 0):
             continue
-        values[name] = _convert(name, value, _KINDS[name], sources)
+        values[name] = _convert(name, value, SETTINGS[name], sources)
     values["CC_STORES"] = stores | values.get("CC_STORES", {})
     _choose_redis(values, given or {}, environ)
     return checked(_resolved(values))

@@ -57,8 +57,10 @@ def backtest_kit_servers(request: pytest.FixtureRequest) -> Iterator[KitServers]
         hint = f"\n  hint: the address is that of {' or '.join(given)}, its environment variable or its line in the configuration file"
         # Our own hint would name settings that the fixtures do not use.
         pytest.fail(f"no servers for tests: {problem.partition(_HINT)[0] + hint if given else problem}", pytrace=False)
-    with servers:
+    try:
         yield servers
+    finally:
+        servers.stop()
 
 
 @pytest.fixture
@@ -69,19 +71,17 @@ def backtest_kit(backtest_kit_servers: KitServers, tmp_path: Path) -> Iterator[A
     the test also use its servers, and never those that the shell names. Afterwards, registries are closed, background runs stopped,
     registrations and logger restored, and the database dropped.
     """
-    import msgspec
-
     import backtest_kit_mongo
 
-    from ..config import Config
+    from ..config import SETTINGS
     from .library import left_as_it_was
 
     with backtest_kit_servers.database() as addresses, left_as_it_was(), pytest.MonkeyPatch.context() as environment:
         folders = {"CC_DUMP_DIR": str(tmp_path / "dump"), "CC_EMBEDDED_DIR": str(tmp_path / "embedded")}
         settings = addresses | folders
-        for field in msgspec.structs.fields(Config):
-            environment.setenv(field.name, "")  # so that what the test may put there is removed too
-            environment.delenv(field.name)
+        for name in SETTINGS:
+            environment.setenv(name, "")  # so that what the test may put there is removed too
+            environment.delenv(name)
         for name, value in settings.items():
             environment.setenv(name, value)
         backtest_kit_mongo.setup()
