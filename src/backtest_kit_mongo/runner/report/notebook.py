@@ -37,7 +37,7 @@ def result_html(result: BacktestResult) -> str:
             _price(trade.price_open),
             _price(trade.price_close),
             reason_text(trade.close_reason),
-            percent_text(trade.pnl_percentage),
+            percent_text(trade.stake_percentage),
         )
         for trade in trades
     ]
@@ -49,7 +49,7 @@ def result_html(result: BacktestResult) -> str:
     if (held := result.open_trade) is not None:
         notes.append(
             f"still open: {held.position} since {time_text(held.open_timestamp)} at {_price(held.price_open)}, "
-            f"now at {_price(held.current_price)}: {percent_text(held.pnl_percentage)}"
+            f"now at {_price(held.current_price)}: {percent_text(held.stake_percentage)}"
         )
     return html_tables(
         _title(result),
