@@ -374,7 +374,7 @@ class Engine(PositionChanges):
     def _submit_close(self, closing: Closing, when: int, *, first: bool = False) -> None:
         position = closing.position
         price = self._price if closing.reason == "closed" and not math.isnan(self._price) else closing.price
-        if self.deferred.changes and not self._settle_changes(position, when):
+        if self.deferred.changes and not self._finish_changes(position, when):
             return
         if self._broker is None or nothing_left(position):
             self._closed(position, closing.reason, price, when)

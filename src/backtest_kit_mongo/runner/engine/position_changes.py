@@ -31,7 +31,7 @@ class PositionChanges(OrderSender):
                 return False
         return True
 
-    def _settle_changes(self, position: Position, when: int) -> bool:
+    def _finish_changes(self, position: Position, when: int) -> bool:
         """Finish what was started, and drop the rest: ``position`` is closing. Return False if an order has no answer yet."""
         with self._lock:
             kept = [change for change in self.deferred.changes if change.started]
