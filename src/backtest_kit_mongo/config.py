@@ -22,7 +22,7 @@ from .mode_defaults import KINDS, PROFILES, Kind, LookAhead
 from .redis_address import redis_address
 
 __all__ = [
-    "DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "SETTINGS", "Config", "ConfigInForce", "checked", "in_force", "load_config", "redacted",
+    "DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "OTHER_VARIABLES", "SETTINGS", "Config", "ConfigInForce", "checked", "in_force", "load_config", "redacted",
     "unknown_settings",
 ]  # fmt: skip
 
@@ -358,8 +358,9 @@ def checked(config: Config) -> Config:
 SETTINGS: Final[Mapping[str, Any]] = {field.name: field.type for field in msgspec.structs.fields(Config)}
 """The name and type of each setting. Made once, since it evaluates every annotation, which takes 3 ms."""
 
-# Environment variables that other parts of the library read.
-_ELSEWHERE: Final = ("CC_EXCHANGE_KEY", "CC_EXCHANGE_SECRET", "CC_EXCHANGE_MAX_WAIT_SECONDS")
+OTHER_VARIABLES: Final = ("CC_EXCHANGE_KEY", "CC_EXCHANGE_SECRET", "CC_EXCHANGE_MAX_WAIT_SECONDS")
+"""Environment variables that other parts of the library read."""
+
 _reported: set[str] = set()
 
 
@@ -370,7 +371,7 @@ def unknown_settings(environ: Mapping[str, str] | None = None) -> dict[str, str]
     and there is no list of all of them. So a name counts as misspelt only if it is close to one of ours, or if it starts with CC_MONGO
     or CC_REDIS.
     """
-    settings = {name.removeprefix("CC_"): name for name in (*SETTINGS, *_ELSEWHERE)}
+    settings = {name.removeprefix("CC_"): name for name in (*SETTINGS, *OTHER_VARIABLES)}
     misspelt = {}
     for name in os.environ if environ is None else environ:
         word = name.upper().removeprefix("CC_")

@@ -31,7 +31,7 @@ from backtest_kit_mongo.runner.engine.cost_basis import Costs, pnl_percentage
 from backtest_kit_mongo.runner.engine.result import BacktestResult, add_up
 from backtest_kit_mongo.runner.loading.parameters import given_parameters
 from backtest_kit_mongo.runner.report.analysis import analysis_of
-from backtest_kit_mongo.runner.report.annualised import annualised, daily_equity, stakes_of
+from backtest_kit_mongo.runner.report.annualised import annualised, capital_of, daily_equity
 from backtest_kit_mongo.runner.report.breakdowns import by_month, by_side, by_size
 from backtest_kit_mongo.runner.report.drawdowns import deepest_drawdowns
 from backtest_kit_mongo.runner.report.facts import held_text, year_text
@@ -161,7 +161,7 @@ def test_everything_lost_is_a_growth_of_minus_100_percent():
 def test_runs_together_need_as_many_stakes_as_windows_overlap():
     march, april = result([], 30), result([], 30, start=START + 30 * DAY)
     both = result([], 60)
-    assert [stakes_of(runs) for runs in ([], [march], [march, april], [march, march], [march, april, both])] == [0, 1, 1, 2, 2]
+    assert [capital_of(runs) for runs in ([], [march], [march, april], [march, march], [march, april, both])] == [0, 1, 1, 2, 2]
     trades = [closed(6.0, HOUR), closed(-2.0, 31 * DAY)]
     year = annualised([march, march, april, april], trades)
     assert (year.stakes, year.days) == (2, 60)

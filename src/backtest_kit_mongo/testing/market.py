@@ -67,9 +67,9 @@ def make_market(
         raise InvalidValueError("pass days or minutes, not both")
     if minutes is None:
         length = number("days", 1 if days is None else days) * _DAY
-        if not 1 <= length < 2**31 or length != int(length):
+        if not 1 <= length < 2**31 or abs(length - round(length)) > 1e-6:  # 0.35 days are 503.99999999999994 minutes
             raise InvalidValueError(f"days is {days!r}, which is not a whole number of minutes, at least one")
-        minutes = int(length)
+        minutes = round(length)
     start_ms = moment_ms("start", start)
     candles = synthetic_market(seed, whole_number("minutes", minutes, least=1), start_ms, price)
     import_candles(candles, symbol, exchange_name=exchange_name)

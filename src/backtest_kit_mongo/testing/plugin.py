@@ -73,13 +73,14 @@ def backtest_kit(backtest_kit_servers: KitServers, tmp_path: Path) -> Iterator[A
     """
     import backtest_kit_mongo
 
-    from ..config import SETTINGS
+    from ..config import OTHER_VARIABLES, SETTINGS
     from .library import left_as_it_was
 
-    with backtest_kit_servers.database() as addresses, left_as_it_was(), pytest.MonkeyPatch.context() as environment:
+    # The environment is restored last: until then, a background run may still be about to use it.
+    with backtest_kit_servers.database() as addresses, pytest.MonkeyPatch.context() as environment, left_as_it_was():
         folders = {"CC_DUMP_DIR": str(tmp_path / "dump"), "CC_EMBEDDED_DIR": str(tmp_path / "embedded")}
         settings = addresses | folders
-        for name in SETTINGS:
+        for name in (*SETTINGS, *OTHER_VARIABLES):  # without the keys of an exchange, so that no test can trade
             environment.setenv(name, "")  # so that what the test may put there is removed too
             environment.delenv(name)
         for name, value in settings.items():

@@ -137,6 +137,7 @@ def on_database(uri: str, database: str) -> str:
     scheme, _, rest = uri.partition("://")
     address, _, options = rest.partition("?")
     servers, _, before = address.partition("/")
-    if "@" in servers and "authsource" not in options.lower():  # else MongoDB would look for the user in the new database
+    external = "authmechanism=mongodb-" in options.lower()  # X.509, AWS, OIDC: users that no database has
+    if "@" in servers and "authsource" not in options.lower() and not external:  # else MongoDB would look for the user in the new database
         options = "&".join(filter(None, (options, f"authSource={before or 'admin'}")))
     return f"{scheme}://{servers}/{quote(database, safe='')}" + (f"?{options}" if options else "")

@@ -43,6 +43,7 @@ from .position import (
     SignalPriceError,
     find_entry,
     find_exit,
+    last_change_ms,
     note_price,
     nothing_left,
     observe,
@@ -111,7 +112,9 @@ class Engine(PositionChanges):
         self._clock = clock
         self._attempts = attempts
         self._wait_ms = wait_minutes * MINUTE_MS
-        self._price = math.nan
+        self._price = self._last_close = math.nan
+        self._guessed = False  # the price is that of the entry, since no candle has been seen after a restart
+        self._leaving: Position | None = None  # while its close is being reported
         self._requests = 0
         self._changed = False  # the deferred work must be stored, even in a backtest
         self._lock = threading.RLock()  # guards what other threads may change: the deferred work, and whether it applies
@@ -137,6 +140,7 @@ class Engine(PositionChanges):
         self.now = max(self.now, when)
         has_price = index + 1 >= VWAP_CANDLES
         before, self._price = self._price, vwap(candles[index + 1 - VWAP_CANDLES : index + 1]) if has_price else self._price
+        self._last_close, self._guessed = candles[index]["close"], self._guessed and not has_price
         work = self.deferred
         if work.due and (catching_up or self.drain(when)):
             pass
@@ -161,7 +165,7 @@ class Engine(PositionChanges):
         self.now = max(self.now, when)
         self.drain(when)
         position = self.position
-        if position is not None and self.deferred.changes and self.deferred.closing is None:
+        if position is not None and self.deferred.changes and self.deferred.closing is None and not self._guessed:
             self._make_changes(position, when)
         if position is not None and self.deferred.closing is None and when >= position.expires_ms:
             self._close(position, "time_expired", self._price, when)
@@ -312,7 +316,7 @@ class Engine(PositionChanges):
         fill = self._submit(order, position, when, first=first)
         if fill is None:
             return
-        opened, cost = self._moment(fill, position.opened_ms), cost_of(fill, order, entry.cost)
+        opened, cost = self._moment(fill, position.opened_ms), cost_of(fill, entry.cost)
         placed = open_position(position.id, position.signal, fill.price, opened, cost, scheduled_ms=position.scheduled_ms)
         placed.quantity = fill.quantity
         self._opened(placed, when)
@@ -336,6 +340,8 @@ class Engine(PositionChanges):
     def _leave(self, position: Position, candle: Candle, when: int, before: float) -> bool:
         if candle["timestamp"] < position.opened_ms and self._broker is not None:
             return False  # the order took its time; candles before its fill do not affect the position
+        if candle["timestamp"] < position.moved_ms:
+            return False  # a restart looks at it again: it did not touch the stop and the target of its time
         reason_and_price = find_exit(position, candle)
         if reason_and_price is None:
             return False
@@ -345,7 +351,8 @@ class Engine(PositionChanges):
 
     def _hold(self, position: Position, when: int, *, catching_up: bool) -> None:
         peak, fall = position.peak, position.fall
-        passed = observe(position, self._price, when, self.context.costs)
+        # The minutes before a change were observed before it; a restart sees them again.
+        passed = None if position.changed and when <= last_change_ms(position) else observe(position, self._price, when, self.context.costs)
         if passed is not None:
             self.journal.progressed(position, self._price, when, passed)
         if catching_up:
@@ -353,6 +360,8 @@ class Engine(PositionChanges):
         if self._broker is not None:
             extreme = position.peak is not peak or position.fall is not fall
             self.journal.watched(position, self._price, when, extreme=extreme)
+        if self.deferred.changes and self.deferred.closing is None:
+            self._make_changes(position, when)  # before the strategy looks at the position
         self._user.tell("on_active_ping", when, self._price, position)
         if self.deferred.changes and self.deferred.closing is None:
             self._make_changes(position, when)
@@ -403,6 +412,7 @@ class Engine(PositionChanges):
         )
         alone = self.position is None or self.position.id == position.id
         self.journal.closing(position, price, when, reason, alone=alone)
+        self._leaving = position
         self._user.tell("on_close", when, price, position, reason)
         self.journal.closed(position, price, when, reason, rows.summary_row([*self.trades, trade]), alone=alone)
         with self._lock:
@@ -412,6 +422,7 @@ class Engine(PositionChanges):
             if alone:
                 self.position = work.pending_id = self.run.signal_id = None
             self._store_deferred()
+            self._leaving = None
             self.first_trade = self.first_trade or time.perf_counter()
             self.trades.append(trade)  # last: if the write fails, all of this is done again
 
@@ -430,7 +441,9 @@ class Engine(PositionChanges):
             self.ready = True
         if restored is None or (previous is not None and previous.id == restored.id):
             return
-        self._price = restored.price_open if math.isnan(self._price) else self._price
+        if math.isnan(self._price):
+            self._price = self._last_close = restored.price_open
+            self._guessed = True
         self._user.tell("on_schedule" if restored is self.waiting else "on_active", when, self._price, restored)
 
     @property

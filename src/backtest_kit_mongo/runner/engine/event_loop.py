@@ -10,6 +10,7 @@ from contextvars import Context, ContextVar, copy_context
 from functools import wraps
 from typing import Any, Final
 
+from ...logs import log
 from ..registrations import is_async
 
 __all__ = ["event_loop", "synchronous"]
@@ -47,7 +48,13 @@ class _EventLoop:
             raise
 
     def close(self) -> None:
-        """Cancel what is left, and close the loop."""
+        """Cancel what is left, with a warning, and close the loop."""
+        left = [] if not self._used else [task for task in asyncio.all_tasks(self._runner.get_loop()) if not task.done()]
+        if left:
+            log(
+                "warning",
+                f"{len(left)} tasks of async functions were not awaited and are cancelled with the run; await them in the function",
+            )
         if self._thread is None:
             self._runner.close()
             return

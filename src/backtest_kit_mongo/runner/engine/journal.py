@@ -11,9 +11,9 @@ from ...errors import BacktestKitError, InvalidValueError
 from ...logs import log
 from ..error_text import describe
 from . import rows
-from .changes import Change, Commit, changes_of_queue, commit_of
-from .deferred import Deferred, Mode, deferred_of
-from .position import CloseReason, Position, Progress
+from .changes import Change, Commit, commit_of, queued_commits
+from .deferred import Closing, Deferred, Mode, deferred_of
+from .position import CloseReason, Position, Progress, nothing_left
 from .risk import Books, RiskBook
 from .rows import Row, RunContext, Status
 from .write_behind import PendingWrites, WriteBehind, WriteThrough, pending_write_error
@@ -284,6 +284,11 @@ class Journal:
             )
         if work.last_id is None and recent is not None:
             work.last_id = recent["id"]
+        if position is not None and position.changed and not position.moved_ms:
+            position.moved_ms = when_ms  # by the TypeScript package, which does not say when: candles before must not touch its new stop
+        if position is not None and work.closing is None and nothing_left(position):
+            work.closing = Closing(position, "closed", position.partials[-1].price, when_ms)
+            self.deferred(work)
         if position is not None and work.closing is not None and work.closing.position.id == position.id:
             work.closing.position = position  # its extremes may be newer than the decision
             self._write_signal(None)
@@ -316,22 +321,28 @@ class Journal:
         return work, position, waiting
 
     def _changes_left(self, work: Deferred, row: Row | None, position: Position | None, when_ms: int) -> list[Change]:
-        """Return the changes that are still to be made: those that we stored, and orders that the TypeScript package still owes."""
+        """Return the changes that are still to be made. What was made and not reported, by us or the TypeScript package, is reported."""
         target = position or (None if work.closing is None else work.closing.position)
         if target is None or row is None:
             return []
         left = []
         for change in work.changes:
+            if change.position_id != target.id:
+                continue
             commit = commit_of(target, change.id)
             if commit is None:
                 left.append(change)
             else:  # cut off before the work was stored, so the writes in between may be missing
                 self._report_change(target, when_ms, change.id, commit)
         queue = row.get("commitQueue") or []
-        if queue and row.get("pendingSignalId") not in ({target.id} if work.closing is None else {target.id, None}):
+        # A position that partial closes have closed is no longer pending. At a target or stop, that package drops the queue.
+        owners = {target.id, None} if work.closing is not None and work.closing.reason == "closed" else {target.id}
+        if queue and row.get("pendingSignalId") not in owners:
             self.log("warn", when_ms, "commits.dropped", {"signalId": row.get("pendingSignalId"), "commits": len(queue)})
             queue = []
-        return [*_understood(lambda stored: changes_of_queue(stored["commitQueue"], target), {"commitQueue": queue}), *left]
+        for number, commit in enumerate(_understood(lambda stored: queued_commits(stored["commitQueue"], target), {"commitQueue": queue})):
+            self._report_change(target, when_ms, f"{target.id} queued {number} {commit.kind} {commit.price}", commit)
+        return left
 
     def _mine(self, row: Row | None) -> Position | None:
         if row is None or row.get("frameName"):

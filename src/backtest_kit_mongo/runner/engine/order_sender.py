@@ -61,8 +61,7 @@ class OrderSender(UserRequests):
 
     def _not_filled(self, order: Order, position: Position, when: int, attempt: int, error: BaseException, change: Change | None) -> None:
         opens, rejected, exhausted = order.action == "open", isinstance(error, OrderRejected), attempt >= self._attempts
-        # A rejected order to open or to change a position is given up. A position must be closed, and what its row contains must be done.
-        dropped = rejected and (opens if change is None else not change.recorded)
+        dropped = rejected and (opens or change is not None)  # but a position must be closed
         purpose = f"to {order.action}" if change is None else f"({change.kind}) of"
         text = f"{self._user.named(when)}: the order {purpose} {position.id} (client id {order.client_id}) failed (attempt {attempt})"
         text = f"{text}: {describe(error)}"

@@ -43,11 +43,10 @@ def make_order(
     )
 
 
-def cost_of(fill: Fill, order: Order, asked: float) -> float:
-    """Return what ``fill`` cost in USD, if ``order`` was to cost ``asked``: exactly that if it was filled as it was given."""
-    if fill.cost is not None:
-        return fill.cost
-    return asked * (fill.quantity / order.quantity) * (fill.price / order.price)
+def cost_of(fill: Fill, asked: float) -> float:
+    """Return what ``fill`` cost in USD: exactly what was ``asked`` for, if only rounding makes it differ."""
+    cost = fill.price * fill.quantity if fill.cost is None else fill.cost
+    return asked if math.isclose(cost, asked, rel_tol=1e-12) else cost
 
 
 def submit(broker: Broker, order: Order) -> Fill | BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final, Literal, cast
 
@@ -26,6 +26,7 @@ __all__ = [
     "close_part",
     "find_entry",
     "find_exit",
+    "last_change_ms",
     "left_of",
     "nothing_left",
     "open_position",
@@ -74,7 +75,8 @@ class Position(msgspec.Struct):
     far, ``profit_levels`` and ``loss_levels`` the milestones (percent) that it has passed. ``breakeven`` says whether its price has
     covered the costs. ``quantity`` (base asset) is what a broker has filled and not closed, 0 if no broker has reported it. While it
     ``waits`` for its price, ``opened_ms`` is the time of its signal, as ``scheduled_ms`` is. ``sign`` is 1 for a long and -1 for a short:
-    what a rise of the price is worth to it. ``changed`` says whether its average entry, its stop or its target are no longer the first.
+    what a rise of the price is worth to it. ``changed`` says whether its average entry, its stop or its target are no longer the first,
+    ``moved_ms`` when its stop or target was moved last (0: never): candles before that do not touch them.
     """
 
     id: str
@@ -96,6 +98,7 @@ class Position(msgspec.Struct):
     waits: bool = False
     quantity: float = 0.0
     changed: bool = False
+    moved_ms: int = 0
 
     @property
     def expires_ms(self) -> float:
@@ -264,6 +267,11 @@ def left_of(position: Position) -> Leg:
     return left
 
 
+def last_change_ms(position: Position) -> int:
+    """Return when the average entry, the stop or the target of ``position`` changed last (ms); when it was opened if they never did."""
+    return max(position.moved_ms, position.entries[-1].when_ms)
+
+
 def nothing_left(position: Position) -> bool:
     """Whether partial closes have closed all of ``position``, but for what rounding leaves (PARTIAL_FULL_CLOSE_EPSILON)."""
     return bool(position.partials) and left_of(position).cost <= position.invested * 1e-9
@@ -282,16 +290,16 @@ def close_part(position: Position, percent: float, price: float, when_ms: int, c
     position.partials.append(PartialClose(percent, price, left_of(position).cost, len(position.entries), when_ms, profit, change_id))
 
 
-def can_move(position: Position, kind: Literal["trailing-stop", "trailing-take"], to: float, price: float) -> bool:
-    """Whether the stop or the target may move ``to`` a price, with the market at ``price``.
+def can_move(position: Position, kind: Literal["trailing-stop", "trailing-take"], to: float, prices: Iterable[float]) -> bool:
+    """Whether the stop or the target may move ``to`` a price. ``prices`` are those of the market: its average, and its last close.
 
-    Both must stay on their side of the market, or the next candle would touch them for no reason. A stop only moves towards the
-    market, so that the risk never grows.
+    Both must stay on their side of the market, or the next candle would touch them at a price that the market has left: the average
+    is behind the close. A stop only moves towards the market, so that the risk never grows.
     """
     sign = position.sign
     if kind == "trailing-stop":
-        return (price - to) * sign > 0 and (to - position.price_stop_loss) * sign > 0
-    return (to - price) * sign > 0 and to != position.price_take_profit
+        return all((price - to) * sign > 0 for price in prices) and (to - position.price_stop_loss) * sign > 0
+    return all((to - price) * sign > 0 for price in prices) and to != position.price_take_profit
 
 
 class Progress(msgspec.Struct, frozen=True):

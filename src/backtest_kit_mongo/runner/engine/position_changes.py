@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, cast
 
 from ...logs import log
-from .changes import Change, Commit, average_commit, commit_of, partial_commit
+from .changes import Change, Commit, commit_of
 from .cost_basis import Entry
 from .deferred import Closing
 from .order_sender import OrderSender
@@ -22,37 +22,33 @@ class PositionChanges(OrderSender):
     whether it was made.
     """
 
-    _price: float
-
     def _make_changes(self, position: Position, when: int) -> bool:
-        """Make the changes that are due. Return False if an order has no answer yet."""
-        while self.deferred.changes:
-            if not self._make(self.deferred.changes[0], position, when):
-                return False
-        return True
+        """Make the changes of ``position`` that are due. Return False if an order has no answer yet."""
+        due = [change for change in self.deferred.changes if change.position_id == position.id]
+        for change in due:
+            if not change.has_order:  # a stop does not wait for an order
+                self._make_move(change, position, when)
+        return all(self._trade(change, position, when) for change in due if change.has_order)
 
     def _finish_changes(self, position: Position, when: int) -> bool:
         """Finish what was started, and drop the rest: ``position`` is closing. Return False if an order has no answer yet."""
         with self._lock:
-            kept = [change for change in self.deferred.changes if change.started]
+            kept = [change for change in self.deferred.changes if change.started or change.position_id != position.id]
             if len(kept) != len(self.deferred.changes):
                 self.deferred.changes, self._changed = kept, True
         return self._make_changes(position, when)
 
-    def _make(self, change: Change, position: Position, when: int) -> bool:
-        if change.has_order:
-            return self._trade(change, position, when)
+    def _make_move(self, change: Change, position: Position, when: int) -> None:
         kind = cast("Literal['trailing-stop', 'trailing-take']", change.kind)
-        if can_move(position, kind, change.value, self._price):
+        if can_move(position, kind, change.value, (self._price, self._last_close)):
             self._move(change, position, when)
         else:
             log("info", f"{self._user.named(when)}: {change.kind} to {change.value} no longer fits the price {self._price}")
             self._forget_change(change)
-        return True
 
     def _move(self, change: Change, position: Position, when: int) -> None:
         entry, sign = position.entry_price, position.sign
-        position.changed = True
+        position.changed, position.moved_ms = True, when
         if change.kind == "trailing-stop":
             position.price_stop_loss, original, away = change.value, position.signal.price_stop_loss, -sign
         else:
@@ -73,13 +69,8 @@ class PositionChanges(OrderSender):
             fill = self._submit(order, position, when, change=change)
             if fill is None:
                 return change not in self.deferred.changes
-            price, quantity, cost = fill.price, fill.quantity, cost_of(fill, order, change.value)
+            price, quantity, cost = fill.price, fill.quantity, cost_of(fill, change.value)
             made_at = self._moment(fill, change.when_ms)
-        if change.recorded:
-            profit = (change.price - position.entry_price) * position.sign > 0
-            commit = partial_commit(profit, change.price, change.value) if closes else average_commit(position, change.price)
-            self._record(change, position, when, commit)
-            return True
         if closes:
             percent = change.value if not quantity or quantity == change.quantity else min(quantity / held * 100, 100.0)
             close_part(position, percent, price, made_at, change.id)
@@ -87,13 +78,11 @@ class PositionChanges(OrderSender):
         else:
             add_entry(position, Entry(price, cost, made_at, change.id))
             position.quantity = held + quantity if quantity else 0.0
-        made = commit_of(position, change.id)
-        assert made is not None
-        self._record(change, position, when, made)
-        if closes and self.deferred.closing is None and nothing_left(position):
-            with self._lock:
-                self.deferred.closing, self.deferred.close_attempts = Closing(position, "closed", price, when), 1
-                self._note_work()
+        if nothing_left(position) and self.deferred.closing is None:
+            self.deferred.closing, self.deferred.close_attempts = Closing(position, "closed", price, when), 1
+        commit = commit_of(position, change.id)
+        assert commit is not None
+        self._record(change, position, when, commit)
         return True
 
     def _record(self, change: Change, position: Position, when: int, commit: Commit) -> None:

@@ -20,8 +20,8 @@ __all__ = ["BacktestResult", "OpenTrade", "Totals", "Trade", "add_up"]
 class Trade(msgspec.Struct, frozen=True, rename="camel"):
     """A closed trade: prices, times in ms, profit in percent of what was invested, after all costs. Encoded with camelCase names.
 
-    ``price_open`` is the average price of the entries, ``price_close`` the price of the last exit. ``stakes`` is what all ``entries``
-    together cost, in stakes of the run: 1 for a position with a single entry.
+    ``price_open`` is the average price of what was left at the last exit, ``price_close`` the price of that exit. ``stakes`` is what
+    all ``entries`` together cost, in stakes of the run: 1 for a position with a single entry.
     """
 
     id: str

@@ -9,7 +9,7 @@ import msgspec
 
 from ...arguments import whole_number
 from ...contracts.registry import Registry
-from ...errors import InvalidValueError
+from ...errors import BacktestKitError, InvalidValueError
 from ...simulation import without_flush
 from ..clock import MINUTE_MS
 from ..error_text import USER_ERRORS, describe
@@ -57,10 +57,16 @@ def add_risk(name: str, *, max_positions: int | None = None, validate: Validate 
     if max_positions is not None:
         max_positions = whole_number("max_positions", max_positions, least=1)
     risk = Risk(name=name, max_positions=max_positions, validate=None, **call_site()._asdict())
+    before = _risks.list()
 
     def check(function: F) -> F:
-        check_function(f"validate of risk {name!r}", function, ("request",))
-        msgspec.structs.force_setattr(risk, "validate", function)  # a decorator runs after the registration
+        try:
+            check_function(f"validate of risk {name!r}", function, ("request",))
+        except BacktestKitError:
+            if risk in _risks.list():  # a decorator runs after the registration, which replaced the limits of an earlier notebook cell
+                _risks.restore(before)
+            raise
+        msgspec.structs.force_setattr(risk, "validate", function)
         return function
 
     if validate is not None:

@@ -23,7 +23,7 @@ Status = Literal["opened", "scheduled", "closed", "cancelled"]
 ErrorKind = Literal["error.critical", "error.info", "error.validation"]
 
 _COST: Final = 100.0  # USD; what the TypeScript package assumes for a row without costs
-_CENT_FRACTION: Final = 0.001  # USD; the tolerance of that package
+_LEAST_TOLERANCE: Final = 0.001  # USD
 
 _NAMESPACE: Final = uuid.UUID("6a1b0f6e-4c58-5d0e-9f6f-6d3b8f0c2a11")
 
@@ -82,10 +82,13 @@ def signal_row(context: RunContext, position: Position) -> Row:
         row["_trailingPriceTakeProfit"] = position.price_take_profit
     if position.price_stop_loss != signal.price_stop_loss:
         row["_trailingPriceStopLoss"] = position.price_stop_loss
+    if position.moved_ms:
+        row["_movedAt"] = position.moved_ms
     if signal.note is not None:
         row["note"] = signal.note
     if position.quantity:
         row["_quantity"] = position.quantity  # as the broker filled it: cost / price is only close to it
+        row["_quantityOf"] = [len(position.entries), len(position.partials)]
     return row
 
 
@@ -113,7 +116,8 @@ def position_of(row: Row) -> Position:
             for entry in row["_entry"]
         ]
     position.partials = [_partial_of(partial) for partial in row.get("_partial") or ()]
-    if sum(partial.cost for partial in position.partials) > position.invested + _CENT_FRACTION:
+    tolerance = max(_LEAST_TOLERANCE, position.invested * 1e-8)  # those of that package
+    if sum(partial.cost for partial in position.partials) > position.invested + tolerance:
         raise InvalidValueError(
             f"position {row['id']} of {row.get('strategyName')!r} on {row.get('symbol')} has partial closes of more than it cost",
             hint="close it on the exchange and delete its record, then start again",
@@ -123,7 +127,10 @@ def position_of(row: Row) -> Position:
     position.price_stop_loss = float(row.get("_trailingPriceStopLoss") or signal.price_stop_loss)
     moved = position.price_take_profit != signal.price_take_profit or position.price_stop_loss != signal.price_stop_loss
     position.changed = moved or len(position.entries) > 1
-    position.quantity = float(row.get("_quantity") or 0.0)
+    position.moved_ms = int(row.get("_movedAt") or 0)
+    # The TypeScript package keeps our fields when it changes a row, so the quantity may be that of an earlier state.
+    if row.get("_quantityOf", [1, 0]) == [len(position.entries), len(position.partials)]:
+        position.quantity = float(row.get("_quantity") or 0.0)
     for name, point in (("peak", row.get("_peak")), ("fall", row.get("_fall"))):
         if point:
             setattr(position, name, Point(float(point["price"]), int(point["timestamp"])))

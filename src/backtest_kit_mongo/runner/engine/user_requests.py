@@ -27,6 +27,8 @@ class UserRequests:
     stopped: bool
     now: int
     _price: float
+    _last_close: float
+    _leaving: Position | None
     _changed: bool
     _requests: int
     _broker: Any
@@ -35,7 +37,7 @@ class UserRequests:
     def user_close(self) -> bool:
         """Close the open position at the market price. Return False if there is none, or if it is closing already."""
         with self._lock:
-            if self.position is None or self.deferred.closing is not None:
+            if self.position is None or self.deferred.closing is not None or self.position is self._leaving:
                 return False
             self.deferred.closing, self.deferred.close_attempts = Closing(self.position, "closed", self._price, self.now), 1
             return self._note_work()
@@ -67,19 +69,31 @@ class UserRequests:
             return self._note_work()
 
     def user_change(self, kind: ChangeKind, value: float) -> bool:
-        """Change the open position. Return False if there is none, if it is closing, or if a stop or target does not fit the price."""
+        """Change the open position.
+
+        Return False if there is none, if it is closing, if a stop or target does not fit the price, or if an order of an earlier change
+        has no answer yet.
+        """
         with self._lock:
             position, work = self.position, self.deferred
-            if position is None or work.closing is not None:
+            if position is None or work.closing is not None or position is self._leaving:
                 return False
-            if kind in ("trailing-stop", "trailing-take") and not can_move(position, kind, value, self._price):
-                return False
+            if kind in ("trailing-stop", "trailing-take"):
+                if not can_move(position, kind, value, (self._price, self._last_close)):
+                    return False
+            elif any(change.started and change.has_order for change in work.changes):
+                return False  # the row does not show that change yet, so whoever asks may ask for the same again
             self._requests += 1
             # A live run may be started again and again: its own id keeps the number apart from those of other starts.
             parts = (self._requests,) if self.context.backtest else (self._requests, self.journal.run_id)
-            change = Change(id=derive_id(self.context, position.id, kind, *parts), kind=kind, value=value, when_ms=self.now)
-            work.changes = [*work.changes, change]
-            return self._note_work()
+            change_id = derive_id(self.context, position.id, kind, *parts)
+            before = work.changes
+            work.changes = [*before, Change(id=change_id, position_id=position.id, kind=kind, value=value, when_ms=self.now)]
+            try:
+                return self._note_work()
+            except BaseException:
+                work.changes = before  # whoever is told of an error must be able to ask again
+                raise
 
     def user_pause(self, paused: bool) -> bool:
         """Stop asking the strategy for signals, or start again; this outlasts a restart. Return False if nothing changes."""

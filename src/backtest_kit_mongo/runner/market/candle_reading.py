@@ -95,6 +95,8 @@ def _window(symbol: str, grid: Grid, start: Moment, end: Moment) -> tuple[int, i
             f"the simulation time is {iso_time(now)}"
         )
     since, until = grid.ceil(first), grid.align(min(last, time.time_ns() // 1_000_000))
+    if since < grid.align(last) and since >= until:
+        raise InvalidValueError(f"the {grid.interval} candle that opens at {iso_time(since)} has not closed yet")
     if since >= until:
         raise InvalidValueError(
             f"no {grid.interval} candle opens and closes between {iso_time(first)} and {iso_time(last)}",
@@ -117,7 +119,7 @@ class _Source:
         intervals = GRIDS if stored is None else stored.get(exchange, ())
         dividing = [name for name, shorter in GRIDS.items() if name in intervals and shorter.divides(grid)]
         if not dividing:
-            others = f", only {', '.join(sorted(intervals, key=list(GRIDS).index))}" if intervals else ""
+            others = f", only {', '.join(name for name in GRIDS if name in intervals)}" if intervals else ""
             raise InvalidValueError(
                 f"no candles of {symbol} on {exchange} are stored of which {grid.interval} candles could be made{others}",
                 hint=f"import them: candles import FILE --symbol {symbol} --exchange {exchange}; candles list shows what is stored",
@@ -130,17 +132,21 @@ class _Source:
             if (whole := self._whole(series, since, until)) is not None:
                 return self._joined(series, whole)
         parts = [np.concatenate([np.empty(0, CANDLE_DTYPE), *series.batches(since, until)]) for series in self._series]
-        made = [self._joined(series, part) for series, part in zip(self._series, parts, strict=True)]
-        best = max(range(len(made)), key=lambda index: len(made[index]))  # of equal ones the longest interval
-        if holes == "skip":
-            return made[best]
-        series = self._series[best]
-        if holes == "fill":
+        merged = np.empty(0, CANDLE_DTYPE)
+        for series, part in zip(self._series, parts, strict=True):  # of each candle the one of the longest interval
+            made = self._joined(series, part)
+            merged = np.concatenate([merged, made[~np.isin(made["timestamp"], merged["timestamp"])]])
+        merged.sort(order="timestamp")
+        if holes == "skip" or len(merged) == self._grid.count(since, until):
+            return merged
+        # The series with the largest stored share is the one to be filled, or completed.
+        order = sorted(range(len(parts)), key=lambda index: -len(parts[index]) / self._series[index].grid.count(since, until))
+        for series in (self._series[index] for index in order) if holes == "fill" else ():
             symbol, interval, exchange_name = series.context
             filled = FilledHoles(exchange_name, self._registry).window(symbol, interval, since, series.grid.count(since, until))
             if filled is not None:
                 return self._joined(series, filled)
-        raise self._error(series, parts[best], since, until, holes)
+        raise self._error(self._series[order[0]], parts[order[0]], since, until, holes)
 
     def _whole(self, series: StoredCandles, since: int, until: int) -> CandleArray | None:
         contract: Any = self._registry.adapter("candle")
@@ -158,14 +164,14 @@ class _Source:
     def _error(self, series: StoredCandles, present: CandleArray, since: int, until: int, holes: Holes) -> CandleGapError:
         interval = series.grid.interval
         gaps = find_gaps_between(np.array([series.grid.after(since, -1), *present["timestamp"], until]), interval)
-        made = "" if series.grid is self._grid else f", of which its {self._grid.interval} candles are made"
+        made = "" if series.grid is self._grid else f", of which its {self._grid.interval} candles are made,"
         more = f", and {len(gaps) - _LISTED} more gaps" if len(gaps) > _LISTED else ""
         listed = "; ".join(map(str, gaps[:_LISTED])) + more
         ways = 'or pass holes="skip" to leave them out, or holes="fill" for flat candles at the last close'
         if holes == "fill":
             ways = "before the first stored candle and after the last one nothing is filled"
         error = CandleGapError(
-            f"{interval} candles of {self._symbol} on {self._exchange}{made}, are not all stored: {listed}",
+            f"{interval} candles of {self._symbol} on {self._exchange}{made} are not all stored: {listed}",
             hint=f"import them (candles import, or fetch_missing from an exchange); {ways}",
         )
         error.symbol, error.exchange_name, error.interval, error.gaps = self._symbol, self._exchange, interval, gaps

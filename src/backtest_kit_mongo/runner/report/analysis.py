@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..engine.result import BacktestResult, Trade
-from .annualised import LEAST_DAYS, Annualised, annualised, yearly_growth
+from .annualised import LEAST_DAYS, Annualised, annualised, runs_at_once, windows_touch, yearly_growth
 from .breakdowns import Month, SideTotals, SizeClass, by_month, by_side, by_size
 from .drawdowns import Drawdown, deepest_drawdowns
 
@@ -59,5 +59,8 @@ def _held(runs: Sequence[BacktestResult], year: Annualised, window_ms: int) -> H
     return HeldTotals(
         pnl_percentage=total,
         max_drawdown_percentage=held[0].max_drawdown_percentage if len(held) == 1 else None,
-        cagr_percentage=yearly_growth(1 + total / (100 * year.stakes), window_ms) if year.days >= LEAST_DAYS else None,
+        # Buying and holding takes one stake for each run, whatever the positions of the strategy cost.
+        cagr_percentage=yearly_growth(1 + total / (100 * runs_at_once(runs)), window_ms)
+        if year.days >= LEAST_DAYS and windows_touch(runs)
+        else None,
     )

@@ -13,7 +13,17 @@ import numpy.typing as npt
 from ...candles import INTERVAL_MS, align
 from ..engine.result import BacktestResult, Trade
 
-__all__ = ["LEAST_DAYS", "YEAR_DAYS", "Annualised", "annualised", "daily_equity", "stakes_of", "yearly_growth"]
+__all__ = [
+    "LEAST_DAYS",
+    "YEAR_DAYS",
+    "Annualised",
+    "annualised",
+    "capital_of",
+    "daily_equity",
+    "runs_at_once",
+    "windows_touch",
+    "yearly_growth",
+]
 
 LEAST_DAYS: Final = 30
 """Nothing is annualised from fewer days: a figure for a year would be twelve times and more what was observed."""
@@ -41,7 +51,7 @@ class Annualised(msgspec.Struct, frozen=True, rename="camel"):
     """
 
     days: int
-    stakes: int
+    stakes: float
     cagr_percentage: float | None
     sharpe_ratio: float | None
     sortino_ratio: float | None
@@ -53,9 +63,11 @@ def annualised(runs: Sequence[BacktestResult], trades: Sequence[Trade]) -> Annua
     if not runs:
         return _none(0, 0, "there are no runs")
     start, end = min(run.start_ms for run in runs), max(run.end_ms for run in runs)
-    stakes = stakes_of(runs)
+    stakes = capital_of(runs)
     equity = daily_equity(trades, start, end, stakes)
     days = len(equity) - 1
+    if not windows_touch(runs):
+        return _none(days, stakes, "the windows of the runs do not touch, and the time between them is no time of trading")
     if days < LEAST_DAYS:
         return _none(days, stakes, f"the window has {days} day{'' if days == 1 else 's'}; at least {LEAST_DAYS} are needed")
     if not trades:
@@ -81,7 +93,7 @@ def annualised(runs: Sequence[BacktestResult], trades: Sequence[Trade]) -> Annua
     return Annualised(days, stakes, cagr, sharpe, sortino, missing)
 
 
-def daily_equity(trades: Sequence[Trade], start_ms: int, end_ms: int, stakes: int = 1) -> npt.NDArray[np.float64]:
+def daily_equity(trades: Sequence[Trade], start_ms: int, end_ms: int, stakes: float = 1) -> npt.NDArray[np.float64]:
     """Return the equity (percent of one stake) at ``start_ms`` and then at the end of each UTC day of the window.
 
     A trade that closes at 00:00 closed with the last candle of the day that ends then. A window without a minute has no day.
@@ -94,10 +106,36 @@ def daily_equity(trades: Sequence[Trade], start_ms: int, end_ms: int, stakes: in
     return 100.0 * stakes + np.concatenate(([0.0], sums[closed]))
 
 
-def stakes_of(runs: Sequence[BacktestResult]) -> int:
-    """Return how many stakes ``runs`` need: each has at most one position at a time, so as many as there are windows at the same time."""
-    edges = sorted([(run.start_ms, 1) for run in runs] + [(max(run.end_ms, run.start_ms + 1), -1) for run in runs])
-    return int(max(np.cumsum([change for _, change in edges]), default=0))
+def capital_of(runs: Sequence[BacktestResult]) -> float:
+    """Return the capital (stakes) that ``runs`` need: what their largest positions cost, for all runs whose windows overlap.
+
+    A run has at most one position at a time. It costs one stake, and more with further entries.
+    """
+    return _most_at_once(runs, [max((trade.stakes for trade in run.trades), default=1.0) for run in runs])
+
+
+def runs_at_once(runs: Sequence[BacktestResult]) -> int:
+    """Return the largest number of runs whose windows overlap."""
+    return int(_most_at_once(runs, [1.0] * len(runs)))
+
+
+def windows_touch(runs: Sequence[BacktestResult]) -> bool:
+    """Return whether the windows of ``runs`` cover one span of time without a gap."""
+    windows = sorted((run.start_ms, run.end_ms) for run in runs)
+    reached = windows[0][0] if windows else 0
+    for start, end in windows:
+        if start > reached:
+            return False
+        reached = max(reached, end)
+    return True
+
+
+def _most_at_once(runs: Sequence[BacktestResult], weights: Sequence[float]) -> float:
+    edges = []
+    for run, weight in zip(runs, weights, strict=True):
+        edges += [(run.start_ms, max(weight, 1.0)), (max(run.end_ms, run.start_ms + 1), -max(weight, 1.0))]
+    edges.sort()
+    return float(round(max(np.cumsum([change for _, change in edges]), default=0.0), 9))
 
 
 def yearly_growth(growth: float, window_ms: int) -> float | None:
@@ -108,5 +146,5 @@ def yearly_growth(growth: float, window_ms: int) -> float | None:
         return None
 
 
-def _none(days: int, stakes: int, reason: str) -> Annualised:
+def _none(days: int, stakes: float, reason: str) -> Annualised:
     return Annualised(days, stakes, None, None, None, dict.fromkeys(("cagrPercentage", "sharpeRatio", "sortinoRatio"), reason))

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from ..clock import MINUTE_MS, as_datetime
 from ..engine.cost_basis import Side
@@ -104,9 +105,20 @@ def by_size(trades: Sequence[Trade]) -> tuple[SizeClass, ...]:
     def limit(place: int) -> float:
         return round(place * width, 12) + 0.0  # not -0.0
 
-    rows = [SizeClass(None, limit(first - 1), counts[0])] if counts[0] else []
-    rows += [SizeClass(limit(place - 1), limit(place), counts[place - first + 1]) for place in range(first, last + 1)]
-    return (*rows, SizeClass(limit(last), None, counts[-1])) if counts[-1] else tuple(rows)
+    rows = [SizeClass(limit(place - 1), limit(place), counts[place - first + 1]) for place in range(first, last + 1)]
+    below, above = profits[inside < first], profits[inside > last]
+    least, most = limit(first - 1), limit(last)
+    rows = [*_tail(below, None, least, split=least > 0), *rows, *_tail(above, most, None, split=most < 0)]
+    return tuple(rows)
+
+
+def _tail(profits: npt.NDArray[np.float64], above: float | None, up_to: float | None, *, split: bool) -> list[SizeClass]:
+    """Return the class of extreme trades, or two if 0 is inside (``split``); without those that have no trade."""
+    won = int(np.count_nonzero(profits > 0))
+    if not split:
+        return [SizeClass(above, up_to, len(profits))] if len(profits) else []
+    halves = (SizeClass(above, 0.0, len(profits) - won), SizeClass(0.0, up_to, won))
+    return [half for half in halves if half.trades]
 
 
 def _months(first: str, last: str) -> Iterator[str]:

@@ -34,7 +34,7 @@ class Drawdown(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def deepest_drawdowns(
-    trades: Sequence[Trade], start_ms: int, end_ms: int, stakes: int = 1, most: int = MOST_DRAWDOWNS
+    trades: Sequence[Trade], start_ms: int, end_ms: int, stakes: float = 1, most: int = MOST_DRAWDOWNS
 ) -> tuple[Drawdown, ...]:
     """Return at most ``most`` drawdowns of ``trades`` (in order of closing), deepest first, then oldest first."""
     falls: list[Drawdown] = []

@@ -162,7 +162,7 @@ def trades_frame(results: Results) -> Any:
             times = np.array(values, np.int64).view("datetime64[ms]")
             columns[field.encode_name] = pandas.DatetimeIndex(times).tz_localize("UTC")
         else:
-            columns[field.encode_name] = pandas.Series(values, dtype="float64" if field.type is float else "str")
+            columns[field.encode_name] = pandas.Series(values, dtype={float: "float64", int: "int64"}.get(field.type, "str"))
     columns["exchangeName"] = pandas.Series([run.exchange_name for run, _ in rows], dtype="str")
     columns["frameName"] = pandas.Series([run.frame_name for run, _ in rows], dtype="str")
     return pandas.DataFrame(columns)

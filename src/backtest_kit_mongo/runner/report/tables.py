@@ -196,7 +196,7 @@ def _sizes(classes: Sequence[SizeClass]) -> list[tuple[str, str, str, str]]:
     most = max((one.trades for one in classes), default=0)
     rows = []
     for one in classes:
-        won = one.above_percentage is not None and one.above_percentage >= 0
+        won = one.above_percentage >= 0 if one.above_percentage is not None else (one.up_to_percentage or 0.0) > 0
         width = max(one.trades / most * 100, 0.5) if one.trades else 0.0  # a single trade of thousands is visible too
         rows.append((_range(one), f"{one.trades:,}", f"{width:.1f}", "won" if won else "lost"))
     return rows

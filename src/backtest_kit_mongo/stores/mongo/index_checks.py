@@ -38,6 +38,10 @@ class IndexChecks:
             self._connection.retried(domain, lambda: ensure_indexes(self._connection.collection(domain), domain))
             self._note(domain, time.monotonic(), CHECKED)
 
+    def ensure_just_now(self, domain: Domain) -> None:
+        """Create the indexes of a domain, unless they were checked within the last ``SEEN`` seconds."""
+        self.ensure(domain, seen_within=SEEN)
+
     def look_again(self, domain: Domain) -> None:
         """A record was inserted: make the next write check the indexes first, unless they were checked within the last second."""
         if time.monotonic() - self._checked.get(domain.name, 0.0) > SEEN:

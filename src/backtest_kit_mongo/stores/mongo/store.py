@@ -31,7 +31,7 @@ from .database import MongoDatabase
 from .documents import Document, in_order, insert_of, key_fields, unchanged, update_of
 from .errors import reading, translated, translated_items, translates
 from .fast_paths import make_hit_readers, make_upsert_writers
-from .index_checks import SEEN, IndexChecks
+from .index_checks import IndexChecks
 from .indexes import conflict_error
 from .redis_cluster import redis_ids
 from .redis_ids import DomainIds, ProcessIds, RedisIds
@@ -406,7 +406,7 @@ class MongoStore:
         """See Store."""
         if not len(candles):
             return 0
-        self._indexes.ensure(DOMAINS["candle"], seen_within=SEEN)
+        self._indexes.ensure_just_now(DOMAINS["candle"])
         return self._candle_writer.write((exchange_name, symbol, interval), candles)
 
     @translates
