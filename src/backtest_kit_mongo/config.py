@@ -22,8 +22,8 @@ from .mode_defaults import KINDS, PROFILES, Kind, LookAhead
 from .redis_address import redis_address
 
 __all__ = [
-    "DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "OTHER_VARIABLES", "SETTINGS", "Config", "ConfigInForce", "checked", "in_force", "load_config", "redacted",
-    "unknown_settings",
+    "DEFAULT_DATABASE", "DEFAULT_TIMEOUT_MS", "OTHER_VARIABLES", "SETTINGS", "Config", "ConfigInForce", "checked", "in_force",
+    "load_config", "redacted", "unknown_settings",
 ]  # fmt: skip
 
 DEFAULT_DATABASE = "backtest-kit"

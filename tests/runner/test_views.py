@@ -103,7 +103,7 @@ def test_a_result_without_trades_and_one_that_ended_early(result):
     empty = msgspec.structs.replace(result, trades=(), open_trade=None, complete=False, error=HOSTILE, signals_ignored={})
     page = Page(empty._repr_html_())
     assert page.tags.count("table") == 2 - (page.rows() == 2)
-    assert any(text.startswith("ended early, at 2023-03-03 00:00 UTC: <script>") for text in page.texts)
+    assert any(text.startswith("ended early, at 2023-03-03 00:00 UTC, after 100.0 % of its window: <script>") for text in page.texts)
     assert len(empty.to_dataframe()) == 0
     assert drawn(empty.plot()) > 1000
 

@@ -53,8 +53,8 @@ class Registrations(Generic[T]):
         """Register ``item``.
 
         If its name is taken, and ``__main__`` made both registrations, ``item`` replaces the former one: a notebook runs a cell again. A
-        UserWarning says so, once for each name, and a log message each time. A run that has begun keeps its strategy, risk and broker, and asks the new exchange.
-        Otherwise raises InvalidValueError, naming both registrations.
+        UserWarning says so, once for each name, and a log message each time. A run that has begun keeps its strategy, risk and broker,
+        and asks the new exchange. Otherwise raises InvalidValueError, naming both registrations.
         """
         with self._lock:
             former = self._items.get(item.name)
