@@ -260,10 +260,13 @@ def simulated(candles, signal, script, opens_at):
                 account.enter(price, size)
                 entries += 1
             elif what == "stop":
-                to = price * (1 - size if up else 1 + size)
-                stop = max(stop, to) if up else min(stop, to)
+                to, close = price * (1 - size if up else 1 + size), float(candle["close"])
+                if (to < close) if up else (to > close):
+                    stop = max(stop, to) if up else min(stop, to)
             else:
-                target = price * (1 + size if up else 1 - size)
+                to, close = price * (1 + size if up else 1 - size), float(candle["close"])
+                if (to > close) if up else (to < close):
+                    target = to
     raise AssertionError("the market is too short")
 
 
@@ -545,24 +548,25 @@ def test_a_row_that_cannot_be_right_is_not_traded_on(changes, words):
 COMMIT = {"symbol": "BTCUSDT", "backtest": False, "action": "partial-profit", "percentToClose": 50, "currentPrice": 120.0}
 
 
-def test_x5_a_queued_commit_of_the_framework_is_replayed_for_its_position():
-    store(signal=row(**CHANGED), strategy=snapshot(pendingSignalId="left", commitQueue=[COMMIT]))
+def test_x5_a_queued_commit_of_the_framework_is_reported_for_its_position():
+    """Its broker has made it already: that package asks the broker first."""
+    queue = [COMMIT, {"action": "breakeven", "currentPrice": 121.0}, {"action": "activate-scheduled", "signalId": "left"}]
+    store(signal=row(**CHANGED), strategy=snapshot(pendingSignalId="left", commitQueue=queue))
     book = broker()
     resume(until=75, broker_name="book")
-    assert [(order.action, order.quantity) for order in book.asked] == [("close", pytest.approx(0.5))]
-    assert (len(notifications("partial_profit.commit")), signal_row()["_partial"]) == (1, [PARTIAL])
+    assert (book.asked, signal_row()["_partial"]) == ([], [PARTIAL])
+    assert [note["percentToClose"] for note in notifications("partial_profit.commit")] == [50.0]
+    assert [note["currentPrice"] for note in notifications("breakeven.commit")] == [121.0]
     assert (strategy_row()["commitQueue"], "_changes" in strategy_row()) == ([], False)
 
 
-def test_x5_a_replay_without_an_answer_has_the_same_id_in_the_next_run():
-    store(signal=row(**CHANGED), strategy=snapshot(pendingSignalId="left", commitQueue=[COMMIT]))
-    book = broker(down(), down(), lost())
-    resume(until=71, broker_name="book")
-    assert strategy_row()["_changes"]
-    clear_registered()
-    add_broker("book", book)
-    resume(minute=73, until=80, broker_name="book")
-    assert (len({order.client_id for order in book.asked}), len(book.orders), len(notifications("partial_profit.commit"))) == (1, 1, 1)
+def test_a_queue_is_not_reported_at_a_target_or_stop():
+    """That package drops it there."""
+    store(strategy=snapshot(takeProfitSignal=row(**CHANGED), commitQueue=[COMMIT]))
+    book = broker()
+    resume(until=75, broker_name="book")
+    assert [(order.action, order.quantity) for order in book.asked] == [("close", pytest.approx(1.75))]
+    assert notifications("partial_profit.commit") == []
 
 
 @pytest.mark.parametrize("pending", ["gone", None])
@@ -574,14 +578,13 @@ def test_x6_an_orphaned_queue_is_not_replayed(pending):
     assert "commits.dropped" in [entry["topic"] for entry in kit.PersistLogAdapter.read_log_data()]
 
 
-def test_x7_x18_the_last_commit_of_a_full_close_is_replayed_before_the_close():
+def test_x7_x18_the_last_commit_of_a_full_close_is_reported():
     full = {**PARTIAL, "percent": 100}
     closed = row(_entry=[ENTRY], _partial=[full], minuteEstimatedTime=600)
     store(strategy=snapshot(closedSignal=closed, commitQueue=[{**COMMIT, "percentToClose": 100}]))
     book = broker()
     (trade,) = resume(until=75, broker_name="book").trades
-    assert [(order.action, order.quantity) for order in book.asked] == [("close", pytest.approx(1.0))]
-    assert len(notifications("partial_profit.commit")) == 1
+    assert (book.asked, len(notifications("partial_profit.commit"))) == ([], 1)
     assert (trade.close_reason, trade.pnl_percentage) == ("closed", pytest.approx(20.0))
     assert strategy_row()["closedSignal"] is None
 
@@ -606,6 +609,158 @@ def test_x17_a_crash_between_the_two_writes_keeps_the_money_and_loses_no_event(m
     assert (len(signal_row()["_partial"]), net(book), len(book.asked)) == (1, pytest.approx(0.6), 2)
     assert len(notifications("partial_loss.commit")) == 1
     assert "_changes" not in strategy_row()
+
+
+def rising():
+    """Return candles at 100 that stand at 104 from minute 20 on, with a high of 106 in minute 25."""
+    candles = flat(400)
+    for column in ("open", "high", "low", "close"):
+        candles[column][20:] = 104.0
+    return Market(candles).shape("high", 106.0, 25)
+
+
+@pytest.mark.parametrize("move", [lambda event: trailing_stop(103.0), lambda event: trailing_take(105.0)])
+def test_candles_before_a_move_do_not_touch_the_new_stop_or_target(move):
+    """A restart looks at them again."""
+    broker()
+    managed({30: [move]}, LONG_FOR_HOURS)
+    market = rising()
+    market.live(40, broker_name="book")
+    for start in (41, 45):
+        market.minute = start
+        result = market.live(start + 2, broker_name="book")
+        assert (result.trades, result.open_trade is None) == ((), False)
+    market.shape("low", 102.9, 60).shape("high", 105.1, 60)
+    market.minute = 55
+    (trade,) = market.live(65, broker_name="book").trades
+    assert trade.price_close in (103.0, 105.0)
+
+
+def test_an_outage_after_a_move_closes_nothing(monkeypatch):
+    broker()
+    managed({30: [lambda event: trailing_stop(103.0)]}, LONG_FOR_HOURS)
+    write, failed = kit.PersistStorageAdapter.write_storage_data, []
+
+    def fails_once(rows, *context):
+        if rising_market.minute == 36 and not failed:
+            failed.append(True)
+            raise ServerUnavailableError("gone")
+        write(rows, *context)
+
+    rising_market = rising()
+    monkeypatch.setattr(kit.PersistStorageAdapter, "write_storage_data", fails_once)
+    result = rising_market.live(45, broker_name="book")
+    assert (failed, result.trades) == ([True], ())
+
+
+def test_levels_before_a_further_entry_are_not_counted_from_the_new_average():
+    broker()
+    managed({26: [lambda event: average_buy(900.0)]}, LONG_FOR_HOURS)
+    market = Market(steps(100, 100, 96, 96, 96, 96))
+    market.live(40, broker_name="book")
+    market.minute = 41
+    market.live(45, broker_name="book")
+    assert notifications("partial_profit.available") == notifications("breakeven.available") == []
+
+
+@pytest.mark.parametrize("faults", [[down()] * 4, [lost()], [lost(), down(), lost()]])
+def test_what_is_asked_for_while_an_order_has_no_answer_is_refused(faults):
+    """A strategy sees a change only after its fill, so each minute it asks for the same again."""
+    book = broker((None, None), *faults)
+
+    def ping(event):
+        if event.signal["totalEntries"] == 1:
+            average_buy()
+
+    once_at(10, LONG_FOR_HOURS, on_active_ping=ping)
+    Market().live(30, broker_name="book")
+    assert ([order.action for order in book.orders.values()], len(signal_row()["_entry"])) == (["open", "open"], 2)
+
+
+def test_a_stop_does_not_wait_for_the_answer_to_an_order():
+    broker((None, None), *[down()] * 8)
+    managed({13: [lambda event: average_buy(50.0)], 15: [lambda event: trailing_stop(99.0)]})
+    (trade,) = Market().shape("low", 98.0, 18).live(40, broker_name="book").trades
+    assert (trade.close_reason, signal_row()) == ("stop_loss", None)
+    assert trade.price_close == 99.0
+
+
+def test_a_stop_stays_below_the_last_close():
+    """The price of a run is an average of five minutes, which a fast market has left."""
+    answers = managed({25: [lambda event: trailing_stop(event.price * 0.999)]}, LONG_FOR_HOURS)
+    market = flat(40)
+    for column in ("open", "high", "low", "close"):
+        market[column][15:24], market[column][24:] = 104.0, 101.0
+    result = replay(market)
+    assert (answers, result.trades) == ([False], ())
+
+
+def test_an_order_that_is_repeated_at_another_price_costs_what_it_was_filled_for():
+    broker((None, None), lost(), price=100.0)
+    managed({19: [lambda event: average_buy(100.0)]}, LONG_FOR_HOURS)
+    Market(steps(100, 100, 104, 104)).live(30, broker_name="book")
+    assert [entry["cost"] for entry in signal_row()["_entry"]] == [100.0, 100.0]
+
+
+def test_a_request_that_failed_is_not_carried_out(monkeypatch):
+    book = broker()
+    write, answers = kit.PersistStrategyAdapter.write_strategy_data, []
+
+    def fails(data, *context):
+        if data.get("_changes") and not answers:
+            raise ServerUnavailableError("gone")
+        write(data, *context)
+
+    def ask(event):
+        if not answers:
+            with pytest.raises(ServerUnavailableError):
+                average_buy(50.0)
+            answers.append("failed")
+
+    monkeypatch.setattr(kit.PersistStrategyAdapter, "write_strategy_data", fails)
+    once_at(10, LONG_FOR_HOURS, on_active_ping=ask)
+    Market().live(20, broker_name="book")
+    assert (answers, book.sides) == (["failed"], ["open"])
+
+
+def test_a_change_after_a_restart_waits_for_a_price():
+    """In a minute without a candle, nothing is known but the price of the entry."""
+    change = {"id": "c", "positionId": "left", "kind": "average-buy", "value": 108.0, "whenMs": START + 60 * MINUTE}
+    store(signal=row(minuteEstimatedTime=600), strategy=snapshot(pendingSignalId="left", _changes=[change]))
+    book = broker()
+    candles = flat(400, 108.0)
+    candles = candles[(candles["timestamp"] < START + 60 * MINUTE) | (candles["timestamp"] >= START + 74 * MINUTE)]
+    resume(until=80, market=Market(candles), broker_name="book")
+    assert [(order.action, order.price, order.quantity) for order in book.asked] == [("open", 108.0, 1.0)]
+
+
+def test_a_row_that_the_framework_changed_sells_what_its_entries_say():
+    """It keeps our fields, so the quantity is that of an earlier state."""
+    broker()
+    managed({})
+    Market().live(20, broker_name="book")
+    half = {**signal_row(), "_partial": [{**PARTIAL, "currentPrice": 104.0}], "minuteEstimatedTime": 600}
+    assert half["_quantity"] == 1.0
+    store(signal=half)
+    clear_registered()
+    book = broker()
+    resume(market=Market().shape("high", 110.0, 80), broker_name="book")
+    assert [(order.action, order.quantity) for order in book.asked] == [("close", pytest.approx(0.5))]
+
+
+def test_a_row_with_nothing_left_is_closed_without_an_order():
+    """The framework writes the last partial close first, and that the position is closed after it."""
+    store(signal=row(_entry=[ENTRY], _partial=[{**PARTIAL, "percent": 100}], minuteEstimatedTime=600))
+    book = broker()
+    (trade,) = resume(until=75, broker_name="book").trades
+    assert (book.asked, trade.close_reason, trade.pnl_percentage, signal_row()) == ([], "closed", pytest.approx(20.0), None)
+
+
+def test_nothing_can_be_asked_of_a_position_that_is_closing():
+    answers = []
+    managed({}, on_close=lambda event: answers.extend([average_buy(), close_partial(50), close_pending()]))
+    (trade,) = replay(steps(100, 100, 110)).trades
+    assert (answers, trade.entries) == ([False] * 3, 1)
 
 
 @pytest.mark.slow
