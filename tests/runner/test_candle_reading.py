@@ -128,7 +128,7 @@ def test_what_has_not_closed_is_not_expected():
     array = read_candles("BTCUSDT", "1m", since, now + DAY, to="numpy", holes="skip")
     assert array["timestamp"][0] == since
     assert 60 <= len(array) <= 61
-    with pytest.raises(InvalidValueError, match="no 1m candle opens and closes between"):
+    with pytest.raises(InvalidValueError, match=r"the 1m candle that opens at .* has not closed yet"):
         read_candles("BTCUSDT", "1m", now + DAY, now + 2 * DAY)
 
 
@@ -355,3 +355,43 @@ def test_on_every_store(where, request, tmp_path):
             read_candles("BTCUSDT", "1m", 0, FIRST + 6 * DAY, registry=registry)
     finally:
         registry.close()
+
+
+# ---------------------------------------------------------------- parts of several intervals
+
+
+def test_candles_of_several_intervals_are_put_together():
+    """The hours of the first day are stored, and the minutes of the second one."""
+    expected = [*made("1h", FIRST, FIRST + 2 * DAY)]
+    hours = np.array(expected[:24], CANDLE_DTYPE)
+    store(hours, "1h")
+    store(MARKET[1440:2880])
+    for holes in ("stop", "skip", "fill"):
+        assert as_rows(read_candles("BTCUSDT", "1h", FIRST, FIRST + 2 * DAY, to="numpy", holes=holes)) == expected
+    without = np.delete(MARKET[1440:2880], 70)
+    PersistCandleAdapter.clear()
+    use_memory()
+    store(hours, "1h")
+    store(without)
+    found = read_candles("BTCUSDT", "1h", FIRST, FIRST + 2 * DAY, to="numpy", holes="skip")
+    assert as_rows(found) == [*expected[:25], *expected[26:]]
+
+
+def test_the_series_with_most_candles_is_filled():
+    """A minute of each hour is missing, and only the first and last hours are stored as such."""
+    present = np.array([number % 60 != 30 for number in range(2 * 1440)])
+    store(MARKET[: 2 * 1440][present])
+    hours = np.array(made("1h", FIRST, FIRST + 2 * DAY), CANDLE_DTYPE)
+    store(hours[[0, 1, 46, 47]], "1h")
+    found = read_candles("BTCUSDT", "1h", FIRST, FIRST + 2 * DAY, to="numpy", holes="fill")
+    assert len(found) == 48
+    assert (found["volume"] > 0).all()
+    assert (found["open"] == hours["open"]).all()
+
+
+def test_a_candle_that_has_not_closed_is_called_so():
+    store(SHORT)
+    now = time.time_ns() // 1_000_000
+    today = now - now % DAY
+    with pytest.raises(InvalidValueError, match=r"the 1d candle that opens at .* has not closed yet"):
+        read_candles("BTCUSDT", "1d", today, today + DAY)

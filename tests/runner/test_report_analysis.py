@@ -370,7 +370,43 @@ def test_positions_with_several_entries_count_by_their_stakes():
     plain = [closed(3 * profit, day * DAY) for profit, day in zip(profits, days, strict=True)]
     figures = []
     for trades in (heavy, plain):
-        run = result(trades, 90)
-        analysis, totals = msgspec.to_builtins(analysis_of([run], trades)), msgspec.to_builtins(add_up(trades))
+        analysis, totals = msgspec.to_builtins(analysis_of([result(trades, 90)], trades)), msgspec.to_builtins(add_up(trades))
+        del analysis["annualised"], analysis["drawdowns"]  # in percent of the capital, which is three stakes
         figures.append([analysis, totals, daily_equity(trades, START, START + 90 * DAY).tolist()])
     assert figures[0] == figures[1]
+
+
+def test_extreme_trades_of_both_kinds_are_no_one_class():
+    """The first class has no lower limit, and would hold a loss and a small win."""
+    profits = [*np.linspace(0.25, 0.35, 400), -3.0, 0.02]
+    rows = by_size([closed(profit, HOUR) for profit in profits])
+    assert (rows[0].above_percentage, rows[0].up_to_percentage, rows[0].trades) == (None, 0.0, 1)
+    assert (rows[1].above_percentage, rows[1].trades) == (0.0, 1)
+    assert sum(one.trades for one in rows) == len(profits)
+    mirrored = by_size([closed(-profit, HOUR) for profit in profits])
+    assert [(one.above_percentage, one.up_to_percentage) for one in mirrored[-2:]] == [(mirrored[-2].above_percentage, 0.0), (0.0, None)]
+
+
+def test_windows_that_do_not_touch_have_no_figures_for_a_year():
+    runs = [result([closed(1.0, DAY)], 40, start=START), result([closed(1.0, 1501 * DAY)], 40, start=START + 1500 * DAY)]
+    year = annualised(runs, [*runs[0].trades, *runs[1].trades])
+    assert (year.cagr_percentage, year.sharpe_ratio, year.sortino_ratio) == (None, None, None)
+    assert "do not touch" in year.missing["cagrPercentage"]
+    assert annualised([runs[0], result([], 40, start=START + 40 * DAY)], runs[0].trades).cagr_percentage is not None
+
+
+def test_the_capital_is_what_the_largest_position_cost():
+    """A loss of 25 percent on five stakes is a loss of 25 percent, and not more than everything."""
+    trades = [msgspec.structs.replace(closed(-25.0, day * DAY), stakes=5.0) for day in (10, 40)]
+    run = result(trades, 60)
+    assert capital_of([run]) == 5.0
+    assert daily_equity(trades, START, START + 60 * DAY, 5.0)[-1] == pytest.approx(250.0)
+    year = annualised([run], trades)
+    assert year.cagr_percentage == pytest.approx((0.5 ** (365 / 60) - 1) * 100)
+
+
+def test_a_frame_of_trades_has_numbers():
+    frame = result([closed(1.0, DAY)], 2).to_dataframe()
+    assert {name: str(frame[name].dtype) for name in ("pnlPercentage", "stakes", "entries", "partials")} == {
+        "pnlPercentage": "float64", "stakes": "float64", "entries": "int64", "partials": "int64",
+    }  # fmt: skip

@@ -45,12 +45,13 @@ import strategy
 @pytest.fixture
 def unchanged():
     assert {name: value for name, value in os.environ.items() if name.startswith("CC_")} == {
-        "CC_MONGO_CONNECTION_STRING": "mongodb://localhost:1/live", "CC_REDIS_PORT": "1", "CC_MODE": "live"
+        "CC_MONGO_CONNECTION_STRING": "mongodb://localhost:1/live", "CC_REDIS_PORT": "1", "CC_MODE": "live", "CC_EXCHANGE_KEY": "mine",
     }
 
 @pytest.fixture(autouse=True)
 def fresh(unchanged, backtest_kit):
     assert backtest_kit is kit
+    assert "CC_EXCHANGE_KEY" not in os.environ
     assert kit.PersistStorageAdapter.read_storage_data(True) == [] and kit.PersistSignalAdapter.read_signal_data("B", "s", "e") is None
     assert list(list_candles()) == []
     assert [strategy.name for strategy in list_strategies()] == ["always_long"]
@@ -117,6 +118,7 @@ def environment(monkeypatch):
     monkeypatch.setenv("CC_MONGO_CONNECTION_STRING", "mongodb://localhost:1/live")
     monkeypatch.setenv("CC_REDIS_PORT", "1")
     monkeypatch.setenv("CC_MODE", "live")
+    monkeypatch.setenv("CC_EXCHANGE_KEY", "mine")
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
