@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from pathlib import Path
 
@@ -17,10 +18,18 @@ from backtest_kit_mongo.servers import MongoServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
 
+EVERY = 8
+"""Of the moments at which a process can die, one in this many is tried."""
+
 
 def run(settings, moment, victim=None):
     environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
     return forked("killed_candles:main", [moment, *([] if victim is None else [victim])], environment, Path.cwd(), seconds=600)
+
+
+def first_moment():
+    """Return where a run dies first: another one each time, so that in time each moment is tried."""
+    return random.randrange(EVERY)
 
 
 def check():
@@ -40,12 +49,12 @@ def check():
 
 
 def test_killed_at_each_command(mongo):
-    """Every fourth moment of a run is tried; then a run to the end stores everything, from whatever the dead ones left."""
-    moment, killed = 0, 0
+    """Every eighth moment of a run is tried; then a run to the end stores everything, from whatever the dead ones left."""
+    moment, killed = first_moment(), 0
     while (ended := run(mongo, moment)).returncode == -signal.SIGKILL:
         check()
         killed += 1
-        moment += 4
+        moment += EVERY
     assert ended.returncode == 0, ended.err
     assert killed >= 15
     assert read(0, 3 * BLOCK).tobytes() == candles(0, 3 * BLOCK).tobytes()
@@ -54,7 +63,8 @@ def test_killed_at_each_command(mongo):
 
 def test_killed_in_the_middle_of_a_removal(mongo):
     """What the dead one has removed is gone for every reader, and the rest is as it was."""
-    middle = moment = int(run(mongo, -1).out.split()[-1]) // 2
+    middle = int(run(mongo, -1).out.split()[-1]) // 2
+    moment = middle + first_moment()
     while True:
         for name in ("candle-items", "candle-blocks", "candle-archive"):
             kit.get_mongo()[name].delete_many({})
@@ -62,7 +72,7 @@ def test_killed_in_the_middle_of_a_removal(mongo):
         if ended.returncode != -signal.SIGKILL:
             break
         check()
-        moment += 4
+        moment += EVERY
     assert ended.returncode == 0, ended.err
     assert moment >= middle + 60  # not at every run the last event has the same number
 
@@ -102,7 +112,7 @@ def test_killed_at_each_command_with_an_archive(settings):
     settings = {**settings, "CC_CANDLE_FORMAT": "packed"}
     kit.setup(settings)
     acknowledged = Acknowledged()
-    moment, killed = 0, 0
+    moment, killed = first_moment(), 0
     while True:
         ended = run(settings, moment)
         forget_marks()
@@ -111,9 +121,9 @@ def test_killed_at_each_command_with_an_archive(settings):
             break
         acknowledged.check()
         killed += 1
-        moment += 4 + moment // 20
+        moment += EVERY + moment // 20
     assert ended.returncode == 0, ended.err
-    assert killed >= 25
+    assert killed >= 18
     assert acknowledged.stored.all()
     acknowledged.check()
     assert kit.get_mongo()["candle-items"].count_documents({}) == 0
