@@ -636,6 +636,16 @@ def test_candles_before_a_move_do_not_touch_the_new_stop_or_target(move):
     assert trade.price_close in (103.0, 105.0)
 
 
+def test_a_stop_that_was_touched_while_nothing_ran_closes_an_averaged_position():
+    book = broker()
+    managed({13: [lambda event: average_buy(50.0)]}, LONG_FOR_HOURS)
+    market = Market().shape("low", 94.0, 30)
+    market.live(20, broker_name="book")
+    market.minute = 60
+    (trade,) = market.live(61, broker_name="book").trades
+    assert (trade.close_reason, trade.close_timestamp, net(book)) == ("stop_loss", START + 31 * MINUTE, pytest.approx(0.0))
+
+
 def test_an_outage_after_a_move_closes_nothing(monkeypatch):
     broker()
     managed({30: [lambda event: trailing_stop(103.0)]}, LONG_FOR_HOURS)

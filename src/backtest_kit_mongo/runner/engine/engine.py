@@ -166,7 +166,7 @@ class Engine(PositionChanges):
         self.drain(when)
         position = self.position
         if position is not None and self.deferred.changes and self.deferred.closing is None and not self._guessed:
-            self._make_changes(position, when)
+            self._make_changes(position, when, moves=False)
         if position is not None and self.deferred.closing is None and when >= position.expires_ms:
             self._close(position, "time_expired", self._price, when)
 

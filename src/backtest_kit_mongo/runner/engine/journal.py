@@ -284,7 +284,7 @@ class Journal:
             )
         if work.last_id is None and recent is not None:
             work.last_id = recent["id"]
-        if position is not None and position.changed and not position.moved_ms:
+        if position is not None and position.moved and not position.moved_ms:
             position.moved_ms = when_ms  # by the TypeScript package, which does not say when: candles before must not touch its new stop
         if position is not None and work.closing is None and nothing_left(position):
             work.closing = Closing(position, "closed", position.partials[-1].price, when_ms)

@@ -106,6 +106,11 @@ class Position(msgspec.Struct):
         return self.opened_ms + self.signal.minute_estimated_time * MINUTE_MS
 
     @property
+    def moved(self) -> bool:
+        """Whether its stop or its target is not that of the signal."""
+        return self.price_take_profit != self.signal.price_take_profit or self.price_stop_loss != self.signal.price_stop_loss
+
+    @property
     def invested(self) -> float:
         """The cost of all entries in USD."""
         entries = self.entries

@@ -22,10 +22,13 @@ class PositionChanges(OrderSender):
     whether it was made.
     """
 
-    def _make_changes(self, position: Position, when: int) -> bool:
-        """Make the changes of ``position`` that are due. Return False if an order has no answer yet."""
+    def _make_changes(self, position: Position, when: int, *, moves: bool = True) -> bool:
+        """Make the changes of ``position`` that are due. Return False if an order has no answer yet.
+
+        ``moves`` is False in a minute without a candle: one that comes late must still meet the stop and the target of its time.
+        """
         due = [change for change in self.deferred.changes if change.position_id == position.id]
-        for change in due:
+        for change in due if moves else ():
             if not change.has_order:  # a stop does not wait for an order
                 self._make_move(change, position, when)
         return all(self._trade(change, position, when) for change in due if change.has_order)

@@ -125,8 +125,7 @@ def position_of(row: Row) -> Position:
     position.entry_price = average_price(position.entries, position.partials)
     position.price_take_profit = float(row.get("_trailingPriceTakeProfit") or signal.price_take_profit)
     position.price_stop_loss = float(row.get("_trailingPriceStopLoss") or signal.price_stop_loss)
-    moved = position.price_take_profit != signal.price_take_profit or position.price_stop_loss != signal.price_stop_loss
-    position.changed = moved or len(position.entries) > 1
+    position.changed = position.moved or len(position.entries) > 1
     position.moved_ms = int(row.get("_movedAt") or 0)
     # The TypeScript package keeps our fields when it changes a row, so the quantity may be that of an earlier state.
     if row.get("_quantityOf", [1, 0]) == [len(position.entries), len(position.partials)]:

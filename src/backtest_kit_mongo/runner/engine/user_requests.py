@@ -6,6 +6,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from . import rows
 from .changes import Change, ChangeKind
 from .deferred import Closing, Deferred
@@ -87,13 +89,11 @@ class UserRequests:
             # A live run may be started again and again: its own id keeps the number apart from those of other starts.
             parts = (self._requests,) if self.context.backtest else (self._requests, self.journal.run_id)
             change_id = derive_id(self.context, position.id, kind, *parts)
-            before = work.changes
-            work.changes = [*before, Change(id=change_id, position_id=position.id, kind=kind, value=value, when_ms=self.now)]
-            try:
-                return self._note_work()
-            except BaseException:
-                work.changes = before  # whoever is told of an error must be able to ask again
-                raise
+            changes = [*work.changes, Change(id=change_id, position_id=position.id, kind=kind, value=value, when_ms=self.now)]
+            # Known to the run only when it is stored: whoever is told of an error must be able to ask again.
+            self.journal.deferred(msgspec.structs.replace(work, changes=changes))
+            work.changes, self._changed = changes, False
+            return True
 
     def user_pause(self, paused: bool) -> bool:
         """Stop asking the strategy for signals, or start again; this outlasts a restart. Return False if nothing changes."""
