@@ -418,7 +418,7 @@ class Engine(PositionChanges):
         with self._lock:
             self._changed |= work.closing is not None or bool(work.changes)
             work.closing, work.close_attempts = None, 0
-            work.changes = []
+            work.changes = [change for change in work.changes if change.position_id != position.id]
             if alone:
                 self.position = work.pending_id = self.run.signal_id = None
             self._store_deferred()
