@@ -5,7 +5,7 @@ import warnings
 import pytest
 from hand_market import MINUTE, clear_registered, flat, memory  # noqa: F401 - memory is a fixture
 
-from backtest_kit_mongo import InvalidValueError
+from backtest_kit_mongo import InvalidTypeError, InvalidValueError
 from backtest_kit_mongo.runner import (
     add_strategy,
     find_broker,
@@ -118,3 +118,14 @@ def test_a_run_that_has_begun_keeps_what_it_began_with():
     assert result.signals_asked == len(calls) == 55
     assert run_backtest("BTCUSDT", "s", exchange_name="binance").signals_asked == 55
     assert len(calls) == 55  # the second run asked the last one that was registered
+
+
+def test_a_risk_with_a_bad_function_leaves_the_one_before():
+    """Otherwise the next run would trade without limits."""
+    run_cell(1)
+    bad = "from backtest_kit_mongo import runner\n@runner.add_risk('{}')\ndef allow(): pass"
+    for name in ("r", "new"):
+        with pytest.raises(InvalidTypeError, match="must take"):
+            exec(compile(bad.format(name), "/tmp/ipykernel_1/2.py", "exec"), {"__name__": "__main__"})
+    (risk,) = list_risks()
+    assert (risk.name, risk.max_positions, risk.validate is None) == ("r", 1, False)

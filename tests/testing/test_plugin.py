@@ -247,3 +247,4 @@ def test_the_user_of_an_address_stays_the_same():
     assert on_database("mongodb://u:p%40@h1:1,h2:2/a?w=1", "t") == "mongodb://u:p%40@h1:1,h2:2/t?w=1&authSource=a"
     assert on_database("mongodb+srv://u:p@h", "t") == "mongodb+srv://u:p@h/t?authSource=admin"
     assert on_database("mongodb://u:p@h/?authSource=x", "t") == "mongodb://u:p@h/t?authSource=x"
+    assert on_database("mongodb://u@h/?authMechanism=MONGODB-X509", "t") == "mongodb://u@h/t?authMechanism=MONGODB-X509"

@@ -49,8 +49,8 @@ def close_pending(symbol: str | None = None, strategy_name: str | None = None, e
 def close_partial(percent: float, symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None) -> bool:
     """Close ``percent`` (above 0, up to 100) of what is left of the open position, at the market price.
 
-    Return False if there is no position, if it is closing already, or if the order of an earlier change has no answer yet. If a broker
-    fills less, just that is closed. Leave more than the exchange sells at least, or it will refuse to close the rest.
+    Return False without an open position, while it is closing, and while an earlier order that changes it is unanswered. If a broker
+    fills less, only that part is closed. Leave more than the minimum of the exchange, or it will refuse to close the rest.
     """
     percent = positive_number("percent", percent)
     if percent > 100:
@@ -64,8 +64,8 @@ def average_buy(
 ) -> bool:
     """Add an entry of ``cost`` USD (by default the stake of the run) to the open position, at the market price, on its side.
 
-    Stop, target and time limit stay; the profit counts from the average price. Return False if there is no position, if it is closing,
-    or if the order of an earlier change has no answer yet.
+    Stop, target and time limit stay as they are; the profit is measured from the average price. Return False without an open position,
+    while it is closing, and while an earlier order that changes it is unanswered.
     """
     cost = None if cost is None else positive_number("cost", cost)
     engine = _find("average_buy", symbol, strategy_name, exchange_name)
@@ -75,9 +75,8 @@ def average_buy(
 def trailing_stop(price: float, symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None) -> bool:
     """Move the stop of the open position to ``price``, towards the market: up for a long, down for a short.
 
-    Return False, and leave the stop where it is, if it would move away from the market, or to the other side of its price or its last
-    close, if there is no position, or if it is closing. So you can call it each minute with the stop that belongs to the price of that
-    minute.
+    Return False and leave the stop unchanged if it would move away from the market or past its price or last close, and also without
+    an open position or while it is closing. You can therefore call it every minute with the stop for the current price.
     """
     price = positive_number("price", price)
     return _find("trailing_stop", symbol, strategy_name, exchange_name).user_change("trailing-stop", price)
@@ -86,7 +85,7 @@ def trailing_stop(price: float, symbol: str | None = None, strategy_name: str | 
 def trailing_take(price: float, symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None) -> bool:
     """Move the target of the open position to ``price``, closer or farther.
 
-    Return False if it would be on the other side of the market's price or last close, if there is no position, or if it is closing.
+    Return False if the market's price or last close is already past it, and also without an open position or while it is closing.
     """
     price = positive_number("price", price)
     return _find("trailing_take", symbol, strategy_name, exchange_name).user_change("trailing-take", price)

@@ -335,7 +335,7 @@ class Journal:
             else:  # cut off before the work was stored, so the writes in between may be missing
                 self._report_change(target, when_ms, change.id, commit)
         queue = row.get("commitQueue") or []
-        # A position that partial closes have closed is no longer pending. At a target or stop, that package drops the queue.
+        # After partial closes of 100 percent, no position is pending. If the target or the stop closes it, that package drops the queue.
         owners = {target.id, None} if work.closing is not None and work.closing.reason == "closed" else {target.id}
         if queue and row.get("pendingSignalId") not in owners:
             self.log("warn", when_ms, "commits.dropped", {"signalId": row.get("pendingSignalId"), "commits": len(queue)})

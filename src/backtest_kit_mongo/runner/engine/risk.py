@@ -57,14 +57,15 @@ def add_risk(name: str, *, max_positions: int | None = None, validate: Validate 
     if max_positions is not None:
         max_positions = whole_number("max_positions", max_positions, least=1)
     risk = Risk(name=name, max_positions=max_positions, validate=None, **call_site()._asdict())
-    before = _risks.list()
+    former = next((other for other in list_risks() if other.name == name), None)
 
     def check(function: F) -> F:
         try:
             check_function(f"validate of risk {name!r}", function, ("request",))
         except BacktestKitError:
-            if risk in _risks.list():  # a decorator runs after the registration, which replaced the limits of an earlier notebook cell
-                _risks.restore(before)
+            # A decorator runs after the registration, which may have replaced the limits of an earlier notebook cell.
+            restored = [former if other is risk else other for other in list_risks()]
+            restore_risks(other for other in restored if other is not None)
             raise
         msgspec.structs.force_setattr(risk, "validate", function)
         return function

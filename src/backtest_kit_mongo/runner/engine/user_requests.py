@@ -84,13 +84,13 @@ class UserRequests:
                 if not can_move(position, kind, value, (self._price, self._last_close)):
                     return False
             elif any(change.started and change.has_order for change in work.changes):
-                return False  # the row does not show that change yet, so whoever asks may ask for the same again
+                return False  # the strategy does not see that change yet, and would request it again
             self._requests += 1
             # A live run may be started again and again: its own id keeps the number apart from those of other starts.
             parts = (self._requests,) if self.context.backtest else (self._requests, self.journal.run_id)
             change_id = derive_id(self.context, position.id, kind, *parts)
             changes = [*work.changes, Change(id=change_id, position_id=position.id, kind=kind, value=value, when_ms=self.now)]
-            # Known to the run only when it is stored: whoever is told of an error must be able to ask again.
+            # Stored before the run knows of it: after an error, the caller can safely repeat the request.
             self.journal.deferred(msgspec.structs.replace(work, changes=changes))
             work.changes, self._changed = changes, False
             return True

@@ -67,7 +67,7 @@ def annualised(runs: Sequence[BacktestResult], trades: Sequence[Trade]) -> Annua
     equity = daily_equity(trades, start, end, stakes)
     days = len(equity) - 1
     if not windows_touch(runs):
-        return _none(days, stakes, "the windows of the runs do not touch, and the time between them is no time of trading")
+        return _none(days, stakes, "there is a gap between the windows of the runs, in which nothing could trade")
     if days < LEAST_DAYS:
         return _none(days, stakes, f"the window has {days} day{'' if days == 1 else 's'}; at least {LEAST_DAYS} are needed")
     if not trades:
