@@ -40,6 +40,9 @@ GARBAGE: Final = b""
 
 SCAN_COUNT: Final = 1000
 _WHERE: Final = f"is it running? CC_REDIS_HOST and CC_REDIS_PORT, or CC_REDIS_URL, set its address; {OWN_SERVERS}"
+_CERTIFICATE: Final = (
+    "CC_REDIS_URL=rediss://...?ssl_ca_certs=FILE trusts the authority in FILE; the host name must be one that the certificate is for"
+)
 _RIGHTS: Final = (
     "allow GET, MGET, SET, MSET and DEL on the keys {prefix}*_cache:*, and for flush-cache and id_cache SCAN, UNLINK and EXISTS"
 )
@@ -260,12 +263,17 @@ class RedisIds:
     def ping(self, deadline: float, given_up: threading.Event | None = None) -> None:
         """Wait until Redis answers, or until ``given_up`` is set.
 
-        Raises ServerTimeoutError if it does not answer by ``deadline`` (time.monotonic), DatabaseError if it rejects login or command.
+        Each attempt may take twice as long as the one before: a server that is just starting answers soon, a slow network later.
+
+        Raises ServerTimeoutError if it does not answer by ``deadline`` (time.monotonic), DatabaseError if it rejects login or command,
+        ServerUnavailableError if its certificate is not accepted.
         """
         given_up = given_up or threading.Event()
+        patience = 1.0
         while not given_up.is_set():
             started = time.monotonic()
-            seconds = max(0.001, min(1.0, deadline - time.monotonic()))
+            seconds = max(0.001, min(patience, deadline - started))
+            patience *= 2
             limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
             try:
                 self._ask(limits)
@@ -287,8 +295,10 @@ class RedisIds:
         finally:
             connection.disconnect()
 
-    def _refusal(self, error: Exception) -> DatabaseError | None:
-        """Return our error if the user lacks permission for a command or cannot log in; None for any other ``error``."""
+    def _refusal(self, error: Exception) -> DatabaseError | ServerUnavailableError | None:
+        """Return our error if no later attempt can succeed: certificate, login or a permission; None for any other ``error``."""
+        if "certificate verify failed" in str(error):
+            return ServerUnavailableError(f"Redis cannot be reached ({reason(error)})", hint=_CERTIFICATE)
         if isinstance(error, NoPermissionError) or "NOPERM" in str(error):
             return DatabaseError(f"Redis rejected a command ({reason(error)})", hint=_RIGHTS.format(prefix=self.prefix))
         if isinstance(error, AuthenticationError) or str(error).startswith(("NOAUTH", "WRONGPASS")):

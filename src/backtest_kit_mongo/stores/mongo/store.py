@@ -21,7 +21,15 @@ from ..._core.upsert_writer import UpsertWriter
 from ...candles import CandleArray
 from ...config import Config
 from ...domains import DOMAINS, Domain
-from ...errors import OWN_SERVERS, BacktestKitError, DatabaseError, IndexConflictError, NotConfiguredError, ServerTimeoutError
+from ...errors import (
+    OWN_SERVERS,
+    BacktestKitError,
+    DatabaseError,
+    IndexConflictError,
+    NotConfiguredError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
 from ...metrics import BACKFILLS, ERRORS, HITS_PROCESS, HITS_REDIS, MISSES, STALE, Metrics
 from ..base import NO_HISTORY, History, Key, Record
 from .availability import saying_what_is_waited_for
@@ -77,8 +85,9 @@ class MongoStore:
     def wait_for_init(self, timeout: float) -> None:
         """Wait until MongoDB and Redis answer and all indexes exist.
 
-        Raises ServerTimeoutError, naming each server that does not answer within ``timeout`` seconds, or IndexConflictError if an index or
-        documents conflict with a unique key.
+        Raises ServerTimeoutError, naming each server that does not answer within ``timeout`` seconds; DatabaseError or
+        ServerUnavailableError if waiting cannot help (login, certificate); IndexConflictError if an index or documents conflict with a
+        unique key.
         """
         timeout = max(timeout, 0.001)  # to pymongo, 0 means no limit
         deadline = time.monotonic() + timeout
@@ -97,7 +106,7 @@ class MongoStore:
                     given_up.set()  # waiting does not help
             try:
                 redis_answer.result()
-            except (ServerTimeoutError, DatabaseError) as error:
+            except (ServerUnavailableError, DatabaseError) as error:
                 problems.append(error)
         if len(problems) > 1 and all(isinstance(problem, ServerTimeoutError) for problem in problems):
             message = "\n".join(str(problem).partition("\n  hint: ")[0] for problem in problems)
