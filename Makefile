@@ -6,9 +6,10 @@ READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.demo-ready
 BENCH_READY := $(VENV)/.bench-ready
 BROWSER_READY := $(VENV)/.browser-ready
+DOCS_READY := $(VENV)/.docs-ready
 DEMO_DIR := .demo
 
-.PHONY: prerequisites demo test test-engines test-oldest test-replicaset test-browser quicktest bench bench-smoke bench-compare bench-scale bench-candles bench-fail-over bench-load lint public-types generate sanitize sdist wheel dist clean
+.PHONY: prerequisites demo test test-engines test-oldest test-replicaset test-browser quicktest bench bench-smoke bench-compare bench-scale bench-candles bench-fail-over bench-load lint docs public-types generate sanitize sdist wheel dist clean
 
 # The first of every target: what the system must have, and a .venv. In order, since it may make .venv anew, and with it what is ready.
 .NOTPARALLEL:
@@ -82,6 +83,15 @@ test-engines: prerequisites $(READY)
 # What needs no server and takes no seconds.
 quicktest: prerequisites $(READY)
 	$(PYTEST) -m "not server and not slow" $(ARGS)
+
+# The manual, as build/manual/index.html. Every warning is an error; nothing is loaded from the network.
+$(DOCS_READY): $(READY)
+	$(call install,docs,"backtest-kit-mongo[docs]")
+	touch $@
+
+docs: prerequisites $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	@echo "The manual: build/manual/index.html"
 
 # The rivals are no dependency of the library or of its tests, so they come with the first benchmark.
 $(BENCH_READY): $(READY)
