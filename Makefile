@@ -90,7 +90,7 @@ $(DOCS_READY): $(READY)
 	touch $@
 
 docs: prerequisites $(DOCS_READY)
-	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 	@echo "The manual: build/manual/index.html"
 
 # The rivals are no dependency of the library or of its tests, so they come with the first benchmark.

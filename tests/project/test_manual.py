@@ -120,6 +120,15 @@ def test_the_two_commands_come_first():
     assert commands(ROOT / "README.md")[:2] == ["make demo", "make test"]
 
 
+def test_figures_of_the_readme_are_those_of_the_manual():
+    table = (ROOT / "README.md").read_text().partition("## How fast")[2].partition("## ")[0]
+    figures = re.findall(r"[\d.,]+ (?:us|ms|s)\b", table)
+    assert len(figures) >= 10
+    manual = (ROOT / "docs" / "explanation" / "performance.md").read_text()
+    for figure in figures:
+        assert re.search(rf"(?<![\d.,]){re.escape(figure)}\b", manual), figure
+
+
 # --- what is only shown ---
 
 
@@ -240,7 +249,7 @@ def test_the_manual_builds_without_warning_or_network(tmp_path):
     site = tmp_path / "manual"
     ended = forked(
         "offline_build:build",
-        ["build", "--strict", "--quiet", "--config-file", ROOT / "mkdocs.yml", "--site-dir", site],
+        ["build", "--strict", "--config-file", ROOT / "mkdocs.yml", "--site-dir", site],
         {**os.environ, "NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true", "NO_COLOR": "1"},
         ROOT,
         seconds=600,

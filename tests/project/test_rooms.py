@@ -1,4 +1,4 @@
-"""README's list of folders: a folder imports only from those above it in the list."""
+"""The manual's list of folders: a folder imports only from those above it in the list."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from paths import ROOT
 
 PACKAGE = ROOT / "src" / "backtest_kit_mongo"
-README = (ROOT / "README.md").read_text()
-ROWS = re.findall(r"^\| (`_core/`|`errors\.py`.*?|`[a-z]+/`) \| ", README[README.index("| in `src/backtest_kit_mongo/` |") :], re.MULTILINE)
+PAGE = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
+ROWS = re.findall(r"^\| (`_core/`|`errors\.py`.*?|`[a-z]+/`) \| ", PAGE[PAGE.index("| in `src/backtest_kit_mongo/` |") :], re.MULTILINE)
 ROOMS = [name.strip("`/") if name.endswith("/`") and " " not in name else "values" for name in ROWS]
 
 
