@@ -163,11 +163,6 @@ def counts() -> str:
     return _table(("Name", "Meaning"), [(names.replace("``", "`"), re.sub(r"\s+", " ", text).replace("``", "`")) for names, text in found])
 
 
-def signal() -> str:
-    """The table of the fields of a signal that a strategy returns."""
-    return _fields(signals.SignalDto)
-
-
 def metrics() -> str:
     """The table of what Prometheus is given."""
     from backtest_kit_mongo.prometheus import StatsCollector
@@ -287,7 +282,6 @@ PARTS: Final = {
     "errors": errors,
     "run_errors": run_errors,
     "counts": counts,
-    "signal": signal,
     "metrics": metrics,
     "commands": commands,
     "payloads": payload_tables,

@@ -244,6 +244,15 @@ def test_every_setting_and_field_is_described():
                 assert not line.endswith("|  |") or "-items`" in line or line.count("|") > 6, line
 
 
+def test_the_fields_of_a_signal_are_those_that_a_run_takes():
+    from backtest_kit_mongo.runner.engine.position import _KNOWN, _REQUIRED
+
+    section = (ROOT / "docs" / "reference" / "payloads.md").read_text().partition("## The signal that")[2].partition("<!--")[0]
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (required|optional) \|", section, re.MULTILINE)
+    assert {name for name, _ in rows} == set(_KNOWN)
+    assert {name for name, how in rows if how == "required"} == set(_REQUIRED)
+
+
 def test_the_manual_builds_without_warning_or_network(tmp_path):
     """MkDocs is strict, and no page loads anything from elsewhere."""
     site = tmp_path / "manual"

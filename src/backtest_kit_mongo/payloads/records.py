@@ -196,7 +196,7 @@ class DictionaryData(Payload, Generic[T], kw_only=True):
     """A dictionary in the Dictionary contract; ``when`` is the simulation time in ms."""
 
     id: str
-    """Name of the dictionary."""
+    """Id of the value, as the framework chose it."""
     data: T
     """The stored value."""
     when: Int

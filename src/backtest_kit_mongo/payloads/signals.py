@@ -128,15 +128,15 @@ class SignalDto(_SignalFields, kw_only=True):
     """
 
     id: Maybe[str] = UNSET
-    """Id of the signal. Default: a new one."""
+    """Id of the signal, if the caller chose one."""
     symbol: Maybe[str] = UNSET
-    """Trading pair. Default: that of the run."""
+    """Trading pair, such as ``BTCUSDT``."""
     price_open: Maybe[float] = UNSET
     """Price at which to open: the signal waits for it. Default: open at the market price."""
     minute_estimated_time: Maybe[float] = UNSET
-    """Minutes after which the position closes at the market price. Default, and ``inf``: no limit."""
+    """Minutes after which the position closes at the market price; ``inf`` for no limit."""
     cost: Maybe[float] = UNSET
-    """Value of the position in USD. Default: the stake of the run."""
+    """Value of the position in USD."""
 
 
 class SignalRow(_SignalFields, kw_only=True):
