@@ -13,10 +13,13 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import NamedTuple
 
+from backtest_kit_mongo.cli.output import errors, output
+
 _HERE = Path(__file__)
 # A process that has imported what every command imports, and forks for each: most commands would spend their time on imports.
+# typer and numpy import much with their first use. What this version of a package lacks is skipped.
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["typer", "rich.console", "backtest_kit_mongo.contracts.default_registry", "backtest_kit_mongo.runner"])
+_processes.set_forkserver_preload(["backtest_kit_mongo.cli.app", "typer._adapters", "typer.rich_utils", "numpy.random"])
 
 
 class Ended(NamedTuple):
@@ -96,6 +99,8 @@ def _run(function, folder, environment, arguments, out, err):
         os.dup2(descriptor, number)
         os.close(descriptor)
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115 - for the rest of the process
+    for console in (output, errors):  # they have read the variable when they were imported
+        console.width = int(os.environ.get("COLUMNS", 80))
     sys.argv = ["backtest-kit-mongo", *arguments]
     module, name = function.split(":")
     helpers = [str(_HERE.parent)] if (_HERE.parent / f"{module}.py").exists() else []
