@@ -8,43 +8,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 from backtest_kit_mongo import contract_names, domains
 from backtest_kit_mongo.domains import Call, Domain
 
+sys.path.append(str(Path(__file__).parent))  # a test loads this file by its path
+import contract_docs as docs  # noqa: E402
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "backtest_kit_mongo"
-WIDTH = 130
 NOTE = "# Generated from domains.py by tools/generate_contracts.py (make generate). Do not edit.\n"
 
-ARGUMENTS = {
-    "symbol": 'the traded pair, such as "BTCUSDT"',
-    "strategy_name": "the name of the strategy",
-    "exchange_name": "the name of the exchange",
-    "frame_name": 'the name of the frame; "" in live mode',
-    "backtest": "True for the records of backtests, False for live and paper runs",
-    "risk_name": "the name of the risk profile",
-    "signal_id": "the id of the signal",
-    "bucket": "the name of the bucket",
-    "bucket_name": "the name of the bucket",
-    "dictionary_name": "the name of the dictionary",
-    "memory_id": "the id of the memory",
-    "key": "the key of the entry in its bucket",
-    "interval": 'the length of a candle, such as "1m" or "4h"',
-    "limit": "the number of candles",
-    "since_timestamp": "the open time of the first candle, in ms, on the grid of the interval",
-    "until_timestamp": "not used: the end follows from since_timestamp and limit",
-    "when": "the simulation time: an aware datetime, or ms since 1970 (UTC)",
-    "row": "the row: a dict, dataclass or Struct",
-    "data": "the value: a dict, dataclass or Struct",
-    "positions": "the open positions: [key, position] pairs, or a mapping",
-    "rows": 'the rows, each with an "id"',
-    "entries": 'the entries, each with an "id"',
-    "candles": "the candles: dicts, dataclasses, Structs, or an array of CANDLE_DTYPE; ms, prices, volume of the base asset",
-}
 TYPES = {
     "when": "When",
     "backtest": "bool",
@@ -58,78 +34,6 @@ TYPES = {
     "candles": "Iterable[Any] | npt.NDArray[np.void]",
     "positions": "Iterable[Any] | Mapping[str, Any]",
 }
-EXAMPLES = {
-    "symbol": '"BTCUSDT"',
-    "strategy_name": '"sma"',
-    "exchange_name": '"binance"',
-    "frame_name": '"march"',
-    "backtest": "True",
-    "risk_name": '"all"',
-    "signal_id": '"s1"',
-    "bucket": '"trend"',
-    "bucket_name": '"levels"',
-    "dictionary_name": '"words"',
-    "memory_id": '"m1"',
-    "key": '"2024-01-01"',
-    "interval": '"1m"',
-    "limit": "60",
-    "since_timestamp": "1704067200000",
-    "until_timestamp": "1704070800000",
-    "when": "1704067200000",
-    "row": '{"id": "s1", "priceOpen": 42000.0}',
-    "data": '{"n": 1}',
-    "positions": "[]",
-    "rows": '[{"id": "s1"}]',
-    "entries": '[{"id": "e1"}]',
-    "candles": "candles",
-}
-VALUE = "InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then"
-KEYS = "InvalidTypeError or InvalidValueError if an argument is not valid"
-SERVER = "ServerUnavailableError or ServerTimeoutError if no server answers in time"
-
-
-def summary(domain: Domain, call: Call) -> str:
-    """Return the first sentences of a method's docstring."""
-    rule = domain.listing
-    match call.operation:
-        case "read":
-            return f"Read a record; return {domain.empty()!r} if nothing is stored."
-        case "has":
-            return "Return whether a record exists and is not removed."
-        case "write":
-            return "Write a record. When this returns, it is acknowledged, and every reader sees it."
-        case "remove":
-            return "Remove a record softly; do nothing if there is none. A later write restores it."
-        case "keys":
-            return "Iterate over the keys of the bucket that are not removed, newest write first."
-        case "records":
-            return "Iterate over the memories that are not removed, as {memoryId, data}, newest write first."
-        case "rows":
-            order = ", returned oldest first" if rule.oldest_first else ", newest first"
-            return f"Read the newest rows{order}."
-        case "put_rows":
-            wins = "first" if domain.write == "insert_once" else "last"
-            return f"Write rows by their id with one command; the {wins} write of an id wins. Other stored rows stay."
-        case "candles":
-            return "Read candles, each a dict; return None if one is missing."
-        case "array":
-            return "Read candles as a read-only structured array of CANDLE_DTYPE; return None if one is missing."
-        case _:
-            return "Store those candles that have closed and are not stored yet. Stored candles never change."
-
-
-def details(domain: Domain, call: Call) -> str:
-    """Return more about a method, if there is more."""
-    match call.operation:
-        case "array":
-            return (
-                "The fields are timestamp (int64, ms), open, high, low, close, volume (float64). The array may be a view of cached "
-                "candles. See to_pandas, to_polars and to_arrow."
-            )
-        case "read" if "when" in call.arguments:
-            return 'With look_ahead="hide" or "raise", a record that was written later than when is hidden or raises LookAheadError.'
-        case _:
-            return ""
 
 
 def options(domain: Domain, call: Call) -> dict[str, tuple[str, str, str]]:
@@ -141,6 +45,11 @@ def options(domain: Domain, call: Call) -> dict[str, tuple[str, str, str]]:
     if call.operation in ("read", "records", "rows", "candles"):
         found["type"] = ("Any", "None", "a msgspec type to decode into instead of a dict, see payloads")
     return found
+
+
+def meanings(domain: Domain, call: Call) -> dict[str, str]:
+    """Return the keyword-only parameters, each with its meaning."""
+    return {name: text for name, (_, _, text) in options(domain, call).items()}
 
 
 def returns(domain: Domain, call: Call) -> tuple[str, str | None]:
@@ -164,32 +73,6 @@ def returns(domain: Domain, call: Call) -> tuple[str, str | None]:
             return "npt.NDArray[np.void] | None", None
         case _:
             return "None", None
-
-
-def paragraph(text: str, indent: str, hanging: str = "") -> list[str]:
-    """Return a text wrapped to the width of a docstring."""
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent + hanging, break_long_words=False)
-
-
-def docstring(domain: Domain, call: Call, names: tuple[str, ...], *, receiver: str, example: str = "{}") -> list[str]:
-    """Return the lines of a method's docstring: summary, arguments, errors, an example."""
-    pad = " " * 8
-    lines = paragraph(summary(domain, call), pad)
-    lines[0] = f'{pad}"""{lines[0].strip()}'
-    if more := details(domain, call):
-        lines += ["", *paragraph(more, pad)]
-    described = [(name, ARGUMENTS[name]) for name in names] + [(name, text) for name, (_, _, text) in options(domain, call).items()]
-    if described:
-        lines += ["", f"{pad}Args:"]
-        for name, text in described:
-            lines += paragraph(f"{name}: {text}", pad + "    ", "    ")
-    writes = call.operation in ("write", "put_rows", "put_candles")
-    lines += ["", f"{pad}Raises:"]
-    lines += paragraph(VALUE if writes else KEYS, pad + "    ", "    ")
-    lines += paragraph(SERVER, pad + "    ", "    ")
-    shown = ", ".join(EXAMPLES[name] for name in names)
-    lines += ["", f"{pad}Example:", f"{pad}    {example.format(f'{receiver}.{call.name}({shown})')}", f'{pad}"""']
-    return lines
 
 
 def members(items: tuple[str, ...]) -> str:
@@ -249,9 +132,7 @@ def method(domain: Domain, call: Call, *, instance: bool) -> list[str]:
         lines += ["    @overload", signature(domain, call, names, kind="None", result=plain) + " ..."]
         lines += ["    @overload", signature(domain, call, names, kind="type[T]", result=decoded) + " ..."]
     lines.append(signature(domain, call, names, result="Any" if decoded is not None else plain))
-    title = f"Persist{domain.name.capitalize()}"
-    context = ", ".join(EXAMPLES[name] for name in domain.context)
-    lines += docstring(domain, call, names, receiver=f"{title}Instance({context})" if instance else f"{title}Adapter")
+    lines += docs.docstring(domain, call, names, meanings(domain, call), instance=instance)
     values = {domains.field_name(name): name for name in names}
     give = "" if plain == "None" and call.operation not in ("read",) else "return "
     if instance:
@@ -276,7 +157,6 @@ def module(domain: Domain) -> str:
     """Return the source of a domain's module."""
     title = f"Persist{domain.name.capitalize()}"
     base = "KeyedAdapterBase" if domain.keyed else "AdapterBase"
-    of = ", ".join(domain.context) or "none"
     lines = [NOTE + f'"""The {domain.name} contract."""', ""]
     lines += ["from __future__ import annotations", "", "from collections.abc import Iterable, Iterator, Mapping"]
     lines += ["from operator import itemgetter", "from typing import Any, TypeVar, overload", ""]
@@ -284,14 +164,14 @@ def module(domain: Domain) -> str:
     lines += ["from ...domains import DOMAINS", "from ..adapter_base import AdapterBase, InstanceBase, KeyedAdapterBase, Row, When"]
     lines += ["from ..contract import DEFAULT_LIMIT, NO_TIME", "", f'__all__ = ["{title}Instance", "{title}Utils"]', ""]
     lines += ['T = TypeVar("T")', f'_DOMAIN = DOMAINS["{domain.name}"]', "", ""]
-    lines += [f"class {title}Instance(InstanceBase):", f'    """The {domain.name} contract for one context ({of})."""', ""]
+    lines += [f"class {title}Instance(InstanceBase):", *docs.class_docstring(domain, instance=True), ""]
     lines += ["    _domain = _DOMAIN", ""]
     parameters = ", ".join(["self", *(f"{name}: {TYPES.get(name, 'str')}" for name in domain.context)])
     lines += [f"    def __init__({parameters}) -> None:", "        super().__init__()"]
     lines += [*(f"        self.{name} = {name}" for name in domain.context), ""]
     for call in domain.calls:
         lines += method(domain, call, instance=True)
-    lines += ["", f"class {title}Utils({base}):", f'    """The {domain.name} contract, with its context in every call."""', ""]
+    lines += ["", f"class {title}Utils({base}):", *docs.class_docstring(domain, instance=False), ""]
     lines.append("    _domain = _DOMAIN")
     for call in domain.calls:
         if call.operation in ("read", "write") and domain.keyed:
@@ -301,12 +181,10 @@ def module(domain: Domain) -> str:
     for call in domain.calls:
         lines += method(domain, call, instance=False)
     lines += [f"    def use_persist_{domain.name}_adapter(self, cls: type[Any]) -> None:"]
-    lines += [f'        """Serve the {domain.name} contract through ``cls``: one instance per context, created with the arguments of']
-    lines += [f"        ``{title}Instance``.", "", "        Raises:"]
-    lines += ["            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract", '        """']
+    lines += docs.use_class_docstring(domain)
     lines += ["        self._use_class(cls)", ""]
     if domain.name == "log":
-        lines += ["    def use_jsonl(self) -> None:", '        """Serve the log from a file of JSON lines below ``CC_DUMP_DIR``."""']
+        lines += ["    def use_jsonl(self) -> None:", *docs.use_jsonl_docstring()]
         lines += ["        self._use_jsonl()", ""]
     return "\n".join(lines)
 
@@ -328,24 +206,8 @@ def registry() -> str:
         "",
         "",
     ]
-    lines += [
-        "class Registry(Bindings):",
-        '    """Settings, stores, counters and contracts of one run, independent of other registries in the same process.',
-        "",
-    ]
-    lines += ['    It has the functions and the ``Persist*`` names of the package as attributes: ``registry.setup(mode="live")``,']
-    lines += [
-        "    ``registry.PersistSignalAdapter``, ``registry.PersistSignalInstance``. The package's own names belong to a default registry.",
-        "",
-        "    A registry pickles by its settings, so that functions that use it, its adapters or instances can run in other processes.",
-        "    Passwords are not in the pickle: the other process takes each setting that contains one (of ``CC_MONGO_CONNECTION_STRING``,",
-        "    ``CC_REDIS_URL``, ``CC_REDIS_PASSWORD`` and ``CC_REDIS_SENTINEL``) from its own environment, where it must be the same apart",
-        "    from the password. Otherwise the first call raises NotConfiguredError. All pickles with the same settings become one registry",
-        "    there, with one set of connections. Stores in memory start empty; files are in the same absolute folder, and embedded servers",
-        "    are those of the first process. The default registry pickles by name: each process calls ``setup`` for its own. A copy of a",
-        "    registry is the registry itself.",
-    ]
-    lines += ['    """', "", "    def __init__(self) -> None:", "        super().__init__()"]
+    lines += ["class Registry(Bindings):", *docs.block(docs.REGISTRY, 4)]
+    lines += ["", "    def __init__(self) -> None:", "        super().__init__()"]
     for name in names:
         title = f"Persist{name.capitalize()}"
         lines.append(f"        self.{title}Adapter: {name}.{title}Utils = {name}.{title}Utils(self)")
@@ -358,7 +220,7 @@ def registry() -> str:
     lines += ["        # In this module pickle finds the classes of the default registry."]
     lines += ['        members = {"_registry": self, "__module__": _PUBLIC_NAMES, "__doc__": cls.__doc__}']
     lines += ["        return type(cls.__name__, (cls,), members)", "", "    def adapter(self, name: str) -> AdapterBase:"]
-    lines += ['        """Return the adapter of a domain, such as ``signal``."""']
+    lines += docs.adapter_docstring()
     lines += [
         '        adapter: AdapterBase = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")',
         "        return adapter",
@@ -402,10 +264,7 @@ def awaitable(domain: Domain, call: Call, *, instance: bool) -> list[str]:
         lines += ["    @overload", signed(kind="None", result=plain) + " ..."]
         lines += ["    @overload", signed(kind="type[T]", result=decoded) + " ..."]
     lines.append(signed(result="Any" if decoded is not None and not lists else plain))
-    title = f"Persist{domain.name.capitalize()}"
-    context = ", ".join(EXAMPLES[name] for name in domain.context)
-    receiver = f"{title}Instance({context})" if instance else f"{title}Adapter"
-    lines += docstring(domain, call, names, receiver=receiver, example="async for item in {}: ..." if lists else "await {}")
+    lines += docs.docstring(domain, call, names, meanings(domain, call), instance=instance, awaitable=True)
     passed = "".join(f", {name}={name}" for name in options(domain, call))
     given = "".join(f", {name}" for name in names) + passed
     if lists:
@@ -429,24 +288,23 @@ def aio_module(domain: Domain) -> str:
     lines += [f"from ...contracts.generated import {domain.name} as _sync"]
     lines += ["from ..base import AsyncAdapter, AsyncInstance, AsyncKeyedAdapter", ""]
     lines += [f'__all__ = ["{title}Instance", "{title}Utils"]', "", 'T = TypeVar("T")', "", ""]
-    of = ", ".join(domain.context) or "none"
-    lines += [f"class {title}Instance(AsyncInstance):", f'    """The {domain.name} contract for one context ({of}), awaitable."""', ""]
+    lines += [f"class {title}Instance(AsyncInstance):", *docs.class_docstring(domain, instance=True, awaitable=True), ""]
     lines += ["    __slots__ = ()", "", f"    sync: _sync.{title}Instance", "    _sync_class = _Instance", ""]
     lines += [f"    {name}: {TYPES.get(name, 'str')}" for name in domain.context]
     parameters = ", ".join(["self", *(f"{name}: {TYPES.get(name, 'str')}" for name in domain.context)])
     lines += ["", f"    def __init__({parameters}) -> None:", f"        self.sync = self._sync_class({', '.join(domain.context)})", ""]
     for call in domain.calls:
         lines += awaitable(domain, call, instance=True)
-    lines += ["", f"class {title}Utils({base}):", f'    """The {domain.name} contract, with its context in every call, awaitable."""', ""]
+    lines += ["", f"class {title}Utils({base}):", *docs.class_docstring(domain, instance=False, awaitable=True), ""]
     lines += ["    __slots__ = ()", "", f"    sync: _sync.{title}Utils", ""]
     lines += [f"    def __init__(self, sync: _sync.{title}Utils) -> None:", "        self.sync = sync", ""]
     for call in domain.calls:
         lines += awaitable(domain, call, instance=False)
     lines += [f"    async def use_persist_{domain.name}_adapter(self, cls: type[Any]) -> None:"]
-    lines += [f'        """Serve the {domain.name} contract through ``cls``, a synchronous class; see the synchronous method."""']
+    lines += docs.use_class_docstring(domain, awaitable=True)
     lines += [f"        await self._wait(self.sync.use_persist_{domain.name}_adapter, cls)", ""]
     if domain.name == "log":
-        lines += ["    async def use_jsonl(self) -> None:", '        """Serve the log from a file of JSON lines below ``CC_DUMP_DIR``."""']
+        lines += ["    async def use_jsonl(self) -> None:", *docs.use_jsonl_docstring(awaitable=True)]
         lines += ["        await self._wait(self.sync.use_jsonl)", ""]
     return "\n".join(lines)
 
@@ -470,11 +328,7 @@ def aio_registry() -> str:
     lines += ['Instance = TypeVar("Instance", bound=AsyncInstance)', "", "_ADAPTERS: dict[str, Any] = {"]
     lines += [*(f'    "{name}": {name}.{titles[name]}Utils,' for name in names), "}", "_INSTANCES: dict[str, type[AsyncInstance]] = {"]
     lines += [*(f'    "{name}": {name}.{titles[name]}Instance,' for name in names), "}", "", ""]
-    lines += [
-        "class AsyncRegistry(AsyncFace):",
-        '    """The async face of a registry: its adapters and functions, by the same names."""',
-        "",
-    ]
+    lines += ["class AsyncRegistry(AsyncFace):", *docs.block(docs.ASYNC_REGISTRY, 4), ""]
     lines += ["    sync: Registry", "", "    def __init__(self, sync: Registry) -> None:", "        self.sync = sync"]
     for name in names:
         utils, instance = f"{name}.{titles[name]}Utils", f"{name}.{titles[name]}Instance"
@@ -482,7 +336,7 @@ def aio_registry() -> str:
         lines.append(f"        self.{titles[name]}Instance: type[{instance}] = _of({instance}, sync.{titles[name]}Instance)")
     lines += ["", "    def __getattr__(self, name: str) -> Any:", "        value = super().__getattr__(name)"]
     lines += ["        return in_threads(value) if isroutine(value) and name not in PLAIN else value", ""]
-    lines += ["    def adapter(self, name: str) -> AsyncAdapter:", '        """Return the adapter of a domain, such as ``signal``."""']
+    lines += ["    def adapter(self, name: str) -> AsyncAdapter:", *docs.adapter_docstring(awaitable=True)]
     lines += [
         '        adapter: AsyncAdapter = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")',
         "        return adapter",
@@ -498,7 +352,7 @@ def aio_registry() -> str:
             lines += ["@overload", f"def face(sync: _{name}.{titles[name]}{kind}) -> {name}.{titles[name]}{kind}: ..."]
     lines += ["@overload", "def face(sync: DomainIds) -> AsyncIds: ...", "@overload", "def face(sync: Registry) -> AsyncRegistry: ..."]
     lines += ["def face(sync: Any) -> Any:"]
-    lines += ['    """Return the async face of a registry, an adapter, an instance or an id cache: the same names, awaitable."""']
+    lines += docs.block(docs.FACE, 4)
     lines += ["    if isinstance(sync, Registry):", "        return AsyncRegistry(sync)", "    if isinstance(sync, AdapterBase):"]
     lines += ["        return _ADAPTERS[sync._domain.name](sync)", "    if isinstance(sync, InstanceBase):"]
     lines += ["        instance = object.__new__(_INSTANCES[sync._domain.name])", "        instance.sync = sync", "        return instance"]

@@ -95,7 +95,20 @@ _INSTANCES: dict[str, type[AsyncInstance]] = {
 
 
 class AsyncRegistry(AsyncFace):
-    """The async face of a registry: its adapters and functions, by the same names."""
+    """The awaitable version of a registry: its adapters and functions, by the same names. ``face`` creates it.
+
+    Args:
+        sync: the registry that does the work; it stays usable
+
+    Examples:
+        >>> import backtest_kit_mongo as kit
+        >>> from backtest_kit_mongo.aio import face
+        >>> registry = face(kit.Registry())
+        >>> await registry.setup(stores={"signal": "memory"})
+        >>> await registry.PersistSignalAdapter.read_signal_data("BTCUSDT", "sma", "binance") is None
+        True
+        >>> await registry.close()
+    """
 
     sync: Registry
 
@@ -155,7 +168,23 @@ class AsyncRegistry(AsyncFace):
         return in_threads(value) if isroutine(value) and name not in PLAIN else value
 
     def adapter(self, name: str) -> AsyncAdapter:
-        """Return the adapter of a domain, such as ``signal``."""
+        """Return the adapter of a domain.
+
+        Args:
+            name: the name of the domain, such as "signal"
+
+        Returns:
+            ``PersistSignalAdapter`` for "signal", and so on
+
+        Raises:
+            KeyError: there is no such domain
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> from backtest_kit_mongo.aio import face
+            >>> face(kit.Registry()).adapter('signal')
+            <async <PersistSignalAdapter over MongoStore>>
+        """
         adapter: AsyncAdapter = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")
         return adapter
 
@@ -239,7 +268,23 @@ def face(sync: DomainIds) -> AsyncIds: ...
 @overload
 def face(sync: Registry) -> AsyncRegistry: ...
 def face(sync: Any) -> Any:
-    """Return the async face of a registry, an adapter, an instance or an id cache: the same names, awaitable."""
+    """Return the awaitable version of an object of this library: the same names, awaitable.
+
+    Args:
+        sync: a registry, an adapter, an instance or an id cache
+
+    Returns:
+        an object of this module (``AsyncRegistry``, ``PersistSignalAdapter``, ...) over ``sync``
+
+    Raises:
+        InvalidTypeError: ``sync`` is something else
+
+    Examples:
+        >>> import backtest_kit_mongo as kit
+        >>> from backtest_kit_mongo.aio import face
+        >>> await face(kit.PersistSignalAdapter).read_signal_data("BTCUSDT", "sma", "binance") is None
+        True
+    """
     if isinstance(sync, Registry):
         return AsyncRegistry(sync)
     if isinstance(sync, AdapterBase):

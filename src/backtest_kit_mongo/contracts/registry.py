@@ -48,6 +48,15 @@ class Registry(Bindings):
     there, with one set of connections. Stores in memory start empty; files are in the same absolute folder, and embedded servers
     are those of the first process. The default registry pickles by name: each process calls ``setup`` for its own. A copy of a
     registry is the registry itself.
+
+    Examples:
+        >>> import backtest_kit_mongo as kit
+        >>> paper = kit.Registry()
+        >>> paper.setup(mode="paper", stores={"signal": "memory"})
+        >>> paper.PersistSignalAdapter.write_signal_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance")
+        >>> paper.PersistSignalAdapter.read_signal_data("BTCUSDT", "sma", "binance")
+        {'id': 's1', 'priceOpen': 42000.0}
+        >>> paper.close()
     """
 
     def __init__(self) -> None:
@@ -96,6 +105,21 @@ class Registry(Bindings):
         return type(cls.__name__, (cls,), members)
 
     def adapter(self, name: str) -> AdapterBase:
-        """Return the adapter of a domain, such as ``signal``."""
+        """Return the adapter of a domain.
+
+        Args:
+            name: the name of the domain, such as "signal"
+
+        Returns:
+            ``PersistSignalAdapter`` for "signal", and so on
+
+        Raises:
+            KeyError: there is no such domain
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> kit.Registry().adapter('signal')
+            <PersistSignalAdapter over MongoStore>
+        """
         adapter: AdapterBase = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")
         return adapter

@@ -16,7 +16,17 @@ T = TypeVar("T")
 
 
 class PersistBreakevenInstance(AsyncInstance):
-    """The breakeven contract for one context (symbol, strategy_name, exchange_name), awaitable."""
+    """The breakeven contract, with its context given once, awaitable.
+
+    Whether a signal has reached the price at which its stop may move to the entry, by signal id. Every method can also raise
+    NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
+    StorageError.
+
+    Args:
+        symbol: the traded pair, such as "BTCUSDT"
+        strategy_name: the name of the strategy
+        exchange_name: the name of the exchange
+    """
 
     __slots__ = ()
 
@@ -44,12 +54,22 @@ class PersistBreakevenInstance(AsyncInstance):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; an empty dict if nothing is stored
 
-        Example:
-            await PersistBreakevenInstance("BTCUSDT", "sma", "binance").read_breakeven_data("s1", 1704067200000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistBreakevenInstance
+            >>> breakeven = PersistBreakevenInstance("BTCUSDT", "sma", "binance")
+            >>> await breakeven.write_breakeven_data({"s1": {"reached": True}}, "s1", 1704067200000)
+            >>> await breakeven.read_breakeven_data("s1", 1704067200000)
+            {'s1': {'reached': True}}
         """
         return await self._data(self.sync.read_breakeven_data, signal_id, when, type=type)
 
@@ -62,17 +82,28 @@ class PersistBreakevenInstance(AsyncInstance):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistBreakevenInstance("BTCUSDT", "sma", "binance").write_breakeven_data({"n": 1}, "s1", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistBreakevenInstance
+            >>> breakeven = PersistBreakevenInstance("BTCUSDT", "sma", "binance")
+            >>> await breakeven.write_breakeven_data({"s1": {"reached": True}}, "s1", 1704067200000)
+            >>> await breakeven.read_breakeven_data("s1", 1704067200000)
+            {'s1': {'reached': True}}
         """
         return await self._data(self.sync.write_breakeven_data, data, signal_id, when)
 
 
 class PersistBreakevenUtils(AsyncKeyedAdapter):
-    """The breakeven contract, with its context in every call, awaitable."""
+    """The breakeven contract, with its context in every call, awaitable.
+
+    Whether a signal has reached the price at which its stop may move to the entry, by signal id. Every method can also raise
+    NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
+    StorageError.
+    """
 
     __slots__ = ()
 
@@ -104,12 +135,21 @@ class PersistBreakevenUtils(AsyncKeyedAdapter):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; an empty dict if nothing is stored
 
-        Example:
-            await PersistBreakevenAdapter.read_breakeven_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistBreakevenAdapter
+            >>> await PersistBreakevenAdapter.write_breakeven_data({"s1": {"reached": True}}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            >>> await PersistBreakevenAdapter.read_breakeven_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            {'s1': {'reached': True}}
         """
         return await self._data(self.sync.read_breakeven_data, symbol, strategy_name, signal_id, exchange_name, when, type=type)
 
@@ -127,14 +167,33 @@ class PersistBreakevenUtils(AsyncKeyedAdapter):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistBreakevenAdapter.write_breakeven_data({"n": 1}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistBreakevenAdapter
+            >>> await PersistBreakevenAdapter.write_breakeven_data({"s1": {"reached": True}}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            >>> await PersistBreakevenAdapter.read_breakeven_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            {'s1': {'reached': True}}
         """
         return await self._data(self.sync.write_breakeven_data, data, symbol, strategy_name, signal_id, exchange_name, when)
 
     async def use_persist_breakeven_adapter(self, cls: type[Any]) -> None:
-        """Serve the breakeven contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the breakeven contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistBreakevenInstance``, created with the same arguments; usually a
+                subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistBreakevenInstance
+            >>> from backtest_kit_mongo.aio import PersistBreakevenAdapter
+            >>> class Mine(PersistBreakevenInstance): ...  # override what you want to see or change
+            >>> await PersistBreakevenAdapter.use_persist_breakeven_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_breakeven_adapter, cls)

@@ -16,7 +16,15 @@ T = TypeVar("T")
 
 
 class PersistDictionaryInstance(AsyncInstance):
-    """The dictionary contract for one context (signal_id, dictionary_name), awaitable."""
+    """The dictionary contract, with its context given once, awaitable.
+
+    A dictionary that a strategy keeps for a signal, by name. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        signal_id: the id of the signal
+        dictionary_name: the name of the dictionary
+    """
 
     __slots__ = ()
 
@@ -39,12 +47,22 @@ class PersistDictionaryInstance(AsyncInstance):
         Args:
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistDictionaryInstance("s1", "words").read_dictionary_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistDictionaryInstance
+            >>> dictionary = PersistDictionaryInstance("s1", "words")
+            >>> await dictionary.write_dictionary_data({"id": "words", "data": {"trend": "up"}}, 1704067200000)
+            >>> await dictionary.read_dictionary_data()
+            {'id': 'words', 'data': {'trend': 'up'}}
         """
         return await self._data(self.sync.read_dictionary_data, type=type)
 
@@ -56,17 +74,27 @@ class PersistDictionaryInstance(AsyncInstance):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistDictionaryInstance("s1", "words").write_dictionary_data({"n": 1}, 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistDictionaryInstance
+            >>> dictionary = PersistDictionaryInstance("s1", "words")
+            >>> await dictionary.write_dictionary_data({"id": "words", "data": {"trend": "up"}}, 1704067200000)
+            >>> await dictionary.read_dictionary_data()
+            {'id': 'words', 'data': {'trend': 'up'}}
         """
         return await self._data(self.sync.write_dictionary_data, data, when)
 
 
 class PersistDictionaryUtils(AsyncKeyedAdapter):
-    """The dictionary contract, with its context in every call, awaitable."""
+    """The dictionary contract, with its context in every call, awaitable.
+
+    A dictionary that a strategy keeps for a signal, by name. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     __slots__ = ()
 
@@ -87,12 +115,21 @@ class PersistDictionaryUtils(AsyncKeyedAdapter):
             dictionary_name: the name of the dictionary
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistDictionaryAdapter.read_dictionary_data("s1", "words")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistDictionaryAdapter
+            >>> await PersistDictionaryAdapter.write_dictionary_data({"id": "words", "data": {"trend": "up"}}, "s1", "words", 1704067200000)
+            >>> await PersistDictionaryAdapter.read_dictionary_data("s1", "words")
+            {'id': 'words', 'data': {'trend': 'up'}}
         """
         return await self._data(self.sync.read_dictionary_data, signal_id, dictionary_name, type=type)
 
@@ -106,14 +143,33 @@ class PersistDictionaryUtils(AsyncKeyedAdapter):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistDictionaryAdapter.write_dictionary_data({"n": 1}, "s1", "words", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistDictionaryAdapter
+            >>> await PersistDictionaryAdapter.write_dictionary_data({"id": "words", "data": {"trend": "up"}}, "s1", "words", 1704067200000)
+            >>> await PersistDictionaryAdapter.read_dictionary_data("s1", "words")
+            {'id': 'words', 'data': {'trend': 'up'}}
         """
         return await self._data(self.sync.write_dictionary_data, data, signal_id, dictionary_name, when)
 
     async def use_persist_dictionary_adapter(self, cls: type[Any]) -> None:
-        """Serve the dictionary contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the dictionary contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistDictionaryInstance``, created with the same arguments; usually a
+                subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistDictionaryInstance
+            >>> from backtest_kit_mongo.aio import PersistDictionaryAdapter
+            >>> class Mine(PersistDictionaryInstance): ...  # override what you want to see or change
+            >>> await PersistDictionaryAdapter.use_persist_dictionary_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_dictionary_adapter, cls)

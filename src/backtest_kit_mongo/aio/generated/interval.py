@@ -17,7 +17,14 @@ T = TypeVar("T")
 
 
 class PersistIntervalInstance(AsyncInstance):
-    """The interval contract for one context (bucket), awaitable."""
+    """The interval contract, with its context given once, awaitable.
+
+    Markers of what was done once per interval, by bucket and key. Every method can also raise NotConfiguredError (before
+    ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        bucket: the name of the bucket
+    """
 
     __slots__ = ()
 
@@ -40,12 +47,22 @@ class PersistIntervalInstance(AsyncInstance):
             key: the key of the entry in its bucket
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistIntervalInstance("trend").read_interval_data("2024-01-01")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistIntervalInstance
+            >>> interval = PersistIntervalInstance("trend")
+            >>> await interval.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "2024-01-01", 1704067200000)
+            >>> await interval.read_interval_data("2024-01-01")
+            {'id': '2024-01-01', 'data': 1, 'removed': False}
         """
         return await self._data(self.sync.read_interval_data, key, type=type)
 
@@ -58,11 +75,17 @@ class PersistIntervalInstance(AsyncInstance):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistIntervalInstance("trend").write_interval_data({"n": 1}, "2024-01-01", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistIntervalInstance
+            >>> interval = PersistIntervalInstance("trend")
+            >>> await interval.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "2024-01-01", 1704067200000)
+            >>> await interval.read_interval_data("2024-01-01")
+            {'id': '2024-01-01', 'data': 1, 'removed': False}
         """
         return await self._data(self.sync.write_interval_data, data, key, when)
 
@@ -73,29 +96,50 @@ class PersistIntervalInstance(AsyncInstance):
             key: the key of the entry in its bucket
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistIntervalInstance("trend").remove_interval_data("2024-01-01")
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistIntervalInstance
+            >>> interval = PersistIntervalInstance("trend")
+            >>> await interval.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "2024-01-01", 1704067200000)
+            >>> await interval.remove_interval_data("2024-01-01")
+            >>> await interval.read_interval_data("2024-01-01") is None
+            True
         """
         return await self._data(self.sync.remove_interval_data, key)
 
     def list_interval_data(self) -> AsyncGenerator[str, None]:
         """Iterate over the keys of the bucket that are not removed, newest write first.
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            an iterator of keys, which reads them page by page
 
-        Example:
-            async for item in PersistIntervalInstance("trend").list_interval_data(): ...
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistIntervalInstance
+            >>> interval = PersistIntervalInstance("trend")
+            >>> await interval.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "2024-01-01", 1704067200000)
+            >>> [item async for item in interval.list_interval_data()]
+            ['2024-01-01']
         """
         return self._pages(self.sync.list_interval_data)
 
 
 class PersistIntervalUtils(AsyncKeyedAdapter):
-    """The interval contract, with its context in every call, awaitable."""
+    """The interval contract, with its context in every call, awaitable.
+
+    Markers of what was done once per interval, by bucket and key. Every method can also raise NotConfiguredError (before
+    ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     __slots__ = ()
 
@@ -116,12 +160,21 @@ class PersistIntervalUtils(AsyncKeyedAdapter):
             key: the key of the entry in its bucket
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistIntervalAdapter.read_interval_data("trend", "2024-01-01")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistIntervalAdapter
+            >>> await PersistIntervalAdapter.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> await PersistIntervalAdapter.read_interval_data("trend", "2024-01-01")
+            {'id': '2024-01-01', 'data': 1, 'removed': False}
         """
         return await self._data(self.sync.read_interval_data, bucket, key, type=type)
 
@@ -135,11 +188,16 @@ class PersistIntervalUtils(AsyncKeyedAdapter):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistIntervalAdapter.write_interval_data({"n": 1}, "trend", "2024-01-01", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistIntervalAdapter
+            >>> await PersistIntervalAdapter.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> await PersistIntervalAdapter.read_interval_data("trend", "2024-01-01")
+            {'id': '2024-01-01', 'data': 1, 'removed': False}
         """
         return await self._data(self.sync.write_interval_data, data, bucket, key, when)
 
@@ -151,11 +209,17 @@ class PersistIntervalUtils(AsyncKeyedAdapter):
             key: the key of the entry in its bucket
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistIntervalAdapter.remove_interval_data("trend", "2024-01-01")
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistIntervalAdapter
+            >>> await PersistIntervalAdapter.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> await PersistIntervalAdapter.remove_interval_data("trend", "2024-01-01")
+            >>> await PersistIntervalAdapter.read_interval_data("trend", "2024-01-01") is None
+            True
         """
         return await self._data(self.sync.remove_interval_data, bucket, key)
 
@@ -165,15 +229,38 @@ class PersistIntervalUtils(AsyncKeyedAdapter):
         Args:
             bucket: the name of the bucket
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            an iterator of keys, which reads them page by page
 
-        Example:
-            async for item in PersistIntervalAdapter.list_interval_data("trend"): ...
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistIntervalAdapter
+            >>> await PersistIntervalAdapter.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> [item async for item in PersistIntervalAdapter.list_interval_data("trend")]
+            ['2024-01-01']
         """
         return self._pages(self.sync.list_interval_data, bucket)
 
     async def use_persist_interval_adapter(self, cls: type[Any]) -> None:
-        """Serve the interval contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the interval contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistIntervalInstance``, created with the same arguments; usually a
+                subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistIntervalInstance
+            >>> from backtest_kit_mongo.aio import PersistIntervalAdapter
+            >>> class Mine(PersistIntervalInstance): ...  # override what you want to see or change
+            >>> await PersistIntervalAdapter.use_persist_interval_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_interval_adapter, cls)

@@ -18,7 +18,11 @@ T = TypeVar("T")
 
 
 class PersistLogInstance(AsyncInstance):
-    """The log contract for one context (none), awaitable."""
+    """The log contract, with its context given once, awaitable.
+
+    The log entries of strategies. Every method can also raise NotConfiguredError (before ``setup``), DatabaseError (MongoDB
+    rejected the command) and, with the domain on files, StorageError.
+    """
 
     __slots__ = ()
 
@@ -39,12 +43,21 @@ class PersistLogInstance(AsyncInstance):
             limit: the most rows to read, 1000 by default; None means all
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the rows as dicts, or as ``type`` if given
 
-        Example:
-            await PersistLogInstance().read_log_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistLogInstance
+            >>> log = PersistLogInstance()
+            >>> await log.write_log_data([{"id": "e1", "topic": "start"}])
+            >>> await log.read_log_data()
+            [{'id': 'e1', 'topic': 'start'}]
         """
         return await self._data(self.sync.read_log_data, limit=limit, type=type)
 
@@ -52,20 +65,30 @@ class PersistLogInstance(AsyncInstance):
         """Write rows by their id with one command; the first write of an id wins. Other stored rows stay.
 
         Args:
-            entries: the entries, each with an "id"
+            entries: the entries, each a dict, dataclass or Struct with an "id"
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistLogInstance().write_log_data([{"id": "e1"}])
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistLogInstance
+            >>> log = PersistLogInstance()
+            >>> await log.write_log_data([{"id": "e1", "topic": "start"}])
+            >>> await log.read_log_data()
+            [{'id': 'e1', 'topic': 'start'}]
         """
         return await self._data(self.sync.write_log_data, entries)
 
 
 class PersistLogUtils(AsyncAdapter):
-    """The log contract, with its context in every call, awaitable."""
+    """The log contract, with its context in every call, awaitable.
+
+    The log entries of strategies. Every method can also raise NotConfiguredError (before ``setup``), DatabaseError (MongoDB
+    rejected the command) and, with the domain on files, StorageError.
+    """
 
     __slots__ = ()
 
@@ -85,12 +108,20 @@ class PersistLogUtils(AsyncAdapter):
             limit: the most rows to read, 1000 by default; None means all
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the rows as dicts, or as ``type`` if given
 
-        Example:
-            await PersistLogAdapter.read_log_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistLogAdapter
+            >>> await PersistLogAdapter.write_log_data([{"id": "e1", "topic": "start"}])
+            >>> await PersistLogAdapter.read_log_data()
+            [{'id': 'e1', 'topic': 'start'}]
         """
         return await self._data(self.sync.read_log_data, limit=limit, type=type)
 
@@ -98,21 +129,45 @@ class PersistLogUtils(AsyncAdapter):
         """Write rows by their id with one command; the first write of an id wins. Other stored rows stay.
 
         Args:
-            entries: the entries, each with an "id"
+            entries: the entries, each a dict, dataclass or Struct with an "id"
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistLogAdapter.write_log_data([{"id": "e1"}])
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistLogAdapter
+            >>> await PersistLogAdapter.write_log_data([{"id": "e1", "topic": "start"}])
+            >>> await PersistLogAdapter.read_log_data()
+            [{'id': 'e1', 'topic': 'start'}]
         """
         return await self._data(self.sync.write_log_data, entries)
 
     async def use_persist_log_adapter(self, cls: type[Any]) -> None:
-        """Serve the log contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the log contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistLogInstance``, created with the same arguments; usually a
+                subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistLogInstance
+            >>> from backtest_kit_mongo.aio import PersistLogAdapter
+            >>> class Mine(PersistLogInstance): ...  # override what you want to see or change
+            >>> await PersistLogAdapter.use_persist_log_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_log_adapter, cls)
 
     async def use_jsonl(self) -> None:
-        """Serve the log from a file of JSON lines below ``CC_DUMP_DIR``."""
+        """Serve the log from a file of JSON lines below ``CC_DUMP_DIR``.
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistLogAdapter
+            >>> await PersistLogAdapter.use_jsonl()
+        """
         await self._wait(self.sync.use_jsonl)

@@ -17,7 +17,14 @@ T = TypeVar("T")
 
 
 class PersistMeasureInstance(AsyncInstance):
-    """The measure contract for one context (bucket), awaitable."""
+    """The measure contract, with its context given once, awaitable.
+
+    Results that a strategy caches, by bucket and key. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        bucket: the name of the bucket
+    """
 
     __slots__ = ()
 
@@ -40,12 +47,21 @@ class PersistMeasureInstance(AsyncInstance):
             key: the key of the entry in its bucket
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistMeasureInstance("trend").read_measure_data("2024-01-01")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMeasureInstance
+            >>> measure = PersistMeasureInstance("trend")
+            >>> await measure.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "2024-01-01", 1704067200000)
+            >>> await measure.read_measure_data("2024-01-01")
+            {'id': '2024-01-01', 'data': 0.7, 'removed': False}
         """
         return await self._data(self.sync.read_measure_data, key, type=type)
 
@@ -58,11 +74,17 @@ class PersistMeasureInstance(AsyncInstance):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistMeasureInstance("trend").write_measure_data({"n": 1}, "2024-01-01", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMeasureInstance
+            >>> measure = PersistMeasureInstance("trend")
+            >>> await measure.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "2024-01-01", 1704067200000)
+            >>> await measure.read_measure_data("2024-01-01")
+            {'id': '2024-01-01', 'data': 0.7, 'removed': False}
         """
         return await self._data(self.sync.write_measure_data, data, key, when)
 
@@ -73,29 +95,49 @@ class PersistMeasureInstance(AsyncInstance):
             key: the key of the entry in its bucket
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistMeasureInstance("trend").remove_measure_data("2024-01-01")
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMeasureInstance
+            >>> measure = PersistMeasureInstance("trend")
+            >>> await measure.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "2024-01-01", 1704067200000)
+            >>> await measure.remove_measure_data("2024-01-01")
+            >>> await measure.read_measure_data("2024-01-01") is None
+            True
         """
         return await self._data(self.sync.remove_measure_data, key)
 
     def list_measure_data(self) -> AsyncGenerator[str, None]:
         """Iterate over the keys of the bucket that are not removed, newest write first.
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            an iterator of keys, which reads them page by page
 
-        Example:
-            async for item in PersistMeasureInstance("trend").list_measure_data(): ...
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMeasureInstance
+            >>> measure = PersistMeasureInstance("trend")
+            >>> await measure.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "2024-01-01", 1704067200000)
+            >>> [item async for item in measure.list_measure_data()]
+            ['2024-01-01']
         """
         return self._pages(self.sync.list_measure_data)
 
 
 class PersistMeasureUtils(AsyncKeyedAdapter):
-    """The measure contract, with its context in every call, awaitable."""
+    """The measure contract, with its context in every call, awaitable.
+
+    Results that a strategy caches, by bucket and key. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     __slots__ = ()
 
@@ -116,12 +158,20 @@ class PersistMeasureUtils(AsyncKeyedAdapter):
             key: the key of the entry in its bucket
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistMeasureAdapter.read_measure_data("trend", "2024-01-01")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMeasureAdapter
+            >>> await PersistMeasureAdapter.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> await PersistMeasureAdapter.read_measure_data("trend", "2024-01-01")
+            {'id': '2024-01-01', 'data': 0.7, 'removed': False}
         """
         return await self._data(self.sync.read_measure_data, bucket, key, type=type)
 
@@ -135,11 +185,16 @@ class PersistMeasureUtils(AsyncKeyedAdapter):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistMeasureAdapter.write_measure_data({"n": 1}, "trend", "2024-01-01", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMeasureAdapter
+            >>> await PersistMeasureAdapter.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> await PersistMeasureAdapter.read_measure_data("trend", "2024-01-01")
+            {'id': '2024-01-01', 'data': 0.7, 'removed': False}
         """
         return await self._data(self.sync.write_measure_data, data, bucket, key, when)
 
@@ -151,11 +206,17 @@ class PersistMeasureUtils(AsyncKeyedAdapter):
             key: the key of the entry in its bucket
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistMeasureAdapter.remove_measure_data("trend", "2024-01-01")
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMeasureAdapter
+            >>> await PersistMeasureAdapter.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> await PersistMeasureAdapter.remove_measure_data("trend", "2024-01-01")
+            >>> await PersistMeasureAdapter.read_measure_data("trend", "2024-01-01") is None
+            True
         """
         return await self._data(self.sync.remove_measure_data, bucket, key)
 
@@ -165,15 +226,37 @@ class PersistMeasureUtils(AsyncKeyedAdapter):
         Args:
             bucket: the name of the bucket
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            an iterator of keys, which reads them page by page
 
-        Example:
-            async for item in PersistMeasureAdapter.list_measure_data("trend"): ...
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMeasureAdapter
+            >>> await PersistMeasureAdapter.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> [item async for item in PersistMeasureAdapter.list_measure_data("trend")]
+            ['2024-01-01']
         """
         return self._pages(self.sync.list_measure_data, bucket)
 
     async def use_persist_measure_adapter(self, cls: type[Any]) -> None:
-        """Serve the measure contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the measure contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistMeasureInstance``, created with the same arguments; usually a
+                subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMeasureInstance
+            >>> from backtest_kit_mongo.aio import PersistMeasureAdapter
+            >>> class Mine(PersistMeasureInstance): ...  # override what you want to see or change
+            >>> await PersistMeasureAdapter.use_persist_measure_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_measure_adapter, cls)

@@ -17,7 +17,15 @@ T = TypeVar("T")
 
 
 class PersistMemoryInstance(AsyncInstance):
-    """The memory contract for one context (signal_id, bucket_name), awaitable."""
+    """The memory contract, with its context given once, awaitable.
+
+    What a strategy remembers about a signal, by bucket and id. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        signal_id: the id of the signal
+        bucket_name: the name of the bucket
+    """
 
     __slots__ = ()
 
@@ -41,12 +49,22 @@ class PersistMemoryInstance(AsyncInstance):
             memory_id: the id of the memory
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistMemoryInstance("s1", "levels").read_memory_data("m1")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMemoryInstance
+            >>> memory = PersistMemoryInstance("s1", "levels")
+            >>> await memory.write_memory_data({"index": "support", "data": 41800.0}, "m1", 1704067200000)
+            >>> await memory.read_memory_data("m1")
+            {'index': 'support', 'data': 41800.0}
         """
         return await self._data(self.sync.read_memory_data, memory_id, type=type)
 
@@ -56,12 +74,22 @@ class PersistMemoryInstance(AsyncInstance):
         Args:
             memory_id: the id of the memory
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            True if a read would find the record
 
-        Example:
-            await PersistMemoryInstance("s1", "levels").has_memory_data("m1")
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMemoryInstance
+            >>> memory = PersistMemoryInstance("s1", "levels")
+            >>> await memory.write_memory_data({"index": "support", "data": 41800.0}, "m1", 1704067200000)
+            >>> await memory.has_memory_data("m1")
+            True
         """
         return await self._data(self.sync.has_memory_data, memory_id)
 
@@ -74,11 +102,17 @@ class PersistMemoryInstance(AsyncInstance):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistMemoryInstance("s1", "levels").write_memory_data({"n": 1}, "m1", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMemoryInstance
+            >>> memory = PersistMemoryInstance("s1", "levels")
+            >>> await memory.write_memory_data({"index": "support", "data": 41800.0}, "m1", 1704067200000)
+            >>> await memory.read_memory_data("m1")
+            {'index': 'support', 'data': 41800.0}
         """
         return await self._data(self.sync.write_memory_data, data, memory_id, when)
 
@@ -89,11 +123,18 @@ class PersistMemoryInstance(AsyncInstance):
             memory_id: the id of the memory
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistMemoryInstance("s1", "levels").remove_memory_data("m1")
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMemoryInstance
+            >>> memory = PersistMemoryInstance("s1", "levels")
+            >>> await memory.write_memory_data({"index": "support", "data": 41800.0}, "m1", 1704067200000)
+            >>> await memory.remove_memory_data("m1")
+            >>> await memory.read_memory_data("m1") is None
+            True
         """
         return await self._data(self.sync.remove_memory_data, memory_id)
 
@@ -102,23 +143,37 @@ class PersistMemoryInstance(AsyncInstance):
     @overload
     def list_memory_data(self, *, type: type[T]) -> AsyncGenerator[Row, None]: ...
     def list_memory_data(self, *, type: Any = None) -> AsyncGenerator[Row, None]:
-        """Iterate over the memories that are not removed, as {memoryId, data}, newest write first.
+        """Iterate over the memories that are not removed, newest write first.
 
         Args:
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            an iterator of dicts {memoryId, data}, which reads them page by page; data is a ``type`` if given
 
-        Example:
-            async for item in PersistMemoryInstance("s1", "levels").list_memory_data(): ...
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMemoryInstance
+            >>> memory = PersistMemoryInstance("s1", "levels")
+            >>> await memory.write_memory_data({"index": "support", "data": 41800.0}, "m1", 1704067200000)
+            >>> [item async for item in memory.list_memory_data()]
+            [{'memoryId': 'm1', 'data': {'index': 'support', 'data': 41800.0}}]
         """
         return self._pages(self.sync.list_memory_data, type=type)
 
 
 class PersistMemoryUtils(AsyncKeyedAdapter):
-    """The memory contract, with its context in every call, awaitable."""
+    """The memory contract, with its context in every call, awaitable.
+
+    What a strategy remembers about a signal, by bucket and id. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     __slots__ = ()
 
@@ -140,12 +195,21 @@ class PersistMemoryUtils(AsyncKeyedAdapter):
             memory_id: the id of the memory
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistMemoryAdapter.read_memory_data("s1", "levels", "m1")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMemoryAdapter
+            >>> await PersistMemoryAdapter.write_memory_data({"index": "support", "data": 41800.0}, "s1", "levels", "m1", 1704067200000)
+            >>> await PersistMemoryAdapter.read_memory_data("s1", "levels", "m1")
+            {'index': 'support', 'data': 41800.0}
         """
         return await self._data(self.sync.read_memory_data, signal_id, bucket_name, memory_id, type=type)
 
@@ -157,12 +221,21 @@ class PersistMemoryUtils(AsyncKeyedAdapter):
             bucket_name: the name of the bucket
             memory_id: the id of the memory
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            True if a read would find the record
 
-        Example:
-            await PersistMemoryAdapter.has_memory_data("s1", "levels", "m1")
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMemoryAdapter
+            >>> await PersistMemoryAdapter.write_memory_data({"index": "support", "data": 41800.0}, "s1", "levels", "m1", 1704067200000)
+            >>> await PersistMemoryAdapter.has_memory_data("s1", "levels", "m1")
+            True
         """
         return await self._data(self.sync.has_memory_data, signal_id, bucket_name, memory_id)
 
@@ -177,11 +250,16 @@ class PersistMemoryUtils(AsyncKeyedAdapter):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistMemoryAdapter.write_memory_data({"n": 1}, "s1", "levels", "m1", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMemoryAdapter
+            >>> await PersistMemoryAdapter.write_memory_data({"index": "support", "data": 41800.0}, "s1", "levels", "m1", 1704067200000)
+            >>> await PersistMemoryAdapter.read_memory_data("s1", "levels", "m1")
+            {'index': 'support', 'data': 41800.0}
         """
         return await self._data(self.sync.write_memory_data, data, signal_id, bucket_name, memory_id, when)
 
@@ -194,11 +272,17 @@ class PersistMemoryUtils(AsyncKeyedAdapter):
             memory_id: the id of the memory
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistMemoryAdapter.remove_memory_data("s1", "levels", "m1")
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMemoryAdapter
+            >>> await PersistMemoryAdapter.write_memory_data({"index": "support", "data": 41800.0}, "s1", "levels", "m1", 1704067200000)
+            >>> await PersistMemoryAdapter.remove_memory_data("s1", "levels", "m1")
+            >>> await PersistMemoryAdapter.read_memory_data("s1", "levels", "m1") is None
+            True
         """
         return await self._data(self.sync.remove_memory_data, signal_id, bucket_name, memory_id)
 
@@ -207,22 +291,45 @@ class PersistMemoryUtils(AsyncKeyedAdapter):
     @overload
     def list_memory_data(self, signal_id: str, bucket_name: str, *, type: type[T]) -> AsyncGenerator[Row, None]: ...
     def list_memory_data(self, signal_id: str, bucket_name: str, *, type: Any = None) -> AsyncGenerator[Row, None]:
-        """Iterate over the memories that are not removed, as {memoryId, data}, newest write first.
+        """Iterate over the memories that are not removed, newest write first.
 
         Args:
             signal_id: the id of the signal
             bucket_name: the name of the bucket
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            an iterator of dicts {memoryId, data}, which reads them page by page; data is a ``type`` if given
 
-        Example:
-            async for item in PersistMemoryAdapter.list_memory_data("s1", "levels"): ...
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistMemoryAdapter
+            >>> await PersistMemoryAdapter.write_memory_data({"index": "support", "data": 41800.0}, "s1", "levels", "m1", 1704067200000)
+            >>> [item async for item in PersistMemoryAdapter.list_memory_data("s1", "levels")]
+            [{'memoryId': 'm1', 'data': {'index': 'support', 'data': 41800.0}}]
         """
         return self._pages(self.sync.list_memory_data, signal_id, bucket_name, type=type)
 
     async def use_persist_memory_adapter(self, cls: type[Any]) -> None:
-        """Serve the memory contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the memory contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistMemoryInstance``, created with the same arguments; usually a
+                subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMemoryInstance
+            >>> from backtest_kit_mongo.aio import PersistMemoryAdapter
+            >>> class Mine(PersistMemoryInstance): ...  # override what you want to see or change
+            >>> await PersistMemoryAdapter.use_persist_memory_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_memory_adapter, cls)

@@ -18,7 +18,14 @@ T = TypeVar("T")
 
 
 class PersistNotificationInstance(AsyncInstance):
-    """The notification contract for one context (backtest), awaitable."""
+    """The notification contract, with its context given once, awaitable.
+
+    The notifications of backtests or of live runs. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        backtest: True for the records of backtests, False for live and paper runs
+    """
 
     __slots__ = ()
 
@@ -41,12 +48,21 @@ class PersistNotificationInstance(AsyncInstance):
             limit: the most rows to read, 5000 by default; None means all
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the rows as dicts, or as ``type`` if given
 
-        Example:
-            await PersistNotificationInstance(True).read_notification_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistNotificationInstance
+            >>> notification = PersistNotificationInstance(True)
+            >>> await notification.write_notification_data([{"id": "n1", "type": "signal.opened"}])
+            >>> await notification.read_notification_data()
+            [{'id': 'n1', 'type': 'signal.opened'}]
         """
         return await self._data(self.sync.read_notification_data, limit=limit, type=type)
 
@@ -54,20 +70,30 @@ class PersistNotificationInstance(AsyncInstance):
         """Write rows by their id with one command; the last write of an id wins. Other stored rows stay.
 
         Args:
-            rows: the rows, each with an "id"
+            rows: the rows, each a dict, dataclass or Struct with an "id"
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistNotificationInstance(True).write_notification_data([{"id": "s1"}])
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistNotificationInstance
+            >>> notification = PersistNotificationInstance(True)
+            >>> await notification.write_notification_data([{"id": "n1", "type": "signal.opened"}])
+            >>> await notification.read_notification_data()
+            [{'id': 'n1', 'type': 'signal.opened'}]
         """
         return await self._data(self.sync.write_notification_data, rows)
 
 
 class PersistNotificationUtils(AsyncAdapter):
-    """The notification contract, with its context in every call, awaitable."""
+    """The notification contract, with its context in every call, awaitable.
+
+    The notifications of backtests or of live runs. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     __slots__ = ()
 
@@ -88,12 +114,20 @@ class PersistNotificationUtils(AsyncAdapter):
             limit: the most rows to read, 5000 by default; None means all
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the rows as dicts, or as ``type`` if given
 
-        Example:
-            await PersistNotificationAdapter.read_notification_data(True)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistNotificationAdapter
+            >>> await PersistNotificationAdapter.write_notification_data([{"id": "n1", "type": "signal.opened"}], True)
+            >>> await PersistNotificationAdapter.read_notification_data(True)
+            [{'id': 'n1', 'type': 'signal.opened'}]
         """
         return await self._data(self.sync.read_notification_data, backtest, limit=limit, type=type)
 
@@ -101,18 +135,37 @@ class PersistNotificationUtils(AsyncAdapter):
         """Write rows by their id with one command; the last write of an id wins. Other stored rows stay.
 
         Args:
-            rows: the rows, each with an "id"
+            rows: the rows, each a dict, dataclass or Struct with an "id"
             backtest: True for the records of backtests, False for live and paper runs
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistNotificationAdapter.write_notification_data([{"id": "s1"}], True)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistNotificationAdapter
+            >>> await PersistNotificationAdapter.write_notification_data([{"id": "n1", "type": "signal.opened"}], True)
+            >>> await PersistNotificationAdapter.read_notification_data(True)
+            [{'id': 'n1', 'type': 'signal.opened'}]
         """
         return await self._data(self.sync.write_notification_data, rows, backtest)
 
     async def use_persist_notification_adapter(self, cls: type[Any]) -> None:
-        """Serve the notification contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the notification contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistNotificationInstance``, created with the same arguments; usually
+                a subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistNotificationInstance
+            >>> from backtest_kit_mongo.aio import PersistNotificationAdapter
+            >>> class Mine(PersistNotificationInstance): ...  # override what you want to see or change
+            >>> await PersistNotificationAdapter.use_persist_notification_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_notification_adapter, cls)

@@ -16,7 +16,16 @@ T = TypeVar("T")
 
 
 class PersistPartialInstance(AsyncInstance):
-    """The partial contract for one context (symbol, strategy_name, exchange_name), awaitable."""
+    """The partial contract, with its context given once, awaitable.
+
+    The levels of profit and loss that a signal has reached, by signal id. Every method can also raise NotConfiguredError (before
+    ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        symbol: the traded pair, such as "BTCUSDT"
+        strategy_name: the name of the strategy
+        exchange_name: the name of the exchange
+    """
 
     __slots__ = ()
 
@@ -44,12 +53,22 @@ class PersistPartialInstance(AsyncInstance):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; an empty dict if nothing is stored
 
-        Example:
-            await PersistPartialInstance("BTCUSDT", "sma", "binance").read_partial_data("s1", 1704067200000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistPartialInstance
+            >>> partial = PersistPartialInstance("BTCUSDT", "sma", "binance")
+            >>> await partial.write_partial_data({"s1": {"profitLevels": [10, 20], "lossLevels": []}}, "s1", 1704067200000)
+            >>> await partial.read_partial_data("s1", 1704067200000)
+            {'s1': {'profitLevels': [10, 20], 'lossLevels': []}}
         """
         return await self._data(self.sync.read_partial_data, signal_id, when, type=type)
 
@@ -62,17 +81,27 @@ class PersistPartialInstance(AsyncInstance):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistPartialInstance("BTCUSDT", "sma", "binance").write_partial_data({"n": 1}, "s1", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistPartialInstance
+            >>> partial = PersistPartialInstance("BTCUSDT", "sma", "binance")
+            >>> await partial.write_partial_data({"s1": {"profitLevels": [10, 20], "lossLevels": []}}, "s1", 1704067200000)
+            >>> await partial.read_partial_data("s1", 1704067200000)
+            {'s1': {'profitLevels': [10, 20], 'lossLevels': []}}
         """
         return await self._data(self.sync.write_partial_data, data, signal_id, when)
 
 
 class PersistPartialUtils(AsyncKeyedAdapter):
-    """The partial contract, with its context in every call, awaitable."""
+    """The partial contract, with its context in every call, awaitable.
+
+    The levels of profit and loss that a signal has reached, by signal id. Every method can also raise NotConfiguredError (before
+    ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     __slots__ = ()
 
@@ -104,12 +133,21 @@ class PersistPartialUtils(AsyncKeyedAdapter):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; an empty dict if nothing is stored
 
-        Example:
-            await PersistPartialAdapter.read_partial_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistPartialAdapter
+            >>> await PersistPartialAdapter.write_partial_data({"s1": {"profitLevels": [10, 20], "lossLevels": []}}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            >>> await PersistPartialAdapter.read_partial_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            {'s1': {'profitLevels': [10, 20], 'lossLevels': []}}
         """
         return await self._data(self.sync.read_partial_data, symbol, strategy_name, signal_id, exchange_name, when, type=type)
 
@@ -125,14 +163,33 @@ class PersistPartialUtils(AsyncKeyedAdapter):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistPartialAdapter.write_partial_data({"n": 1}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistPartialAdapter
+            >>> await PersistPartialAdapter.write_partial_data({"s1": {"profitLevels": [10, 20], "lossLevels": []}}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            >>> await PersistPartialAdapter.read_partial_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            {'s1': {'profitLevels': [10, 20], 'lossLevels': []}}
         """
         return await self._data(self.sync.write_partial_data, data, symbol, strategy_name, signal_id, exchange_name, when)
 
     async def use_persist_partial_adapter(self, cls: type[Any]) -> None:
-        """Serve the partial contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the partial contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistPartialInstance``, created with the same arguments; usually a
+                subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistPartialInstance
+            >>> from backtest_kit_mongo.aio import PersistPartialAdapter
+            >>> class Mine(PersistPartialInstance): ...  # override what you want to see or change
+            >>> await PersistPartialAdapter.use_persist_partial_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_partial_adapter, cls)

@@ -17,7 +17,15 @@ T = TypeVar("T")
 
 
 class PersistRiskInstance(AsyncInstance):
-    """The risk contract for one context (risk_name, exchange_name), awaitable."""
+    """The risk contract, with its context given once, awaitable.
+
+    The positions that a risk profile counts as open. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        risk_name: the name of the risk profile
+        exchange_name: the name of the exchange
+    """
 
     __slots__ = ()
 
@@ -43,12 +51,22 @@ class PersistRiskInstance(AsyncInstance):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the [key, position] pairs, or an empty list if nothing is stored
 
-        Example:
-            await PersistRiskInstance("all", "binance").read_position_data(1704067200000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistRiskInstance
+            >>> risk = PersistRiskInstance("all", "binance")
+            >>> await risk.write_position_data([["sma_binance_BTCUSDT", {"priceOpen": 42000.0}]], 1704067200000)
+            >>> await risk.read_position_data(1704067200000)
+            [['sma_binance_BTCUSDT', {'priceOpen': 42000.0}]]
         """
         return await self._data(self.sync.read_position_data, when, type=type)
 
@@ -60,17 +78,27 @@ class PersistRiskInstance(AsyncInstance):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistRiskInstance("all", "binance").write_position_data([], 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistRiskInstance
+            >>> risk = PersistRiskInstance("all", "binance")
+            >>> await risk.write_position_data([["sma_binance_BTCUSDT", {"priceOpen": 42000.0}]], 1704067200000)
+            >>> await risk.read_position_data(1704067200000)
+            [['sma_binance_BTCUSDT', {'priceOpen': 42000.0}]]
         """
         return await self._data(self.sync.write_position_data, positions, when)
 
 
 class PersistRiskUtils(AsyncKeyedAdapter):
-    """The risk contract, with its context in every call, awaitable."""
+    """The risk contract, with its context in every call, awaitable.
+
+    The positions that a risk profile counts as open. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     __slots__ = ()
 
@@ -94,12 +122,21 @@ class PersistRiskUtils(AsyncKeyedAdapter):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the [key, position] pairs, or an empty list if nothing is stored
 
-        Example:
-            await PersistRiskAdapter.read_position_data("all", "binance", 1704067200000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistRiskAdapter
+            >>> await PersistRiskAdapter.write_position_data([["sma_binance_BTCUSDT", {"priceOpen": 42000.0}]], "all", "binance", 1704067200000)
+            >>> await PersistRiskAdapter.read_position_data("all", "binance", 1704067200000)
+            [['sma_binance_BTCUSDT', {'priceOpen': 42000.0}]]
         """
         return await self._data(self.sync.read_position_data, risk_name, exchange_name, when, type=type)
 
@@ -115,14 +152,33 @@ class PersistRiskUtils(AsyncKeyedAdapter):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistRiskAdapter.write_position_data([], "all", "binance", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistRiskAdapter
+            >>> await PersistRiskAdapter.write_position_data([["sma_binance_BTCUSDT", {"priceOpen": 42000.0}]], "all", "binance", 1704067200000)
+            >>> await PersistRiskAdapter.read_position_data("all", "binance", 1704067200000)
+            [['sma_binance_BTCUSDT', {'priceOpen': 42000.0}]]
         """
         return await self._data(self.sync.write_position_data, positions, risk_name, exchange_name, when)
 
     async def use_persist_risk_adapter(self, cls: type[Any]) -> None:
-        """Serve the risk contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the risk contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistRiskInstance``, created with the same arguments; usually a
+                subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistRiskInstance
+            >>> from backtest_kit_mongo.aio import PersistRiskAdapter
+            >>> class Mine(PersistRiskInstance): ...  # override what you want to see or change
+            >>> await PersistRiskAdapter.use_persist_risk_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_risk_adapter, cls)

@@ -16,7 +16,16 @@ T = TypeVar("T")
 
 
 class PersistScheduleInstance(AsyncInstance):
-    """The schedule contract for one context (symbol, strategy_name, exchange_name), awaitable."""
+    """The schedule contract, with its context given once, awaitable.
+
+    The signal of a strategy that waits for its price; None if there is none. Every method can also raise NotConfiguredError
+    (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        symbol: the traded pair, such as "BTCUSDT"
+        strategy_name: the name of the strategy
+        exchange_name: the name of the exchange
+    """
 
     __slots__ = ()
 
@@ -40,12 +49,21 @@ class PersistScheduleInstance(AsyncInstance):
         Args:
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistScheduleInstance("BTCUSDT", "sma", "binance").read_schedule_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistScheduleInstance
+            >>> schedule = PersistScheduleInstance("BTCUSDT", "sma", "binance")
+            >>> await schedule.write_schedule_data({"id": "s1", "priceOpen": 42000.0})
+            >>> await schedule.read_schedule_data()
+            {'id': 's1', 'priceOpen': 42000.0}
         """
         return await self._data(self.sync.read_schedule_data, type=type)
 
@@ -53,20 +71,30 @@ class PersistScheduleInstance(AsyncInstance):
         """Write a record. When this returns, it is acknowledged, and every reader sees it.
 
         Args:
-            row: the row: a dict, dataclass or Struct
+            row: the row: a dict, dataclass or Struct; None removes it
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistScheduleInstance("BTCUSDT", "sma", "binance").write_schedule_data({"id": "s1", "priceOpen": 42000.0})
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistScheduleInstance
+            >>> schedule = PersistScheduleInstance("BTCUSDT", "sma", "binance")
+            >>> await schedule.write_schedule_data({"id": "s1", "priceOpen": 42000.0})
+            >>> await schedule.read_schedule_data()
+            {'id': 's1', 'priceOpen': 42000.0}
         """
         return await self._data(self.sync.write_schedule_data, row)
 
 
 class PersistScheduleUtils(AsyncKeyedAdapter):
-    """The schedule contract, with its context in every call, awaitable."""
+    """The schedule contract, with its context in every call, awaitable.
+
+    The signal of a strategy that waits for its price; None if there is none. Every method can also raise NotConfiguredError
+    (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     __slots__ = ()
 
@@ -88,12 +116,20 @@ class PersistScheduleUtils(AsyncKeyedAdapter):
             exchange_name: the name of the exchange
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistScheduleAdapter.read_schedule_data("BTCUSDT", "sma", "binance")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistScheduleAdapter
+            >>> await PersistScheduleAdapter.write_schedule_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance")
+            >>> await PersistScheduleAdapter.read_schedule_data("BTCUSDT", "sma", "binance")
+            {'id': 's1', 'priceOpen': 42000.0}
         """
         return await self._data(self.sync.read_schedule_data, symbol, strategy_name, exchange_name, type=type)
 
@@ -101,20 +137,39 @@ class PersistScheduleUtils(AsyncKeyedAdapter):
         """Write a record. When this returns, it is acknowledged, and every reader sees it.
 
         Args:
-            row: the row: a dict, dataclass or Struct
+            row: the row: a dict, dataclass or Struct; None removes it
             symbol: the traded pair, such as "BTCUSDT"
             strategy_name: the name of the strategy
             exchange_name: the name of the exchange
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistScheduleAdapter.write_schedule_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance")
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistScheduleAdapter
+            >>> await PersistScheduleAdapter.write_schedule_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance")
+            >>> await PersistScheduleAdapter.read_schedule_data("BTCUSDT", "sma", "binance")
+            {'id': 's1', 'priceOpen': 42000.0}
         """
         return await self._data(self.sync.write_schedule_data, row, symbol, strategy_name, exchange_name)
 
     async def use_persist_schedule_adapter(self, cls: type[Any]) -> None:
-        """Serve the schedule contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the schedule contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistScheduleInstance``, created with the same arguments; usually a
+                subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistScheduleInstance
+            >>> from backtest_kit_mongo.aio import PersistScheduleAdapter
+            >>> class Mine(PersistScheduleInstance): ...  # override what you want to see or change
+            >>> await PersistScheduleAdapter.use_persist_schedule_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_schedule_adapter, cls)

@@ -16,7 +16,18 @@ T = TypeVar("T")
 
 
 class PersistSessionInstance(AsyncInstance):
-    """The session contract for one context (strategy_name, exchange_name, frame_name, symbol, backtest), awaitable."""
+    """The session contract, with its context given once, awaitable.
+
+    A value that a strategy keeps for a run on a symbol. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        strategy_name: the name of the strategy
+        exchange_name: the name of the exchange
+        frame_name: the name of the frame; "" in live mode
+        symbol: the traded pair, such as "BTCUSDT"
+        backtest: True for the records of backtests, False for live and paper runs
+    """
 
     __slots__ = ()
 
@@ -42,12 +53,22 @@ class PersistSessionInstance(AsyncInstance):
         Args:
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistSessionInstance("sma", "binance", "march", "BTCUSDT", True).read_session_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistSessionInstance
+            >>> session = PersistSessionInstance("sma", "binance", "march", "BTCUSDT", True)
+            >>> await session.write_session_data({"id": "BTCUSDT:sma:binance:march:backtest", "data": 3}, 1704067200000)
+            >>> await session.read_session_data()
+            {'id': 'BTCUSDT:sma:binance:march:backtest', 'data': 3}
         """
         return await self._data(self.sync.read_session_data, type=type)
 
@@ -59,17 +80,27 @@ class PersistSessionInstance(AsyncInstance):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistSessionInstance("sma", "binance", "march", "BTCUSDT", True).write_session_data({"n": 1}, 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistSessionInstance
+            >>> session = PersistSessionInstance("sma", "binance", "march", "BTCUSDT", True)
+            >>> await session.write_session_data({"id": "BTCUSDT:sma:binance:march:backtest", "data": 3}, 1704067200000)
+            >>> await session.read_session_data()
+            {'id': 'BTCUSDT:sma:binance:march:backtest', 'data': 3}
         """
         return await self._data(self.sync.write_session_data, data, when)
 
 
 class PersistSessionUtils(AsyncKeyedAdapter):
-    """The session contract, with its context in every call, awaitable."""
+    """The session contract, with its context in every call, awaitable.
+
+    A value that a strategy keeps for a run on a symbol. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     __slots__ = ()
 
@@ -99,12 +130,21 @@ class PersistSessionUtils(AsyncKeyedAdapter):
             backtest: True for the records of backtests, False for live and paper runs
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistSessionAdapter.read_session_data("sma", "binance", "march", "BTCUSDT", True)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistSessionAdapter
+            >>> await PersistSessionAdapter.write_session_data({"id": "BTCUSDT:sma:binance:march:backtest", "data": 3}, "sma", "binance", "march", 1704067200000, "BTCUSDT", True)
+            >>> await PersistSessionAdapter.read_session_data("sma", "binance", "march", "BTCUSDT", True)
+            {'id': 'BTCUSDT:sma:binance:march:backtest', 'data': 3}
         """
         return await self._data(self.sync.read_session_data, strategy_name, exchange_name, frame_name, symbol, backtest, type=type)
 
@@ -123,14 +163,33 @@ class PersistSessionUtils(AsyncKeyedAdapter):
             backtest: True for the records of backtests, False for live and paper runs
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistSessionAdapter.write_session_data({"n": 1}, "sma", "binance", "march", 1704067200000, "BTCUSDT", True)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistSessionAdapter
+            >>> await PersistSessionAdapter.write_session_data({"id": "BTCUSDT:sma:binance:march:backtest", "data": 3}, "sma", "binance", "march", 1704067200000, "BTCUSDT", True)
+            >>> await PersistSessionAdapter.read_session_data("sma", "binance", "march", "BTCUSDT", True)
+            {'id': 'BTCUSDT:sma:binance:march:backtest', 'data': 3}
         """
         return await self._data(self.sync.write_session_data, data, strategy_name, exchange_name, frame_name, when, symbol, backtest)
 
     async def use_persist_session_adapter(self, cls: type[Any]) -> None:
-        """Serve the session contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the session contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistSessionInstance``, created with the same arguments; usually a
+                subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistSessionInstance
+            >>> from backtest_kit_mongo.aio import PersistSessionAdapter
+            >>> class Mine(PersistSessionInstance): ...  # override what you want to see or change
+            >>> await PersistSessionAdapter.use_persist_session_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_session_adapter, cls)

@@ -16,7 +16,15 @@ T = TypeVar("T")
 
 
 class PersistStateInstance(AsyncInstance):
-    """The state contract for one context (signal_id, bucket_name), awaitable."""
+    """The state contract, with its context given once, awaitable.
+
+    A value that a strategy keeps for a signal, by bucket. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        signal_id: the id of the signal
+        bucket_name: the name of the bucket
+    """
 
     __slots__ = ()
 
@@ -39,12 +47,22 @@ class PersistStateInstance(AsyncInstance):
         Args:
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistStateInstance("s1", "levels").read_state_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistStateInstance
+            >>> state = PersistStateInstance("s1", "levels")
+            >>> await state.write_state_data({"id": "s1_levels", "data": 3}, 1704067200000)
+            >>> await state.read_state_data()
+            {'id': 's1_levels', 'data': 3}
         """
         return await self._data(self.sync.read_state_data, type=type)
 
@@ -56,17 +74,27 @@ class PersistStateInstance(AsyncInstance):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistStateInstance("s1", "levels").write_state_data({"n": 1}, 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistStateInstance
+            >>> state = PersistStateInstance("s1", "levels")
+            >>> await state.write_state_data({"id": "s1_levels", "data": 3}, 1704067200000)
+            >>> await state.read_state_data()
+            {'id': 's1_levels', 'data': 3}
         """
         return await self._data(self.sync.write_state_data, data, when)
 
 
 class PersistStateUtils(AsyncKeyedAdapter):
-    """The state contract, with its context in every call, awaitable."""
+    """The state contract, with its context in every call, awaitable.
+
+    A value that a strategy keeps for a signal, by bucket. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     __slots__ = ()
 
@@ -87,12 +115,21 @@ class PersistStateUtils(AsyncKeyedAdapter):
             bucket_name: the name of the bucket
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistStateAdapter.read_state_data("s1", "levels")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistStateAdapter
+            >>> await PersistStateAdapter.write_state_data({"id": "s1_levels", "data": 3}, "s1", "levels", 1704067200000)
+            >>> await PersistStateAdapter.read_state_data("s1", "levels")
+            {'id': 's1_levels', 'data': 3}
         """
         return await self._data(self.sync.read_state_data, signal_id, bucket_name, type=type)
 
@@ -106,14 +143,33 @@ class PersistStateUtils(AsyncKeyedAdapter):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistStateAdapter.write_state_data({"n": 1}, "s1", "levels", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistStateAdapter
+            >>> await PersistStateAdapter.write_state_data({"id": "s1_levels", "data": 3}, "s1", "levels", 1704067200000)
+            >>> await PersistStateAdapter.read_state_data("s1", "levels")
+            {'id': 's1_levels', 'data': 3}
         """
         return await self._data(self.sync.write_state_data, data, signal_id, bucket_name, when)
 
     async def use_persist_state_adapter(self, cls: type[Any]) -> None:
-        """Serve the state contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the state contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistStateInstance``, created with the same arguments; usually a
+                subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistStateInstance
+            >>> from backtest_kit_mongo.aio import PersistStateAdapter
+            >>> class Mine(PersistStateInstance): ...  # override what you want to see or change
+            >>> await PersistStateAdapter.use_persist_state_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_state_adapter, cls)

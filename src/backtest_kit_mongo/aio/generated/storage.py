@@ -18,7 +18,15 @@ T = TypeVar("T")
 
 
 class PersistStorageInstance(AsyncInstance):
-    """The storage contract for one context (backtest), awaitable."""
+    """The storage contract, with its context given once, awaitable.
+
+    The signals of backtests or of live runs, opened, scheduled, closed and cancelled. Every method can also raise
+    NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
+    StorageError.
+
+    Args:
+        backtest: True for the records of backtests, False for live and paper runs
+    """
 
     __slots__ = ()
 
@@ -41,12 +49,21 @@ class PersistStorageInstance(AsyncInstance):
             limit: the most rows to read, 1000 by default; None means all
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the rows as dicts, or as ``type`` if given
 
-        Example:
-            await PersistStorageInstance(True).read_storage_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistStorageInstance
+            >>> storage = PersistStorageInstance(True)
+            >>> await storage.write_storage_data([{"id": "s1", "status": "opened"}])
+            >>> await storage.read_storage_data()
+            [{'id': 's1', 'status': 'opened'}]
         """
         return await self._data(self.sync.read_storage_data, limit=limit, type=type)
 
@@ -54,20 +71,31 @@ class PersistStorageInstance(AsyncInstance):
         """Write rows by their id with one command; the last write of an id wins. Other stored rows stay.
 
         Args:
-            rows: the rows, each with an "id"
+            rows: the rows, each a dict, dataclass or Struct with an "id"
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistStorageInstance(True).write_storage_data([{"id": "s1"}])
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistStorageInstance
+            >>> storage = PersistStorageInstance(True)
+            >>> await storage.write_storage_data([{"id": "s1", "status": "opened"}])
+            >>> await storage.read_storage_data()
+            [{'id': 's1', 'status': 'opened'}]
         """
         return await self._data(self.sync.write_storage_data, rows)
 
 
 class PersistStorageUtils(AsyncAdapter):
-    """The storage contract, with its context in every call, awaitable."""
+    """The storage contract, with its context in every call, awaitable.
+
+    The signals of backtests or of live runs, opened, scheduled, closed and cancelled. Every method can also raise
+    NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
+    StorageError.
+    """
 
     __slots__ = ()
 
@@ -88,12 +116,20 @@ class PersistStorageUtils(AsyncAdapter):
             limit: the most rows to read, 1000 by default; None means all
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the rows as dicts, or as ``type`` if given
 
-        Example:
-            await PersistStorageAdapter.read_storage_data(True)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistStorageAdapter
+            >>> await PersistStorageAdapter.write_storage_data([{"id": "s1", "status": "opened"}], True)
+            >>> await PersistStorageAdapter.read_storage_data(True)
+            [{'id': 's1', 'status': 'opened'}]
         """
         return await self._data(self.sync.read_storage_data, backtest, limit=limit, type=type)
 
@@ -101,18 +137,37 @@ class PersistStorageUtils(AsyncAdapter):
         """Write rows by their id with one command; the last write of an id wins. Other stored rows stay.
 
         Args:
-            rows: the rows, each with an "id"
+            rows: the rows, each a dict, dataclass or Struct with an "id"
             backtest: True for the records of backtests, False for live and paper runs
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistStorageAdapter.write_storage_data([{"id": "s1"}], True)
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistStorageAdapter
+            >>> await PersistStorageAdapter.write_storage_data([{"id": "s1", "status": "opened"}], True)
+            >>> await PersistStorageAdapter.read_storage_data(True)
+            [{'id': 's1', 'status': 'opened'}]
         """
         return await self._data(self.sync.write_storage_data, rows, backtest)
 
     async def use_persist_storage_adapter(self, cls: type[Any]) -> None:
-        """Serve the storage contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the storage contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistStorageInstance``, created with the same arguments; usually a
+                subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistStorageInstance
+            >>> from backtest_kit_mongo.aio import PersistStorageAdapter
+            >>> class Mine(PersistStorageInstance): ...  # override what you want to see or change
+            >>> await PersistStorageAdapter.use_persist_storage_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_storage_adapter, cls)

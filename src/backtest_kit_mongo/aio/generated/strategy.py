@@ -16,7 +16,17 @@ T = TypeVar("T")
 
 
 class PersistStrategyInstance(AsyncInstance):
-    """The strategy contract for one context (symbol, strategy_name, exchange_name), awaitable."""
+    """The strategy contract, with its context given once, awaitable.
+
+    The deferred work of a strategy: queued closes, partial closes, moves of stop and target. Every method can also raise
+    NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
+    StorageError.
+
+    Args:
+        symbol: the traded pair, such as "BTCUSDT"
+        strategy_name: the name of the strategy
+        exchange_name: the name of the exchange
+    """
 
     __slots__ = ()
 
@@ -40,12 +50,21 @@ class PersistStrategyInstance(AsyncInstance):
         Args:
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistStrategyInstance("BTCUSDT", "sma", "binance").read_strategy_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistStrategyInstance
+            >>> strategy = PersistStrategyInstance("BTCUSDT", "sma", "binance")
+            >>> await strategy.write_strategy_data({"pendingSignalId": "s1", "commitQueue": []})
+            >>> await strategy.read_strategy_data()
+            {'pendingSignalId': 's1', 'commitQueue': []}
         """
         return await self._data(self.sync.read_strategy_data, type=type)
 
@@ -53,20 +72,31 @@ class PersistStrategyInstance(AsyncInstance):
         """Write a record. When this returns, it is acknowledged, and every reader sees it.
 
         Args:
-            row: the row: a dict, dataclass or Struct
+            row: the row: a dict, dataclass or Struct; None removes it
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistStrategyInstance("BTCUSDT", "sma", "binance").write_strategy_data({"id": "s1", "priceOpen": 42000.0})
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistStrategyInstance
+            >>> strategy = PersistStrategyInstance("BTCUSDT", "sma", "binance")
+            >>> await strategy.write_strategy_data({"pendingSignalId": "s1", "commitQueue": []})
+            >>> await strategy.read_strategy_data()
+            {'pendingSignalId': 's1', 'commitQueue': []}
         """
         return await self._data(self.sync.write_strategy_data, row)
 
 
 class PersistStrategyUtils(AsyncKeyedAdapter):
-    """The strategy contract, with its context in every call, awaitable."""
+    """The strategy contract, with its context in every call, awaitable.
+
+    The deferred work of a strategy: queued closes, partial closes, moves of stop and target. Every method can also raise
+    NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
+    StorageError.
+    """
 
     __slots__ = ()
 
@@ -88,12 +118,20 @@ class PersistStrategyUtils(AsyncKeyedAdapter):
             exchange_name: the name of the exchange
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            await PersistStrategyAdapter.read_strategy_data("BTCUSDT", "sma", "binance")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistStrategyAdapter
+            >>> await PersistStrategyAdapter.write_strategy_data({"pendingSignalId": "s1", "commitQueue": []}, "BTCUSDT", "sma", "binance")
+            >>> await PersistStrategyAdapter.read_strategy_data("BTCUSDT", "sma", "binance")
+            {'pendingSignalId': 's1', 'commitQueue': []}
         """
         return await self._data(self.sync.read_strategy_data, symbol, strategy_name, exchange_name, type=type)
 
@@ -101,20 +139,39 @@ class PersistStrategyUtils(AsyncKeyedAdapter):
         """Write a record. When this returns, it is acknowledged, and every reader sees it.
 
         Args:
-            row: the row: a dict, dataclass or Struct
+            row: the row: a dict, dataclass or Struct; None removes it
             symbol: the traded pair, such as "BTCUSDT"
             strategy_name: the name of the strategy
             exchange_name: the name of the exchange
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            await PersistStrategyAdapter.write_strategy_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance")
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistStrategyAdapter
+            >>> await PersistStrategyAdapter.write_strategy_data({"pendingSignalId": "s1", "commitQueue": []}, "BTCUSDT", "sma", "binance")
+            >>> await PersistStrategyAdapter.read_strategy_data("BTCUSDT", "sma", "binance")
+            {'pendingSignalId': 's1', 'commitQueue': []}
         """
         return await self._data(self.sync.write_strategy_data, row, symbol, strategy_name, exchange_name)
 
     async def use_persist_strategy_adapter(self, cls: type[Any]) -> None:
-        """Serve the strategy contract through ``cls``, a synchronous class; see the synchronous method."""
+        """Serve the strategy contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the synchronous methods of ``PersistStrategyInstance``, created with the same arguments; usually a
+                subclass of it
+
+        Raises:
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistStrategyInstance
+            >>> from backtest_kit_mongo.aio import PersistStrategyAdapter
+            >>> class Mine(PersistStrategyInstance): ...  # override what you want to see or change
+            >>> await PersistStrategyAdapter.use_persist_strategy_adapter(Mine)
+        """
         await self._wait(self.sync.use_persist_strategy_adapter, cls)

@@ -16,7 +16,17 @@ _DOMAIN = DOMAINS["breakeven"]
 
 
 class PersistBreakevenInstance(InstanceBase):
-    """The breakeven contract for one context (symbol, strategy_name, exchange_name)."""
+    """The breakeven contract, with its context given once.
+
+    Whether a signal has reached the price at which its stop may move to the entry, by signal id. Every method can also raise
+    NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
+    StorageError.
+
+    Args:
+        symbol: the traded pair, such as "BTCUSDT"
+        strategy_name: the name of the strategy
+        exchange_name: the name of the exchange
+    """
 
     _domain = _DOMAIN
 
@@ -40,12 +50,22 @@ class PersistBreakevenInstance(InstanceBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; an empty dict if nothing is stored
 
-        Example:
-            PersistBreakevenInstance("BTCUSDT", "sma", "binance").read_breakeven_data("s1", 1704067200000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistBreakevenInstance
+            >>> breakeven = PersistBreakevenInstance("BTCUSDT", "sma", "binance")
+            >>> breakeven.write_breakeven_data({"s1": {"reached": True}}, "s1", 1704067200000)
+            >>> breakeven.read_breakeven_data("s1", 1704067200000)
+            {'s1': {'reached': True}}
         """
         return self._read((self.symbol, self.strategy_name, self.exchange_name, signal_id), when, type)
 
@@ -58,17 +78,28 @@ class PersistBreakevenInstance(InstanceBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistBreakevenInstance("BTCUSDT", "sma", "binance").write_breakeven_data({"n": 1}, "s1", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistBreakevenInstance
+            >>> breakeven = PersistBreakevenInstance("BTCUSDT", "sma", "binance")
+            >>> breakeven.write_breakeven_data({"s1": {"reached": True}}, "s1", 1704067200000)
+            >>> breakeven.read_breakeven_data("s1", 1704067200000)
+            {'s1': {'reached': True}}
         """
         self._write(data, (self.symbol, self.strategy_name, self.exchange_name, signal_id), when)
 
 
 class PersistBreakevenUtils(KeyedAdapterBase):
-    """The breakeven contract, with its context in every call."""
+    """The breakeven contract, with its context in every call.
+
+    Whether a signal has reached the price at which its stop may move to the entry, by signal id. Every method can also raise
+    NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
+    StorageError.
+    """
 
     _domain = _DOMAIN
     _read_call = _DOMAIN.call("read")
@@ -99,12 +130,21 @@ class PersistBreakevenUtils(KeyedAdapterBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; an empty dict if nothing is stored
 
-        Example:
-            PersistBreakevenAdapter.read_breakeven_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistBreakevenAdapter
+            >>> PersistBreakevenAdapter.write_breakeven_data({"s1": {"reached": True}}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            >>> PersistBreakevenAdapter.read_breakeven_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            {'s1': {'reached': True}}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -125,11 +165,16 @@ class PersistBreakevenUtils(KeyedAdapterBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistBreakevenAdapter.write_breakeven_data({"n": 1}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistBreakevenAdapter
+            >>> PersistBreakevenAdapter.write_breakeven_data({"s1": {"reached": True}}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            >>> PersistBreakevenAdapter.read_breakeven_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            {'s1': {'reached': True}}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -137,10 +182,19 @@ class PersistBreakevenUtils(KeyedAdapterBase):
         self._write(data, (symbol, strategy_name, exchange_name, signal_id), when)
 
     def use_persist_breakeven_adapter(self, cls: type[Any]) -> None:
-        """Serve the breakeven contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistBreakevenInstance``.
+        """Serve the breakeven contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistBreakevenInstance``, created with the same arguments; usually a subclass of
+                it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistBreakevenInstance
+            >>> from backtest_kit_mongo import PersistBreakevenAdapter
+            >>> class Mine(PersistBreakevenInstance): ...  # override what you want to see or change
+            >>> PersistBreakevenAdapter.use_persist_breakeven_adapter(Mine)
         """
         self._use_class(cls)

@@ -19,7 +19,16 @@ _DOMAIN = DOMAINS["candle"]
 
 
 class PersistCandleInstance(InstanceBase):
-    """The candle contract for one context (symbol, interval, exchange_name)."""
+    """The candle contract, with its context given once.
+
+    The closed candles of a symbol, written once and never changed. Every method can also raise NotConfiguredError (before
+    ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        symbol: the traded pair, such as "BTCUSDT"
+        interval: the length of a candle, such as "1m" or "4h"
+        exchange_name: the name of the exchange
+    """
 
     _domain = _DOMAIN
 
@@ -34,39 +43,64 @@ class PersistCandleInstance(InstanceBase):
     @overload
     def read_candles_data(self, limit: int, since_timestamp: int, until_timestamp: int, *, type: type[T]) -> list[T] | None: ...
     def read_candles_data(self, limit: int, since_timestamp: int, until_timestamp: int, *, type: Any = None) -> Any:
-        """Read candles, each a dict; return None if one is missing.
+        """Read consecutive candles as dicts; return None if one is missing.
 
         Args:
             limit: the number of candles
-            since_timestamp: the open time of the first candle, in ms, on the grid of the interval
+            since_timestamp: the open time of the first candle, in ms since 1970 (UTC), on the grid of the interval
             until_timestamp: not used: the end follows from since_timestamp and limit
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            ``limit`` dicts {timestamp, open, high, low, close, volume} in order of time, or None if one of them is not stored
 
-        Example:
-            PersistCandleInstance("BTCUSDT", "1m", "binance").read_candles_data(60, 1704067200000, 1704070800000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a candle closes after the simulation time, with look_ahead="raise"
+            DamagedCandlesError: an archived block of candles cannot be read
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistCandleInstance
+            >>> from backtest_kit_mongo.runner import synthetic_market
+            >>> candle = PersistCandleInstance("BTCUSDT", "1m", "binance")
+            >>> candle.write_candles_data(synthetic_market(7, 60, 1704067200000))
+            >>> rows = candle.read_candles_data(60, 1704067200000, 1704070800000)
+            >>> len(rows), rows[0]['timestamp']
+            (60, 1704067200000)
         """
         return self._candles((self.exchange_name, self.symbol, self.interval), limit, since_timestamp, until_timestamp, type)
 
     def read_candles_array(self, limit: int, since_timestamp: int) -> npt.NDArray[np.void] | None:
-        """Read candles as a read-only structured array of CANDLE_DTYPE; return None if one is missing.
-
-        The fields are timestamp (int64, ms), open, high, low, close, volume (float64). The array may be a view of cached candles.
-        See to_pandas, to_polars and to_arrow.
+        """Read consecutive candles as a structured array; return None if one is missing.
 
         Args:
             limit: the number of candles
-            since_timestamp: the open time of the first candle, in ms, on the grid of the interval
+            since_timestamp: the open time of the first candle, in ms since 1970 (UTC), on the grid of the interval
+
+        Returns:
+            a read-only array of shape (limit,) and CANDLE_DTYPE in order of time: timestamp (int64, ms), open, high, low, close,
+                volume (float64); None if a candle is not stored. It may be a view of cached candles. See to_pandas, to_polars and
+                to_arrow
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            LookAheadError: a candle closes after the simulation time, with look_ahead="raise"
+            DamagedCandlesError: an archived block of candles cannot be read
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistCandleInstance("BTCUSDT", "1m", "binance").read_candles_array(60, 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistCandleInstance
+            >>> from backtest_kit_mongo.runner import synthetic_market
+            >>> candle = PersistCandleInstance("BTCUSDT", "1m", "binance")
+            >>> candle.write_candles_data(synthetic_market(7, 60, 1704067200000))
+            >>> array = candle.read_candles_array(60, 1704067200000)
+            >>> array.shape, array['timestamp'][0].item()
+            ((60,), 1704067200000)
         """
         return self._array((self.exchange_name, self.symbol, self.interval), limit, since_timestamp)
 
@@ -74,20 +108,33 @@ class PersistCandleInstance(InstanceBase):
         """Store those candles that have closed and are not stored yet. Stored candles never change.
 
         Args:
-            candles: the candles: dicts, dataclasses, Structs, or an array of CANDLE_DTYPE; ms, prices, volume of the base asset
+            candles: the candles in any order: dicts, dataclasses, Structs, or an array (n,) of CANDLE_DTYPE; open times in ms,
+                prices in the quote currency, volume in the base asset
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistCandleInstance("BTCUSDT", "1m", "binance").write_candles_data(candles)
+        Examples:
+            >>> from backtest_kit_mongo import PersistCandleInstance
+            >>> from backtest_kit_mongo.runner import synthetic_market
+            >>> candle = PersistCandleInstance("BTCUSDT", "1m", "binance")
+            >>> candle.write_candles_data(synthetic_market(7, 60, 1704067200000))
+            >>> rows = candle.read_candles_data(60, 1704067200000, 1704070800000)
+            >>> len(rows), rows[0]['timestamp']
+            (60, 1704067200000)
         """
         self._put_candles(candles, (self.exchange_name, self.symbol, self.interval))
 
 
 class PersistCandleUtils(AdapterBase):
-    """The candle contract, with its context in every call."""
+    """The candle contract, with its context in every call.
+
+    The closed candles of a symbol, written once and never changed. Every method can also raise NotConfiguredError (before
+    ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
 
@@ -102,23 +149,35 @@ class PersistCandleUtils(AdapterBase):
     def read_candles_data(
         self, symbol: str, interval: str, exchange_name: str, limit: int, since_timestamp: int, until_timestamp: int, *, type: Any = None
     ) -> Any:
-        """Read candles, each a dict; return None if one is missing.
+        """Read consecutive candles as dicts; return None if one is missing.
 
         Args:
             symbol: the traded pair, such as "BTCUSDT"
             interval: the length of a candle, such as "1m" or "4h"
             exchange_name: the name of the exchange
             limit: the number of candles
-            since_timestamp: the open time of the first candle, in ms, on the grid of the interval
+            since_timestamp: the open time of the first candle, in ms since 1970 (UTC), on the grid of the interval
             until_timestamp: not used: the end follows from since_timestamp and limit
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            ``limit`` dicts {timestamp, open, high, low, close, volume} in order of time, or None if one of them is not stored
 
-        Example:
-            PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", 60, 1704067200000, 1704070800000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a candle closes after the simulation time, with look_ahead="raise"
+            DamagedCandlesError: an archived block of candles cannot be read
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistCandleAdapter
+            >>> from backtest_kit_mongo.runner import synthetic_market
+            >>> PersistCandleAdapter.write_candles_data(synthetic_market(7, 60, 1704067200000), "BTCUSDT", "1m", "binance")
+            >>> rows = PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", 60, 1704067200000, 1704070800000)
+            >>> len(rows), rows[0]['timestamp']
+            (60, 1704067200000)
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -135,24 +194,35 @@ class PersistCandleUtils(AdapterBase):
     def read_candles_array(
         self, symbol: str, interval: str, exchange_name: str, limit: int, since_timestamp: int
     ) -> npt.NDArray[np.void] | None:
-        """Read candles as a read-only structured array of CANDLE_DTYPE; return None if one is missing.
-
-        The fields are timestamp (int64, ms), open, high, low, close, volume (float64). The array may be a view of cached candles.
-        See to_pandas, to_polars and to_arrow.
+        """Read consecutive candles as a structured array; return None if one is missing.
 
         Args:
             symbol: the traded pair, such as "BTCUSDT"
             interval: the length of a candle, such as "1m" or "4h"
             exchange_name: the name of the exchange
             limit: the number of candles
-            since_timestamp: the open time of the first candle, in ms, on the grid of the interval
+            since_timestamp: the open time of the first candle, in ms since 1970 (UTC), on the grid of the interval
+
+        Returns:
+            a read-only array of shape (limit,) and CANDLE_DTYPE in order of time: timestamp (int64, ms), open, high, low, close,
+                volume (float64); None if a candle is not stored. It may be a view of cached candles. See to_pandas, to_polars and
+                to_arrow
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            LookAheadError: a candle closes after the simulation time, with look_ahead="raise"
+            DamagedCandlesError: an archived block of candles cannot be read
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistCandleAdapter.read_candles_array("BTCUSDT", "1m", "binance", 60, 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistCandleAdapter
+            >>> from backtest_kit_mongo.runner import synthetic_market
+            >>> PersistCandleAdapter.write_candles_data(synthetic_market(7, 60, 1704067200000), "BTCUSDT", "1m", "binance")
+            >>> array = PersistCandleAdapter.read_candles_array("BTCUSDT", "1m", "binance", 60, 1704067200000)
+            >>> array.shape, array['timestamp'][0].item()
+            ((60,), 1704067200000)
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -163,17 +233,25 @@ class PersistCandleUtils(AdapterBase):
         """Store those candles that have closed and are not stored yet. Stored candles never change.
 
         Args:
-            candles: the candles: dicts, dataclasses, Structs, or an array of CANDLE_DTYPE; ms, prices, volume of the base asset
+            candles: the candles in any order: dicts, dataclasses, Structs, or an array (n,) of CANDLE_DTYPE; open times in ms,
+                prices in the quote currency, volume in the base asset
             symbol: the traded pair, such as "BTCUSDT"
             interval: the length of a candle, such as "1m" or "4h"
             exchange_name: the name of the exchange
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistCandleAdapter.write_candles_data(candles, "BTCUSDT", "1m", "binance")
+        Examples:
+            >>> from backtest_kit_mongo import PersistCandleAdapter
+            >>> from backtest_kit_mongo.runner import synthetic_market
+            >>> PersistCandleAdapter.write_candles_data(synthetic_market(7, 60, 1704067200000), "BTCUSDT", "1m", "binance")
+            >>> rows = PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", 60, 1704067200000, 1704070800000)
+            >>> len(rows), rows[0]['timestamp']
+            (60, 1704067200000)
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -181,10 +259,18 @@ class PersistCandleUtils(AdapterBase):
         self._put_candles(candles, (exchange_name, symbol, interval))
 
     def use_persist_candle_adapter(self, cls: type[Any]) -> None:
-        """Serve the candle contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistCandleInstance``.
+        """Serve the candle contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistCandleInstance``, created with the same arguments; usually a subclass of it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistCandleInstance
+            >>> from backtest_kit_mongo import PersistCandleAdapter
+            >>> class Mine(PersistCandleInstance): ...  # override what you want to see or change
+            >>> PersistCandleAdapter.use_persist_candle_adapter(Mine)
         """
         self._use_class(cls)

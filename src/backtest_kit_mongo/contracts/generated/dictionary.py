@@ -17,7 +17,15 @@ _DOMAIN = DOMAINS["dictionary"]
 
 
 class PersistDictionaryInstance(InstanceBase):
-    """The dictionary contract for one context (signal_id, dictionary_name)."""
+    """The dictionary contract, with its context given once.
+
+    A dictionary that a strategy keeps for a signal, by name. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        signal_id: the id of the signal
+        dictionary_name: the name of the dictionary
+    """
 
     _domain = _DOMAIN
 
@@ -36,12 +44,22 @@ class PersistDictionaryInstance(InstanceBase):
         Args:
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistDictionaryInstance("s1", "words").read_dictionary_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistDictionaryInstance
+            >>> dictionary = PersistDictionaryInstance("s1", "words")
+            >>> dictionary.write_dictionary_data({"id": "words", "data": {"trend": "up"}}, 1704067200000)
+            >>> dictionary.read_dictionary_data()
+            {'id': 'words', 'data': {'trend': 'up'}}
         """
         return self._read((self.signal_id, self.dictionary_name), NO_TIME, type)
 
@@ -53,17 +71,27 @@ class PersistDictionaryInstance(InstanceBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistDictionaryInstance("s1", "words").write_dictionary_data({"n": 1}, 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistDictionaryInstance
+            >>> dictionary = PersistDictionaryInstance("s1", "words")
+            >>> dictionary.write_dictionary_data({"id": "words", "data": {"trend": "up"}}, 1704067200000)
+            >>> dictionary.read_dictionary_data()
+            {'id': 'words', 'data': {'trend': 'up'}}
         """
         self._write(data, (self.signal_id, self.dictionary_name), when)
 
 
 class PersistDictionaryUtils(KeyedAdapterBase):
-    """The dictionary contract, with its context in every call."""
+    """The dictionary contract, with its context in every call.
+
+    A dictionary that a strategy keeps for a signal, by name. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
     _read_call = _DOMAIN.call("read")
@@ -83,12 +111,21 @@ class PersistDictionaryUtils(KeyedAdapterBase):
             dictionary_name: the name of the dictionary
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistDictionaryAdapter.read_dictionary_data("s1", "words")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistDictionaryAdapter
+            >>> PersistDictionaryAdapter.write_dictionary_data({"id": "words", "data": {"trend": "up"}}, "s1", "words", 1704067200000)
+            >>> PersistDictionaryAdapter.read_dictionary_data("s1", "words")
+            {'id': 'words', 'data': {'trend': 'up'}}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -105,11 +142,16 @@ class PersistDictionaryUtils(KeyedAdapterBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistDictionaryAdapter.write_dictionary_data({"n": 1}, "s1", "words", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistDictionaryAdapter
+            >>> PersistDictionaryAdapter.write_dictionary_data({"id": "words", "data": {"trend": "up"}}, "s1", "words", 1704067200000)
+            >>> PersistDictionaryAdapter.read_dictionary_data("s1", "words")
+            {'id': 'words', 'data': {'trend': 'up'}}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -117,10 +159,19 @@ class PersistDictionaryUtils(KeyedAdapterBase):
         self._write(data, (signal_id, dictionary_name), when)
 
     def use_persist_dictionary_adapter(self, cls: type[Any]) -> None:
-        """Serve the dictionary contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistDictionaryInstance``.
+        """Serve the dictionary contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistDictionaryInstance``, created with the same arguments; usually a subclass of
+                it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistDictionaryInstance
+            >>> from backtest_kit_mongo import PersistDictionaryAdapter
+            >>> class Mine(PersistDictionaryInstance): ...  # override what you want to see or change
+            >>> PersistDictionaryAdapter.use_persist_dictionary_adapter(Mine)
         """
         self._use_class(cls)

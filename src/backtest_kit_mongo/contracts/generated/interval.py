@@ -18,7 +18,14 @@ _DOMAIN = DOMAINS["interval"]
 
 
 class PersistIntervalInstance(InstanceBase):
-    """The interval contract for one context (bucket)."""
+    """The interval contract, with its context given once.
+
+    Markers of what was done once per interval, by bucket and key. Every method can also raise NotConfiguredError (before
+    ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        bucket: the name of the bucket
+    """
 
     _domain = _DOMAIN
 
@@ -37,12 +44,22 @@ class PersistIntervalInstance(InstanceBase):
             key: the key of the entry in its bucket
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistIntervalInstance("trend").read_interval_data("2024-01-01")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistIntervalInstance
+            >>> interval = PersistIntervalInstance("trend")
+            >>> interval.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "2024-01-01", 1704067200000)
+            >>> interval.read_interval_data("2024-01-01")
+            {'id': '2024-01-01', 'data': 1, 'removed': False}
         """
         return self._read((self.bucket, key), NO_TIME, type)
 
@@ -55,11 +72,17 @@ class PersistIntervalInstance(InstanceBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistIntervalInstance("trend").write_interval_data({"n": 1}, "2024-01-01", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistIntervalInstance
+            >>> interval = PersistIntervalInstance("trend")
+            >>> interval.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "2024-01-01", 1704067200000)
+            >>> interval.read_interval_data("2024-01-01")
+            {'id': '2024-01-01', 'data': 1, 'removed': False}
         """
         self._write(data, (self.bucket, key), when)
 
@@ -70,29 +93,50 @@ class PersistIntervalInstance(InstanceBase):
             key: the key of the entry in its bucket
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistIntervalInstance("trend").remove_interval_data("2024-01-01")
+        Examples:
+            >>> from backtest_kit_mongo import PersistIntervalInstance
+            >>> interval = PersistIntervalInstance("trend")
+            >>> interval.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "2024-01-01", 1704067200000)
+            >>> interval.remove_interval_data("2024-01-01")
+            >>> interval.read_interval_data("2024-01-01") is None
+            True
         """
         self._remove((self.bucket, key))
 
     def list_interval_data(self) -> Iterator[str]:
         """Iterate over the keys of the bucket that are not removed, newest write first.
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            an iterator of keys, which reads them page by page
 
-        Example:
-            PersistIntervalInstance("trend").list_interval_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistIntervalInstance
+            >>> interval = PersistIntervalInstance("trend")
+            >>> interval.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "2024-01-01", 1704067200000)
+            >>> list(interval.list_interval_data())
+            ['2024-01-01']
         """
         return self._keys((self.bucket,))
 
 
 class PersistIntervalUtils(KeyedAdapterBase):
-    """The interval contract, with its context in every call."""
+    """The interval contract, with its context in every call.
+
+    Markers of what was done once per interval, by bucket and key. Every method can also raise NotConfiguredError (before
+    ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
     _read_call = _DOMAIN.call("read")
@@ -112,12 +156,21 @@ class PersistIntervalUtils(KeyedAdapterBase):
             key: the key of the entry in its bucket
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistIntervalAdapter.read_interval_data("trend", "2024-01-01")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistIntervalAdapter
+            >>> PersistIntervalAdapter.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> PersistIntervalAdapter.read_interval_data("trend", "2024-01-01")
+            {'id': '2024-01-01', 'data': 1, 'removed': False}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -134,11 +187,16 @@ class PersistIntervalUtils(KeyedAdapterBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistIntervalAdapter.write_interval_data({"n": 1}, "trend", "2024-01-01", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistIntervalAdapter
+            >>> PersistIntervalAdapter.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> PersistIntervalAdapter.read_interval_data("trend", "2024-01-01")
+            {'id': '2024-01-01', 'data': 1, 'removed': False}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -153,11 +211,17 @@ class PersistIntervalUtils(KeyedAdapterBase):
             key: the key of the entry in its bucket
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistIntervalAdapter.remove_interval_data("trend", "2024-01-01")
+        Examples:
+            >>> from backtest_kit_mongo import PersistIntervalAdapter
+            >>> PersistIntervalAdapter.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> PersistIntervalAdapter.remove_interval_data("trend", "2024-01-01")
+            >>> PersistIntervalAdapter.read_interval_data("trend", "2024-01-01") is None
+            True
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -170,12 +234,21 @@ class PersistIntervalUtils(KeyedAdapterBase):
         Args:
             bucket: the name of the bucket
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            an iterator of keys, which reads them page by page
 
-        Example:
-            PersistIntervalAdapter.list_interval_data("trend")
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistIntervalAdapter
+            >>> PersistIntervalAdapter.write_interval_data({"id": "2024-01-01", "data": 1, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> list(PersistIntervalAdapter.list_interval_data("trend"))
+            ['2024-01-01']
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -183,10 +256,19 @@ class PersistIntervalUtils(KeyedAdapterBase):
         return self._keys((bucket,))
 
     def use_persist_interval_adapter(self, cls: type[Any]) -> None:
-        """Serve the interval contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistIntervalInstance``.
+        """Serve the interval contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistIntervalInstance``, created with the same arguments; usually a subclass of
+                it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistIntervalInstance
+            >>> from backtest_kit_mongo import PersistIntervalAdapter
+            >>> class Mine(PersistIntervalInstance): ...  # override what you want to see or change
+            >>> PersistIntervalAdapter.use_persist_interval_adapter(Mine)
         """
         self._use_class(cls)

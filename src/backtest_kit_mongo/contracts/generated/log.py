@@ -17,7 +17,11 @@ _DOMAIN = DOMAINS["log"]
 
 
 class PersistLogInstance(InstanceBase):
-    """The log contract for one context (none)."""
+    """The log contract, with its context given once.
+
+    The log entries of strategies. Every method can also raise NotConfiguredError (before ``setup``), DatabaseError (MongoDB
+    rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
 
@@ -35,12 +39,21 @@ class PersistLogInstance(InstanceBase):
             limit: the most rows to read, 1000 by default; None means all
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the rows as dicts, or as ``type`` if given
 
-        Example:
-            PersistLogInstance().read_log_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistLogInstance
+            >>> log = PersistLogInstance()
+            >>> log.write_log_data([{"id": "e1", "topic": "start"}])
+            >>> log.read_log_data()
+            [{'id': 'e1', 'topic': 'start'}]
         """
         return self._rows((), limit, type)
 
@@ -48,20 +61,30 @@ class PersistLogInstance(InstanceBase):
         """Write rows by their id with one command; the first write of an id wins. Other stored rows stay.
 
         Args:
-            entries: the entries, each with an "id"
+            entries: the entries, each a dict, dataclass or Struct with an "id"
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistLogInstance().write_log_data([{"id": "e1"}])
+        Examples:
+            >>> from backtest_kit_mongo import PersistLogInstance
+            >>> log = PersistLogInstance()
+            >>> log.write_log_data([{"id": "e1", "topic": "start"}])
+            >>> log.read_log_data()
+            [{'id': 'e1', 'topic': 'start'}]
         """
         self._put_rows(entries, ())
 
 
 class PersistLogUtils(AdapterBase):
-    """The log contract, with its context in every call."""
+    """The log contract, with its context in every call.
+
+    The log entries of strategies. Every method can also raise NotConfiguredError (before ``setup``), DatabaseError (MongoDB
+    rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
 
@@ -76,12 +99,20 @@ class PersistLogUtils(AdapterBase):
             limit: the most rows to read, 1000 by default; None means all
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the rows as dicts, or as ``type`` if given
 
-        Example:
-            PersistLogAdapter.read_log_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistLogAdapter
+            >>> PersistLogAdapter.write_log_data([{"id": "e1", "topic": "start"}])
+            >>> PersistLogAdapter.read_log_data()
+            [{'id': 'e1', 'topic': 'start'}]
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -92,14 +123,19 @@ class PersistLogUtils(AdapterBase):
         """Write rows by their id with one command; the first write of an id wins. Other stored rows stay.
 
         Args:
-            entries: the entries, each with an "id"
+            entries: the entries, each a dict, dataclass or Struct with an "id"
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistLogAdapter.write_log_data([{"id": "e1"}])
+        Examples:
+            >>> from backtest_kit_mongo import PersistLogAdapter
+            >>> PersistLogAdapter.write_log_data([{"id": "e1", "topic": "start"}])
+            >>> PersistLogAdapter.read_log_data()
+            [{'id': 'e1', 'topic': 'start'}]
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -107,14 +143,27 @@ class PersistLogUtils(AdapterBase):
         self._put_rows(entries, ())
 
     def use_persist_log_adapter(self, cls: type[Any]) -> None:
-        """Serve the log contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistLogInstance``.
+        """Serve the log contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistLogInstance``, created with the same arguments; usually a subclass of it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistLogInstance
+            >>> from backtest_kit_mongo import PersistLogAdapter
+            >>> class Mine(PersistLogInstance): ...  # override what you want to see or change
+            >>> PersistLogAdapter.use_persist_log_adapter(Mine)
         """
         self._use_class(cls)
 
     def use_jsonl(self) -> None:
-        """Serve the log from a file of JSON lines below ``CC_DUMP_DIR``."""
+        """Serve the log from a file of JSON lines below ``CC_DUMP_DIR``.
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistLogAdapter
+            >>> PersistLogAdapter.use_jsonl()
+        """
         self._use_jsonl()

@@ -18,7 +18,14 @@ _DOMAIN = DOMAINS["measure"]
 
 
 class PersistMeasureInstance(InstanceBase):
-    """The measure contract for one context (bucket)."""
+    """The measure contract, with its context given once.
+
+    Results that a strategy caches, by bucket and key. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        bucket: the name of the bucket
+    """
 
     _domain = _DOMAIN
 
@@ -37,12 +44,21 @@ class PersistMeasureInstance(InstanceBase):
             key: the key of the entry in its bucket
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistMeasureInstance("trend").read_measure_data("2024-01-01")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMeasureInstance
+            >>> measure = PersistMeasureInstance("trend")
+            >>> measure.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "2024-01-01", 1704067200000)
+            >>> measure.read_measure_data("2024-01-01")
+            {'id': '2024-01-01', 'data': 0.7, 'removed': False}
         """
         return self._read((self.bucket, key), NO_TIME, type)
 
@@ -55,11 +71,17 @@ class PersistMeasureInstance(InstanceBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistMeasureInstance("trend").write_measure_data({"n": 1}, "2024-01-01", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistMeasureInstance
+            >>> measure = PersistMeasureInstance("trend")
+            >>> measure.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "2024-01-01", 1704067200000)
+            >>> measure.read_measure_data("2024-01-01")
+            {'id': '2024-01-01', 'data': 0.7, 'removed': False}
         """
         self._write(data, (self.bucket, key), when)
 
@@ -70,29 +92,49 @@ class PersistMeasureInstance(InstanceBase):
             key: the key of the entry in its bucket
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistMeasureInstance("trend").remove_measure_data("2024-01-01")
+        Examples:
+            >>> from backtest_kit_mongo import PersistMeasureInstance
+            >>> measure = PersistMeasureInstance("trend")
+            >>> measure.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "2024-01-01", 1704067200000)
+            >>> measure.remove_measure_data("2024-01-01")
+            >>> measure.read_measure_data("2024-01-01") is None
+            True
         """
         self._remove((self.bucket, key))
 
     def list_measure_data(self) -> Iterator[str]:
         """Iterate over the keys of the bucket that are not removed, newest write first.
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            an iterator of keys, which reads them page by page
 
-        Example:
-            PersistMeasureInstance("trend").list_measure_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMeasureInstance
+            >>> measure = PersistMeasureInstance("trend")
+            >>> measure.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "2024-01-01", 1704067200000)
+            >>> list(measure.list_measure_data())
+            ['2024-01-01']
         """
         return self._keys((self.bucket,))
 
 
 class PersistMeasureUtils(KeyedAdapterBase):
-    """The measure contract, with its context in every call."""
+    """The measure contract, with its context in every call.
+
+    Results that a strategy caches, by bucket and key. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
     _read_call = _DOMAIN.call("read")
@@ -112,12 +154,20 @@ class PersistMeasureUtils(KeyedAdapterBase):
             key: the key of the entry in its bucket
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistMeasureAdapter.read_measure_data("trend", "2024-01-01")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMeasureAdapter
+            >>> PersistMeasureAdapter.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> PersistMeasureAdapter.read_measure_data("trend", "2024-01-01")
+            {'id': '2024-01-01', 'data': 0.7, 'removed': False}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -134,11 +184,16 @@ class PersistMeasureUtils(KeyedAdapterBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistMeasureAdapter.write_measure_data({"n": 1}, "trend", "2024-01-01", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistMeasureAdapter
+            >>> PersistMeasureAdapter.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> PersistMeasureAdapter.read_measure_data("trend", "2024-01-01")
+            {'id': '2024-01-01', 'data': 0.7, 'removed': False}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -153,11 +208,17 @@ class PersistMeasureUtils(KeyedAdapterBase):
             key: the key of the entry in its bucket
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistMeasureAdapter.remove_measure_data("trend", "2024-01-01")
+        Examples:
+            >>> from backtest_kit_mongo import PersistMeasureAdapter
+            >>> PersistMeasureAdapter.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> PersistMeasureAdapter.remove_measure_data("trend", "2024-01-01")
+            >>> PersistMeasureAdapter.read_measure_data("trend", "2024-01-01") is None
+            True
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -170,12 +231,20 @@ class PersistMeasureUtils(KeyedAdapterBase):
         Args:
             bucket: the name of the bucket
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            an iterator of keys, which reads them page by page
 
-        Example:
-            PersistMeasureAdapter.list_measure_data("trend")
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMeasureAdapter
+            >>> PersistMeasureAdapter.write_measure_data({"id": "2024-01-01", "data": 0.7, "removed": False}, "trend", "2024-01-01", 1704067200000)
+            >>> list(PersistMeasureAdapter.list_measure_data("trend"))
+            ['2024-01-01']
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -183,10 +252,18 @@ class PersistMeasureUtils(KeyedAdapterBase):
         return self._keys((bucket,))
 
     def use_persist_measure_adapter(self, cls: type[Any]) -> None:
-        """Serve the measure contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistMeasureInstance``.
+        """Serve the measure contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistMeasureInstance``, created with the same arguments; usually a subclass of it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMeasureInstance
+            >>> from backtest_kit_mongo import PersistMeasureAdapter
+            >>> class Mine(PersistMeasureInstance): ...  # override what you want to see or change
+            >>> PersistMeasureAdapter.use_persist_measure_adapter(Mine)
         """
         self._use_class(cls)

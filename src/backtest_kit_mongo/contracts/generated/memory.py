@@ -18,7 +18,15 @@ _DOMAIN = DOMAINS["memory"]
 
 
 class PersistMemoryInstance(InstanceBase):
-    """The memory contract for one context (signal_id, bucket_name)."""
+    """The memory contract, with its context given once.
+
+    What a strategy remembers about a signal, by bucket and id. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        signal_id: the id of the signal
+        bucket_name: the name of the bucket
+    """
 
     _domain = _DOMAIN
 
@@ -38,12 +46,22 @@ class PersistMemoryInstance(InstanceBase):
             memory_id: the id of the memory
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistMemoryInstance("s1", "levels").read_memory_data("m1")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMemoryInstance
+            >>> memory = PersistMemoryInstance("s1", "levels")
+            >>> memory.write_memory_data({"index": "support", "data": 41800.0}, "m1", 1704067200000)
+            >>> memory.read_memory_data("m1")
+            {'index': 'support', 'data': 41800.0}
         """
         return self._read((self.signal_id, self.bucket_name, memory_id), NO_TIME, type)
 
@@ -53,12 +71,22 @@ class PersistMemoryInstance(InstanceBase):
         Args:
             memory_id: the id of the memory
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            True if a read would find the record
 
-        Example:
-            PersistMemoryInstance("s1", "levels").has_memory_data("m1")
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMemoryInstance
+            >>> memory = PersistMemoryInstance("s1", "levels")
+            >>> memory.write_memory_data({"index": "support", "data": 41800.0}, "m1", 1704067200000)
+            >>> memory.has_memory_data("m1")
+            True
         """
         return self._has((self.signal_id, self.bucket_name, memory_id))
 
@@ -71,11 +99,17 @@ class PersistMemoryInstance(InstanceBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistMemoryInstance("s1", "levels").write_memory_data({"n": 1}, "m1", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistMemoryInstance
+            >>> memory = PersistMemoryInstance("s1", "levels")
+            >>> memory.write_memory_data({"index": "support", "data": 41800.0}, "m1", 1704067200000)
+            >>> memory.read_memory_data("m1")
+            {'index': 'support', 'data': 41800.0}
         """
         self._write(data, (self.signal_id, self.bucket_name, memory_id), when)
 
@@ -86,11 +120,18 @@ class PersistMemoryInstance(InstanceBase):
             memory_id: the id of the memory
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistMemoryInstance("s1", "levels").remove_memory_data("m1")
+        Examples:
+            >>> from backtest_kit_mongo import PersistMemoryInstance
+            >>> memory = PersistMemoryInstance("s1", "levels")
+            >>> memory.write_memory_data({"index": "support", "data": 41800.0}, "m1", 1704067200000)
+            >>> memory.remove_memory_data("m1")
+            >>> memory.read_memory_data("m1") is None
+            True
         """
         self._remove((self.signal_id, self.bucket_name, memory_id))
 
@@ -99,23 +140,37 @@ class PersistMemoryInstance(InstanceBase):
     @overload
     def list_memory_data(self, *, type: type[T]) -> Iterator[Row]: ...
     def list_memory_data(self, *, type: Any = None) -> Any:
-        """Iterate over the memories that are not removed, as {memoryId, data}, newest write first.
+        """Iterate over the memories that are not removed, newest write first.
 
         Args:
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            an iterator of dicts {memoryId, data}, which reads them page by page; data is a ``type`` if given
 
-        Example:
-            PersistMemoryInstance("s1", "levels").list_memory_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMemoryInstance
+            >>> memory = PersistMemoryInstance("s1", "levels")
+            >>> memory.write_memory_data({"index": "support", "data": 41800.0}, "m1", 1704067200000)
+            >>> list(memory.list_memory_data())
+            [{'memoryId': 'm1', 'data': {'index': 'support', 'data': 41800.0}}]
         """
         return self._records((self.signal_id, self.bucket_name), type)
 
 
 class PersistMemoryUtils(KeyedAdapterBase):
-    """The memory contract, with its context in every call."""
+    """The memory contract, with its context in every call.
+
+    What a strategy remembers about a signal, by bucket and id. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
     _read_call = _DOMAIN.call("read")
@@ -136,12 +191,21 @@ class PersistMemoryUtils(KeyedAdapterBase):
             memory_id: the id of the memory
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistMemoryAdapter.read_memory_data("s1", "levels", "m1")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMemoryAdapter
+            >>> PersistMemoryAdapter.write_memory_data({"index": "support", "data": 41800.0}, "s1", "levels", "m1", 1704067200000)
+            >>> PersistMemoryAdapter.read_memory_data("s1", "levels", "m1")
+            {'index': 'support', 'data': 41800.0}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -156,12 +220,21 @@ class PersistMemoryUtils(KeyedAdapterBase):
             bucket_name: the name of the bucket
             memory_id: the id of the memory
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            True if a read would find the record
 
-        Example:
-            PersistMemoryAdapter.has_memory_data("s1", "levels", "m1")
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMemoryAdapter
+            >>> PersistMemoryAdapter.write_memory_data({"index": "support", "data": 41800.0}, "s1", "levels", "m1", 1704067200000)
+            >>> PersistMemoryAdapter.has_memory_data("s1", "levels", "m1")
+            True
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -179,11 +252,16 @@ class PersistMemoryUtils(KeyedAdapterBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistMemoryAdapter.write_memory_data({"n": 1}, "s1", "levels", "m1", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistMemoryAdapter
+            >>> PersistMemoryAdapter.write_memory_data({"index": "support", "data": 41800.0}, "s1", "levels", "m1", 1704067200000)
+            >>> PersistMemoryAdapter.read_memory_data("s1", "levels", "m1")
+            {'index': 'support', 'data': 41800.0}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -199,11 +277,17 @@ class PersistMemoryUtils(KeyedAdapterBase):
             memory_id: the id of the memory
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument has a value that is not allowed
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistMemoryAdapter.remove_memory_data("s1", "levels", "m1")
+        Examples:
+            >>> from backtest_kit_mongo import PersistMemoryAdapter
+            >>> PersistMemoryAdapter.write_memory_data({"index": "support", "data": 41800.0}, "s1", "levels", "m1", 1704067200000)
+            >>> PersistMemoryAdapter.remove_memory_data("s1", "levels", "m1")
+            >>> PersistMemoryAdapter.read_memory_data("s1", "levels", "m1") is None
+            True
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -215,19 +299,28 @@ class PersistMemoryUtils(KeyedAdapterBase):
     @overload
     def list_memory_data(self, signal_id: str, bucket_name: str, *, type: type[T]) -> Iterator[Row]: ...
     def list_memory_data(self, signal_id: str, bucket_name: str, *, type: Any = None) -> Any:
-        """Iterate over the memories that are not removed, as {memoryId, data}, newest write first.
+        """Iterate over the memories that are not removed, newest write first.
 
         Args:
             signal_id: the id of the signal
             bucket_name: the name of the bucket
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            an iterator of dicts {memoryId, data}, which reads them page by page; data is a ``type`` if given
 
-        Example:
-            PersistMemoryAdapter.list_memory_data("s1", "levels")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMemoryAdapter
+            >>> PersistMemoryAdapter.write_memory_data({"index": "support", "data": 41800.0}, "s1", "levels", "m1", 1704067200000)
+            >>> list(PersistMemoryAdapter.list_memory_data("s1", "levels"))
+            [{'memoryId': 'm1', 'data': {'index': 'support', 'data': 41800.0}}]
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -235,10 +328,18 @@ class PersistMemoryUtils(KeyedAdapterBase):
         return self._records((signal_id, bucket_name), type)
 
     def use_persist_memory_adapter(self, cls: type[Any]) -> None:
-        """Serve the memory contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistMemoryInstance``.
+        """Serve the memory contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistMemoryInstance``, created with the same arguments; usually a subclass of it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistMemoryInstance
+            >>> from backtest_kit_mongo import PersistMemoryAdapter
+            >>> class Mine(PersistMemoryInstance): ...  # override what you want to see or change
+            >>> PersistMemoryAdapter.use_persist_memory_adapter(Mine)
         """
         self._use_class(cls)

@@ -17,7 +17,14 @@ _DOMAIN = DOMAINS["notification"]
 
 
 class PersistNotificationInstance(InstanceBase):
-    """The notification contract for one context (backtest)."""
+    """The notification contract, with its context given once.
+
+    The notifications of backtests or of live runs. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        backtest: True for the records of backtests, False for live and paper runs
+    """
 
     _domain = _DOMAIN
 
@@ -36,12 +43,21 @@ class PersistNotificationInstance(InstanceBase):
             limit: the most rows to read, 5000 by default; None means all
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the rows as dicts, or as ``type`` if given
 
-        Example:
-            PersistNotificationInstance(True).read_notification_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistNotificationInstance
+            >>> notification = PersistNotificationInstance(True)
+            >>> notification.write_notification_data([{"id": "n1", "type": "signal.opened"}])
+            >>> notification.read_notification_data()
+            [{'id': 'n1', 'type': 'signal.opened'}]
         """
         return self._rows((self.backtest,), limit, type)
 
@@ -49,20 +65,30 @@ class PersistNotificationInstance(InstanceBase):
         """Write rows by their id with one command; the last write of an id wins. Other stored rows stay.
 
         Args:
-            rows: the rows, each with an "id"
+            rows: the rows, each a dict, dataclass or Struct with an "id"
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistNotificationInstance(True).write_notification_data([{"id": "s1"}])
+        Examples:
+            >>> from backtest_kit_mongo import PersistNotificationInstance
+            >>> notification = PersistNotificationInstance(True)
+            >>> notification.write_notification_data([{"id": "n1", "type": "signal.opened"}])
+            >>> notification.read_notification_data()
+            [{'id': 'n1', 'type': 'signal.opened'}]
         """
         self._put_rows(rows, (self.backtest,))
 
 
 class PersistNotificationUtils(AdapterBase):
-    """The notification contract, with its context in every call."""
+    """The notification contract, with its context in every call.
+
+    The notifications of backtests or of live runs. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
 
@@ -78,12 +104,20 @@ class PersistNotificationUtils(AdapterBase):
             limit: the most rows to read, 5000 by default; None means all
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the rows as dicts, or as ``type`` if given
 
-        Example:
-            PersistNotificationAdapter.read_notification_data(True)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistNotificationAdapter
+            >>> PersistNotificationAdapter.write_notification_data([{"id": "n1", "type": "signal.opened"}], True)
+            >>> PersistNotificationAdapter.read_notification_data(True)
+            [{'id': 'n1', 'type': 'signal.opened'}]
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -94,15 +128,20 @@ class PersistNotificationUtils(AdapterBase):
         """Write rows by their id with one command; the last write of an id wins. Other stored rows stay.
 
         Args:
-            rows: the rows, each with an "id"
+            rows: the rows, each a dict, dataclass or Struct with an "id"
             backtest: True for the records of backtests, False for live and paper runs
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistNotificationAdapter.write_notification_data([{"id": "s1"}], True)
+        Examples:
+            >>> from backtest_kit_mongo import PersistNotificationAdapter
+            >>> PersistNotificationAdapter.write_notification_data([{"id": "n1", "type": "signal.opened"}], True)
+            >>> PersistNotificationAdapter.read_notification_data(True)
+            [{'id': 'n1', 'type': 'signal.opened'}]
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -110,10 +149,19 @@ class PersistNotificationUtils(AdapterBase):
         self._put_rows(rows, (backtest,))
 
     def use_persist_notification_adapter(self, cls: type[Any]) -> None:
-        """Serve the notification contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistNotificationInstance``.
+        """Serve the notification contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistNotificationInstance``, created with the same arguments; usually a subclass
+                of it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistNotificationInstance
+            >>> from backtest_kit_mongo import PersistNotificationAdapter
+            >>> class Mine(PersistNotificationInstance): ...  # override what you want to see or change
+            >>> PersistNotificationAdapter.use_persist_notification_adapter(Mine)
         """
         self._use_class(cls)

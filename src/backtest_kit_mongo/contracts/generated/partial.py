@@ -16,7 +16,16 @@ _DOMAIN = DOMAINS["partial"]
 
 
 class PersistPartialInstance(InstanceBase):
-    """The partial contract for one context (symbol, strategy_name, exchange_name)."""
+    """The partial contract, with its context given once.
+
+    The levels of profit and loss that a signal has reached, by signal id. Every method can also raise NotConfiguredError (before
+    ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        symbol: the traded pair, such as "BTCUSDT"
+        strategy_name: the name of the strategy
+        exchange_name: the name of the exchange
+    """
 
     _domain = _DOMAIN
 
@@ -40,12 +49,22 @@ class PersistPartialInstance(InstanceBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; an empty dict if nothing is stored
 
-        Example:
-            PersistPartialInstance("BTCUSDT", "sma", "binance").read_partial_data("s1", 1704067200000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistPartialInstance
+            >>> partial = PersistPartialInstance("BTCUSDT", "sma", "binance")
+            >>> partial.write_partial_data({"s1": {"profitLevels": [10, 20], "lossLevels": []}}, "s1", 1704067200000)
+            >>> partial.read_partial_data("s1", 1704067200000)
+            {'s1': {'profitLevels': [10, 20], 'lossLevels': []}}
         """
         return self._read((self.symbol, self.strategy_name, self.exchange_name, signal_id), when, type)
 
@@ -58,17 +77,27 @@ class PersistPartialInstance(InstanceBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistPartialInstance("BTCUSDT", "sma", "binance").write_partial_data({"n": 1}, "s1", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistPartialInstance
+            >>> partial = PersistPartialInstance("BTCUSDT", "sma", "binance")
+            >>> partial.write_partial_data({"s1": {"profitLevels": [10, 20], "lossLevels": []}}, "s1", 1704067200000)
+            >>> partial.read_partial_data("s1", 1704067200000)
+            {'s1': {'profitLevels': [10, 20], 'lossLevels': []}}
         """
         self._write(data, (self.symbol, self.strategy_name, self.exchange_name, signal_id), when)
 
 
 class PersistPartialUtils(KeyedAdapterBase):
-    """The partial contract, with its context in every call."""
+    """The partial contract, with its context in every call.
+
+    The levels of profit and loss that a signal has reached, by signal id. Every method can also raise NotConfiguredError (before
+    ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
     _read_call = _DOMAIN.call("read")
@@ -97,12 +126,21 @@ class PersistPartialUtils(KeyedAdapterBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; an empty dict if nothing is stored
 
-        Example:
-            PersistPartialAdapter.read_partial_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistPartialAdapter
+            >>> PersistPartialAdapter.write_partial_data({"s1": {"profitLevels": [10, 20], "lossLevels": []}}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            >>> PersistPartialAdapter.read_partial_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            {'s1': {'profitLevels': [10, 20], 'lossLevels': []}}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -121,11 +159,16 @@ class PersistPartialUtils(KeyedAdapterBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistPartialAdapter.write_partial_data({"n": 1}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistPartialAdapter
+            >>> PersistPartialAdapter.write_partial_data({"s1": {"profitLevels": [10, 20], "lossLevels": []}}, "BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            >>> PersistPartialAdapter.read_partial_data("BTCUSDT", "sma", "s1", "binance", 1704067200000)
+            {'s1': {'profitLevels': [10, 20], 'lossLevels': []}}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -133,10 +176,18 @@ class PersistPartialUtils(KeyedAdapterBase):
         self._write(data, (symbol, strategy_name, exchange_name, signal_id), when)
 
     def use_persist_partial_adapter(self, cls: type[Any]) -> None:
-        """Serve the partial contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistPartialInstance``.
+        """Serve the partial contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistPartialInstance``, created with the same arguments; usually a subclass of it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistPartialInstance
+            >>> from backtest_kit_mongo import PersistPartialAdapter
+            >>> class Mine(PersistPartialInstance): ...  # override what you want to see or change
+            >>> PersistPartialAdapter.use_persist_partial_adapter(Mine)
         """
         self._use_class(cls)

@@ -17,7 +17,18 @@ _DOMAIN = DOMAINS["recent"]
 
 
 class PersistRecentInstance(InstanceBase):
-    """The recent contract for one context (symbol, strategy_name, exchange_name, frame_name, backtest)."""
+    """The recent contract, with its context given once.
+
+    The last signal of a strategy on a symbol. Every method can also raise NotConfiguredError (before ``setup``), DatabaseError
+    (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        symbol: the traded pair, such as "BTCUSDT"
+        strategy_name: the name of the strategy
+        exchange_name: the name of the exchange
+        frame_name: the name of the frame; "" in live mode
+        backtest: True for the records of backtests, False for live and paper runs
+    """
 
     _domain = _DOMAIN
 
@@ -39,12 +50,22 @@ class PersistRecentInstance(InstanceBase):
         Args:
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistRecentInstance("BTCUSDT", "sma", "binance", "march", True).read_recent_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistRecentInstance
+            >>> recent = PersistRecentInstance("BTCUSDT", "sma", "binance", "march", True)
+            >>> recent.write_recent_data({"id": "s1", "priceOpen": 42000.0}, 1704067200000)
+            >>> recent.read_recent_data()
+            {'id': 's1', 'priceOpen': 42000.0}
         """
         return self._read((self.symbol, self.strategy_name, self.exchange_name, self.frame_name, self.backtest), NO_TIME, type)
 
@@ -52,21 +73,31 @@ class PersistRecentInstance(InstanceBase):
         """Write a record. When this returns, it is acknowledged, and every reader sees it.
 
         Args:
-            row: the row: a dict, dataclass or Struct
+            row: the row: a dict, dataclass or Struct; None removes it
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistRecentInstance("BTCUSDT", "sma", "binance", "march", True).write_recent_data({"id": "s1", "priceOpen": 42000.0}, 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistRecentInstance
+            >>> recent = PersistRecentInstance("BTCUSDT", "sma", "binance", "march", True)
+            >>> recent.write_recent_data({"id": "s1", "priceOpen": 42000.0}, 1704067200000)
+            >>> recent.read_recent_data()
+            {'id': 's1', 'priceOpen': 42000.0}
         """
         self._write(row, (self.symbol, self.strategy_name, self.exchange_name, self.frame_name, self.backtest), when)
 
 
 class PersistRecentUtils(KeyedAdapterBase):
-    """The recent contract, with its context in every call."""
+    """The recent contract, with its context in every call.
+
+    The last signal of a strategy on a symbol. Every method can also raise NotConfiguredError (before ``setup``), DatabaseError
+    (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
     _read_call = _DOMAIN.call("read")
@@ -95,12 +126,21 @@ class PersistRecentUtils(KeyedAdapterBase):
             backtest: True for the records of backtests, False for live and paper runs
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistRecentAdapter.read_recent_data("BTCUSDT", "sma", "binance", "march", True)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistRecentAdapter
+            >>> PersistRecentAdapter.write_recent_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance", "march", True, 1704067200000)
+            >>> PersistRecentAdapter.read_recent_data("BTCUSDT", "sma", "binance", "march", True)
+            {'id': 's1', 'priceOpen': 42000.0}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -115,7 +155,7 @@ class PersistRecentUtils(KeyedAdapterBase):
         """Write a record. When this returns, it is acknowledged, and every reader sees it.
 
         Args:
-            row: the row: a dict, dataclass or Struct
+            row: the row: a dict, dataclass or Struct; None removes it
             symbol: the traded pair, such as "BTCUSDT"
             strategy_name: the name of the strategy
             exchange_name: the name of the exchange
@@ -124,11 +164,16 @@ class PersistRecentUtils(KeyedAdapterBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistRecentAdapter.write_recent_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance", "march", True, 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistRecentAdapter
+            >>> PersistRecentAdapter.write_recent_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance", "march", True, 1704067200000)
+            >>> PersistRecentAdapter.read_recent_data("BTCUSDT", "sma", "binance", "march", True)
+            {'id': 's1', 'priceOpen': 42000.0}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -138,10 +183,18 @@ class PersistRecentUtils(KeyedAdapterBase):
         self._write(row, (symbol, strategy_name, exchange_name, frame_name, backtest), when)
 
     def use_persist_recent_adapter(self, cls: type[Any]) -> None:
-        """Serve the recent contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistRecentInstance``.
+        """Serve the recent contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistRecentInstance``, created with the same arguments; usually a subclass of it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistRecentInstance
+            >>> from backtest_kit_mongo import PersistRecentAdapter
+            >>> class Mine(PersistRecentInstance): ...  # override what you want to see or change
+            >>> PersistRecentAdapter.use_persist_recent_adapter(Mine)
         """
         self._use_class(cls)

@@ -17,7 +17,15 @@ _DOMAIN = DOMAINS["risk"]
 
 
 class PersistRiskInstance(InstanceBase):
-    """The risk contract for one context (risk_name, exchange_name)."""
+    """The risk contract, with its context given once.
+
+    The positions that a risk profile counts as open. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        risk_name: the name of the risk profile
+        exchange_name: the name of the exchange
+    """
 
     _domain = _DOMAIN
 
@@ -39,12 +47,22 @@ class PersistRiskInstance(InstanceBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the [key, position] pairs, or an empty list if nothing is stored
 
-        Example:
-            PersistRiskInstance("all", "binance").read_position_data(1704067200000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistRiskInstance
+            >>> risk = PersistRiskInstance("all", "binance")
+            >>> risk.write_position_data([["sma_binance_BTCUSDT", {"priceOpen": 42000.0}]], 1704067200000)
+            >>> risk.read_position_data(1704067200000)
+            [['sma_binance_BTCUSDT', {'priceOpen': 42000.0}]]
         """
         return self._read((self.risk_name, self.exchange_name), when, type)
 
@@ -56,17 +74,27 @@ class PersistRiskInstance(InstanceBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistRiskInstance("all", "binance").write_position_data([], 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistRiskInstance
+            >>> risk = PersistRiskInstance("all", "binance")
+            >>> risk.write_position_data([["sma_binance_BTCUSDT", {"priceOpen": 42000.0}]], 1704067200000)
+            >>> risk.read_position_data(1704067200000)
+            [['sma_binance_BTCUSDT', {'priceOpen': 42000.0}]]
         """
         self._write(positions, (self.risk_name, self.exchange_name), when)
 
 
 class PersistRiskUtils(KeyedAdapterBase):
-    """The risk contract, with its context in every call."""
+    """The risk contract, with its context in every call.
+
+    The positions that a risk profile counts as open. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
     _read_call = _DOMAIN.call("read")
@@ -89,12 +117,21 @@ class PersistRiskUtils(KeyedAdapterBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the [key, position] pairs, or an empty list if nothing is stored
 
-        Example:
-            PersistRiskAdapter.read_position_data("all", "binance", 1704067200000)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistRiskAdapter
+            >>> PersistRiskAdapter.write_position_data([["sma_binance_BTCUSDT", {"priceOpen": 42000.0}]], "all", "binance", 1704067200000)
+            >>> PersistRiskAdapter.read_position_data("all", "binance", 1704067200000)
+            [['sma_binance_BTCUSDT', {'priceOpen': 42000.0}]]
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -111,11 +148,16 @@ class PersistRiskUtils(KeyedAdapterBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistRiskAdapter.write_position_data([], "all", "binance", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistRiskAdapter
+            >>> PersistRiskAdapter.write_position_data([["sma_binance_BTCUSDT", {"priceOpen": 42000.0}]], "all", "binance", 1704067200000)
+            >>> PersistRiskAdapter.read_position_data("all", "binance", 1704067200000)
+            [['sma_binance_BTCUSDT', {'priceOpen': 42000.0}]]
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -123,10 +165,18 @@ class PersistRiskUtils(KeyedAdapterBase):
         self._write(positions, (risk_name, exchange_name), when)
 
     def use_persist_risk_adapter(self, cls: type[Any]) -> None:
-        """Serve the risk contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistRiskInstance``.
+        """Serve the risk contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistRiskInstance``, created with the same arguments; usually a subclass of it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistRiskInstance
+            >>> from backtest_kit_mongo import PersistRiskAdapter
+            >>> class Mine(PersistRiskInstance): ...  # override what you want to see or change
+            >>> PersistRiskAdapter.use_persist_risk_adapter(Mine)
         """
         self._use_class(cls)

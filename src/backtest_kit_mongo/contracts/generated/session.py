@@ -17,7 +17,18 @@ _DOMAIN = DOMAINS["session"]
 
 
 class PersistSessionInstance(InstanceBase):
-    """The session contract for one context (strategy_name, exchange_name, frame_name, symbol, backtest)."""
+    """The session contract, with its context given once.
+
+    A value that a strategy keeps for a run on a symbol. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        strategy_name: the name of the strategy
+        exchange_name: the name of the exchange
+        frame_name: the name of the frame; "" in live mode
+        symbol: the traded pair, such as "BTCUSDT"
+        backtest: True for the records of backtests, False for live and paper runs
+    """
 
     _domain = _DOMAIN
 
@@ -39,12 +50,22 @@ class PersistSessionInstance(InstanceBase):
         Args:
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistSessionInstance("sma", "binance", "march", "BTCUSDT", True).read_session_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistSessionInstance
+            >>> session = PersistSessionInstance("sma", "binance", "march", "BTCUSDT", True)
+            >>> session.write_session_data({"id": "BTCUSDT:sma:binance:march:backtest", "data": 3}, 1704067200000)
+            >>> session.read_session_data()
+            {'id': 'BTCUSDT:sma:binance:march:backtest', 'data': 3}
         """
         return self._read((self.strategy_name, self.exchange_name, self.frame_name, self.symbol, self.backtest), NO_TIME, type)
 
@@ -56,17 +77,27 @@ class PersistSessionInstance(InstanceBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistSessionInstance("sma", "binance", "march", "BTCUSDT", True).write_session_data({"n": 1}, 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistSessionInstance
+            >>> session = PersistSessionInstance("sma", "binance", "march", "BTCUSDT", True)
+            >>> session.write_session_data({"id": "BTCUSDT:sma:binance:march:backtest", "data": 3}, 1704067200000)
+            >>> session.read_session_data()
+            {'id': 'BTCUSDT:sma:binance:march:backtest', 'data': 3}
         """
         self._write(data, (self.strategy_name, self.exchange_name, self.frame_name, self.symbol, self.backtest), when)
 
 
 class PersistSessionUtils(KeyedAdapterBase):
-    """The session contract, with its context in every call."""
+    """The session contract, with its context in every call.
+
+    A value that a strategy keeps for a run on a symbol. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
     _read_call = _DOMAIN.call("read")
@@ -95,12 +126,21 @@ class PersistSessionUtils(KeyedAdapterBase):
             backtest: True for the records of backtests, False for live and paper runs
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistSessionAdapter.read_session_data("sma", "binance", "march", "BTCUSDT", True)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistSessionAdapter
+            >>> PersistSessionAdapter.write_session_data({"id": "BTCUSDT:sma:binance:march:backtest", "data": 3}, "sma", "binance", "march", 1704067200000, "BTCUSDT", True)
+            >>> PersistSessionAdapter.read_session_data("sma", "binance", "march", "BTCUSDT", True)
+            {'id': 'BTCUSDT:sma:binance:march:backtest', 'data': 3}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -124,11 +164,16 @@ class PersistSessionUtils(KeyedAdapterBase):
             backtest: True for the records of backtests, False for live and paper runs
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistSessionAdapter.write_session_data({"n": 1}, "sma", "binance", "march", 1704067200000, "BTCUSDT", True)
+        Examples:
+            >>> from backtest_kit_mongo import PersistSessionAdapter
+            >>> PersistSessionAdapter.write_session_data({"id": "BTCUSDT:sma:binance:march:backtest", "data": 3}, "sma", "binance", "march", 1704067200000, "BTCUSDT", True)
+            >>> PersistSessionAdapter.read_session_data("sma", "binance", "march", "BTCUSDT", True)
+            {'id': 'BTCUSDT:sma:binance:march:backtest', 'data': 3}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -138,10 +183,18 @@ class PersistSessionUtils(KeyedAdapterBase):
         self._write(data, (strategy_name, exchange_name, frame_name, symbol, backtest), when)
 
     def use_persist_session_adapter(self, cls: type[Any]) -> None:
-        """Serve the session contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistSessionInstance``.
+        """Serve the session contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistSessionInstance``, created with the same arguments; usually a subclass of it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistSessionInstance
+            >>> from backtest_kit_mongo import PersistSessionAdapter
+            >>> class Mine(PersistSessionInstance): ...  # override what you want to see or change
+            >>> PersistSessionAdapter.use_persist_session_adapter(Mine)
         """
         self._use_class(cls)

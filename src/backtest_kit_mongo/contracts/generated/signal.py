@@ -17,7 +17,16 @@ _DOMAIN = DOMAINS["signal"]
 
 
 class PersistSignalInstance(InstanceBase):
-    """The signal contract for one context (symbol, strategy_name, exchange_name)."""
+    """The signal contract, with its context given once.
+
+    The open position of a strategy on a symbol; None if there is none. Every method can also raise NotConfiguredError (before
+    ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        symbol: the traded pair, such as "BTCUSDT"
+        strategy_name: the name of the strategy
+        exchange_name: the name of the exchange
+    """
 
     _domain = _DOMAIN
 
@@ -37,12 +46,21 @@ class PersistSignalInstance(InstanceBase):
         Args:
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistSignalInstance("BTCUSDT", "sma", "binance").read_signal_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistSignalInstance
+            >>> signal = PersistSignalInstance("BTCUSDT", "sma", "binance")
+            >>> signal.write_signal_data({"id": "s1", "priceOpen": 42000.0})
+            >>> signal.read_signal_data()
+            {'id': 's1', 'priceOpen': 42000.0}
         """
         return self._read((self.symbol, self.strategy_name, self.exchange_name), NO_TIME, type)
 
@@ -50,20 +68,30 @@ class PersistSignalInstance(InstanceBase):
         """Write a record. When this returns, it is acknowledged, and every reader sees it.
 
         Args:
-            row: the row: a dict, dataclass or Struct
+            row: the row: a dict, dataclass or Struct; None removes it
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistSignalInstance("BTCUSDT", "sma", "binance").write_signal_data({"id": "s1", "priceOpen": 42000.0})
+        Examples:
+            >>> from backtest_kit_mongo import PersistSignalInstance
+            >>> signal = PersistSignalInstance("BTCUSDT", "sma", "binance")
+            >>> signal.write_signal_data({"id": "s1", "priceOpen": 42000.0})
+            >>> signal.read_signal_data()
+            {'id': 's1', 'priceOpen': 42000.0}
         """
         self._write(row, (self.symbol, self.strategy_name, self.exchange_name), NO_TIME)
 
 
 class PersistSignalUtils(KeyedAdapterBase):
-    """The signal contract, with its context in every call."""
+    """The signal contract, with its context in every call.
+
+    The open position of a strategy on a symbol; None if there is none. Every method can also raise NotConfiguredError (before
+    ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
     _read_call = _DOMAIN.call("read")
@@ -84,12 +112,20 @@ class PersistSignalUtils(KeyedAdapterBase):
             exchange_name: the name of the exchange
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistSignalAdapter.read_signal_data("BTCUSDT", "sma", "binance")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistSignalAdapter
+            >>> PersistSignalAdapter.write_signal_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance")
+            >>> PersistSignalAdapter.read_signal_data("BTCUSDT", "sma", "binance")
+            {'id': 's1', 'priceOpen': 42000.0}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -100,17 +136,22 @@ class PersistSignalUtils(KeyedAdapterBase):
         """Write a record. When this returns, it is acknowledged, and every reader sees it.
 
         Args:
-            row: the row: a dict, dataclass or Struct
+            row: the row: a dict, dataclass or Struct; None removes it
             symbol: the traded pair, such as "BTCUSDT"
             strategy_name: the name of the strategy
             exchange_name: the name of the exchange
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistSignalAdapter.write_signal_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance")
+        Examples:
+            >>> from backtest_kit_mongo import PersistSignalAdapter
+            >>> PersistSignalAdapter.write_signal_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance")
+            >>> PersistSignalAdapter.read_signal_data("BTCUSDT", "sma", "binance")
+            {'id': 's1', 'priceOpen': 42000.0}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -118,10 +159,18 @@ class PersistSignalUtils(KeyedAdapterBase):
         self._write(row, (symbol, strategy_name, exchange_name), NO_TIME)
 
     def use_persist_signal_adapter(self, cls: type[Any]) -> None:
-        """Serve the signal contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistSignalInstance``.
+        """Serve the signal contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistSignalInstance``, created with the same arguments; usually a subclass of it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistSignalInstance
+            >>> from backtest_kit_mongo import PersistSignalAdapter
+            >>> class Mine(PersistSignalInstance): ...  # override what you want to see or change
+            >>> PersistSignalAdapter.use_persist_signal_adapter(Mine)
         """
         self._use_class(cls)

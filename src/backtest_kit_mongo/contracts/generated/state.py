@@ -17,7 +17,15 @@ _DOMAIN = DOMAINS["state"]
 
 
 class PersistStateInstance(InstanceBase):
-    """The state contract for one context (signal_id, bucket_name)."""
+    """The state contract, with its context given once.
+
+    A value that a strategy keeps for a signal, by bucket. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        signal_id: the id of the signal
+        bucket_name: the name of the bucket
+    """
 
     _domain = _DOMAIN
 
@@ -36,12 +44,22 @@ class PersistStateInstance(InstanceBase):
         Args:
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistStateInstance("s1", "levels").read_state_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistStateInstance
+            >>> state = PersistStateInstance("s1", "levels")
+            >>> state.write_state_data({"id": "s1_levels", "data": 3}, 1704067200000)
+            >>> state.read_state_data()
+            {'id': 's1_levels', 'data': 3}
         """
         return self._read((self.signal_id, self.bucket_name), NO_TIME, type)
 
@@ -53,17 +71,27 @@ class PersistStateInstance(InstanceBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistStateInstance("s1", "levels").write_state_data({"n": 1}, 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistStateInstance
+            >>> state = PersistStateInstance("s1", "levels")
+            >>> state.write_state_data({"id": "s1_levels", "data": 3}, 1704067200000)
+            >>> state.read_state_data()
+            {'id': 's1_levels', 'data': 3}
         """
         self._write(data, (self.signal_id, self.bucket_name), when)
 
 
 class PersistStateUtils(KeyedAdapterBase):
-    """The state contract, with its context in every call."""
+    """The state contract, with its context in every call.
+
+    A value that a strategy keeps for a signal, by bucket. Every method can also raise NotConfiguredError (before ``setup``),
+    DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+    """
 
     _domain = _DOMAIN
     _read_call = _DOMAIN.call("read")
@@ -83,12 +111,21 @@ class PersistStateUtils(KeyedAdapterBase):
             bucket_name: the name of the bucket
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistStateAdapter.read_state_data("s1", "levels")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistStateAdapter
+            >>> PersistStateAdapter.write_state_data({"id": "s1_levels", "data": 3}, "s1", "levels", 1704067200000)
+            >>> PersistStateAdapter.read_state_data("s1", "levels")
+            {'id': 's1_levels', 'data': 3}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -105,11 +142,16 @@ class PersistStateUtils(KeyedAdapterBase):
             when: the simulation time: an aware datetime, or ms since 1970 (UTC)
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistStateAdapter.write_state_data({"n": 1}, "s1", "levels", 1704067200000)
+        Examples:
+            >>> from backtest_kit_mongo import PersistStateAdapter
+            >>> PersistStateAdapter.write_state_data({"id": "s1_levels", "data": 3}, "s1", "levels", 1704067200000)
+            >>> PersistStateAdapter.read_state_data("s1", "levels")
+            {'id': 's1_levels', 'data': 3}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -117,10 +159,18 @@ class PersistStateUtils(KeyedAdapterBase):
         self._write(data, (signal_id, bucket_name), when)
 
     def use_persist_state_adapter(self, cls: type[Any]) -> None:
-        """Serve the state contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistStateInstance``.
+        """Serve the state contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistStateInstance``, created with the same arguments; usually a subclass of it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistStateInstance
+            >>> from backtest_kit_mongo import PersistStateAdapter
+            >>> class Mine(PersistStateInstance): ...  # override what you want to see or change
+            >>> PersistStateAdapter.use_persist_state_adapter(Mine)
         """
         self._use_class(cls)

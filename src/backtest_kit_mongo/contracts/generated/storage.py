@@ -17,7 +17,15 @@ _DOMAIN = DOMAINS["storage"]
 
 
 class PersistStorageInstance(InstanceBase):
-    """The storage contract for one context (backtest)."""
+    """The storage contract, with its context given once.
+
+    The signals of backtests or of live runs, opened, scheduled, closed and cancelled. Every method can also raise
+    NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
+    StorageError.
+
+    Args:
+        backtest: True for the records of backtests, False for live and paper runs
+    """
 
     _domain = _DOMAIN
 
@@ -36,12 +44,21 @@ class PersistStorageInstance(InstanceBase):
             limit: the most rows to read, 1000 by default; None means all
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the rows as dicts, or as ``type`` if given
 
-        Example:
-            PersistStorageInstance(True).read_storage_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistStorageInstance
+            >>> storage = PersistStorageInstance(True)
+            >>> storage.write_storage_data([{"id": "s1", "status": "opened"}])
+            >>> storage.read_storage_data()
+            [{'id': 's1', 'status': 'opened'}]
         """
         return self._rows((self.backtest,), limit, type)
 
@@ -49,20 +66,31 @@ class PersistStorageInstance(InstanceBase):
         """Write rows by their id with one command; the last write of an id wins. Other stored rows stay.
 
         Args:
-            rows: the rows, each with an "id"
+            rows: the rows, each a dict, dataclass or Struct with an "id"
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistStorageInstance(True).write_storage_data([{"id": "s1"}])
+        Examples:
+            >>> from backtest_kit_mongo import PersistStorageInstance
+            >>> storage = PersistStorageInstance(True)
+            >>> storage.write_storage_data([{"id": "s1", "status": "opened"}])
+            >>> storage.read_storage_data()
+            [{'id': 's1', 'status': 'opened'}]
         """
         self._put_rows(rows, (self.backtest,))
 
 
 class PersistStorageUtils(AdapterBase):
-    """The storage contract, with its context in every call."""
+    """The storage contract, with its context in every call.
+
+    The signals of backtests or of live runs, opened, scheduled, closed and cancelled. Every method can also raise
+    NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
+    StorageError.
+    """
 
     _domain = _DOMAIN
 
@@ -78,12 +106,20 @@ class PersistStorageUtils(AdapterBase):
             limit: the most rows to read, 1000 by default; None means all
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the rows as dicts, or as ``type`` if given
 
-        Example:
-            PersistStorageAdapter.read_storage_data(True)
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistStorageAdapter
+            >>> PersistStorageAdapter.write_storage_data([{"id": "s1", "status": "opened"}], True)
+            >>> PersistStorageAdapter.read_storage_data(True)
+            [{'id': 's1', 'status': 'opened'}]
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -94,15 +130,20 @@ class PersistStorageUtils(AdapterBase):
         """Write rows by their id with one command; the last write of an id wins. Other stored rows stay.
 
         Args:
-            rows: the rows, each with an "id"
+            rows: the rows, each a dict, dataclass or Struct with an "id"
             backtest: True for the records of backtests, False for live and paper runs
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistStorageAdapter.write_storage_data([{"id": "s1"}], True)
+        Examples:
+            >>> from backtest_kit_mongo import PersistStorageAdapter
+            >>> PersistStorageAdapter.write_storage_data([{"id": "s1", "status": "opened"}], True)
+            >>> PersistStorageAdapter.read_storage_data(True)
+            [{'id': 's1', 'status': 'opened'}]
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -110,10 +151,18 @@ class PersistStorageUtils(AdapterBase):
         self._put_rows(rows, (backtest,))
 
     def use_persist_storage_adapter(self, cls: type[Any]) -> None:
-        """Serve the storage contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistStorageInstance``.
+        """Serve the storage contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistStorageInstance``, created with the same arguments; usually a subclass of it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistStorageInstance
+            >>> from backtest_kit_mongo import PersistStorageAdapter
+            >>> class Mine(PersistStorageInstance): ...  # override what you want to see or change
+            >>> PersistStorageAdapter.use_persist_storage_adapter(Mine)
         """
         self._use_class(cls)

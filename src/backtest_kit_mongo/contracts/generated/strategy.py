@@ -17,7 +17,17 @@ _DOMAIN = DOMAINS["strategy"]
 
 
 class PersistStrategyInstance(InstanceBase):
-    """The strategy contract for one context (symbol, strategy_name, exchange_name)."""
+    """The strategy contract, with its context given once.
+
+    The deferred work of a strategy: queued closes, partial closes, moves of stop and target. Every method can also raise
+    NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
+    StorageError.
+
+    Args:
+        symbol: the traded pair, such as "BTCUSDT"
+        strategy_name: the name of the strategy
+        exchange_name: the name of the exchange
+    """
 
     _domain = _DOMAIN
 
@@ -37,12 +47,21 @@ class PersistStrategyInstance(InstanceBase):
         Args:
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistStrategyInstance("BTCUSDT", "sma", "binance").read_strategy_data()
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistStrategyInstance
+            >>> strategy = PersistStrategyInstance("BTCUSDT", "sma", "binance")
+            >>> strategy.write_strategy_data({"pendingSignalId": "s1", "commitQueue": []})
+            >>> strategy.read_strategy_data()
+            {'pendingSignalId': 's1', 'commitQueue': []}
         """
         return self._read((self.symbol, self.strategy_name, self.exchange_name), NO_TIME, type)
 
@@ -50,20 +69,31 @@ class PersistStrategyInstance(InstanceBase):
         """Write a record. When this returns, it is acknowledged, and every reader sees it.
 
         Args:
-            row: the row: a dict, dataclass or Struct
+            row: the row: a dict, dataclass or Struct; None removes it
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistStrategyInstance("BTCUSDT", "sma", "binance").write_strategy_data({"id": "s1", "priceOpen": 42000.0})
+        Examples:
+            >>> from backtest_kit_mongo import PersistStrategyInstance
+            >>> strategy = PersistStrategyInstance("BTCUSDT", "sma", "binance")
+            >>> strategy.write_strategy_data({"pendingSignalId": "s1", "commitQueue": []})
+            >>> strategy.read_strategy_data()
+            {'pendingSignalId': 's1', 'commitQueue': []}
         """
         self._write(row, (self.symbol, self.strategy_name, self.exchange_name), NO_TIME)
 
 
 class PersistStrategyUtils(KeyedAdapterBase):
-    """The strategy contract, with its context in every call."""
+    """The strategy contract, with its context in every call.
+
+    The deferred work of a strategy: queued closes, partial closes, moves of stop and target. Every method can also raise
+    NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
+    StorageError.
+    """
 
     _domain = _DOMAIN
     _read_call = _DOMAIN.call("read")
@@ -84,12 +114,20 @@ class PersistStrategyUtils(KeyedAdapterBase):
             exchange_name: the name of the exchange
             type: a msgspec type to decode into instead of a dict, see payloads
 
-        Raises:
-            InvalidTypeError or InvalidValueError if an argument is not valid
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+        Returns:
+            the body as a dict, or as a ``type`` if given; None if nothing is stored
 
-        Example:
-            PersistStrategyAdapter.read_strategy_data("BTCUSDT", "sma", "binance")
+        Raises:
+            InvalidTypeError: an argument has the wrong type, or msgspec cannot decode into ``type``
+            InvalidValueError: an argument has a value that is not allowed, or a record does not fit ``type``
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistStrategyAdapter
+            >>> PersistStrategyAdapter.write_strategy_data({"pendingSignalId": "s1", "commitQueue": []}, "BTCUSDT", "sma", "binance")
+            >>> PersistStrategyAdapter.read_strategy_data("BTCUSDT", "sma", "binance")
+            {'pendingSignalId': 's1', 'commitQueue': []}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -100,17 +138,22 @@ class PersistStrategyUtils(KeyedAdapterBase):
         """Write a record. When this returns, it is acknowledged, and every reader sees it.
 
         Args:
-            row: the row: a dict, dataclass or Struct
+            row: the row: a dict, dataclass or Struct; None removes it
             symbol: the traded pair, such as "BTCUSDT"
             strategy_name: the name of the strategy
             exchange_name: the name of the exchange
 
         Raises:
-            InvalidTypeError or InvalidValueError if an argument or the value cannot be stored; nothing is written then
-            ServerUnavailableError or ServerTimeoutError if no server answers in time
+            InvalidTypeError: an argument or the value has a type that cannot be stored; nothing is written then
+            InvalidValueError: an argument or the value has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
 
-        Example:
-            PersistStrategyAdapter.write_strategy_data({"id": "s1", "priceOpen": 42000.0}, "BTCUSDT", "sma", "binance")
+        Examples:
+            >>> from backtest_kit_mongo import PersistStrategyAdapter
+            >>> PersistStrategyAdapter.write_strategy_data({"pendingSignalId": "s1", "commitQueue": []}, "BTCUSDT", "sma", "binance")
+            >>> PersistStrategyAdapter.read_strategy_data("BTCUSDT", "sma", "binance")
+            {'pendingSignalId': 's1', 'commitQueue': []}
         """
         binding = self._slot.binding
         if binding.custom is not None:
@@ -118,10 +161,19 @@ class PersistStrategyUtils(KeyedAdapterBase):
         self._write(row, (symbol, strategy_name, exchange_name), NO_TIME)
 
     def use_persist_strategy_adapter(self, cls: type[Any]) -> None:
-        """Serve the strategy contract through ``cls``: one instance per context, created with the arguments of
-        ``PersistStrategyInstance``.
+        """Serve the strategy contract through a class of yours: one instance per context.
+
+        Args:
+            cls: a class with the methods of ``PersistStrategyInstance``, created with the same arguments; usually a subclass of
+                it
 
         Raises:
-            InvalidTypeError if ``cls`` is not a class, or lacks a method of the contract
+            InvalidTypeError: ``cls`` is not a class, or lacks a method of the contract
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistStrategyInstance
+            >>> from backtest_kit_mongo import PersistStrategyAdapter
+            >>> class Mine(PersistStrategyInstance): ...  # override what you want to see or change
+            >>> PersistStrategyAdapter.use_persist_strategy_adapter(Mine)
         """
         self._use_class(cls)
