@@ -194,7 +194,8 @@ def result(domain: Domain, call: Call) -> str:
         case "array":
             return (
                 "a read-only array of shape (limit,) and CANDLE_DTYPE in order of time: timestamp (int64, ms), open, high, low, close, "
-                "volume (float64); None if a candle is not stored. It may be a view of cached candles. See to_pandas, to_polars and to_arrow"
+                "volume (float64); None if a candle is not stored. It may be a view of cached "
+                "candles. See to_pandas, to_polars and to_arrow"
             )
         case _:
             return ""

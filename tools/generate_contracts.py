@@ -15,7 +15,7 @@ from backtest_kit_mongo import contract_names, domains
 from backtest_kit_mongo.domains import Call, Domain
 
 sys.path.append(str(Path(__file__).parent))  # a test loads this file by its path
-import contract_docs as docs  # noqa: E402
+import contract_docs as docs
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "backtest_kit_mongo"

@@ -25,12 +25,23 @@ __all__ = [
 
 
 class BacktestKitError(Exception):
-    """Base class of all errors of this library.
+    """Base class of all errors of this library. The message says what happened, and what to do if that is known.
 
-    The message says what happened. ``hint``, if not None, says what to do; the message includes it.
+    Args:
+        message: what happened
+        hint: what to do; the text of the error includes it
+
+    Examples:
+        >>> import backtest_kit_mongo as kit
+        >>> try:
+        ...     kit.setup(CC_REDIS_HOTS="redis")
+        ... except kit.BacktestKitError as error:
+        ...     print(error.hint.partition("?")[0])
+        did you mean CC_REDIS_HOST
     """
 
     hint: str | None
+    """What to do; None if the library has no advice."""
 
     results: Sequence[Any] = ()
     """A ``BacktestResult`` per backtest that this error affects, not ``complete`` if the error ended it. Empty for other errors."""
@@ -41,23 +52,26 @@ class BacktestKitError(Exception):
 
 
 class ConfigError(BacktestKitError, ValueError):
-    """A setting is unknown, or its value is not allowed."""
+    """A setting is unknown, or its value is not allowed. The hint names the nearest known name or value."""
 
 
 class NotConfiguredError(BacktestKitError, RuntimeError):
-    """A contract was called before ``setup()``, or after ``close()``."""
+    """A contract was called before ``setup()``, or after ``close()``. Call ``setup()`` first."""
 
 
 class InvalidTypeError(BacktestKitError, TypeError):
-    """An argument or a body contains a type that cannot be stored. Nothing was written."""
+    """An argument or a body has a type that cannot be stored. Nothing was written. The message names the argument or the field."""
 
 
 class InvalidValueError(BacktestKitError, ValueError):
-    """An argument or a body contains a value that cannot be stored. Nothing was written."""
+    """An argument or a body has a value that cannot be stored. Nothing was written. The message names the argument or the field."""
 
 
 class LookAheadError(BacktestKitError, ValueError):
-    """A read asked for data of a later simulation time: a record written then (with ``look_ahead="raise"``), or candles that close then."""
+    """A read asked for data of a later simulation time: a record written then (with ``look_ahead="raise"``), or candles that close then.
+
+    Ask for what was known at that time, or set ``look_ahead="hide"`` to read such data as absent.
+    """
 
 
 class StorageError(BacktestKitError, OSError):
@@ -79,7 +93,7 @@ OWN_SERVERS: Final = "no server of your own? setup(embedded=True) starts both (C
 
 
 class ServerTimeoutError(ServerUnavailableError, TimeoutError):
-    """A server did not answer within the configured timeout."""
+    """A server did not answer within the configured timeout. A write may or may not be stored: read, or write again."""
 
 
 class ServerStartError(BacktestKitError, RuntimeError):
@@ -87,24 +101,22 @@ class ServerStartError(BacktestKitError, RuntimeError):
 
 
 class IndexConflictError(BacktestKitError, RuntimeError):
-    """An index or duplicate documents in the database contradict a unique key. The message says how to repair it.
-
-    ``conflicts`` has the same by collection: pairs of what is wrong and the mongosh command that repairs it.
-    """
+    """An index or duplicate documents in the database contradict a unique key. The message says how to repair it."""
 
     conflicts: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({})
+    """What is wrong, by collection: pairs of a description and the mongosh command that repairs it."""
 
 
 class DatabaseError(BacktestKitError, RuntimeError):
-    """A server answered, but rejected the command: missing permissions, failed validation, a full disk."""
+    """A server answered, but rejected the command: missing permissions, failed validation, a full disk. The message has its reason."""
 
 
 class DamagedCandlesError(DatabaseError):
-    """A block of archived candles cannot be read, and its candles are stored nowhere else. The message names it."""
+    """A block of archived candles cannot be read, and its candles are stored nowhere else. Restore the block that the message names."""
 
 
 class MissingDependencyError(BacktestKitError, ImportError):
-    """An optional package is not installed. The message says how to install it."""
+    """An optional package is not installed. The message says which ``pip install`` installs it."""
 
 
 def with_notes(error: BaseException) -> str:

@@ -32,9 +32,18 @@ _current: Logger = _standard
 
 
 def set_logger(logger: Logger | None) -> None:
-    """Send the library's messages to ``logger``, any object with methods debug, info, warning and error; None: the standard logger.
+    """Send the library's messages to a logger of yours.
 
-    Raises InvalidTypeError if a method is missing.
+    Args:
+        logger: any object with methods debug, info, warning and error; None is the standard logger ``backtest_kit_mongo``
+
+    Raises:
+        InvalidTypeError: a method is missing
+
+    Examples:
+        >>> import logging
+        >>> import backtest_kit_mongo as kit
+        >>> kit.set_logger(logging.getLogger("my.bot"))
     """
     global _current
     if logger is not None:

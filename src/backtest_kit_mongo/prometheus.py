@@ -42,10 +42,21 @@ _QUANTILES: Final = {"p50": "0.5", "p90": "0.9", "p99": "0.99"}
 
 
 class StatsCollector:
-    """A collector for ``prometheus_client``: ``CollectorRegistry().register(StatsCollector())``.
+    """A collector for ``prometheus_client``, which serves the counters of ``stats``.
 
-    The counts are those of ``stats()`` since the process began: ``reset_stats()`` does not reset them. Each scrape pings both
-    servers and waits at most a second for each.
+    The counts are those since the process began: ``reset_stats()`` does not reset them. Each scrape pings both servers and waits at most
+    a second for each.
+
+    Args:
+        registry: the registry to watch
+
+    Examples:
+        >>> from prometheus_client import CollectorRegistry
+        >>> from backtest_kit_mongo.prometheus import StatsCollector
+        >>> collectors = CollectorRegistry()
+        >>> collectors.register(StatsCollector())
+        >>> collectors.get_sample_value("backtest_kit_mongo_errors_total", {"domain": "signal"})
+        0
     """
 
     def __init__(self, registry: Registry = default_registry) -> None:
@@ -101,7 +112,7 @@ class StatsCollector:
 
 
 class MetricsServer:
-    """The HTTP server that ``start_metrics`` returns; ``port`` is where it listens, ``close()`` ends it."""
+    """The HTTP server that ``start_metrics`` returns. It is a context manager, whose end closes it."""
 
     def __init__(self, server: Any, thread: Any) -> None:
         self._server, self._thread = server, thread
@@ -123,8 +134,26 @@ class MetricsServer:
 def start_metrics(port: int = 9464, address: str = "127.0.0.1", *, registry: Registry = default_registry) -> MetricsServer:
     """Serve the metrics of this process at ``http://address:port/metrics``, from a thread, until ``close()``.
 
-    Port 0 picks a free port. There is no authentication, so bind only to an ``address`` in a network that may read the metrics.
-    Raises InvalidValueError if the port cannot be used, MissingDependencyError if prometheus-client is not installed.
+    There is no authentication, so bind only to an ``address`` in a network that may read the metrics.
+
+    Args:
+        port: the TCP port; 0 picks a free one
+        address: the address to listen at
+        registry: the registry to watch
+
+    Returns:
+        the server; its ``port`` is where it listens
+
+    Raises:
+        InvalidValueError: the port cannot be used
+        MissingDependencyError: prometheus-client is not installed
+
+    Examples:
+        >>> from urllib.request import urlopen
+        >>> from backtest_kit_mongo.prometheus import start_metrics
+        >>> with start_metrics(port=0) as server:
+        ...     urlopen(f"http://127.0.0.1:{server.port}/metrics").status
+        200
     """
     client = library("prometheus_client", "metrics")
     collectors = client.CollectorRegistry()

@@ -26,7 +26,12 @@ LATEST: Final = 8_640_000_000_000_000
 
 
 class Scope:
-    """What the contracts know of the code that calls them."""
+    """What the contracts know of the code that calls them.
+
+    Args:
+        now: the simulation time in ms; None if there is none
+        flush: writes the pending writes of the run; None if there are none
+    """
 
     __slots__ = ("flush", "now")
 
@@ -37,7 +42,7 @@ class Scope:
         """Writes the pending writes of the run. While not None, it is called before each use of a contract other than Candle."""
 
     def replaced(self, now: int | None, flush: Callable[[], None] | None) -> Self:
-        """Return a copy with another time and another ``flush``."""
+        """Return a copy with another time ``now`` (ms) and another ``flush``."""
         return type(self)(now, flush)
 
 
@@ -46,12 +51,24 @@ SCOPE: Final[ContextVar[Scope]] = ContextVar("backtest_kit_mongo_scope", default
 
 
 def current_time() -> int | None:
-    """Return the simulation time in ms, None if there is none."""
+    """Return the simulation time in ms, None if there is none.
+
+    Examples:
+        >>> from backtest_kit_mongo.simulation import current_time, simulated_time
+        >>> with simulated_time(1704067200000):
+        ...     current_time()
+        1704067200000
+    """
     return SCOPE.get().now
 
 
 def flush_pending() -> None:
-    """Write the pending writes of the current run."""
+    """Write the pending writes of the current run. Do nothing outside of runs.
+
+    Examples:
+        >>> from backtest_kit_mongo.simulation import flush_pending
+        >>> flush_pending()
+    """
     flush = SCOPE.get().flush
     if flush is not None:
         flush()
@@ -59,7 +76,14 @@ def flush_pending() -> None:
 
 @contextmanager
 def entered(scope: Scope) -> Iterator[None]:
-    """Make ``scope`` the current one inside the block."""
+    """Make ``scope`` the current one inside the block.
+
+    Examples:
+        >>> from backtest_kit_mongo.simulation import Scope, current_time, entered
+        >>> with entered(Scope(1704067200000)):
+        ...     current_time()
+        1704067200000
+    """
     token = SCOPE.set(scope)
     try:
         yield
@@ -69,18 +93,46 @@ def entered(scope: Scope) -> Iterator[None]:
 
 
 def without_flush() -> AbstractContextManager[None]:
-    """Use contracts inside the block without flushing pending writes first: the holder of a lock must not wait for other threads."""
+    """Use contracts inside the block without flushing pending writes first: the holder of a lock must not wait for other threads.
+
+    Examples:
+        >>> from backtest_kit_mongo.simulation import flush_pending, without_flush
+        >>> with without_flush():
+        ...     flush_pending()  # does nothing here
+    """
     scope = SCOPE.get()
     return entered(scope.replaced(scope.now, None))
 
 
 def outside_runs() -> AbstractContextManager[None]:
-    """Make the code inside the block read as code outside of any run does: no simulation time, no pending writes. For market data."""
+    """Make the code inside the block read as code outside of any run does: no simulation time, no pending writes. For market data.
+
+    Examples:
+        >>> from backtest_kit_mongo.simulation import current_time, outside_runs, simulated_time
+        >>> with simulated_time(1704067200000), outside_runs():
+        ...     current_time() is None
+        True
+    """
     return entered(Scope())
 
 
 def milliseconds(name: str, value: Any) -> int:
-    """Return an aware datetime or an int as ms since the epoch. Raises InvalidTypeError or InvalidValueError for anything else."""
+    """Return a time as ms since 1970 (UTC).
+
+    Args:
+        name: the name of the argument, for errors
+        value: an aware datetime, or an int in ms
+
+    Raises:
+        InvalidTypeError: it is something else
+        InvalidValueError: it is a naive datetime, not a time, or beyond what a JavaScript Date can hold
+
+    Examples:
+        >>> from datetime import UTC, datetime
+        >>> from backtest_kit_mongo.simulation import milliseconds
+        >>> milliseconds("when", datetime(2024, 1, 1, tzinfo=UTC))
+        1704067200000
+    """
     if is_missing(value) and value is not None:
         raise InvalidValueError(f"{name} is {value}, not a time")
     if isinstance(value, datetime):
@@ -106,12 +158,24 @@ def milliseconds(name: str, value: Any) -> int:
 
 
 def as_datetime(ms: int) -> datetime:
-    """Convert a time in ms to an aware datetime in UTC."""
+    """Convert a time ``ms`` (since 1970, UTC) to an aware datetime in UTC.
+
+    Examples:
+        >>> from backtest_kit_mongo.simulation import as_datetime
+        >>> as_datetime(1704067200000).isoformat()
+        '2024-01-01T00:00:00+00:00'
+    """
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 def iso_time(ms: int) -> str:
-    """Format a time in ms for messages: ``2023-03-01T00:05:00Z``, or the plain number of ms beyond the year 9999."""
+    """Format a time ``ms`` for messages: ``2023-03-01T00:05:00Z``, or the plain number of ms beyond the year 9999.
+
+    Examples:
+        >>> from backtest_kit_mongo.simulation import iso_time
+        >>> iso_time(1704067200000)
+        '2024-01-01T00:00:00Z'
+    """
     try:
         moment = as_datetime(ms)
     except (ValueError, OverflowError, OSError):
@@ -121,10 +185,25 @@ def iso_time(ms: int) -> str:
 
 @contextmanager
 def simulated_time(when: datetime | int | None) -> Iterator[None]:
-    """Make reads inside the block use ``when`` (an aware datetime or ms) as the current time; None: they have no simulation time.
+    """Make reads inside the block use a time as the current one.
 
     The end of the block restores the previous time. Blocks nest; each thread and each task has its own time. With ``look_ahead`` set
     to "hide" or "raise", a read never returns what was written at a later time; with ``history``, it returns what was stored at ``when``.
+
+    Args:
+        when: an aware datetime, or ms since 1970 (UTC); None: reads have no simulation time
+
+    Raises:
+        InvalidTypeError: ``when`` is something else
+        InvalidValueError: ``when`` is a naive datetime, or not a time
+
+    Examples:
+        >>> import backtest_kit_mongo as kit
+        >>> kit.setup(stores={"state": "memory"}, look_ahead="hide")
+        >>> kit.PersistStateAdapter.write_state_data({"data": 1}, "s1", "levels", when=2000)
+        >>> with kit.simulated_time(1000):
+        ...     kit.PersistStateAdapter.read_state_data("s1", "levels") is None
+        True
     """
     scope = SCOPE.get()
     with entered(scope.replaced(None if when is None else milliseconds("when", when), scope.flush)):

@@ -249,19 +249,19 @@ class AsyncIds(AsyncFace):
         self.sync = sync
 
     async def get(self, *context: Any) -> str | None:
-        """Return the cached id of a record as 24 hex digits; None if there is none."""
+        """Return the id of the record named by ``context`` as Redis holds it (24 hexadecimal digits), or None."""
         return await self._wait(self.sync.get, *context)
 
     async def has(self, *context: Any) -> bool:
-        """Return whether the id of a record is cached."""
+        """Return whether Redis holds an id for the record named by ``context``."""
         return await self._wait(self.sync.has, *context)
 
     async def delete(self, *context: Any) -> bool:
-        """Drop the id of a record; return whether Redis had it."""
+        """Drop the id of the record named by ``context``, in this process and in Redis; return whether Redis held one."""
         return await self._wait(self.sync.delete, *context)
 
     def keys(self) -> AsyncGenerator[str, None]:
-        """Iterate over the Redis keys of the domain."""
+        """Iterate over the Redis keys of the domain. It uses SCAN, so a key may come twice."""
         return self._pages(self.sync.keys)
 
     async def size(self) -> int:
@@ -269,7 +269,7 @@ class AsyncIds(AsyncFace):
         return await self._wait(self.sync.size)
 
     async def clear(self) -> int:
-        """Drop all ids of the domain; return how many Redis had."""
+        """Drop all ids of the domain, in this process and in Redis; return how many Redis held. No data is touched."""
         return await self._wait(self.sync.clear)
 
 
@@ -281,7 +281,7 @@ class AsyncInstance(AsyncFace):
     _sync_class: ClassVar[type[Any]]
 
     async def wait_for_init(self, initial: bool = True) -> None:
-        """Wait until the store is ready, 15 s at most; return at once if not ``initial``."""
+        """Wait until the store is ready; return at once if not ``initial``. Raises ServerTimeoutError after 15 s."""
         await self._wait(self.sync.wait_for_init, initial)
 
 
@@ -326,13 +326,44 @@ class AsyncKeyedAdapter(AsyncAdapter):
     @overload
     async def read_many(self, contexts: Iterable[Sequence[Any]], *, type: type[T]) -> list[T | None]: ...
     async def read_many(self, contexts: Iterable[Sequence[Any]], *, type: Any = None) -> Any:
-        """Read many records; see ``KeyedAdapterBase.read_many``."""
+        """Read many records, as ``KeyedAdapterBase.read_many`` does.
+
+        Args:
+            contexts: one tuple per record: the arguments of the single read without ``when``
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Returns:
+            the bodies in the order of ``contexts``
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistSignalAdapter
+            >>> await PersistSignalAdapter.read_many([("BTCUSDT", "sma", "binance")])
+            [None]
+        """
         return await self._data(self.sync.read_many, contexts, type=type)
 
     async def write_many(self, items: Iterable[Sequence[Any]]) -> None:
-        """Write many records; see ``KeyedAdapterBase.write_many``."""
+        """Write many records, as ``KeyedAdapterBase.write_many`` does.
+
+        Args:
+            items: one tuple per record: the arguments of the single write
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistSignalAdapter
+            >>> await PersistSignalAdapter.write_many([({"id": "s1"}, "BTCUSDT", "sma", "binance")])
+        """
         await self._data(self.sync.write_many, items)
 
     async def update(self, context: Sequence[Any], change: Callable[[Any], Any], when: When | None = None) -> None:
-        """Change a record by compare-and-set; see ``KeyedAdapterBase.update``. ``change`` is called in a thread."""
+        """Change a record by compare-and-set, as ``KeyedAdapterBase.update`` does.
+
+        Args:
+            context: which record: a tuple of the single read's arguments without ``when``
+            change: a synchronous function from the value to the new one. It is called in a thread, perhaps more than once
+            when: the simulation time of the write, for a domain that has one: an aware datetime, or ms since 1970 (UTC)
+
+        Examples:
+            >>> from backtest_kit_mongo.aio import PersistStateAdapter
+            >>> await PersistStateAdapter.update(("s1", "levels"), lambda row: {"data": 1}, 1704067200000)
+        """
         await self._data(self.sync.update, context, change, when)

@@ -19,8 +19,10 @@ __all__ = [
 ]  # fmt: skip
 
 CandleArray = npt.NDArray[np.void]
+"""An array (n,) of CANDLE_DTYPE."""
 
 PRICES: Final = ("open", "high", "low", "close", "volume")
+"""The fields of a candle after ``timestamp``."""
 CANDLE_DTYPE: Final = np.dtype([("timestamp", "<i8"), *((name, "<f8") for name in PRICES)])
 """One candle: open time in ms, prices, and volume in the base asset. Packed into 48 bytes, as the compiled reader writes it."""
 
@@ -34,7 +36,21 @@ def memory(columns: CandleArray) -> npt.NDArray[np.int8]:
 
 
 def check_columns(columns: CandleArray, interval: str) -> None:
-    """Raise InvalidValueError naming a candle that must not be stored: a value is not finite, or its time is off the grid."""
+    """Check candles for what must not be stored.
+
+    Args:
+        columns: an array (n,) of CANDLE_DTYPE
+        interval: the length of the candles, such as "1m"
+
+    Raises:
+        InvalidTypeError: ``interval`` is not a str
+        InvalidValueError: a value is not finite, or a time is off the grid; the message names the candle. Or the interval is unknown
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import check_columns
+        >>> from backtest_kit_mongo.runner import synthetic_market
+        >>> check_columns(synthetic_market(7, 60, 1704067200000), "1m")
+    """
     grid = grid_of(interval)
     plain = grid.is_plain
     if not core.are_sound(memory(columns), grid.longest if plain else 1) or (not plain and grid.past(columns["timestamp"]).any()):
@@ -66,22 +82,68 @@ def impossible_candles(columns: CandleArray) -> npt.NDArray[np.intp]:
     """Return the positions of candles that cannot be: a price that is not above 0, outside of low and high, or a volume below 0.
 
     Nothing is said of a price that is far from the others: a coin may fall to nothing within a minute.
+
+    Args:
+        columns: an array (n,) of CANDLE_DTYPE
+
+    Returns:
+        their positions in ``columns``, ascending
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import impossible_candles
+        >>> from backtest_kit_mongo.runner import synthetic_market
+        >>> candles = synthetic_market(7, 60, 1704067200000)
+        >>> candles["high"][5] = 0
+        >>> impossible_candles(candles).tolist()
+        [5]
     """
     opened, high, low, close, volume = (columns[name] for name in PRICES)
     return np.flatnonzero(~((low > 0) & (low <= opened) & (opened <= high) & (low <= close) & (close <= high) & (volume >= 0)))
 
 
 def closed_candles(columns: CandleArray, interval: str, now: int | None = None) -> CandleArray:
-    """Return the candles that have closed at ``now`` (ms, default: the wall clock). A candle that closes exactly at ``now`` has closed."""
+    """Return the candles that have closed. A candle that closes exactly at ``now`` has closed.
+
+    Args:
+        columns: an array (n,) of CANDLE_DTYPE
+        interval: the length of the candles, such as "1m"
+        now: the time in ms since 1970 (UTC); None is the wall clock
+
+    Returns:
+        ``columns`` itself if all have closed, otherwise a copy without the others
+
+    Raises:
+        InvalidTypeError: ``interval`` is not a str
+        InvalidValueError: the interval is unknown
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import closed_candles
+        >>> from backtest_kit_mongo.runner import synthetic_market
+        >>> closed_candles(synthetic_market(7, 60, 1704067200000), "1m", now=1704067200000 + 150_000).shape
+        (2,)
+    """
     now = time.time_ns() // 1_000_000 if now is None else now
     latest = grid_of(interval).closed_until(now)
     return columns if (columns["timestamp"] <= latest).all() else columns[columns["timestamp"] <= latest]
 
 
 def matches(candles: CandleArray, stored: Iterable[CandleArray]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Compare ``candles`` (ascending) with ``stored`` (batches of the same series).
+    """Compare candles with stored ones of the same series.
 
-    Returns two masks over ``candles``: which open times are stored, and which are stored with the same values.
+    Args:
+        candles: an array (n,) of CANDLE_DTYPE, ascending
+        stored: batches of stored candles, each such an array
+
+    Returns:
+        two masks (n,) of bool over ``candles``: which open times are stored, and which are stored with the same values
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import matches
+        >>> from backtest_kit_mongo.runner import synthetic_market
+        >>> candles = synthetic_market(7, 3, 1704067200000)
+        >>> present, equal = matches(candles, [candles[:2]])
+        >>> present.tolist(), equal.tolist()
+        ([True, True, False], [True, True, False])
     """
     stamps = candles["timestamp"]
     present, equal = np.zeros(len(stamps), bool), np.zeros(len(stamps), bool)
@@ -94,5 +156,18 @@ def matches(candles: CandleArray, stored: Iterable[CandleArray]) -> tuple[npt.ND
 
 
 def to_dicts(columns: CandleArray) -> list[dict[str, Any]]:
-    """Return one plain dict per candle, in order."""
+    """Return one plain dict per candle, in order.
+
+    Args:
+        columns: an array (n,) of CANDLE_DTYPE
+
+    Returns:
+        n dicts {timestamp (ms), open, high, low, close, volume}
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import to_dicts
+        >>> from backtest_kit_mongo.runner import synthetic_market
+        >>> list(to_dicts(synthetic_market(7, 60, 1704067200000))[0])
+        ['timestamp', 'open', 'high', 'low', 'close', 'volume']
+    """
     return core.to_dicts(memory(columns))

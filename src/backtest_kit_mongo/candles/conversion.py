@@ -23,9 +23,24 @@ __all__ = ["as_columns", "row_values", "to_columns"]
 def to_columns(candles: Iterable[Any], interval: str, symbol: str | None = None) -> CandleArray:
     """Check candles and return them as an array of CANDLE_DTYPE, in their order.
 
-    ``candles`` are dicts, dataclasses or Structs, a DataFrame or Arrow table (see ``table_candles``), or already an array of
-    CANDLE_DTYPE. Raises InvalidTypeError or InvalidValueError naming the row if a field is missing, a value is not a finite number, or a
-    timestamp is off the grid of ``interval``, and for a table of another ``symbol``.
+    Args:
+        candles: dicts, dataclasses or Structs with ``timestamp`` (open time, ms), ``open``, ``high``, ``low``, ``close`` and ``volume``; a
+            DataFrame or Arrow table; or already an array (n,) of CANDLE_DTYPE
+        interval: the length of the candles, such as "1m"
+        symbol: the symbol that a column of symbols in a table must have; None checks nothing
+
+    Returns:
+        an array (n,) of CANDLE_DTYPE
+
+    Raises:
+        InvalidTypeError: ``candles`` or a value in it has the wrong type; the message names the row
+        InvalidValueError: a field is missing, a value is not a finite number, a time is off the grid, or the table is of another symbol
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import to_columns
+        >>> row = {"timestamp": 1704067200000, "open": 1.0, "high": 2.0, "low": 0.5, "close": 1.5, "volume": 10.0}
+        >>> to_columns([row], "1m")["close"].tolist()
+        [1.5]
     """
     grid_of(interval)
     columns = as_columns(candles, interval, symbol)
@@ -34,7 +49,25 @@ def to_columns(candles: Iterable[Any], interval: str, symbol: str | None = None)
 
 
 def as_columns(candles: Iterable[Any], interval: str | None = None, symbol: str | None = None) -> CandleArray:
-    """Return candles as an array of CANDLE_DTYPE, like ``to_columns`` but without checking values and grid."""
+    """Return candles as an array of CANDLE_DTYPE, like ``to_columns`` but without checking values and grid.
+
+    Args:
+        candles: candles as ``to_columns`` takes them
+        interval: the interval that a column of intervals in a table must have; None checks nothing
+        symbol: the symbol that a column of symbols in a table must have; None checks nothing
+
+    Returns:
+        an array (n,) of CANDLE_DTYPE; ``candles`` itself if it is one
+
+    Raises:
+        InvalidTypeError: ``candles`` or a value in it has the wrong type; the message names the row
+        InvalidValueError: a field is missing, a time is not a whole number of ms, or a price is too large for a double
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import as_columns
+        >>> as_columns([{"timestamp": 5, "open": 1, "high": 1, "low": 1, "close": 1, "volume": 0}])["timestamp"].tolist()
+        [5]
+    """
     if isinstance(candles, np.ndarray):
         if candles.dtype != CANDLE_DTYPE or candles.ndim != 1:
             raise InvalidTypeError(f"an array of candles must be one-dimensional and have dtype {CANDLE_DTYPE}, got {candles.dtype}")

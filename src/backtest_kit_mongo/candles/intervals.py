@@ -20,9 +20,21 @@ _DAY_MS: Final = 86_400_000
 
 
 class Grid:
-    """The open times of an interval's candles: one every ``step`` ms from ``offset`` on (ms since 1970, UTC), and as many before that.
+    """The open times of an interval's candles: one every ``step`` ms from ``offset`` on, and as many before that.
 
-    The candles are numbered by their position: candle 0 opens at ``offset``, candle -1 right before it.
+    The candles are numbered by their position: candle 0 opens at ``offset``, candle -1 right before it. ``GRIDS`` has the grid of every
+    interval; months, which differ in length, have a class of their own.
+
+    Args:
+        interval: the name of the interval
+        step: the length of a candle in ms
+        offset: the open time of candle 0 in ms since 1970 (UTC)
+        rule: which times are on the grid, for messages; None is "a multiple of ... since 1970"
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import GRIDS
+        >>> GRIDS["1w"].align(1704067200000), GRIDS["1w"].is_on(1704067200000)
+        (1704067200000, True)
     """
 
     def __init__(self, interval: str, step: int, offset: int = 0, rule: str | None = None) -> None:
@@ -38,19 +50,19 @@ class Grid:
         self._length, self._offset = step, offset
 
     def position(self, stamp: int) -> int:
-        """Return the position of the candle that contains a time (ms)."""
+        """Return the position of the candle that contains the time ``stamp`` (ms)."""
         return (stamp - self._offset) // self._length
 
     def opens(self, position: int) -> int:
-        """Return the open time (ms) of the candle at a position."""
+        """Return the open time (ms) of the candle at ``position``."""
         return position * self._length + self._offset
 
     def positions(self, stamps: Stamps) -> Stamps:
-        """Return the positions of the candles that contain times (ms)."""
+        """Return the positions of the candles that contain the times ``stamps`` (ms), both arrays (n,) of int64."""
         return (stamps - self._offset) // self._length
 
     def past(self, stamps: Stamps) -> Stamps:
-        """Return by how many ms each time is past the open time of its candle; 0 means that it is on the grid."""
+        """Return by how many ms each of the times ``stamps`` is past the open time of its candle; 0 means that it is on the grid."""
         return (stamps - self._offset) % self._length
 
     def window(self, since: int, count: int) -> Iterable[int]:
@@ -59,11 +71,11 @@ class Grid:
         return range(first, first + count * self._length, self._length)
 
     def stamps(self, since: int, until: int) -> Stamps:
-        """Return the open times of the candles from the one that contains ``since`` up to, without it, the one of ``until`` (ms)."""
+        """Return the open times (ms, int64) from the candle that contains ``since`` up to, without it, the one of ``until`` (ms)."""
         return np.arange(self.align(since), self.align(until), self._length, dtype=np.int64)
 
     def stamps_of(self, positions: Stamps) -> Stamps:
-        """Return the open times (ms) of the candles at positions."""
+        """Return the open times (ms) of the candles at ``positions``, both arrays (n,) of int64."""
         return positions * self._length + self._offset
 
     def divides(self, longer: Grid) -> bool:
@@ -75,15 +87,15 @@ class Grid:
         return longer.step % self.step == 0 and (longer._offset - self._offset) % self.step == 0
 
     def align(self, stamp: int) -> int:
-        """Return the open time (ms) of the candle that contains a time (ms)."""
+        """Return the open time (ms) of the candle that contains the time ``stamp`` (ms)."""
         return stamp - (stamp - self._offset) % self._length
 
     def ceil(self, stamp: int) -> int:
-        """Return the first open time (ms) at or after a time (ms)."""
+        """Return the first open time (ms) at or after the time ``stamp`` (ms)."""
         return self.opens(self.position(stamp - 1) + 1)
 
     def after(self, stamp: int, count: int = 1) -> int:
-        """Return the open time (ms) of the candle ``count`` positions after the one that contains a time (ms); before it if negative."""
+        """Return the open time (ms) of the candle ``count`` positions after the one that contains ``stamp`` (ms); before it if negative."""
         return self.opens(self.position(stamp) + count)
 
     def count(self, since: int, until: int) -> int:
@@ -99,7 +111,7 @@ class Grid:
         return moment - self._length
 
     def is_on(self, stamp: int) -> bool:
-        """Return whether a time (ms) is on the grid."""
+        """Return whether the time ``stamp`` (ms) is on the grid."""
         return (stamp - self._offset) % self._length == 0
 
 
@@ -177,13 +189,37 @@ OFF_GRID: Final = ("refuse", "skip", "snap")
 
 
 def check_off_grid(off_grid: Any) -> None:
-    """Raise InvalidValueError unless ``off_grid`` is one of OFF_GRID."""
+    """Check an answer to what happens to candles off the grid.
+
+    Args:
+        off_grid: "refuse" (all of them), "skip" (leave those out) or "snap" (move them back to the grid)
+
+    Raises:
+        InvalidValueError: it is something else
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import check_off_grid
+        >>> check_off_grid("skip")
+    """
     if off_grid not in OFF_GRID:
         raise InvalidValueError(f"off_grid is {off_grid!r}", hint=f"use one of {', '.join(OFF_GRID)}")
 
 
 def grid_of(interval: Any) -> Grid:
-    """Return the grid of an interval. Raises InvalidTypeError or InvalidValueError if it is not an interval."""
+    """Return the grid of an interval.
+
+    Args:
+        interval: its name: "1m" to "1d", "3d", "1w" or "1M"
+
+    Raises:
+        InvalidTypeError: it is not a str
+        InvalidValueError: there is no such interval
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import grid_of
+        >>> grid_of("1h").step
+        3600000
+    """
     if not isinstance(interval, str):
         raise InvalidTypeError(f"interval must be a str, got {type(interval).__name__}")
     try:
@@ -195,7 +231,17 @@ def grid_of(interval: Any) -> Grid:
 def interval_ms(interval: Any) -> int:
     """Return the length in ms of an interval that opens at the multiples of it since 1970.
 
-    Raises InvalidTypeError or InvalidValueError for any other: 3d, 1w and 1M have a grid of their own (see ``grid_of``).
+    Args:
+        interval: its name: "1m" to "1d"; 3d, 1w and 1M have a grid of their own, see ``grid_of``
+
+    Raises:
+        InvalidTypeError: it is not a str
+        InvalidValueError: there is no such interval, or it has a grid of its own
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import interval_ms
+        >>> interval_ms("4h")
+        14400000
     """
     grid = grid_of(interval)
     if not grid.is_plain:
@@ -207,5 +253,11 @@ def interval_ms(interval: Any) -> int:
 
 
 def align(timestamp: int, step: int) -> int:
-    """Return the open time (ms) of the candle of ``step`` ms that contains ``timestamp`` (ms), counted from the epoch in UTC."""
+    """Return the open time (ms) of the candle of ``step`` ms that contains ``timestamp`` (ms), counted from the epoch in UTC.
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import align
+        >>> align(1704067261500, 60_000)
+        1704067260000
+    """
     return timestamp // step * step

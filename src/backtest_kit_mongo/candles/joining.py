@@ -13,9 +13,23 @@ __all__ = ["join_candles", "join_whole"]
 
 
 def join_candles(candles: CandleArray, opens: Stamps) -> CandleArray:
-    """Join neighbouring candles (ascending) with the same time in ``opens``, which becomes their open time (ms).
+    """Join neighbouring candles into longer ones.
 
     A joined candle has the first open, the highest high, the lowest low, the last close and the sum of the volumes.
+
+    Args:
+        candles: an array (n,) of CANDLE_DTYPE, ascending
+        opens: an array (n,) of int64: the open time (ms) of the joined candle that each candle becomes part of
+
+    Returns:
+        an array of CANDLE_DTYPE, one candle for each run of equal ``opens``
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import join_candles
+        >>> from backtest_kit_mongo.runner import synthetic_market
+        >>> candles = synthetic_market(7, 10, 1704067200000)
+        >>> join_candles(candles, candles["timestamp"] // 300_000 * 300_000)["timestamp"].tolist()
+        [1704067200000, 1704067500000]
     """
     if not len(candles):
         return candles[:0]
@@ -32,9 +46,21 @@ def join_candles(candles: CandleArray, opens: Stamps) -> CandleArray:
 
 
 def join_whole(candles: CandleArray, shorter: Grid, longer: Grid) -> CandleArray:
-    """Join candles (ascending) of ``shorter`` into those of ``longer``, leaving out every one with a part missing.
+    """Join candles of one grid into those of a longer one, leaving out every one with a part missing.
 
-    ``shorter`` must divide ``longer``; see ``Grid.divides``.
+    Args:
+        candles: an array (n,) of CANDLE_DTYPE, ascending, on ``shorter``
+        shorter: the grid of ``candles``; it must divide ``longer``, see ``Grid.divides``
+        longer: the grid of the result
+
+    Returns:
+        an array of CANDLE_DTYPE on ``longer``
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import GRIDS, join_whole
+        >>> from backtest_kit_mongo.runner import synthetic_market
+        >>> join_whole(synthetic_market(7, 12, 1704067200000), GRIDS["1m"], GRIDS["5m"]).shape
+        (2,)
     """
     positions = longer.positions(candles["timestamp"])
     numbers, counts = np.unique(positions, return_counts=True)

@@ -18,14 +18,51 @@ __all__ = ["is_table", "library", "table_batch", "table_candles", "to_arrow", "t
 
 
 def to_pandas(candles: CandleArray) -> Any:
-    """Return a pandas DataFrame of prices and volume, indexed by open time: ``timestamp`` (datetime64[ms, UTC])."""
+    """Convert a candle array to a pandas DataFrame, with one copy of each column.
+
+    Args:
+        candles: an array (n,) of CANDLE_DTYPE, as ``read_candles_array`` returns it
+
+    Returns:
+        n rows indexed by open time (``timestamp``, datetime64[ms, UTC]), with float64 columns ``open``, ``high``, ``low``, ``close`` (quote
+            currency) and ``volume`` (base asset)
+
+    Raises:
+        InvalidTypeError: ``candles`` is not such an array
+        MissingDependencyError: pandas is not installed
+
+    Examples:
+        >>> import backtest_kit_mongo as kit
+        >>> from backtest_kit_mongo.runner import synthetic_market
+        >>> frame = kit.to_pandas(synthetic_market(7, 60, 1704067200000))
+        >>> frame.shape, str(frame.index[0])
+        ((60, 5), '2024-01-01 00:00:00+00:00')
+    """
     pandas = library("pandas", "pandas")
     times = pandas.DatetimeIndex(_times(candles), name="timestamp").tz_localize("UTC")
     return pandas.DataFrame({name: _column(candles, name) for name in PRICES}, index=times, copy=False)
 
 
 def to_polars(candles: CandleArray) -> Any:
-    """Return a polars DataFrame of ``timestamp`` (Datetime in ms, UTC), prices and volume."""
+    """Convert a candle array to a polars DataFrame, with one copy of each column.
+
+    Args:
+        candles: an array (n,) of CANDLE_DTYPE, as ``read_candles_array`` returns it
+
+    Returns:
+        n rows of ``timestamp`` (open time, Datetime in ms, UTC) and float64 ``open``, ``high``, ``low``, ``close`` (quote currency) and
+            ``volume`` (base asset)
+
+    Raises:
+        InvalidTypeError: ``candles`` is not such an array
+        MissingDependencyError: polars is not installed
+
+    Examples:
+        >>> import backtest_kit_mongo as kit
+        >>> from backtest_kit_mongo.runner import synthetic_market
+        >>> kit.to_polars(synthetic_market(7, 60, 1704067200000)).shape
+        (60, 6)
+    """
     polars = library("polars", "polars")
     # Cast from integers, which works for any timestamp: polars panics if it attaches a time zone to a date in the far future.
     times = polars.Series("timestamp", _column(candles, "timestamp")).cast(polars.Datetime("ms", "UTC"))
@@ -33,14 +70,47 @@ def to_polars(candles: CandleArray) -> Any:
 
 
 def to_arrow(candles: CandleArray) -> Any:
-    """Return a pyarrow Table of ``timestamp`` (timestamp[ms, tz=UTC]), prices and volume."""
+    """Convert a candle array to a pyarrow Table, with one copy of each column.
+
+    Args:
+        candles: an array (n,) of CANDLE_DTYPE, as ``read_candles_array`` returns it
+
+    Returns:
+        n rows of ``timestamp`` (open time, timestamp[ms, tz=UTC]) and float64 ``open``, ``high``, ``low``, ``close`` (quote currency) and
+            ``volume`` (base asset)
+
+    Raises:
+        InvalidTypeError: ``candles`` is not such an array
+        MissingDependencyError: pyarrow is not installed
+
+    Examples:
+        >>> import backtest_kit_mongo as kit
+        >>> from backtest_kit_mongo.runner import synthetic_market
+        >>> kit.to_arrow(synthetic_market(7, 60, 1704067200000)).shape
+        (60, 6)
+    """
     arrow = library("pyarrow", "arrow")
     times = arrow.array(_times(candles), type=arrow.timestamp("ms", tz="UTC"))
     return arrow.table({"timestamp": times, **{name: arrow.array(_column(candles, name)) for name in PRICES}})
 
 
 def library(name: str, extra: str) -> Any:
-    """Import an optional library. Raises MissingDependencyError, which names the extra that installs it."""
+    """Import an optional library.
+
+    Args:
+        name: the module, such as "pandas"
+        extra: the extra of this package that installs it
+
+    Raises:
+        MissingDependencyError: it is not installed; the hint names the extra
+
+    Examples:
+        >>> from backtest_kit_mongo.candles import library
+        >>> library("nowhere", "pandas")
+        Traceback (most recent call last):
+        backtest_kit_mongo.errors.MissingDependencyError: nowhere is not installed
+          hint: pip install "backtest-kit-mongo[pandas]"
+    """
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -41,7 +41,7 @@ class InstanceBase(Contract):
         self._slot = self._registry.slots[self._domain.name]
 
     def wait_for_init(self, initial: bool = True) -> None:
-        """Wait until the store is ready, 15 s at most; return at once if not ``initial``."""
+        """Wait until the store is ready; return at once if not ``initial``. Raises ServerTimeoutError after 15 s."""
         if initial:
             opened(self._current()).wait_for_init(15.0)
 
@@ -110,19 +110,48 @@ class AdapterBase(Contract):
         self._registry.use(self._domain.name, self._slot.binding.chosen, cls)
 
     def use_mongo(self) -> None:
-        """Serve the domain from MongoDB and Redis."""
+        """Serve the domain from MongoDB and Redis, under the settings of ``setup``.
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistLogAdapter
+            >>> PersistLogAdapter.use_mongo()
+            >>> PersistLogAdapter
+            <PersistLogAdapter over MongoStore>
+        """
         self._registry.use(self._domain.name, None)
 
     def use_json(self) -> None:
-        """Serve the domain from JSON files below ``CC_DUMP_DIR``, in the layout of the TypeScript package."""
+        """Serve the domain from JSON files below ``CC_DUMP_DIR``, in the layout of the TypeScript package.
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistLogAdapter
+            >>> PersistLogAdapter.use_json()
+            >>> PersistLogAdapter
+            <PersistLogAdapter over FileStore>
+        """
         self._use("file")
 
     def use_memory(self) -> None:
-        """Serve the domain from a new, empty store in this process."""
+        """Serve the domain from a new, empty store in this process.
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistLogAdapter
+            >>> PersistLogAdapter.use_memory()
+            >>> PersistLogAdapter.read_log_data()
+            []
+        """
         self._use("memory", fresh=True)
 
     def use_dummy(self) -> None:
-        """Serve the domain from a store that keeps nothing."""
+        """Serve the domain from a store that keeps nothing.
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistLogAdapter
+            >>> PersistLogAdapter.use_dummy()
+            >>> PersistLogAdapter.write_log_data([{"id": "e1"}])
+            >>> PersistLogAdapter.read_log_data()
+            []
+        """
         self._use("dummy")
 
     def _use_jsonl(self) -> None:
@@ -136,6 +165,10 @@ class AdapterBase(Contract):
         """Drop the instances of a class of yours, and the ids (or candles) cached in this process. Later calls create or load them again.
 
         No stored data is touched. Call this after deleting stored candles by hand: the cache assumes that stored candles never change.
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistCandleAdapter
+            >>> PersistCandleAdapter.clear()
         """
         binding = self._slot.binding
         self._registry.use(self._domain.name, binding.chosen, binding.custom)
@@ -147,7 +180,10 @@ class AdapterBase(Contract):
 
     @property
     def id_cache(self) -> DomainIds:
-        """The id cache of this domain, in Redis and in this process: get, has, delete, keys, size, clear."""
+        """The id cache of this domain, in Redis and in this process: get, has, delete, keys, size, clear.
+
+        Raises InvalidTypeError if the domain is not on MongoDB, NotConfiguredError before ``setup``.
+        """
         store = opened(self._current())
         if not isinstance(store, MongoStore):
             raise InvalidTypeError(f"{self._domain.name}: only the Mongo store has an id cache")
@@ -233,9 +269,27 @@ class KeyedAdapterBase(AdapterBase):
     @overload
     def read_many(self, contexts: Iterable[Sequence[Any]], *, type: type[T]) -> list[T | None]: ...
     def read_many(self, contexts: Iterable[Sequence[Any]], *, type: Any = None) -> Any:
-        """Read many records. ``contexts`` has one tuple per record: the arguments of the single read without ``when``.
+        """Read many records with few commands: at most one MGET per thousand records and one find per 250 if the ids are cached.
 
-        Returns the bodies in the same order. If the ids are cached, this takes at most one MGET per thousand records and one find per 250.
+        Args:
+            contexts: one tuple per record: the arguments of the single read without ``when``
+            type: a msgspec type to decode into instead of a dict, see payloads
+
+        Returns:
+            the bodies in the order of ``contexts``; for those not stored, what the single read returns then
+
+        Raises:
+            InvalidTypeError: an item is not such a tuple, or msgspec cannot decode into ``type``; the message names the item
+            InvalidValueError: an item has a value that is not allowed, or a record does not fit ``type``
+            LookAheadError: a record was written later than the simulation time, with look_ahead="raise"
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistSignalAdapter
+            >>> PersistSignalAdapter.write_signal_data({"id": "s1"}, "BTCUSDT", "sma", "binance")
+            >>> PersistSignalAdapter.read_many([("BTCUSDT", "sma", "binance"), ("ETHUSDT", "sma", "binance")])
+            [{'id': 's1'}, None]
         """
         arguments = [name for name in self._read_call.arguments if name != "when"]
         rows = _rows(self._domain, contexts, arguments)
@@ -247,7 +301,23 @@ class KeyedAdapterBase(AdapterBase):
         return [single(*row, *now, type=type) for row in rows]
 
     def write_many(self, items: Iterable[Sequence[Any]]) -> None:
-        """Write many records, each a tuple of the single write's arguments, with one bulk command per 250 and one MSET per thousand."""
+        """Write many records with one bulk command per 250 and one MSET per thousand. When this returns, all are acknowledged.
+
+        Args:
+            items: one tuple per record: the arguments of the single write
+
+        Raises:
+            InvalidTypeError: an item is not such a tuple, or has a type that cannot be stored; nothing is written then
+            InvalidValueError: an item has a value that cannot be stored; nothing is written then
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistSignalAdapter
+            >>> PersistSignalAdapter.write_many([({"id": symbol}, symbol, "sma", "binance") for symbol in ("BTCUSDT", "ETHUSDT")])
+            >>> PersistSignalAdapter.read_signal_data("ETHUSDT", "sma", "binance")
+            {'id': 'ETHUSDT'}
+        """
         arguments = self._write_call.arguments
         rows = _rows(self._domain, items, arguments)
         if self._slot.binding.custom is not None:
@@ -259,14 +329,30 @@ class KeyedAdapterBase(AdapterBase):
         self._write_many([(row[0], self._write_order(row), NO_TIME if time is None else row[time]) for row in rows])
 
     def update(self, context: Sequence[Any], change: Callable[[Any], Any], when: When | None = None) -> None:
-        """Read a record, write what ``change`` returns for it, and retry if another thread or process wrote it in between.
-
-        ``context`` is a tuple of the single read's arguments without ``when``. ``change`` takes what the read returns and returns the
-        new value, or an equal one to write nothing. It may be called more than once, and no lock is held meanwhile. Raises
-        DatabaseError if other writers were faster many times in a row.
+        """Read a record, write what a function returns for it, and retry if another thread or process wrote it in between.
 
         A class of yours has no compare-and-set: there this guards only against other updates in this process. On a standalone server,
         where writes have no transaction numbers, a change is applied twice if its reply is lost with the connection.
+
+        Args:
+            context: which record: a tuple of the single read's arguments without ``when``
+            change: takes what the read returns and returns the new value, or an equal one to write nothing. It may be called more than
+                once, and no lock is held meanwhile
+            when: the simulation time of the write, for a domain that has one: an aware datetime, or ms since 1970 (UTC)
+
+        Raises:
+            InvalidTypeError: ``context`` is not such a tuple, the new value cannot be stored, or ``when`` is missing or not used
+            InvalidValueError: an argument or the new value has a value that cannot be stored
+            DatabaseError: other writers were faster many times in a row
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import PersistStateAdapter
+            >>> for _ in range(2):
+            ...     PersistStateAdapter.update(("s1", "levels"), lambda row: {"data": (row or {"data": 0})["data"] + 1}, 1704067200000)
+            >>> PersistStateAdapter.read_state_data("s1", "levels")
+            {'data': 2}
         """
         names = [name for name in self._read_call.arguments if name != "when"]
         (row,) = _rows(self._domain, [context], names)

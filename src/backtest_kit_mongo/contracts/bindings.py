@@ -87,32 +87,32 @@ class Bindings:
 
     @property
     def config(self) -> Config:
-        """The settings in force; before ``configure``, those of the environment."""
+        """The settings in force; before ``setup``, those of the environment."""
         return load_config() if self._config is None else self._config
 
     @property
     def mongo(self) -> MongoStore:
-        """The Mongo store. Raises NotConfiguredError before ``configure`` and after ``close``."""
+        """The Mongo store. Raises NotConfiguredError before ``setup`` and after ``close``."""
         if self._mongo is None:
             raise not_configured(self._lacking)
         return self._mongo
 
     @property
     def mongo_or_none(self) -> MongoStore | None:
-        """The Mongo store, or None before ``configure`` and after ``close``."""
+        """The Mongo store, or None before ``setup`` and after ``close``."""
         return self._mongo
 
     def store(self, domain: Domain) -> Store:
-        """Return the store that serves ``domain``, after flushing pending writes."""
+        """Return the store that serves ``domain`` (a row of ``DOMAINS``), after flushing pending writes."""
         flush_pending()
         return opened(self.binding(domain.name))
 
     def binding(self, name: str) -> Binding:
-        """Return what serves a domain now."""
+        """Return what serves the domain ``name`` now."""
         return self.slots[name].binding
 
     def use(self, name: str, store: Store | None, custom: type[Any] | None = None) -> None:
-        """Serve a domain from ``store`` (None: the MongoDB of the settings), or through the class ``custom`` if given."""
+        """Serve the domain ``name`` from ``store`` (None: the MongoDB of the settings), or through the class ``custom`` if given."""
         flush_pending()
         with self._lock:
             self.slots[name].binding = self._make_binding(name, Binding(store=None, chosen=store, custom=custom))
@@ -136,7 +136,10 @@ class Bindings:
         )
 
     def configure(self, config: Config) -> None:
-        """Apply settings, and close the connections of earlier, different ones. Starts embedded servers; contacts no other server."""
+        """Apply the settings ``config``, and close the connections of earlier, different ones. ``setup`` does this and binds the domains.
+
+        Starts embedded servers; contacts no other server.
+        """
         flush_pending()
         with self._lock:
             if config in (self._given, self._config):
@@ -180,12 +183,28 @@ class Bindings:
     ) -> None:
         """Apply the settings, and serve every domain from its store in them: MongoDB and Redis by default.
 
-        Servers are connected at the first use or in ``wait_for_init``. ``config`` and keyword arguments have the names of the environment
-        variables (``CC_REDIS_HOST``) and override them, unless empty or a zero port. ``mode`` ("backtest", "paper", "live"; ``CC_MODE``)
-        sets the defaults of stores, durability and look-ahead. ``stores`` (``CC_STORES``) puts single domains on "mongo", "file",
-        "memory", "jsonl" (log only) or "dummy". ``look_ahead`` (``CC_LOOK_AHEAD``) is "off", "hide" or "raise". ``history``
-        (``CC_HISTORY``) names the domains that keep versions. ``embedded=True`` (``CC_EMBEDDED=1``) starts an embedded mongod and
-        redis-server; their data survives the process. Raises ConfigError for an unknown name or an invalid value.
+        Servers are connected at the first use or in ``wait_for_init``. Settings come from the defaults, then from those of the mode, then
+        from the environment, then from the arguments; later ones override earlier ones. Empty text and a zero port count as not given.
+
+        Args:
+            config: settings by the names of their environment variables, such as ``{"CC_REDIS_HOST": "redis"}``
+            mode: "backtest", "paper" or "live" (``CC_MODE``): the defaults of stores, durability and look-ahead
+            stores: domains that are not served by the store of their mode (``CC_STORES``), each with "mongo", "file", "memory", "jsonl"
+                (log only) or "dummy"
+            look_ahead: how reads treat records of a later simulation time (``CC_LOOK_AHEAD``): "off", "hide" or "raise"
+            history: the domains that keep versions (``CC_HISTORY``)
+            embedded: True to start an embedded mongod and redis-server (``CC_EMBEDDED``); their data survives the process
+            **settings: further settings, as in ``config``
+
+        Raises:
+            ConfigError: a name is unknown, or a value is not valid
+            ServerStartError: an embedded server does not start
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> kit.setup(mode="backtest", stores={"signal": "memory", "candle": "memory"}, CC_REDIS_HOST="redis")
+            >>> kit.get_config().CC_LOOK_AHEAD
+            'hide'
         """
         given = _merged(config, settings)
         named = {"CC_MODE": mode, "CC_STORES": stores, "CC_LOOK_AHEAD": look_ahead, "CC_HISTORY": history, "CC_EMBEDDED": embedded}
@@ -198,8 +217,21 @@ class Bindings:
     def set_config(self, config: Mapping[str, Any] | None = None, /, **settings: Any) -> None:
         """Apply the settings as ``setup`` does, without changing which store serves which domain.
 
-        The mode and the settings that it decides stay unless you pass a mode. Raises ConfigError if the history would change while a
-        domain is served by a store other than MongoDB, because such a store keeps its own versions.
+        The mode and the settings that it decides stay unless you pass a mode.
+
+        Args:
+            config: settings by the names of their environment variables
+            **settings: further settings, as in ``config``
+
+        Raises:
+            ConfigError: a name is unknown, a value is not valid, or the history would change while a domain is served by a store other than
+                MongoDB, because such a store keeps its own versions
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> kit.set_config(CC_CANDLE_MEMORY_MB=64)
+            >>> kit.get_config().CC_CANDLE_MEMORY_MB
+            64
         """
         given, before = _merged(config, settings), self._given
         if before is not None and not given.get("CC_MODE"):
@@ -210,7 +242,19 @@ class Bindings:
         self.configure(loaded)
 
     def install(self) -> None:
-        """Serve every domain from its store in the settings: those of ``set_config`` if it was called, else those of the environment."""
+        """Serve every domain from its store in the settings: those of ``set_config`` if it was called, else those of the environment.
+
+        Raises:
+            ConfigError: a setting in the environment is not valid
+            ServerStartError: an embedded server does not start
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> kit.set_config(CC_REDIS_HOST="redis")
+            >>> kit.install()
+            >>> kit.PersistCandleAdapter
+            <PersistCandleAdapter over MemoryStore>
+        """
         self.configure(self.config)
         self._bind()
 
@@ -219,7 +263,7 @@ class Bindings:
             self.use(name, self.make(self.config.CC_STORES[name], name))
 
     def make(self, kind: Kind, name: str, *, fresh: bool = False) -> Store | None:
-        """Return a store of a kind for a domain (None: the MongoDB of the settings): an existing one, or always a new one if ``fresh``.
+        """Return a store of a ``kind`` for the domain ``name`` (None: the MongoDB of the settings); a new one if ``fresh``.
 
         All domains on files share one store; each domain in memory has its own.
         """
@@ -245,8 +289,20 @@ class Bindings:
     def wait_for_init(self, timeout: float = 15.0) -> None:
         """Wait until every store in use is ready: MongoDB and Redis answer, and all indexes exist. Call it at startup to fail early.
 
-        Raises ServerTimeoutError (a ConnectionError and a TimeoutError) after at most ``timeout`` seconds, which names the server that
-        did not answer; IndexConflictError if an index or documents contradict a unique key; StorageError if a folder is not usable.
+        Args:
+            timeout: how long to wait, in seconds; 0 checks once
+
+        Raises:
+            InvalidTypeError: ``timeout`` is not a number
+            InvalidValueError: ``timeout`` is negative or not finite
+            ServerTimeoutError: a server did not answer in time; the message names it. It is a ConnectionError and a TimeoutError
+            IndexConflictError: an index or documents contradict a unique key
+            StorageError: a folder is not usable
+            NotConfiguredError: ``setup`` was not called
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> kit.wait_for_init(timeout=15)
         """
         timeout = number("timeout", timeout)
         if not 0 <= timeout < math.inf:
@@ -256,11 +312,31 @@ class Bindings:
             store.wait_for_init(max(0.0, deadline - time.monotonic()))
 
     def discard_versions(self, name: DomainName, since: datetime | int, **fields: Any) -> int:
-        """Discard what was written at ``since`` (an aware datetime or ms) or later in a domain with ``history``, to repeat a run.
+        """Discard what was written at a simulation time or later in a domain with ``history``, to repeat a run.
 
-        ``fields`` select the records: key fields by their stored names (``strategyName="sma"``), each with a value or a collection of
-        values. Each record becomes what it was before ``since``, or disappears if it did not exist. Returns how many were selected.
-        Raises InvalidValueError for a domain without history or an unknown field, InvalidTypeError for a value of the wrong type.
+        Each selected record becomes what it was before that time, or disappears if it did not exist.
+
+        Args:
+            name: the name of the domain
+            since: the simulation time: an aware datetime, or ms since 1970 (UTC)
+            **fields: which records: key fields by their stored names (``strategyName="sma"``), each with a value or a collection of values
+
+        Returns:
+            how many records were selected
+
+        Raises:
+            InvalidTypeError: a value has the wrong type
+            InvalidValueError: the domain keeps no versions, or has no such key field
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> kit.setup(stores={"state": "memory"}, history=["state"])
+            >>> for when, value in ((1000, "old"), (2000, "new")):
+            ...     kit.PersistStateAdapter.write_state_data({"data": value}, "s1", "levels", when)
+            >>> kit.discard_versions("state", since=2000, signalId="s1")
+            1
+            >>> kit.PersistStateAdapter.read_state_data("s1", "levels")
+            {'data': 'old'}
         """
         domain = DOMAINS.get(name) if isinstance(name, str) else None
         if domain is None or name not in self.history.domains:
@@ -276,19 +352,47 @@ class Bindings:
         return len(keys)
 
     def stats(self) -> StatsDict:
-        """Return counts and ``hit_ratio`` per domain, and count, p50 and p99 (us) per operation, since the start or ``reset_stats``.
+        """Return the counters of every domain since the start or ``reset_stats``.
 
-        The dict has ``to_dataframe()`` and ``plot()``, and a notebook shows it as tables.
+        Returns:
+            a dict domain -> counts, ``hit_ratio`` (a fraction from 0 to 1; None without reads), ``hit_ratios`` by layer, and
+                ``operations`` with count, p50, p90 and p99 (us) of each. It has ``to_dataframe()`` and ``plot()``, and a notebook shows
+                it as tables
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> kit.PersistSignalAdapter.read_signal_data("BTCUSDT", "sma", "binance")
+            >>> kit.stats()["signal"]["reads"], kit.stats()["signal"]["operations"]["read"]["count"]
+            (1, 1)
         """
         return StatsDict(self.metrics.snapshot())
 
     def reset_stats(self) -> None:
-        """Reset the counters of ``stats`` to zero."""
+        """Reset the counters of ``stats`` to zero.
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> kit.reset_stats()
+            >>> kit.stats()["signal"]["reads"]
+            0
+        """
         self.metrics.reset()
 
     def get_config(self) -> ConfigInForce:
-        """Return the settings in force: a frozen Struct with the CC_* names as attributes, and with the properties ``topology``,
-        ``write_concern`` and ``read_concern`` of MongoDB, which are None until it is used."""
+        """Return the settings in force, without connecting to a server.
+
+        Returns:
+            a frozen Struct with the CC_* names as attributes, and with the properties ``topology``, ``write_concern`` and
+                ``read_concern`` of MongoDB, which are None until it is used. Its repr hides passwords
+
+        Raises:
+            ConfigError: before ``setup``, if a setting in the environment is not valid
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> kit.get_config().CC_REDIS_TIMEOUT_MS
+            1000
+        """
         mongo = self._mongo
         return in_force(self.config, **({} if mongo is None else mongo.connection.in_force()))
 
@@ -296,17 +400,42 @@ class Bindings:
         """Return the pymongo database that stores the records; its ``client`` is the MongoClient.
 
         In a backtest, call this again before each query: the call flushes pending writes (``runner.engine.write_behind``).
+
+        Raises:
+            NotConfiguredError: before ``setup`` and after ``close``
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> kit.get_mongo()["signal-items"].name
+            'signal-items'
         """
         flush_pending()
         return self.mongo.connection.database
 
     def get_redis(self) -> redis.Redis:
-        """Return the redis-py client of the id cache."""
+        """Return the redis-py client of the id cache, after flushing pending writes.
+
+        Raises:
+            NotConfiguredError: before ``setup`` and after ``close``
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> type(kit.get_redis()).__name__
+            'Redis'
+        """
         flush_pending()
         return self.mongo.redis_ids.client
 
     def close(self) -> None:
-        """Close connections and stop embedded servers that this process started. Idempotent. Later calls need ``setup()`` first."""
+        """Close connections and stop embedded servers that this process started. Idempotent. Later calls need ``setup()`` first.
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> kit.close()
+            >>> kit.PersistSignalAdapter.read_signal_data("BTCUSDT", "sma", "binance")
+            Traceback (most recent call last):
+            backtest_kit_mongo.errors.NotConfiguredError: ...
+        """
         flush_pending()
         with self._lock:
             mongo, self._mongo = self._mongo, None
@@ -336,16 +465,19 @@ class Bindings:
         return restored, (type(self), self._token, self.pickled_settings(), served)
 
     def take_token(self, token: str) -> None:
-        """Make this the registry that pickles with ``token`` refer to, unless another one is."""
+        """Make this the registry that pickles with ``token`` refer to, unless another one is. For pickles."""
         self._token = token if alive.setdefault(token, self) is self else uuid4().hex
 
     def pickled_settings(self) -> PickledSettings | None:
-        """Return the settings in force without passwords; None before ``configure`` and after ``close``."""
+        """Return the settings in force without passwords; None before ``configure`` and after ``close``. For pickles."""
         config = self._config
         return None if config is None else without_passwords(config, self._folder)
 
     def restore(self, settings: PickledSettings | None, served: Served) -> None:
-        """Apply what a pickle contains. If this process lacks a password, later calls raise a NotConfiguredError that says so."""
+        """Apply the ``settings`` of a pickle and bind the domains to what ``served`` them.
+
+        If this process lacks a password, later calls raise a NotConfiguredError that says so.
+        """
         if settings is not None:
             try:
                 config = with_passwords(settings)

@@ -24,8 +24,17 @@ def same_records(*, as_json: bool) -> Same:
     Values must have the same type: 1 differs from 1.0, a date from its text, Decimal("1.0") from Decimal("1.00"). NaN equals NaN, and
     dicts are compared regardless of order. In the framework's own fields 1 equals 1.0, because JavaScript has one type of number.
 
-    Use ``as_json`` if one of the stores holds files of JSON. Then the framework's own fields are compared in their plain form (its dates
-    as ISO text, its infinite lifetimes as null), and ``when`` is ignored if the source record has none.
+    Args:
+        as_json: True if one of the stores holds files of JSON. Then the framework's own fields are compared in their plain form (its
+            dates as ISO text, its infinite lifetimes as null), and ``when`` is ignored if the source record has none
+
+    Examples:
+        >>> from backtest_kit_mongo.data.transfer import same_records
+        >>> from backtest_kit_mongo.domains import DOMAINS
+        >>> from backtest_kit_mongo.stores.base import Record
+        >>> key = ("BTCUSDT", "sma", "binance")
+        >>> same_records(as_json=False)(DOMAINS["signal"], Record(key, {"own": 1}), Record(key, {"own": 1.0}))
+        False
     """
 
     def same(domain: Domain, one: Record, other: Record) -> bool:

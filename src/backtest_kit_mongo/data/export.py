@@ -44,15 +44,17 @@ Columns = dict[str, Kind]
 
 
 class Selection(NamedTuple):
-    """Which records of a domain to export: values of key fields, and a time span [since, until) in ms."""
+    """Which records of a domain to export: values of key fields, and a time span."""
 
     fields: Mapping[str, str] = {}
+    """Values of key fields by their stored names, such as ``{"symbol": "BTCUSDT"}``."""
     since: int | None = None
+    """The first time of the span, in ms: the open time of candles, the simulation time (``when``) of other records. None is no limit."""
     until: int | None = None
-    """The span applies to the open time of candles, and to ``when`` of other domains."""
+    """The end of the span in ms, which is not part of it. None is no limit."""
 
     def takes(self, domain: Domain, record: Record) -> bool:
-        """Return whether a record is selected."""
+        """Return whether a ``record`` of a ``domain`` is selected."""
         if any(record.key[domain.key.index(name)] != value for name, value in self.fields.items()):
             return False
         if self.since is None and self.until is None:
@@ -67,8 +69,23 @@ EVERYTHING: Final = Selection()
 def check_export(domain: Domain, path: Path, selection: Selection, *, force: bool) -> None:
     """Check the arguments of an export before anything is read.
 
-    Raises InvalidValueError for a key field or a time that the domain does not have, an unknown suffix, and a file that exists (without
-    ``force``) or cannot be written; MissingDependencyError for Parquet without pyarrow; StorageError if the path cannot be checked.
+    Args:
+        domain: a row of ``DOMAINS``
+        path: the file to write, ``.parquet`` or ``.csv``
+        selection: which records to export
+        force: True to overwrite a file
+
+    Raises:
+        InvalidValueError: the domain has no such key field or no times, the suffix is unknown, or the file exists (without ``force``) or
+            cannot be written
+        MissingDependencyError: Parquet without pyarrow
+        StorageError: the path cannot be checked
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from backtest_kit_mongo.data.export import Selection, check_export
+        >>> from backtest_kit_mongo.domains import DOMAINS
+        >>> check_export(DOMAINS["signal"], Path("signals.csv"), Selection({"symbol": "BTCUSDT"}), force=False)
     """
     for name in selection.fields:
         if name not in domain.key:
@@ -93,11 +110,34 @@ def export_domain(
     force: bool = False,
     moved: Callable[[int], None] = lambda count: None,
 ) -> int:
-    """Write a domain to ``path`` (``.parquet`` or ``.csv``), including removed records, and return the number of rows.
+    """Write a domain to a Parquet or CSV file, including removed records, and return the number of rows.
 
-    The file is written beside ``path`` and renamed at the end, so it is never incomplete. ``moved`` is called with the number of records
-    of each batch that was read. Raises InvalidValueError for arguments (see ``check_export``), MissingDependencyError for Parquet without
-    pyarrow, and StorageError if the file cannot be written.
+    The file is written beside ``path`` and renamed at the end, so it is never incomplete. The columns are described at the top of this
+    module.
+
+    Args:
+        store: the store that has the records
+        domain: a row of ``DOMAINS``
+        path: the file to write, ``.parquet`` or ``.csv``
+        selection: which records to export
+        force: True to overwrite a file
+        moved: called with the number of records of each batch that was read
+
+    Raises:
+        InvalidValueError: an argument is not valid, see ``check_export``
+        MissingDependencyError: Parquet without pyarrow
+        StorageError: the file cannot be written
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import backtest_kit_mongo as kit
+        >>> from backtest_kit_mongo.data.export import export_domain
+        >>> from backtest_kit_mongo.domains import DOMAINS
+        >>> registry = kit.Registry()
+        >>> registry.setup(stores={"signal": "memory"})
+        >>> registry.PersistSignalAdapter.write_signal_data({"id": "s1"}, "BTCUSDT", "sma", "binance")
+        >>> export_domain(registry.store(DOMAINS["signal"]), DOMAINS["signal"], Path("signals.csv"))
+        1
     """
     check_export(domain, path, selection, force=force)
     columns, batches = _candle_rows(store, domain, selection) if domain.body is None else _record_rows(store, domain, selection)

@@ -74,25 +74,44 @@ def records(
     as_frame: bool = False,
     registry: Bindings | None = None,
 ) -> Any:
-    """Return the records of a domain as a list of dicts, or with ``as_frame`` as a pandas DataFrame.
+    """Return the records of a domain, filtered and sorted, as a list of dicts or as a pandas DataFrame.
 
     A row has the key fields by their stored names (``strategyName``) and ``payload``; a DataFrame has a column ``payload.name`` for each
     member of the payload. Rows also have ``when`` (simulation time of the write in ms) if the domain carries it, and ``removed`` if the
-    domain removes softly; removed rows are left out unless ``removed=True``. Rows of ``candle`` are candles: ``exchangeName``,
-    ``symbol``, ``interval``, ``timestamp`` (ms), ``open``, ``high``, ``low``, ``close`` and ``volume``. In a DataFrame ``when`` and
-    ``timestamp`` are times in UTC.
-
-    ``filter`` is a MongoDB query over these names, such as ``{"symbol": "BTCUSDT", "payload.priceOpen": {"$gt": 100}}``. If the domain is
-    not on MongoDB, or candles are in the archive (``CC_CANDLE_FORMAT=packed``), it can only compare names with plain values, also by
-    ``$eq``, ``$ne``, ``$gt``, ``$gte``, ``$lt``, ``$lte``, ``$in`` and ``$nin``; other operators raise InvalidValueError. ``sort`` maps
-    names to directions, as in ``{"when": -1}``; rows that compare equal come in order of their keys, and so do all rows without
-    ``sort``. ``limit`` (None: no limit) and ``offset`` count rows after sorting.
+    domain removes softly. Rows of ``candle`` are candles: ``exchangeName``, ``symbol``, ``interval``, ``timestamp`` (ms), ``open``,
+    ``high``, ``low``, ``close`` and ``volume``. In a DataFrame ``when`` and ``timestamp`` are times in UTC.
 
     If reads of the domain respect the simulation time (``look_ahead``, ``history``) and there is one (``simulated_time``), rows of a
     later time are left out, or with ``look_ahead="raise"`` raise LookAheadError. Their earlier versions are not searched. Otherwise you
     get what is stored, whatever its time.
 
-    Raises InvalidValueError or InvalidTypeError for wrong arguments, and MissingDependencyError for ``as_frame`` without pandas.
+    Args:
+        domain: the name of the domain, such as "signal"
+        filter: a MongoDB query over these names, such as ``{"symbol": "BTCUSDT", "payload.priceOpen": {"$gt": 100}}``. If the domain is
+            not on MongoDB, or candles are in the archive (``CC_CANDLE_FORMAT=packed``), it can only compare names with plain values, also
+            by ``$eq``, ``$ne``, ``$gt``, ``$gte``, ``$lt``, ``$lte``, ``$in`` and ``$nin``
+        sort: names and directions (1 or -1), as in ``{"when": -1}``; rows that compare equal come in order of their keys, and so do all
+            rows without ``sort``
+        limit: the most rows to return, counted after sorting; None means all
+        offset: how many rows to skip, counted after sorting
+        removed: True to include rows that were removed softly
+        as_frame: True for a pandas DataFrame
+        registry: the registry whose stores to query; None is the default one
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: there is no such domain, or an argument is not valid or uses an operator that the store does not have
+        LookAheadError: a row is of a later simulation time, with look_ahead="raise"
+        MissingDependencyError: ``as_frame`` without pandas
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
+
+    Examples:
+        >>> import backtest_kit_mongo as kit
+        >>> kit.PersistSignalAdapter.write_signal_data({"priceOpen": 42000.0}, "BTCUSDT", "sma", "binance")
+        >>> rows = kit.records("signal", {"symbol": "BTCUSDT", "payload.priceOpen": {"$gt": 100}}, sort={"strategyName": 1})
+        >>> [(row["strategyName"], row["payload"]) for row in rows]
+        [('sma', {'priceOpen': 42000.0})]
     """
     row = DOMAINS.get(domain) if isinstance(domain, str) else None
     if row is None:

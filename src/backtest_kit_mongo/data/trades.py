@@ -23,16 +23,30 @@ _OURS: Final = ("id", "engine", "run")
 def write_trades(trades: Iterable[Any], engine: str, run: str = "", *, backtest: bool = True, registry: Registry | None = None) -> int:
     """Store the trades of a run of another engine as rows of the Storage contract, and return their number.
 
-    ``trades`` is a pandas DataFrame (a row per trade; an index with a name becomes a column, NaT and NA become None), or a list of dicts,
-    dataclasses or Structs, with whatever fields they have. Each row gets ``engine``, ``run`` and an ``id`` made of both and the number of
-    the trade. So trades of other engines and runs stay, and the same run replaces its own.
+    Each row gets ``engine``, ``run`` and an ``id`` made of both and the number of the trade. So trades of other engines and runs stay,
+    and the same run replaces its own.
 
-    Raises InvalidTypeError or InvalidValueError, before anything is written, if a trade cannot be stored or has a field ``id``, ``engine``
-    or ``run``; and if this run has stored more trades before, since those could not be told from the new ones.
+    Args:
+        trades: a pandas DataFrame (a row per trade; an index with a name becomes a column, NaT and NA become None), or a list of dicts,
+            dataclasses or Structs, with whatever fields they have
+        engine: the name of the engine
+        run: the name of the run
+        backtest: False for the trades of a live or paper run
+        registry: the registry to store them in; None is the default one
 
-    Example:
+    Raises:
+        InvalidTypeError: a trade has a type that cannot be stored; nothing is written then
+        InvalidValueError: a trade has a value that cannot be stored, or a field ``id``, ``engine`` or ``run``; or this run has stored more
+            trades before, which could not be told from the new ones. Nothing is written then
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
 
-        write_trades(stats._trades, "backtesting.py", "sma 12/48 BTCUSDT")
+    Examples:
+        >>> import backtest_kit_mongo as kit
+        >>> kit.write_trades([{"Size": 2, "PnL": 31.5}, {"Size": 2, "PnL": -12.0}], "backtesting.py", "sma 12/48 BTCUSDT")
+        2
+        >>> [trade["PnL"] for trade in kit.read_trades("backtesting.py", "sma 12/48 BTCUSDT")]
+        [31.5, -12.0]
     """
     registry = default_registry if registry is None else registry
     prefix = _prefix(engine, run)
@@ -52,11 +66,28 @@ def write_trades(trades: Iterable[Any], engine: str, run: str = "", *, backtest:
 
 
 def read_trades(engine: str, run: str | None = None, *, backtest: bool = True, registry: Registry | None = None) -> list[Row]:
-    """Return the trades that ``write_trades`` stored for a run of an engine, in their order; for None those of all its
-    runs, one run after the other.
+    """Return the trades that ``write_trades`` stored, in their order.
 
-    For a query, use ``records("storage", {"payload.engine": "vectorbt", "payload.PnL": {"$gt": 0}})``. Raises InvalidTypeError or
-    InvalidValueError for a wrong argument.
+    For a query, use ``records("storage", {"payload.engine": "vectorbt", "payload.PnL": {"$gt": 0}})``.
+
+    Args:
+        engine: the name of the engine
+        run: the name of the run; None for all runs of the engine, one after the other
+        backtest: False for the trades of live or paper runs
+        registry: the registry to read from; None is the default one
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: ``engine`` is empty, or a class of yours serves the Storage contract
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
+
+    Examples:
+        >>> import backtest_kit_mongo as kit
+        >>> kit.write_trades([{"PnL": 31.5}], "vectorbt", "march")
+        1
+        >>> kit.read_trades("vectorbt")
+        [{'PnL': 31.5, 'id': 'vectorbt:march:00000000', 'engine': 'vectorbt', 'run': 'march'}]
     """
     return _stored(default_registry if registry is None else registry, backtest, engine, run)
 

@@ -103,12 +103,36 @@ def copy_domain(
     moved: Callable[[int], None] = lambda count: None,
     notes: list[str] | None = None,
 ) -> Outcome:
-    """Write to ``target`` the records of ``source`` that are missing or different there, including removed ones; return the counts.
+    """Write to a store the records of another one that are missing or different there, including removed ones; return the counts.
 
     You can repeat it, or run it again after an interruption: it writes what is left. In insert-once domains a different record on the
     target is a conflict and stays. A record that cannot be stored is counted as refused, and the others are stored. Earlier versions
-    (history) are not copied. ``dry_run`` only counts. ``batch`` records are compared and written at once; ``moved`` is called with the
-    size of each batch. ``notes`` gets a line for each folder of files whose name did not tell the keys of its records.
+    (history) are not copied.
+
+    Args:
+        domain: a row of ``DOMAINS``
+        source: the store to read
+        target: the store to write
+        same: compares a record of both stores: ``same_records(as_json=...)``, True if one of them holds JSON files
+        dry_run: True to count and write nothing
+        batch: how many records are compared and written at once
+        moved: called with the size of each batch
+        notes: gets a line for each folder of files whose name did not tell the keys of its records
+
+    Raises:
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
+        StorageError: a folder cannot be read or written
+
+    Examples:
+        >>> from backtest_kit_mongo.data.transfer import copy_domain, same_records
+        >>> from backtest_kit_mongo.domains import DOMAINS
+        >>> from backtest_kit_mongo.stores.base import Record
+        >>> from backtest_kit_mongo.stores.memory import MemoryStore
+        >>> signal, source, target = DOMAINS["signal"], MemoryStore(), MemoryStore()
+        >>> source.write(signal, [Record(("BTCUSDT", "sma", "binance"), {"id": "s1"})])
+        >>> copy_domain(signal, source, target, same_records(as_json=False)).new
+        1
     """
     outcome = Outcome()
     left_out: list[str] = []
@@ -139,7 +163,31 @@ def check_domain(
     batch: int = BATCH,
     moved: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Compare both sides and record in ``outcome`` what is missing or different on the target, and what only the target has."""
+    """Compare two stores, and count what is missing or different on the target and what only the target has.
+
+    Args:
+        domain: a row of ``DOMAINS``
+        source: the store that was copied
+        target: the store that was written
+        same: compares a record of both stores: ``same_records(as_json=...)``, True if one of them holds JSON files
+        outcome: gets the counts, as ``missing``, ``different`` and ``extra``
+        batch: how many records are compared at once
+        moved: called with the size of each batch
+
+    Raises:
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
+        StorageError: a folder cannot be read
+
+    Examples:
+        >>> from backtest_kit_mongo.data.transfer import Outcome, check_domain, same_records
+        >>> from backtest_kit_mongo.domains import DOMAINS
+        >>> from backtest_kit_mongo.stores.memory import MemoryStore
+        >>> source, target, outcome = MemoryStore(), MemoryStore(), Outcome()
+        >>> check_domain(DOMAINS["signal"], source, target, same_records(as_json=False), outcome)
+        >>> outcome.good
+        True
+    """
     outcome.missing = outcome.different = outcome.extra = 0
     source_keys: set[Key] = set()
     for part in _batches(domain, source, target, same, batch, [], []):  # copy_domain has reported what is skipped or unclear

@@ -40,6 +40,16 @@ class Report:
     """What the domains did during a ``profile()`` block; inside the block, what they did so far.
 
     Domains that did nothing are left out. ``str(report)`` is ``report.table()``.
+
+    Args:
+        measure: returns the figures in the form of ``to_dict``; ``profile`` and ``from_dict`` pass it
+
+    Examples:
+        >>> import backtest_kit_mongo as kit
+        >>> with kit.profile() as report:
+        ...     kit.PersistSignalAdapter.read_signal_data("BTCUSDT", "sma", "binance")
+        >>> list(report.domains)
+        ['signal']
     """
 
     def __init__(self, measure: Callable[[], dict[str, Any]]) -> None:
@@ -47,7 +57,22 @@ class Report:
 
     @classmethod
     def from_dict(cls, saved: Any) -> Self:
-        """Rebuild a report from the result of ``to_dict`` or the decoded ``to_json``. Raises InvalidValueError for anything else."""
+        """Rebuild a report from the result of ``to_dict`` or the decoded ``to_json``.
+
+        Args:
+            saved: such a dict
+
+        Returns:
+            a report with these figures
+
+        Raises:
+            InvalidValueError: ``saved`` is something else
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> kit.Report.from_dict({"seconds": 1.5, "domains": {}}).seconds
+            1.5
+        """
         try:
             # Converting there and back makes a copy with the declared fields only.
             checked = msgspec.to_builtins(msgspec.convert(saved, _Saved))
@@ -72,7 +97,7 @@ class Report:
         return stats
 
     def to_dict(self) -> dict[str, Any]:
-        """Return ``{"seconds": ..., "domains": {...}}`` in plain types."""
+        """Return the report as ``{"seconds": ..., "domains": {...}}`` in plain types."""
         return self._measure()
 
     def to_json(self) -> str:
@@ -89,9 +114,21 @@ class Report:
         return self.table()
 
     def to_dataframe(self, of: Of = "domains") -> Any:
-        """Return a pandas DataFrame of the figures: a row per domain, or a row per domain and operation (durations in us).
+        """Return a pandas DataFrame of the figures.
 
-        Raises MissingDependencyError if pandas is not installed, InvalidValueError unless ``of`` is "domains" or "operations".
+        Args:
+            of: "domains" for a row per domain, "operations" for a row per domain and operation (durations in us)
+
+        Raises:
+            MissingDependencyError: pandas is not installed
+            InvalidValueError: ``of`` is something else
+
+        Examples:
+            >>> import backtest_kit_mongo as kit
+            >>> with kit.profile() as report:
+            ...     kit.PersistSignalAdapter.read_signal_data("BTCUSDT", "sma", "binance")
+            >>> report.to_dataframe("operations").loc[("signal", "read"), "count"].item()
+            1
         """
         return counters_frame(self.domains, of)
 
@@ -102,7 +139,8 @@ class Report:
     def plot(self) -> Figure:
         """Draw where reads were answered, by domain, and how long calls took, as a matplotlib figure that pyplot does not manage.
 
-        Raises MissingDependencyError (an ImportError) if matplotlib is not installed.
+        Raises:
+            MissingDependencyError: matplotlib is not installed
         """
         return self._draw()
 
@@ -111,7 +149,12 @@ class Report:
         return draw_counters(headline(figures), figures["domains"])
 
     def save_png(self, path: str | os.PathLike[str]) -> None:
-        """Write ``plot()`` as a PNG file. Raises InvalidValueError if ``path`` cannot be written, MissingDependencyError as ``plot``."""
+        """Write ``plot()`` as a PNG file to ``path``.
+
+        Raises:
+            InvalidValueError: the file cannot be written
+            MissingDependencyError: matplotlib is not installed
+        """
         image = self._draw().png()
         try:
             Path(path).write_bytes(image)

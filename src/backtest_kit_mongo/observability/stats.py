@@ -25,16 +25,22 @@ class StatsDict(dict[str, dict[str, Any]]):
     """A dict: domain -> counts, ``hit_ratio``, ``hit_ratios`` and ``operations``; see ``stats``. It can also show itself."""
 
     def to_dataframe(self, of: Of = "domains") -> Any:
-        """Return a pandas DataFrame: a row per domain, or a row per domain and operation (durations in us).
+        """Return a pandas DataFrame of the counters.
 
-        Raises MissingDependencyError if pandas is not installed, InvalidValueError unless ``of`` is "domains" or "operations".
+        Args:
+            of: "domains" for a row per domain, "operations" for a row per domain and operation (durations in us)
+
+        Raises:
+            MissingDependencyError: pandas is not installed
+            InvalidValueError: ``of`` is something else
         """
         return counters_frame(self, of)
 
     def plot(self) -> Figure:
         """Draw where reads were answered, and how long calls took, as a matplotlib figure that pyplot does not manage.
 
-        Raises MissingDependencyError (an ImportError) if matplotlib is not installed.
+        Raises:
+            MissingDependencyError: matplotlib is not installed
         """
         domains = active(self)
         return draw_counters(headline({"domains": domains}), domains)

@@ -20,18 +20,22 @@ _DAY: Final = 1440  # minutes
 
 
 class SyntheticMarket(msgspec.Struct, frozen=True, eq=False):
-    """The candles that ``synthetic_market`` stored: those of ``symbol`` on ``exchange_name`` in ``[start_ms, end_ms)`` (ms)."""
+    """The candles that the fixture ``synthetic_market`` stored."""
 
     symbol: str
+    """The symbol that they are stored under."""
     exchange_name: str
+    """The exchange that they are stored under."""
     start_ms: int
+    """The open time of the first candle, in ms."""
     end_ms: int
+    """The time at which the last candle closes, in ms."""
     candles: CandleArray
-    """The 1m candles, as an array of CANDLE_DTYPE."""
+    """The 1m candles: an array (n,) of CANDLE_DTYPE."""
 
 
 class MakeMarket(Protocol):
-    """The type of the fixture ``synthetic_market``."""
+    """The type of the fixture ``synthetic_market``: a function like ``make_market``."""
 
     def __call__(
         self,
@@ -57,11 +61,27 @@ def make_market(
     price: float = 25_000.0,
     exchange_name: str = "binance",
 ) -> SyntheticMarket:
-    """Store ``days`` or ``minutes`` (a day by default) of made-up 1m candles in the Candle contract, and return them.
+    """Store made-up 1m candles in the Candle contract, and return them. Equal arguments make equal candles.
 
-    Equal arguments make equal candles. ``start`` is a whole minute: a datetime, ISO text (UTC) or ms; the first candle opens then, at
-    ``price``. Raises InvalidValueError or InvalidTypeError for a wrong argument, and CandleConflictError if other candles of these times
-    are stored already.
+    Args:
+        symbol: the symbol to store them under
+        days: how many days of candles; one if neither this nor ``minutes`` is given
+        minutes: how many candles, instead of ``days``
+        seed: the seed of the random walk
+        start: the open time of the first candle, a whole minute: a datetime, ISO text (UTC) or ms
+        price: the open price of the first candle, in the quote currency
+        exchange_name: the exchange to store them under
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: both ``days`` and ``minutes`` are given, or a value is not valid
+        CandleConflictError: other candles of these times are stored already
+
+    Examples:
+        >>> from backtest_kit_mongo.testing.market import make_market
+        >>> market = make_market("BTCUSDT", minutes=90, seed=7, start="2024-01-01")
+        >>> market.candles.shape, market.end_ms - market.start_ms
+        ((90,), 5400000)
     """
     if days is not None and minutes is not None:
         raise InvalidValueError("pass days or minutes, not both")

@@ -41,7 +41,11 @@ def _address(config: pytest.Config, name: str) -> str:
 
 @pytest.fixture(scope="session")
 def backtest_kit_servers(request: pytest.FixtureRequest) -> Iterator[KitServers]:
-    """MongoDB and Redis of the session, started for it unless their addresses are given. Each worker of pytest-xdist has its own."""
+    """MongoDB and Redis of the session, started for it unless their addresses are given. Each worker of pytest-xdist has its own.
+
+    Addresses: ``--backtest-kit-mongo-uri`` and ``--backtest-kit-redis-url``, the same names as environment variables
+    (``BACKTEST_KIT_MONGO_URI``) or as lines of pytest's configuration file.
+    """
     from ..errors import BacktestKitError
     from .servers import KitServers
 
@@ -70,6 +74,12 @@ def backtest_kit(backtest_kit_servers: KitServers, tmp_path: Path) -> Iterator[A
     The ``CC_*`` settings of the environment are those of the test too, so that ``setup(mode=...)``, a ``Registry`` or a child process of
     the test also use its servers, and never those that the shell names. Afterwards, registries are closed, background runs stopped,
     registrations and logger restored, and the database dropped.
+
+    Examples:
+        >>> def test_a_signal_is_stored(backtest_kit):
+        ...     signals = backtest_kit.PersistSignalAdapter
+        ...     signals.write_signal_data({"id": "s1"}, "BTCUSDT", "sma", "binance")
+        ...     assert signals.read_signal_data("BTCUSDT", "sma", "binance") == {"id": "s1"}
     """
     import backtest_kit_mongo
 
@@ -91,7 +101,13 @@ def backtest_kit(backtest_kit_servers: KitServers, tmp_path: Path) -> Iterator[A
 
 @pytest.fixture
 def synthetic_market(backtest_kit: Any) -> MakeMarket:
-    """A function that stores made-up candles and returns them: ``synthetic_market("BTCUSDT", days=2, seed=7)``."""
+    """A function that stores made-up candles and returns them; ``testing.market.make_market`` has its arguments.
+
+    Examples:
+        >>> def test_candles(synthetic_market):
+        ...     market = synthetic_market("BTCUSDT", days=2, seed=7)
+        ...     assert len(market.candles) == 2880
+    """
     from .market import make_market
 
     return make_market

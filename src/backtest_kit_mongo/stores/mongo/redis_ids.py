@@ -378,20 +378,20 @@ class DomainIds:
         return check_key(domain, domain.key_of(arguments))
 
     def get(self, *context: Any) -> str | None:
-        """Return the id as Redis holds it (24 hexadecimal digits), or None."""
+        """Return the id of the record named by ``context`` as Redis holds it (24 hexadecimal digits), or None."""
         key = self._shared.redis_key(self._domain, self._key(context))
         with self._shared.explicit():
             value: Any = self._shared.client.get(key)
         return None if value is None else bytes(value).decode("utf-8", "replace")
 
     def has(self, *context: Any) -> bool:
-        """Return whether Redis holds an id for a record."""
+        """Return whether Redis holds an id for the record named by ``context``."""
         key = self._shared.redis_key(self._domain, self._key(context))
         with self._shared.explicit():
             return bool(self._shared.client.exists(key))
 
     def delete(self, *context: Any) -> bool:
-        """Forget the id of a record, in this process and in Redis; return whether Redis held one."""
+        """Drop the id of the record named by ``context``, in this process and in Redis; return whether Redis held one."""
         key = self._key(context)
         self._process.drop(self._domain, key)
         with self._shared.explicit():
@@ -406,6 +406,6 @@ class DomainIds:
         return len(set(self._shared.scan([self._domain.prefix])))
 
     def clear(self) -> int:
-        """Forget all ids of the domain, in this process and in Redis; return how many Redis held. No data is touched."""
+        """Drop all ids of the domain, in this process and in Redis; return how many Redis held. No data is touched."""
         self._process.clear(self._domain)
         return self._shared.clear([self._domain.prefix])
