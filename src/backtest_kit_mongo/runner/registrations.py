@@ -19,15 +19,16 @@ __all__ = ["CallSite", "Registered", "Registrations", "call_site", "check_awaite
 
 
 class Registered(msgspec.Struct, frozen=True, kw_only=True):
-    """What all registered items have: a name, the file that registered it, and ``registered_at``, the ``file:line``.
-
-    ``in_main`` is whether code of ``__main__`` registered it: a notebook, the interactive prompt, or the script that was started.
-    """
+    """What all registered items have: a name, and where they were registered."""
 
     name: str
+    """The name."""
     file: str
+    """The file that registered it."""
     registered_at: str
+    """The ``file:line`` that registered it."""
     in_main: bool = False
+    """Whether code of ``__main__`` registered it: a notebook, the interactive prompt, or the script that was started."""
 
     @property
     def place(self) -> str:

@@ -36,18 +36,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What a callback receives. ``when`` is an aware datetime, ``signal`` the row of the position (as in the Recent contract).
-
-    ``reason`` says why a position was closed or a scheduled signal cancelled (timeout, price_reject, risk_reject, order_reject, user).
-    """
+    """What a callback of a strategy receives."""
 
     symbol: str
+    """The traded pair."""
     strategy_name: str
+    """The strategy of the run."""
     exchange_name: str
+    """The exchange of the run."""
     when: datetime
+    """The simulation time: an aware datetime in UTC."""
     price: float
+    """The market price, in the quote currency."""
     signal: dict[str, Any] | None = None
+    """The row of the position, as in the Recent contract (``payloads.PublicSignalRow`` as a dict); None if there is none."""
     reason: str | None = None
+    """Why a position was closed, or a scheduled signal cancelled (timeout, price_reject, risk_reject, order_reject, user); or None."""
 
 
 Callback = Callable[[Event], object]
@@ -80,17 +84,22 @@ class StrategyError(BacktestKitError, RuntimeError):
 
 
 class BadSignalError(StrategyError, ValueError):
-    """A strategy returned an invalid signal."""
+    """A strategy returned an invalid signal. The message names the field."""
 
 
 class Strategy(Registered, frozen=True, kw_only=True):
-    """A registered strategy; ``interval_ms`` (ms) is how often it is asked."""
+    """A registered strategy; see ``add_strategy``."""
 
     interval: str
+    """How often it is asked, such as "5m"."""
     interval_ms: int
+    """The same in ms."""
     risk_name: str
+    """The record of the Risk contract that holds its positions, and the ``add_risk`` that limits them."""
     get_signal: GetSignal
+    """The function that is asked for a signal."""
     callbacks: Callbacks
+    """Its callbacks."""
 
 
 _strategies: Registrations[Strategy] = Registrations("strategy", "add_strategy")
@@ -103,17 +112,35 @@ def add_strategy(name: str, interval: str = "5m", *, get_signal: F, risk_name: s
 def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, risk_name: str | None = None, **callbacks: Any) -> Any:
     """Register a strategy: call ``add_strategy("x", interval="5m", get_signal=f)``, or decorate ``f`` with ``@add_strategy("x")``.
 
-    The run calls ``f(symbol, when)`` at every multiple of ``interval`` (1m to 1d; UTC, counted from 1970) while no position is open. ``f``
+    The run calls ``f(symbol, when)`` at every multiple of ``interval`` (UTC, counted from 1970) while no position is open. ``f``
     returns None, or a dict: ``position`` ("long" or "short"), ``priceTakeProfit``, ``priceStopLoss`` (prices), ``minuteEstimatedTime``
     (minutes until the position is closed at any price, ``math.inf`` for never), and optionally ``note`` (text) and ``priceOpen``, a
-    limit price to wait for. Both forms return ``f``.
+    limit price to wait for.
 
     ``f`` and the callbacks may be ``async def``. The run awaits each call before it goes on, in an event loop of its own, also where a loop
     is running already (a notebook). All functions of a run, and of runs side by side, share this loop; it is closed when the run ends.
 
-    ``risk_name`` is the record of the Risk contract that holds the positions, and the ``add_risk`` that limits them; it defaults to
-    the strategy's name. ``callbacks`` (``on_open`` and so on, see ``Callbacks``) are functions that are called with an ``Event``.
-    Raises InvalidTypeError or InvalidValueError for bad arguments or a name that is already registered.
+    Args:
+        name: the name of the strategy
+        interval: how often to ask it: "1m" to "1d"
+        get_signal: the function ``f``
+        risk_name: the record of the Risk contract that holds the positions, and the ``add_risk`` that limits them; None is ``name``
+        **callbacks: functions that are called with an ``Event``: ``on_open`` and so on, see ``Callbacks``
+
+    Returns:
+        ``f``, or without ``get_signal`` a decorator that returns it
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type, or a function does not take these arguments
+        InvalidValueError: an argument is not valid, or the name is registered already
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import add_strategy, get_candles
+        >>> @add_strategy("dip", interval="15m", on_close=lambda event: print(event.reason))
+        ... def dip(symbol, when):
+        ...     last = get_candles(symbol, "15m", 2)
+        ...     if len(last) == 2 and (price := last[1]["close"]) < 0.99 * last[0]["close"]:
+        ...         return {"position": "long", "priceTakeProfit": price * 1.02, "priceStopLoss": price * 0.98, "minuteEstimatedTime": 240}
     """
     name = check_name("the name of a strategy", name)
     step = interval_ms(interval)
@@ -146,17 +173,41 @@ def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, ris
 
 
 def list_strategies() -> tuple[Strategy, ...]:
-    """Return all registered strategies, in registration order."""
+    """Return all registered strategies, in order of registration.
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import list_strategies
+        >>> list_strategies()
+        ()
+    """
     return _strategies.list()
 
 
 def find_strategy(name: str | None) -> Strategy:
-    """Return the strategy with that name, or the only one if None. Raises InvalidValueError, listing the names, otherwise."""
+    """Return a registered strategy.
+
+    Args:
+        name: its name; None is the only one
+
+    Raises:
+        InvalidValueError: there is no such strategy, or not exactly one; the message lists the names
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import add_strategy, find_strategy
+        >>> asked = add_strategy("idle", "1h", get_signal=lambda symbol, when: None)
+        >>> find_strategy("idle").interval_ms
+        3600000
+    """
     return _strategies.find(name)
 
 
 def clear_strategies() -> None:
-    """Remove all registered strategies."""
+    """Remove all registered strategies.
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import clear_strategies
+        >>> clear_strategies()
+    """
     restore_strategies(())
 
 

@@ -16,7 +16,7 @@ _running: Final[set[RunHandle]] = set()
 
 
 class RunHandle:
-    """A run in the background."""
+    """A run in the background, as ``Backtest.background`` and ``Live.background`` return it; they pass ``stop`` and ``outcome``."""
 
     def __init__(self, stop: threading.Event, outcome: Future[BacktestResult]) -> None:
         self._stop, self._outcome = stop, outcome
@@ -31,7 +31,10 @@ class RunHandle:
         return self._outcome.done()
 
     def result(self, timeout: float | None = None) -> BacktestResult:
-        """Wait for the run to end, and return its result or raise its error. Raises TimeoutError after ``timeout`` seconds."""
+        """Wait at most ``timeout`` seconds (None: for ever) for the run to end, and return its result or raise its error.
+
+        Raises TimeoutError if the run has not ended then.
+        """
         return self._outcome.result(timeout)
 
 

@@ -42,18 +42,44 @@ def run_backtest(
     stop: threading.Event | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> BacktestResult:
-    """Replay the stored 1m candles of ``[start_ms, end_ms)`` (ms, whole minutes) through a registered strategy.
-
-    ``strategy_name`` defaults to the only registered strategy. Pass the options as a RunOptions, as keyword arguments with the names of
-    its fields (``fee_percent=0.05``), or both: a keyword argument wins. A window with a gap is rejected before anything is written.
-    ``progress`` is called with (minutes replayed, all minutes). See the top of ``engine`` for how orders are executed. Once
-    ``stop`` is set, the run ends after the current minute and returns what it has up to then.
+    """Replay stored 1m candles through a registered strategy.
 
     Everything that happens is written through the contracts of ``registry`` before the run acts on it. The same run over the same
     candles returns the same trades, even in a database that holds the records of an earlier one. A signal with a stop and target
     that do not fit the price is ignored and counted. If the strategy raises, or returns something that is not a signal, the run ends
     with StrategyError (BadSignalError); its ``results`` hold what the run had reached. With ``on_error="skip"`` the run continues
-    with the next minute. Either way the error is first written to Log and Notification.
+    with the next minute. Either way the error is first written to Log and Notification. See the top of ``engine`` for how orders are
+    executed.
+
+    Args:
+        symbol: the traded pair
+        strategy_name: a registered strategy; None is the only one
+        options: the options of the run
+        progress: called with (minutes replayed, all minutes)
+        registry: the registry whose contracts to use; None is the default one
+        stop: set it to end the run after the current minute, with what it has up to then
+        **keywords: fields of RunOptions, such as ``start_ms`` (ms) or ``fee_percent`` (percent per side), which win over ``options``
+
+    Returns:
+        trades, totals and what else the run has to tell
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: an argument is not valid, or no candles are stored
+        CandleGapError: a candle of the window is not stored; nothing is written then
+        StrategyError: the strategy failed
+        BadSignalError: the strategy returned something that is not a signal
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
+
+    Examples:
+        >>> from backtest_kit_mongo import runner
+        >>> report = runner.import_candles(runner.synthetic_market(7, 1440, 1704067200000), "BTCUSDT")
+        >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
+        >>> asked = runner.add_strategy("buys", "1h", get_signal=lambda symbol, when: signal)
+        >>> result = runner.run_backtest("BTCUSDT", fee_percent=0.05, slippage_percent=0.0)
+        >>> result.minutes, result.trades[0].close_reason
+        (1440, 'time_expired')
     """
     results, failed = run_backtests([symbol], [strategy_name], options=options, progress=progress, registry=registry, stop=stop, **keywords)
     if failed:
@@ -75,9 +101,35 @@ def run_backtests(
 
     So a risk limit counts the positions of all runs, as it does live, and a candle that several strategies use is read once. Within a
     minute the order is that of ``symbols``, and for each symbol that of ``strategy_names``. Otherwise a run does and returns the same
-    as it would alone; ``wall_seconds`` is its share of the time. Returns the results, and the errors of the runs that failed. A
-    strategy that raises, or a window with a gap, ends only its own run: the ``results`` of its error hold what the run had reached,
-    and the other runs continue.
+    as it would alone; ``wall_seconds`` is its share of the time. A strategy that raises, or a window with a gap, ends only its own run:
+    the ``results`` of its error hold what the run had reached, and the other runs continue.
+
+    Args:
+        symbols: the traded pairs
+        strategy_names: registered strategies; None in it is the only one
+        options: the options of the runs
+        progress: called with (minutes replayed, all minutes)
+        registry: the registry whose contracts to use; None is the default one
+        stop: set it to end the runs after the current minute
+        **keywords: fields of RunOptions, which win over ``options``
+
+    Returns:
+        the results, and the errors of the runs that failed
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: an argument is not valid
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
+
+    Examples:
+        >>> from backtest_kit_mongo import runner
+        >>> report = runner.import_candles(runner.synthetic_market(7, 1440, 1704067200000), "BTCUSDT")
+        >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
+        >>> asked = runner.add_strategy("buys", "1h", get_signal=lambda symbol, when: signal)
+        >>> results, failed = runner.run_backtests(["BTCUSDT"], stake_usd=50.0)
+        >>> len(results), failed
+        (1, [])
     """
     options = (RunOptions() if options is None else options).replaced(**keywords)
     for argument, value in (("symbols", symbols), ("strategy_names", strategy_names)):
@@ -154,7 +206,17 @@ def run_backtests(
 
 
 class Backtest:
-    """Backtests by name: of a registered strategy, exchange and frame."""
+    """Backtests by name: of a registered strategy, exchange and frame.
+
+    Examples:
+        >>> from backtest_kit_mongo import runner
+        >>> report = runner.import_candles(runner.synthetic_market(7, 1440, 1704067200000), "BTCUSDT")
+        >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
+        >>> asked = runner.add_strategy("buys", "1h", get_signal=lambda symbol, when: signal)
+        >>> frame = runner.add_frame("morning", "2024-01-01", "2024-01-01T06:00")
+        >>> runner.Backtest.run("BTCUSDT", fee_percent=0.05).frame_name
+        'morning'
+    """
 
     @staticmethod
     def run(
@@ -168,10 +230,36 @@ class Backtest:
         stop: threading.Event | None = None,
         **keywords: Unpack[ExecutionKeywords],
     ) -> BacktestResult:
-        """Call ``run_backtest`` with the window of a registered frame.
+        """Run a backtest over the window of a registered frame; see ``run_backtest``.
 
-        A name that you leave out is that of the only registered strategy, exchange or frame. If no exchange is registered, it is
-        "binance"; if no frame is registered, the window is that of the stored candles. Costs and ``on_error`` are those of RunOptions.
+        Args:
+            symbol: the traded pair
+            strategy_name: a registered strategy; None is the only one
+            exchange_name: a registered exchange; None is the only one, or "binance" if none is registered
+            frame_name: a registered frame; None is the only one, or the window of the stored candles if none is registered
+            progress: called with (minutes replayed, all minutes)
+            registry: the registry whose contracts to use; None is the default one
+            stop: set it to end the run after the current minute
+            **keywords: ``fee_percent``, ``slippage_percent``, ``stake_usd``, ``on_error`` and ``holes``, as in RunOptions
+
+        Returns:
+            trades, totals and what else the run has to tell
+
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument is not valid, or a name is not registered
+            CandleGapError: a candle of the window is not stored
+            StrategyError: the strategy failed; its ``results`` hold what the run had reached
+            ServerUnavailableError: a server cannot be reached
+            ServerTimeoutError: a server does not answer in time
+
+        Examples:
+            >>> from backtest_kit_mongo import runner
+            >>> report = runner.import_candles(runner.synthetic_market(7, 1440, 1704067200000), "BTCUSDT")
+            >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
+            >>> asked = runner.add_strategy("buys", "1h", get_signal=lambda symbol, when: signal)
+            >>> runner.Backtest.run("BTCUSDT", strategy_name="buys").complete
+            True
         """
         options = RunOptions(exchange_name=default_exchange_name(exchange_name), **keywords)
         if frame_name is not None or list_frames():
@@ -181,7 +269,23 @@ class Backtest:
 
     @staticmethod
     def background(symbol: str, **keywords: Unpack[StartKeywords]) -> RunHandle:
-        """Call ``run`` in a background thread. Background runs do not stop each other: an error is raised by ``result()``."""
+        """Call ``run`` in a background thread. Background runs do not stop each other: an error is raised by ``result()``.
+
+        Args:
+            symbol: the traded pair
+            **keywords: the keyword arguments of ``run`` apart from ``stop``
+
+        Returns:
+            a handle to stop the run and to wait for its result
+
+        Examples:
+            >>> from backtest_kit_mongo import runner
+            >>> report = runner.import_candles(runner.synthetic_market(7, 1440, 1704067200000), "BTCUSDT")
+            >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
+            >>> asked = runner.add_strategy("buys", "1h", get_signal=lambda symbol, when: signal)
+            >>> runner.Backtest.background("BTCUSDT").result(timeout=60).complete
+            True
+        """
         return in_background(f"backtest {symbol}", lambda stop: Backtest.run(symbol, stop=stop, **keywords))
 
 

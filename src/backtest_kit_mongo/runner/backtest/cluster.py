@@ -14,15 +14,29 @@ __all__ = ["cluster_executor"]
 
 @contextmanager
 def cluster_executor(address: str, timeout: float = 15.0) -> Iterator[Executor]:
-    """Connect to the Dask scheduler at ``address`` (``tcp://host:8786``), and use its cluster as the ``executor`` of ``sweep``.
-
-        with cluster_executor("tcp://10.0.0.5:8786") as executor:
-            sweep("strategy.py", {"FAST": [6, 12]}, executor=executor)
+    """Connect to a Dask scheduler, and use its cluster as the ``executor`` of ``sweep``.
 
     The workers are processes with this library installed. They need the strategy file under the same path. They use the settings
     of this process, which travel through the scheduler, passwords included: the addresses of both servers must be valid on every
-    machine. A worker process does one run at a time; start one for each core. Raises ServerUnavailableError if no scheduler answers
-    within ``timeout`` seconds, MissingDependencyError without Dask.
+    machine. A worker process does one run at a time; start one for each core.
+
+    Args:
+        address: the address of the scheduler, such as ``tcp://10.0.0.5:8786``
+        timeout: how long to wait for it, in seconds
+
+    Yields:
+        the executor, until the end of the ``with`` block
+
+    Raises:
+        ServerUnavailableError: no scheduler answers in time
+        InvalidValueError: ``address`` or ``timeout`` is not valid
+        MissingDependencyError: Dask is not installed
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import cluster_executor, sweep
+        >>> def on_the_cluster(address):
+        ...     with cluster_executor(address) as executor:
+        ...         return sweep("strategy.py", {"FAST": [6, 12]}, executor=executor)
     """
     distributed = library("distributed", "cluster")
     try:

@@ -23,24 +23,28 @@ _ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{6}")
 
 
 class KeptRun(msgspec.Struct, frozen=True, rename="camel"):
-    """A kept backtest of one or more strategies and symbols: its results, and what produced them.
-
-    ``saved`` is when it ended (ISO text, UTC). ``parameters`` are the values of ``parameter(...)`` in effect, ``settings`` the options
-    of the run, ``failed`` the texts of the errors that ended runs early, ``profile`` what was read and written (``Report.to_dict``).
-    """
+    """A kept backtest of one or more strategies and symbols: its results, and what produced them."""
 
     id: str
+    """The id of the run."""
     saved: str
+    """When it ended (ISO text, UTC)."""
     strategy_file: str
+    """The path of the strategy file; "" if unknown."""
     parameters: dict[str, Scalar]
+    """The values of ``parameter(...)`` in effect."""
     settings: dict[str, Any]
+    """The options of the run."""
     results: tuple[BacktestResult, ...]
+    """One result per strategy and symbol, without the statistics of the contracts."""
     failed: tuple[str, ...] = ()
+    """The texts of the errors that ended runs early."""
     profile: dict[str, Any] | None = None
+    """What was read and written, as ``Report.to_dict`` returns it."""
 
     @property
     def report(self) -> Report | None:
-        """What was read and written, or None."""
+        """What was read and written; None without ``profile``."""
         return None if self.profile is None else Report.from_dict(self.profile)
 
 
@@ -69,9 +73,32 @@ def keep_run(
     profile: Report | None = None,
     run_id: str | None = None,
 ) -> KeptRun:
-    """Keep ``results`` under a run id (a new one by default), for ``load_run`` and ``backtest-kit-mongo runs``.
+    """Keep results on disk, for ``load_run`` and ``backtest-kit-mongo runs``.
 
-    The statistics of the contracts in a result are left out; ``profile`` has them. Raises StorageError if the file cannot be written.
+    Args:
+        results: the results; the statistics of the contracts in them are left out, as ``profile`` has them
+        strategy_file: the path of the strategy file
+        parameters: the values of its parameters
+        settings: the options of the run
+        failed: the errors that ended runs early
+        profile: what was read and written
+        run_id: the id to keep them under; None is a new one
+
+    Returns:
+        what was kept
+
+    Raises:
+        StorageError: the file cannot be written
+        InvalidValueError: ``run_id`` is not valid
+
+    Examples:
+        >>> from backtest_kit_mongo import runner
+        >>> report = runner.import_candles(runner.synthetic_market(7, 1440, 1704067200000), "BTCUSDT")
+        >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
+        >>> asked = runner.add_strategy("buys", "1h", get_signal=lambda symbol, when: signal)
+        >>> kept = runner.keep_run([runner.run_backtest("BTCUSDT")])
+        >>> runner.load_run(kept.id).results[0].symbol
+        'BTCUSDT'
     """
     run = KeptRun(
         id=new_run_id() if run_id is None else run_id,
@@ -94,7 +121,16 @@ def keep_run(
 
 
 def list_runs() -> Iterator[KeptRun]:
-    """Yield the kept runs, newest first. A file that cannot be read is left out."""
+    """Yield the kept runs, newest first. A file that cannot be read is left out.
+
+    Raises:
+        StorageError: the folder cannot be read
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import list_runs
+        >>> [run.saved for run in list_runs()]
+        []
+    """
     for run_id in _ids():
         try:
             yield _load(run_id)
@@ -103,7 +139,21 @@ def list_runs() -> Iterator[KeptRun]:
 
 
 def load_run(run_id: str) -> KeptRun:
-    """Return the kept run with this id or unique prefix of an id; ``"last"`` is the newest. Raises InvalidValueError if there is none."""
+    """Return a kept run.
+
+    Args:
+        run_id: its id or a unique prefix of it; "last" is the newest
+
+    Raises:
+        InvalidValueError: there is no such run, or the prefix is not unique
+        StorageError: the file cannot be read
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import keep_run, load_run
+        >>> kept = keep_run([], strategy_file="sma.py")
+        >>> load_run("last").strategy_file
+        'sma.py'
+    """
     ids = _ids()
     matching = ids[:1] if run_id == "last" else [kept_id for kept_id in ids if kept_id.startswith(run_id)] if run_id else []
     if len(matching) != 1:

@@ -90,16 +90,50 @@ def sweep(
     progress: Progress | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> SweepResult:
-    """Backtest a strategy file with every combination of ``grid`` (the values of each ``parameter``) for every symbol.
+    """Backtest a strategy file with every combination of parameters for every symbol.
 
-    The runs are distributed over ``workers`` processes (default: one for each core that this process may use), or over the processes
-    of ``executor`` (see ``cluster_executor``). The result does not depend on their number. They use the stored candles and the
-    settings of this process, so call ``setup`` first. A parameter that the file does not have, a value of another type or a missing
-    candle window is an error before the first run; a run that fails becomes a row with its error.
+    The result does not depend on the number of processes. They use the stored candles and the settings of this process, so call
+    ``setup`` first. A parameter that the file does not have, a value of another type or a missing candle window is an error before the
+    first run; a run that fails becomes a row with its error. Call this below ``if __name__ == "__main__":``, because each process
+    first imports your program.
 
-    ``resume=True`` reuses the runs that an earlier sweep over the same file, parameters, candles and costs finished in this database.
-    ``progress`` is called with (runs finished, all runs). The options are those of ``run_backtest``. Call this below
-    ``if __name__ == "__main__":``, because each process first imports your program.
+    Args:
+        strategy_file: the path of the file
+        grid: the values of each ``parameter`` of the file
+        symbols: the traded pairs
+        strategy_name: a strategy of the file; None is the only one
+        options: the options of the runs
+        workers: how many processes; None is one for each core that this process may use
+        executor: runs the backtests instead of processes of this machine, see ``cluster_executor``
+        resume: True to reuse the runs that an earlier sweep over the same file, parameters, candles and costs finished in this database
+        progress: called with (runs finished, all runs)
+        **keywords: fields of RunOptions, which win over ``options``
+
+    Returns:
+        one run per symbol and combination, in this order
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: an argument is not valid, or candles are missing
+        StrategyError: the file cannot be loaded
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from backtest_kit_mongo.runner import import_candles, sweep, synthetic_market
+        >>> report = import_candles(synthetic_market(7, 1440, 1704067200000), "BTCUSDT")
+        >>> file = Path("hourly.py")
+        >>> size = file.write_text('''
+        ... from backtest_kit_mongo.runner import add_strategy, parameter
+        ... MINUTES = parameter("MINUTES", 30)
+        ... @add_strategy("hourly", "1h")
+        ... def hourly(symbol, when):
+        ...     return {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": MINUTES}
+        ... ''')
+        >>> result = sweep(file, {"MINUTES": [30, 50]}, workers=1)
+        >>> [(run.parameters, run.totals.trades) for run in result.runs]
+        [({'MINUTES': 30}, 23), ({'MINUTES': 50}, 23)]
     """
     config = default_registry.mongo.config
     if config.CC_STORES["candle"] in ("memory", "dummy"):

@@ -28,30 +28,44 @@ _LESS_IS_BETTER: Final = ("losses", "maxDrawdownPercentage", "stopLosses")
 
 
 class SweepRun(msgspec.Struct, frozen=True, rename="camel"):
-    """One run over ``[start_timestamp, end_timestamp)`` (ms): its totals, or the text of the error that ended it.
-
-    ``frame_name`` is the frame of its records; ``signals_ignored`` counts signals with a stop and target that did not fit the price.
-    """
+    """One run of a sweep: its totals, or the text of the error that ended it."""
 
     symbol: str
+    """The traded pair."""
     parameters: dict[str, Scalar]
+    """The values of the parameters."""
     frame_name: str
+    """The frame of its records."""
     start_timestamp: int
+    """The start of the window, in ms."""
     end_timestamp: int
+    """The end of the window in ms, which is not part of it."""
     totals: Totals | None = None
+    """The totals; None if the run failed."""
     error: str | None = None
+    """The text of the error that ended the run; None if it did not fail."""
     signals_ignored: int = 0
+    """How many signals had a stop and target that did not fit the price."""
 
 
 class SweepResult(msgspec.Struct, frozen=True, rename="camel"):
     """The runs of a sweep, in the order of symbols and grid. It holds no wall-clock times, so two sweeps compare byte for byte."""
 
     strategy_name: str
+    """The strategy of the runs."""
     exchange_name: str
+    """The exchange of their candles."""
     runs: tuple[SweepRun, ...]
+    """The runs."""
 
     def sorted_by(self, metric: str = "pnlPercentage") -> tuple[SweepRun, ...]:
-        """Return the runs sorted by one of ``METRICS``, best first. Ties keep their order; failed runs come last."""
+        """Return the runs sorted by a ``metric``, best first. Ties keep their order; failed runs come last.
+
+        Metrics are the fields of Totals in camelCase, such as "winRate".
+
+        Raises:
+            InvalidValueError: there is no such metric
+        """
         if metric not in METRICS:
             raise InvalidValueError(f"runs cannot be sorted by {metric!r}", hint=f"choose one of {', '.join(METRICS)}")
         sign = 1 if metric in _LESS_IS_BETTER else -1
@@ -62,7 +76,11 @@ class SweepResult(msgspec.Struct, frozen=True, rename="camel"):
         return tuple(sorted(self.runs, key=rank))
 
     def rows(self, metric: str | None = None) -> list[dict[str, Any]]:
-        """Return a flat row per run: symbol, parameters, totals (None if the run failed), frame name, error. ``metric`` sorts them."""
+        """Return a flat row per run: symbol, parameters, totals (None if the run failed), frame name, error. ``metric`` sorts them.
+
+        Raises:
+            InvalidValueError: there is no such metric
+        """
         runs = self.runs if metric is None else self.sorted_by(metric)
         return [_flat(run) for run in runs]
 
@@ -71,7 +89,7 @@ class SweepResult(msgspec.Struct, frozen=True, rename="camel"):
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
     def to_csv(self, metric: str | None = None) -> str:
-        """Return ``rows`` as CSV with a header."""
+        """Return ``rows`` as CSV with a header; ``metric`` sorts them."""
         text = io.StringIO()
         rows = self.rows(metric)
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -80,9 +98,11 @@ class SweepResult(msgspec.Struct, frozen=True, rename="camel"):
         return text.getvalue()
 
     def plot(self, metric: str = "pnlPercentage") -> Figure:
-        """Draw one of ``METRICS`` of the best runs (at most 40) as a matplotlib figure that pyplot does not manage.
+        """Draw a ``metric`` of the best runs (at most 40) as a matplotlib figure that pyplot does not manage.
 
-        Raises InvalidValueError for another metric, MissingDependencyError (an ImportError) if matplotlib is not installed.
+        Raises:
+            InvalidValueError: there is no such metric
+            MissingDependencyError: matplotlib is not installed
         """
         return draw_sweep(self, metric)
 
@@ -90,7 +110,12 @@ class SweepResult(msgspec.Struct, frozen=True, rename="camel"):
         return sweep_html(self)
 
     def to_dataframe(self, metric: str | None = None) -> Any:
-        """Return ``rows`` as a pandas DataFrame. Raises MissingDependencyError without pandas."""
+        """Return ``rows`` as a pandas DataFrame; ``metric`` sorts them.
+
+        Raises:
+            InvalidValueError: there is no such metric
+            MissingDependencyError: pandas is not installed
+        """
         return library("pandas", "pandas").DataFrame(self.rows(metric))
 
 

@@ -18,7 +18,7 @@ __all__ = [
 
 
 class OrderRejected(BacktestKitError, RuntimeError):
-    """A broker rejected an order for good: no such order exists."""
+    """A broker rejected an order for good: no such order exists. Raise it in ``Broker.submit``; the run drops the order."""
 
 
 class OrderFailedError(BacktestKitError, RuntimeError):
@@ -26,41 +26,49 @@ class OrderFailedError(BacktestKitError, RuntimeError):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """An order for a broker. ``quantity`` is in the base asset; a close has the quantity that is left of what was filled.
-
-    ``action`` "open" also adds a further entry, and "close" also closes a part: ``quantity`` is then that of the part. ``price`` is the
-    reference price. ``client_id`` (32 hexadecimal digits) is derived from the signal and the action, so a repeated order has the same
-    id, even after a crash. ``percent`` is always 100.
-    """
+    """An order for a broker."""
 
     client_id: str
+    """32 hexadecimal digits derived from the signal and the action: a repeated order has the same id, even after a crash."""
     signal_id: str
+    """The id of the signal."""
     strategy_name: str
+    """The strategy of the run."""
     exchange_name: str
+    """The exchange of the run."""
     symbol: str
+    """The traded pair."""
     action: Literal["open", "close"]
+    """"open" for the first and every further entry, "close" for a close of a part or of what is left."""
     position: Side
+    """"long" or "short"."""
     quantity: float
+    """How much of the base asset to buy or sell: for a close, that of the part, or what is left of what was filled."""
     price: float
+    """The reference price, in the quote currency."""
     percent: float = 100.0
+    """Always 100."""
 
 
 class Fill(msgspec.Struct, frozen=True):
-    """How an order was filled: average price, quantity in the base asset, time in ms.
-
-    ``quantity`` may be less than that of the order: the position has, or closes, just that. For an "open" it is what can be sold again.
-    ``cost`` is what was paid for it, in the quote asset; by default ``price * quantity``. Give it if a fee was kept from ``quantity``.
-    """
+    """How an order was filled."""
 
     order_id: str
+    """The id of the order at the exchange."""
     price: float
+    """The average price, in the quote currency."""
     quantity: float
+    """How much of the base asset was filled; for an "open", what can be sold again. It may be less than that of the order: the position
+    has, or closes, just that.
+    """
     when_ms: int
+    """When it was filled, in ms."""
     cost: float | None = None
+    """What was paid for it, in the quote asset; None is ``price * quantity``. Give it if a fee was kept from ``quantity``."""
 
 
 class Broker(Protocol):
-    """Carries out the orders of a live run."""
+    """Carries out the orders of a live run. Any object with this method is a broker; see ``add_broker``."""
 
     def submit(self, order: Order) -> Fill:
         """Fill ``order`` once: if an order with its ``client_id`` already exists, look it up instead of sending another one.
@@ -93,7 +101,23 @@ _brokers: Registrations[RegisteredBroker] = Registrations("broker", "add_broker"
 
 
 def add_broker(name: str, broker: B) -> B:
-    """Register a broker, an object with ``submit(order) -> Fill`` (see ``Broker``), and return it."""
+    """Register a broker, and return it.
+
+    Args:
+        name: the name that ``Live.run`` selects it by
+        broker: an object with ``submit(order) -> Fill``, see ``Broker``
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type, or ``broker`` has no ``submit``
+        InvalidValueError: the name is empty, or registered already
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import Fill, add_broker
+        >>> class Desk:
+        ...     def submit(self, order):
+        ...         return Fill(order_id=order.client_id, price=order.price, quantity=order.quantity, when_ms=1704067200000)
+        >>> desk = add_broker("desk", Desk())
+    """
     name = check_name("the name of a broker", name)
     if not callable(getattr(broker, "submit", None)):
         raise InvalidTypeError(f"broker {name!r} must have a method submit(order), got {type(broker).__name__}")
@@ -102,17 +126,41 @@ def add_broker(name: str, broker: B) -> B:
 
 
 def find_broker(name: str | None = None) -> Broker:
-    """Return the broker with that name, or the only one if None. Raises InvalidValueError, listing the names, otherwise."""
+    """Return a registered broker.
+
+    Args:
+        name: its name; None is the only one
+
+    Raises:
+        InvalidValueError: there is no such broker, or not exactly one; the message lists the names
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import find_broker
+        >>> find_broker("desk")
+        Traceback (most recent call last):
+        backtest_kit_mongo.errors.InvalidValueError: ...
+    """
     return _brokers.find(name).broker
 
 
 def list_brokers() -> tuple[RegisteredBroker, ...]:
-    """Return all registered brokers, in registration order."""
+    """Return all registered brokers, in order of registration.
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import list_brokers
+        >>> list_brokers()
+        ()
+    """
     return _brokers.list()
 
 
 def clear_brokers() -> None:
-    """Remove all registered brokers."""
+    """Remove all registered brokers.
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import clear_brokers
+        >>> clear_brokers()
+    """
     _brokers.restore(())
 
 

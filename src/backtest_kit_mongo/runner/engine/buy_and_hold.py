@@ -15,17 +15,18 @@ __all__ = ["BuyAndHold", "Holding", "held_percentages"]
 
 
 class BuyAndHold(msgspec.Struct, frozen=True, rename="camel"):
-    """A long position over the whole window, bought at the open of its first 1m candle and sold at the close of its last one.
-
-    ``pnl_percentage`` is its profit in percent of the stake, after the fee and slippage of the run on both sides.
-    ``max_drawdown_percentage`` is measured as that of ``Totals``, in percent of the stake: the deepest fall of the profit, if sold at
-    the close of each 1m candle, below its highest point so far (which starts at 0).
-    """
+    """A long position over the whole window, bought at the open of its first 1m candle and sold at the close of its last one."""
 
     price_open: float
+    """The price that it was bought at, in the quote currency."""
     price_close: float
+    """The price that it was sold at, in the quote currency."""
     pnl_percentage: float
+    """The profit in percent of the stake, after the fee and slippage of the run on both sides."""
     max_drawdown_percentage: float
+    """The deepest fall of the profit, if sold at the close of each 1m candle, below its highest point so far (which starts at 0), in
+    percent of the stake; 0 or more.
+    """
 
 
 class Holding:

@@ -18,11 +18,14 @@ Side = Literal["long", "short"]
 
 
 class Costs(msgspec.Struct, frozen=True, rename="camel"):
-    """Trading costs: fee and slippage in percent, each per side, and the stake of a position in USD."""
+    """Trading costs of a run."""
 
     fee_percent: float = 0.1
+    """Fee in percent (0.1 is 0.1 percent) per side."""
     slippage_percent: float = 0.1
+    """Slippage in percent per side."""
     stake_usd: float = 100.0
+    """What the first entry of every position costs, in USD."""
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -25,7 +25,13 @@ Progress = Callable[[int, int], None]
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of a run. Raises InvalidTypeError or InvalidValueError, which names the wrong one."""
+    """The options of a run. Raises InvalidTypeError or InvalidValueError, which names the wrong one.
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import RunOptions
+        >>> RunOptions(fee_percent=0.05).replaced(stake_usd=50.0).costs
+        Costs(fee_percent=0.05, slippage_percent=0.1, stake_usd=50.0)
+    """
 
     exchange_name: str = "binance"
     """The exchange whose stored candles are replayed."""
@@ -36,7 +42,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     end_ms: int | None = None
     """The end of the window (ms, a whole minute, not included); by default that of the imported candles."""
     fee_percent: float = 0.1
-    """Fee in percent per side."""
+    """Fee in percent (0.1 is 0.1 percent) per side."""
     slippage_percent: float = 0.1
     """Slippage in percent per side."""
     stake_usd: float = 100.0
@@ -61,11 +67,19 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def costs(self) -> Costs:
-        """The trading costs."""
+        """Fee, slippage and stake."""
         return Costs(fee_percent=self.fee_percent, slippage_percent=self.slippage_percent, stake_usd=self.stake_usd)
 
     def replaced(self, **changes: Any) -> Self:
-        """Return a copy with some options changed."""
+        """Return a copy with other values of some options.
+
+        Args:
+            **changes: fields of this class
+
+        Raises:
+            InvalidTypeError: a value has the wrong type
+            InvalidValueError: a value is not valid
+        """
         return msgspec.structs.replace(self, **changes)
 
 

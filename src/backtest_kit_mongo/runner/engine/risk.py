@@ -24,12 +24,16 @@ __all__ = ["Books", "Risk", "RiskBook", "RiskRequest", "add_risk", "clear_risks"
 
 
 class RiskRequest(msgspec.Struct, frozen=True):
-    """What a ``validate`` function receives: a position as in the Risk record, and the positions that are open (``active``)."""
+    """What a ``validate`` function receives."""
 
     position: Row
+    """The position that is about to open, as in the Risk record (``payloads.RiskPosition`` as a dict)."""
     active: tuple[Row, ...]
+    """The positions that are open, likewise."""
     price: float
+    """The market price, in the quote currency."""
     when_ms: int
+    """The simulation time, in ms."""
 
 
 Validate = Callable[[RiskRequest], object]
@@ -37,21 +41,39 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Risk(Registered, frozen=True, kw_only=True):
-    """A registered limit."""
+    """A registered limit; see ``add_risk``."""
 
     max_positions: int | None
+    """The most positions that are open at a time; None is no limit."""
     validate: Validate | None
+    """The function that may refuse a position; None if there is none."""
 
 
 _risks: Registrations[Risk] = Registrations("risk", "add_risk")
 
 
 def add_risk(name: str, *, max_positions: int | None = None, validate: Validate | None = None) -> Callable[[F], F]:
-    """Limit the positions of all strategies with ``risk_name=name``, on each exchange separately.
+    """Limit the positions of all strategies with a risk name, on each exchange separately.
 
-    At most ``max_positions`` are open at a time. ``validate(request)`` is called with a RiskRequest before a position is opened. It
-    refuses the position by returning a text (the reason) or False, or by raising. You can also decorate it: ``@add_risk("x")``.
-    Raises InvalidTypeError or InvalidValueError for bad arguments or a name that is already registered.
+    Args:
+        name: the ``risk_name`` of the strategies
+        max_positions: the most positions that are open at a time; None is no limit
+        validate: called with a RiskRequest before a position is opened; it refuses the position by returning a text (the reason) or
+            False, or by raising
+
+    Returns:
+        a decorator that sets ``validate``: ``@add_risk("x")``
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: an argument is not valid, or the name is registered already
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import add_risk
+        >>> @add_risk("all", max_positions=2)
+        ... def one_per_symbol(request):
+        ...     if any(other["symbol"] == request.position["symbol"] for other in request.active):
+        ...         return "the symbol has a position"
     """
     name = check_name("the name of a risk", name)
     if max_positions is not None:
@@ -77,12 +99,24 @@ def add_risk(name: str, *, max_positions: int | None = None, validate: Validate 
 
 
 def list_risks() -> tuple[Risk, ...]:
-    """Return all registered risks, in registration order."""
+    """Return all registered risks, in order of registration.
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import add_risk, list_risks
+        >>> decorate = add_risk("all", max_positions=2)
+        >>> [(risk.name, risk.max_positions) for risk in list_risks()]
+        [('all', 2)]
+    """
     return _risks.list()
 
 
 def clear_risks() -> None:
-    """Remove all registered risks."""
+    """Remove all registered risks.
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import clear_risks
+        >>> clear_risks()
+    """
     _risks.restore(())
 
 
