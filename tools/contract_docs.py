@@ -115,6 +115,7 @@ SERVER_ERRORS = (
     ("ServerUnavailableError", "a server cannot be reached"),
     ("ServerTimeoutError", "a server does not answer in time"),
 )
+SYNC = '    """The synchronous object that does the work."""'
 EVERY_CALL = (
     "Every method can also raise NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain "
     "on files, StorageError."
@@ -294,6 +295,8 @@ def class_docstring(domain: Domain, *, instance: bool, awaitable: bool = False) 
     lines += paragraph(f"{CONTENTS[domain.name]}. {EVERY_CALL}", pad)
     if instance:
         lines += items("Args", [(name, ARGUMENTS[name]) for name in domain.context], pad)
+    elif awaitable:
+        lines += items("Args", [("sync", "the synchronous adapter")], pad)
     return [*lines, f'{pad}"""']
 
 

@@ -289,14 +289,14 @@ def aio_module(domain: Domain) -> str:
     lines += ["from ..base import AsyncAdapter, AsyncInstance, AsyncKeyedAdapter", ""]
     lines += [f'__all__ = ["{title}Instance", "{title}Utils"]', "", 'T = TypeVar("T")', "", ""]
     lines += [f"class {title}Instance(AsyncInstance):", *docs.class_docstring(domain, instance=True, awaitable=True), ""]
-    lines += ["    __slots__ = ()", "", f"    sync: _sync.{title}Instance", "    _sync_class = _Instance", ""]
+    lines += ["    __slots__ = ()", "", f"    sync: _sync.{title}Instance", docs.SYNC, "    _sync_class = _Instance", ""]
     lines += [f"    {name}: {TYPES.get(name, 'str')}" for name in domain.context]
     parameters = ", ".join(["self", *(f"{name}: {TYPES.get(name, 'str')}" for name in domain.context)])
     lines += ["", f"    def __init__({parameters}) -> None:", f"        self.sync = self._sync_class({', '.join(domain.context)})", ""]
     for call in domain.calls:
         lines += awaitable(domain, call, instance=True)
     lines += ["", f"class {title}Utils({base}):", *docs.class_docstring(domain, instance=False, awaitable=True), ""]
-    lines += ["    __slots__ = ()", "", f"    sync: _sync.{title}Utils", ""]
+    lines += ["    __slots__ = ()", "", f"    sync: _sync.{title}Utils", docs.SYNC, ""]
     lines += [f"    def __init__(self, sync: _sync.{title}Utils) -> None:", "        self.sync = sync", ""]
     for call in domain.calls:
         lines += awaitable(domain, call, instance=False)
@@ -329,7 +329,7 @@ def aio_registry() -> str:
     lines += [*(f'    "{name}": {name}.{titles[name]}Utils,' for name in names), "}", "_INSTANCES: dict[str, type[AsyncInstance]] = {"]
     lines += [*(f'    "{name}": {name}.{titles[name]}Instance,' for name in names), "}", "", ""]
     lines += ["class AsyncRegistry(AsyncFace):", *docs.block(docs.ASYNC_REGISTRY, 4), ""]
-    lines += ["    sync: Registry", "", "    def __init__(self, sync: Registry) -> None:", "        self.sync = sync"]
+    lines += ["    sync: Registry", docs.SYNC, "", "    def __init__(self, sync: Registry) -> None:", "        self.sync = sync"]
     for name in names:
         utils, instance = f"{name}.{titles[name]}Utils", f"{name}.{titles[name]}Instance"
         lines.append(f"        self.{titles[name]}Adapter: {utils} = {utils}(sync.{titles[name]}Adapter)")

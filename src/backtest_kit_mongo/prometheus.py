@@ -112,7 +112,7 @@ class StatsCollector:
 
 
 class MetricsServer:
-    """The HTTP server that ``start_metrics`` returns. It is a context manager, whose end closes it."""
+    """The HTTP server that ``start_metrics`` returns, over a ``server`` and its ``thread``. It is a context manager, which closes it."""
 
     def __init__(self, server: Any, thread: Any) -> None:
         self._server, self._thread = server, thread

@@ -111,6 +111,7 @@ class AsyncRegistry(AsyncFace):
     """
 
     sync: Registry
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: Registry) -> None:
         self.sync = sync

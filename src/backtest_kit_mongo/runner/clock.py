@@ -15,7 +15,10 @@ MINUTE_MS: Final = 60_000
 
 
 class OutsideRunError(BacktestKitError, RuntimeError):
-    """A function that needs a run was called outside one, or no matching run is active."""
+    """A function that needs a run was called outside one, or no matching run is active.
+
+    Call it in a strategy or callback, or name the run.
+    """
 
 
 def current_time_ms(caller: str) -> int:

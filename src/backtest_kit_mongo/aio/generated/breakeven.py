@@ -31,6 +31,7 @@ class PersistBreakevenInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistBreakevenInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     symbol: str
@@ -103,11 +104,15 @@ class PersistBreakevenUtils(AsyncKeyedAdapter):
     Whether a signal has reached the price at which its stop may move to the entry, by signal id. Every method can also raise
     NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
     StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistBreakevenUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistBreakevenUtils) -> None:
         self.sync = sync

@@ -34,6 +34,7 @@ class PersistCandleInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistCandleInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     symbol: str
@@ -139,11 +140,15 @@ class PersistCandleUtils(AsyncAdapter):
 
     The closed candles of a symbol, written once and never changed. Every method can also raise NotConfiguredError (before
     ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistCandleUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistCandleUtils) -> None:
         self.sync = sync

@@ -29,6 +29,7 @@ class PersistDictionaryInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistDictionaryInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     signal_id: str
@@ -94,11 +95,15 @@ class PersistDictionaryUtils(AsyncKeyedAdapter):
 
     A dictionary that a strategy keeps for a signal, by name. Every method can also raise NotConfiguredError (before ``setup``),
     DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistDictionaryUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistDictionaryUtils) -> None:
         self.sync = sync

@@ -29,6 +29,7 @@ class PersistIntervalInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistIntervalInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     bucket: str
@@ -139,11 +140,15 @@ class PersistIntervalUtils(AsyncKeyedAdapter):
 
     Markers of what was done once per interval, by bucket and key. Every method can also raise NotConfiguredError (before
     ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistIntervalUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistIntervalUtils) -> None:
         self.sync = sync

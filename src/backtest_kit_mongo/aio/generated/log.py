@@ -27,6 +27,7 @@ class PersistLogInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistLogInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     def __init__(self) -> None:
@@ -88,11 +89,15 @@ class PersistLogUtils(AsyncAdapter):
 
     The log entries of strategies. Every method can also raise NotConfiguredError (before ``setup``), DatabaseError (MongoDB
     rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistLogUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistLogUtils) -> None:
         self.sync = sync

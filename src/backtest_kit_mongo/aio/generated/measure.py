@@ -29,6 +29,7 @@ class PersistMeasureInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistMeasureInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     bucket: str
@@ -137,11 +138,15 @@ class PersistMeasureUtils(AsyncKeyedAdapter):
 
     Results that a strategy caches, by bucket and key. Every method can also raise NotConfiguredError (before ``setup``),
     DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistMeasureUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistMeasureUtils) -> None:
         self.sync = sync

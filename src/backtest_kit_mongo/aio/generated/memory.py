@@ -30,6 +30,7 @@ class PersistMemoryInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistMemoryInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     signal_id: str
@@ -173,11 +174,15 @@ class PersistMemoryUtils(AsyncKeyedAdapter):
 
     What a strategy remembers about a signal, by bucket and id. Every method can also raise NotConfiguredError (before ``setup``),
     DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistMemoryUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistMemoryUtils) -> None:
         self.sync = sync

@@ -30,6 +30,7 @@ class PersistNotificationInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistNotificationInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     backtest: bool
@@ -93,11 +94,15 @@ class PersistNotificationUtils(AsyncAdapter):
 
     The notifications of backtests or of live runs. Every method can also raise NotConfiguredError (before ``setup``),
     DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistNotificationUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistNotificationUtils) -> None:
         self.sync = sync

@@ -30,6 +30,7 @@ class PersistPartialInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistPartialInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     symbol: str
@@ -101,11 +102,15 @@ class PersistPartialUtils(AsyncKeyedAdapter):
 
     The levels of profit and loss that a signal has reached, by signal id. Every method can also raise NotConfiguredError (before
     ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistPartialUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistPartialUtils) -> None:
         self.sync = sync

@@ -32,6 +32,7 @@ class PersistRecentInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistRecentInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     symbol: str
@@ -100,11 +101,15 @@ class PersistRecentUtils(AsyncKeyedAdapter):
 
     The last signal of a strategy on a symbol. Every method can also raise NotConfiguredError (before ``setup``), DatabaseError
     (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistRecentUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistRecentUtils) -> None:
         self.sync = sync

@@ -30,6 +30,7 @@ class PersistRiskInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistRiskInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     risk_name: str
@@ -98,11 +99,15 @@ class PersistRiskUtils(AsyncKeyedAdapter):
 
     The positions that a risk profile counts as open. Every method can also raise NotConfiguredError (before ``setup``),
     DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistRiskUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistRiskUtils) -> None:
         self.sync = sync

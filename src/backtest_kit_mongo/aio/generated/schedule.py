@@ -30,6 +30,7 @@ class PersistScheduleInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistScheduleInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     symbol: str
@@ -94,11 +95,15 @@ class PersistScheduleUtils(AsyncKeyedAdapter):
 
     The signal of a strategy that waits for its price; None if there is none. Every method can also raise NotConfiguredError
     (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistScheduleUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistScheduleUtils) -> None:
         self.sync = sync

@@ -32,6 +32,7 @@ class PersistSessionInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistSessionInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     strategy_name: str
@@ -100,11 +101,15 @@ class PersistSessionUtils(AsyncKeyedAdapter):
 
     A value that a strategy keeps for a run on a symbol. Every method can also raise NotConfiguredError (before ``setup``),
     DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistSessionUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistSessionUtils) -> None:
         self.sync = sync

@@ -30,6 +30,7 @@ class PersistSignalInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistSignalInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     symbol: str
@@ -94,11 +95,15 @@ class PersistSignalUtils(AsyncKeyedAdapter):
 
     The open position of a strategy on a symbol; None if there is none. Every method can also raise NotConfiguredError (before
     ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistSignalUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistSignalUtils) -> None:
         self.sync = sync

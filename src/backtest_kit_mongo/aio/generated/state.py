@@ -29,6 +29,7 @@ class PersistStateInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistStateInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     signal_id: str
@@ -94,11 +95,15 @@ class PersistStateUtils(AsyncKeyedAdapter):
 
     A value that a strategy keeps for a signal, by bucket. Every method can also raise NotConfiguredError (before ``setup``),
     DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistStateUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistStateUtils) -> None:
         self.sync = sync

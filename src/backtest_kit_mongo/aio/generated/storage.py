@@ -31,6 +31,7 @@ class PersistStorageInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistStorageInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     backtest: bool
@@ -95,11 +96,15 @@ class PersistStorageUtils(AsyncAdapter):
     The signals of backtests or of live runs, opened, scheduled, closed and cancelled. Every method can also raise
     NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
     StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistStorageUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistStorageUtils) -> None:
         self.sync = sync

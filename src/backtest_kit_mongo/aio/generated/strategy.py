@@ -31,6 +31,7 @@ class PersistStrategyInstance(AsyncInstance):
     __slots__ = ()
 
     sync: _sync.PersistStrategyInstance
+    """The synchronous object that does the work."""
     _sync_class = _Instance
 
     symbol: str
@@ -96,11 +97,15 @@ class PersistStrategyUtils(AsyncKeyedAdapter):
     The deferred work of a strategy: queued closes, partial closes, moves of stop and target. Every method can also raise
     NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
     StorageError.
+
+    Args:
+        sync: the synchronous adapter
     """
 
     __slots__ = ()
 
     sync: _sync.PersistStrategyUtils
+    """The synchronous object that does the work."""
 
     def __init__(self, sync: _sync.PersistStrategyUtils) -> None:
         self.sync = sync

@@ -34,9 +34,11 @@ class CandleFiles(msgspec.Struct, frozen=True):
     """What ``read_candle_files`` read: the candles of one series, and what a user should know of its files."""
 
     candles: CandleArray
-    """An array of CANDLE_DTYPE, ascending."""
+    """An array (n,) of CANDLE_DTYPE, ascending."""
     symbol: str | None
+    """The symbol of the series; None if neither file nor name tells it."""
     interval: str
+    """Its interval."""
     files: tuple[tuple[str, str], ...]
     """The name of each file, and what it was recognised as."""
     notes: tuple[str, ...]
@@ -44,9 +46,27 @@ class CandleFiles(msgspec.Struct, frozen=True):
 
 
 def read_klines(path: str | PathLike[str], *, interval: str = "1m", progress: Callable[[int, int], None] | None = None) -> CandleArray:
-    """Read a candle file (see ``read_candle_files``) and return an array of CANDLE_DTYPE.
+    """Read a candle file (see ``read_candle_files``) and return its candles. Gaps are allowed; ``find_gaps`` lists them.
 
-    Gaps between candles are allowed (``find_gaps`` lists them). ``progress`` is called with (bytes read, bytes of the file).
+    Args:
+        path: the file
+        interval: the length of the candles
+        progress: called with (bytes read, bytes of the file)
+
+    Returns:
+        an array (n,) of CANDLE_DTYPE, ascending
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: the file cannot be read; the message names the line
+        MissingDependencyError: Parquet or Feather without pyarrow
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from backtest_kit_mongo.runner import read_klines
+        >>> size = Path("candles.csv").write_text("1704067200,1,2,0.5,1.5,10")
+        >>> read_klines("candles.csv")["timestamp"].tolist()
+        [1704067200000]
     """
     if not isinstance(path, (str, PathLike)):
         raise InvalidTypeError(f"path must be a str or a path, got {type(path).__name__}")
@@ -70,19 +90,37 @@ def read_candle_files(
 ) -> CandleFiles:
     """Read candle files and return their candles as one series.
 
-    ``paths`` is a file, a folder, or several of either. A file is CSV (also with semicolons or tabs), JSON, Parquet or Feather, plain,
-    compressed (.gz, .bz2, .xz) or in a .zip; its content tells what it is, not its name. Files of Binance, Kraken, CryptoDataDownload,
-    MetaTrader, freqtrade, pandas and of ``export`` are read as they are. With a header (also in the middle, where files were joined),
-    columns are found by name; without one they are time, open, high, low, close and volume. Times are ISO text (UTC without a zone), or
-    numbers whose size says whether they count seconds, ms, us or ns.
+    A file is CSV (also with semicolons or tabs), JSON, Parquet or Feather, plain, compressed (.gz, .bz2, .xz) or in a .zip; its content
+    tells what it is, not its name. Files of Binance, Kraken, CryptoDataDownload, MetaTrader, freqtrade, pandas and of ``export`` are read
+    as they are. With a header (also in the middle, where files were joined), columns are found by name; without one they are time, open,
+    high, low, close and volume. Times are ISO text (UTC without a zone), or numbers whose size says whether they count seconds, ms, us or
+    ns. Candles that appear twice with the same values, in one file or in two, are read once.
 
-    ``symbol`` and ``interval`` default to those in the file's name, such as BTCUSDT-1m.csv.gz, and the interval else to 1m; in a folder or
-    a table of several series they choose one (``exchange`` too). ``off_grid`` says what to do with candles that do not open on the grid
-    of the interval: "refuse", "skip" (leave out) or "snap" (move back to it). ``no_volume=True`` stores volume 0 and reads none.
+    Args:
+        paths: a file, a folder, or several of either
+        symbol: the symbol to read from a folder or a table of several series; None is that of the file's name, such as BTCUSDT-1m.csv.gz
+        interval: the interval, likewise; None is that of the file's name, or else "1m"
+        exchange: the exchange to read from a table of several series
+        off_grid: what to do with candles that do not open on the grid of the interval: "refuse", "skip" (leave out) or "snap" (move back)
+        no_volume: True to store volume 0 and read none
+        progress: called with (bytes read, bytes of all files)
 
-    Candles that appear twice with the same values, in one file or in two, are read once. Raises InvalidValueError, which names file and
-    line: for rows that are not candles, for two different candles of one time, and for whatever may mean two things. ``progress`` is
-    called with (bytes read, bytes of all files).
+    Returns:
+        the candles, and notes on the files
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: a row is not a candle, two candles of one time differ, or something may mean two things; the message names file
+            and line
+        MissingDependencyError: Parquet or Feather without pyarrow
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from backtest_kit_mongo.runner import read_candle_files
+        >>> size = Path("BTCUSDT-1h.csv").write_text("1704067200,1,2,0.5,1.5,10")
+        >>> read = read_candle_files("BTCUSDT-1h.csv")
+        >>> read.symbol, read.interval, read.candles.shape
+        ('BTCUSDT', '1h', (1,))
     """
     symbol = None if symbol is None else text("symbol", symbol)
     exchange = None if exchange is None else text("exchange", exchange)

@@ -122,7 +122,7 @@ def sweep(
     Examples:
         >>> from pathlib import Path
         >>> from backtest_kit_mongo.runner import import_candles, sweep, synthetic_market
-        >>> report = import_candles(synthetic_market(7, 1440, 1704067200000), "BTCUSDT")
+        >>> report = import_candles(synthetic_market(7, 180, 1704067200000), "BTCUSDT")
         >>> file = Path("hourly.py")
         >>> size = file.write_text('''
         ... from backtest_kit_mongo.runner import add_strategy, parameter
@@ -133,7 +133,7 @@ def sweep(
         ... ''')
         >>> result = sweep(file, {"MINUTES": [30, 50]}, workers=1)
         >>> [(run.parameters, run.totals.trades) for run in result.runs]
-        [({'MINUTES': 30}, 23), ({'MINUTES': 50}, 23)]
+        [({'MINUTES': 30}, 2), ({'MINUTES': 50}, 2)]
     """
     config = default_registry.mongo.config
     if config.CC_STORES["candle"] in ("memory", "dummy"):

@@ -55,7 +55,7 @@ def close_pending(symbol: str | None = None, strategy_name: str | None = None, e
 
     Examples:
         >>> from backtest_kit_mongo import runner
-        >>> report = runner.import_candles(runner.synthetic_market(7, 180, 1704067200000), "BTCUSDT")
+        >>> report = runner.import_candles(runner.synthetic_market(7, 300, 1704067200000), "BTCUSDT")
         >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
         >>> asked = runner.add_strategy(
         ...     "buys", "1h", get_signal=lambda *_: signal, on_active_ping=lambda event: runner.close_pending()
@@ -87,7 +87,7 @@ def close_partial(percent: float, symbol: str | None = None, strategy_name: str 
 
     Examples:
         >>> from backtest_kit_mongo import runner
-        >>> report = runner.import_candles(runner.synthetic_market(7, 180, 1704067200000), "BTCUSDT")
+        >>> report = runner.import_candles(runner.synthetic_market(7, 300, 1704067200000), "BTCUSDT")
         >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
         >>> asked = runner.add_strategy(
         ...     "buys", "1h", get_signal=lambda *_: signal, on_active_ping=lambda event: runner.close_partial(50)
@@ -125,7 +125,7 @@ def average_buy(
 
     Examples:
         >>> from backtest_kit_mongo import runner
-        >>> report = runner.import_candles(runner.synthetic_market(7, 180, 1704067200000), "BTCUSDT")
+        >>> report = runner.import_candles(runner.synthetic_market(7, 300, 1704067200000), "BTCUSDT")
         >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
         >>> asked = runner.add_strategy(
         ...     "buys", "1h", get_signal=lambda *_: signal, on_active_ping=lambda event: runner.average_buy()
@@ -160,7 +160,7 @@ def trailing_stop(price: float, symbol: str | None = None, strategy_name: str | 
 
     Examples:
         >>> from backtest_kit_mongo import runner
-        >>> report = runner.import_candles(runner.synthetic_market(7, 180, 1704067200000), "BTCUSDT")
+        >>> report = runner.import_candles(runner.synthetic_market(7, 300, 1704067200000), "BTCUSDT")
         >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
         >>> asked = runner.add_strategy(
         ...     "buys", "1h", get_signal=lambda *_: signal, on_active_ping=lambda event: runner.trailing_stop(event.price * 0.999)
@@ -191,7 +191,7 @@ def trailing_take(price: float, symbol: str | None = None, strategy_name: str | 
 
     Examples:
         >>> from backtest_kit_mongo import runner
-        >>> report = runner.import_candles(runner.synthetic_market(7, 180, 1704067200000), "BTCUSDT")
+        >>> report = runner.import_candles(runner.synthetic_market(7, 300, 1704067200000), "BTCUSDT")
         >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
         >>> asked = runner.add_strategy(
         ...     "buys", "1h", get_signal=lambda *_: signal, on_active_ping=lambda event: runner.trailing_take(event.price * 1.0001)
@@ -221,7 +221,7 @@ def cancel_scheduled(symbol: str | None = None, strategy_name: str | None = None
 
     Examples:
         >>> from backtest_kit_mongo import runner
-        >>> report = runner.import_candles(runner.synthetic_market(7, 180, 1704067200000), "BTCUSDT")
+        >>> report = runner.import_candles(runner.synthetic_market(7, 300, 1704067200000), "BTCUSDT")
         >>> signal = {"position": "long", "priceOpen": 20000.0, "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
         >>> asked = runner.add_strategy(
         ...     "buys", "1h", get_signal=lambda *_: signal, on_schedule=lambda event: runner.cancel_scheduled()
@@ -250,7 +250,7 @@ def activate_scheduled(symbol: str | None = None, strategy_name: str | None = No
 
     Examples:
         >>> from backtest_kit_mongo import runner
-        >>> report = runner.import_candles(runner.synthetic_market(7, 180, 1704067200000), "BTCUSDT")
+        >>> report = runner.import_candles(runner.synthetic_market(7, 300, 1704067200000), "BTCUSDT")
         >>> signal = {"position": "long", "priceOpen": 20000.0, "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
         >>> asked = runner.add_strategy(
         ...     "buys", "1h", get_signal=lambda *_: signal, on_schedule=lambda event: runner.activate_scheduled()
@@ -313,7 +313,7 @@ def stop(symbol: str | None = None, strategy_name: str | None = None, exchange_n
 
     Examples:
         >>> from backtest_kit_mongo import runner
-        >>> report = runner.import_candles(runner.synthetic_market(7, 180, 1704067200000), "BTCUSDT")
+        >>> report = runner.import_candles(runner.synthetic_market(7, 300, 1704067200000), "BTCUSDT")
         >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
         >>> asked = runner.add_strategy(
         ...     "buys", "1h", get_signal=lambda *_: signal, on_active_ping=lambda event: runner.stop()
@@ -342,7 +342,7 @@ def pause(symbol: str | None = None, strategy_name: str | None = None, exchange_
 
     Examples:
         >>> from backtest_kit_mongo import runner
-        >>> report = runner.import_candles(runner.synthetic_market(7, 180, 1704067200000), "BTCUSDT")
+        >>> report = runner.import_candles(runner.synthetic_market(7, 300, 1704067200000), "BTCUSDT")
         >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
         >>> asked = runner.add_strategy(
         ...     "buys", "1h", get_signal=lambda *_: signal, on_active_ping=lambda event: runner.pause()
@@ -371,7 +371,7 @@ def resume(symbol: str | None = None, strategy_name: str | None = None, exchange
 
     Examples:
         >>> from backtest_kit_mongo import runner
-        >>> report = runner.import_candles(runner.synthetic_market(7, 180, 1704067200000), "BTCUSDT")
+        >>> report = runner.import_candles(runner.synthetic_market(7, 300, 1704067200000), "BTCUSDT")
         >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
         >>> asked = runner.add_strategy(
         ...     "buys", "1h", get_signal=lambda *_: signal, on_active_ping=lambda event: runner.pause() and runner.resume()

@@ -37,16 +37,38 @@ class Interval:
 
     @staticmethod
     def once(interval: str, *, bucket: str | None = None, key: Callable[..., Any] | None = None) -> OnceDecorator:
-        """Run a function (``def`` or ``async def``) once per ``interval``: ``@Interval.once("1h")``.
+        """Run a function (``def`` or ``async def``) once per interval: ``@Interval.once("1h")``.
 
         Intervals start when candles open (UTC: at the multiples since 1970, a week on Monday, a month on its first day). The first call in
         one returns the result of the function, every later call returns None, whatever its arguments. Each combination of symbol, strategy,
-        exchange, frame and mode counts on its own, and so does each value of ``key``, a function of the same arguments. ``bucket`` is
-        where the markers are stored, by default ``file.function_interval``.
+        exchange, frame and mode counts on its own.
 
         The marker is written before the function runs, so that after a crash a live run does not call it a second time. If the function
         raises, the marker is removed and the next call tries again. A live run respects any marker. A backtest respects only the
         markers of its own run, so that it does the same when you repeat it over the same database.
+
+        Args:
+            interval: the length of the interval, such as "1h"
+            bucket: where the markers are stored; None is ``file.function_interval``
+            key: a function of the same arguments, each value of which counts on its own
+
+        Returns:
+            a decorator
+
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: there is no such interval, or the bucket is empty
+
+        Examples:
+            >>> from backtest_kit_mongo import runner
+            >>> report = runner.import_candles(runner.synthetic_market(7, 120, 1704067200000), "BTCUSDT")
+            >>> @runner.Interval.once("1h", bucket="hourly")
+            ... def hello(when):
+            ...     print("hour", when.hour)
+            >>> asked = runner.add_strategy("greets", "15m", get_signal=lambda symbol, when: hello(when))
+            >>> result = runner.run_backtest("BTCUSDT")
+            hour 0
+            hour 1
         """
         grid = grid_of(interval)
 

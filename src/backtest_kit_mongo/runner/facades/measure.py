@@ -36,7 +36,7 @@ class CachedFunction(Protocol[P, R]):
 
 
 class Measure:
-    """Ask once and keep the answer."""
+    """Ask once and keep the answer, in the Measure contract."""
 
     @staticmethod
     def cached(
@@ -44,18 +44,45 @@ class Measure:
     ) -> Callable[[Callable[P, R]], CachedFunction[P, R]]:
         """Keep the answers of a function (``def`` or ``async def``): ``@Measure.cached("1h")``.
 
-        A second call with the same arguments reads the stored answer, also in another process, after a restart and in the next run.
-        With ``interval`` there is one answer per interval (on the grid of its candles, UTC). An answer of a later minute of the interval
-        is hidden from a run that has not reached that minute: the run asks again, and both answers are kept. Without ``interval``
-        an answer is kept for ever, so it must not depend on time.
+        A second call with the same arguments reads the stored answer, also in another process, after a restart and in the next run. The
+        symbol, strategy and exchange of the run, the interval and all arguments identify an answer. An answer comes back as it was stored
+        (tuples as lists, Structs as dicts), even from the first call. An exception is not kept. Within a process, calls with the same key
+        wait for the first one.
 
-        The symbol, strategy and exchange of the run, the interval and all arguments identify an answer; ``key``, a function of the same
-        arguments, returns a value to use instead of them. ``bucket`` is where the answers are stored, by default
-        ``file.function_interval``: pass one for functions made in a loop, and for a function that may be renamed. An answer comes
-        back as it was stored (tuples as lists, Structs as dicts), even from the first call, or as ``type`` (a msgspec type).
+        With ``interval``, an answer of a later minute of the interval is hidden from a run that has not reached that minute: the run asks
+        again, and both answers are kept.
 
-        An exception is not kept. Within a process, calls with the same key wait for the first one. Raises InvalidTypeError or
-        InvalidValueError for an answer that cannot be stored, and for arguments that cannot be part of a key.
+        A call raises InvalidTypeError or InvalidValueError for an answer that cannot be stored, and for arguments that cannot be part of a
+        key, and NestedCallError if it asks for its own answer.
+
+        Args:
+            interval: one answer per interval (on the grid of its candles, UTC), such as "1h"; None keeps an answer for ever, so it must not
+                depend on time
+            bucket: where the answers are stored; None is ``file.function_interval``. Pass one for functions made in a loop, and
+                for a function that may be renamed
+            key: a function of the same arguments; its value identifies an answer instead of them
+            type: a msgspec type to return answers as
+
+        Returns:
+            a decorator
+
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: there is no such interval, or the bucket is empty
+
+        Examples:
+            >>> from backtest_kit_mongo import runner
+            >>> report = runner.import_candles(runner.synthetic_market(7, 120, 1704067200000), "BTCUSDT")
+            >>> @runner.Measure.cached("1h", bucket="sentiment")
+            ... def sentiment(symbol):
+            ...     print("asked")  # a model, once per hour
+            ...     return 0.7
+            >>> signals = runner.add_strategy("moods", "15m", get_signal=lambda symbol, when: print(sentiment(symbol)))
+            >>> result = runner.run_backtest("BTCUSDT", end_ms=1704067200000 + 50 * 60_000)
+            asked
+            0.7
+            0.7
+            0.7
         """
         grid = None if interval is None else grid_of(interval)
 

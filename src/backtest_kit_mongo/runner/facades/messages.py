@@ -75,26 +75,38 @@ def as_stored(value: Any) -> tuple[Any, bytes]:
 
 
 class Log:
-    """Entries in the Log contract, in the framework's shape (``payloads.LogEntry``). An argument that cannot be stored is kept as text."""
+    """Entries in the Log contract, in the framework's shape (``payloads.LogEntry``). An argument that cannot be stored is kept as text.
+
+    Examples:
+        >>> import backtest_kit_mongo as kit
+        >>> from backtest_kit_mongo import runner
+        >>> report = runner.import_candles(runner.synthetic_market(7, 90, 1704067200000), "BTCUSDT")
+        >>> @runner.add_strategy("logs", "1h")
+        ... def logs(symbol, when):
+        ...     runner.Log.info("asked", {"hour": when.hour})
+        >>> result = runner.run_backtest("BTCUSDT")
+        >>> [entry["args"] for entry in kit.PersistLogAdapter.read_log_data() if entry["topic"] == "asked"]
+        [[{'hour': 1}]]
+    """
 
     @staticmethod
     def log(topic: str, *args: Any) -> None:
-        """Write an entry of no particular severity."""
+        """Write an entry of no particular severity: a ``topic`` (text) and further ``args``."""
         _write_line("log", topic, args)
 
     @staticmethod
     def debug(topic: str, *args: Any) -> None:
-        """Write an entry that helps with debugging."""
+        """Write an entry that helps with debugging: a ``topic`` (text) and further ``args``."""
         _write_line("debug", topic, args)
 
     @staticmethod
     def info(topic: str, *args: Any) -> None:
-        """Write an entry that is good to know."""
+        """Write an entry that is good to know: a ``topic`` (text) and further ``args``."""
         _write_line("info", topic, args)
 
     @staticmethod
     def warn(topic: str, *args: Any) -> None:
-        """Write an entry that somebody should look at."""
+        """Write an entry that somebody should look at: a ``topic`` (text) and further ``args``."""
         _write_line("warn", topic, args)
 
 
@@ -130,7 +142,15 @@ class Notification:
 
     @staticmethod
     def add(message: str) -> str:
-        """Write a message and return its id: a ``signal.info`` about the open position, or an ``error.info``, the only type without one."""
+        """Write a message and return its id: a ``signal.info`` about the open position, or an ``error.info``, the only type without one.
+
+        Args:
+            message: the text
+
+        Raises:
+            InvalidTypeError: ``message`` is not a str
+            OutsideRunError: there is no run
+        """
         run, now = this_run("Notification.add")
         if not isinstance(message, str):
             raise InvalidTypeError(f"Notification.add: the message must be a str, got {type(message).__name__}")

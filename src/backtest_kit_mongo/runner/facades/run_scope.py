@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 class NoSignalError(BacktestKitError, LookupError):
-    """A record of the current signal was requested, but there is neither an open position nor a scheduled signal."""
+    """A record of the current signal was requested, but there is neither an open position nor a scheduled signal. Pass a ``signal_id``."""
 
 
 def this_run(caller: str) -> tuple[CurrentRun, int]:

@@ -18,7 +18,18 @@ T = TypeVar("T")
 class Session:
     """One value per symbol, strategy, exchange, frame and mode, in the Session contract.
 
-    A backtest does not see what an earlier one stored; a live run continues with its value after a restart.
+    A backtest does not see what an earlier one stored; a live run continues with its value after a restart. Every method raises
+    OutsideRunError without a run.
+
+    Examples:
+        >>> from backtest_kit_mongo import runner
+        >>> report = runner.import_candles(runner.synthetic_market(7, 180, 1704067200000), "BTCUSDT")
+        >>> @runner.add_strategy("counts", "1h")
+        ... def counts(symbol, when):
+        ...     print(runner.Session.update(lambda value: (value or 0) + 1))
+        >>> result = runner.run_backtest("BTCUSDT")
+        1
+        2
     """
 
     @overload
@@ -36,13 +47,29 @@ class Session:
 
     @staticmethod
     def set(data: Any) -> None:
-        """Store a value; None clears it. Raises InvalidTypeError or InvalidValueError, and writes nothing, if it cannot be stored."""
+        """Store a value.
+
+        Args:
+            data: the value; None clears it
+
+        Raises:
+            InvalidTypeError: it has a type that cannot be stored; nothing is written then
+            InvalidValueError: it has a value that cannot be stored; nothing is written then
+        """
         run, now = this_run("Session.set")
         _write(run, now, data)
 
     @staticmethod
     def update(change: Callable[[Any], Any]) -> Any:
-        """Store ``change(value)`` and return it; the value is None at first. No other ``update`` of this process can come in between."""
+        """Store what a function returns for the value, and return it. No other ``update`` of this process can come in between.
+
+        Args:
+            change: a function from the value (None at first) to the new one
+
+        Raises:
+            InvalidTypeError: the new value has a type that cannot be stored; nothing is written then
+            InvalidValueError: the new value has a value that cannot be stored; nothing is written then
+        """
         run, now = this_run("Session.update")
         with SINGLE_FLIGHT.one((id(run.registry), "session", _names(run))):
             data = changed("Session.update", change, _read(run, now))

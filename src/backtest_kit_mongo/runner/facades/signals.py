@@ -29,7 +29,7 @@ class Recent:
 
     @staticmethod
     def minutes_since() -> float | None:
-        """Return the minutes since the newest signal was made; None if there has been no signal."""
+        """Return the minutes (float) since the newest signal was made; None if there has been no signal."""
         run, now = this_run("Recent.minutes_since")
         row = latest_row(run, now)
         return None if row is None else (now - row["timestamp"]) / MINUTE_MS
@@ -45,7 +45,7 @@ class Storage:
 
     @staticmethod
     def find(signal_id: str) -> Row | None:
-        """Return the signal with this id; None if this run has no such signal."""
+        """Return the signal ``signal_id``; None if this run has no such signal."""
         return next((row for row in _own_signals(*this_run("Storage.find")) if row["id"] == signal_id), None)
 
 

@@ -25,8 +25,28 @@ T = TypeVar("T")
 class State(Generic[T]):
     """A value of the current signal (open position or scheduled signal), in the State contract: ``levels = State("levels", [])``.
 
-    ``get`` returns ``initial`` if nothing is stored. If it is a Struct or a dataclass, values come back as one. ``signal_id`` selects
-    another signal. Without a signal every call raises NoSignalError. A backtest does not see what an earlier one stored.
+    A backtest does not see what an earlier one stored. Every method raises OutsideRunError without a run and, without ``signal_id``,
+    NoSignalError without a position or scheduled signal.
+
+    Args:
+        bucket: the name of the bucket
+        initial: what ``get`` returns if nothing is stored. If it is a Struct or a dataclass, values come back as one
+        signal_id: another signal; None is the current one
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+
+    Examples:
+        >>> from backtest_kit_mongo import runner
+        >>> report = runner.import_candles(runner.synthetic_market(7, 90, 1704067200000), "BTCUSDT")
+        >>> minutes = runner.State("minutes", 0)
+        >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 3}
+        >>> asked = runner.add_strategy(
+        ...     "buys", "1h", get_signal=lambda *_: signal, on_active_ping=lambda event: print(minutes.update(lambda value: value + 1))
+        ... )
+        >>> result = runner.run_backtest("BTCUSDT")
+        1
+        2
     """
 
     def __init__(self, bucket: str, initial: T, *, signal_id: str | None = None) -> None:
@@ -45,12 +65,30 @@ class State(Generic[T]):
         return self._read(run, signal_of("State.get", run, self._signal_id), now)
 
     def set(self, value: T) -> None:
-        """Store a value. Raises InvalidTypeError or InvalidValueError, and writes nothing, if it cannot be stored."""
+        """Store a value.
+
+        Args:
+            value: the value
+
+        Raises:
+            InvalidTypeError: it has a type that cannot be stored; nothing is written then
+            InvalidValueError: it has a value that cannot be stored; nothing is written then
+        """
         run, now = this_run("State.set")
         self._write(run, signal_of("State.set", run, self._signal_id), now, value)
 
     def update(self, change: Callable[[T], T]) -> T:
-        """Store ``change(value)`` and return it. No other ``update`` of this process can come in between; one of another process can."""
+        """Store what a function returns for the value, and return it.
+
+        No other ``update`` of this process can come in between; one of another process can.
+
+        Args:
+            change: a function from the value to the new one
+
+        Raises:
+            InvalidTypeError: the new value has a type that cannot be stored; nothing is written then
+            InvalidValueError: the new value has a value that cannot be stored; nothing is written then
+        """
         run, now = this_run("State.update")
         signal_id = signal_of("State.update", run, self._signal_id)
         with SINGLE_FLIGHT.one((id(run.registry), "state", signal_id, self._bucket)):

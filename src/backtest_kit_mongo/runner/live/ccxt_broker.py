@@ -27,12 +27,31 @@ _POLL: Final = 0.2
 
 
 class CcxtBroker:
-    """Market orders on the spot market of a ccxt exchange. Key and secret default to CC_EXCHANGE_KEY and CC_EXCHANGE_SECRET.
+    """Market orders on the spot market of a ccxt exchange.
 
     Each order carries a client id, and is looked up by it before it is sent. If the answer to a request was lost (or the process
     killed), the request arrives within ``recv_window`` seconds, or the exchange rejects it as too old. For that long the order is not
-    sent again, and in the first ``recv_window`` seconds of this object no order is sent at all. ``fill_timeout`` is how many seconds
-    to wait for a fill. ``url``, ``options`` and ``max_wait`` are those of ``add_ccxt_exchange``.
+    sent again, and in the first ``recv_window`` seconds of this object no order is sent at all.
+
+    Args:
+        exchange_id: a name from ``ccxt.exchanges``
+        url: another server that speaks the same protocol, as in ``add_ccxt_exchange``
+        api_key: the key of the exchange; None is CC_EXCHANGE_KEY of the environment
+        secret: its secret; None is CC_EXCHANGE_SECRET of the environment
+        options: settings of the ccxt object, such as ``{"timeout": 30000}`` (ms)
+        max_wait: how long to wait in all if the exchange says when to ask again, in seconds; None as in ``add_ccxt_exchange``
+        recv_window: how long a request is valid, in seconds, up to 60
+        fill_timeout: how long to wait for a fill, in seconds, up to 60
+
+    Raises:
+        ConfigError: there is no key or no secret
+        InvalidValueError: an argument is not valid, or the exchange cannot look up orders
+        MissingDependencyError: ccxt is not installed
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import CcxtBroker, add_broker
+        >>> add_broker("binance", CcxtBroker("binance", api_key="...", secret="..."))
+        CcxtBroker('binance')
     """
 
     def __init__(
@@ -73,6 +92,11 @@ class CcxtBroker:
         """Fill ``order`` once; see ``Broker``. If a buy pays its fee in the base asset, ``quantity`` is what is left to sell.
 
         What an exchange leaves unfilled of a close is sent again, each time under its own client id, derived from the first one.
+
+        Raises:
+            OrderRejected: the exchange refused the order; nothing was filled
+            ExchangeUnavailableError: there is no clear answer; submit the same order again
+            ExchangeError: the exchange failed
         """
         market = self._connection.market(order.symbol)
         if not market["spot"]:

@@ -87,14 +87,41 @@ class Live:
     ) -> BacktestResult:
         """Run a registered strategy until ``stop`` is set, or until ``runner.stop`` was called and nothing is open any more.
 
-        Names that you leave out are chosen as in ``Backtest.run``; without ``broker_name``, orders are filled on paper, at their price.
         The run resumes what an earlier run of the same symbol, strategy and exchange left in the database, however that one ended. An
         error of the strategy, the exchange or a server is logged and, if possible, written to Notification; the run tries again at
-        the next tick. Two errors end the run: OrderFailedError, if an order had no clear answer ``order_attempts`` times, and
-        TakenOverError, if another process has started the same run.
+        the next tick. ``CC_TICK_SECONDS`` is the time between two ticks.
 
-        The result holds the trades that this run closed. ``costs`` are those of RunOptions. ``CC_TICK_SECONDS`` is the time between two
-        ticks; ``clock`` (ms), ``sleep`` (seconds) and ``fetch`` are for tests.
+        Args:
+            symbol: the traded pair
+            strategy_name: a registered strategy; None is the only one
+            exchange_name: a registered exchange; None is the only one
+            broker_name: a registered broker; None fills orders on paper, at their price
+            order_attempts: how often to try an order that gets no clear answer
+            registry: the registry whose contracts to use; None is the default one
+            stop: set it to end the run after the current tick
+            clock: returns the time in ms, for tests
+            sleep: waits for seconds, for tests
+            fetch: stores the missing candles, for tests
+            **costs: ``fee_percent``, ``slippage_percent`` and ``stake_usd``, as in RunOptions
+
+        Returns:
+            the trades that this run closed, and their totals
+
+        Raises:
+            InvalidTypeError: an argument has the wrong type
+            InvalidValueError: an argument is not valid, or a name is not registered
+            OrderFailedError: an order had no clear answer ``order_attempts`` times
+            TakenOverError: another process has started the same run
+
+        Examples:
+            >>> import threading
+            >>> from backtest_kit_mongo import runner
+            >>> asked = runner.add_strategy("idle", "1h", get_signal=lambda symbol, when: None)
+            >>> served = runner.add_exchange("made-up", get_candles=lambda symbol, interval, since, limit: [])
+            >>> stop = threading.Event()
+            >>> stop.set()  # another thread would do this later
+            >>> runner.Live.run("BTCUSDT", stop=stop).trades
+            ()
         """
         registry = default_registry if registry is None else registry
         stop = threading.Event() if stop is None else stop
@@ -170,7 +197,24 @@ class Live:
 
     @staticmethod
     def background(symbol: str, **keywords: Unpack[LiveKeywords]) -> RunHandle:
-        """Call ``run`` in a background thread, until ``stop()`` of the returned handle."""
+        """Call ``run`` in a background thread.
+
+        Args:
+            symbol: the traded pair
+            **keywords: the keyword arguments of ``run`` apart from ``stop``
+
+        Returns:
+            a handle; its ``stop()`` ends the run, and ``result()`` waits for that
+
+        Examples:
+            >>> from backtest_kit_mongo import runner
+            >>> asked = runner.add_strategy("idle", "1h", get_signal=lambda symbol, when: None)
+            >>> served = runner.add_exchange("made-up", get_candles=lambda symbol, interval, since, limit: [])
+            >>> run = runner.Live.background("BTCUSDT")
+            >>> run.stop()
+            >>> run.result(timeout=60).totals.trades
+            0
+        """
         return in_background(f"live {symbol}", lambda stop: Live.run(symbol, stop=stop, **keywords))
 
 

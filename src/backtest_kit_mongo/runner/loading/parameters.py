@@ -36,12 +36,24 @@ _scopes: list[_Scope] = []
 
 
 def parameter(name: str, default: T) -> T:
-    """Return the value of a parameter of a strategy file: the one from a sweep or the command line, or else ``default``.
+    """Return the value of a parameter of a strategy file: the one from a sweep or the command line, or else its default.
 
-        FAST = parameter("FAST", 12)
+    Call this at the top level of the file, or of a module that the file imports, so that a sweep knows all parameters before its first
+    run. A name declared twice needs the same default both times.
 
-    The default decides the type: bool, int, float or str. Call this at the top level of the file, or of a module that the file
-    imports, so that a sweep knows all parameters before its first run. A name declared twice needs the same default both times.
+    Args:
+        name: the name of the parameter
+        default: its value if nothing else is given; it decides the type: bool, int, float or str
+
+    Raises:
+        InvalidTypeError: ``default`` has another type
+        InvalidValueError: the name is not valid, or was declared with another default
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import parameter
+        >>> FAST = parameter("FAST", 12)
+        >>> FAST
+        12
     """
     name = check_name("the name of a parameter", name)
     if not isinstance(default, Scalar) or "=" in name:

@@ -54,9 +54,26 @@ def load_strategy_file(path: str | PathLike[str]) -> tuple[Strategy, ...]:
     """Import a strategy file and return the strategies that it registered.
 
     Its folder becomes the first entry of ``sys.path``, and stays there, so that helper modules next to it can be imported, even later
-    from inside a strategy. Loading the same file again replaces what it registered before. Raises StrategyError, which names file and
-    line, for anything that goes wrong inside the file; InvalidValueError if the file cannot be read or registers nothing. After an
-    error the registrations are as they were before.
+    from inside a strategy. Loading the same file again replaces what it registered before. After an error the registrations are as they
+    were before.
+
+    Args:
+        path: the path of the file
+
+    Raises:
+        StrategyError: something went wrong inside the file; the message names file and line
+        InvalidTypeError: ``path`` is not a path
+        InvalidValueError: the file cannot be read, or registers nothing
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from backtest_kit_mongo.runner import load_strategy_file
+        >>> size = Path("idle.py").write_text('''
+        ... from backtest_kit_mongo.runner import add_strategy
+        ... add_strategy("idle", "1h", get_signal=lambda symbol, when: None)
+        ... ''')
+        >>> [strategy.name for strategy in load_strategy_file("idle.py")]
+        ['idle']
     """
     if not isinstance(path, (str, PathLike)):
         raise InvalidTypeError(f"path must be a str or a path, got {type(path).__name__}")

@@ -19,17 +19,24 @@ _SHOWN: Final = 3
 
 
 class CandleConflict(NamedTuple):
-    """A candle that is stored with values other than given ones. The dicts map names to values, only those that differ."""
+    """A candle that is stored with values other than given ones."""
 
     timestamp: int
+    """Its open time, in ms."""
     stored: dict[str, float]
+    """The stored values that differ, by name."""
     given: dict[str, float]
+    """The given values that differ, by name."""
 
 
 class CandleConflictError(InvalidValueError):
-    """Candles are stored with values other than those to import; nothing was written. ``conflicts`` holds the first few."""
+    """Candles are stored with values other than those to import; nothing was written.
+
+    ``import_candles(..., replace=True)`` replaces them.
+    """
 
     conflicts: tuple[CandleConflict, ...] = ()
+    """The first few candles that differ."""
 
 
 class Differences(NamedTuple):

@@ -34,17 +34,36 @@ def get_candles(symbol: str, interval: str, limit: int, *, as_array: Literal[Tru
 @overload
 def get_candles(symbol: str, interval: str, limit: int, *, as_array: bool) -> list[Candle] | CandleArray: ...
 def get_candles(symbol: str, interval: str, limit: int, *, as_array: bool = False) -> list[Candle] | CandleArray:
-    """Return the last ``limit`` candles of ``interval`` that have closed by the simulation time, oldest first.
+    """Return the last candles that have closed by the simulation time, oldest first. For strategies.
 
-    Each candle is a dict of ``timestamp`` (open time, ms), ``open``, ``high``, ``low``, ``close`` (prices) and ``volume`` (base
-    asset). With ``as_array`` they are a structured NumPy array of CANDLE_DTYPE with these fields (``array["close"]``), which needs no
-    dicts, and which ``to_pandas`` takes. You own the list and the dicts, or the array. The last candle closes at or before the
-    simulation time, whatever is stored.
+    The candles are always contiguous up to now, and the last one closes at or before the simulation time, whatever is stored. They are
+    fewer than ``limit``, or even none, if the stored history begins (or has its last gap) fewer than ``limit`` candles ago. An interval
+    that is not stored is aggregated from 1m candles, on the same grid (UTC: weeks from Monday, months of the calendar, others counted
+    from 1970) and only if all of them are stored.
 
-    The candles are always contiguous up to now. They are fewer than ``limit``, or even none, if the stored history begins (or has its
-    last gap) fewer than ``limit`` candles ago. Raises InvalidValueError if the newest closed candle is not stored, because then
-    nothing was imported for this symbol or time. An interval that is not stored is aggregated from 1m candles, on the same grid
-    (UTC: weeks from Monday, months of the calendar, others counted from 1970) and only if all of them are stored.
+    Args:
+        symbol: the traded pair
+        interval: the length of the candles, such as "1h"
+        limit: how many candles
+        as_array: True for an array instead of dicts, which is faster
+
+    Returns:
+        dicts of ``timestamp`` (open time, ms), ``open``, ``high``, ``low``, ``close`` (quote currency) and ``volume`` (base asset), or an
+            array (n,) of CANDLE_DTYPE with these fields (``array["close"]``), which ``to_pandas`` takes. You own it
+
+    Raises:
+        OutsideRunError: there is no run
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: an argument is not valid, or the newest closed candle is not stored: nothing was imported for this symbol or time
+
+    Examples:
+        >>> from backtest_kit_mongo import runner
+        >>> report = runner.import_candles(runner.synthetic_market(7, 120, 1704067200000), "BTCUSDT")
+        >>> @runner.add_strategy("looks", "1h")
+        ... def looks(symbol, when):
+        ...     print(when.hour, len(runner.get_candles(symbol, "5m", 4)))
+        >>> result = runner.run_backtest("BTCUSDT")
+        1 4
     """
     history, now = _here("get_candles", symbol)
     limit = _check_limit("get_candles", limit)
@@ -55,10 +74,30 @@ def get_candles(symbol: str, interval: str, limit: int, *, as_array: bool = Fals
 
 
 def get_average_price(symbol: str) -> float:
-    """Return the price of ``symbol`` at the simulation time, at which a signal without ``priceOpen`` opens.
+    """Return the price of a symbol at the simulation time, at which a signal without ``priceOpen`` opens. For strategies.
 
     It is the volume-weighted mean of the typical prices of the last five closed 1m candles, like ``getAveragePrice`` of backtest-kit.
-    A target and a stop on the right sides of it are valid. Raises InvalidValueError if fewer than five candles are stored.
+    A target and a stop on the right sides of it are valid.
+
+    Args:
+        symbol: the traded pair
+
+    Returns:
+        the price, in the quote currency
+
+    Raises:
+        OutsideRunError: there is no run
+        InvalidValueError: fewer than five candles are stored
+
+    Examples:
+        >>> from backtest_kit_mongo import runner
+        >>> report = runner.import_candles(runner.synthetic_market(7, 90, 1704067200000), "BTCUSDT")
+        >>> @runner.add_strategy("around", "1h")
+        ... def around(symbol, when):
+        ...     price = runner.get_average_price(symbol)
+        ...     return {"position": "long", "priceTakeProfit": price * 1.02, "priceStopLoss": price * 0.98, "minuteEstimatedTime": 15}
+        >>> runner.run_backtest("BTCUSDT").totals.trades
+        1
     """
     history, now = _here("get_average_price", symbol)
     candles = history.closed(symbol, "1m", VWAP_CANDLES, now)
@@ -76,15 +115,36 @@ def get_raw_candles(
     start: datetime | int | None = None,
     end: datetime | int | None = None,
 ) -> list[Candle]:
-    """Return the candles of a window that you choose, oldest first, in the form of ``get_candles``.
+    """Return the candles of a window that you choose, oldest first, in the form of ``get_candles``. For strategies.
 
-    ``start`` and ``end`` are aware datetimes or ms, rounded down to the grid of ``interval``. The window holds the candles that open
-    in ``[start, end)``. There are five forms: ``limit`` (the last candles up to now), ``start`` and ``end``, ``end`` and ``limit``
-    (the last ones before ``end``), ``start`` and ``limit`` (the first ones from ``start`` on), and all three (the same, if the window
-    ends by ``end``).
+    There are five forms: ``limit`` (the last candles up to now), ``start`` and ``end``, ``end`` and ``limit`` (the last ones before
+    ``end``), ``start`` and ``limit`` (the first ones from ``start`` on), and all three (the same, if the window ends by ``end``).
 
-    Raises LookAheadError if the window ends after the simulation time or, with all three arguments, after ``end``. Unlike
-    ``get_candles``, this returns the whole window or raises InvalidValueError if a candle of it is not stored.
+    Args:
+        symbol: the traded pair
+        interval: the length of the candles, such as "1h"
+        limit: how many candles
+        start: the start of the window: an aware datetime or ms, rounded down to the grid of ``interval``
+        end: the end of the window, which is not part of it, likewise
+
+    Returns:
+        the whole window, as dicts
+
+    Raises:
+        OutsideRunError: there is no run
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: an argument is not valid, or a candle of the window is not stored
+        LookAheadError: the window ends after the simulation time or, with all three arguments, after ``end``
+
+    Examples:
+        >>> from datetime import timedelta
+        >>> from backtest_kit_mongo import runner
+        >>> report = runner.import_candles(runner.synthetic_market(7, 90, 1704067200000), "BTCUSDT")
+        >>> @runner.add_strategy("looks", "1h")
+        ... def looks(symbol, when):
+        ...     print(len(runner.get_raw_candles(symbol, "5m", start=when - timedelta(hours=1), end=when)))
+        >>> result = runner.run_backtest("BTCUSDT")
+        12
     """
     history, now = _here("get_raw_candles", symbol)
     grid = grid_of(interval)

@@ -39,20 +39,32 @@ _CHUNK: Final = 5_000
 
 
 class ImportReport(msgspec.Struct, frozen=True):
-    """What ``import_candles`` stored, or with ``dry_run`` would: the candles of ``[since_ms, until_ms)`` (ms), and the gaps inside it."""
+    """What ``import_candles`` or ``refresh_candles`` stored, or with ``dry_run`` would."""
 
     symbol: str
+    """The symbol of the series."""
     interval: str
+    """Its interval."""
     exchange_name: str
+    """Its exchange."""
     candles: int
-    unclosed: int  # candles at the end of the input, left out because they had not closed yet
+    """How many candles there are in the window."""
+    unclosed: int
+    """How many candles at the end of the input were left out because they had not closed yet."""
     since_ms: int
+    """The open time of the first candle, in ms."""
     until_ms: int
+    """The end of the window in ms, which is not part of it."""
     gaps: tuple[Gap, ...]
-    off_grid: int = 0  # candles that did not open on the grid, and were left out or moved back to it
-    new: int = 0  # candles that were not stored before
-    replaced: int = 0  # candles that were stored with other values
-    conflicts: tuple[CandleConflict, ...] = ()  # the first few of those, with the values before and after
+    """The gaps in the window."""
+    off_grid: int = 0
+    """How many candles did not open on the grid, and were left out or moved back to it."""
+    new: int = 0
+    """How many candles were not stored before."""
+    replaced: int = 0
+    """How many candles were stored with other values."""
+    conflicts: tuple[CandleConflict, ...] = ()
+    """The first few of those, with the values before and after."""
 
 
 def _chunk_ends(candles: CandleArray, grid: Grid) -> Iterator[int]:
@@ -77,22 +89,45 @@ def import_candles(
     dry_run: bool = False,
     registry: Registry | None = None,
 ) -> ImportReport:
-    """Store ``candles`` in the Candle contract, and note which spans are stored.
-
-    ``candles`` are in order of time: a DataFrame (pandas, polars), an Arrow table, an array of CANDLE_DTYPE, dicts or dataclasses.
-    ``off_grid`` says what to do with those that do not open on the grid of ``interval``: "refuse" all, "skip" (leave out) or "snap" (move
-    back to the grid).
+    """Store candles in the Candle contract, and note which spans are stored.
 
     A stored candle never changes by itself: if one is stored with other values, this raises CandleConflictError before anything is
     written; an equal one is left alone. Unclosed candles are left out. Gaps are allowed and listed in the report. The spans are noted in
-    the Measure contract, so that a later run, in this or another process, finds its window. ``progress`` is called with (candles
-    written, all candles).
+    the Measure contract, so that a later run, in this or another process, finds its window.
 
     With ``replace``, stored candles that differ are replaced, and nothing else of the series is touched. A reader finds the old or the
     new values of each; if the process dies in between, repeat the call. This process sees the new values at once. Other processes may
     use what they have in memory for another minute, and a run that has begun may use what it has read until it ends. Answers of
-    Measure.cached that were computed from the old values stay. If a class of your own serves the Candle contract, this is an
-    InvalidValueError. With ``dry_run`` nothing is written, and the report says what would be.
+    Measure.cached that were computed from the old values stay.
+
+    Args:
+        candles: candles in order of time: a DataFrame (pandas, polars), an Arrow table, an array (n,) of CANDLE_DTYPE, dicts or
+            dataclasses
+        symbol: the symbol of the series
+        interval: the length of the candles
+        exchange_name: the exchange of the series
+        progress: called with (candles written, all candles)
+        off_grid: what to do with candles that do not open on the grid of ``interval``: "refuse" all, "skip" (leave out) or "snap" (move
+            back to the grid)
+        replace: True to replace stored candles that differ
+        dry_run: True to write nothing; the report says what would be written
+        registry: the registry whose Candle contract to use; None is the default one
+
+    Returns:
+        what was stored
+
+    Raises:
+        InvalidTypeError: a candle or an argument has the wrong type
+        InvalidValueError: a candle or an argument is not valid, or with ``replace`` a class of yours serves the Candle contract
+        CandleConflictError: a candle is stored with other values
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import import_candles, synthetic_market
+        >>> report = import_candles(synthetic_market(7, 60, 1704067200000), "BTCUSDT", exchange_name="made-up")
+        >>> report.new, report.gaps
+        (60, ())
     """
     grid = grid_of(interval)
     check_off_grid(off_grid)
@@ -171,7 +206,27 @@ def _onto_grid(columns: CandleArray, interval: str, off_grid: OffGrid) -> tuple[
 def imported_spans(
     symbol: str, interval: str = "1m", exchange_name: str = "binance", *, registry: Registry | None = None
 ) -> tuple[Span, ...]:
-    """Return the spans ``(since_ms, until_ms)`` without a gap that were imported or fetched, in order of time; empty if there are none."""
+    """Return the spans without a gap that were imported or fetched, in order of time.
+
+    Args:
+        symbol: the symbol of the series
+        interval: the length of the candles
+        exchange_name: the exchange of the series
+        registry: the registry whose contracts to use; None is the default one
+
+    Returns:
+        pairs (since_ms, until_ms) in ms, without ``until_ms``; empty if there are none
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: there is no such interval
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import import_candles, imported_spans, synthetic_market
+        >>> report = import_candles(synthetic_market(7, 60, 1704067200000), "BTCUSDT")
+        >>> imported_spans("BTCUSDT")
+        ((1704067200000, 1704070800000),)
+    """
     return tuple(StoredCandles(symbol, interval, exchange_name, registry).spans())
 
 

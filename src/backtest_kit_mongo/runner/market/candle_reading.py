@@ -36,12 +36,16 @@ _LISTED: Final = 5
 
 
 class CandleGapError(InvalidValueError):
-    """Candles of a window are not stored. ``gaps`` are the times at which ``interval`` candles are missing, first to last."""
+    """Candles of a window are not stored. Import or fetch them, or let ``holes`` say what to do."""
 
     symbol: str = ""
+    """The symbol of the series."""
     exchange_name: str = ""
+    """Its exchange."""
     interval: str = ""
+    """Its interval."""
     gaps: tuple[Gap, ...] = ()
+    """The times at which candles are missing, first to last."""
 
 
 def read_candles(
@@ -55,23 +59,39 @@ def read_candles(
     holes: Holes = "stop",
     registry: Registry | None = None,
 ) -> Any:
-    """Return the closed candles of ``interval`` in ``[start, end)`` as a DataFrame: prices and volume by open time (UTC).
+    """Return the stored candles of a window as a table, for notebooks and other engines.
 
-        read_candles("BTCUSDT", "1h", "2024-01-01", "2024-02-01")
+    The candles are those that lie in the window as a whole: they open at ``start`` or later, and close by ``end``. Candles that have not
+    closed yet are not expected. If the interval is not stored for the whole window, the candles are joined from those of the longest
+    stored interval that divides it (weeks and months from days) and is: the first open, the highest high, the lowest low, the last
+    close, the sum of the volumes.
 
-    ``start`` and ``end`` are datetimes, dates, ISO text or ms since 1970; those without a time zone are UTC. The candles are those that lie
-    in the window as a whole: they open at ``start`` or later, and close by ``end``. Candles that have not closed yet are not expected.
-    ``to`` is "pandas", "polars", "arrow" (see ``to_pandas`` and so on), or "numpy" for an array of CANDLE_DTYPE, which you own.
+    Args:
+        symbol: the traded pair
+        interval: the length of the candles, such as "1h"
+        start: the start of the window: a datetime, date, ISO text or ms since 1970; without a time zone it is UTC
+        end: the end of the window, likewise
+        exchange: the exchange of the series; None is that of the current run, or the only one that has candles of the symbol
+        to: "pandas", "polars", "arrow", or "numpy" for an array (n,) of CANDLE_DTYPE, which you own
+        holes: what missing candles do: "stop" raises CandleGapError, "skip" leaves out every candle with a part missing, and "fill" puts
+            flat candles at the last close, with volume 0, between the stored ones (before joining)
+        registry: the registry whose Candle contract to use; None is the default one
 
-    If the interval is not stored for the whole window, the candles are joined from those of the longest stored interval that divides it
-    (weeks and months from days) and is: the first open, the highest high, the lowest low, the last close, the sum of the volumes.
+    Returns:
+        prices (quote currency) and volume (base asset) by open time (UTC), as ``to_pandas``, ``to_polars`` or ``to_arrow`` returns them
 
-    ``exchange`` defaults to the exchange of the current run, or the only one that has candles of the symbol. ``holes`` is what candles that
-    are missing do: "stop" raises CandleGapError, which names their times, "skip" leaves out every candle with a part missing, and "fill"
-    puts flat candles at the last close, with volume 0, between the stored ones (before joining).
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: an argument is not valid, or nothing is stored that the candles could be made of
+        CandleGapError: candles are missing; ``gaps`` has their times
+        LookAheadError: inside a run or ``simulated_time``, the window ends after the simulation time
+        MissingDependencyError: the library of ``to`` is not installed
 
-    Inside a run, or in ``simulated_time``, a window that ends after the simulation time raises LookAheadError. Raises InvalidTypeError or
-    InvalidValueError for bad arguments, also if nothing is stored that the candles could be made of.
+    Examples:
+        >>> from backtest_kit_mongo.runner import import_candles, read_candles, synthetic_market
+        >>> report = import_candles(synthetic_market(7, 1440, 1704067200000), "BTCUSDT")
+        >>> read_candles("BTCUSDT", "1h", "2024-01-01", "2024-01-02").shape
+        (24, 5)
     """
     symbol, grid = text("symbol", symbol), grid_of(interval)
     for name, value, allowed in (("to", to, tuple(_TABLES)), ("holes", holes, get_args(Holes))):

@@ -29,14 +29,34 @@ def refresh_candles(
     progress: Callable[[int, int], None] | None = None,
     registry: Registry | None = None,
 ) -> ImportReport:
-    """Ask the exchange again for the candles of ``[since_ms, until_ms)`` (ms, on the grid), and replace the stored ones that differ.
+    """Ask the exchange again for the candles of a window, and replace the stored ones that differ.
 
     Candles that are missing are stored; those that the exchange no longer has stay. Nothing is written before all answers are there and
-    have been checked, and nothing at all with ``dry_run``. The report counts the candles of the exchange, and shows the first that
-    differ. ``progress`` is called with (candles of the window asked for, all candles of the window).
+    have been checked. See ``import_candles`` for what other processes see.
 
-    Raises ExchangeError if the exchange fails, and InvalidValueError if no candle of the window has closed yet, or if a class of your own
-    serves the Candle contract. See ``import_candles`` for what other processes see.
+    Args:
+        symbol: the symbol of the series
+        interval: the length of the candles
+        exchange_name: a registered exchange
+        since_ms: the start of the window in ms, on the grid of the interval
+        until_ms: its end in ms, which is not part of it
+        dry_run: True to write nothing
+        progress: called with (candles of the window asked for, all candles of the window)
+        registry: the registry whose Candle contract to use; None is the default one
+
+    Returns:
+        how many candles the exchange has, and the first that differ
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: an argument is not valid, no candle of the window has closed yet, or a class of yours serves the Candle contract
+        ExchangeError: the exchange failed
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import add_exchange, refresh_candles, synthetic_market
+        >>> f = add_exchange("made-up", get_candles=lambda symbol, interval, since, limit: synthetic_market(7, limit, since))
+        >>> refresh_candles("BTCUSDT", "1m", "made-up", 1704067200000, 1704070800000).new
+        60
     """
     symbol = check_name("symbol", symbol)
     candle_store(registry)

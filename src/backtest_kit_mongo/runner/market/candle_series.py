@@ -34,15 +34,22 @@ __all__ = [
 
 
 class CandleSeries(msgspec.Struct, frozen=True, rename="camel"):
-    """A stored series: the number of ``candles`` in ``[since_ms, until_ms)`` (ms), and the gaps between the first and the last one."""
+    """A stored series of candles."""
 
     exchange_name: str
+    """The exchange of the series."""
     symbol: str
+    """Its symbol."""
     interval: str
+    """Its interval."""
     candles: int
+    """How many candles are stored."""
     since_ms: int
+    """The open time of the first one, in ms."""
     until_ms: int
+    """The time at which the last one closes, in ms."""
     gaps: tuple[Gap, ...]
+    """The gaps between the first and the last one."""
 
     @property
     def missing(self) -> int:
@@ -56,6 +63,22 @@ def list_candles(
     """Yield every stored series that matches the arguments, sorted by exchange, symbol and interval.
 
     This reads all timestamps of a series. A series with an unknown interval (another program may have written it) is left out.
+
+    Args:
+        symbol: only series of this symbol; None means all
+        interval: only series of this interval; None means all
+        exchange_name: only series of this exchange; None means all
+        registry: the registry whose Candle contract to use; None is the default one
+
+    Raises:
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import import_candles, list_candles, synthetic_market
+        >>> report = import_candles(synthetic_market(7, 60, 1704067200000), "BTCUSDT")
+        >>> [(series.symbol, series.interval, series.candles) for series in list_candles()]
+        [('BTCUSDT', '1m', 60)]
     """
     store = candle_store(registry)
     for exchange, name, length in _matching(store.candle_series(), symbol, interval, exchange_name):
@@ -99,10 +122,29 @@ def remove_candles(
     *,
     registry: Registry | None = None,
 ) -> int:
-    """Delete the candles of a series in ``[since_ms, until_ms)`` (ms; None: from the first, to the last), and return their number.
+    """Delete the candles of a series in a window, and return their number.
 
-    Other processes may use candles that they keep in memory for another minute, and a run that has begun until it ends. Raises
-    InvalidValueError if the window is empty.
+    Other processes may use candles that they keep in memory for another minute, and a run that has begun until it ends.
+
+    Args:
+        symbol: the symbol of the series
+        interval: its interval
+        exchange_name: its exchange
+        since_ms: the start of the window in ms; None is the first candle
+        until_ms: the end of the window in ms, which is not part of it; None is the end of the series
+        registry: the registry whose Candle contract to use; None is the default one
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: there is no such interval, or the window is empty
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import import_candles, remove_candles, synthetic_market
+        >>> report = import_candles(synthetic_market(7, 60, 1704067200000), "BTCUSDT")
+        >>> remove_candles("BTCUSDT", "1m", "binance", since_ms=1704067200000 + 50 * 60_000)
+        10
     """
     since_ms, until_ms = _window(since_ms, until_ms)
     if since_ms is not None and until_ms is not None and until_ms <= since_ms:
@@ -124,10 +166,15 @@ class PackedSeries(msgspec.Struct, frozen=True, rename="camel"):
     """What ``pack_candles``, ``unpack_candles`` or ``verify_candles`` did to a series."""
 
     exchange_name: str
+    """The exchange of the series."""
     symbol: str
+    """Its symbol."""
     interval: str
-    blocks: int  # how many were packed, unpacked or compared
-    problems: dict[int, str]  # what was wrong with packed blocks, by number
+    """Its interval."""
+    blocks: int
+    """How many blocks were packed, unpacked or compared."""
+    problems: dict[int, str]
+    """What was wrong with packed blocks, by number of the block."""
 
 
 def pack_candles(
@@ -144,10 +191,27 @@ def pack_candles(
     With ``CC_CANDLE_FORMAT=items`` blocks are copied. A write packs the blocks that it completes at once, and a cold read of a long
     window those that it finds complete. So this is only needed for candles that others stored: an older version of this library, or the
     TypeScript package. With ``CC_CANDLE_FORMAT=packed`` blocks of at least 256 candles are moved to the archive, and what an
-    interrupted move left behind is deleted.
+    interrupted move left behind is deleted. You can interrupt it and run it again, beside programs that read and write.
 
-    You can interrupt it and run it again, beside programs that read and write. With ``dry_run`` it only counts the blocks. ``progress``
-    is called with (candles passed, all candles) of a series. Raises InvalidValueError if the candles are not in MongoDB.
+    Args:
+        symbol: only series of this symbol; None means all
+        interval: only series of this interval; None means all
+        exchange_name: only series of this exchange; None means all
+        dry_run: True to count the blocks only
+        progress: called with (candles passed, all candles) of a series
+        registry: the registry whose Candle contract to use; None is the default one
+
+    Raises:
+        InvalidValueError: the candles are not in MongoDB
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import pack_candles
+        >>> for series in pack_candles(symbol="BTCUSDT", dry_run=True):
+        ...     print(series.interval, series.blocks)
+        Traceback (most recent call last):
+        backtest_kit_mongo.errors.InvalidValueError: ...
     """
     store = _mongo_store(registry)
     for series in _matching(store.candle_series(), symbol, interval, exchange_name):
@@ -166,9 +230,28 @@ def unpack_candles(
     """Move the candles of every series that matches the arguments from the archive to one document per candle; yield the outcomes.
 
     Afterwards the TypeScript package can read them. Set ``CC_CANDLE_FORMAT=items`` first: programs with ``packed`` move candles to the
-    archive again. You can interrupt it and run it again, beside programs that read and write. With ``dry_run`` it only counts the
-    blocks. ``progress`` is called with (candles passed, all candles) of a series. Raises InvalidValueError if the candles are not in
-    MongoDB, and DatabaseError if candles are being removed or a block is damaged.
+    archive again. You can interrupt it and run it again, beside programs that read and write.
+
+    Args:
+        symbol: only series of this symbol; None means all
+        interval: only series of this interval; None means all
+        exchange_name: only series of this exchange; None means all
+        dry_run: True to count the blocks only
+        progress: called with (candles passed, all candles) of a series
+        registry: the registry whose Candle contract to use; None is the default one
+
+    Raises:
+        InvalidValueError: the candles are not in MongoDB
+        DatabaseError: candles are being removed, or a block is damaged
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import unpack_candles
+        >>> for series in unpack_candles(symbol="BTCUSDT"):
+        ...     print(series.interval, series.blocks)
+        Traceback (most recent call last):
+        backtest_kit_mongo.errors.InvalidValueError: ...
     """
     store = _mongo_store(registry)
     for series in _matching(store.candles.archive.series(), symbol, interval, exchange_name):
@@ -187,9 +270,27 @@ def verify_candles(
     """Compare the packed blocks of every series that matches the arguments with the stored candles, and drop copies that differ.
 
     Run it after something other than ``remove_candles`` changed or deleted candles in the database. Blocks of the archive are decoded,
-    and compared with documents of the same times; nothing of them is dropped. With ``dry_run`` nothing at all is dropped. It yields the
-    outcome of each series. ``progress`` is called with (candles passed, all candles) of a series. Raises InvalidValueError if the
-    candles are not in MongoDB.
+    and compared with documents of the same times; nothing of them is dropped. It yields the outcome of each series.
+
+    Args:
+        symbol: only series of this symbol; None means all
+        interval: only series of this interval; None means all
+        exchange_name: only series of this exchange; None means all
+        dry_run: True to drop nothing
+        progress: called with (candles passed, all candles) of a series
+        registry: the registry whose Candle contract to use; None is the default one
+
+    Raises:
+        InvalidValueError: the candles are not in MongoDB
+        ServerUnavailableError: a server cannot be reached
+        ServerTimeoutError: a server does not answer in time
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import verify_candles
+        >>> for series in verify_candles(symbol="BTCUSDT"):
+        ...     print(series.interval, series.problems)
+        Traceback (most recent call last):
+        backtest_kit_mongo.errors.InvalidValueError: ...
     """
     store = _mongo_store(registry)
     every = {*store.candle_series(), *store.candles.packed_series()}  # also series whose candles were all deleted

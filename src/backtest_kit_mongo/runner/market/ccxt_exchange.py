@@ -47,18 +47,32 @@ def add_ccxt_exchange(
     max_wait: float | None = None,
     missing_volume: Literal["error", "zero"] = "error",
 ) -> None:
-    """Register a ccxt exchange (an ``exchange_id`` from ``ccxt.exchanges``) under ``name``. ccxt is imported on first use.
-
-    ``url`` is another server that speaks the same protocol: it replaces scheme, host and port of every address. ``options`` are settings
-    of the ccxt object, such as ``{"timeout": 30000}`` (ms). Only candles that have closed by the clock of the exchange are returned.
+    """Register a ccxt exchange. ccxt is imported on first use. Only candles that have closed by the clock of the exchange are returned.
 
     Failed requests are repeated. If the exchange says when to ask again (``Retry-After``, "banned until"), a request waits that long,
-    in all at most ``max_wait`` seconds (default: ``CC_EXCHANGE_MAX_WAIT_SECONDS`` of the environment, or 60). Otherwise it raises
-    ExchangeUnavailableError, and nothing more is sent before that time. An exchange that does not serve this address (HTTP 451 or 403)
-    raises ExchangeRefusedError at once.
+    in all at most ``max_wait`` seconds. Otherwise it raises ExchangeUnavailableError, and nothing more is sent before that time. An
+    exchange that does not serve this address (HTTP 451 or 403) raises ExchangeRefusedError at once.
 
-    ``missing_volume="zero"`` stores a volume of 0 for candles without one. Use it if the documentation of the exchange says that they
-    had no trades; such candles are an error by default. A candle without a price always is.
+    Args:
+        name: the name to register it under
+        exchange_id: a name from ``ccxt.exchanges``
+        url: another server that speaks the same protocol: it replaces scheme, host and port of every address
+        options: settings of the ccxt object, such as ``{"timeout": 30000}`` (ms)
+        max_wait: how long to wait in all if the exchange says when to ask again, in seconds; None is ``CC_EXCHANGE_MAX_WAIT_SECONDS`` of
+            the environment, or 60
+        missing_volume: "zero" to store a volume of 0 for candles without one, if the documentation of the exchange says that they had no
+            trades. Such candles are an error by default; a candle without a price always is
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: an argument is not valid, or the name is registered already
+        ConfigError: ``CC_EXCHANGE_MAX_WAIT_SECONDS`` is not valid
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import add_ccxt_exchange, list_exchanges
+        >>> add_ccxt_exchange("kraken", exchange_id="kraken")
+        >>> [exchange.name for exchange in list_exchanges()]
+        ['kraken']
     """
     if missing_volume not in ("error", "zero"):
         raise InvalidValueError(f'missing_volume is {missing_volume!r}; it must be "error" or "zero"')

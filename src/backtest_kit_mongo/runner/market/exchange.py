@@ -57,22 +57,23 @@ class ExchangeError(BacktestKitError, RuntimeError):
 
 
 class ExchangeUnavailableError(ExchangeError, ConnectionError):
-    """An exchange cannot be reached or does not answer properly; the same call may succeed later."""
+    """An exchange cannot be reached or does not answer properly. The same call may succeed later."""
 
 
 class ExchangeRefusedError(ExchangeError, PermissionError):
-    """An exchange does not serve the address of this machine (HTTP 451 or 403). The same call will fail again."""
+    """An exchange does not serve the address of this machine (HTTP 451 or 403). The same call will fail again: use another exchange."""
 
 
 class Exchange(Registered, frozen=True, kw_only=True):
-    """A registered exchange.
-
-    ``all_candles(symbol, interval)`` returns a whole series, or None if the exchange does not have it. Only a file exchange has this
-    function: before a backtest, what is stored under the exchange's name is compared with it.
-    """
+    """A registered exchange; see ``add_exchange``."""
 
     get_candles: GetCandles
+    """The function that returns candles."""
     all_candles: AllCandles | None = None
+    """Returns a whole series for a symbol and an interval, or None if the exchange does not have it.
+
+    Only a file exchange has this function: before a backtest, what is stored under the exchange's name is compared with it.
+    """
 
 
 _exchanges: Registrations[Exchange] = Registrations("exchange", "add_exchange")
@@ -89,7 +90,24 @@ def add_exchange(name: str, *, get_candles: Any = None) -> Any:
     interval) or later, oldest first. They are dicts of ``timestamp`` (open time, ms), ``open``, ``high``, ``low``, ``close`` and
     ``volume``, rows of these six values as in ccxt, or an array of CANDLE_DTYPE. ``f`` leaves out what the exchange does not have: the
     first candle it returns is taken as the first that exists. An empty answer means that there is none in the ``limit`` intervals
-    from ``since`` on. Both forms return ``f``.
+    from ``since`` on.
+
+    Args:
+        name: the name of the exchange
+        get_candles: the function ``f``
+
+    Returns:
+        ``f``, or without ``get_candles`` a decorator that returns it
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type, or ``f`` does not take these arguments
+        InvalidValueError: the name is empty, or registered already
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import add_exchange, synthetic_market
+        >>> @add_exchange("made-up")
+        ... def get_candles(symbol, interval, since, limit):
+        ...     return synthetic_market(7, limit, since)
     """
     registered = call_site()
 
@@ -108,17 +126,41 @@ def register_exchange(name: str, get_candles: GetCandles, registered: CallSite, 
 
 
 def list_exchanges() -> tuple[Exchange, ...]:
-    """Return all registered exchanges, in order of registration."""
+    """Return all registered exchanges, in order of registration.
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import list_exchanges
+        >>> list_exchanges()
+        ()
+    """
     return _exchanges.list()
 
 
 def find_exchange(name: str | None = None) -> Exchange:
-    """Return the exchange ``name``, or the only one if None. Raises InvalidValueError, which lists the registered names, otherwise."""
+    """Return a registered exchange.
+
+    Args:
+        name: its name; None is the only one
+
+    Raises:
+        InvalidValueError: there is no such exchange, or not exactly one; the message lists the names
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import add_exchange, find_exchange
+        >>> f = add_exchange("made-up", get_candles=lambda symbol, interval, since, limit: [])
+        >>> find_exchange().name
+        'made-up'
+    """
     return _exchanges.find(name)
 
 
 def clear_exchanges() -> None:
-    """Forget all registered exchanges."""
+    """Remove all registered exchanges.
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import clear_exchanges
+        >>> clear_exchanges()
+    """
     _exchanges.restore(())
 
 
@@ -138,11 +180,33 @@ def fetch_missing(
     progress: Callable[[int, int], None] | None = None,
     now_ms: int | None = None,
 ) -> int:
-    """Fetch the candles of ``[since_ms, until_ms)`` (ms, on the grid) that the Candle contract lacks, and return how many were stored.
+    """Fetch the candles of a window that the Candle contract lacks, and return how many were stored.
 
-    Only candles that have closed by ``now_ms`` (default: the wall clock) are requested and stored. An answer is checked before any of
-    it is stored; ExchangeError names the exchange, symbol and interval. Candles that the exchange does not have stay missing, which
-    is not an error. ``progress`` is called with (candles of the window done, all candles of the window).
+    Only candles that have closed are requested and stored. An answer is checked before any of it is stored. Candles that the exchange
+    does not have stay missing, which is not an error.
+
+    Args:
+        symbol: the traded pair
+        interval: the length of the candles, such as "1m"
+        exchange_name: a registered exchange
+        since_ms: the start of the window in ms, on the grid of the interval
+        until_ms: its end in ms, which is not part of it
+        registry: the registry whose Candle contract to use; None is the default one
+        progress: called with (candles of the window done, all candles of the window)
+        now_ms: the time in ms; None is the wall clock
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: an argument is not valid, or the exchange is not registered
+        ExchangeError: the exchange failed or returned invalid candles; the message names exchange, symbol and interval
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import add_exchange, fetch_missing, synthetic_market
+        >>> f = add_exchange("made-up", get_candles=lambda symbol, interval, since, limit: synthetic_market(7, limit, since))
+        >>> fetch_missing("BTCUSDT", "1m", "made-up", 1704067200000, 1704070800000)
+        60
+        >>> fetch_missing("BTCUSDT", "1m", "made-up", 1704067200000, 1704070800000)
+        0
     """
     symbol = check_name("symbol", symbol)
     exchange = find_exchange(exchange_name)

@@ -24,10 +24,30 @@ Series = tuple[str, str]
 def add_file_exchange(name: str, path: str | PathLike[str], symbol: str | None = None, interval: str | None = None) -> None:
     """Register an exchange that reads a file, or the files ``SYMBOL-INTERVAL.csv`` (``.csv.gz``, ``.zip``, ``.parquet``, ...) of a folder.
 
-    A file is anything that ``read_candle_files`` takes. A file name may continue after the interval: all files of a series, one per month
-    for example, are joined. Pass ``symbol`` and ``interval`` (default: 1m) if the name of a single file does not contain them. A file is
-    read once, on first use; a candle at its end that had not closed when the file was written is left out. A backtest compares the file
-    with what is stored under the name of the exchange, and refuses to run if the candles differ.
+    A file name may continue after the interval: all files of a series, one per month for example, are joined. A file is read once, on
+    first use; a candle at its end that had not closed when the file was written is left out. A backtest compares the file with what is
+    stored under the name of the exchange, and refuses to run if the candles differ.
+
+    Args:
+        name: the name to register it under
+        path: the file or the folder; a file is anything that ``read_candle_files`` takes
+        symbol: the symbol of a single file whose name does not contain it
+        interval: the interval of a single file whose name does not contain it; None is "1m"
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: an argument is not valid, there is no such file, or the name is registered already
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from backtest_kit_mongo.runner import add_file_exchange, fetch_missing
+        >>> size = Path("BTCUSDT-1m.csv").write_text('''timestamp,open,high,low,close,volume
+        ... 1704067200000,1,2,0.5,1.5,10
+        ... 1704067260000,1.5,2,1,1.25,10
+        ... ''')
+        >>> add_file_exchange("files", "BTCUSDT-1m.csv")
+        >>> fetch_missing("BTCUSDT", "1m", "files", 1704067200000, 1704067320000)
+        2
     """
     if not isinstance(path, (str, PathLike)):
         raise InvalidTypeError(f"path must be a str or a path, got {type(path).__name__}")

@@ -20,19 +20,36 @@ Moment = datetime | date | np.datetime64 | str | int
 
 
 class Frame(Registered, frozen=True, kw_only=True):
-    """A named window ``[start_ms, end_ms)`` in ms."""
+    """A named window of time; see ``add_frame``."""
 
     start_ms: int
+    """The start of the window, in ms."""
     end_ms: int
+    """The end of the window in ms, which is not part of it."""
 
 
 _frames: Registrations[Frame] = Registrations("frame", "add_frame")
 
 
 def add_frame(name: str, start: Moment, end: Moment) -> None:
-    """Register the window from ``start`` up to, but not including, ``end``: whole minutes as datetime, date, ISO text or ms since 1970.
+    """Register a window of time for backtests.
 
     Text and datetimes without a time zone are UTC. Text without a time means the start of that day.
+
+    Args:
+        name: the name of the frame
+        start: the start of the window, a whole minute: a datetime, date, ISO text or ms since 1970
+        end: the end of the window, which is not part of it, likewise
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: a time is not a whole minute, the window is empty, or the name is registered already
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import add_frame, find_frame
+        >>> add_frame("january", "2024-01-01", "2024-02-01")
+        >>> find_frame("january").start_ms
+        1704067200000
     """
     name = check_name("the name of a frame", name)
     start_ms, end_ms = moment_ms("start", start), moment_ms("end", end)
@@ -69,17 +86,41 @@ def moment_ms(name: str, value: Moment, *, step_ms: int = MINUTE_MS) -> int:
 
 
 def find_frame(name: str | None) -> Frame:
-    """Return the frame ``name``, or the only one if None. Raises InvalidValueError, which lists the registered names, otherwise."""
+    """Return a registered frame.
+
+    Args:
+        name: its name; None is the only one
+
+    Raises:
+        InvalidValueError: there is no such frame, or not exactly one; the message lists the names
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import add_frame, find_frame
+        >>> add_frame("january", "2024-01-01", "2024-02-01")
+        >>> find_frame(None).name
+        'january'
+    """
     return _frames.find(name)
 
 
 def list_frames() -> tuple[Frame, ...]:
-    """Return all registered frames, in order of registration."""
+    """Return all registered frames, in order of registration.
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import list_frames
+        >>> list_frames()
+        ()
+    """
     return _frames.list()
 
 
 def clear_frames() -> None:
-    """Forget all registered frames."""
+    """Remove all registered frames.
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import clear_frames
+        >>> clear_frames()
+    """
     _frames.restore(())
 
 

@@ -17,11 +17,14 @@ __all__ = ["Gap", "find_gaps", "find_gaps_between", "synthetic_market"]
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """A gap in a series of candles, from ``since_ms`` up to, but not including, ``until_ms`` (ms): ``missing`` candles."""
+    """A gap in a series of candles."""
 
     since_ms: int
+    """The open time of the first missing candle, in ms."""
     until_ms: int
+    """The open time of the next candle that is there, in ms."""
     missing: int
+    """How many candles are missing."""
 
     def __str__(self) -> str:
         noun = "candle is" if self.missing == 1 else "candles are"
@@ -29,7 +32,22 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 def find_gaps(candles: CandleArray, interval: str = "1m") -> tuple[Gap, ...]:
-    """Return the gaps between ordered ``candles`` of ``interval``, first to last."""
+    """Return the gaps between candles, first to last.
+
+    Args:
+        candles: an array (n,) of CANDLE_DTYPE, ascending
+        interval: the length of the candles
+
+    Raises:
+        InvalidTypeError: ``interval`` is not a str
+        InvalidValueError: there is no such interval
+
+    Examples:
+        >>> import numpy as np
+        >>> from backtest_kit_mongo.runner import find_gaps, synthetic_market
+        >>> find_gaps(np.delete(synthetic_market(7, 10, 1704067200000), [3, 4]))
+        (Gap(since_ms=1704067380000, until_ms=1704067500000, missing=2),)
+    """
     return find_gaps_between(candles["timestamp"], interval)
 
 
@@ -44,11 +62,30 @@ def find_gaps_between(stamps: npt.NDArray[np.int64], interval: str) -> tuple[Gap
 
 
 def synthetic_market(seed: int, minutes: int, start_ms: int, price: float = 25_000.0) -> CandleArray:
-    """Return ``minutes`` made-up 1m candles from ``start_ms`` (ms) on, the first opening at ``price``; equal arguments, equal candles.
+    """Return made-up 1m candles. Equal arguments make equal candles.
 
     The price is a random walk in regimes of 4 to 24 hours, each with its own drift and volatility, so that trends exist and trend
     followers trade. Every candle opens where the previous one closed; volume grows with the size of the move. The market looks
     plausible and means nothing: it tells you nothing about how good a strategy is.
+
+    Args:
+        seed: the seed of the random walk
+        minutes: how many candles
+        start_ms: the open time of the first one in ms, a whole minute
+        price: the open price of the first one, in the quote currency
+
+    Returns:
+        an array (minutes,) of CANDLE_DTYPE, ascending
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: an argument is not valid
+
+    Examples:
+        >>> from backtest_kit_mongo.runner import synthetic_market
+        >>> candles = synthetic_market(7, 1440, 1704067200000)
+        >>> candles.shape, candles["open"][0].item()
+        ((1440,), 25000.0)
     """
     seed, minutes, start_ms = whole_number("seed", seed), whole_number("minutes", minutes), check_ms("start_ms", start_ms)
     price = number("price", price)

@@ -51,7 +51,28 @@ def write_html(
     registry: Registry | None = None,
     failed: Iterable[BacktestKitError | str] = (),
 ) -> None:
-    """Write ``html_report`` to ``path``; an existing file is replaced. Raises what ``check_html`` raises, StorageError if writing fails."""
+    """Write a page about one result or several; an existing file is replaced. The page is one file of about 5 MB that needs no network.
+
+    Args:
+        path: the file
+        results: one result, or several
+        profile: a report of ``backtest_kit_mongo.profile``, which adds what the domains did
+        registry: the registry to read the candles of the charts from; None is the default one
+        failed: the errors of runs that ended early, or their texts; they are shown at the top
+
+    Raises:
+        InvalidTypeError: ``results`` has something else in it
+        InvalidValueError: the path cannot be written to
+        StorageError: the file cannot be written
+        MissingDependencyError: the extra ``report`` is not installed
+
+    Examples:
+        >>> from backtest_kit_mongo import runner
+        >>> report = runner.import_candles(runner.synthetic_market(7, 1440, 1704067200000), "BTCUSDT")
+        >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
+        >>> asked = runner.add_strategy("buys", "1h", get_signal=lambda symbol, when: signal)
+        >>> runner.write_html("report.html", runner.run_backtest("BTCUSDT"))
+    """
     check_html(path)
     write_file(path, html_report(results, profile=profile, registry=registry, failed=failed).encode())
 

@@ -71,14 +71,26 @@ def statistics_of(results: Results) -> Statistics:
 
 
 def result_json(results: Results, failed: Iterable[BacktestKitError | str] = ()) -> bytes:
-    """Return ``trades``, ``totals``, ``analysis``, ``runs`` and ``failed`` of one result, or of several together, as indented JSON.
+    """Return trades, totals, analysis and runs of one result, or of several together, as indented JSON.
 
     ``trades`` has every closed trade as ``Trade`` encodes it, in order of closing. ``totals`` has the fields of ``Totals`` and of
     ``Statistics`` over all trades, ``analysis`` those of ``Analysis``. ``runs`` has the window (ms), ``costs``, ``parameters``, the
-    totals, the analysis, ``buyAndHold`` and ``openTrade`` of each result. ``signalsIgnored`` counts
-    signals that did not fit the price: in ``totals`` as a sum, in a run by kind. A run that did not reach the end of its window is not
-    ``complete`` and has the text of its ``error`` (null if it was interrupted). ``failed`` lists the texts of the errors in ``failed``.
-    Neither the wall clock nor the order of ``results`` matters: equal runs produce equal bytes.
+    totals, the analysis, ``buyAndHold`` and ``openTrade`` of each result. ``signalsIgnored`` counts signals that did not fit the price:
+    in ``totals`` as a sum, in a run by kind. A run that did not reach the end of its window is not ``complete`` and has the text of its
+    ``error`` (null if it was interrupted). Neither the wall clock nor the order of ``results`` matters: equal runs produce equal bytes.
+
+    Args:
+        results: one result, or several
+        failed: the errors of runs that ended early, or their texts; they are listed under ``failed``
+
+    Raises:
+        InvalidTypeError: ``results`` has something else in it
+
+    Examples:
+        >>> import json
+        >>> from backtest_kit_mongo.runner import result_json
+        >>> json.loads(result_json([]))["totals"]["trades"]
+        0
     """
     runs = ordered(results)
     content = {
@@ -120,6 +132,22 @@ def profile_json(profile: Report, results: Results = ()) -> bytes:
 
     Each domain also has ``calls`` (of all operations) and ``hits`` (of all layers). ``runs`` has the wall-clock time that each result
     took. ``Report.from_dict`` accepts the decoded JSON.
+
+    Args:
+        profile: a report of ``backtest_kit_mongo.profile``
+        results: one result, or several
+
+    Raises:
+        InvalidTypeError: ``results`` has something else in it
+
+    Examples:
+        >>> import json
+        >>> import backtest_kit_mongo as kit
+        >>> from backtest_kit_mongo.runner import profile_json
+        >>> with kit.profile() as report:
+        ...     kit.PersistSignalAdapter.read_signal_data("BTCUSDT", "sma", "binance")
+        >>> json.loads(profile_json(report))["domains"]["signal"]["calls"]
+        1
     """
     report = profile.to_dict()
     domains = {
@@ -149,8 +177,22 @@ def profile_json(profile: Report, results: Results = ()) -> bytes:
 def trades_frame(results: Results) -> Any:
     """Return a pandas DataFrame of the closed trades in order of closing, with the names of the JSON as columns.
 
-    Times are datetime64[ms, UTC]. ``exchangeName`` and ``frameName`` say which run a trade belongs to. Raises MissingDependencyError
-    if pandas is not installed.
+    Times are datetime64[ms, UTC]. ``exchangeName`` and ``frameName`` say which run a trade belongs to.
+
+    Args:
+        results: one result, or several
+
+    Raises:
+        InvalidTypeError: ``results`` has something else in it
+        MissingDependencyError: pandas is not installed
+
+    Examples:
+        >>> from backtest_kit_mongo import runner
+        >>> report = runner.import_candles(runner.synthetic_market(7, 1440, 1704067200000), "BTCUSDT")
+        >>> signal = {"position": "long", "priceTakeProfit": 1e6, "priceStopLoss": 1.0, "minuteEstimatedTime": 60}
+        >>> asked = runner.add_strategy("buys", "1h", get_signal=lambda symbol, when: signal)
+        >>> runner.trades_frame(runner.run_backtest("BTCUSDT")).loc[0, "closeReason"]
+        'time_expired'
     """
     pandas = library("pandas", "pandas")
     rows = [(run, trade) for run in ordered(results) for trade in run.trades]
