@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
+import dns.rrset
 import pytest
+from dns.resolver import NoAnswer
+from ports import free_port
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts.default_registry import default_registry
+from backtest_kit_mongo.servers import MongoServer
 from backtest_kit_mongo.stores.mongo import redis_ids as idcache
 from backtest_kit_mongo.stores.mongo.redis_connections import DriverConnection
+
+try:
+    from pymongo.synchronous import srv_resolver
+except ImportError:  # pymongo 4.9
+    from pymongo import srv_resolver
 
 pytestmark = [pytest.mark.once, pytest.mark.server]
 
@@ -38,7 +48,7 @@ def test_redis_py_without_a_socket_to_borrow(settings, monkeypatch, caplog):
     assert kit.stats()["state"]["redis_errors"] == 0
 
 
-@pytest.mark.parametrize("name", ["_topology", "_event_listeners"])
+@pytest.mark.parametrize("name", ["_get_topology", "_event_listeners"])
 def test_a_client_of_pymongo_with_other_members(settings, monkeypatch, caplog, name):
     """pymongo still finds the members, but the library does not."""
     caplog.set_level("INFO", "backtest_kit_mongo")
@@ -86,3 +96,25 @@ kit.close()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("the wire protocol cannot be used with pymongo") == 1
+
+
+def test_hosts_from_dns_are_looked_up_before_a_socket_is_borrowed(settings, tmp_path, monkeypatch):
+    """With ``mongodb+srv://`` pymongo has no topology before its first call, which need not be ours."""
+
+    def answer(name, kind, **options):
+        if kind != "SRV":
+            raise NoAnswer
+        return dns.rrset.from_text(f"{name}.", 60, "IN", "SRV", f"0 0 {server.port} localhost.cluster.test.")
+
+    def address(host, *options, **more):
+        return getaddrinfo("127.0.0.1" if host == "localhost.cluster.test" else host, *options, **more)
+
+    getaddrinfo = socket.getaddrinfo
+    monkeypatch.setattr(srv_resolver, "_resolve", answer)
+    monkeypatch.setattr(socket, "getaddrinfo", address)
+    with MongoServer(tmp_path / "mongo", port=free_port()) as server:
+        kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": "mongodb+srv://db.cluster.test/srv?tls=false"})
+        assert STATE.read_state_data("s", "b") is None
+        use()
+        assert default_registry.mongo.connection._wire.usable
+        kit.close()

@@ -255,7 +255,8 @@ class WirePool(MongoSocketPool):
         limit = self._client.options.timeout
         try:
             with pymongo.timeout(limit) if limit else nullcontext():  # as inside pymongo's own calls
-                server = self._client._topology.select_server(writable_server_selector, "find")
+                # Not _topology: with mongodb+srv:// that is None until pymongo has looked up the hosts.
+                server = self._client._get_topology().select_server(writable_server_selector, "find")
                 checkout = server.pool.checkout()
                 connection = checkout.__enter__()
         except PyMongoError as error:
