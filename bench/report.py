@@ -13,7 +13,7 @@ from targets import COSTS, PAYS, TARGETS, shortfall
 __all__ = ["load"]
 
 Row = dict[str, Any]
-MARKS = ("<!-- figures: python bench/report.py --into README.md bench/results/*.json -->", "<!-- end of figures -->")
+MARKS = ("<!-- figures: python bench/report.py --into docs/explanation/performance.md bench/results/*.json -->", "<!-- end of figures -->")
 
 
 def load(paths: Iterable[Path]) -> tuple[list[Row], dict[str, Any]]:
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="+", help="JSON of make bench, and of make bench-scale")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
     parser.add_argument(
-        "--into", type=Path, metavar="README", help=f"put the Markdown between {MARKS[0]} and {MARKS[1]} of this file instead"
+        "--into", type=Path, metavar="FILE", help=f"put the Markdown between {MARKS[0]} and {MARKS[1]} of this file instead"
     )
     parser.add_argument("--plot", type=Path, help="draw the ratios against their targets into this PNG")
     given = parser.parse_args()
@@ -182,7 +182,7 @@ def main() -> None:
         parts += ["Redis: where it pays (a read in a process that knows no id)" + ":" * as_markdown, table(pays)]
     costs = costs_lines(rows)
     if len(costs) > 1:
-        parts += ["What other stores, durability and the async face cost, two cores" + ":" * as_markdown, table(costs)]
+        parts += ["What other stores, durability and the async API cost, two cores" + ":" * as_markdown, table(costs)]
     tables = "\n\n".join(parts)
     if given.into is not None:
         replace(given.into, tables)

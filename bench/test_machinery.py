@@ -9,9 +9,10 @@ import sys
 
 import compare
 import pytest
+import report
 from cpu_affinity import on_cores, threads
 from interleaved import Interleaved, Side
-from report import verdict
+from paths import ROOT
 from targets import TARGETS
 
 WORK = "single hit, L1 warm"
@@ -57,6 +58,20 @@ def test_without_results_there_is_nothing_to_compare(tmp_path):
     assert "baseline.json is not there" in done.stderr
 
 
+def test_figures_go_between_the_marks_of_the_manual(tmp_path):
+    page = ROOT / "docs" / "explanation" / "performance.md"
+    assert str(page.relative_to(ROOT)) in report.MARKS[0]
+    copy = tmp_path / page.name
+    copy.write_text(page.read_text())
+    report.replace(copy, "NEW FIGURES")
+    before, after = page.read_text(), copy.read_text()
+    assert f"{report.MARKS[0]}\nNEW FIGURES\n{report.MARKS[1]}\n" in after
+    assert "| single hit, L1 warm |" in before
+    assert "| single hit, L1 warm |" not in after
+    assert before.partition(report.MARKS[0])[0] == after.partition(report.MARKS[0])[0]
+    assert before.partition(report.MARKS[1])[2] == after.partition(report.MARKS[1])[2]
+
+
 def test_all_threads_are_bound_and_given_back(servers):
     pids = [os.getpid(), servers.mongo.pid, servers.redis.pid]
     cores = sorted(os.sched_getaffinity(0))
@@ -82,6 +97,6 @@ def test_ratios_and_verdicts():
     assert interleaved.microseconds() == {"ours": 1e6, "plain": 4e6, "floor": 0.5e6}
     assert interleaved.ratios({}) == {"plain": 4, "floor": 2}
     assert interleaved.ratios({"plain": 0.2}) == {"plain": 0.25, "floor": 2}
-    assert verdict(">=", 5, 5) == verdict("<=", 1.25, 1.25) == "met"
-    assert verdict(">=", 5, 4) == "missed by 20%"
-    assert verdict("<=", 1.25, 1.5) == "missed by 20%"
+    assert report.verdict(">=", 5, 5) == report.verdict("<=", 1.25, 1.25) == "met"
+    assert report.verdict(">=", 5, 4) == "missed by 20%"
+    assert report.verdict("<=", 1.25, 1.5) == "missed by 20%"
