@@ -88,10 +88,10 @@ def _contract_api() -> str:
         home = f"{KIT}.contracts.generated.{domain.name}"
         name = domain.name.capitalize()
         lines += [f"## {name}", ""]
-        for kind in ("Utils", "Instance"):
-            shown = f"Persist{name}{'Adapter' if kind == 'Utils' else kind}"
-            lines += [f"::: {home}.Persist{name}{kind}", "    options:", "      heading_level: 3", f"      heading: {shown}"]
-            lines += ["      inherited_members: true", ""]
+        for kind in ("Adapter", "Instance"):
+            inside = f"Persist{name}{'Utils' if kind == 'Adapter' else kind}"
+            lines += [f"[](){{#{KIT}.Persist{name}{kind}}}", "", f"::: {home}.{inside}", "    options:", "      heading_level: 3"]
+            lines += [f"      heading: Persist{name}{kind}", "      inherited_members: true", ""]
     return "\n".join(lines)
 
 
@@ -133,28 +133,23 @@ def collections() -> str:
 
 
 def errors() -> str:
-    """The table of the errors of the persistence layer."""
-    return _errors(kit_errors)
-
-
-def _errors(module: types.ModuleType) -> str:
-    rows = []
-    for name in sorted(module.__all__):
-        value = getattr(module, name)
-        if not (inspect.isclass(value) and issubclass(value, Exception)):
-            continue
-        bases = ", ".join(f"`{base.__name__}`" for base in value.__mro__[1:] if base.__module__ == "builtins" and base not in _PLAIN)
-        text = (inspect.getdoc(value) or "").replace("\n\n", "<br>").replace("\n", " ").replace("``", "`")
-        rows.append((f'<a id="{name}"></a>`{name}`', bases, text))
-    return _table(("Error", "Also a", "When"), rows)
-
-
-_PLAIN: Final = (Exception, BaseException, object)
+    """The errors of the persistence layer, with their docstrings."""
+    names = [name for name in kit_errors.__all__ if name.endswith("Error")]
+    names.sort(key=lambda name: name != "BacktestKitError")
+    return "\n".join(f"::: {KIT}.{name}\n    options:\n      heading_level: 3\n" for name in names)
 
 
 def run_errors() -> str:
-    """The table of the errors of runs, exchanges and brokers."""
-    return _errors(runner)
+    """Links to the errors of runs, exchanges and brokers, and the builtin that each derives from."""
+    rows = []
+    for name in sorted(runner.__all__):
+        value = getattr(runner, name)
+        if inspect.isclass(value) and issubclass(value, Exception):
+            plain = [
+                base.__name__ for base in value.__mro__ if base.__module__ == "builtins" and base not in (Exception, BaseException, object)
+            ]
+            rows.append((f"[`{name}`][{KIT}.runner.{name}]", ", ".join(f"`{base}`" for base in plain)))
+    return _table(("Error", "Also a"), rows)
 
 
 def counts() -> str:
