@@ -91,7 +91,7 @@ $(DOCS_READY): $(READY)
 
 docs: prerequisites $(DOCS_READY)
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
-	@echo "The manual: build/manual/index.html"
+	@echo "The manual: build/manual/index.html (its search needs a server: $(BIN)/python -m http.server -d build/manual)"
 
 # The rivals are no dependency of the library or of its tests, so they come with the first benchmark.
 $(BENCH_READY): $(READY)

@@ -191,7 +191,7 @@ def payload_tables() -> str:
     parts = []
     for title, module in (("Signals", signals), ("Other records", records), ("Notifications", notifications)):
         parts.append(f"## {title}\n")
-        structs = [getattr(module, name) for name in module.__all__]
+        structs = dict.fromkeys(getattr(module, name) for name in module.__all__)  # an alias is the same class
         parts += [_payload(struct) for struct in structs if inspect.isclass(struct) and issubclass(struct, msgspec.Struct)]
     return "\n".join(parts)
 
