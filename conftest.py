@@ -5,6 +5,7 @@ A server that already listens on a default port is never used: it could hold som
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -153,6 +154,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if os.environ.get("CC_WIRE_LANE") == "0":
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("once")])
         items[:] = [item for item in items if not item.get_closest_marker("once")]
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the collection made out of later garbage collections: tests of memory cause hundreds, each of which would visit it all."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
