@@ -12,6 +12,8 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts.adapters import adapter_of
 from backtest_kit_mongo.domains import DOMAINS
 
+pytestmark = pytest.mark.once
+
 
 def test_the_generated_classes_are_those_of_the_table():
     """``make generate`` updates them after a change of the table."""

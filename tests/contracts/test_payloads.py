@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from backtest_kit_mongo import payloads as p
 
+pytestmark = pytest.mark.once
+
 MS = 1_700_000_000_000
 WHEN = datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pytest
 from waiting import wait_for
 
 from backtest_kit_mongo._core.blocks import CandleBlocks
 from backtest_kit_mongo._core.counters import Counters
 from backtest_kit_mongo.candles import CANDLE_DTYPE
+
+pytestmark = pytest.mark.once
 
 MINUTE = 60_000
 SERIES = ("binance", "BTCUSDT", "1m")

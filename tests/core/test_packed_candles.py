@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from backtest_kit_mongo._core import packed
 from backtest_kit_mongo.candles import CANDLE_DTYPE, PRICES
 
+pytestmark = pytest.mark.once
+
 STEP = 60_000
 SEED = int(os.environ.get("BTKM_FUZZ_SEED", "20261129"))
 

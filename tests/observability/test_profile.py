@@ -311,6 +311,7 @@ def png_size(path):
     return struct.unpack(">II", data[16:24])
 
 
+@pytest.mark.once
 def test_the_picture(report, tmp_path):
     """The PNG has the size of its figure, with one row per domain read and per operation; pyplot stays untouched."""
     before = "matplotlib.pyplot" in sys.modules  # another test may have imported it
@@ -328,6 +329,7 @@ def test_the_picture(report, tmp_path):
     assert ("matplotlib.pyplot" in sys.modules) == before
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_the_picture_of_nothing(tmp_path):
     """A report without activity can be printed and plotted as well."""
@@ -337,6 +339,7 @@ def test_the_picture_of_nothing(tmp_path):
     assert str(empty) == "0.000 s: 0 read (0 B), 0 written (0 B)"
 
 
+@pytest.mark.once
 def test_a_place_that_takes_no_picture(report, tmp_path):
     """A path that cannot be written raises a clear error that is both ours and a builtin."""
     with pytest.raises(ValueError, match="cannot be written to") as caught:

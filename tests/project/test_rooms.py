@@ -8,6 +8,8 @@ import re
 import pytest
 from paths import ROOT
 
+pytestmark = pytest.mark.once
+
 PACKAGE = ROOT / "src" / "backtest_kit_mongo"
 PAGE = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
 ROWS = re.findall(r"^\| (`_core/`|`errors\.py`.*?|`[a-z]+/`) \| ", PAGE[PAGE.index("| in `src/backtest_kit_mongo/` |") :], re.MULTILINE)

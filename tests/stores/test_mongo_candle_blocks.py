@@ -202,6 +202,7 @@ def test_a_view_outlives_what_it_is_a_view_of():
 ranges = st.tuples(st.sampled_from([SERIES, OTHER]), st.integers(-5, 40), st.integers(1, 15))
 
 
+@pytest.mark.once
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.tuples(st.booleans(), ranges), max_size=40), st.sampled_from([0, 1200, 2000, 3500, 1_000_000]))
 def test_like_a_plain_model(steps, budget):
@@ -230,6 +231,7 @@ def test_like_a_plain_model(steps, budget):
         assert memory.nbytes <= budget
 
 
+@pytest.mark.once
 def test_threads():
     """With concurrent readers and writers and a small budget, every result is right."""
     memory, _ = blocks(3000)
@@ -262,6 +264,7 @@ def test_threads():
     assert not wrong, SEED
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_a_fork_while_another_thread_keeps_candles():
     """The child continues with the parent's candles or none, and never waits for a lock held by a thread it does not have."""
