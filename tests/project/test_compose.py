@@ -197,3 +197,12 @@ def test_what_cannot_be_run_is_refused(tmp_path, environment):
     found = entry(tmp_path, **environment)
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr.startswith("error: ")
+
+
+# --- the manual ---
+
+
+def test_the_manual_names_every_variable_with_its_default():
+    manual = (ROOT / "docs" / "how-to" / "docker.md").read_text()
+    table = {name: default.strip("` ") for name, default in re.findall(r"^\| `([A-Z_]+)` \|([^|]*)\|", manual, re.MULTILINE)}
+    assert table == {name: default for name, default, *_ in VARIABLE.findall(TEXT)}
