@@ -297,6 +297,8 @@ def class_docstring(domain: Domain, *, instance: bool, awaitable: bool = False) 
         lines += items("Args", [(name, ARGUMENTS[name]) for name in domain.context], pad)
     elif awaitable:
         lines += items("Args", [("sync", "the synchronous adapter")], pad)
+    else:
+        lines += items("Args", [("registry", "the registry that creates the adapter and binds the domain to a store")], pad)
     return [*lines, f'{pad}"""']
 
 

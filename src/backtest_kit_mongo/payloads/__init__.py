@@ -1,9 +1,6 @@
 """msgspec Structs for everything that the contracts store.
 
-Attributes are snake_case; the stored names are camelCase, as in the TypeScript framework. To decode and encode::
-
-    row = msgspec.convert(document, type=SignalRow)
-    document = msgspec.to_builtins(row, builtin_types=(datetime,))
+Attributes are snake_case; the stored names are camelCase, as in the TypeScript framework.
 
 Units, unless a field says otherwise: times are Unix milliseconds, prices are in the quote currency, ``percent`` and
 ``percentage`` run from 0 to 100 (1.5 is 1.5 percent), ``cost`` and ``entries`` of a PnL are USD, durations are minutes.
@@ -13,6 +10,13 @@ Units, unless a field says otherwise: times are Unix milliseconds, prices are in
 * A field added by a newer framework is ignored, so it is *not* written back: to edit a row of a newer version, edit the dict.
 * Strings from a set of values that has grown before (``close_reason``, log levels) are plain ``str``: one new value must not make
   a whole history unreadable.
+
+Examples:
+    >>> import msgspec
+    >>> from backtest_kit_mongo.payloads import DcaEntry
+    >>> entry = msgspec.convert({"price": 42000.0, "cost": 100.0, "timestamp": 1704067200000.0}, type=DcaEntry)
+    >>> entry.timestamp, msgspec.to_builtins(entry)["timestamp"]
+    (1704067200000, 1704067200000)
 """
 
 from __future__ import annotations

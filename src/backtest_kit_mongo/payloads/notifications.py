@@ -54,7 +54,7 @@ class NotificationBase(Payload, kw_only=True, tag_field="type", tag="base"):
     """Base of all rows of the Notification contract; ``type`` tells them apart."""
 
     id: str
-    """Random id of the row."""
+    """The id of the notification."""
 
     @property
     def type(self) -> str:
@@ -63,92 +63,88 @@ class NotificationBase(Payload, kw_only=True, tag_field="type", tag="base"):
 
 
 class SignalNotification(NotificationBase, kw_only=True, tag="base"):
-    """Fields of all notifications about a signal.
-
-    ``timestamp``, ``scheduled_at`` and ``created_at`` are ms; ``*_percentage`` is percent; ``*_cost`` and ``*_entries`` are USD;
-    ``total_entries`` and ``total_partials`` are counts. Flat fields repeat the numbers of ``pnl``, ``peak_profit`` and ``max_drawdown``.
-    """
+    """Fields of all notifications about a signal. Flat fields repeat the numbers of ``pnl``, ``peak_profit`` and ``max_drawdown``."""
 
     timestamp: Int
-    """Simulation time, in ms."""
+    """The time of the event (simulation time), in ms."""
     backtest: bool
-    """Whether a backtest wrote it; False for paper and live runs."""
+    """True in a backtest, False in a live or paper run."""
     symbol: str
-    """Trading pair, such as ``BTCUSDT``."""
+    """The traded pair, such as "BTCUSDT"."""
     strategy_name: str
-    """Name of the strategy."""
+    """The strategy."""
     exchange_name: str
-    """Name of the exchange."""
+    """The exchange."""
     signal_id: str
-    """Id of the signal."""
+    """The id of the signal."""
     position: PositionSide
-    """Direction of the position: ``long`` profits from rising prices, ``short`` from falling ones."""
+    """"long" or "short"."""
     current_price: float
-    """Market price at that time."""
+    """The market price, in the quote currency."""
     price_open: float
-    """Price of the entry."""
+    """The entry price, in the quote currency."""
     price_take_profit: float
-    """Price at which the position closes in profit (target)."""
+    """The target, in the quote currency."""
     price_stop_loss: float
-    """Price at which the position closes at a loss (stop)."""
+    """The stop, in the quote currency."""
     original_price_open: float
-    """Price of the first entry, before averaging."""
+    """The entry price before averaging, in the quote currency."""
     original_price_take_profit: float
-    """Target before trailing."""
+    """The target before trailing, in the quote currency."""
     original_price_stop_loss: float
-    """Stop before trailing."""
+    """The stop before trailing, in the quote currency."""
     total_entries: Int
-    """Number of entries, the first one included."""
+    """How many entries the position has."""
     total_partials: Int
-    """Number of partial closes."""
+    """How many partial closes it had."""
     cost: float
-    """Value of the entry in USD."""
+    """The cost of the entry, in USD."""
     pnl: StrategyPnL
-    """Profit or loss at the current price."""
+    """The profit or loss at that time."""
     peak_profit: StrategyPnL
-    """Profit or loss at the best moment of the position."""
+    """The profit at its best moment."""
     max_drawdown: StrategyPnL
-    """Profit or loss at the worst moment of the position."""
+    """The loss at its worst moment."""
     pnl_percentage: float
-    """``pnlPercentage`` of ``pnl``: percent of what was invested, after costs."""
+    """``pnl_percentage`` of ``pnl`` (percent)."""
     pnl_price_open: float
-    """``priceOpen`` of ``pnl``: entry price after fee and slippage."""
+    """``price_open`` of ``pnl`` (quote currency)."""
     pnl_price_close: float
-    """``priceClose`` of ``pnl``: exit price after fee and slippage."""
+    """``price_close`` of ``pnl`` (quote currency)."""
     pnl_cost: float
-    """``pnlCost`` of ``pnl``: profit in USD."""
+    """``pnl_cost`` of ``pnl`` (USD)."""
     pnl_entries: float
-    """``pnlEntries`` of ``pnl``: invested capital in USD."""
+    """``pnl_entries`` of ``pnl`` (USD)."""
     peak_profit_percentage: float
-    """``pnlPercentage`` of ``peakProfit``: percent of what was invested, after costs."""
+    """``pnl_percentage`` of ``peak_profit`` (percent)."""
     peak_profit_price_open: float
-    """``priceOpen`` of ``peakProfit``: entry price after fee and slippage."""
+    """``price_open`` of ``peak_profit`` (quote currency)."""
     peak_profit_price_close: float
-    """``priceClose`` of ``peakProfit``: exit price after fee and slippage."""
+    """``price_close`` of ``peak_profit`` (quote currency)."""
     peak_profit_cost: float
-    """``pnlCost`` of ``peakProfit``: profit in USD."""
+    """``pnl_cost`` of ``peak_profit`` (USD)."""
     peak_profit_entries: float
-    """``pnlEntries`` of ``peakProfit``: invested capital in USD."""
+    """``pnl_entries`` of ``peak_profit`` (USD)."""
     max_drawdown_percentage: float
-    """``pnlPercentage`` of ``maxDrawdown``: percent of what was invested, after costs."""
+    """``pnl_percentage`` of ``max_drawdown`` (percent)."""
     max_drawdown_price_open: float
-    """``priceOpen`` of ``maxDrawdown``: entry price after fee and slippage."""
+    """``price_open`` of ``max_drawdown`` (quote currency)."""
     max_drawdown_price_close: float
-    """``priceClose`` of ``maxDrawdown``: exit price after fee and slippage."""
+    """``price_close`` of ``max_drawdown`` (quote currency)."""
     max_drawdown_cost: float
-    """``pnlCost`` of ``maxDrawdown``: profit in USD."""
+    """``pnl_cost`` of ``max_drawdown`` (USD)."""
     max_drawdown_entries: float
-    """``pnlEntries`` of ``maxDrawdown``: invested capital in USD."""
+    """``pnl_entries`` of ``max_drawdown`` (USD)."""
     scheduled_at: Int
-    """When the signal was created, in ms."""
+    """When the signal was made, in ms."""
     created_at: Int
-    """When the row was created, in ms of simulation time."""
+    """When the row was made (simulation time), in ms."""
     note: Maybe[str] = UNSET
-    """Text of the strategy."""
+    """A text of the strategy."""
     multiplier: Maybe[float] = UNSET
-    """Leverage. Written by versions of the framework after 18.7."""
+    """Leverage. Written only by framework versions after 18.7."""
     isolated: Maybe[bool] = UNSET
-    """True for isolated margin, False for cross margin. Written by versions of the framework after 18.7."""
+    """Whether the margin is isolated. Written only by framework versions after 18.7."""
 
 
 class SignalScheduledNotification(SignalNotification, kw_only=True, tag="signal.scheduled"):
@@ -156,7 +152,7 @@ class SignalScheduledNotification(SignalNotification, kw_only=True, tag="signal.
 
 
 class PositionNotification(SignalNotification, kw_only=True, tag="base"):
-    """Fields of all notifications about a position; ``pending_at`` (ms) is when it was opened."""
+    """Fields of all notifications about a position."""
 
     pending_at: Int
     """When the position was opened, in ms."""
@@ -167,25 +163,25 @@ class SignalOpenedNotification(PositionNotification, kw_only=True, tag="signal.o
 
 
 class SignalClosedNotification(PositionNotification, kw_only=True, tag="signal.closed"):
-    """A position was closed at ``price_close``; ``duration`` is minutes."""
+    """A position was closed."""
 
     price_close: float
-    """Price of the exit."""
+    """The exit price, in the quote currency."""
     close_reason: str
-    """Why it closed: ``time_expired``, ``take_profit``, ``stop_loss``, ``closed`` or another reason of a newer version."""
+    """Why it was closed: time_expired, take_profit, stop_loss, closed, ..."""
     duration: float
-    """Minutes that the position was open."""
+    """How long it lasted, in minutes."""
 
 
 class SignalCancelledNotification(PositionNotification, kw_only=True, tag="signal.cancelled"):
-    """A scheduled signal was cancelled; ``duration`` is minutes."""
+    """A scheduled signal was cancelled."""
 
     cancel_reason: str
-    """Why it was cancelled."""
+    """Why it was cancelled: timeout, price_reject, risk_reject, order_reject, user, ..."""
     duration: float
-    """Minutes from the creation of the signal to its end."""
+    """How long it lasted, in minutes."""
     cancel_id: Maybe[str] = UNSET
-    """Id that the user gave to the request to cancel."""
+    """The id that the user gave to the cancellation."""
 
 
 class SignalInfoNotification(PositionNotification, kw_only=True, tag="signal.info"):
@@ -194,12 +190,12 @@ class SignalInfoNotification(PositionNotification, kw_only=True, tag="signal.inf
     note: str
     """The message."""
     notification_id: Maybe[str] = UNSET
-    """Id that the strategy gave to the message."""
+    """The id that the strategy gave to it."""
 
 
 class _LevelNotification(PositionNotification, kw_only=True, tag="base"):
     level: Int
-    """Percent of the way that the price has gone (10, 20, ... 100)."""
+    """How far the price has gone, in percent (10, 20, ... 100)."""
 
 
 class PartialProfitAvailableNotification(_LevelNotification, kw_only=True, tag="partial_profit.available"):
@@ -216,15 +212,15 @@ class BreakevenAvailableNotification(PositionNotification, kw_only=True, tag="br
 
 class _PercentToCloseNotification(PositionNotification, kw_only=True, tag="base"):
     percent_to_close: float
-    """Share of what is left that is closed, in percent (0-100)."""
+    """How much of what was left to close, in percent (0-100)."""
 
 
 class PartialProfitCommitNotification(_PercentToCloseNotification, kw_only=True, tag="partial_profit.commit"):
-    """A part (percent) was closed in profit."""
+    """A part was closed in profit."""
 
 
 class PartialLossCommitNotification(_PercentToCloseNotification, kw_only=True, tag="partial_loss.commit"):
-    """A part (percent) was closed at a loss."""
+    """A part was closed at a loss."""
 
 
 class BreakevenCommitNotification(PositionNotification, kw_only=True, tag="breakeven.commit"):
@@ -232,36 +228,36 @@ class BreakevenCommitNotification(PositionNotification, kw_only=True, tag="break
 
 
 class AverageBuyCommitNotification(PositionNotification, kw_only=True, tag="average_buy.commit"):
-    """An averaging entry was added; ``effective_price_open`` is the new average price, ``cost`` (USD) is that of this entry."""
+    """An averaging entry was added; ``cost`` is that of this entry."""
 
     effective_price_open: float
-    """Average price of all entries."""
+    """The average entry price with the new entry, in the quote currency."""
 
 
 class ActivateScheduledCommitNotification(PositionNotification, kw_only=True, tag="activate_scheduled.commit"):
     """The user opened a scheduled signal."""
 
     activate_id: Maybe[str] = UNSET
-    """Id that the user gave to the request to open."""
+    """The id that the user gave to the activation."""
 
 
 class CancelScheduledCommitNotification(PositionNotification, kw_only=True, tag="cancel_scheduled.commit"):
     """The user cancelled a scheduled signal."""
 
     cancel_id: Maybe[str] = UNSET
-    """Id that the user gave to the request to cancel."""
+    """The id that the user gave to the cancellation."""
 
 
 class ClosePendingCommitNotification(PositionNotification, kw_only=True, tag="close_pending.commit"):
     """The user closed a position."""
 
     close_id: Maybe[str] = UNSET
-    """Id that the user gave to the request to close."""
+    """The id that the user gave to the close."""
 
 
 class _PercentShiftNotification(PositionNotification, kw_only=True, tag="base"):
     percent_shift: float
-    """Distance of the shift, in percent of the entry price."""
+    """The shift, in percent of the entry price."""
 
 
 class TrailingStopCommitNotification(_PercentShiftNotification, kw_only=True, tag="trailing_stop.commit"):
@@ -276,33 +272,33 @@ class OrderNotification(PositionNotification, kw_only=True, tag="base"):
     """Fields of all notifications about a broker's order; some versions of the framework omit ``order_type`` in some of them."""
 
     order_type: Maybe[OrderType] = UNSET
-    """What the order is for: ``schedule`` a waiting entry, ``active`` a position."""
+    """What the order is for: a scheduled entry (schedule) or a position (active)."""
 
 
 class OrderSyncOpenNotification(OrderNotification, kw_only=True, tag="order_sync.open"):
     """The broker is asked to open a position."""
 
     order_type: OrderType
-    """What the order is for: ``schedule`` a waiting entry, ``active`` a position."""
+    """What the order is for: a scheduled entry (schedule) or a position (active)."""
 
 
 class OrderSyncCheckNotification(OrderNotification, kw_only=True, tag="order_sync.check"):
     """The broker is asked whether the order still exists."""
 
     order_type: OrderType
-    """What the order is for: ``schedule`` a waiting entry, ``active`` a position."""
+    """What the order is for: a scheduled entry (schedule) or a position (active)."""
 
 
 class OrderSyncCloseNotification(OrderNotification, kw_only=True, tag="order_sync.close"):
     """The broker is asked to close a position."""
 
     close_reason: str
-    """Why it closed: ``time_expired``, ``take_profit``, ``stop_loss``, ``closed`` or another reason of a newer version."""
+    """Why it was closed: time_expired, take_profit, stop_loss, closed, ..."""
 
 
 class _AttemptNotification(OrderNotification, kw_only=True, tag="base"):
     attempt: Int
-    """Number of failures in a row."""
+    """How many attempts in a row."""
 
 
 class OrderContinueCheckNotification(_AttemptNotification, kw_only=True, tag="order_continue.check"):
@@ -324,102 +320,102 @@ class OrderFillCloseNotification(_AttemptNotification, kw_only=True, tag="order_
     """The broker has closed the position, after ``attempt`` failures."""
 
     close_reason: str
-    """Why it closed: ``time_expired``, ``take_profit``, ``stop_loss``, ``closed`` or another reason of a newer version."""
+    """Why it was closed: time_expired, take_profit, stop_loss, closed, ..."""
 
 
 class OrderRejectOpenNotification(_AttemptNotification, kw_only=True, tag="order_reject.open"):
     """The broker permanently refused to open the position."""
 
     message: str
-    """Text of the error."""
+    """The text of the error."""
 
 
 class OrderRejectCloseNotification(_AttemptNotification, kw_only=True, tag="order_reject.close"):
     """The broker permanently refused to close the position."""
 
     message: str
-    """Text of the error."""
+    """The text of the error."""
     close_reason: str
-    """Why it closed: ``time_expired``, ``take_profit``, ``stop_loss``, ``closed`` or another reason of a newer version."""
+    """Why it was closed: time_expired, take_profit, stop_loss, closed, ..."""
 
 
 class RiskRejectionNotification(NotificationBase, kw_only=True, tag="risk.rejection"):
-    """A risk profile rejected a signal. ``minute_estimated_time`` is minutes (``inf``: no limit), times are ms."""
+    """A risk profile rejected a signal."""
 
     timestamp: Int
-    """Simulation time, in ms."""
+    """The simulation time, in ms."""
     backtest: bool
-    """Whether a backtest wrote it; False for paper and live runs."""
+    """True in a backtest, False in a live or paper run."""
     symbol: str
-    """Trading pair, such as ``BTCUSDT``."""
+    """The traded pair, such as "BTCUSDT"."""
     strategy_name: str
-    """Name of the strategy."""
+    """The strategy."""
     exchange_name: str
-    """Name of the exchange."""
+    """The exchange."""
     rejection_note: str
-    """Why the signal was rejected."""
+    """The reason."""
     rejection_id: str | None
-    """Id that the validation gave."""
+    """The id of the rejection."""
     active_position_count: Int
-    """Positions that were open under the risk profile."""
+    """How many positions were open."""
     current_price: float
-    """Market price at that time."""
+    """The market price, in the quote currency."""
     position: PositionSide
-    """Direction of the position: ``long`` profits from rising prices, ``short`` from falling ones."""
+    """"long" or "short"."""
     price_take_profit: float
-    """Price at which the position closes in profit (target)."""
+    """The target, in the quote currency."""
     price_stop_loss: float
-    """Price at which the position closes at a loss (stop)."""
+    """The stop, in the quote currency."""
     created_at: Int
-    """When the row was created, in ms of simulation time."""
+    """When the row was made (simulation time), in ms."""
     signal_id: Maybe[str] = UNSET
-    """Id of the signal."""
+    """The id of the signal."""
     price_open: Maybe[float] = UNSET
-    """Price of the entry."""
+    """The price that the signal waits for, in the quote currency."""
     minute_estimated_time: Maybe[float] = UNSET
-    """Minutes after which the position closes at the market price; ``inf`` for no limit."""
+    """After how many minutes the position is closed at any price; ``inf``: no limit."""
     multiplier: Maybe[float] = UNSET
-    """Leverage. Written by versions of the framework after 18.7."""
+    """Leverage. Written only by framework versions after 18.7."""
     isolated: Maybe[bool] = UNSET
-    """True for isolated margin, False for cross margin. Written by versions of the framework after 18.7."""
+    """Whether the margin is isolated. Written only by framework versions after 18.7."""
     signal_note: Maybe[str] = UNSET
-    """Text of the signal."""
+    """The note of the signal."""
 
 
 class StrategyPauseNotification(NotificationBase, kw_only=True, tag="strategy.pause"):
-    """A strategy was paused or resumed. Times are ms; ``frame_name`` is ``""`` in live mode."""
+    """A strategy was paused or resumed."""
 
     timestamp: Int
-    """Simulation time, in ms."""
+    """The simulation time, in ms."""
     backtest: bool
-    """Whether a backtest wrote it; False for paper and live runs."""
+    """True in a backtest, False in a live or paper run."""
     symbol: str
-    """Trading pair, such as ``BTCUSDT``."""
+    """The traded pair, such as "BTCUSDT"."""
     strategy_name: str
-    """Name of the strategy."""
+    """The strategy."""
     exchange_name: str
-    """Name of the exchange."""
+    """The exchange."""
     frame_name: str
-    """Name of the window of a backtest; ``""`` in paper and live runs."""
+    """The frame; "" in live mode."""
     paused: bool
     """True if it was paused, False if it was resumed."""
     created_at: Int
-    """When the row was created, in ms of simulation time."""
+    """When the row was made (simulation time), in ms."""
 
 
 class ErrorNotification(NotificationBase, kw_only=True, tag="base"):
-    """Fields of all errors; the times (ms) may be absent."""
+    """Fields of all errors; the times may be absent."""
 
     error: dict[str, Any]
-    """The error as an object, with its stack."""
+    """The error as a dict."""
     message: str
-    """Text of the error."""
+    """The text of the error."""
     backtest: Maybe[bool] = UNSET
-    """Whether a backtest wrote it; False for paper and live runs."""
+    """True in a backtest, False in a live or paper run."""
     timestamp: Maybe[Int] = UNSET
-    """Simulation time, in ms."""
+    """The simulation time, in ms."""
     created_at: Maybe[Int] = UNSET
-    """When the row was created, in ms of simulation time."""
+    """When the row was made (simulation time), in ms."""
 
 
 class InfoErrorNotification(ErrorNotification, kw_only=True, tag="error.info"):

@@ -26,26 +26,26 @@ __all__ = [
 
 
 class RiskPosition(Payload, kw_only=True):
-    """One active position of the Risk contract. ``minute_estimated_time`` is minutes (``inf``: no limit), ``open_timestamp`` ms."""
+    """One active position of the Risk contract."""
 
     strategy_name: str
-    """Name of the strategy."""
+    """The strategy."""
     exchange_name: str
-    """Name of the exchange."""
+    """The exchange."""
     frame_name: str
-    """Name of the window of a backtest; ``""`` in paper and live runs."""
+    """The frame; "" in live mode."""
     symbol: str
-    """Trading pair, such as ``BTCUSDT``."""
+    """The traded pair, such as "BTCUSDT"."""
     position: PositionSide
-    """Direction of the position: ``long`` profits from rising prices, ``short`` from falling ones."""
+    """"long" or "short"."""
     price_open: float
-    """Price of the entry."""
+    """The entry price, in the quote currency."""
     price_stop_loss: float
-    """Price at which the position closes at a loss (stop)."""
+    """The stop, in the quote currency."""
     price_take_profit: float
-    """Price at which the position closes in profit (target)."""
+    """The target, in the quote currency."""
     minute_estimated_time: float
-    """Minutes after which the position closes at the market price; ``inf`` for no limit."""
+    """After how many minutes the position is closed at any price; ``inf``: no limit."""
     open_timestamp: Int
     """When the position was opened, in ms."""
 
@@ -58,9 +58,9 @@ class PartialLevels(Payload, kw_only=True):
     """Levels that a signal has reached on the way to its target or stop: 10, 20, ... 100 percent."""
 
     profit_levels: list[Int]
-    """Percent of the way to the target, each once."""
+    """The levels on the way to the target, in percent."""
     loss_levels: list[Int]
-    """Percent of the way to the stop, each once."""
+    """The levels on the way to the stop, in percent."""
 
     def __post_init__(self) -> None:
         self.profit_levels = [to_int(level) for level in self.profit_levels]
@@ -75,7 +75,7 @@ class BreakevenLevel(Payload, kw_only=True):
     """Whether a signal has reached the price at which its stop may move to the entry."""
 
     reached: bool
-    """Whether the price was reached."""
+    """Whether the price has been reached."""
 
 
 BreakevenData: TypeAlias = dict[str, BreakevenLevel]
@@ -83,121 +83,117 @@ BreakevenData: TypeAlias = dict[str, BreakevenLevel]
 
 
 class MethodContext(Payload, kw_only=True):
-    """Where a log entry came from; ``frame_name`` is ``""`` in live mode."""
+    """Where a log entry came from."""
 
     exchange_name: str
-    """Name of the exchange."""
+    """The exchange."""
     strategy_name: str
-    """Name of the strategy."""
+    """The strategy."""
     frame_name: str
-    """Name of the window of a backtest; ``""`` in paper and live runs."""
+    """The frame; "" in live mode."""
 
 
 class ExecutionContext(Payload, kw_only=True):
-    """What was being executed at a log entry; ``when`` is the simulation time, an aware datetime."""
+    """What was being executed at a log entry."""
 
     symbol: str
-    """Trading pair, such as ``BTCUSDT``."""
+    """The traded pair, such as "BTCUSDT"."""
     when: AwareDatetime
-    """Simulation time."""
+    """The simulation time: an aware datetime."""
     backtest: bool
-    """Whether a backtest wrote it; False for paper and live runs."""
+    """True in a backtest, False in a live or paper run."""
 
 
 class LogEntry(Payload, kw_only=True):
-    """An entry of the Log contract.
-
-    ``type`` is log, debug, info, warn or agent. ``priority`` is wall-clock ms. ``timestamp`` (ms) and ``created_at`` (ISO 8601 text)
-    are the time of the execution context.
-    """
+    """An entry of the Log contract."""
 
     id: str
-    """Random id."""
+    """The id of the entry."""
     type: str
-    """``log``, ``debug``, ``info``, ``warn`` or ``agent``."""
+    """log, debug, info, warn or agent."""
     priority: Int
-    """Wall-clock time of the entry, in ms."""
+    """When it was written (wall clock), in ms."""
     created_at: str
-    """Time of the execution context as ISO 8601 text."""
+    """The time of the execution context, as ISO 8601 text."""
     timestamp: Int
-    """Time of the execution context, in ms."""
+    """The same in ms."""
     method_context: MethodContext | None
-    """Which strategy wrote it; null outside a run."""
+    """Where the entry came from."""
     execution_context: ExecutionContext | None
-    """What was being executed; null outside a run."""
+    """What was being executed."""
     topic: str
-    """First word of the entry."""
+    """What the entry is about."""
     args: list[Any]
-    """Everything else that was logged."""
+    """Further values."""
 
 
 class MeasureData(Payload, Generic[T], kw_only=True):
-    """A cached result in the Measure contract. ``id`` is its key; ``MeasureData[X]`` decodes ``data`` as X."""
+    """A cached result in the Measure contract."""
 
     id: str
-    """Key of the answer."""
+    """The key of the entry."""
     data: T
-    """The stored value."""
+    """The result; ``MeasureData[X]`` decodes it as X."""
     removed: bool
-    """True after a remove: the record reads as absent."""
+    """Whether it was removed softly."""
 
 
 class IntervalData(Payload, Generic[T], kw_only=True):
-    """A once-per-interval marker in the Interval contract; ``when`` is the simulation time, an aware datetime."""
+    """A once-per-interval marker in the Interval contract."""
 
     id: str
-    """Key of the marker."""
+    """The key of the entry."""
     data: T
-    """The stored value."""
+    """The value."""
     removed: bool
-    """True after a remove: the record reads as absent."""
+    """Whether it was removed softly."""
     when: AwareDatetime
-    """Simulation time of the write."""
+    """The simulation time of the write: an aware datetime."""
 
 
 class MemoryData(Payload, Generic[T], kw_only=True):
-    """A memory in the Memory contract. ``index`` is the searchable text, ``priority`` wall-clock ms, ``when`` the simulation time in ms."""
+    """A memory in the Memory contract."""
 
     priority: Int
-    """Wall-clock time of the last write, in ms. Lists are sorted by it."""
+    """When it was written (wall clock), in ms."""
     data: T
-    """The stored value."""
+    """The value."""
     removed: bool
-    """True after a remove: the record reads as absent."""
+    """Whether it was removed softly."""
     index: str
-    """Text that ``Memory.search`` searches."""
+    """The searchable text."""
     when: Int
-    """Simulation time of the write, in ms."""
+    """The simulation time of the write, in ms."""
 
 
 class StateData(Payload, Generic[T], kw_only=True):
-    """A value in the State contract. ``id`` is ``signalId_bucketName``, ``when`` simulation ms; ``StateData[X]`` decodes ``data`` as X."""
+    """A value in the State contract."""
 
     id: str
     """``signalId_bucketName``."""
     data: T
-    """The stored value."""
+    """The value; ``StateData[X]`` decodes it as X."""
     when: Int
-    """Simulation time of the write, in ms."""
+    """The simulation time of the write, in ms."""
 
 
 class SessionData(Payload, Generic[T], kw_only=True):
-    """A session in the Session contract. ``id`` is ``symbol:strategy:exchange[:frame]:mode``, ``when`` ms; ``data`` is None if cleared."""
+    """A value in the Session contract."""
 
     id: str
     """``symbol:strategy:exchange[:frame]:mode``."""
     data: T | None
-    """The stored value; null if it was cleared."""
+    """The value; None if it was cleared."""
     when: Int
-    """Simulation time of the write, in ms."""
+    """The simulation time of the write, in ms."""
 
 
 class DictionaryData(Payload, Generic[T], kw_only=True):
-    """A dictionary in the Dictionary contract; ``when`` is the simulation time in ms."""
+    """A dictionary in the Dictionary contract."""
 
     id: str
-    """Id of the value, as the framework chose it."""
+    """The id of the dictionary."""
     data: T
-    """The stored value."""
+    """The dictionary."""
     when: Int
-    """Simulation time of the write, in ms."""
+    """The simulation time of the write, in ms."""

@@ -37,31 +37,31 @@ __all__ = [
 
 
 class Candle(Payload, kw_only=True):
-    """A candle of the Candle contract. ``timestamp`` is its open time in ms; ``volume`` is in the base asset; the rest are prices."""
+    """A candle of the Candle contract."""
 
     timestamp: Int
-    """Open time, in ms."""
+    """The open time, in ms."""
     open: float
-    """First price of the interval."""
+    """The first price, in the quote currency."""
     high: float
-    """Highest price."""
+    """The highest price."""
     low: float
-    """Lowest price."""
+    """The lowest price."""
     close: float
-    """Last price of the interval."""
+    """The last price."""
     volume: float
-    """Traded amount, in the base asset."""
+    """What was traded, in the base asset."""
 
 
 class StrategyPnL(Payload, kw_only=True):
-    """Profit or loss of a position: percent, prices adjusted for fees and slippage, profit and invested capital in USD."""
+    """Profit or loss of a position."""
 
     pnl_percentage: float
-    """Profit in percent of what was invested, after fee and slippage."""
+    """Profit in percent (1.5 is 1.5 percent) of the invested capital, after fees and slippage."""
     price_open: float
-    """Entry price, adjusted for fee and slippage."""
+    """The entry price adjusted for fees and slippage, in the quote currency."""
     price_close: float
-    """Exit price, adjusted for fee and slippage."""
+    """The exit price adjusted for fees and slippage, in the quote currency."""
     pnl_cost: float
     """Profit in USD."""
     pnl_entries: float
@@ -69,119 +69,111 @@ class StrategyPnL(Payload, kw_only=True):
 
 
 class PeakPoint(StrategyPnL, kw_only=True):
-    """Best (``_peak``) or worst (``_fall``) moment of a position: market price, time in ms, and the PnL at that time."""
+    """Best (``_peak``) or worst (``_fall``) moment of a position, with the profit at that time."""
 
     price: float
-    """Market price at that moment."""
+    """The market price, in the quote currency."""
     timestamp: Int
-    """That moment, in ms."""
+    """The time of that moment, in ms."""
 
 
 class PartialClose(Payload, kw_only=True):
-    """One element of ``_partial``: percent (0-100) closed at ``current_price``; cost basis in USD, time in ms."""
+    """One element of ``_partial``: a partial close."""
 
     type: Literal["profit", "loss"]
-    """Whether it closed in profit or at a loss."""
+    """Whether the part was closed in profit or at a loss."""
     percent: float
-    """Share of what was left, in percent (0-100)."""
+    """How much of what was left was closed, in percent (0-100)."""
     current_price: float
-    """Price of the close."""
+    """The price that it was closed at, in the quote currency."""
     cost_basis_at_close: float
-    """Cost basis of the position before it, in USD."""
+    """The cost of what was left before, in USD."""
     entry_count_at_close: Int
-    """Number of entries before it."""
+    """How many entries the position had then."""
     timestamp: Int
-    """When it closed, in ms."""
+    """When it was closed, in ms."""
 
 
 class DcaEntry(Payload, kw_only=True):
-    """One element of ``_entry``: an averaging entry at ``price`` for ``cost`` USD, time in ms."""
+    """One element of ``_entry``: an entry that averages the price."""
 
     price: float
-    """Price of the entry."""
+    """The price of the entry, in the quote currency."""
     cost: float
-    """Value of the entry in USD."""
+    """Its cost, in USD."""
     timestamp: Int
-    """When it was made, in ms."""
+    """When it was bought, in ms."""
 
 
 class _SignalFields(Payload, kw_only=True):
     position: PositionSide
-    """Direction of the position: ``long`` profits from rising prices, ``short`` from falling ones."""
+    """"long" or "short"."""
     price_take_profit: float
-    """Price at which the position closes in profit (target)."""
+    """The target, in the quote currency."""
     price_stop_loss: float
-    """Price at which the position closes at a loss (stop)."""
+    """The stop, in the quote currency."""
     note: Maybe[str] = UNSET
-    """Text of the strategy."""
+    """A text of the strategy."""
     multiplier: Maybe[float] = UNSET
-    """Leverage. Written by versions of the framework after 18.7."""
+    """Leverage. Written only by framework versions after 18.7."""
     isolated: Maybe[bool] = UNSET
-    """True for isolated margin, False for cross margin. Written by versions of the framework after 18.7."""
+    """Whether the margin is isolated. Written only by framework versions after 18.7."""
 
 
 class SignalDto(_SignalFields, kw_only=True):
-    """The signal that a strategy asks for; stored as ``created_signal`` of the Strategy contract.
-
-    ``minute_estimated_time`` is minutes (``inf``: no limit); ``cost`` is USD; ``price_*`` are prices. Without ``price_open`` the
-    position opens at the market price.
-    """
+    """The signal that a strategy asks for; stored as ``created_signal`` of the Strategy contract."""
 
     id: Maybe[str] = UNSET
-    """Id of the signal, if the caller chose one."""
+    """The id; absent to let the framework make one."""
     symbol: Maybe[str] = UNSET
-    """Trading pair, such as ``BTCUSDT``."""
+    """The traded pair, such as "BTCUSDT"."""
     price_open: Maybe[float] = UNSET
-    """Price at which to open: the signal waits for it. Default: open at the market price."""
+    """The price to wait for, in the quote currency; absent to open at the market price."""
     minute_estimated_time: Maybe[float] = UNSET
-    """Minutes after which the position closes at the market price; ``inf`` for no limit."""
+    """After how many minutes the position is closed at any price; ``inf``: no limit."""
     cost: Maybe[float] = UNSET
-    """Value of the position in USD."""
+    """The cost of the first entry, in USD; absent for that of the run."""
 
 
 class SignalRow(_SignalFields, kw_only=True):
-    """The open position of a strategy, in the Signal contract.
-
-    Times are ms, ``minute_estimated_time`` is minutes (``inf``: no limit), ``cost`` is USD. ``frame_name`` is ``""`` in live mode.
-    ``is_scheduled``, ``peak``, ``fall``, ``partial``, ``entry`` and the two trailing prices are stored with a leading underscore.
-    """
+    """The open position of a strategy, in the Signal contract."""
 
     id: str
-    """Id of the signal."""
+    """The id of the signal."""
     symbol: str
-    """Trading pair, such as ``BTCUSDT``."""
+    """The traded pair, such as "BTCUSDT"."""
     strategy_name: str
-    """Name of the strategy."""
+    """The strategy."""
     exchange_name: str
-    """Name of the exchange."""
+    """The exchange."""
     frame_name: str
-    """Name of the window of a backtest; ``""`` in paper and live runs."""
+    """The frame; "" in live mode."""
     price_open: float
-    """Price of the entry."""
+    """The entry price, in the quote currency."""
     minute_estimated_time: float
-    """Minutes after which the position closes at the market price; ``inf`` for no limit."""
+    """After how many minutes the position is closed at any price; ``inf``: no limit."""
     cost: float
-    """Value of the entry in USD."""
+    """The cost of the first entry, in USD."""
     scheduled_at: Int
-    """When the signal was created, in ms."""
+    """When the signal was made, in ms."""
     pending_at: Int
     """When the position was opened, in ms."""
     timestamp: Int
-    """Simulation time, in ms."""
+    """A time that the framework keeps, in ms; in rows of this library it equals ``pending_at``."""
     is_scheduled: bool = field(name="_isScheduled")
-    """Whether it waited for its price."""
+    """Whether the signal has waited for its price. Stored as ``_isScheduled``."""
     peak: PeakPoint = field(name="_peak")
-    """The best moment so far."""
+    """The best moment of the position. Stored as ``_peak``."""
     fall: PeakPoint = field(name="_fall")
-    """The worst moment so far."""
+    """The worst moment of the position. Stored as ``_fall``."""
     partial: Maybe[list[PartialClose]] = field(default=UNSET, name="_partial")
-    """Partial closes, oldest first."""
+    """The partial closes, in order of time. Stored as ``_partial``."""
     entry: Maybe[list[DcaEntry]] = field(default=UNSET, name="_entry")
-    """Entries, oldest first."""
+    """The entries, in order of time. Stored as ``_entry``."""
     trailing_price_stop_loss: Maybe[float] = field(default=UNSET, name="_trailingPriceStopLoss")
-    """The stop after trailing."""
+    """The stop after trailing, in the quote currency. Stored as ``_trailingPriceStopLoss``."""
     trailing_price_take_profit: Maybe[float] = field(default=UNSET, name="_trailingPriceTakeProfit")
-    """The target after trailing."""
+    """The target after trailing, in the quote currency. Stored as ``_trailingPriceTakeProfit``."""
 
 
 class ScheduledSignalRow(SignalRow, kw_only=True):
@@ -192,50 +184,50 @@ class ScheduledSignalCancelRow(ScheduledSignalRow, kw_only=True):
     """A scheduled signal to cancel: ``cancelled_signal`` of the Strategy contract. Units as in SignalRow."""
 
     cancel_id: Maybe[str] = UNSET
-    """Id that the user gave to the request to cancel."""
+    """The id that the user gave to the cancellation."""
     cancel_note: Maybe[str] = UNSET
-    """Text that the user gave to the request to cancel."""
+    """The text that the user gave to it."""
 
 
 class ScheduledSignalActivateRow(ScheduledSignalRow, kw_only=True):
     """A scheduled signal to open at once: ``activated_signal`` of the Strategy contract. Units as in SignalRow."""
 
     activate_id: Maybe[str] = UNSET
-    """Id that the user gave to the request to open."""
+    """The id that the user gave to the activation."""
     activate_note: Maybe[str] = UNSET
-    """Text that the user gave to the request to open."""
+    """The text that the user gave to it."""
 
 
 class SignalCloseRow(SignalRow, kw_only=True):
     """A position to close: ``closed_signal`` of the Strategy contract and its take-profit and stop-loss variants. Units as in SignalRow."""
 
     close_id: Maybe[str] = UNSET
-    """Id that the user gave to the request to close."""
+    """The id that the user gave to the close."""
     close_note: Maybe[str] = UNSET
-    """Text that the user gave to the request to close."""
+    """The text that the user gave to it."""
 
 
 class PublicSignalRow(SignalRow, kw_only=True):
-    """A signal with its history, in the Recent contract: prices before trailing and averaging, percent already closed, PnL."""
+    """A signal with its history, in the Recent contract."""
 
     original_price_open: float
-    """Price of the first entry, before averaging."""
+    """The entry price before averaging, in the quote currency."""
     original_price_take_profit: float
-    """Target before trailing."""
+    """The target before trailing, in the quote currency."""
     original_price_stop_loss: float
-    """Stop before trailing."""
+    """The stop before trailing, in the quote currency."""
     partial_executed: float
-    """Percent of the position that is closed (0-100)."""
+    """How much has been closed, in percent (0-100)."""
     total_entries: Int
-    """Number of entries, the first one included."""
+    """How many entries the position has."""
     total_partials: Int
-    """Number of partial closes."""
+    """How many partial closes it had."""
     pnl: StrategyPnL
-    """Profit or loss at the current price."""
+    """The profit or loss at that time."""
     peak_profit: StrategyPnL
-    """Profit or loss at the best moment of the position."""
+    """The profit at its best moment."""
     max_drawdown: StrategyPnL
-    """Profit or loss at the worst moment of the position."""
+    """The loss at its worst moment."""
 
 
 RecentData: TypeAlias = PublicSignalRow
@@ -243,36 +235,31 @@ RecentData: TypeAlias = PublicSignalRow
 
 
 class StorageSignalRow(PublicSignalRow, kw_only=True):
-    """A row of the Storage contract.
-
-    ``created_at``, ``updated_at`` (simulation time), ``priority`` (wall clock of the last rewrite) and ``close_timestamp`` are ms.
-    ``current_price`` is present unless the signal was cancelled. ``close_reason`` (time_expired, take_profit, stop_loss, closed, ...)
-    and ``close_timestamp`` are present if it was closed.
-    """
+    """A row of the Storage contract."""
 
     created_at: Int
-    """When the row was created, in ms of simulation time."""
+    """When the row was made (simulation time), in ms."""
     updated_at: Int
-    """When the row last changed, in ms of simulation time."""
+    """When the row last changed (simulation time), in ms."""
     priority: Int
-    """Wall-clock time of the last write, in ms. Lists are sorted by it."""
+    """When the row was last rewritten (wall clock), in ms."""
     status: StorageStatus
-    """State of the signal."""
+    """opened, scheduled, closed or cancelled."""
     current_price: Maybe[float] = UNSET
-    """Market price at that time; absent if the signal was cancelled."""
+    """The last price, in the quote currency; absent if the signal was cancelled."""
     close_reason: Maybe[str] = UNSET
-    """Why it closed: ``time_expired``, ``take_profit``, ``stop_loss``, ``closed`` or another reason of a newer version."""
+    """Why it was closed: time_expired, take_profit, stop_loss, closed, ...; absent while it is not."""
     close_timestamp: Maybe[Int] = UNSET
-    """When it closed, in ms; present if it was closed."""
+    """When it was closed, in ms; absent while it is not."""
 
 
 class CommitRowBase(Payload, kw_only=True, tag_field="action", tag="base"):
     """Base of the queued actions of the Strategy contract; ``action`` tells them apart."""
 
     symbol: str
-    """Trading pair, such as ``BTCUSDT``."""
+    """The traded pair, such as "BTCUSDT"."""
     backtest: bool
-    """Whether a backtest wrote it; False for paper and live runs."""
+    """True in a backtest, False in a live or paper run."""
 
     @property
     def action(self) -> str:
@@ -282,42 +269,42 @@ class CommitRowBase(Payload, kw_only=True, tag_field="action", tag="base"):
 
 class _PartialCommitRow(CommitRowBase, kw_only=True, tag="base"):
     percent_to_close: float
-    """Share of what is left that is closed, in percent (0-100)."""
+    """How much of what was left to close, in percent (0-100)."""
     current_price: float
-    """Market price at that time."""
+    """The market price, in the quote currency."""
 
 
 class PartialProfitCommitRow(_PartialCommitRow, kw_only=True, tag="partial-profit"):
-    """Close part of a position (percent, 0-100) in profit, at a price."""
+    """Close part of a position in profit."""
 
 
 class PartialLossCommitRow(_PartialCommitRow, kw_only=True, tag="partial-loss"):
-    """Close part of a position (percent, 0-100) at a loss, at a price."""
+    """Close part of a position at a loss."""
 
 
 class BreakevenCommitRow(CommitRowBase, kw_only=True, tag="breakeven"):
     """Move the stop to the entry price."""
 
     current_price: float
-    """Market price at that time."""
+    """The market price, in the quote currency."""
 
 
 class AverageBuyCommitRow(CommitRowBase, kw_only=True, tag="average-buy"):
-    """Add an averaging entry of ``cost`` USD; ``total_entries`` includes it."""
+    """Add an entry that averages the price."""
 
     current_price: float
-    """Market price at that time."""
+    """The market price, in the quote currency."""
     cost: float
-    """Value of the entry in USD."""
+    """The cost of the new entry, in USD."""
     total_entries: Int
-    """Number of entries, this one included."""
+    """How many entries the position has with the new one."""
 
 
 class _TrailingCommitRow(CommitRowBase, kw_only=True, tag="base"):
     percent_shift: float
-    """Distance of the shift, in percent of the entry price."""
+    """The shift, in percent of the entry price."""
     current_price: float
-    """Market price at that time."""
+    """The market price, in the quote currency."""
 
 
 class TrailingStopCommitRow(_TrailingCommitRow, kw_only=True, tag="trailing-stop"):
@@ -332,9 +319,9 @@ class ActivateScheduledCommitRow(CommitRowBase, kw_only=True, tag="activate-sche
     """Open a scheduled signal without waiting for its price."""
 
     signal_id: str
-    """Id of the scheduled signal."""
+    """The id of the signal."""
     activate_id: Maybe[str] = UNSET
-    """Id that the user gave to the request to open."""
+    """The id that the user gave to the activation."""
 
 
 CommitRow: TypeAlias = (
@@ -350,34 +337,34 @@ CommitRow: TypeAlias = (
 
 
 class StrategyData(Payload, kw_only=True):
-    """Snapshot of the deferred work of a strategy, in the Strategy contract. ``retry_*_count`` are numbers of attempts.
+    """Snapshot of the deferred work of a strategy, in the Strategy contract.
 
     Snapshots from before versions 14.0 and 16.0 of the framework lack some or all of the last five fields.
     """
 
     pending_signal_id: str | None
-    """Id of the open position when the snapshot was written."""
+    """The id of the open position."""
     created_signal: SignalDto | None
-    """A signal that the user asked for and that is not open yet."""
+    """A signal of the user to open."""
     commit_queue: list[CommitRow]
-    """Actions that wait to be carried out, oldest first."""
+    """The queued actions, in order."""
     closed_signal: SignalCloseRow | None
-    """A position that the user asked to close."""
+    """A position that the user closes."""
     take_profit_signal: SignalCloseRow | None
-    """A position that is closing at its target."""
+    """A position to close at its target."""
     stop_loss_signal: SignalCloseRow | None
-    """A position that is closing at its stop."""
+    """A position to close at its stop."""
     cancelled_signal: ScheduledSignalCancelRow | None
-    """A scheduled signal to cancel."""
+    """A scheduled signal that the user cancels."""
     activated_signal: ScheduledSignalActivateRow | None
-    """A scheduled signal to open at once."""
+    """A scheduled signal that the user opens."""
     retry_open_signal: Maybe[SignalRow] = UNSET
-    """A signal that the broker has not opened yet."""
+    """A signal to try to open again."""
     last_pending_id: Maybe[str] = UNSET
-    """Id of the last signal that opened, so that none opens twice."""
+    """The id of the last open position."""
     retry_open_count: Maybe[Int] = UNSET
-    """Attempts to open so far."""
+    """How many attempts to open failed."""
     retry_close_count: Maybe[Int] = UNSET
-    """Attempts to close so far."""
+    """How many attempts to close failed."""
     is_paused: Maybe[bool] = UNSET
-    """Whether the strategy opens no new positions."""
+    """Whether the strategy takes no signals."""

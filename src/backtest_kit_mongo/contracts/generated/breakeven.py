@@ -99,6 +99,9 @@ class PersistBreakevenUtils(KeyedAdapterBase):
     Whether a signal has reached the price at which its stop may move to the entry, by signal id. Every method can also raise
     NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
     StorageError.
+
+    Args:
+        registry: the registry that creates the adapter and binds the domain to a store
     """
 
     _domain = _DOMAIN

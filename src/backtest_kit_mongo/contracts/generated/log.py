@@ -84,6 +84,9 @@ class PersistLogUtils(AdapterBase):
 
     The log entries of strategies. Every method can also raise NotConfiguredError (before ``setup``), DatabaseError (MongoDB
     rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        registry: the registry that creates the adapter and binds the domain to a store
     """
 
     _domain = _DOMAIN

@@ -134,6 +134,9 @@ class PersistMeasureUtils(KeyedAdapterBase):
 
     Results that a strategy caches, by bucket and key. Every method can also raise NotConfiguredError (before ``setup``),
     DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        registry: the registry that creates the adapter and binds the domain to a store
     """
 
     _domain = _DOMAIN

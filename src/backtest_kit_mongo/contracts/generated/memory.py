@@ -170,6 +170,9 @@ class PersistMemoryUtils(KeyedAdapterBase):
 
     What a strategy remembers about a signal, by bucket and id. Every method can also raise NotConfiguredError (before ``setup``),
     DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        registry: the registry that creates the adapter and binds the domain to a store
     """
 
     _domain = _DOMAIN

@@ -88,6 +88,9 @@ class PersistNotificationUtils(AdapterBase):
 
     The notifications of backtests or of live runs. Every method can also raise NotConfiguredError (before ``setup``),
     DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        registry: the registry that creates the adapter and binds the domain to a store
     """
 
     _domain = _DOMAIN

@@ -97,6 +97,9 @@ class PersistPartialUtils(KeyedAdapterBase):
 
     The levels of profit and loss that a signal has reached, by signal id. Every method can also raise NotConfiguredError (before
     ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        registry: the registry that creates the adapter and binds the domain to a store
     """
 
     _domain = _DOMAIN

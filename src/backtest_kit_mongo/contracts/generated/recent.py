@@ -97,6 +97,9 @@ class PersistRecentUtils(KeyedAdapterBase):
 
     The last signal of a strategy on a symbol. Every method can also raise NotConfiguredError (before ``setup``), DatabaseError
     (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        registry: the registry that creates the adapter and binds the domain to a store
     """
 
     _domain = _DOMAIN

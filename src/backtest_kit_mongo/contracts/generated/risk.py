@@ -94,6 +94,9 @@ class PersistRiskUtils(KeyedAdapterBase):
 
     The positions that a risk profile counts as open. Every method can also raise NotConfiguredError (before ``setup``),
     DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        registry: the registry that creates the adapter and binds the domain to a store
     """
 
     _domain = _DOMAIN

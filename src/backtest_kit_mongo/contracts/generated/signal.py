@@ -91,6 +91,9 @@ class PersistSignalUtils(KeyedAdapterBase):
 
     The open position of a strategy on a symbol; None if there is none. Every method can also raise NotConfiguredError (before
     ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        registry: the registry that creates the adapter and binds the domain to a store
     """
 
     _domain = _DOMAIN

@@ -91,6 +91,9 @@ class PersistStateUtils(KeyedAdapterBase):
 
     A value that a strategy keeps for a signal, by bucket. Every method can also raise NotConfiguredError (before ``setup``),
     DatabaseError (MongoDB rejected the command) and, with the domain on files, StorageError.
+
+    Args:
+        registry: the registry that creates the adapter and binds the domain to a store
     """
 
     _domain = _DOMAIN

@@ -90,6 +90,9 @@ class PersistStorageUtils(AdapterBase):
     The signals of backtests or of live runs, opened, scheduled, closed and cancelled. Every method can also raise
     NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
     StorageError.
+
+    Args:
+        registry: the registry that creates the adapter and binds the domain to a store
     """
 
     _domain = _DOMAIN

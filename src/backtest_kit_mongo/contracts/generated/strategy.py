@@ -93,6 +93,9 @@ class PersistStrategyUtils(KeyedAdapterBase):
     The deferred work of a strategy: queued closes, partial closes, moves of stop and target. Every method can also raise
     NotConfiguredError (before ``setup``), DatabaseError (MongoDB rejected the command) and, with the domain on files,
     StorageError.
+
+    Args:
+        registry: the registry that creates the adapter and binds the domain to a store
     """
 
     _domain = _DOMAIN
