@@ -163,6 +163,6 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add options for the number of kills; the claims in README were tested with 300 crashes and 200 kills of a live run."""
+    """Add options for the number of kills; the claims in the manual were tested with 300 crashes and 200 kills of a live run."""
     parser.addoption("--crashes", type=int, default=60, help="kills of a writer on each store")
-    parser.addoption("--kills", type=int, default=25, help="kills of a live run that trades; what README promises was seen with 200")
+    parser.addoption("--kills", type=int, default=25, help="kills of a live run that trades; what the manual promises was seen with 200")

@@ -168,7 +168,7 @@ def test_scores_by_hand():
 
 
 def test_one_word_among_few_is_below_the_threshold(mongo):
-    """As in the framework; README and the docstring say how to find it anyway."""
+    """As in the framework; the manual and the docstring say how to find it anyway."""
     memory = Memory("notes")
     with at(a_run()):
         memory.write("a", {}, "hack")

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.once
 
 @pytest.fixture
 def kills(request):
-    """The number of kills; README's claim was tested with 200 (``pytest --kills 200``)."""
+    """The number of kills; the claim of the manual was tested with 200 (``pytest --kills 200``)."""
     return request.config.getoption("--kills", 25)
 
 

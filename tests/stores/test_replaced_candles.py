@@ -269,7 +269,7 @@ def environment(settings):
 
 
 def test_candles_in_memory_are_used_for_a_minute():
-    """README says so."""
+    """The manual says so."""
     assert KEPT == 60
 
 

@@ -206,7 +206,7 @@ def test_a_call_does_not_wait_for_a_former_primary(begin, replicas):
 def test_a_write_that_is_sent_again_does_not_undo_a_later_one(replicas, settings, tmp_path, wire, how):
     """The reply to a write is lost with its connection, and another client writes before the retry.
 
-    Without transaction numbers, as on a standalone server, the retry undoes the later write, as README says.
+    Without transaction numbers, as on a standalone server, the retry undoes the later write, as the manual says.
     """
     database = f"t{next(_names)}"
     place = str(tmp_path / "mongo.sock")

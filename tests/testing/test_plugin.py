@@ -128,11 +128,12 @@ def run(pytester, *arguments):
 
 @pytest.mark.server
 def test_a_session_with_servers_of_its_own(pytester, monkeypatch):
-    """The sample of README: the servers are started, and nothing is left of them, no process and no folder."""
+    """The sample of the manual: the servers are started, and nothing is left of them, no process and no folder."""
     monkeypatch.setenv("TMPDIR", str(pytester.mkdir("tmp")))
-    (sample,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    pytester.makepyfile(sample, my_strategy=STRATEGY.replace("always_long", "my_strategy"))
-    run(pytester).assert_outcomes(passed=1)
+    page = (ROOT / "docs" / "how-to" / "testing.md").read_text()
+    files = dict(re.findall(r"^```python\n# (\w+)\.py\n(.*?)```", page, re.DOTALL | re.MULTILINE))
+    pytester.makepyfile(**files)
+    run(pytester, "test_my_strategy.py").assert_outcomes(passed=2)
     assert list((pytester.path / "tmp").iterdir()) == []
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert f"{pytester.path}/tmp" not in running

@@ -186,7 +186,7 @@ def run(
     again: it resumes where it was. Ctrl-C lets it finish the current minute; a second Ctrl-C stops it at once. A run that ends early
     still prints and writes what it has. The results of a backtest are kept: use `runs list` and `runs show` to see them.
 
-    The mode decides where the contracts keep their records (setup(mode=...), README), unless CC_STORES, --stores, or a
+    The mode decides where the contracts keep their records (setup(mode=...); "Settings" in the manual), unless CC_STORES, --stores, or a
     config/setup.py in the working directory says otherwise.
 
     Examples, the first with made-up candles and no servers of your own:
