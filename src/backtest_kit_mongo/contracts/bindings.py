@@ -199,6 +199,7 @@ class Bindings:
         Raises:
             ConfigError: a name is unknown, or a value is not valid
             ServerStartError: an embedded server does not start
+            MissingDependencyError: there is no embedded server to start
 
         Examples:
             >>> import backtest_kit_mongo as kit

@@ -65,8 +65,7 @@ def run_backtest(
 
     Raises:
         InvalidTypeError: an argument has the wrong type
-        InvalidValueError: an argument is not valid, or no candles are stored
-        CandleGapError: a candle of the window is not stored; nothing is written then
+        InvalidValueError: an argument is not valid, or candles of the window are not stored; nothing is written then
         StrategyError: the strategy failed
         BadSignalError: the strategy returned something that is not a signal
         ServerUnavailableError: a server cannot be reached
@@ -247,8 +246,8 @@ class Backtest:
 
         Raises:
             InvalidTypeError: an argument has the wrong type
-            InvalidValueError: an argument is not valid, or a name is not registered
-            CandleGapError: a candle of the window is not stored
+            InvalidValueError: an argument is not valid, a name is not registered, or candles of the window are not stored; nothing is
+                written then
             StrategyError: the strategy failed; its ``results`` hold what the run had reached
             ServerUnavailableError: a server cannot be reached
             ServerTimeoutError: a server does not answer in time

@@ -29,7 +29,6 @@ def cluster_executor(address: str, timeout: float = 15.0) -> Iterator[Executor]:
 
     Raises:
         ServerUnavailableError: no scheduler answers in time
-        InvalidValueError: ``address`` or ``timeout`` is not valid
         MissingDependencyError: Dask is not installed
 
     Examples:

@@ -89,7 +89,6 @@ def keep_run(
 
     Raises:
         StorageError: the file cannot be written
-        InvalidValueError: ``run_id`` is not valid
 
     Examples:
         >>> from backtest_kit_mongo import runner

@@ -274,13 +274,12 @@ def create_signal(
         exchange_name: the exchange of the run, likewise
 
     Returns:
-        False if there is a position or a signal already
+        False if there is a position or a signal already, and after ``stop``
 
     Raises:
         OutsideRunError: no active run matches
-        BadSignalError: ``signal`` is not a valid signal
-        InvalidValueError: several runs match
-        InvalidTypeError: an argument has the wrong type
+        InvalidValueError: several runs match, or a field of ``signal`` is missing, unknown or not valid
+        InvalidTypeError: an argument or a field of ``signal`` has the wrong type
 
     Examples:
         >>> from backtest_kit_mongo import runner
@@ -304,7 +303,7 @@ def stop(symbol: str | None = None, strategy_name: str | None = None, exchange_n
         exchange_name: the exchange of the run, likewise
 
     Returns:
-        False if the run was stopped already
+        True
 
     Raises:
         OutsideRunError: no active run matches

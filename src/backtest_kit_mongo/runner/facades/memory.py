@@ -28,7 +28,7 @@ class Remembered(msgspec.Struct, frozen=True):
     when_ms: int
     """The simulation time of the write, in ms."""
     score: float | None = None
-    """Its score in a search (BM25, 0 or more); None from ``list``."""
+    """Its score in a search (BM25, above 0); None from ``list``."""
 
 
 Memories: TypeAlias = list[Remembered]
@@ -128,7 +128,7 @@ class Memory:
 
         Raises:
             InvalidTypeError: an argument has the wrong type
-            InvalidValueError: ``limit`` is negative, or ``min_score`` is not a finite number
+            InvalidValueError: ``limit`` is negative
         """
         query = text("Memory.search: query", query)
         if limit is not None:

@@ -46,8 +46,8 @@ def parameter(name: str, default: T) -> T:
         default: its value if nothing else is given; it decides the type: bool, int, float or str
 
     Raises:
-        InvalidTypeError: ``default`` has another type
-        InvalidValueError: the name is not valid, or was declared with another default
+        InvalidTypeError: ``default`` has another type, or the name is not text without "="
+        InvalidValueError: the name was declared with another default, or a given value is not of the type
 
     Examples:
         >>> from backtest_kit_mongo.runner import parameter
