@@ -1,15 +1,24 @@
-"""Code as users write it. Never run: ``mypy --strict`` must accept it and infer the asserted types."""
+"""Code as users write it. Never run: mypy and pyright (strict) must accept it and infer the asserted types.
+
+``tests/project/test_types.py`` runs both. Their mistakes are in ``typing_mistakes.py``.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, assert_type
+from pathlib import Path
+from typing import Any, assert_type, get_args
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import redis
+from msgspec.structs import asdict
 from pymongo.database import Database
 
 import backtest_kit_mongo as kit
@@ -38,11 +47,14 @@ from backtest_kit_mongo import (
     PersistStorageAdapter,
     PersistStrategyAdapter,
     ServerTimeoutError,
+    Settings,
+    aio,
     setup,
     wait_for_init,
 )
-from backtest_kit_mongo.candles import CANDLE_DTYPE
+from backtest_kit_mongo.candles import CANDLE_DTYPE, CandleArray, CandleInterval
 from backtest_kit_mongo.domains import DomainName
+from backtest_kit_mongo.mode_defaults import Kind
 from backtest_kit_mongo.payloads import (
     Candle,
     LogEntry,
@@ -55,6 +67,22 @@ from backtest_kit_mongo.payloads import (
     SignalRow,
     StateData,
     StorageSignalRow,
+)
+from backtest_kit_mongo.runner import (
+    BacktestResult,
+    CandleDict,
+    SignalDict,
+    SweepResult,
+    add_exchange,
+    add_strategy,
+    create_signal,
+    fetch_missing,
+    get_candles,
+    get_raw_candles,
+    list_candles,
+    read_candles,
+    run_backtest,
+    trades_frame,
 )
 
 WHEN = datetime(2024, 1, 1, tzinfo=UTC)
@@ -76,10 +104,23 @@ def settings() -> None:
     setup(CC_REDIS_HOST="redis", CC_DURABILITY="memory")
     setup(embedded=True)
     setup(mode="backtest", stores={"session": "mongo", "log": "memory"}, look_ahead="hide", history=["state"])
-    setup(mode="bactest")  # type: ignore[arg-type]
-    setup(stores={"sesion": "mongo"})  # type: ignore[dict-item]
-    setup(history=["sesion"])  # type: ignore[list-item]
+    setup(CC_DUMP_DIR=Path("dump"), CC_REDIS_PORT="6380", CC_EMBEDDED=1, CC_TICK_SECONDS=5, CC_MODE="", CC_REDIS_URL=None)
+    setup(CC_STORES={"log": "jsonl"}, CC_HISTORY=("state", "session"))
+    setup({"CC_STORES": "log=jsonl,memory=file", "CC_HISTORY": "state,session"})
+    loaded: Row = json.loads("{}")
+    setup(loaded)
+    setup(loaded, CC_REDIS_HOST="redis")
+    setup(**loaded)
+    setup(asdict(kit.get_config()))
+    shared: Settings = {"CC_REDIS_HOST": "redis"}
+    setup(shared)
+    setup({**shared, "CC_REDIS_PORT": 6380})
+    setup(**shared)
+    stores: dict[DomainName, Kind] = dict.fromkeys(get_args(DomainName), "memory")
+    setup(stores=stores)
+    kit.Registry().setup(mode="paper", CC_REDIS_HOST="redis")
     kit.set_config({"CC_REDIS_HOST": "redis"})
+    kit.set_config(CC_REDIS_HOST="redis")
     kit.install()
     wait_for_init()
     wait_for_init(timeout=15)
@@ -89,11 +130,12 @@ def settings() -> None:
     assert_type(config.CC_EMBEDDED, bool)
     assert_type(config.CC_HISTORY, tuple[DomainName, ...])
     kit.discard_versions("state", WHEN)
-    kit.records("sesion")  # type: ignore[call-overload]
     assert_type(kit.get_mongo(), Database[Row])
     assert_type(kit.get_redis(), redis.Redis)
     counts: dict[str, Row] = kit.stats()
-    assert_type(counts["signal"], Row)
+    print(counts)
+    assert_type(kit.stats()["signal"]["hit_ratio"], float | None)
+    assert_type(kit.stats()["signal"]["operations"]["read"]["p99"], float | None)
     kit.reset_stats()
     kit.close()
 
@@ -161,7 +203,7 @@ def candles() -> None:
     PersistCandleAdapter.write_candles_data(np.zeros(5, CANDLE_DTYPE), "BTCUSDT", "1m", "binance")
     PersistCandleAdapter.write_candles_data((candle for candle in typed or ()), "BTCUSDT", "1m", "binance")
     bound = PersistCandleInstance("BTCUSDT", "1m", "binance")
-    assert_type(bound.interval, str)
+    assert_type(bound.interval, CandleInterval)
     assert_type(bound.read_candles_data(5, 0, 300_000), list[Row] | None)
 
 
@@ -275,3 +317,78 @@ def errors() -> None:
         print(caught, also)
     except BacktestKitError as error:
         print(error.hint)
+
+
+def tables(candles: CandleArray, result: BacktestResult, sweep: SweepResult) -> None:
+    """Return candles, records, trades and counters as tables. Without the stubs of a library its tables are Any to mypy."""
+    assert_type(kit.to_pandas(candles), pd.DataFrame)
+    assert_type(kit.to_polars(candles), pl.DataFrame)
+    assert_type(kit.to_arrow(candles), pa.Table)
+    assert_type(kit.records("signal"), list[Row])
+    assert_type(kit.records("signal", {"symbol": "BTCUSDT"}, {"when": -1}, 10, as_frame=True), pd.DataFrame)
+    assert_type(kit.stats().to_dataframe("operations"), pd.DataFrame)
+    with kit.profile() as report:
+        print(report)
+    assert_type(report.to_dataframe(), pd.DataFrame)
+    assert_type(result.to_dataframe(), pd.DataFrame)
+    assert_type(sweep.to_dataframe("pnlPercentage"), pd.DataFrame)
+    assert_type(trades_frame([result]), pd.DataFrame)
+    assert_type(read_candles("BTCUSDT", "1h", "2024-01-01", "2024-02-01"), pd.DataFrame)
+    assert_type(read_candles("BTCUSDT", "1h", WHEN, WHEN, to="pandas", holes="fill"), pd.DataFrame)
+    assert_type(read_candles("BTCUSDT", "1h", WHEN, WHEN, to="polars"), pl.DataFrame)
+    assert_type(read_candles("BTCUSDT", "1h", WHEN, WHEN, to="arrow"), pa.Table)
+    assert_type(read_candles("BTCUSDT", "1h", WHEN, WHEN, to="numpy"), CandleArray)
+    kit.write_trades(kit.records("storage", as_frame=True), engine="loop")
+    kit.write_trades([{"symbol": "BTCUSDT"}], engine="loop")
+
+
+@add_strategy("typed", interval="5m", on_open=lambda event: print(event.price))
+def get_signal(symbol: str, when: datetime) -> SignalDict | None:
+    """Return a signal with its type."""
+    window = get_candles(symbol, "1h", 24)
+    assert_type(window, list[CandleDict])
+    assert_type(window[-1]["close"], float)
+    assert_type(get_candles(symbol, "1h", 24, as_array=True), CandleArray)
+    assert_type(get_raw_candles(symbol, "1h", 24)[0]["timestamp"], int)
+    if when.minute:
+        return None
+    return {"position": "long", "priceTakeProfit": 2, "priceStopLoss": np.float64(1), "minuteEstimatedTime": 60, "note": None}
+
+
+@add_strategy("a dict")
+def get_signal_as_dict(symbol: str, when: datetime) -> Row | None:
+    """Return a signal as a plain dict."""
+    return {"position": "long"}
+
+
+@add_strategy("awaited")
+async def get_signal_later(symbol: str, when: datetime) -> SignalDict | None:
+    """Return a signal from a coroutine."""
+    return get_signal(symbol, when)
+
+
+@add_exchange("mine")
+def fetch_candles(symbol: str, interval: str, since: int, limit: int) -> list[list[float]]:
+    """Return candles of an exchange."""
+    return []
+
+
+def runs(signal: Mapping[str, Any]) -> None:
+    """Run, and act inside the run."""
+    assert_type(run_backtest("BTCUSDT", fee_percent=0.05, on_error="skip"), BacktestResult)
+    create_signal({"position": "short", "priceTakeProfit": 1.0, "priceStopLoss": 2.0, "minuteEstimatedTime": 60})
+    create_signal(signal)
+    for series in list_candles(interval="1d"):
+        assert_type(series.interval, CandleInterval)
+        fetch_missing(series.symbol, series.interval, series.exchange_name, series.since_ms, series.until_ms)
+
+
+async def awaited() -> None:
+    """The same names, awaitable."""
+    await aio.setup(mode="backtest", CC_REDIS_HOST="redis")
+    assert_type(await aio.PersistSignalAdapter.read_signal_data("BTCUSDT", "sma", "binance"), Row | None)
+    assert_type(aio.PersistMeasureAdapter.list_measure_data("bucket"), AsyncGenerator[str, None])
+    assert_type(await aio.get_mongo(), Database[Row])
+    registry = aio.face(kit.Registry())
+    await registry.setup(mode="paper")
+    assert_type(await registry.PersistStateAdapter.read_state_data("id", "bucket"), Row | None)

@@ -1,7 +1,7 @@
 """Write the classes of the contracts from the table of domains (``make generate``); a test compares them with what is checked in.
 
 ``contracts/generated/NAME.py`` has the adapter and the instance of a domain, ``contracts/adapters.py`` all public names, and
-``contracts/registry.py`` the class that holds them. ``aio`` has the same, awaitable.
+``contracts/registry.py`` the class that holds them. ``aio`` has the same, awaitable. ``setting_types.py`` has the types of the settings.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from backtest_kit_mongo import contract_names, domains
+from backtest_kit_mongo.config import Config
+from backtest_kit_mongo.contracts import default_registry
 from backtest_kit_mongo.domains import Call, Domain
 
 sys.path.append(str(Path(__file__).parent))  # a test loads this file by its path
@@ -24,6 +26,7 @@ NOTE = "# Generated from domains.py by tools/generate_contracts.py (make generat
 TYPES = {
     "when": "When",
     "backtest": "bool",
+    "interval": "CandleInterval",
     "limit": "int",
     "since_timestamp": "int",
     "until_timestamp": "int",
@@ -161,14 +164,18 @@ def module(domain: Domain) -> str:
     lines += ["from __future__ import annotations", "", "from collections.abc import Iterable, Iterator, Mapping"]
     lines += ["from operator import itemgetter", "from typing import Any, TypeVar, overload", ""]
     lines += ["import numpy as np", "import numpy.typing as npt", ""]
-    lines += ["from ...domains import DOMAINS", "from ..adapter_base import AdapterBase, InstanceBase, KeyedAdapterBase, Row, When"]
+    lines += [
+        "from ...candles import CandleInterval",
+        "from ...domains import DOMAINS",
+        "from ..adapter_base import AdapterBase, InstanceBase, KeyedAdapterBase, Row, When",
+    ]
     lines += ["from ..contract import DEFAULT_LIMIT, NO_TIME", "", f'__all__ = ["{title}Instance", "{title}Utils"]', ""]
     lines += ['T = TypeVar("T")', f'_DOMAIN = DOMAINS["{domain.name}"]', "", ""]
     lines += [f"class {title}Instance(InstanceBase):", *docs.class_docstring(domain, instance=True), ""]
     lines += ["    _domain = _DOMAIN", ""]
     parameters = ", ".join(["self", *(f"{name}: {TYPES.get(name, 'str')}" for name in domain.context)])
     lines += [f"    def __init__({parameters}) -> None:", "        super().__init__()"]
-    lines += [*(f"        self.{name} = {name}" for name in domain.context), ""]
+    lines += [*(f"        self.{name}: {TYPES.get(name, 'str')} = {name}" for name in domain.context), ""]
     for call in domain.calls:
         lines += method(domain, call, instance=True)
     lines += ["", f"class {title}Utils({base}):", *docs.class_docstring(domain, instance=False), ""]
@@ -193,7 +200,7 @@ def registry() -> str:
     """Return the source of the class that holds all contracts."""
     names = list(domains.DOMAINS)
     lines = [NOTE + '"""The registry: settings, stores and counters of a program or run, and the contracts over them."""', ""]
-    lines += ["from __future__ import annotations", "", "from typing import TypeVar", "", "from ..domains import DOMAINS"]
+    lines += ["from __future__ import annotations", "", "from typing import TypeVar", "", "from ..domains import DOMAINS, DomainName"]
     lines += ["from .adapter_base import AdapterBase, InstanceBase", "from .bindings import Bindings"]
     lines += [
         f"from .generated import {', '.join(names)}",
@@ -219,7 +226,7 @@ def registry() -> str:
     ]
     lines += ["        # In this module pickle finds the classes of the default registry."]
     lines += ['        members = {"_registry": self, "__module__": _PUBLIC_NAMES, "__doc__": cls.__doc__}']
-    lines += ["        return type(cls.__name__, (cls,), members)", "", "    def adapter(self, name: str) -> AdapterBase:"]
+    lines += ["        return type(cls.__name__, (cls,), members)", "", "    def adapter(self, name: DomainName) -> AdapterBase:"]
     lines += docs.adapter_docstring()
     lines += [
         '        adapter: AdapterBase = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")',
@@ -283,7 +290,11 @@ def aio_module(domain: Domain) -> str:
     lines = [NOTE + f'"""The {domain.name} contract, awaitable."""', "", "from __future__ import annotations", ""]
     lines += ["from collections.abc import AsyncGenerator, Iterable, Mapping", "from typing import Any, TypeVar, overload", ""]
     lines += ["import numpy as np", "import numpy.typing as npt", ""]
-    lines += ["from ...contracts.adapter_base import Row, When", "from ...contracts.contract import DEFAULT_LIMIT"]
+    lines += [
+        "from ...candles import CandleInterval",
+        "from ...contracts.adapter_base import Row, When",
+        "from ...contracts.contract import DEFAULT_LIMIT",
+    ]
     lines += ["from ...contracts.adapters import " + f"{title}Instance as _Instance"]
     lines += [f"from ...contracts.generated import {domain.name} as _sync"]
     lines += ["from ..base import AsyncAdapter, AsyncInstance, AsyncKeyedAdapter", ""]
@@ -314,11 +325,12 @@ def aio_registry() -> str:
     names = list(domains.DOMAINS)
     titles = {name: f"Persist{name.capitalize()}" for name in names}
     lines = [NOTE + '"""The awaitable registry, and ``face``: the awaitable version of any registry, adapter, instance or id cache."""', ""]
-    lines += ["from __future__ import annotations", "", "from inspect import isroutine", "from typing import Any, TypeVar, overload", ""]
+    lines += ["from __future__ import annotations", ""]
+    lines += ["from inspect import isroutine", "from typing import TYPE_CHECKING, Any, Final, TypeVar, overload", ""]
     lines += ["from ..contracts.adapter_base import AdapterBase, InstanceBase"]
     lines += [
         "from ..contracts.registry import Registry",
-        "from ..domains import DOMAINS",
+        "from ..domains import DOMAINS, DomainName",
         "from ..errors import InvalidTypeError",
         "from ..stores.mongo.redis_ids import DomainIds",
     ]
@@ -334,9 +346,15 @@ def aio_registry() -> str:
         utils, instance = f"{name}.{titles[name]}Utils", f"{name}.{titles[name]}Instance"
         lines.append(f"        self.{titles[name]}Adapter: {utils} = {utils}(sync.{titles[name]}Adapter)")
         lines.append(f"        self.{titles[name]}Instance: type[{instance}] = _of({instance}, sync.{titles[name]}Instance)")
-    lines += ["", "    def __getattr__(self, name: str) -> Any:", "        value = super().__getattr__(name)"]
-    lines += ["        return in_threads(value) if isroutine(value) and name not in PLAIN else value", ""]
-    lines += ["    def adapter(self, name: str) -> AsyncAdapter:", *docs.adapter_docstring(awaitable=True)]
+    for name in default_registry.__all__:
+        if name in contract_names.PLAIN:
+            lines.append(f"        self.{name}: Final = sync.{name}")
+        elif name != "default_registry":
+            lines.append(f"        self.{name}: Final = in_threads(sync.{name})")
+    lines += ["", "    if not TYPE_CHECKING:  # as in AsyncFace", "", "        def __getattr__(self, name: str) -> Any:"]
+    lines += ["            value = super().__getattr__(name)"]
+    lines += ["            return in_threads(value) if isroutine(value) and name not in PLAIN else value", ""]
+    lines += ["    def adapter(self, name: DomainName) -> AsyncAdapter:", *docs.adapter_docstring(awaitable=True)]
     lines += [
         '        adapter: AsyncAdapter = getattr(self, f"Persist{DOMAINS[name].name.capitalize()}Adapter")',
         "        return adapter",
@@ -392,6 +410,37 @@ def aio_names() -> str:
     return "\n".join(lines) + "\n"
 
 
+# What a setting of each type may be given as: any value may also be text, as in the environment, and None means not given.
+SETTING_TYPES = {
+    "str": "str | PathLike[str] | None",
+    "int": "int | str | None",
+    "float": "float | str | None",
+    "bool": "bool | Literal[0, 1] | str | None",
+    "dict[str, Kind]": "Mapping[DomainName, Kind] | str | None",
+    "tuple[DomainName, ...]": "Iterable[DomainName] | str | None",
+}
+
+
+def setting_types() -> str:
+    """Return the source of the module with the types of the settings. A Literal stays as it is, or is empty for not given."""
+    lines = [
+        NOTE.replace("domains.py", "config.py") + '"""The settings as ``setup`` and ``set_config`` take them, for type checkers."""',
+        "",
+    ]
+    lines += ["from __future__ import annotations", "", "from collections.abc import Iterable, Mapping", "from os import PathLike"]
+    lines += ["from typing import Literal, TypedDict", "", "from .contract_names import DomainName"]
+    lines += ["from .mode_defaults import Kind, LookAhead", "", '__all__ = ["Settings"]', "", ""]
+    lines += [
+        "class Settings(TypedDict, total=False):",
+        '    """Settings by name, for ``setup`` and ``set_config``; ``Config`` describes them."""',
+        "",
+    ]
+    for name, annotation in Config.__annotations__.items():
+        given = SETTING_TYPES.get(annotation, annotation + ' | Literal[""] | None')
+        lines.append(f"    {name}: {given}")
+    return "\n".join(lines) + "\n"
+
+
 def formatted(source: str, path: Path) -> str:
     """Return a source as ruff formats it, without imports that are not used."""
     ruff = [sys.executable, "-m", "ruff"]
@@ -414,6 +463,7 @@ def sources() -> dict[Path, str]:
     found[aio / "generated" / "__init__.py"] = NOTE + '"""The awaitable classes of the contracts, a module for each domain."""\n'
     found[aio / "registry.py"] = aio_registry()
     found[aio / "__init__.py"] = aio_names()
+    found[PACKAGE / "setting_types.py"] = setting_types()
     return {path: formatted(source, path) for path, source in found.items()}
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .data.trades import read_trades, write_trades
     from .logs import set_logger
     from .observability.profile import Report
+    from .setting_types import Settings
     from .simulation import simulated_time
 
     __version__: str
@@ -41,6 +42,7 @@ __all__ = [
     *_errors,
     "Registry",
     "Report",
+    "Settings",
     "close",
     "discard_versions",
     "get_config",
@@ -72,6 +74,7 @@ if not TYPE_CHECKING:  # a type checker that sees __getattr__ would accept any n
         "profile": "contracts.profiling",
         "records": "data.query",
         **dict.fromkeys(("read_trades", "write_trades"), "data.trades"),
+        "Settings": "setting_types",
         "set_logger": "logs",
         "simulated_time": "simulation",
     }

@@ -6,7 +6,7 @@ methods. It follows the storage format (FORMAT) and the contracts of the TypeScr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -69,7 +69,7 @@ class ListRule:
 class Domain:
     """What one contract stores and where."""
 
-    name: str  # one of DomainName
+    name: DomainName
     key: tuple[str, ...]  # the fields of the unique index, in index order
     cache: tuple[str, ...]  # the same fields, in the order of the Redis key
     context: tuple[str, ...]  # the constructor arguments of the instance
@@ -149,7 +149,7 @@ def _calls(**specs: str) -> tuple[Call, ...]:
     return tuple(calls)
 
 
-def _slot(name: str, payload: Any) -> Domain:
+def _slot(name: DomainName, payload: Any) -> Domain:
     """Return a domain with one record per (symbol, strategy, exchange): Signal, Schedule, Strategy."""
     return Domain(
         name=name,
@@ -165,7 +165,7 @@ def _slot(name: str, payload: Any) -> Domain:
     )
 
 
-def _levels(name: str, payload: Any) -> Domain:
+def _levels(name: DomainName, payload: Any) -> Domain:
     """Return a domain with one map of levels per signal: Partial, Breakeven."""
     return Domain(
         name=name,
@@ -182,7 +182,7 @@ def _levels(name: str, payload: Any) -> Domain:
     )
 
 
-def _bucket(name: str, payload: Any, *, when: bool) -> Domain:
+def _bucket(name: DomainName, payload: Any, *, when: bool) -> Domain:
     """Return a domain with softly deleted entries in buckets: Measure, Interval."""
     return Domain(
         name=name,
@@ -350,7 +350,7 @@ _ROWS: Final = (
     ),
 )
 
-DOMAINS: Final = MappingProxyType({row.name: row for row in _ROWS})
+DOMAINS: Final[Mapping[str, Domain]] = MappingProxyType({row.name: row for row in _ROWS})
 
 PACKED_CANDLES: Final = replace(DOMAINS["candle"], stored_in="candle-blocks", key=("exchangeName", "symbol", "interval", "block"))
 """Packed copies of candles, a collection of this library alone; see ``stores.mongo.packed_candles``. Not a contract."""

@@ -21,7 +21,7 @@ def test_the_generated_classes_are_those_of_the_table():
     generator = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)
     sources = generator.sources()
-    assert len(sources) == 2 * len(DOMAINS) + 6
+    assert len(sources) == 2 * len(DOMAINS) + 7
     for path, source in sources.items():
         assert path.read_text() == source, path
 

@@ -26,7 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial, wraps
 from itertools import islice
-from typing import Any, ClassVar, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, TypeVar, overload
 
 from ..contracts.adapter_base import When
 from ..stores.fork_safety import renew_after_fork
@@ -200,10 +200,12 @@ class AsyncFace:
 
     sync: Any
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "sync":  # copy() looks names up before ``sync`` is set
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.sync, name)  # the context of an instance
+    if not TYPE_CHECKING:  # a type checker that sees __getattr__ would accept any name
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_") or name == "sync":  # copy() looks names up before ``sync`` is set
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return getattr(self.sync, name)  # the context of an instance
 
     def __repr__(self) -> str:
         return f"<async {self.sync!r}>"

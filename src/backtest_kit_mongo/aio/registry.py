@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from inspect import isroutine
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from ..contract_names import PLAIN
 from ..contracts.adapter_base import AdapterBase, InstanceBase
@@ -26,7 +26,7 @@ from ..contracts.generated import state as _state
 from ..contracts.generated import storage as _storage
 from ..contracts.generated import strategy as _strategy
 from ..contracts.registry import Registry
-from ..domains import DOMAINS
+from ..domains import DOMAINS, DomainName
 from ..errors import InvalidTypeError
 from ..stores.mongo.redis_ids import DomainIds
 from .base import AsyncAdapter, AsyncFace, AsyncIds, AsyncInstance, in_threads
@@ -163,12 +163,25 @@ class AsyncRegistry(AsyncFace):
         self.PersistDictionaryInstance: type[dictionary.PersistDictionaryInstance] = _of(
             dictionary.PersistDictionaryInstance, sync.PersistDictionaryInstance
         )
+        self.close: Final = in_threads(sync.close)
+        self.discard_versions: Final = in_threads(sync.discard_versions)
+        self.get_config: Final = sync.get_config
+        self.get_mongo: Final = in_threads(sync.get_mongo)
+        self.get_redis: Final = in_threads(sync.get_redis)
+        self.install: Final = in_threads(sync.install)
+        self.reset_stats: Final = sync.reset_stats
+        self.set_config: Final = in_threads(sync.set_config)
+        self.setup: Final = in_threads(sync.setup)
+        self.stats: Final = sync.stats
+        self.wait_for_init: Final = in_threads(sync.wait_for_init)
 
-    def __getattr__(self, name: str) -> Any:
-        value = super().__getattr__(name)
-        return in_threads(value) if isroutine(value) and name not in PLAIN else value
+    if not TYPE_CHECKING:  # as in AsyncFace
 
-    def adapter(self, name: str) -> AsyncAdapter:
+        def __getattr__(self, name: str) -> Any:
+            value = super().__getattr__(name)
+            return in_threads(value) if isroutine(value) and name not in PLAIN else value
+
+    def adapter(self, name: DomainName) -> AsyncAdapter:
         """Return the adapter of a domain.
 
         Args:

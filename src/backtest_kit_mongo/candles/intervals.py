@@ -11,9 +11,27 @@ import numpy.typing as npt
 
 from ..errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["GRIDS", "INTERVAL_MS", "OFF_GRID", "Grid", "OffGrid", "align", "check_off_grid", "grid_of", "interval_ms"]
+__all__ = [
+    "GRIDS",
+    "INTERVAL_MS",
+    "OFF_GRID",
+    "CandleInterval",
+    "Grid",
+    "OffGrid",
+    "PlainInterval",
+    "align",
+    "check_off_grid",
+    "grid_of",
+    "interval_ms",
+]
 
 Stamps = npt.NDArray[np.int64]
+
+CandleInterval = Literal["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M"]
+"""Names of the intervals in ``GRIDS``, for type checkers."""
+
+PlainInterval = Literal["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d"]
+"""Names of the intervals in ``INTERVAL_MS``, for type checkers."""
 
 _MINUTE_MS: Final = 60_000
 _DAY_MS: Final = 86_400_000
@@ -37,8 +55,8 @@ class Grid:
         (1704067200000, True)
     """
 
-    def __init__(self, interval: str, step: int, offset: int = 0, rule: str | None = None) -> None:
-        self.interval: str = interval
+    def __init__(self, interval: CandleInterval, step: int, offset: int = 0, rule: str | None = None) -> None:
+        self.interval: CandleInterval = interval
         self.step: int | None = step
         """Length of each candle in ms; None if they differ."""
         self.longest: int = step
@@ -118,7 +136,7 @@ class Grid:
 class _Months(Grid):
     """The grid of calendar months (UTC). Position 0 is January 1970."""
 
-    def __init__(self, interval: str) -> None:
+    def __init__(self, interval: CandleInterval) -> None:
         super().__init__(interval, 31 * _DAY_MS, rule="the first of a month, 00:00 UTC")
         self.step, self.is_plain = None, False
 
@@ -166,10 +184,10 @@ class _Months(Grid):
 
 
 def _grids() -> dict[str, Grid]:
-    minutes = {
+    minutes: dict[PlainInterval, int] = {
         "1m": 1, "3m": 3, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "2h": 120, "4h": 240, "6h": 360, "8h": 480, "12h": 720, "1d": 1440,
     }  # fmt: skip
-    grids = {name: Grid(name, count * _MINUTE_MS) for name, count in minutes.items()}
+    grids: dict[str, Grid] = {name: Grid(name, count * _MINUTE_MS) for name, count in minutes.items()}
     # As on Binance, whose candles of three days open on 2017-08-17, 2024-01-01 and 2025-01-01. Those of Bitget open a day earlier.
     grids["3d"] = Grid("3d", 3 * _DAY_MS, _DAY_MS, "00:00 UTC of 1970-01-02 or a multiple of 3 days later")
     grids["1w"] = Grid("1w", 7 * _DAY_MS, 4 * _DAY_MS, "a Monday, 00:00 UTC")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,13 @@ from .columns import CANDLE_DTYPE, PRICES, CandleArray
 from .layout import LayoutError, header_layout, shortened
 from .rows import Batch, candle_columns, choose_volume, same_name
 
+if TYPE_CHECKING:
+    from ..table_types import ArrowTable, PandasFrame, PolarsFrame
+
 __all__ = ["is_table", "library", "table_batch", "table_candles", "to_arrow", "to_pandas", "to_polars"]
 
 
-def to_pandas(candles: CandleArray) -> Any:
+def to_pandas(candles: CandleArray) -> PandasFrame:
     """Convert a candle array to a pandas DataFrame, with one copy of each column.
 
     Args:
@@ -40,10 +43,11 @@ def to_pandas(candles: CandleArray) -> Any:
     """
     pandas = library("pandas", "pandas")
     times = pandas.DatetimeIndex(_times(candles), name="timestamp").tz_localize("UTC")
-    return pandas.DataFrame({name: _column(candles, name) for name in PRICES}, index=times, copy=False)
+    frame: PandasFrame = pandas.DataFrame({name: _column(candles, name) for name in PRICES}, index=times, copy=False)
+    return frame
 
 
-def to_polars(candles: CandleArray) -> Any:
+def to_polars(candles: CandleArray) -> PolarsFrame:
     """Convert a candle array to a polars DataFrame, with one copy of each column.
 
     Args:
@@ -66,10 +70,11 @@ def to_polars(candles: CandleArray) -> Any:
     polars = library("polars", "polars")
     # Cast from integers, which works for any timestamp: polars panics if it attaches a time zone to a date in the far future.
     times = polars.Series("timestamp", _column(candles, "timestamp")).cast(polars.Datetime("ms", "UTC"))
-    return polars.DataFrame([times, *(polars.Series(name, _column(candles, name)) for name in PRICES)])
+    frame: PolarsFrame = polars.DataFrame([times, *(polars.Series(name, _column(candles, name)) for name in PRICES)])
+    return frame
 
 
-def to_arrow(candles: CandleArray) -> Any:
+def to_arrow(candles: CandleArray) -> ArrowTable:
     """Convert a candle array to a pyarrow Table, with one copy of each column.
 
     Args:
@@ -91,7 +96,8 @@ def to_arrow(candles: CandleArray) -> Any:
     """
     arrow = library("pyarrow", "arrow")
     times = arrow.array(_times(candles), type=arrow.timestamp("ms", tz="UTC"))
-    return arrow.table({"timestamp": times, **{name: arrow.array(_column(candles, name)) for name in PRICES}})
+    table: ArrowTable = arrow.table({"timestamp": times, **{name: arrow.array(_column(candles, name)) for name in PRICES}})
+    return table
 
 
 def library(name: str, extra: str) -> Any:

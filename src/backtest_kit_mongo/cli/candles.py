@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from .. import wait_for_init
-from ..candles import CandleArray, grid_of
+from ..candles import CandleArray, CandleInterval, grid_of
 from ..errors import DamagedCandlesError, InvalidValueError
 from ..runner import (
     CandleFiles,
@@ -48,7 +48,7 @@ class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
         bool, typer.Option("--no-volume", help="Store volume 0, for files without a volume.", rich_help_panel="Candle files")
     ] = False
 
-    def read(self, paths: Sequence[str], *, symbol: str | None, interval: str | None, exchange: str | None) -> CandleFiles:
+    def read(self, paths: Sequence[str], *, symbol: str | None, interval: CandleInterval | None, exchange: str | None) -> CandleFiles:
         """Read candle files and show a progress bar."""
         with progress("Reading", "bytes") as moved:
             return read_candle_files(
@@ -71,7 +71,8 @@ def import_file(
         typer.Option(metavar="NAME", help="Symbol of the candles, such as BTCUSDT. Default: from the file's name.", show_default=False),
     ] = None,
     interval: Annotated[
-        str | None, typer.Option(metavar="1m|5m|1h|...", help="Length of a candle.", show_default="from the file's name, or else 1m")
+        CandleInterval | None,
+        typer.Option(metavar="1m|5m|1h|...", help="Length of a candle.", show_default="from the file's name, or else 1m"),
     ] = None,
     exchange: Annotated[str, typer.Option(metavar="NAME", help="Exchange name under which strategies read the candles.")] = "binance",
     replace: Annotated[
@@ -131,7 +132,7 @@ def refresh_series(
     since: Annotated[
         int, typer.Option(parser=parse_time, metavar="TIME", show_default=False, help="Candles from this time on; ISO text (UTC) or ms.")
     ],
-    interval: Annotated[str, typer.Option(metavar="1m|5m|...", help="Length of a candle.")] = "1m",
+    interval: Annotated[CandleInterval, typer.Option(metavar="1m|5m|...", help="Length of a candle.")] = "1m",
     until: Annotated[
         int | None, typer.Option(parser=parse_time, metavar="TIME", show_default="now", help="Candles that open before this time.")
     ] = None,
@@ -175,7 +176,9 @@ def _show_changes(report: ImportReport, yes: bool) -> None:
 def show_series(
     server_options: ServerOptions,
     symbol: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Only this symbol.")] = None,
-    interval: Annotated[str | None, typer.Option(metavar="1m|5m|...", show_default=False, help="Only candles of this length.")] = None,
+    interval: Annotated[
+        CandleInterval | None, typer.Option(metavar="1m|5m|...", show_default=False, help="Only candles of this length.")
+    ] = None,
     exchange: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Only this exchange name.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the series as JSON, with every gap.")] = False,
 ) -> None:
@@ -218,7 +221,7 @@ def remove_series(
     server_options: ServerOptions,
     symbol: Annotated[str, typer.Argument(metavar="SYMBOL", help="Symbol of the candles to remove, such as BTCUSDT.", show_default=False)],
     exchange: Annotated[str, typer.Option(metavar="NAME", help="Exchange name under which they are stored.", show_default=False)],
-    interval: Annotated[str, typer.Option(metavar="1m|5m|...", help="Length of a candle.")] = "1m",
+    interval: Annotated[CandleInterval, typer.Option(metavar="1m|5m|...", help="Length of a candle.")] = "1m",
     since: Annotated[
         int | None,
         typer.Option(parser=parse_time, metavar="TIME", show_default=False, help="Only candles from this time on; ISO text (UTC) or ms."),
@@ -258,7 +261,7 @@ def remove_series(
     _remove(symbol, interval, exchange, since, until, counted(count, "candle"), yes)
 
 
-def _remove(symbol: str, interval: str, exchange: str, since: int | None, until: int | None, what: str, yes: bool) -> None:
+def _remove(symbol: str, interval: CandleInterval, exchange: str, since: int | None, until: int | None, what: str, yes: bool) -> None:
     series = f"{symbol} {interval} on {exchange}"
     if not yes:
         say(f"{what} of {series} would be removed; --yes removes them")
@@ -281,7 +284,7 @@ def show_files(read: CandleFiles) -> None:
 
 
 def store_candles(
-    candles: CandleArray, symbol: str, interval: str, exchange: str, *, replace: bool = False, dry_run: bool = False
+    candles: CandleArray, symbol: str, interval: CandleInterval, exchange: str, *, replace: bool = False, dry_run: bool = False
 ) -> ImportReport:
     """Import ``candles`` and show a progress bar."""
     with progress("Importing candles", "candles") as moved:

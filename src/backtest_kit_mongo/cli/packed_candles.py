@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import wait_for_init
+from ..candles import CandleInterval
 from ..contracts.default_registry import default_registry
 from ..runner import PackedSeries, pack_candles, unpack_candles, verify_candles
 from .command import ServerOptions
@@ -16,7 +17,7 @@ from .output import counted, progress, say
 __all__ = ["pack_series", "unpack_series", "verify_series"]
 
 Symbol = Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Only this symbol.")]
-Interval = Annotated[str | None, typer.Option(metavar="1m|5m|...", show_default=False, help="Only candles of this length.")]
+Interval = Annotated[CandleInterval | None, typer.Option(metavar="1m|5m|...", show_default=False, help="Only candles of this length.")]
 Exchange = Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Only this exchange name.")]
 
 

@@ -80,7 +80,7 @@ def redis_ids(timeout: float) -> dict[str, int]:
     shared.ping(time.monotonic() + timeout)
     names = {domain.prefix.encode(): domain.name for domain in DOMAINS.values()}
     keys = set(shared.scan([domain.prefix for domain in DOMAINS.values()]))  # SCAN may return a key twice
-    counts = Counter(names[key[len(shared.prefix) :].partition(b":")[0]] for key in keys)
+    counts: Counter[str] = Counter(names[key[len(shared.prefix) :].partition(b":")[0]] for key in keys)
     return {name: counts[name] for name in DOMAINS}
 
 

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -28,6 +28,7 @@ from ..metrics import Metrics
 from ..mode_defaults import Kind, LookAhead, Mode
 from ..observability.stats import StatsDict
 from ..servers.embedded import EmbeddedServers, default_data_dir
+from ..setting_types import Settings
 from ..simulation import flush_pending, milliseconds
 from ..stores.base import NO_HISTORY, History, Store
 from ..stores.files.jsonl import JsonlStore
@@ -35,6 +36,7 @@ from ..stores.files.store import FileStore
 from ..stores.fork_safety import renew_after_fork
 from ..stores.memory import DummyStore, MemoryStore
 from ..stores.mongo.store import MongoStore
+from ..untyped import Untyped
 from .binding import Binding, Slot, not_configured, opened
 from .pickles import PickledSettings, Served, alive, restored, with_passwords, without_passwords
 
@@ -171,7 +173,7 @@ class Bindings:
 
     def setup(
         self,
-        config: Mapping[str, Any] | None = None,
+        config: Settings | Untyped | None = None,
         /,
         *,
         mode: Mode | None = None,
@@ -179,7 +181,7 @@ class Bindings:
         look_ahead: LookAhead | None = None,
         history: Iterable[DomainName] | None = None,
         embedded: bool | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> None:
         """Apply the settings, and serve every domain from its store in them: MongoDB and Redis by default.
 
@@ -215,7 +217,7 @@ class Bindings:
             self._made = {}
         self._bind()
 
-    def set_config(self, config: Mapping[str, Any] | None = None, /, **settings: Any) -> None:
+    def set_config(self, config: Settings | Untyped | None = None, /, **settings: Unpack[Settings]) -> None:
         """Apply the settings as ``setup`` does, without changing which store serves which domain.
 
         The mode and the settings that it decides stay unless you pass a mode.
@@ -520,7 +522,7 @@ def _chosen(name: str, field: str, value: Any) -> frozenset[Any]:
     return frozenset(values)
 
 
-def _merged(config: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(config: object, settings: Settings) -> dict[str, Any]:
     if config is not None and not isinstance(config, Mapping):
         raise ConfigError(f"settings must be a mapping of CC_* names, got {type(config).__name__}")
     return {**(config or {}), **settings}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from ..domains import DOMAINS
+from ..domains import DOMAINS, DomainName
 from .adapter_base import AdapterBase, InstanceBase
 from .bindings import Bindings
 from .generated import (
@@ -104,7 +104,7 @@ class Registry(Bindings):
         members = {"_registry": self, "__module__": _PUBLIC_NAMES, "__doc__": cls.__doc__}
         return type(cls.__name__, (cls,), members)
 
-    def adapter(self, name: str) -> AdapterBase:
+    def adapter(self, name: DomainName) -> AdapterBase:
         """Return the adapter of a domain.
 
         Args:

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, Literal, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import numpy as np
 from bson import ObjectId
@@ -31,6 +31,9 @@ from ..simulation import current_time
 from ..stores.base import Record, Store
 from ..stores.mongo.errors import reading, translated
 from ..stores.mongo.store import MongoStore
+
+if TYPE_CHECKING:
+    from ..table_types import PandasFrame
 
 __all__ = ["records"]
 
@@ -60,9 +63,21 @@ def records(
     offset: int = 0,
     *,
     removed: bool = False,
+    as_frame: Literal[True],
+    registry: Bindings | None = None,
+) -> PandasFrame: ...
+@overload
+def records(
+    domain: DomainName,
+    filter: Mapping[str, Any] | None = None,
+    sort: Mapping[str, int] | None = None,
+    limit: int | None = None,
+    offset: int = 0,
+    *,
+    removed: bool = False,
     as_frame: bool,
     registry: Bindings | None = None,
-) -> Any: ...
+) -> list[Row] | PandasFrame: ...
 def records(
     domain: DomainName,
     filter: Mapping[str, Any] | None = None,
@@ -73,7 +88,7 @@ def records(
     removed: bool = False,
     as_frame: bool = False,
     registry: Bindings | None = None,
-) -> Any:
+) -> list[Row] | PandasFrame:
     """Return the records of a domain, filtered and sorted, as a list of dicts or as a pandas DataFrame.
 
     A row has the key fields by their stored names (``strategyName``) and ``payload``; a DataFrame has a column ``payload.name`` for each
@@ -418,9 +433,9 @@ def _sort_keys(row: Row, path: list[str], name: str) -> list[tuple[Any, ...]]:
 # --- DataFrame ---
 
 
-def _frame(domain: Domain, rows: list[Row]) -> Any:
+def _frame(domain: Domain, rows: list[Row]) -> PandasFrame:
     pandas = library("pandas", "pandas")
-    frame = pandas.json_normalize(rows, max_level=1) if rows else pandas.DataFrame(columns=_fields(domain))
+    frame: PandasFrame = pandas.json_normalize(rows, max_level=1) if rows else pandas.DataFrame(columns=_fields(domain))
     for name in ("when", "timestamp"):
         if name in frame.columns:
             try:

@@ -9,7 +9,7 @@ strategy is written, not of one that earns money.
 from datetime import datetime
 from typing import Any
 
-from backtest_kit_mongo.runner import Measure, add_strategy, get_average_price, get_candles
+from backtest_kit_mongo.runner import Measure, SignalDict, add_strategy, get_average_price, get_candles
 
 REACH = 0.6  # percent of the price, to the target and to the stop
 
@@ -24,7 +24,7 @@ def trend(symbol: str) -> dict[str, Any]:
 
 
 @add_strategy("cached_trend", interval="15m")
-def get_signal(symbol: str, when: datetime) -> dict[str, Any] | None:
+def get_signal(symbol: str, when: datetime) -> SignalDict | None:
     """A breakout of the last two hours in the direction of the trend."""
     answer = trend(symbol)
     closes = [candle["close"] for candle in get_candles(symbol, "15m", 9)]

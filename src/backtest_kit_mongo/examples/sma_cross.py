@@ -7,9 +7,8 @@ An example of how a strategy is written, not of one that earns money.
 """
 
 from datetime import datetime
-from typing import Any
 
-from backtest_kit_mongo.runner import add_strategy, get_average_price, get_candles, parameter
+from backtest_kit_mongo.runner import SignalDict, add_strategy, get_average_price, get_candles, parameter
 
 FAST, SLOW = parameter("FAST", 12), parameter("SLOW", 48)  # 5m candles: one hour and four hours
 TAKE_PROFIT, STOP_LOSS = parameter("TAKE_PROFIT", 1.2), parameter("STOP_LOSS", 0.8)  # percent of the price
@@ -22,7 +21,7 @@ def sma(closes: list[float], length: int) -> float:
 
 
 @add_strategy("sma_cross", interval="5m")
-def get_signal(symbol: str, when: datetime) -> dict[str, Any] | None:
+def get_signal(symbol: str, when: datetime) -> SignalDict | None:
     """Open a position where the fast average crosses the slow one."""
     closes = [candle["close"] for candle in get_candles(symbol, "5m", SLOW + 1)]
     if len(closes) <= SLOW:

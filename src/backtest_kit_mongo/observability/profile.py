@@ -19,6 +19,7 @@ from .text_tables import LEGEND, domain_tables, headline
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ..table_types import PandasFrame
     from .figure import NotebookFigure
 
 __all__ = ["Report", "figures"]
@@ -113,7 +114,7 @@ class Report:
     def __str__(self) -> str:
         return self.table()
 
-    def to_dataframe(self, of: Of = "domains") -> Any:
+    def to_dataframe(self, of: Of = "domains") -> PandasFrame:
         """Return a pandas DataFrame of the figures.
 
         Args:

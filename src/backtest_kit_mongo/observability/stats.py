@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ..candles import library
 from ..errors import InvalidValueError
@@ -15,16 +15,55 @@ from .text_tables import LEGEND, domain_tables, headline
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Of", "StatsDict", "active", "counters_frame"]
+    from ..contract_names import DomainName
+    from ..table_types import PandasFrame
+
+__all__ = ["DomainStats", "Of", "OperationStats", "StatsDict", "active", "counters_frame"]
 
 Domains = Mapping[str, Mapping[str, Any]]
 Of = Literal["domains", "operations"]
 
 
+class OperationStats(TypedDict):
+    """How often an operation was called, and how long the calls took (us)."""
+
+    count: int
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    max: float | None
+
+
+class DomainStats(TypedDict):
+    """What a domain did; ``Metrics.snapshot`` says what each count means."""
+
+    reads: int
+    hits_process: int
+    hits_redis: int
+    misses: int
+    stale: int
+    backfills: int
+    writes: int
+    removes: int
+    errors: int
+    redis_errors: int
+    hits_block: int
+    bytes_read: int
+    bytes_written: int
+    future_reads: int
+    hit_ratio: float | None
+    hit_ratios: dict[Literal["process", "redis", "block"], float | None]
+    operations: dict[Literal["read", "write", "remove", "list", "read_many", "write_many"], OperationStats]
+
+
 class StatsDict(dict[str, dict[str, Any]]):
     """A dict: domain -> counts, ``hit_ratio``, ``hit_ratios`` and ``operations``; see ``stats``. It can also show itself."""
 
-    def to_dataframe(self, of: Of = "domains") -> Any:
+    if TYPE_CHECKING:  # finds a misspelt name; a dict of these types could not be passed on as a plain dict
+
+        def __getitem__(self, domain: DomainName, /) -> DomainStats: ...  # type: ignore[override]
+
+    def to_dataframe(self, of: Of = "domains") -> PandasFrame:
         """Return a pandas DataFrame of the counters.
 
         Args:
@@ -55,7 +94,7 @@ def active(domains: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, A
     return {name: row for name, row in domains.items() if any(row[count] for count in COUNTS) or row["operations"]}
 
 
-def counters_frame(domains: Domains, of: Of) -> Any:
+def counters_frame(domains: Domains, of: Of) -> PandasFrame:
     """Return counters as a pandas DataFrame: by domain, with the hit ratio of each layer, or by domain and operation."""
     pandas = library("pandas", "pandas")
     if of == "domains":
@@ -69,12 +108,14 @@ def counters_frame(domains: Domains, of: Of) -> Any:
             for name, row in domains.items()
         ]
         ratios = [name for name in rows[0] if name.startswith("hit_ratio")] if rows else []
-        return pandas.DataFrame(rows).astype(dict.fromkeys(ratios, float)).set_index("domain") if rows else pandas.DataFrame()
+        frame: PandasFrame = pandas.DataFrame(rows)
+        return frame.astype(dict.fromkeys(ratios, float)).set_index("domain") if rows else frame
     if of == "operations":
         calls = [
             {"domain": name, "operation": operation, **timing}
             for name, row in domains.items()
             for operation, timing in row["operations"].items()
         ]
-        return pandas.DataFrame(calls).set_index(["domain", "operation"]) if calls else pandas.DataFrame()
+        frame = pandas.DataFrame(calls)
+        return frame.set_index(["domain", "operation"]) if calls else frame
     raise InvalidValueError(f"of is {of!r}; it must be 'domains' or 'operations'")

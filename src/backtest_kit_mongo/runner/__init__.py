@@ -43,7 +43,7 @@ from .live.live import Live
 from .loading.parameters import parameter
 from .loading.strategy_file import load_strategy_file
 from .market.candle_differences import CandleConflict, CandleConflictError
-from .market.candle_history import get_average_price, get_candles, get_raw_candles
+from .market.candle_history import CandleDict, get_average_price, get_candles, get_raw_candles
 from .market.candle_import import ImportReport, import_candles, imported_spans
 from .market.candle_reading import CandleGapError, read_candles
 from .market.candle_refresh import refresh_candles
@@ -69,6 +69,7 @@ from .strategy import (
     BadSignalError,
     Callbacks,
     Event,
+    SignalDict,
     Strategy,
     StrategyError,
     add_strategy,
@@ -87,6 +88,7 @@ __all__ = [
     "Callbacks",
     "CandleConflict",
     "CandleConflictError",
+    "CandleDict",
     "CandleFiles",
     "CandleGapError",
     "CandleSeries",
@@ -123,6 +125,7 @@ __all__ = [
     "RunHandle",
     "RunOptions",
     "Session",
+    "SignalDict",
     "State",
     "Storage",
     "Strategy",

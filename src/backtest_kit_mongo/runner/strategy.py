@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Any, Final, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 
-from ..candles import interval_ms
+from ..candles import PlainInterval, interval_ms
 from ..errors import BacktestKitError, InvalidTypeError
 from .registrations import Registered, Registrations, call_site, check_function, check_name
 
@@ -19,6 +19,7 @@ __all__ = [
     "Callbacks",
     "Event",
     "GetSignal",
+    "SignalDict",
     "Strategy",
     "StrategyError",
     "add_strategy",
@@ -27,12 +28,27 @@ __all__ = [
     "list_strategies",
 ]
 
-_Answer = Mapping[str, Any] | None
 
-GetSignal = Callable[[str, datetime], _Answer] | Callable[[str, datetime], Awaitable[_Answer]]
+class _RequiredOfSignal(TypedDict):
+    position: Literal["long", "short"]
+    priceTakeProfit: float
+    priceStopLoss: float
+    minuteEstimatedTime: float
+
+
+class SignalDict(_RequiredOfSignal, total=False):
+    """A signal, as ``get_signal`` returns it; see ``add_strategy``. With ``-> SignalDict | None`` a type checker finds a misspelt name."""
+
+    priceOpen: float | None
+    note: str | None
+
+
+_Answer = SignalDict | Mapping[str, Any] | None
+
+GetSignal = Callable[[str, datetime], _Answer | Awaitable[_Answer]]
 """``get_signal(symbol, when)`` (or ``async def``) returns None or a signal as a dict. ``when`` is the simulation time, aware, in UTC."""
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=GetSignal)
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -90,7 +106,7 @@ class BadSignalError(StrategyError, ValueError):
 class Strategy(Registered, frozen=True, kw_only=True):
     """A registered strategy; see ``add_strategy``."""
 
-    interval: str
+    interval: PlainInterval
     """How often it is asked, such as "5m"."""
     interval_ms: int
     """The same in ms."""
@@ -106,10 +122,16 @@ _strategies: Registrations[Strategy] = Registrations("strategy", "add_strategy")
 
 
 @overload
-def add_strategy(name: str, interval: str = "5m", *, risk_name: str | None = None, **callbacks: Unpack[Callbacks]) -> Callable[[F], F]: ...
+def add_strategy(
+    name: str, interval: PlainInterval = "5m", *, risk_name: str | None = None, **callbacks: Unpack[Callbacks]
+) -> Callable[[F], F]: ...
 @overload
-def add_strategy(name: str, interval: str = "5m", *, get_signal: F, risk_name: str | None = None, **callbacks: Unpack[Callbacks]) -> F: ...
-def add_strategy(name: str, interval: str = "5m", *, get_signal: Any = None, risk_name: str | None = None, **callbacks: Any) -> Any:
+def add_strategy(
+    name: str, interval: PlainInterval = "5m", *, get_signal: F, risk_name: str | None = None, **callbacks: Unpack[Callbacks]
+) -> F: ...
+def add_strategy(
+    name: str, interval: PlainInterval = "5m", *, get_signal: Any = None, risk_name: str | None = None, **callbacks: Any
+) -> Any:
     """Register a strategy: call ``add_strategy("x", interval="5m", get_signal=f)``, or decorate ``f`` with ``@add_strategy("x")``.
 
     The run calls ``f(symbol, when)`` at every multiple of ``interval`` (UTC, counted from 1970) while no position is open. ``f``

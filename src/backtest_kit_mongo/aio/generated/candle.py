@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from ...candles import CandleInterval
 from ...contracts.adapter_base import Row
 from ...contracts.adapters import PersistCandleInstance as _Instance
 from ...contracts.generated import candle as _sync
@@ -38,10 +39,10 @@ class PersistCandleInstance(AsyncInstance):
     _sync_class = _Instance
 
     symbol: str
-    interval: str
+    interval: CandleInterval
     exchange_name: str
 
-    def __init__(self, symbol: str, interval: str, exchange_name: str) -> None:
+    def __init__(self, symbol: str, interval: CandleInterval, exchange_name: str) -> None:
         self.sync = self._sync_class(symbol, interval, exchange_name)
 
     @overload
@@ -155,14 +156,38 @@ class PersistCandleUtils(AsyncAdapter):
 
     @overload
     async def read_candles_data(
-        self, symbol: str, interval: str, exchange_name: str, limit: int, since_timestamp: int, until_timestamp: int, *, type: None = None
+        self,
+        symbol: str,
+        interval: CandleInterval,
+        exchange_name: str,
+        limit: int,
+        since_timestamp: int,
+        until_timestamp: int,
+        *,
+        type: None = None,
     ) -> list[Row] | None: ...
     @overload
     async def read_candles_data(
-        self, symbol: str, interval: str, exchange_name: str, limit: int, since_timestamp: int, until_timestamp: int, *, type: type[T]
+        self,
+        symbol: str,
+        interval: CandleInterval,
+        exchange_name: str,
+        limit: int,
+        since_timestamp: int,
+        until_timestamp: int,
+        *,
+        type: type[T],
     ) -> list[T] | None: ...
     async def read_candles_data(
-        self, symbol: str, interval: str, exchange_name: str, limit: int, since_timestamp: int, until_timestamp: int, *, type: Any = None
+        self,
+        symbol: str,
+        interval: CandleInterval,
+        exchange_name: str,
+        limit: int,
+        since_timestamp: int,
+        until_timestamp: int,
+        *,
+        type: Any = None,
     ) -> Any:
         """Read consecutive candles as dicts; return None if one is missing.
 
@@ -197,7 +222,7 @@ class PersistCandleUtils(AsyncAdapter):
         return await self._candles("read_candles_data", symbol, interval, exchange_name, limit, since_timestamp, until_timestamp, type=type)
 
     async def read_candles_array(
-        self, symbol: str, interval: str, exchange_name: str, limit: int, since_timestamp: int
+        self, symbol: str, interval: CandleInterval, exchange_name: str, limit: int, since_timestamp: int
     ) -> npt.NDArray[np.void] | None:
         """Read consecutive candles as a structured array; return None if one is missing.
 
@@ -232,7 +257,7 @@ class PersistCandleUtils(AsyncAdapter):
         return await self._candles("read_candles_array", symbol, interval, exchange_name, limit, since_timestamp)
 
     async def write_candles_data(
-        self, candles: Iterable[Any] | npt.NDArray[np.void], symbol: str, interval: str, exchange_name: str
+        self, candles: Iterable[Any] | npt.NDArray[np.void], symbol: str, interval: CandleInterval, exchange_name: str
     ) -> None:
         """Store those candles that have closed and are not stored yet. Stored candles never change.
 

@@ -15,7 +15,7 @@ from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from ...logs import log
 from ...simulation import iso_time
 from ..columns import CandleArray
-from ..intervals import GRIDS, OffGrid, check_off_grid, grid_of
+from ..intervals import GRIDS, CandleInterval, OffGrid, check_off_grid, grid_of
 from ..layout import shortened
 from ..rows import Part, Wanted, plain_name, same_name
 from .names import CHOOSE, choose_files, series_of
@@ -25,7 +25,7 @@ __all__ = ["CandleFiles", "join_parts", "read_candle_files", "read_klines"]
 
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
 
-_USUAL_INTERVAL: Final = "1m"
+_USUAL_INTERVAL: Final[CandleInterval] = "1m"
 _MANY: Final = 10
 _SHOWN: Final = 200
 
@@ -37,7 +37,7 @@ class CandleFiles(msgspec.Struct, frozen=True):
     """An array (n,) of CANDLE_DTYPE, ascending."""
     symbol: str | None
     """The symbol of the series; None if neither file nor name tells it."""
-    interval: str
+    interval: CandleInterval
     """Its interval."""
     files: tuple[tuple[str, str], ...]
     """The name of each file, and what it was recognised as."""
@@ -45,7 +45,9 @@ class CandleFiles(msgspec.Struct, frozen=True):
     """What was done with the candles: repeated ones, those off the grid, other units of time. Empty for a plain file."""
 
 
-def read_klines(path: str | PathLike[str], *, interval: str = "1m", progress: Callable[[int, int], None] | None = None) -> CandleArray:
+def read_klines(
+    path: str | PathLike[str], *, interval: CandleInterval = "1m", progress: Callable[[int, int], None] | None = None
+) -> CandleArray:
     """Read a candle file (see ``read_candle_files``) and return its candles. Gaps are allowed; ``find_gaps`` lists them.
 
     Args:
@@ -82,7 +84,7 @@ def read_candle_files(
     paths: Paths,
     *,
     symbol: str | None = None,
-    interval: str | None = None,
+    interval: CandleInterval | None = None,
     exchange: str | None = None,
     off_grid: OffGrid = "refuse",
     no_volume: bool = False,
@@ -177,7 +179,7 @@ class _Chosen(NamedTuple):
 
     files: list[Path]
     symbol: str | None
-    interval: str
+    interval: CandleInterval
     guessed: bool
     notes: list[str]
 
@@ -210,9 +212,8 @@ def _chosen(paths: Sequence[Path], symbol: str | None, interval: str | None) -> 
         if symbol is not None and not same_name(name, symbol):
             notes.append(f"the file is named after {name}; its candles are stored as {symbol}")
     told = interval or (intervals[0] if intervals else None)
-    if told is not None:
-        grid_of(told)
-    return _Chosen(files, symbol or next(iter(symbols.values()), None), told or _USUAL_INTERVAL, told is None, list(dict.fromkeys(notes)))
+    length = _USUAL_INTERVAL if told is None else grid_of(told).interval
+    return _Chosen(files, symbol or next(iter(symbols.values()), None), length, told is None, list(dict.fromkeys(notes)))
 
 
 def _check_interval(source: str, candles: CandleArray, interval: str, guessed: bool, notes: list[str]) -> None:

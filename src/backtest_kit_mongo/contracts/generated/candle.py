@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from ...candles import CandleInterval
 from ...domains import DOMAINS
 from ..adapter_base import AdapterBase, InstanceBase, Row
 
@@ -32,11 +33,11 @@ class PersistCandleInstance(InstanceBase):
 
     _domain = _DOMAIN
 
-    def __init__(self, symbol: str, interval: str, exchange_name: str) -> None:
+    def __init__(self, symbol: str, interval: CandleInterval, exchange_name: str) -> None:
         super().__init__()
-        self.symbol = symbol
-        self.interval = interval
-        self.exchange_name = exchange_name
+        self.symbol: str = symbol
+        self.interval: CandleInterval = interval
+        self.exchange_name: str = exchange_name
 
     @overload
     def read_candles_data(self, limit: int, since_timestamp: int, until_timestamp: int, *, type: None = None) -> list[Row] | None: ...
@@ -143,14 +144,38 @@ class PersistCandleUtils(AdapterBase):
 
     @overload
     def read_candles_data(
-        self, symbol: str, interval: str, exchange_name: str, limit: int, since_timestamp: int, until_timestamp: int, *, type: None = None
+        self,
+        symbol: str,
+        interval: CandleInterval,
+        exchange_name: str,
+        limit: int,
+        since_timestamp: int,
+        until_timestamp: int,
+        *,
+        type: None = None,
     ) -> list[Row] | None: ...
     @overload
     def read_candles_data(
-        self, symbol: str, interval: str, exchange_name: str, limit: int, since_timestamp: int, until_timestamp: int, *, type: type[T]
+        self,
+        symbol: str,
+        interval: CandleInterval,
+        exchange_name: str,
+        limit: int,
+        since_timestamp: int,
+        until_timestamp: int,
+        *,
+        type: type[T],
     ) -> list[T] | None: ...
     def read_candles_data(
-        self, symbol: str, interval: str, exchange_name: str, limit: int, since_timestamp: int, until_timestamp: int, *, type: Any = None
+        self,
+        symbol: str,
+        interval: CandleInterval,
+        exchange_name: str,
+        limit: int,
+        since_timestamp: int,
+        until_timestamp: int,
+        *,
+        type: Any = None,
     ) -> Any:
         """Read consecutive candles as dicts; return None if one is missing.
 
@@ -195,7 +220,7 @@ class PersistCandleUtils(AdapterBase):
         return self._candles((exchange_name, symbol, interval), limit, since_timestamp, until_timestamp, type)
 
     def read_candles_array(
-        self, symbol: str, interval: str, exchange_name: str, limit: int, since_timestamp: int
+        self, symbol: str, interval: CandleInterval, exchange_name: str, limit: int, since_timestamp: int
     ) -> npt.NDArray[np.void] | None:
         """Read consecutive candles as a structured array; return None if one is missing.
 
@@ -232,7 +257,9 @@ class PersistCandleUtils(AdapterBase):
             return self._custom(binding, "array", (symbol, interval, exchange_name), "read_candles_array", (limit, since_timestamp))
         return self._array((exchange_name, symbol, interval), limit, since_timestamp)
 
-    def write_candles_data(self, candles: Iterable[Any] | npt.NDArray[np.void], symbol: str, interval: str, exchange_name: str) -> None:
+    def write_candles_data(
+        self, candles: Iterable[Any] | npt.NDArray[np.void], symbol: str, interval: CandleInterval, exchange_name: str
+    ) -> None:
         """Store those candles that have closed and are not stored yet. Stored candles never change.
 
         Args:

@@ -31,8 +31,8 @@ class PersistDictionaryInstance(InstanceBase):
 
     def __init__(self, signal_id: str, dictionary_name: str) -> None:
         super().__init__()
-        self.signal_id = signal_id
-        self.dictionary_name = dictionary_name
+        self.signal_id: str = signal_id
+        self.dictionary_name: str = dictionary_name
 
     @overload
     def read_dictionary_data(self, *, type: None = None) -> Row | None: ...

@@ -31,7 +31,7 @@ class PersistIntervalInstance(InstanceBase):
 
     def __init__(self, bucket: str) -> None:
         super().__init__()
-        self.bucket = bucket
+        self.bucket: str = bucket
 
     @overload
     def read_interval_data(self, key: str, *, type: None = None) -> Row | None: ...

@@ -31,7 +31,7 @@ class PersistMeasureInstance(InstanceBase):
 
     def __init__(self, bucket: str) -> None:
         super().__init__()
-        self.bucket = bucket
+        self.bucket: str = bucket
 
     @overload
     def read_measure_data(self, key: str, *, type: None = None) -> Row | None: ...

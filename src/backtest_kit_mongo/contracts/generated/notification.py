@@ -30,7 +30,7 @@ class PersistNotificationInstance(InstanceBase):
 
     def __init__(self, backtest: bool) -> None:
         super().__init__()
-        self.backtest = backtest
+        self.backtest: bool = backtest
 
     @overload
     def read_notification_data(self, *, limit: int | None = ..., type: None = None) -> list[Row]: ...

@@ -31,9 +31,9 @@ class PersistPartialInstance(InstanceBase):
 
     def __init__(self, symbol: str, strategy_name: str, exchange_name: str) -> None:
         super().__init__()
-        self.symbol = symbol
-        self.strategy_name = strategy_name
-        self.exchange_name = exchange_name
+        self.symbol: str = symbol
+        self.strategy_name: str = strategy_name
+        self.exchange_name: str = exchange_name
 
     @overload
     def read_partial_data(self, signal_id: str, when: When, *, type: None = None) -> Row: ...

@@ -34,11 +34,11 @@ class PersistRecentInstance(InstanceBase):
 
     def __init__(self, symbol: str, strategy_name: str, exchange_name: str, frame_name: str, backtest: bool) -> None:
         super().__init__()
-        self.symbol = symbol
-        self.strategy_name = strategy_name
-        self.exchange_name = exchange_name
-        self.frame_name = frame_name
-        self.backtest = backtest
+        self.symbol: str = symbol
+        self.strategy_name: str = strategy_name
+        self.exchange_name: str = exchange_name
+        self.frame_name: str = frame_name
+        self.backtest: bool = backtest
 
     @overload
     def read_recent_data(self, *, type: None = None) -> Row | None: ...

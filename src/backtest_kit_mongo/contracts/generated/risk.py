@@ -31,8 +31,8 @@ class PersistRiskInstance(InstanceBase):
 
     def __init__(self, risk_name: str, exchange_name: str) -> None:
         super().__init__()
-        self.risk_name = risk_name
-        self.exchange_name = exchange_name
+        self.risk_name: str = risk_name
+        self.exchange_name: str = exchange_name
 
     @overload
     def read_position_data(self, when: When, *, type: None = None) -> list[list[Any]]: ...

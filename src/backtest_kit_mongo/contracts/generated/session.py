@@ -34,11 +34,11 @@ class PersistSessionInstance(InstanceBase):
 
     def __init__(self, strategy_name: str, exchange_name: str, frame_name: str, symbol: str, backtest: bool) -> None:
         super().__init__()
-        self.strategy_name = strategy_name
-        self.exchange_name = exchange_name
-        self.frame_name = frame_name
-        self.symbol = symbol
-        self.backtest = backtest
+        self.strategy_name: str = strategy_name
+        self.exchange_name: str = exchange_name
+        self.frame_name: str = frame_name
+        self.symbol: str = symbol
+        self.backtest: bool = backtest
 
     @overload
     def read_session_data(self, *, type: None = None) -> Row | None: ...

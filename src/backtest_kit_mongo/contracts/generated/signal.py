@@ -32,9 +32,9 @@ class PersistSignalInstance(InstanceBase):
 
     def __init__(self, symbol: str, strategy_name: str, exchange_name: str) -> None:
         super().__init__()
-        self.symbol = symbol
-        self.strategy_name = strategy_name
-        self.exchange_name = exchange_name
+        self.symbol: str = symbol
+        self.strategy_name: str = strategy_name
+        self.exchange_name: str = exchange_name
 
     @overload
     def read_signal_data(self, *, type: None = None) -> Row | None: ...

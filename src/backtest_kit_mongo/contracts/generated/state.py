@@ -31,8 +31,8 @@ class PersistStateInstance(InstanceBase):
 
     def __init__(self, signal_id: str, bucket_name: str) -> None:
         super().__init__()
-        self.signal_id = signal_id
-        self.bucket_name = bucket_name
+        self.signal_id: str = signal_id
+        self.bucket_name: str = bucket_name
 
     @overload
     def read_state_data(self, *, type: None = None) -> Row | None: ...

@@ -31,7 +31,7 @@ class PersistStorageInstance(InstanceBase):
 
     def __init__(self, backtest: bool) -> None:
         super().__init__()
-        self.backtest = backtest
+        self.backtest: bool = backtest
 
     @overload
     def read_storage_data(self, *, limit: int | None = ..., type: None = None) -> list[Row]: ...

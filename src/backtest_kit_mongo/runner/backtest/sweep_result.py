@@ -18,6 +18,8 @@ from ..report.notebook import draw_sweep, sweep_html
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ...table_types import PandasFrame
+
 __all__ = ["METRICS", "SweepResult", "SweepRun"]
 
 METRICS: Final = tuple(field.encode_name for field in msgspec.structs.fields(Totals))
@@ -109,14 +111,15 @@ class SweepResult(msgspec.Struct, frozen=True, rename="camel"):
     def _repr_html_(self) -> str:
         return sweep_html(self)
 
-    def to_dataframe(self, metric: str | None = None) -> Any:
+    def to_dataframe(self, metric: str | None = None) -> PandasFrame:
         """Return ``rows`` as a pandas DataFrame; ``metric`` sorts them.
 
         Raises:
             InvalidValueError: there is no such metric
             MissingDependencyError: pandas is not installed
         """
-        return library("pandas", "pandas").DataFrame(self.rows(metric))
+        frame: PandasFrame = library("pandas", "pandas").DataFrame(self.rows(metric))
+        return frame
 
 
 def _flat(run: SweepRun) -> dict[str, Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...arguments import positive_number
 from ...errors import InvalidValueError
+from ...untyped import Untyped
 from ..clock import OutsideRunError
 from ..current_run import current_run
+from ..strategy import SignalDict
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -262,7 +264,7 @@ def activate_scheduled(symbol: str | None = None, strategy_name: str | None = No
 
 
 def create_signal(
-    signal: Mapping[str, Any], symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None
+    signal: SignalDict | Untyped, symbol: str | None = None, strategy_name: str | None = None, exchange_name: str | None = None
 ) -> bool:
     """Submit a signal, as ``get_signal`` would return it, for the next minute.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from ...contracts.registry import Registry
+from ...domains import DomainName
 from ...errors import BacktestKitError, InvalidValueError
 from ...logs import log
 from ..error_text import describe
@@ -224,7 +225,7 @@ class Journal:
         """Write an entry of the Log contract."""
         self._tell("log", [rows.log_row(self._context, kind, when_ms, topic, *args)])
 
-    def _tell(self, name: str, told: list[Row], *rest: Any) -> None:
+    def _tell(self, name: DomainName, told: list[Row], *rest: Any) -> None:
         """Write what people read. In a live run, a failure here (such as a full disk) must not stop the run from watching a position."""
         try:
             self._out.put_rows(name, told, *rest)

@@ -14,6 +14,8 @@ from .position import CloseReason
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ...table_types import PandasFrame
+
 __all__ = ["BacktestResult", "OpenTrade", "Totals", "Trade", "add_up"]
 
 
@@ -188,7 +190,7 @@ class BacktestResult(msgspec.Struct, frozen=True, rename="camel"):
 
     # The methods import late: what shows results imports them.
 
-    def to_dataframe(self) -> Any:
+    def to_dataframe(self) -> PandasFrame:
         """Return the closed trades as a pandas DataFrame; see ``trades_frame``.
 
         Raises:

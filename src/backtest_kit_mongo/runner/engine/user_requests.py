@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -60,7 +59,7 @@ class UserRequests:
             self.deferred.activated = self.waiting
             return self._note_work()
 
-    def user_create(self, raw: Mapping[str, Any]) -> bool:
+    def user_create(self, raw: Any) -> bool:
         """Take a signal in the next minute. Return False if there is a position, a scheduled signal or other work, or after a stop."""
         check_signal(raw)
         with self._lock:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ...contracts.registry import Registry
-from ...domains import DOMAINS
+from ...domains import DOMAINS, DomainName
 from ...simulation import SCOPE, current_time, entered, without_flush
 from .rows import Row
 
@@ -26,7 +26,7 @@ _WRITES: Final[Mapping[str, str]] = {
 }
 
 
-def _write_of(contract: Any, name: str) -> Callable[..., object]:
+def _write_of(contract: Any, name: DomainName) -> Callable[..., object]:
     """Return the write method of a domain's contract."""
     method: Callable[..., object] = getattr(contract, _WRITES[name])
     return method
@@ -48,15 +48,15 @@ class WriteThrough:
     def __init__(self, contracts: Mapping[str, Any]) -> None:
         self._contracts = contracts
 
-    def put(self, name: str, key: str, body: Any, *rest: Any) -> None:
+    def put(self, name: DomainName, key: str, body: Any, *rest: Any) -> None:
         """Write one record. ``key`` distinguishes it from others of this run; ``rest`` holds the arguments after the body."""
         _write_of(self._contracts[name], name)(body, *rest)
 
-    def put_rows(self, name: str, rows: list[Row], *rest: Any) -> None:
+    def put_rows(self, name: DomainName, rows: list[Row], *rest: Any) -> None:
         """Write rows of a list."""
         _write_of(self._contracts[name], name)(rows, *rest)
 
-    def call(self, name: str, write: Callable[[], object], *, erases: bool) -> None:
+    def call(self, name: DomainName, write: Callable[[], object], *, erases: bool) -> None:
         """Write the record of a domain by calling ``write``. ``erases`` says that it leaves no record behind."""
         write()
 
@@ -85,28 +85,28 @@ class PendingWrites:
         self._process = os.getpid()
         self._flushed = time.monotonic()
         self._now: int | None = None  # simulation time of the last write
-        self._calls: dict[tuple[str, str], tuple[Callable[[], object], bool]] = {}
-        self._records: dict[tuple[str, str, str], tuple[Any, ...]] = {}
-        self._rows: dict[str, list[tuple[str, Row, tuple[Any, ...]]]] = {}
-        self._known: dict[tuple[str, str], bool] = {}  # records written by calls, and whether the last call erased them
+        self._calls: dict[tuple[str, DomainName], tuple[Callable[[], object], bool]] = {}
+        self._records: dict[tuple[str, DomainName, str], tuple[Any, ...]] = {}
+        self._rows: dict[DomainName, list[tuple[str, Row, tuple[Any, ...]]]] = {}
+        self._known: dict[tuple[str, DomainName], bool] = {}  # records written by calls, and whether the last call erased them
 
-    def at_once(self, name: str) -> bool:
+    def at_once(self, name: DomainName) -> bool:
         """Whether a domain is written at once, without write-behind."""
         return name in self._versioned or self._registry.binding(name).custom is not None
 
-    def put(self, owner: str, name: str, key: str, arguments: tuple[Any, ...]) -> None:
+    def put(self, owner: str, name: DomainName, key: str, arguments: tuple[Any, ...]) -> None:
         """Queue the write of one record."""
         with self._lock:
             self._note_time()
             self._records[owner, name, key] = arguments
 
-    def put_rows(self, owner: str, name: str, rows: list[Row], rest: tuple[Any, ...]) -> None:
+    def put_rows(self, owner: str, name: DomainName, rows: list[Row], rest: tuple[Any, ...]) -> None:
         """Queue the write of rows of a list."""
         with self._lock:
             self._note_time()
             self._rows.setdefault(name, []).extend((owner, row, rest) for row in rows)
 
-    def call(self, owner: str, name: str, write: Callable[[], object], *, erases: bool) -> None:
+    def call(self, owner: str, name: DomainName, write: Callable[[], object], *, erases: bool) -> None:
         """Queue a call. Per domain only the last one is made, and none that erases what is erased. The first one is made at once."""
         with self._lock:
             self._note_time()
@@ -194,21 +194,21 @@ class WriteBehind(WriteThrough):
         super().__init__(contracts)
         self._pending, self._owner = pending, owner
 
-    def put(self, name: str, key: str, body: Any, *rest: Any) -> None:
+    def put(self, name: DomainName, key: str, body: Any, *rest: Any) -> None:
         """Write one record, or queue it."""
         if self._pending.at_once(name):
             super().put(name, key, body, *rest)
         else:
             self._pending.put(self._owner, name, key, (body, *rest))
 
-    def put_rows(self, name: str, rows: list[Row], *rest: Any) -> None:
+    def put_rows(self, name: DomainName, rows: list[Row], *rest: Any) -> None:
         """Write rows of a list, or queue them."""
         if self._pending.at_once(name):
             super().put_rows(name, rows, *rest)
         else:
             self._pending.put_rows(self._owner, name, rows, rest)
 
-    def call(self, name: str, write: Callable[[], object], *, erases: bool) -> None:
+    def call(self, name: DomainName, write: Callable[[], object], *, erases: bool) -> None:
         """Call ``write``, or queue the call."""
         if self._pending.at_once(name):
             write()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
-from ...candles import Grid, grid_of
+from ...candles import CandleInterval, Grid, grid_of
 from ...simulation import simulated_time
 from ..clock import as_datetime
 from ..current_run import CurrentRun
@@ -36,7 +36,7 @@ class Interval:
     """Run functions once per interval."""
 
     @staticmethod
-    def once(interval: str, *, bucket: str | None = None, key: Callable[..., Any] | None = None) -> OnceDecorator:
+    def once(interval: CandleInterval, *, bucket: str | None = None, key: Callable[..., Any] | None = None) -> OnceDecorator:
         """Run a function (``def`` or ``async def``) once per interval: ``@Interval.once("1h")``.
 
         Intervals start when candles open (UTC: at the multiples since 1970, a week on Monday, a month on its first day). The first call in

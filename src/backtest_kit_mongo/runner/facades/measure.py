@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
-from ...candles import Grid, grid_of
+from ...candles import CandleInterval, Grid, grid_of
 from ...contracts.contract import typed
 from ...errors import InvalidTypeError, InvalidValueError
 from ..current_run import CurrentRun
@@ -40,7 +40,7 @@ class Measure:
 
     @staticmethod
     def cached(
-        interval: str | None = None, *, bucket: str | None = None, key: Callable[..., Any] | None = None, type: Any = None
+        interval: CandleInterval | None = None, *, bucket: str | None = None, key: Callable[..., Any] | None = None, type: Any = None
     ) -> Callable[[Callable[P, R]], CachedFunction[P, R]]:
         """Keep the answers of a function (``def`` or ``async def``): ``@Measure.cached("1h")``.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, Unpack
 
 from ...arguments import whole_number
-from ...candles import align
+from ...candles import CandleInterval, align
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...errors import BacktestKitError
@@ -44,7 +44,7 @@ class Fetch(Protocol):
     """A function that stores the missing closed candles of ``[since_ms, until_ms)``: ``fetch_missing``, or a stand-in of a test."""
 
     def __call__(
-        self, symbol: str, interval: str, exchange_name: str, since_ms: int, until_ms: int, *, registry: Registry, now_ms: int
+        self, symbol: str, interval: CandleInterval, exchange_name: str, since_ms: int, until_ms: int, *, registry: Registry, now_ms: int
     ) -> object:
         """Fetch and store the candles. The return value is not used."""
 
@@ -294,7 +294,7 @@ class _Ticks:
         """Return the candles up to ``when``; those that are not stored are fetched."""
         exchange_name, registry, now = self._engine.context.exchange_name, self._registry, self._clock()
 
-        def fill(symbol: str, interval: str, since: int, until: int) -> None:
+        def fill(symbol: str, interval: CandleInterval, since: int, until: int) -> None:
             self._fetch(symbol, interval, exchange_name, since, until, registry=registry, now_ms=now)
 
         return CandleHistory(exchange_name, when, registry, fill)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Generic, Literal, overload
+from typing import Any, Generic, Literal, TypedDict, cast, overload
 
 import numpy as np
 
 from ...arguments import text, whole_number
-from ...candles import CANDLE_DTYPE, CandleArray, Grid, align, grid_of
+from ...candles import CANDLE_DTYPE, CandleArray, CandleInterval, Grid, align, grid_of
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...errors import InvalidValueError, LookAheadError
@@ -21,19 +21,30 @@ from .average_price import VWAP_CANDLES, vwap
 from .contiguous_series import ARRAYS, BLOCK, DICTS, Candle, ContiguousSeries, Form, Load, Rows
 from .holes import FilledHoles
 
-__all__ = ["BLOCK", "Candle", "CandleHistory", "Fill", "get_average_price", "get_candles", "get_raw_candles"]
+__all__ = ["BLOCK", "Candle", "CandleDict", "CandleHistory", "Fill", "get_average_price", "get_candles", "get_raw_candles"]
 
-Fill = Callable[[str, str, int, int], object]
+Fill = Callable[[str, CandleInterval, int, int], object]
 """A function that fetches and stores the missing candles of (symbol, interval) in ``[since_ms, until_ms)``."""
 
 
+class CandleDict(TypedDict):
+    """A candle of ``get_candles``: open time (ms), prices, and volume in the base asset."""
+
+    timestamp: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+
+
 @overload
-def get_candles(symbol: str, interval: str, limit: int, *, as_array: Literal[False] = False) -> list[Candle]: ...
+def get_candles(symbol: str, interval: CandleInterval, limit: int, *, as_array: Literal[False] = False) -> list[CandleDict]: ...
 @overload
-def get_candles(symbol: str, interval: str, limit: int, *, as_array: Literal[True]) -> CandleArray: ...
+def get_candles(symbol: str, interval: CandleInterval, limit: int, *, as_array: Literal[True]) -> CandleArray: ...
 @overload
-def get_candles(symbol: str, interval: str, limit: int, *, as_array: bool) -> list[Candle] | CandleArray: ...
-def get_candles(symbol: str, interval: str, limit: int, *, as_array: bool = False) -> list[Candle] | CandleArray:
+def get_candles(symbol: str, interval: CandleInterval, limit: int, *, as_array: bool) -> list[CandleDict] | CandleArray: ...
+def get_candles(symbol: str, interval: CandleInterval, limit: int, *, as_array: bool = False) -> list[CandleDict] | CandleArray:
     """Return the last candles that have closed by the simulation time, oldest first. For strategies.
 
     The candles are always contiguous up to now, and the last one closes at or before the simulation time, whatever is stored. They are
@@ -70,7 +81,7 @@ def get_candles(symbol: str, interval: str, limit: int, *, as_array: bool = Fals
     if as_array:
         candles = history.closed_array(symbol, interval, limit, now)
         return np.ndarray(len(candles), CANDLE_DTYPE, bytearray(candles.tobytes()))  # copy() goes field by field, five times slower
-    return [dict(candle) for candle in history.closed(symbol, interval, limit, now)]
+    return _copies(history.closed(symbol, interval, limit, now))
 
 
 def get_average_price(symbol: str) -> float:
@@ -110,11 +121,11 @@ def get_average_price(symbol: str) -> float:
 
 def get_raw_candles(
     symbol: str,
-    interval: str,
+    interval: CandleInterval,
     limit: int | None = None,
     start: datetime | int | None = None,
     end: datetime | int | None = None,
-) -> list[Candle]:
+) -> list[CandleDict]:
     """Return the candles of a window that you choose, oldest first, in the form of ``get_candles``. For strategies.
 
     There are five forms: ``limit`` (the last candles up to now), ``start`` and ``end``, ``end`` and ``limit`` (the last ones before
@@ -171,7 +182,11 @@ def get_raw_candles(
             f"{asker()} asked for the future: get_raw_candles({call}) ends at {iso_time(max(until, last or 0))}; "
             f"the simulation time is {iso_time(now)}" + ("" if until <= allowed or last is None else f", and end is {iso_time(last)}")
         )
-    return [dict(candle) for candle in history.window(symbol, interval, since, until)]
+    return _copies(history.window(symbol, interval, since, until))
+
+
+def _copies(candles: list[Candle]) -> list[CandleDict]:
+    return cast("list[CandleDict]", [dict(candle) for candle in candles])
 
 
 def _here(caller: str, symbol: object) -> tuple[CandleHistory, int]:
@@ -341,7 +356,7 @@ class CandleHistory:
         def load(since: int, count: int) -> Rows | None:
             candles = read(since, count)
             if candles is None and self._fill is not None:
-                self._fill(symbol, interval, since, grid.after(since, count))
+                self._fill(symbol, grid.interval, since, grid.after(since, count))
                 candles = read(since, count)
             if candles is None and self._filled is not None:
                 filled = self._filled.window(symbol, interval, since, count)

@@ -13,6 +13,7 @@ from ...candles import (
     GRIDS,
     PRICES,
     CandleArray,
+    CandleInterval,
     Grid,
     OffGrid,
     as_columns,
@@ -43,7 +44,7 @@ class ImportReport(msgspec.Struct, frozen=True):
 
     symbol: str
     """The symbol of the series."""
-    interval: str
+    interval: CandleInterval
     """Its interval."""
     exchange_name: str
     """Its exchange."""
@@ -80,7 +81,7 @@ def _chunk_ends(candles: CandleArray, grid: Grid) -> Iterator[int]:
 def import_candles(
     candles: CandleArray | Iterable[Any],
     symbol: str,
-    interval: str = "1m",
+    interval: CandleInterval = "1m",
     exchange_name: str = "binance",
     progress: Callable[[int, int], None] | None = None,
     *,
@@ -204,7 +205,7 @@ def _onto_grid(columns: CandleArray, interval: str, off_grid: OffGrid) -> tuple[
 
 
 def imported_spans(
-    symbol: str, interval: str = "1m", exchange_name: str = "binance", *, registry: Registry | None = None
+    symbol: str, interval: CandleInterval = "1m", exchange_name: str = "binance", *, registry: Registry | None = None
 ) -> tuple[Span, ...]:
     """Return the spans without a gap that were imported or fetched, in order of time.
 

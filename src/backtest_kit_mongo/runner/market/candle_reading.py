@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args, overload
 
 import numpy as np
 
 from ...arguments import text
-from ...candles import CANDLE_DTYPE, GRIDS, CandleArray, Grid, grid_of, join_whole, to_arrow, to_pandas, to_polars
+from ...candles import CANDLE_DTYPE, GRIDS, CandleArray, CandleInterval, Grid, grid_of, join_whole, to_arrow, to_pandas, to_polars
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...errors import InvalidValueError, LookAheadError
@@ -22,6 +22,9 @@ from .frame import Moment, moment_ms
 from .gaps import Gap, find_gaps_between
 from .holes import FilledHoles
 from .stored_candles import StoredCandles
+
+if TYPE_CHECKING:
+    from ...table_types import ArrowTable, PandasFrame, PolarsFrame
 
 __all__ = ["CandleGapError", "read_candles"]
 
@@ -48,9 +51,69 @@ class CandleGapError(InvalidValueError):
     """The times at which candles are missing, first to last."""
 
 
+@overload
 def read_candles(
     symbol: str,
-    interval: str,
+    interval: CandleInterval,
+    start: Moment,
+    end: Moment,
+    *,
+    exchange: str | None = None,
+    to: Literal["pandas"] = "pandas",
+    holes: Holes = "stop",
+    registry: Registry | None = None,
+) -> PandasFrame: ...
+@overload
+def read_candles(
+    symbol: str,
+    interval: CandleInterval,
+    start: Moment,
+    end: Moment,
+    *,
+    exchange: str | None = None,
+    to: Literal["numpy"],
+    holes: Holes = "stop",
+    registry: Registry | None = None,
+) -> CandleArray: ...
+@overload
+def read_candles(
+    symbol: str,
+    interval: CandleInterval,
+    start: Moment,
+    end: Moment,
+    *,
+    exchange: str | None = None,
+    to: Literal["polars"],
+    holes: Holes = "stop",
+    registry: Registry | None = None,
+) -> PolarsFrame: ...
+@overload
+def read_candles(
+    symbol: str,
+    interval: CandleInterval,
+    start: Moment,
+    end: Moment,
+    *,
+    exchange: str | None = None,
+    to: Literal["arrow"],
+    holes: Holes = "stop",
+    registry: Registry | None = None,
+) -> ArrowTable: ...
+@overload
+def read_candles(
+    symbol: str,
+    interval: CandleInterval,
+    start: Moment,
+    end: Moment,
+    *,
+    exchange: str | None = None,
+    to: Table,
+    holes: Holes = "stop",
+    registry: Registry | None = None,
+) -> PandasFrame | CandleArray | PolarsFrame | ArrowTable: ...
+def read_candles(
+    symbol: str,
+    interval: CandleInterval,
     start: Moment,
     end: Moment,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ...candles import CandleArray
+from ...candles import CandleArray, CandleInterval
 from ...contracts.registry import Registry
 from ...errors import InvalidValueError
 from ..clock import iso_time
@@ -20,7 +20,7 @@ __all__ = ["refresh_candles"]
 
 def refresh_candles(
     symbol: str,
-    interval: str,
+    interval: CandleInterval,
     exchange_name: str,
     since_ms: int,
     until_ms: int,

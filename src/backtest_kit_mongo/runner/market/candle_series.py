@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from ...arguments import whole_number
-from ...candles import GRIDS, grid_of
+from ...candles import GRIDS, CandleInterval, grid_of
 from ...contracts.default_registry import default_registry
 from ...contracts.registry import Registry
 from ...domains import DOMAINS
@@ -40,7 +40,7 @@ class CandleSeries(msgspec.Struct, frozen=True, rename="camel"):
     """The exchange of the series."""
     symbol: str
     """Its symbol."""
-    interval: str
+    interval: CandleInterval
     """Its interval."""
     candles: int
     """How many candles are stored."""
@@ -58,7 +58,7 @@ class CandleSeries(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def list_candles(
-    *, symbol: str | None = None, interval: str | None = None, exchange_name: str | None = None, registry: Registry | None = None
+    *, symbol: str | None = None, interval: CandleInterval | None = None, exchange_name: str | None = None, registry: Registry | None = None
 ) -> Iterator[CandleSeries]:
     """Yield every stored series that matches the arguments, sorted by exchange, symbol and interval.
 
@@ -99,7 +99,7 @@ def list_candles(
 
 def count_candles(
     symbol: str,
-    interval: str,
+    interval: CandleInterval,
     exchange_name: str,
     since_ms: int | None = None,
     until_ms: int | None = None,
@@ -115,7 +115,7 @@ def count_candles(
 
 def remove_candles(
     symbol: str,
-    interval: str,
+    interval: CandleInterval,
     exchange_name: str,
     since_ms: int | None = None,
     until_ms: int | None = None,
@@ -169,7 +169,7 @@ class PackedSeries(msgspec.Struct, frozen=True, rename="camel"):
     """The exchange of the series."""
     symbol: str
     """Its symbol."""
-    interval: str
+    interval: CandleInterval
     """Its interval."""
     blocks: int
     """How many blocks were packed, unpacked or compared."""
@@ -180,7 +180,7 @@ class PackedSeries(msgspec.Struct, frozen=True, rename="camel"):
 def pack_candles(
     *,
     symbol: str | None = None,
-    interval: str | None = None,
+    interval: CandleInterval | None = None,
     exchange_name: str | None = None,
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -221,7 +221,7 @@ def pack_candles(
 def unpack_candles(
     *,
     symbol: str | None = None,
-    interval: str | None = None,
+    interval: CandleInterval | None = None,
     exchange_name: str | None = None,
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -261,7 +261,7 @@ def unpack_candles(
 def verify_candles(
     *,
     symbol: str | None = None,
-    interval: str | None = None,
+    interval: CandleInterval | None = None,
     exchange_name: str | None = None,
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -298,7 +298,9 @@ def verify_candles(
         yield _outcome(series, verify_series(store.candles, series, dry_run=dry_run), progress)
 
 
-def _outcome(series: tuple[str, str, str], groups: Iterable[BlockGroup], progress: Callable[[int, int], None] | None) -> PackedSeries:
+def _outcome(
+    series: tuple[str, str, CandleInterval], groups: Iterable[BlockGroup], progress: Callable[[int, int], None] | None
+) -> PackedSeries:
     blocks = candles = 0
     problems: dict[int, str] = {}
     for group in groups:
@@ -310,13 +312,15 @@ def _outcome(series: tuple[str, str, str], groups: Iterable[BlockGroup], progres
     return PackedSeries(exchange_name=exchange_name, symbol=symbol, interval=interval, blocks=blocks, problems=problems)
 
 
-def _matching(stored: Iterable[Key], symbol: str | None, interval: str | None, exchange_name: str | None) -> Iterator[tuple[str, str, str]]:
+def _matching(
+    stored: Iterable[Key], symbol: str | None, interval: CandleInterval | None, exchange_name: str | None
+) -> Iterator[tuple[str, str, CandleInterval]]:
     """Yield the series that match, except those with an unknown interval (another program may have written them)."""
     for series in stored:
         exchange, name, length = (str(part) for part in series)
         conditions = ((symbol, name), (interval, length), (exchange_name, exchange))
         if length in GRIDS and all(required in (None, actual) for required, actual in conditions):
-            yield exchange, name, length
+            yield exchange, name, GRIDS[length].interval
 
 
 def _mongo_store(registry: Registry | None) -> MongoStore:

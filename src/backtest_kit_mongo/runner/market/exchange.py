@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, overload
 
 import numpy as np
 
-from ...candles import CANDLE_DTYPE, PRICES, CandleArray, Grid, grid_of, impossible_candles, to_columns
+from ...candles import CANDLE_DTYPE, PRICES, CandleArray, CandleInterval, Grid, grid_of, impossible_candles, to_columns
 from ...contracts.registry import Registry
 from ...errors import BacktestKitError, InvalidTypeError, InvalidValueError
 from ...logs import log
@@ -34,12 +34,12 @@ __all__ = [
     "restore_exchanges",
 ]
 
-GetCandles = Callable[[str, str, int, int], Any]
+GetCandles = Callable[[str, CandleInterval, int, int], Any]
 """``get_candles(symbol, interval, since, limit)``: up to ``limit`` candles from ``since`` (ms) on, oldest first; see ``add_exchange``."""
 
 AllCandles = Callable[[str, str], CandleArray | None]
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=GetCandles)
 
 REQUEST_LIMIT: Final = 1_000
 """Most candles per request."""
@@ -171,7 +171,7 @@ def restore_exchanges(exchanges: Iterable[Exchange]) -> None:
 
 def fetch_missing(
     symbol: str,
-    interval: str,
+    interval: CandleInterval,
     exchange_name: str,
     since_ms: int,
     until_ms: int,
@@ -252,7 +252,7 @@ def check_window(interval: str, since_ms: int, until_ms: int) -> tuple[int, int,
 class Fetch:
     """The requests of one call of ``fetch_missing`` or ``refresh_candles``; ``new`` counts the candles stored."""
 
-    def __init__(self, exchange: Exchange, symbol: str, interval: str, stored: StoredCandles, now: int) -> None:
+    def __init__(self, exchange: Exchange, symbol: str, interval: CandleInterval, stored: StoredCandles, now: int) -> None:
         self._exchange, self._symbol, self._interval, self._stored, self._now = exchange, symbol, interval, stored, now
         self._empty_until = 0  # the exchange has no candles between the last request and this time
         self._begins: int | None = None  # the first candle that the exchange has after the first time that it was asked for

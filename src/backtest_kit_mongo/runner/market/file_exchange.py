@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...candles import GRIDS, CandleArray, closed_candles, grid_of
+from ...candles import GRIDS, CandleArray, CandleInterval, closed_candles, grid_of
 from ...candles.files import Part, Wanted, join_parts, read_parts, series_of
 from ...errors import InvalidTypeError, InvalidValueError
 from ...logs import log
@@ -21,7 +21,7 @@ __all__ = ["add_file_exchange"]
 Series = tuple[str, str]
 
 
-def add_file_exchange(name: str, path: str | PathLike[str], symbol: str | None = None, interval: str | None = None) -> None:
+def add_file_exchange(name: str, path: str | PathLike[str], symbol: str | None = None, interval: CandleInterval | None = None) -> None:
     """Register an exchange that reads a file, or the files ``SYMBOL-INTERVAL.csv`` (``.csv.gz``, ``.zip``, ``.parquet``, ...) of a folder.
 
     A file name may continue after the interval: all files of a series, one per month for example, are joined. A file is read once, on

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...arguments import number, whole_number
-from ...candles import CANDLE_DTYPE, CandleArray, grid_of
+from ...candles import CANDLE_DTYPE, CandleArray, CandleInterval, grid_of
 from ...errors import InvalidValueError
 from ..clock import MINUTE_MS, check_ms, iso_time
 
@@ -31,7 +31,7 @@ class Gap(msgspec.Struct, frozen=True):
         return f"{self.missing} {noun} missing from {iso_time(self.since_ms)} to {iso_time(self.until_ms)}"
 
 
-def find_gaps(candles: CandleArray, interval: str = "1m") -> tuple[Gap, ...]:
+def find_gaps(candles: CandleArray, interval: CandleInterval = "1m") -> tuple[Gap, ...]:
     """Return the gaps between candles, first to last.
 
     Args:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -18,6 +18,9 @@ from ...output_files import check_target, replacing
 from ..engine.result import BacktestResult, Trade, add_up
 from .analysis import analysis_of
 from .breakdowns import average_minutes_held, profit_factor
+
+if TYPE_CHECKING:
+    from ...table_types import PandasFrame
 
 __all__ = [
     "Results",
@@ -174,7 +177,7 @@ def profile_json(profile: Report, results: Results = ()) -> bytes:
     return _indented({**report, "domains": domains, "runs": runs})
 
 
-def trades_frame(results: Results) -> Any:
+def trades_frame(results: Results) -> PandasFrame:
     """Return a pandas DataFrame of the closed trades in order of closing, with the names of the JSON as columns.
 
     Times are datetime64[ms, UTC]. ``exchangeName`` and ``frameName`` say which run a trade belongs to.
@@ -207,7 +210,8 @@ def trades_frame(results: Results) -> Any:
             columns[field.encode_name] = pandas.Series(values, dtype={float: "float64", int: "int64"}.get(field.type, "str"))
     columns["exchangeName"] = pandas.Series([run.exchange_name for run, _ in rows], dtype="str")
     columns["frameName"] = pandas.Series([run.frame_name for run, _ in rows], dtype="str")
-    return pandas.DataFrame(columns)
+    frame: PandasFrame = pandas.DataFrame(columns)
+    return frame
 
 
 def error_text(error: BacktestKitError | str) -> str:
