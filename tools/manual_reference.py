@@ -34,7 +34,7 @@ KIT: Final = "backtest_kit_mongo"
 
 API: Final = {
     "setup": ("Setting up", "Settings, servers and registries; every program begins here.", KIT, [
-        "setup", "wait_for_init", "close", "Registry", "get_config", "set_config", "install", "get_mongo", "get_redis", "set_logger",
+        "setup", "Settings", "wait_for_init", "close", "Registry", "get_config", "set_config", "install", "get_mongo", "get_redis", "set_logger",
         "simulated_time", "discard_versions",
     ]),
     "data": ("Querying and measuring", "Stored records as rows or tables, trades of other engines, and what reads and writes cost.", KIT, [
@@ -42,8 +42,8 @@ API: Final = {
     ]),
     "strategies": ("Strategies", "What a strategy file registers, and what its functions may call.", f"{KIT}.runner", [
         "add_strategy", "find_strategy", "list_strategies", "clear_strategies", "load_strategy_file", "parameter", "Strategy", "Callbacks",
-        "Event", "BadSignalError", "StrategyError", "OutsideRunError", "NoSignalError", "get_candles", "get_raw_candles",
-        "get_average_price", "create_signal", "close_pending", "cancel_scheduled", "activate_scheduled", "close_partial", "average_buy",
+        "Event", "SignalDict", "BadSignalError", "StrategyError", "OutsideRunError", "NoSignalError", "get_candles", "get_raw_candles",
+        "CandleDict", "get_average_price", "create_signal", "close_pending", "cancel_scheduled", "activate_scheduled", "close_partial", "average_buy",
         "trailing_stop", "trailing_take", "pause", "resume", "stop", "State", "Memory", "Remembered", "Session", "Measure", "Interval",
         "NestedCallError", "Log", "Notification", "Recent", "Storage", "add_risk", "list_risks", "clear_risks", "Risk",
         "RiskRequest", "add_frame", "find_frame", "list_frames", "clear_frames", "Frame",

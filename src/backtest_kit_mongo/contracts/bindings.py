@@ -12,16 +12,14 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
-from urllib.parse import quote
 from uuid import uuid4
 
 import msgspec
 import redis
 from pymongo.database import Database
-from pymongo.uri_parser import parse_uri
 
 from ..arguments import number
-from ..config import DEFAULT_DATABASE, Config, ConfigInForce, in_force, load_config
+from ..config import Config, ConfigInForce, in_force, load_config
 from ..domains import DOMAINS, Domain, DomainName
 from ..errors import ConfigError, InvalidTypeError, InvalidValueError
 from ..metrics import Metrics
@@ -38,10 +36,10 @@ from ..stores.memory import DummyStore, MemoryStore
 from ..stores.mongo.store import MongoStore
 from ..untyped import Untyped
 from .binding import Binding, Slot, not_configured, opened
-from .pickles import PickledSettings, Served, alive, restored, with_passwords, without_passwords
+from .given_settings import at_servers, history_of, merged
+from .pickles import PickledSettings, Served, alive, kind_of, restored, with_passwords, without_passwords
 
 __all__ = ["Bindings", "alive_registries"]
-
 
 _OF_THE_MODE: Final = (
     "CC_MODE", "CC_STORES", "CC_DURABILITY", "CC_LOOK_AHEAD", "CC_HISTORY", "CC_HISTORY_LIMIT", "CC_HISTORY_DAYS",
@@ -138,17 +136,14 @@ class Bindings:
         )
 
     def configure(self, config: Config) -> None:
-        """Apply the settings ``config``, and close the connections of earlier, different ones. ``setup`` does this and binds the domains.
-
-        Starts embedded servers; contacts no other server.
-        """
+        """Apply the settings ``config``, and close the connections of earlier, different ones. Contacts no server but embedded ones."""
         flush_pending()
         with self._lock:
             if config in (self._given, self._config):
                 if self._servers is None:
                     return
                 self._servers.start()  # again, if one died or if the process that owned them ended
-                if self._given is None or self._config == _at(self._servers, self._given):
+                if self._given is None or self._config == at_servers(self._servers, self._given):
                     return
                 config = self._given
             elif self._servers is not None or config.CC_EMBEDDED:
@@ -156,8 +151,8 @@ class Bindings:
             if config.CC_EMBEDDED and self._servers is None:
                 folder = Path(config.CC_EMBEDDED_DIR).expanduser() if config.CC_EMBEDDED_DIR else default_data_dir()
                 self._servers = EmbeddedServers(folder).start()
-            effective = config if self._servers is None else _at(self._servers, config)
-            self.history = _history(config)
+            effective = config if self._servers is None else at_servers(self._servers, config)
+            self.history = history_of(config)
             self.look_ahead = config.CC_LOOK_AHEAD
             before, self._mongo = self._mongo, MongoStore(effective, self.metrics, self.history)
             self._given, self._config = config, effective
@@ -209,7 +204,7 @@ class Bindings:
             >>> kit.get_config().CC_LOOK_AHEAD
             'hide'
         """
-        given = _merged(config, settings)
+        given = merged(config, settings)
         named = {"CC_MODE": mode, "CC_STORES": stores, "CC_LOOK_AHEAD": look_ahead, "CC_HISTORY": history, "CC_EMBEDDED": embedded}
         before = self._config
         self.configure(load_config(given | {name: value for name, value in named.items() if value is not None}))
@@ -236,11 +231,11 @@ class Bindings:
             >>> kit.get_config().CC_CANDLE_MEMORY_MB
             64
         """
-        given, before = _merged(config, settings), self._given
+        given, before = merged(config, settings), self._given
         if before is not None and not given.get("CC_MODE"):
             given = {name: getattr(before, name) for name in _OF_THE_MODE} | given
         loaded = load_config(given)
-        if _history(loaded) != self.history and any(slot.binding.chosen is not None for slot in self.slots.values()):
+        if history_of(loaded) != self.history and any(slot.binding.chosen is not None for slot in self.slots.values()):
             raise ConfigError("the history of stores in use cannot be changed", hint="setup(history=[...]) creates new stores")
         self.configure(loaded)
 
@@ -298,7 +293,7 @@ class Bindings:
         Raises:
             InvalidTypeError: ``timeout`` is not a number
             InvalidValueError: ``timeout`` is negative or not finite
-            ServerTimeoutError: a server did not answer in time; the message names it. It is a ConnectionError and a TimeoutError
+            ServerTimeoutError: a server did not answer in time; the message names it
             IndexConflictError: an index or documents contradict a unique key
             StorageError: a folder is not usable
             NotConfiguredError: ``setup`` was not called
@@ -464,7 +459,7 @@ class Bindings:
         return self
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        served: Served = {name: (_kind(name, slot.binding.chosen), slot.binding.custom) for name, slot in self.slots.items()}
+        served: Served = {name: (kind_of(name, slot.binding.chosen), slot.binding.custom) for name, slot in self.slots.items()}
         return restored, (type(self), self._token, self.pickled_settings(), served)
 
     def take_token(self, token: str) -> None:
@@ -494,23 +489,6 @@ class Bindings:
             self.use(name, self.make(kind, name), custom)
 
 
-_KINDS: Final[Mapping[type[Any], Kind]] = {
-    type(None): "mongo", FileStore: "file", JsonlStore: "jsonl", MemoryStore: "memory", DummyStore: "dummy",
-}  # fmt: skip
-
-
-def _kind(name: str, store: Store | None) -> Kind:
-    """Return the kind of a chosen store, as in the settings."""
-    kind = _KINDS.get(type(store))
-    if kind is None:
-        raise InvalidTypeError(f"{name} is served by a {type(store).__name__}, which cannot be pickled", hint="set it up in each process")
-    return kind
-
-
-def _history(config: Config) -> History:
-    return History(frozenset(config.CC_HISTORY), config.CC_HISTORY_LIMIT, config.CC_HISTORY_DAYS)
-
-
 def _chosen(name: str, field: str, value: Any) -> frozenset[Any]:
     """Return the values that select a key field. Raises InvalidTypeError for one of another type than the field."""
     domain = DOMAINS[name]
@@ -520,32 +498,3 @@ def _chosen(name: str, field: str, value: Any) -> frozenset[Any]:
         if not isinstance(member, kind):
             raise InvalidTypeError(f"{name}: {field} must be a {kind.__name__}, or a collection of them, got {type(member).__name__}")
     return frozenset(values)
-
-
-def _merged(config: object, settings: Settings) -> dict[str, Any]:
-    if config is not None and not isinstance(config, Mapping):
-        raise ConfigError(f"settings must be a mapping of CC_* names, got {type(config).__name__}")
-    return {**(config or {}), **settings}
-
-
-def _at(servers: EmbeddedServers, config: Config) -> Config:
-    """Return the settings with the addresses of embedded servers."""
-    return msgspec.structs.replace(
-        config,
-        CC_MONGO_CONNECTION_STRING=_relocated(config.CC_MONGO_CONNECTION_STRING, servers.mongo_uri),
-        CC_REDIS_HOST=str(servers.redis_socket),
-        CC_REDIS_USER="",
-        CC_REDIS_PASSWORD="",
-        CC_REDIS_URL="",
-        CC_REDIS_DB=0,
-        CC_REDIS_TLS=False,
-        CC_REDIS_SENTINEL="",
-        CC_REDIS_CLUSTER=False,
-    )
-
-
-def _relocated(uri: str, server_uri: str) -> str:
-    """Return a connection string with the server of ``server_uri``, and the database and options of ``uri``."""
-    name = parse_uri(uri, warn=False)["database"] or DEFAULT_DATABASE
-    _, question, options = uri.partition("?")
-    return f"{server_uri.rpartition('/')[0]}/{quote(name, safe='')}{question}{options}"

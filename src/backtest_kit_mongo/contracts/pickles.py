@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..config import Config, checked
-from ..errors import ConfigError
+from ..errors import ConfigError, InvalidTypeError
 from ..mode_defaults import Kind
+from ..stores.base import Store
+from ..stores.files.jsonl import JsonlStore
+from ..stores.files.store import FileStore
 from ..stores.fork_safety import renew_after_fork
+from ..stores.memory import DummyStore, MemoryStore
 
 if TYPE_CHECKING:
     from .bindings import Bindings
 
-__all__ = ["PickledSettings", "Served", "alive", "restored", "with_passwords", "without_passwords"]
+__all__ = ["PickledSettings", "Served", "alive", "kind_of", "restored", "with_passwords", "without_passwords"]
 
 Served = dict[str, tuple[Kind, type[Any] | None]]
 """By domain: the kind of its store, and the user's class in front of it."""
@@ -114,3 +118,16 @@ def restored(cls: type[Bindings], token: str, settings: PickledSettings | None, 
     registry.take_token(token)
     registry.restore(None, served)
     return registry
+
+
+_KINDS: Final[Mapping[type[Any], Kind]] = {
+    type(None): "mongo", FileStore: "file", JsonlStore: "jsonl", MemoryStore: "memory", DummyStore: "dummy",
+}  # fmt: skip
+
+
+def kind_of(name: str, store: Store | None) -> Kind:
+    """Return the kind of a chosen store, as in the settings."""
+    kind = _KINDS.get(type(store))
+    if kind is None:
+        raise InvalidTypeError(f"{name} is served by a {type(store).__name__}, which cannot be pickled", hint="set it up in each process")
+    return kind
