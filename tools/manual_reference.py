@@ -7,7 +7,6 @@ name below returns. Nothing generated is committed, so the manual cannot differ 
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import sys
@@ -23,6 +22,7 @@ import msgspec
 from backtest_kit_mongo import errors as kit_errors
 from backtest_kit_mongo import runner
 from backtest_kit_mongo.config import Config
+from backtest_kit_mongo.contracts.registry import Registry
 from backtest_kit_mongo.domains import DOMAINS, Domain, DomainName
 from backtest_kit_mongo.metrics import Metrics
 from backtest_kit_mongo.payloads import notifications, records, signals
@@ -33,40 +33,39 @@ DOCS: Final = ROOT / "docs"
 KIT: Final = "backtest_kit_mongo"
 
 API: Final = {
-    "setup": ("Setting up", "Settings, servers and registries; every program begins here.", KIT, [
-        "setup", "Settings", "wait_for_init", "close", "Registry", "get_config", "set_config", "install", "get_mongo", "get_redis", "set_logger",
-        "simulated_time", "discard_versions",
-    ]),
-    "data": ("Querying and measuring", "Stored records as rows or tables, trades of other engines, and what reads and writes cost.", KIT, [
-        "records", "read_trades", "write_trades", "to_pandas", "to_polars", "to_arrow", "stats", "reset_stats", "profile", "Report",
-    ]),
-    "strategies": ("Strategies", "What a strategy file registers, and what its functions may call.", f"{KIT}.runner", [
-        "add_strategy", "find_strategy", "list_strategies", "clear_strategies", "load_strategy_file", "parameter", "Strategy", "Callbacks",
-        "Event", "SignalDict", "BadSignalError", "StrategyError", "OutsideRunError", "NoSignalError", "get_candles", "get_raw_candles",
-        "CandleDict", "get_average_price", "create_signal", "close_pending", "cancel_scheduled", "activate_scheduled", "close_partial", "average_buy",
-        "trailing_stop", "trailing_take", "pause", "resume", "stop", "State", "Memory", "Remembered", "Session", "Measure", "Interval",
-        "NestedCallError", "Log", "Notification", "Recent", "Storage", "add_risk", "list_risks", "clear_risks", "Risk",
-        "RiskRequest", "add_frame", "find_frame", "list_frames", "clear_frames", "Frame",
-    ]),
-    "runs": ("Runs and results", "Backtests, paper and live runs, sweeps, and what they return.", f"{KIT}.runner", [
-        "run_backtest", "run_backtests", "Backtest", "Live", "RunHandle", "RunOptions", "Costs", "BacktestResult", "Trade", "OpenTrade",
-        "Totals", "BuyAndHold", "TakenOverError", "sweep", "SweepResult", "SweepRun", "cluster_executor", "keep_run", "load_run",
-        "list_runs", "KeptRun", "trades_frame", "result_json", "profile_json", "write_html",
-    ]),
-    "candles": ("Candles", "Import, read, compare, replace and pack candles.", f"{KIT}.runner", [
-        "import_candles", "ImportReport", "imported_spans", "read_candles", "CandleGapError", "read_candle_files", "read_klines",
-        "CandleFiles", "list_candles", "CandleSeries", "remove_candles", "refresh_candles", "CandleConflict", "CandleConflictError",
-        "pack_candles", "unpack_candles", "verify_candles", "PackedSeries", "fetch_missing", "find_gaps", "Gap", "synthetic_market",
-        "CANDLE_DTYPE",
-    ]),
-    "exchanges": ("Exchanges and brokers", "Where candles come from, and where orders go.", f"{KIT}.runner", [
-        "add_exchange", "add_ccxt_exchange", "add_file_exchange", "find_exchange", "list_exchanges", "clear_exchanges", "Exchange",
-        "ExchangeError", "ExchangeRefusedError", "ExchangeUnavailableError", "add_broker", "find_broker", "list_brokers", "clear_brokers",
-        "Broker", "Order", "Fill", "OrderFailedError", "OrderRejected", "CcxtBroker",
-    ]),
-    "servers": ("Servers", "Real servers as objects, for tests and for trying out a fail-over.", f"{KIT}.servers", [
-        "MongoServer", "RedisServer", "ReplicaSet", "Server", "mongo_uri",
-    ]),
+    "setup": ("Setting up", "Settings, servers and registries; every program begins here.", KIT, """
+        setup Settings wait_for_init close Registry get_config set_config install get_mongo get_redis set_logger
+        simulated_time discard_versions
+    """),
+    "data": ("Querying and measuring", "Records as rows or tables, trades of other engines, and what reads and writes cost.", KIT, """
+        records read_trades write_trades to_pandas to_polars to_arrow stats reset_stats profile Report
+    """),
+    "strategies": ("Strategies", "What a strategy file registers, and what its functions may call.", f"{KIT}.runner", """
+        add_strategy find_strategy list_strategies clear_strategies load_strategy_file parameter Strategy Callbacks
+        Event SignalDict BadSignalError StrategyError OutsideRunError NoSignalError get_candles get_raw_candles
+        CandleDict get_average_price create_signal close_pending cancel_scheduled activate_scheduled close_partial
+        average_buy trailing_stop trailing_take pause resume stop State Memory Remembered Session Measure Interval
+        NestedCallError Log Notification Recent Storage add_risk list_risks clear_risks Risk RiskRequest add_frame
+        find_frame list_frames clear_frames Frame
+    """),
+    "runs": ("Runs and results", "Backtests, paper and live runs, sweeps, and what they return.", f"{KIT}.runner", """
+        run_backtest run_backtests Backtest Live RunHandle RunOptions Costs BacktestResult Trade OpenTrade Totals
+        BuyAndHold TakenOverError sweep SweepResult SweepRun cluster_executor keep_run load_run list_runs KeptRun
+        trades_frame result_json profile_json write_html
+    """),
+    "candles": ("Candles", "Import, read, compare, replace and pack candles.", f"{KIT}.runner", """
+        import_candles ImportReport imported_spans read_candles CandleGapError read_candle_files read_klines CandleFiles
+        list_candles CandleSeries remove_candles refresh_candles CandleConflict CandleConflictError pack_candles
+        unpack_candles verify_candles PackedSeries fetch_missing find_gaps Gap synthetic_market CANDLE_DTYPE
+    """),
+    "exchanges": ("Exchanges and brokers", "Where candles come from, and where orders go.", f"{KIT}.runner", """
+        add_exchange add_ccxt_exchange add_file_exchange find_exchange list_exchanges clear_exchanges Exchange
+        ExchangeError ExchangeRefusedError ExchangeUnavailableError add_broker find_broker list_brokers clear_brokers
+        Broker Order Fill OrderFailedError OrderRejected CcxtBroker
+    """),
+    "servers": ("Servers", "Real servers as objects, for tests and for trying out a fail-over.", f"{KIT}.servers", """
+        MongoServer RedisServer ReplicaSet Server mongo_uri
+    """),
 }  # fmt: skip
 
 
@@ -74,11 +73,19 @@ def api_pages() -> dict[str, str]:
     """Return the text of each page of the API, by its name."""
     pages = {}
     for page, (title, summary, module, names) in API.items():
-        public = set(importlib.import_module(module).__all__)
-        blocks = [f"::: {module}.{name}\n" for name in names if name in public]
+        blocks = [_public(module, name) for name in names.split()]
         pages[page] = f"# {title}\n\n{summary} Import the names from `{module}`.\n\n" + "\n".join(blocks)
     pages["contracts"] = _contract_api()
     return pages
+
+
+def _public(module: str, name: str) -> str:
+    """Return the block of a public name. Functions of the default registry are documented as methods of ``Registry``."""
+    method = getattr(Registry, name, None) if module == KIT else None
+    if method is None:
+        return f"::: {module}.{name}\n"
+    home = f"{method.__module__}.{method.__qualname__}"
+    return f"[](){{#{module}.{name}}}\n\n::: {home}\n    options:\n      heading: {name}\n"
 
 
 def _contract_api() -> str:

@@ -226,7 +226,7 @@ def reference():
 
 def test_every_public_name_is_on_one_page_of_the_api():
     module = reference()
-    named = [name for _, _, _, names in module.API.values() for name in names]
+    named = [name for _, _, _, names in module.API.values() for name in names.split()]
     assert len(named) == len(set(named))
     contracts = {name for name in kit.__all__ if name.startswith("Persist")}
     errors = {name for name in kit.__all__ if name.endswith("Error")}
