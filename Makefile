@@ -9,7 +9,7 @@ BROWSER_READY := $(VENV)/.browser-ready
 DOCS_READY := $(VENV)/.docs-ready
 DEMO_DIR := .demo
 
-.PHONY: prerequisites demo test test-engines test-oldest test-replicaset test-browser quicktest bench bench-smoke bench-compare bench-scale bench-candles bench-fail-over bench-load lint docs public-types generate sanitize sdist wheel dist clean
+.PHONY: prerequisites demo test test-engines test-oldest test-replicaset test-browser quicktest bench bench-smoke bench-compare bench-scale bench-candles bench-fail-over bench-load lint docs hooks public-types generate sanitize sdist wheel dist clean
 
 # The first of every target: what the system must have, and a .venv. In order, since it may make .venv anew, and with it what is ready.
 .NOTPARALLEL:
@@ -131,12 +131,15 @@ bench-load: prerequisites $(BENCH_READY)
 bench-fail-over: prerequisites $(BENCH_READY)
 	$(BIN)/python bench/fail_over.py $(ARGS)
 
+# The hooks of .pre-commit-config.yaml over all files, and the types of the public names.
 lint: prerequisites $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/pre-commit run --all-files --show-diff-on-failure
 	@if command -v node >/dev/null; then $(MAKE) --no-print-directory public-types; \
 		else echo "Not checked: the types of the public names (make public-types). It needs node, from Debian's package nodejs."; fi
+
+# From now on git runs the hooks over the changed files before each commit.
+hooks: prerequisites $(READY)
+	$(BIN)/pre-commit install
 
 # Fails unless pyright knows the type of every public name.
 public-types: prerequisites $(READY)

@@ -50,7 +50,7 @@ fi
 mkdir -p build/bare
 child=''
 root=$(mktemp -d "$PWD/build/bare/run.XXXXXX")
-# shellcheck disable=SC2317 # called by the trap
+# shellcheck disable=SC2317,SC2329 # called by the trap
 finish() {
     # With unshare its child ends, and with that everything inside.
     [ -z "$child" ] || { kill -KILL "$child" && wait "$child"; } 2>/dev/null || :

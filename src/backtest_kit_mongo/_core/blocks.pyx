@@ -122,7 +122,9 @@ cdef class CandleBlocks:
         cdef Py_ssize_t at
         cdef list runs
         cdef _Run run
-        if len(series) != 3 or not (PyUnicode_CheckExact(series[0]) and PyUnicode_CheckExact(series[1]) and PyUnicode_CheckExact(series[2])):
+        if len(series) != 3:
+            return None
+        if not (PyUnicode_CheckExact(series[0]) and PyUnicode_CheckExact(series[1]) and PyUnicode_CheckExact(series[2])):
             return None
         runs = self._series.get(series)
         if runs is None or not PyLong_CheckExact(limit) or not PyLong_CheckExact(since):

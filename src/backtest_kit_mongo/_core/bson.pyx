@@ -7,7 +7,7 @@ from cpython.datetime cimport import_datetime
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.math cimport NAN, isfinite
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from backtest_kit_mongo._core.dates cimport date_of
@@ -82,7 +82,7 @@ cdef inline Py_ssize_t _stated_size(unsigned char kind, const unsigned char* at,
     raise ValueError(f"BSON type 0x{kind:02x} is unknown")
 
 
-cdef inline int next_element(const unsigned char* document, Py_ssize_t size, Py_ssize_t* at, Element* element) except -1:
+cdef int next_element(const unsigned char* document, Py_ssize_t size, Py_ssize_t* at, Element* element) except -1:
     """Read the element at ``at`` of a document (of ``size`` readable bytes) and move ``at`` behind it; return 0 at the end."""
     cdef const void* end
     if at[0] >= size - 1:
@@ -484,5 +484,5 @@ cdef inline object identity_of(const Element* parts):
     return PyBytes_FromStringAndSize(<const char*> parts[IDENTITY].value, 12)
 
 
-cdef inline bint is_called(const Element* element, const char* name, Py_ssize_t size) noexcept:
+cdef bint is_called(const Element* element, const char* name, Py_ssize_t size) noexcept:
     return element.name_size == size and memcmp(element.name, name, size) == 0

@@ -85,7 +85,9 @@ cdef int _walk(Layout* layout, const unsigned char* document, Py_ssize_t size) e
     return 0
 
 
-cdef Py_ssize_t _slot(Layout* layout, const unsigned char* document, Py_ssize_t size, long long since, long long step, double* values) except -2:
+cdef Py_ssize_t _slot(
+    Layout* layout, const unsigned char* document, Py_ssize_t size, long long since, long long step, double* values
+) except -2:
     """Return the grid slot of a candle and put its six fields into ``values``; return -1, without its prices, if it is off the grid."""
     cdef Py_ssize_t distance
     cdef int field

@@ -7,6 +7,7 @@ span of time.
 cimport cython
 from libc.string cimport memcpy, memset
 
+
 @cython.final
 cdef class Counters:
     """The counters of one domain: ``COUNTS`` plain counts, and a histogram of durations for each operation."""

@@ -97,8 +97,8 @@ cdef class HitReader:
     ):
         """``domain``: from ``domains.py``. ``counts``: indexes of reads, hits (process, Redis), bytes read, errors, and the operation.
 
-        ``get_command``: returns the Redis command for a key. ``take_connection``: returns this thread's connection to Redis, or None if it is
-        not in use or not in order; ``give_connection_back`` takes it back. ``redis_timed_out``: called with a timeout error and the time
+        ``get_command``: returns the Redis command for a key. ``take_connection``: returns this thread's connection to Redis, or None if it
+        is not in use or not in order; ``give_connection_back`` takes it back. ``redis_timed_out``: called with a timeout error and the time
         (time.monotonic) at which the wait began. ``translated``: returns our error for an error of the driver.
         """
         self.ids, self.reader, self.counters = ids, reader, counters

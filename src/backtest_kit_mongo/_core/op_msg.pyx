@@ -415,7 +415,7 @@ cdef class MongoSocketPool:
 
 def find_by_ids(bytes head not None, list ids not None, bytes tail not None) -> bytes:
     """Return the message of a find for ids (12 bytes each): the elements of ``head``, ``filter: {_id: {$in: ids}}``, those of ``tail``."""
-    cdef Py_ssize_t count = len(ids), i, digits, rest, before
+    cdef Py_ssize_t count = len(ids), i, digits, rest
     cdef Py_ssize_t array = 5, power = 10, width = 1
     cdef bytes identity, message
     for i in range(count):
@@ -484,8 +484,10 @@ def upserted_ids(const unsigned char[::1] reply not None) -> dict:
     while next_element(array.value, array.size, &at, &entry):
         if entry.kind != 0x03 or document_size(entry.value, entry.size) != entry.size:
             raise ValueError("upserted holds something other than documents")
-        if not find_element(entry.value, entry.size, b"index", 5, &index) or not find_element(entry.value, entry.size, b"_id", 3, &identity):
-            raise ValueError("upserted has an entry without index or _id")
+        if not find_element(entry.value, entry.size, b"index", 5, &index):
+            raise ValueError("upserted has an entry without index")
+        if not find_element(entry.value, entry.size, b"_id", 3, &identity):
+            raise ValueError("upserted has an entry without _id")
         ids[int(number_of(&index))] = (
             PyBytes_FromStringAndSize(<const char*> identity.value, 12) if identity.kind == 0x07 else None
         )

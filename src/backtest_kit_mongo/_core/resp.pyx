@@ -96,7 +96,7 @@ cdef class RedisSocket(WireSocket):
     cdef object reply(self, int depth):
         cdef Py_ssize_t length = self.line()
         cdef unsigned char kind
-        cdef int64_t size, i
+        cdef int64_t size, _i
         cdef object value
         if length < 1:
             raise BrokenSocketError("a line of a reply is empty")
@@ -129,7 +129,7 @@ cdef class RedisSocket(WireSocket):
             if not 0 <= size <= 1024 * 1024 or depth:
                 raise BrokenSocketError(f"an array of a reply is nested or has an invalid size: {size}")
             value = []
-            for i in range(size):
+            for _i in range(size):
                 try:
                     (<list> value).append(self.reply(depth + 1))
                 except UnexpectedReplyError as error:

@@ -49,8 +49,9 @@ cdef class UpsertWriter:
         ``most``: size in bytes up to which a message cannot hold a document that is too large. ``plain``: the ``fallback`` of
         ``writer.encode``. ``was_new``: called after a document was inserted. ``by_driver``: called with the key, body, time, removal and
         number of a write that no socket could take; returns what a socket would. ``translated``: returns our error for an error of the
-        driver. ``set_command``: returns the Redis command for a key and an id. ``take_connection``, ``give_connection_back``, ``redis_timed_out``: as
-        for ``HitReader``. ``put_id``: stores an id in Redis if there is no such connection, it broke, or Redis rejected an earlier id.
+        driver. ``set_command``: returns the Redis command for a key and an id. ``take_connection``, ``give_connection_back``,
+        ``redis_timed_out``: as for ``HitReader``. ``put_id``: stores an id in Redis if there is no such connection, it broke, or Redis
+        rejected an earlier id.
         """
         self.ids, self.counters, self.most = ids, counters, most
         self.names, self.kinds, self.body = domain.key, domain.kinds, domain.body
