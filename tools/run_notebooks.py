@@ -51,9 +51,10 @@ def execute(notebook: Any, folder: Path) -> Any:
             cell.outputs, cell.execution_count = [], None
     working = folder / "working"
     working.mkdir()
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=str(folder / "kernel"))
-    client = NotebookClient(executed, kernel, timeout=SECONDS, resources={"metadata": {"path": str(working)}})
-    client.execute(env=environment(folder), cleanup_kc=True)
+    with tempfile.TemporaryDirectory() as sockets:  # the path of a socket must be short
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
+        client = NotebookClient(executed, kernel, timeout=SECONDS, resources={"metadata": {"path": str(working)}})
+        client.execute(env=environment(folder), cleanup_kc=True)
     return cleaned(executed)
 
 
