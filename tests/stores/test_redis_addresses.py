@@ -8,6 +8,7 @@ import json
 import pytest
 import redis
 from command import Cli
+from ports import free_port
 from redis_sets import PATIENCE, Cluster, Node, Watched
 from tls import Authority, TlsProxy
 from waiting import wait_for
@@ -321,6 +322,13 @@ def test_two_databases_share_a_redis(begin, settings, servers):
 
 
 # --- Sentinel ---
+
+
+@pytest.mark.server
+def test_sentinels_that_are_away_are_named_in_one_line(begin):
+    begin(CC_REDIS_SENTINEL=f"127.0.0.1:{free_port()}/ids")
+    with pytest.raises(ServerTimeoutError, match=r"\(MasterNotFoundError: No master found for 'ids'\)\n"):
+        kit.wait_for_init(timeout=3)
 
 
 @pytest.mark.once

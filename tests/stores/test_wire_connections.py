@@ -19,7 +19,7 @@ import pymongo.monitoring
 import pytest
 from argument_mongo import ArgumentMongo
 from connection_strings import with_options
-from pymongo.errors import AutoReconnect, OperationFailure
+from pymongo.errors import AutoReconnect, OperationFailure, ServerSelectionTimeoutError
 from test_concurrency import run
 from tls import Authority, TlsMongo, TlsProxy
 from waiting import wait_for
@@ -28,6 +28,7 @@ import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import BacktestKitError, DatabaseError, NotConfiguredError, ServerTimeoutError, ServerUnavailableError
 from backtest_kit_mongo.servers import MongoServer
+from backtest_kit_mongo.stores.mongo.errors import translated
 
 pytestmark = [pytest.mark.once, pytest.mark.server]
 
@@ -178,8 +179,15 @@ def test_a_certificate_that_is_not_known_or_of_another_host_is_refused(tls_mongo
     for uri in (f"mongodb://localhost:{tls_mongo.port}/t?tls=true&serverSelectionTimeoutMS=2000", known.replace("localhost", "127.0.0.1")):
         kit.close()
         kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri})
-        with pytest.raises(ServerUnavailableError, match="certificate"):
+        with pytest.raises(ServerTimeoutError, match=r"certificate verify failed.*\n  hint: tlsCAFile=FILE"):
             kit.PersistStateAdapter.read_state_data("S", "one")
+
+
+def test_an_address_that_atlas_does_not_let_in_is_told_of_the_list():
+    refused = ServerSelectionTimeoutError(
+        "SSL handshake failed: a.mongodb.net:27017: [SSL: TLSV1_ALERT_INTERNAL_ERROR] tlsv1 alert internal error"
+    )
+    assert "IP access list" in str(translated(refused))
 
 
 @pytest.mark.parametrize("fault", ["cut", "silent"])

@@ -55,6 +55,15 @@ T = TypeVar("T")
 _RACES = 5
 
 _WRITE_CONCERN_FAILED = 64
+# What to do about a server that does not answer, by what the error says.
+_UNANSWERED = (
+    (
+        "certificate verify failed",
+        "tlsCAFile=FILE in CC_MONGO_CONNECTION_STRING trusts the authority in FILE; the host name must be one that the certificate is for",
+    ),
+    ("tlsv1 alert internal error", "Atlas ends the handshake of an address that is not in the IP access list of the project"),
+    ("", f"is it running? CC_MONGO_CONNECTION_STRING sets its address; {OWN_SERVERS}"),
+)
 _RANDOM = random.SystemRandom()  # not the generator that a strategy may have seeded
 # Error codes of a server that is no longer the primary, or is shutting down ("retryable" in MongoDB's specification of retryable writes).
 _PRIMARY_GONE = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436})
@@ -153,10 +162,8 @@ def translated(error: PyMongoError) -> BacktestKitError:
     if isinstance(error, WTimeoutError):
         return _not_replicated(f": {_first_line(error)}")
     if isinstance(error, (ServerSelectionTimeoutError, NetworkTimeout, ExecutionTimeout)) or error.timeout:
-        return ServerTimeoutError(
-            f"MongoDB did not answer in time: {_first_line(error)}",
-            hint=f"is it running? CC_MONGO_CONNECTION_STRING sets its address; {OWN_SERVERS}",
-        )
+        text = _first_line(error)
+        return ServerTimeoutError(f"MongoDB did not answer in time: {text}", hint=next(hint for said, hint in _UNANSWERED if said in text))
     if isinstance(error, AutoReconnect):
         return ServerUnavailableError(f"lost the connection to MongoDB: {_first_line(error)}")
     if isinstance(error, DocumentTooLarge):

@@ -190,4 +190,5 @@ class PostedError(ResponseError):
 def reason(error: Exception) -> str:
     """Return an error as one line of text."""
     text = str(error).splitlines()[0] if str(error) else ""
+    text = text.partition(" : <redis.")[0]  # the clients of the Sentinels, with all their options
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
