@@ -180,6 +180,7 @@ changelog: prerequisites $(READY)
 
 generate: prerequisites $(READY)
 	$(BIN)/python tools/generate_contracts.py
+	$(BIN)/python tools/generate_completion.py
 
 # Into dist/: the source distribution, a wheel without debug information that is built from it, or both.
 dist: prerequisites $(READY)

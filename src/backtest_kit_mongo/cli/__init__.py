@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ..errors import MissingDependencyError
+from .completion import VARIABLE, answer
 
 __all__ = ["main"]
 
@@ -13,6 +15,9 @@ _OURS_ALONE = ("typer", "rich", "click")
 
 def main() -> None:
     """Run the command with the arguments of this process, then exit."""
+    if shell := os.environ.get(VARIABLE):
+        answer(shell, sys.argv[1:])
+        return
     try:
         from .app import app
     except ModuleNotFoundError as error:

@@ -10,6 +10,7 @@ from .. import __version__
 from .cache import flush_cache
 from .candles import import_file, refresh_series, remove_series, show_series
 from .command import add, unwrapped
+from .completion_scripts import print_completion
 from .copy import copy
 from .demo import show_demo
 from .doctor import doctor
@@ -23,7 +24,7 @@ from .sweep import sweep_parameters
 
 __all__ = ["app"]
 
-# No tracebacks with local variables: they could show a password. No option for shell completion in every help text.
+# No tracebacks with local variables: they could show a password. The command `completion` prints shell scripts.
 app: Final = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 candles: Final = typer.Typer(
     no_args_is_help=True, help="Stored candles: import files, list the series, replace or remove wrong candles, pack them."
@@ -76,3 +77,4 @@ app.add_typer(candles, name="candles")
 add(app, "copy", copy)
 add(app, "export", export)
 add(app, "stats", show_stats)
+add(app, "completion", print_completion)
