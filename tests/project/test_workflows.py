@@ -104,7 +104,7 @@ def test_only_a_tag_publishes():
     version, publish = workflow["jobs"]["version"], workflow["jobs"]["publish"]
     assert version["if"] == "startsWith(github.ref, 'refs/tags/v')"
     assert set(publish["needs"]) == {"sdist", "wheels", "version"}  # a job that is skipped lets none that needs it run
-    assert publish["environment"]["name"] == "pypi"
+    assert publish["environment"] == "pypi"
     assert "if" not in publish  # always() would run it all the same
 
 
