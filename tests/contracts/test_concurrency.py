@@ -8,15 +8,13 @@ import logging
 import os
 import random
 import struct
-import subprocess
-import sys
 import threading
 import time
 
 import pymongo
 import pytest
 import redis
-from paths import HELPERS
+from prepared import Prepared
 from waiting import wait_for
 
 import backtest_kit_mongo as kit
@@ -26,7 +24,6 @@ from backtest_kit_mongo.servers import MongoServer, RedisServer
 
 pytestmark = pytest.mark.server
 
-CHILDREN = HELPERS / "children.py"
 WHEN = 1_700_000_000_000
 MINUTE = 60_000
 
@@ -34,16 +31,7 @@ MINUTE = 60_000
 @contextlib.contextmanager
 def processes(settings, task, count=4, **arguments):
     """Start processes that are set up and wait; ``go`` lets them start together."""
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", CHILDREN],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(count)
-    ]
+    running = [Prepared("children:main") for _ in range(count)]
     try:
         for number, process in enumerate(running):
             order = {"settings": settings, "task": task, "number": number, "arguments": arguments}
@@ -54,10 +42,7 @@ def processes(settings, task, count=4, **arguments):
     finally:
         for process in running:
             process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+            process.close()
 
 
 def go(running):

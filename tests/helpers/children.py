@@ -1,4 +1,4 @@
-"""Tasks of the child processes in the concurrency tests; run as a script, one task per process.
+"""Tasks of the child processes in the concurrency tests, one task per process.
 
 Protocol: the child reads one line of JSON with settings, task and arguments, and prints ``ready``. On ``go`` it does its task and
 prints one line of JSON.
@@ -15,6 +15,7 @@ import struct
 import sys
 import threading
 import time
+import warnings
 
 import pymongo
 
@@ -341,6 +342,8 @@ def fork_during_the_index_build(number, marker):
 
 
 def main():
+    warnings.simplefilter("error")
+    warnings.simplefilter("ignore", DeprecationWarning)  # forks beside threads
     order = json.loads(sys.stdin.readline())
     kit.setup(order["settings"])
     print("ready", flush=True)
@@ -348,7 +351,3 @@ def main():
     answer = globals()[order["task"]](order["number"], **order["arguments"])
     print(json.dumps(answer), flush=True)
     kit.close()
-
-
-if __name__ == "__main__":
-    main()

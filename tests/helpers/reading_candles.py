@@ -1,4 +1,4 @@
-"""Read candles again and again out of the memory of a process, until another one has replaced them; run as a script.
+"""Read candles again and again out of the memory of a process, until another one has replaced them.
 
 Argument: for how many seconds candles in memory are used. It prints ``old`` once it has the old candles in memory. In the end it prints
 when (``time.monotonic``) it began the last read that returned an old candle, and how many reads came from memory.
@@ -36,7 +36,3 @@ def main():
         news += shifts == [1.0]
     print(last_old, kit.stats()["candle"]["hits_block"], flush=True)
     kit.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,23 +1,27 @@
-"""Functions that the tests of pickles call in other processes; run as a script, it makes one call that stdin describes."""
+"""Functions that the tests of pickles call in other processes."""
 
 from __future__ import annotations
 
 import os
 import pickle
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+from prepared import forked
 
 
 def called_elsewhere(function, *arguments, environ=None, folder=None):
-    """Return ``function(*arguments)`` of a new Python process, or raise its error. ``environ`` replaces the CC_* variables."""
+    """Return ``function(*arguments)`` of another process, or raise its error. ``environ`` replaces the CC_* variables."""
     import cloudpickle
 
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CC_")} | (environ or {})
-    call = cloudpickle.dumps((function, arguments))
-    ended = subprocess.run([sys.executable, __file__], input=call, capture_output=True, env=environment, cwd=folder, timeout=120)
-    assert ended.returncode == 0, ended.stderr.decode()
-    result, error = pickle.loads(ended.stdout)
+    with tempfile.TemporaryDirectory() as files:
+        call, answer = Path(files, "call"), Path(files, "answer")
+        call.write_bytes(cloudpickle.dumps((function, arguments)))
+        ended = forked("worker_tasks:main", [call, answer], environment, folder or Path.cwd())
+        assert ended.returncode == 0, ended.err
+        result, error = pickle.loads(answer.read_bytes())
     if error is not None:
         raise error
     return result
@@ -77,13 +81,8 @@ def clients_of(pickles):
 def main():
     result, error = None, None
     try:
-        function, arguments = pickle.load(sys.stdin.buffer)
+        function, arguments = pickle.loads(Path(sys.argv[1]).read_bytes())
         result = function(*arguments)
     except Exception as raised:  # noqa: BLE001 - the caller raises it again
         error = raised
-    sys.stdout.buffer.write(pickle.dumps((result, error)))
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    main()
+    Path(sys.argv[2]).write_bytes(pickle.dumps((result, error)))

@@ -18,6 +18,7 @@ from exchange_server import BODY_FAULTS, FEE, OPEN, STEP, Exchange, ExchangeServ
 from hand_market import MINUTE, START
 from live_market import Market, once_at, signal_row
 from paths import HELPERS
+from prepared import Prepared
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.candles import GRIDS
@@ -574,6 +575,7 @@ def test_client_ids_fit_and_stay_the_same():
 ORDERS = 40
 CHILD = """
 import sys
+sys.path.insert(0, sys.argv.pop(1))
 from test_ccxt import CcxtBroker, ExchangeUnavailableError, order
 trader = CcxtBroker(url=sys.argv[1], api_key="k", secret="s", recv_window=1.0, options={"rateLimit": 1})
 print("ready", flush=True)
@@ -592,13 +594,11 @@ for number in range(int(sys.argv[2])):
 def test_a_process_that_is_killed_anywhere_orders_each_step_once(server):
     """It is restarted again and again, and begins with its first step each time, as if it had recorded nothing."""
     exchange, random = server.exchange, np.random.default_rng(1)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), str(Path(__file__).parent), *sys.path])}
     kills, done = 0, False
     while not done:
         for kind in ("lost", "drop"):
             exchange.fail(kind, "/api/v3/order", method="POST", times=1)
-        command = [sys.executable, "-c", CHILD, server.url, str(ORDERS)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
+        with Prepared("prepared:run_code", [CHILD, Path(__file__).parent, server.url, ORDERS]) as child:
             assert child.stdout.readline() == "ready\n"
             before = len(exchange.orders)
             if kills < 5:

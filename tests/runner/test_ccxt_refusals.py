@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from email.utils import formatdate
 import pytest
 from exchange_server import Exchange, ExchangeServer
 from hand_market import MINUTE, START
-from paths import EXAMPLE, HELPERS
+from paths import EXAMPLE
+from prepared import Prepared
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.contracts.default_registry import default_registry
@@ -296,9 +296,7 @@ with ExchangeServer(exchange) as server:
 
 
 def test_ctrl_c_ends_the_wait():
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(HELPERS)}
-    )
+    process = Prepared("prepared:run_code", [CHILD])
     try:
         assert "accepts no requests before" in process.stdout.readline()
         process.send_signal(signal.SIGINT)

@@ -1,12 +1,11 @@
 """Signals to a real process: the first one asks it to finish, the second one stops it at once."""
 
 import signal
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
+from prepared import Prepared
 
 from backtest_kit_mongo.errors import InvalidValueError
 from backtest_kit_mongo.runner.live.interrupts import stopping
@@ -39,9 +38,7 @@ def child():
     processes = []
 
     def start(finish="pass", after="pass"):
-        process = subprocess.Popen(
-            [sys.executable, "-c", CHILD.format(finish=finish, after=after)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        process = Prepared("prepared:run_code", [CHILD.format(finish=finish, after=after)])
         processes.append(process)
         assert process.stdout.readline() == "ready\n"
         return process

@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -20,6 +19,7 @@ from pathlib import Path
 import bson
 import numpy as np
 import pytest
+from prepared import Prepared
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
@@ -453,9 +453,7 @@ elif task == "limit":
 
 
 def child(folder, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(folder), *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    return Prepared("prepared:run_code", [CHILD, folder, *arguments])
 
 
 @pytest.mark.slow

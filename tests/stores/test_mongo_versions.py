@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 
 import pymongo
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from prepared import Prepared
 from proxy import LOST, STALL, Proxy, cut
 from pymongo import common
 
@@ -342,7 +341,7 @@ for when in range(start, start + 100_000):
     last = 0
     given_settings = json.dumps({**settings, "CC_WIRE_LANE": reader.config.CC_WIRE_LANE})
     for round_ in range(4):
-        with subprocess.Popen([sys.executable, "-c", child, given_settings, str(last + 1)], stdout=subprocess.PIPE, text=True) as process:
+        with Prepared("prepared:run_code", [child, given_settings, last + 1]) as process:
             for _ in range(37 + 11 * round_):
                 last = int(process.stdout.readline())
             process.kill()

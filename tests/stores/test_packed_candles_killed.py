@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import forked
 from killed_candles import BLOCK, candles, read
+from prepared import forked
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.runner import verify_candles

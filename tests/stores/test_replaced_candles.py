@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import reading_candles
-from command import forked
 from killed_candles import BLOCK, SERIES, at, candles
+from prepared import Prepared, forked
 from waiting import wait_for
 
 import backtest_kit_mongo as kit
@@ -277,8 +274,7 @@ def test_candles_in_memory_are_used_for_a_minute():
 def test_another_process_uses_its_memory_for_so_long_and_no_longer(mongo, change):
     store(candles(0, COUNT))
     kept = 2.0
-    command = [sys.executable, reading_candles.__file__, str(kept)]
-    with subprocess.Popen(command, env=environment(mongo), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with Prepared("reading_candles:main", [kept], environment(mongo)) as child:
         try:
             assert child.stdout.readline() == "old\n"
             if change == "replace":

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
 from file_helpers import START, all_keys, candles, files_in, get, in_child, plant, put
-from paths import HELPERS
+from prepared import Prepared
 
 from backtest_kit_mongo.domains import DOMAINS
 from backtest_kit_mongo.stores.files.store import FileStore
@@ -75,12 +73,7 @@ print(store.write_candles("BTC", "1m", "binance", candles(200, price=number + 1.
 @pytest.mark.slow
 def test_processes_share_a_folder(folder):
     """Keys that join to one name each get their own folder, first writes win where they should, and nothing is lost."""
-    tests = str(HELPERS)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, *sys.path])}
-    children = [
-        subprocess.Popen([sys.executable, "-c", CHILD, folder, str(number)], stdin=-1, stdout=-1, text=True, env=environment)
-        for number in range(6)
-    ]
+    children = [Prepared("prepared:run_code", [CHILD, folder, number]) for number in range(6)]
     for child in children:
         assert child.stdout.readline() == "ready\n"
     for child in children:
