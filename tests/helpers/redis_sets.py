@@ -30,7 +30,7 @@ class Node(RedisServer):
 
     def client(self):
         """Return a new client."""
-        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5)
+        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=60)
 
 
 class Sentinel(Node):

@@ -100,7 +100,7 @@ def test_where_it_may_not_install_it_prints_one_line_and_ends_at_once(machine, r
         machine.program("sudo", sudo)
     began = time.monotonic()
     said = machine.run(*arguments, code=1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert said.count("\n") == 1
     assert said.startswith("prerequisites: missing: Python 3.11 or newer, C compiler, make, libcurl.so.4, libssl.so.3, ")
     assert line in said

@@ -644,5 +644,5 @@ def test_orders_survive_a_kill_of_the_server(tmp_path):
         assert [placed["clientOrderId"] for placed in known["orders"]] == ["a1"]
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         process.stdout.close()

@@ -170,8 +170,8 @@ def test_a_ban_within_the_limit_is_waited_out(server, mongo, messages, said):
     """The exchange may say it in seconds, as a date, or in the text of the answer. The user is told once."""
     add_ccxt_exchange(url=server.url, options=OPTIONS, max_wait=20.0)
     server.exchange.now_ms, server.exchange.speed = int(time.time() * 1000), 1.0  # the date of the answers
-    body = banned(in_seconds(6)) if said == "text" else None
-    seconds = {"header": 6, "date": formatdate(time.time() + 6.5, usegmt=True), "text": None}[said]
+    body = banned(in_seconds(12)) if said == "text" else None
+    seconds = {"header": 6, "date": formatdate(time.time() + 12.5, usegmt=True), "text": None}[said]
     server.exchange.fail(418, KLINES, seconds=seconds, body=body)
     begin = time.monotonic()
     assert fetch() == 10

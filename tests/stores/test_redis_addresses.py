@@ -272,7 +272,7 @@ def users(servers, settings):
 def test_the_least_rights_are_enough(begin, wire, users, servers):
     users(LEAST)
     begin(CC_REDIS_HOST=servers.redis.socket, CC_REDIS_USER="bot", CC_REDIS_PASSWORD="p")
-    kit.wait_for_init(timeout=15)
+    kit.wait_for_init(timeout=60)
     use()
     assert hits() == (len(KEYS), 0)
     for call in (STATE.id_cache.size, STATE.id_cache.clear, default_registry.mongo.drop_cache, lambda: STATE.id_cache.has(*KEYS[0])):
@@ -292,7 +292,7 @@ def test_missing_rights_are_not_taken_for_a_dead_server(begin, wire, users, serv
     use(KEYS[:5])
     assert hits()[0] == 0
     users("on >p ~*_cache:* +get +mget")
-    kit.wait_for_init(timeout=15)
+    kit.wait_for_init(timeout=60)
     use(KEYS[5:9])  # reads continue to use Redis
     begin(CC_REDIS_HOST=servers.redis.socket, CC_REDIS_USER="bot", CC_REDIS_PASSWORD="wrong")
     with pytest.raises(DatabaseError, match="Redis rejected the login"):

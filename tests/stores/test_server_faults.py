@@ -411,7 +411,7 @@ def test_mongo_comes_without_a_gate(settings, base):
             call()
     base.start()
     kit.set_config({**settings, "CC_MONGO_CONNECTION_STRING": uri(base, "t", 200)})  # the same settings: nothing changes
-    assert wait_for(lambda: _succeeds(lambda: instance.write_signal_data({"n": 2})), 30)
+    assert wait_for(lambda: _succeeds(lambda: instance.write_signal_data({"n": 2})))
     assert instance.read_signal_data() == {"n": 2}
 
 
@@ -458,7 +458,7 @@ def test_mongo_hangs(settings, base, options):
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": base.uri("t")})
     all_succeed()  # creates the indexes, which may take a busy server longer than the time-out
     kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri(base, "t", 1500, options)})
-    assert wait_for(lambda: _succeeds(all_succeed), 30)
+    assert wait_for(lambda: _succeeds(all_succeed))
     base.pause()
     with within(), pytest.raises(ServerTimeoutError):
         operations()["write"]()
@@ -466,7 +466,7 @@ def test_mongo_hangs(settings, base, options):
         with within(), pytest.raises(ServerUnavailableError):
             operations()[name]()
     base.resume()
-    assert wait_for(lambda: _succeeds(all_succeed), 30)
+    assert wait_for(lambda: _succeeds(all_succeed))
 
 
 def test_close_does_not_wait_for_a_dead_mongo(settings, base):

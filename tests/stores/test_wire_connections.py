@@ -567,7 +567,7 @@ def test_close_under_readers(tmp_path, settings):
         with threads(8, work):
             assert wait_for(lambda: len(children._sockets() - before) >= 9)
             kit.close()
-        assert wait_for(lambda: not children._sockets() - before, 30), children._sockets() - before
+        assert wait_for(lambda: not children._sockets() - before), children._sockets() - before
 
 
 def resident():
