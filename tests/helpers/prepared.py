@@ -20,8 +20,8 @@ from backtest_kit_mongo.cli.output import errors, output
 
 _HERE = Path(__file__)
 # typer and numpy import much with their first use. What this version of a package lacks is skipped.
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["backtest_kit_mongo.cli.app", "typer._adapters", "typer.rich_utils", "numpy.random"])
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["backtest_kit_mongo.cli.app", "typer._adapters", "typer.rich_utils", "numpy.random"])
 
 
 class Ended(NamedTuple):
@@ -138,7 +138,7 @@ def _inherited(duplicate):
 def _start(function, arguments, environment, folder, *descriptors):
     environment = {**os.environ} if environment is None else environment
     given = (function, [*map(str, arguments)], environment, folder or Path.cwd(), [_Descriptor(number) for number in descriptors])
-    process = _processes.Process(target=_run, args=given)
+    process = processes.Process(target=_run, args=given)
     process.start()
     return process
 

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from types import SimpleNamespace
 
 import pytest
 from command import Cli
 from dask_cluster import local_cluster
+from prepared import processes
 
 import backtest_kit_mongo as kit
 from backtest_kit_mongo.domains import DOMAINS
@@ -34,6 +35,7 @@ from backtest_kit_mongo.runner import (
     sweep,
     synthetic_market,
 )
+from backtest_kit_mongo.runner.backtest import sweep as sweep_module
 from backtest_kit_mongo.runner.backtest.cluster import cluster_executor
 from backtest_kit_mongo.runner.backtest.sweep import SLOTS
 from backtest_kit_mongo.runner.engine.result import Totals, add_up
@@ -94,6 +96,12 @@ def file(tmp_path):
     sys.modules.pop("beside", None)
     if str(tmp_path) in sys.path:
         sys.path.remove(str(tmp_path))
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """Processes of a sweep fork from one that has imported the library. Like new interpreters they share nothing with this one."""
+    monkeypatch.setattr(sweep_module, "multiprocessing", SimpleNamespace(get_context=lambda method: processes))
 
 
 @pytest.fixture
@@ -174,7 +182,7 @@ def test_results_are_those_of_single_runs_whatever_the_number_of_workers(market,
     assert len({run.totals for run in one.runs}) == 8
 
 
-def test_runs_have_records_of_their_own(market, file):
+def test_runs_have_records_of_their_own(market, file, prepared):
     result = sweep(file, GRID, workers=2, frame_name="march")
     names = {run.frame_name for run in result.runs}
     assert len(names) == 4
@@ -191,7 +199,7 @@ def test_runs_have_records_of_their_own(market, file):
     assert database["recent-items"].count_documents({}) == before
 
 
-def test_a_sweep_with_the_stores_of_a_backtest(settings, file, tmp_path):
+def test_a_sweep_with_the_stores_of_a_backtest(settings, file, tmp_path, prepared):
     """The processes share the file of the log, and each has its rows in memory."""
     results = []
     for mode in ("", "backtest"):
@@ -203,7 +211,7 @@ def test_a_sweep_with_the_stores_of_a_backtest(settings, file, tmp_path):
     assert {json.loads(line)["methodContext"]["frameName"] for line in lines} == {run.frame_name for run in results[1].runs}
 
 
-def test_nothing_of_the_file_stays_behind(market, file):
+def test_nothing_of_the_file_stays_behind(market, file, prepared):
     @add_strategy("mine")
     def mine(symbol, when):
         return None
@@ -216,7 +224,7 @@ def test_nothing_of_the_file_stays_behind(market, file):
 # --- failures ---
 
 
-def test_a_run_that_fails_is_a_row_and_the_others_go_on(market, file):
+def test_a_run_that_fails_is_a_row_and_the_others_go_on(market, file, prepared):
     runs = sweep(file, {"TROUBLE": ["raise", "none", "load", "die"], "EVERY": [3, 5]}, workers=2).runs
     texts = {"raise": "this strategy raises", "load": "this file does not load", "die": "the process of this run died"}
     for run in runs:
@@ -248,7 +256,7 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(market, file):
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_cannot_be_swept_is_refused_before_the_first_run(market, file, grid, others, error):
+def test_what_cannot_be_swept_is_refused_before_the_first_run(market, file, grid, others, error, prepared):
     with pytest.raises((InvalidTypeError, InvalidValueError), match=error):
         sweep(file, grid, **others)
     assert frames() == set()
@@ -287,7 +295,7 @@ def test_a_program_without_its_guard_is_told(market, settings, file):
 # --- resume ---
 
 
-def test_resume_takes_what_is_finished(market, file):
+def test_resume_takes_what_is_finished(market, file, prepared):
     first = sweep(file, {"EVERY": [3, 5], "TROUBLE": ["none", "raise"]}, workers=2)
     counts = []
     again = sweep(file, {"EVERY": [3, 5, 7], "TROUBLE": ["none"]}, workers=1, resume=True, progress=lambda *each: counts.append(each))
@@ -345,8 +353,8 @@ def test_no_process_outlives_the_command(market, settings, file, number):
 # --- other executors ---
 
 
-def test_any_executor_of_processes_does(market, file):
-    with ProcessPoolExecutor(2, mp_context=get_context("forkserver")) as pool:
+def test_any_executor_of_processes_does(market, file, prepared):
+    with ProcessPoolExecutor(2, mp_context=processes) as pool:
         assert sweep(file, GRID, executor=pool) == sweep(file, GRID, workers=1)
 
 
