@@ -5,6 +5,8 @@ A server that already listens on a default port is never used: it could hold som
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gc
 import itertools
 import os
@@ -12,7 +14,7 @@ import shutil
 import signal
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,6 +156,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if os.environ.get("CC_WIRE_LANE") == "0":
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("once")])
         items[:] = [item for item in items if not item.get_closest_marker("once")]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Of the workers of a run, let the first compile a test file, with its assertions rewritten, while the others wait for the result."""
+    if isinstance(collector, pytest.Module) and "PYTEST_XDIST_WORKER" in os.environ:
+        with open(collector.path) as file, contextlib.suppress(Exception, pytest.skip.Exception):
+            fcntl.flock(file, fcntl.LOCK_EX)
+            _ = collector.obj  # imports it; an error is reported by the collection that follows
+    return (yield)
 
 
 def pytest_collection_finish() -> None:
