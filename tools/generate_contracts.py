@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -432,12 +434,13 @@ def setting_types() -> str:
     lines += ["from .mode_defaults import Kind, LookAhead", "", '__all__ = ["Settings"]', "", ""]
     lines += [
         "class Settings(TypedDict, total=False):",
-        '    """Settings by name, for ``setup`` and ``set_config``; ``Config`` describes them."""',
+        '    """Settings by name, for ``setup`` and ``set_config``."""',
         "",
     ]
+    described = dict(re.findall(r'^    (CC_\w+): .*\n    (""".*""")$', inspect.getsource(Config), re.MULTILINE))
     for name, annotation in Config.__annotations__.items():
         given = SETTING_TYPES.get(annotation, annotation + ' | Literal[""] | None')
-        lines.append(f"    {name}: {given}")
+        lines += [f"    {name}: {given}", f"    {described[name]}"]
     return "\n".join(lines) + "\n"
 
 

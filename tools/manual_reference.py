@@ -27,6 +27,7 @@ from backtest_kit_mongo.domains import DOMAINS, Domain, DomainName
 from backtest_kit_mongo.metrics import Metrics
 from backtest_kit_mongo.payloads import notifications, records, signals
 from backtest_kit_mongo.payloads.base import Int
+from backtest_kit_mongo.runner.strategy import _RequiredOfSignal
 
 ROOT: Final = Path(__file__).parent.parent
 DOCS: Final = ROOT / "docs"
@@ -107,11 +108,10 @@ def _contract_api() -> str:
 
 def settings() -> str:
     """The table of settings, described by the docstrings below their fields."""
-    described = dict(re.findall(r'^    (CC_\w+): .*\n    """(.*)"""$', inspect.getsource(Config), re.MULTILINE))
     rows = []
     for field in msgspec.structs.fields(Config):
         default = "each on `mongo`" if field.name == "CC_STORES" else f"`{field.default!r}`"
-        rows.append((f"`{field.name}`", _type(field.type), default, described[field.name].replace("``", "`")))
+        rows.append((f"`{field.name}`", _type(field.type), default, _field_text(Config, field.name)))
     return _table(("Name", "Type", "Default", "Meaning"), rows)
 
 
@@ -163,6 +163,15 @@ def counts() -> str:
     """The table of what ``stats()`` counts, from the docstring of ``Metrics.snapshot``."""
     found = re.findall(r"- ((?:``\w+``(?:, )?)+): (.*(?:\n  .*)*)", inspect.getdoc(Metrics.snapshot) or "")
     return _table(("Name", "Meaning"), [(names.replace("``", "`"), re.sub(r"\s+", " ", text).replace("``", "`")) for names, text in found])
+
+
+def signal() -> str:
+    """The table of the fields of a signal that a strategy returns."""
+    types = typing.get_type_hints(runner.SignalDict)
+    texts = {name: text for base in (_RequiredOfSignal, runner.SignalDict) for name, text in _field_docs(base).items()}
+    required = runner.SignalDict.__required_keys__
+    rows = [(f"`{name}`", _type(types[name]), "required" if name in required else "optional", text) for name, text in texts.items()]
+    return _table(("Field", "Type", "", "Meaning"), rows)
 
 
 def metrics() -> str:
@@ -284,6 +293,7 @@ PARTS: Final = {
     "errors": errors,
     "run_errors": run_errors,
     "counts": counts,
+    "signal": signal,
     "metrics": metrics,
     "commands": commands,
     "payloads": payload_tables,

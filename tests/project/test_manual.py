@@ -20,8 +20,9 @@ from manual import PAGES, blocks, page_name
 from paths import ROOT
 
 import backtest_kit_mongo as kit
-from backtest_kit_mongo.runner import clear_strategies, synthetic_market
+from backtest_kit_mongo.runner import synthetic_market
 from backtest_kit_mongo.servers.embedded import EmbeddedServers
+from backtest_kit_mongo.testing.library import left_as_it_was
 
 pytestmark = pytest.mark.once
 
@@ -67,19 +68,14 @@ def test_what_a_page_shows_runs(page, folder, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
     cli = Cli(folder, **settings)
     scope: dict[str, object] = {"__name__": "manual"}
-    with EmbeddedServers(folder / "servers"):  # shared by all that the page starts
-        try:
-            for block in runnable(page):
-                where = f"{page_name(page)}:{block.line}"
-                if block.kind == "python":
-                    _run_python(block, where, scope, folder)
-                    continue
-                for command in block.commands:
-                    _run_command(command, where, cli, folder)
-        finally:
-            clear_strategies()
-            kit.close()
-            kit.reset_stats()
+    with EmbeddedServers(folder / "servers"), left_as_it_was(60):  # the servers are shared by all that the page starts
+        for block in runnable(page):
+            where = f"{page_name(page)}:{block.line}"
+            if block.kind == "python":
+                _run_python(block, where, scope, folder)
+                continue
+            for command in block.commands:
+                _run_command(command, where, cli, folder)
 
 
 def _run_python(block, where, scope, folder):
@@ -247,8 +243,7 @@ def test_every_setting_and_field_is_described():
 def test_the_fields_of_a_signal_are_those_that_a_run_takes():
     from backtest_kit_mongo.runner.engine.position import _KNOWN, _REQUIRED
 
-    section = (ROOT / "docs" / "reference" / "payloads.md").read_text().partition("## The signal that")[2].partition("<!--")[0]
-    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (required|optional) \|", section, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (required|optional) \|", reference().signal(), re.MULTILINE)
     assert {name for name, _ in rows} == set(_KNOWN)
     assert {name for name, how in rows if how == "required"} == set(_REQUIRED)
 

@@ -31,16 +31,22 @@ __all__ = [
 
 class _RequiredOfSignal(TypedDict):
     position: Literal["long", "short"]
+    """A long profits from rising prices, a short from falling ones."""
     priceTakeProfit: float
+    """Price at which the position closes in profit: above the entry for a long, below it for a short."""
     priceStopLoss: float
+    """Price at which the position closes at a loss: on the other side of the entry."""
     minuteEstimatedTime: float
+    """Minutes after which the position closes at the market price, above 0; ``math.inf`` for never."""
 
 
 class SignalDict(_RequiredOfSignal, total=False):
     """A signal, as ``get_signal`` returns it; see ``add_strategy``. With ``-> SignalDict | None`` a type checker finds a misspelt name."""
 
     priceOpen: float | None
+    """Price to wait for; without it, the position opens at the market price."""
     note: str | None
+    """Text that is kept with the position, and shown in its notifications."""
 
 
 _Answer = SignalDict | Mapping[str, Any] | None

@@ -28,14 +28,20 @@ Fill = Callable[[str, CandleInterval, int, int], object]
 
 
 class CandleDict(TypedDict):
-    """A candle of ``get_candles``: open time (ms), prices, and volume in the base asset."""
+    """A candle of ``get_candles``."""
 
     timestamp: int
+    """Its open time, in ms."""
     open: float
+    """The first price, in the quote currency."""
     high: float
+    """The highest price."""
     low: float
+    """The lowest price."""
     close: float
+    """The last price."""
     volume: float
+    """What was traded, in the base asset."""
 
 
 @overload
