@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import forkserver, reduction
@@ -160,7 +159,6 @@ def _run(function, arguments, environment, folder, descriptors):
     module, name = function.split(":")
     helpers = [str(_HERE.parent)] if (_HERE.parent / f"{module}.py").exists() else []
     sys.path[:] = [str(folder), *helpers, *(path for path in sys.path if Path(path) != _HERE.parent)]
-    warnings.resetwarnings()
 
     try:
         getattr(importlib.import_module(module), name)()
