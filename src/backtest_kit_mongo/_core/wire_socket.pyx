@@ -13,6 +13,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 import os
 
@@ -89,11 +90,12 @@ cdef int _send_all(int fd, iovec* pieces, int count, int timeout_ms) noexcept no
     cdef ssize_t sent
     cdef pollfd waiting
     cdef int first = 0
+    memset(&message, 0, sizeof(message))  # msghdr(msg_iov=...) would leave the address and the control data to chance
     while first < count:
         if pieces[first].iov_len == 0:
             first += 1
             continue
-        message = msghdr(msg_iov=&pieces[first], msg_iovlen=count - first)
+        message.msg_iov, message.msg_iovlen = &pieces[first], count - first
         sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
         if sent < 0:
             if errno != EAGAIN:
