@@ -148,11 +148,12 @@ public-types: prerequisites $(READY)
 		|| { cat build/public-types.txt; exit 1; }
 	@grep score build/public-types.txt
 
-# Python and Cython lines that these tests reach, in a traced copy of the tree: all of them take a tenth of `make test`, and reach nearly as much.
-# The floors are what was measured, less one percent. Python 3.11 alone: later versions trace in a way that coverage cannot read from Cython.
-COVERED ?= tests/core tests/candles tests/contracts
-PYTHON_FLOOR ?= 0
-CYTHON_FLOOR ?= 0
+# Python and Cython lines that the tests of the core and of candle files reach, in a traced copy of the tree. The floors are what these tests
+# were measured to reach, less one percent; COVERED= takes others. Python 3.11 alone: coverage cannot follow Cython on later versions.
+# A traced line may switch threads where an untraced one cannot, so the test of a cache that the GIL guards is left out.
+COVERED ?= tests/core tests/candles
+PYTHON_FLOOR ?= 40
+CYTHON_FLOOR ?= 82
 TRACED := $(CURDIR)/build/coverage
 COVERAGE = cd $(TRACED) && PYTHONPATH=$(TRACED)/src $(abspath $(BIN))/coverage
 coverage: prerequisites $(READY)
@@ -160,11 +161,12 @@ coverage: prerequisites $(READY)
 	rm -rf $(TRACED) && mkdir -p $(TRACED) && cp -r src tests bench examples conftest.py pyproject.toml setup.py README.md LICENSE $(TRACED)
 	cd $(TRACED) && find src -name '*.so' -delete && BTKM_DEBUG=1 $(abspath $(BIN))/python setup.py -q build_ext --inplace
 	cp $(TRACED)/build/cython-debug/src/backtest_kit_mongo/_core/*.c $(TRACED)/src/backtest_kit_mongo/_core
-	$(COVERAGE) run --data-file=$(TRACED)/.coverage -m pytest -n $(WORKERS) --dist worksteal -p no:benchmark -m "not slow" $(COVERED) $(ARGS)
+	$(COVERAGE) run --data-file=$(TRACED)/.coverage -m pytest -n $(WORKERS) --dist worksteal -p no:benchmark -m "not slow" \
+		--deselect tests/core/test_records.py::test_more_texts_than_are_remembered $(COVERED) $(ARGS)
 	$(COVERAGE) combine --quiet
 	$(COVERAGE) html --quiet
 	$(COVERAGE) report --include='*/_core/*' --fail-under=$(CYTHON_FLOOR)
-	$(COVERAGE) report --omit='*/_core/*' --skip-covered --fail-under=$(PYTHON_FLOOR)
+	$(COVERAGE) report --omit='*/_core/*,*/cpython/*' --skip-covered --fail-under=$(PYTHON_FLOOR)
 
 # The tests of the compiled core under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree.
 sanitize: prerequisites $(READY)

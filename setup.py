@@ -1,6 +1,6 @@
 """Builds the compiled core; everything else stands in pyproject.toml.
 
-BTKM_DEBUG=1     no optimisation, Cython line tracing, also where the GIL is released
+BTKM_DEBUG=1     no optimisation, Cython line tracing, also where the GIL is released (but in wire_socket)
 BTKM_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer (run Python with libasan preloaded)
 CFLAGS=-O0       any -O instead of -O3: a third of the time, for a build of which the speed does not matter
 """
@@ -36,7 +36,8 @@ def extension(name: str, source: str) -> Extension:
         [source],
         extra_compile_args=compiling,
         extra_link_args=linking,
-        define_macros=[("CYTHON_TRACE_NOGIL", "1")] if DEBUG else [],
+        # A traced line between a system call and the look at errno would change errno.
+        define_macros=[("CYTHON_TRACE" if name.endswith(".wire_socket") else "CYTHON_TRACE_NOGIL", "1")] if DEBUG else [],
     )
 
 
