@@ -511,6 +511,20 @@ def test_a_dry_run_touches_nothing(cli, tmp_path, settings):
     assert sorted(os.listdir(tmp_path)) == ["dump"]
 
 
+def test_domains_are_left_out(cli, tmp_path):
+    fill(FileStore(tmp_path / "dump"), 2)
+    every = json.loads(cli.out("copy", "--from", "file:./dump", "--to", "file:./all", "--dry-run", "--json"))["domains"]
+    some = json.loads(cli.out("copy", "--from", "file:./dump", "--to", "file:./some", "--except", "candle,log", "--json"))["domains"]
+    assert set(every) - set(some) == {"candle", "log"}
+    assert some["state"] == every["state"]
+    assert "there is no domain 'candel'" in cli.err("copy", "--from", "file:./dump", "--to", "file:./x", "--except", "candel", code=1)
+    both = cli.err("copy", "--from", "file:./dump", "--to", "file:./x", "--except", "candle", "--domains", "state", code=2)
+    assert "exclude each other" in both
+    # What is left out need not fit the target.
+    rest = ",".join(name for name in every if name != "log")
+    assert list(json.loads(cli.out("copy", "--from", "file:./dump", "--to", "jsonl:./l", "--except", rest, "--json"))["domains"]) == ["log"]
+
+
 def test_a_check_fails_for_what_is_missing_or_different_alone(cli, tmp_path):
     state = DOMAINS["state"]
     one, other = FileStore(tmp_path / "one"), FileStore(tmp_path / "other")

@@ -54,6 +54,13 @@ def test_ids_are_found_by_their_beginning_and_the_newest_as_last(result):
             load_run(unknown)
 
 
+@pytest.mark.parametrize("run_id", ["last", "mine", "../mine", "20230301-000000-000001/x", "20230301-000000-000001\n", ""])
+def test_an_id_that_would_not_be_found_again_is_refused(result, run_id):
+    with pytest.raises(InvalidValueError, match="it must be like 20230301-143000-000000"):
+        keep_run([result], run_id=run_id)
+    assert list(list_runs()) == []
+
+
 def test_nothing_kept_is_said():
     assert list(list_runs()) == []
     with pytest.raises(InvalidValueError, match="no backtest has been kept"):

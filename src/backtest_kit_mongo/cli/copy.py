@@ -41,6 +41,10 @@ def copy(
         str | None,
         typer.Option(metavar="A,B", show_default=False, help="Domains to copy, such as signal,state. Default: all of the source."),
     ] = None,
+    left_out: Annotated[
+        str | None,
+        typer.Option("--except", metavar="A,B", show_default=False, help="Domains to leave out, such as candle; instead of --domains."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be written.")] = False,
     check: Annotated[
         bool,
@@ -77,9 +81,11 @@ def copy(
         $ backtest-kit-mongo copy --from file:./dump --to mongo: --check
 
         $ backtest-kit-mongo copy --from mongo: --to file:./backup \\
-            --domains signal,state --dry-run
+            --except candle --check
     """
-    names = domain_names(domains)
+    if domains is not None and left_out is not None:
+        raise typer.BadParameter("--domains and --except exclude each other")
+    names, without = domain_names(domains), domain_names(left_out)
     config = settings_for(server_options, source, target)
     given = GivenNames(frozenset(strategies or ()), frozenset(exchanges or ()))
     notes: list[str] = []
@@ -87,7 +93,7 @@ def copy(
         origin = stack.enter_context(open_store(source, config, existing=True, timeout=server_options.timeout, given=given))
         destination = stack.enter_context(open_store(target, config, existing=False, timeout=server_options.timeout, given=given))
         check_apart(origin, destination)
-        chosen = _chosen(names, origin, destination)
+        chosen = _chosen(names, without, origin, destination)
         outcomes = _run(chosen, origin, destination, dry_run, check, notes)
     if as_json:
         rows = {name: msgspec.to_builtins(outcome) for name, outcome in outcomes.items()}
@@ -119,14 +125,18 @@ def domain_names(domains: str | None) -> list[str]:
     return names
 
 
-def _chosen(names: Sequence[str], source: OpenStore, target: OpenStore) -> list[str]:
-    """Return the domains to copy: ``names``, or all that the source can hold. Raises InvalidValueError if a store cannot hold one."""
+def _chosen(names: Sequence[str], without: Sequence[str], source: OpenStore, target: OpenStore) -> list[str]:
+    """Return the domains to copy: ``names``, or all that the source can hold but for ``without``.
+
+    Raises InvalidValueError if a store cannot hold one.
+    """
+    chosen = [name for name in DOMAINS if name in (names or source.domains) and name not in without]
     for store in (source, target):
-        for name in names or source.domains:
+        for name in (*names, *chosen):
             if name not in store.domains:
                 hint = f"--domains {','.join(sorted(store.domains))}" if not names else None
                 raise InvalidValueError(f"{store.shown} cannot hold {name}, only {', '.join(sorted(store.domains))}", hint=hint)
-    return [name for name in DOMAINS if name in (names or source.domains)]
+    return chosen
 
 
 def _run(names: Sequence[str], source: OpenStore, target: OpenStore, dry_run: bool, check: bool, notes: list[str]) -> dict[str, Outcome]:

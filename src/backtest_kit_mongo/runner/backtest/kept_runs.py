@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ...arguments import text
 from ...errors import BacktestKitError, InvalidValueError, StorageError, with_notes
 from ...observability.profile import Report
 from ...output_files import replacing
@@ -82,12 +83,14 @@ def keep_run(
         settings: the options of the run
         failed: the errors that ended runs early
         profile: what was read and written
-        run_id: the id to keep them under; None is a new one
+        run_id: the id to keep them under, of the form 20230301-143000-000000; None is a new one
 
     Returns:
         what was kept
 
     Raises:
+        InvalidTypeError: ``run_id`` is not text
+        InvalidValueError: ``run_id`` does not have the form of a new one
         StorageError: the file cannot be written
 
     Examples:
@@ -99,8 +102,13 @@ def keep_run(
         >>> runner.load_run(kept.id).results[0].symbol
         'BTCUSDT'
     """
+    run_id = new_run_id() if run_id is None else text("run_id", run_id)
+    if not _ID.fullmatch(run_id):
+        raise InvalidValueError(
+            f"run_id is {run_id!r}; it must be like 20230301-143000-000000", hint="without run_id, a new one is chosen, of the present time"
+        )
     run = KeptRun(
-        id=new_run_id() if run_id is None else run_id,
+        id=run_id,
         saved=datetime.now(UTC).isoformat(timespec="seconds"),
         strategy_file=strategy_file,
         parameters=dict(parameters or {}),
