@@ -43,6 +43,7 @@ from backtest_kit_mongo.runner import (
 from backtest_kit_mongo.runner.clock import OutsideRunError
 from backtest_kit_mongo.runner.engine.cost_basis import Costs
 from backtest_kit_mongo.runner.engine.rows import RunContext, derive_id
+from backtest_kit_mongo.simulation import iso_time
 
 pytestmark = pytest.mark.once
 
@@ -223,6 +224,28 @@ def test_p18_a_foreign_position_does_not_keep_a_scheduled_signal_from_being_rest
     idle()
     store(signal=row(exchangeName="other"), schedule=scheduled(minute=60))
     assert restart(market=Market().shape("low", 97.0, 75)).open_trade.id == "waits"
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ({"signal": row()}, "resumed a long, opened {}, stop 95.0, target 110.0"),
+        ({"schedule": scheduled("waits", priceOpen=97.0, priceStopLoss=93.0)}, "resumed a long, waits for 97.0, stop 93.0, target 110.0"),
+        ({}, None),
+    ],
+)
+def test_a_restart_says_what_it_resumes(what, said, caplog):
+    idle()
+    store(**what)
+    with caplog.at_level("INFO", "backtest_kit_mongo"):
+        restart()
+    lines = [record.getMessage() for record in caplog.records if "resumed" in record.getMessage()]
+    if said is None:
+        assert lines == []
+    else:
+        (line,) = lines
+        assert line.startswith("strategy 'hand' on ")
+        assert line.endswith(said.format(iso_time(START + 10 * MINUTE)))
 
 
 def test_p20_a_lifetime_without_end_that_json_made_null_does_not_expire():

@@ -27,6 +27,7 @@ from ...candles import align
 from ...contracts.registry import Registry
 from ...errors import InvalidTypeError, InvalidValueError
 from ...logs import log
+from ...simulation import iso_time
 from ..clock import MINUTE_MS
 from ..current_run import CurrentRun, RunScope
 from ..market.average_price import VWAP_CANDLES, vwap
@@ -444,6 +445,9 @@ class Engine(PositionChanges):
         if math.isnan(self._price):
             self._price = self._last_close = restored.price_open
             self._guessed = True
+        side, stop, target = restored.signal.side, restored.price_stop_loss, restored.price_take_profit
+        state = f"waits for {restored.price_open}" if restored is self.waiting else f"opened {iso_time(restored.opened_ms)}"
+        log("info", f"{self._user.named(when)}: resumed a {side}, {state}, stop {stop}, target {target}")
         self._user.tell("on_schedule" if restored is self.waiting else "on_active", when, self._price, restored)
 
     @property
