@@ -39,7 +39,9 @@ ends.
 
 Example with made-up candles and no servers of your own:
 
-    $ backtest-kit-mongo run examples/sma_cross.py --backtest --entry \\
+    $ backtest-kit-mongo new-strategy my_strategy.py
+
+    $ backtest-kit-mongo run my_strategy.py --backtest --entry \\
         --embedded --synthetic-days 7
 """
 

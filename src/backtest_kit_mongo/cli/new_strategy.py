@@ -36,7 +36,7 @@ def new_strategy(
     if target.exists() and not force:
         raise InvalidValueError(f"{file} already exists", hint="--force replaces it")
     with replacing(target) as written:
-        written.write(_EXAMPLE.read_bytes())
+        written.write(_EXAMPLE.read_bytes().replace(b"examples/sma_cross.py", target.name.encode()))  # in its docstring
     shown = shlex.quote(file)
     say(f"Wrote {file}. Try it on made-up candles:")
     say(f"  {program()} run {shown} --backtest --entry --embedded --synthetic-days 7")

@@ -189,15 +189,15 @@ def run(
     The mode decides where the contracts keep their records (setup(mode=...); "Settings" in the manual), unless CC_STORES, --stores, or a
     config/setup.py in the working directory says otherwise.
 
-    Examples, the first with made-up candles and no servers of your own:
+    Examples, after new-strategy my_strategy.py; the first with made-up candles and no servers of your own:
 
-        $ backtest-kit-mongo run examples/sma_cross.py --backtest --entry \
+        $ backtest-kit-mongo run my_strategy.py --backtest --entry \
             --embedded --synthetic-days 7
 
-        $ backtest-kit-mongo run examples/sma_cross.py --backtest --entry \
+        $ backtest-kit-mongo run my_strategy.py --backtest --entry \
             --frame 2023-03-01:2023-03-21 --report report.html
 
-        $ backtest-kit-mongo run examples/sma_cross.py --paper --entry
+        $ backtest-kit-mongo run my_strategy.py --paper --entry
     """
     started = time.perf_counter()
     modes = [name for name, chosen in (("backtest", backtest), ("paper", paper), ("live", live)) if chosen]

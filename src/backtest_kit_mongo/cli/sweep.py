@@ -88,7 +88,7 @@ def sweep_parameters(
 
     Example with made-up candles and no servers of your own:
 
-        $ backtest-kit-mongo sweep examples/sma_cross.py \
+        $ backtest-kit-mongo sweep my_strategy.py \
             --grid FAST=6,12,24 --grid SLOW=48,96 --embedded --synthetic-days 7
     """
     market.check()
