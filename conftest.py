@@ -5,7 +5,6 @@ A server that already listens on a default port is never used: it could hold som
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import gc
 import itertools
@@ -160,12 +159,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
-    """Of the workers of a run, let the first compile a test file, with its assertions rewritten, while the others wait for the result."""
-    if isinstance(collector, pytest.Module) and "PYTEST_XDIST_WORKER" in os.environ:
-        with open(collector.path) as file, contextlib.suppress(Exception, pytest.skip.Exception):
-            fcntl.flock(file, fcntl.LOCK_EX)
-            _ = collector.obj  # imports it; an error is reported by the collection that follows
-    return (yield)
+    """Let one worker at a time collect a test file: the first one compiles it, with its assertions rewritten, for all others."""
+    if not isinstance(collector, pytest.Module) or "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    with open(collector.path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return (yield)
 
 
 def pytest_collection_finish() -> None:

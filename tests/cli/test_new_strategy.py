@@ -53,7 +53,7 @@ def test_a_file_that_is_there_stays_unless_forced(cli):
     assert "--force" in said
     assert file.read_text() == "precious"
     cli("new-strategy", "mine.py", "--force")
-        assert file.read_text() == EXAMPLE.read_text().replace("examples/sma_cross.py", "mine.py")
+    assert file.read_text() == EXAMPLE.read_text().replace("examples/sma_cross.py", "mine.py")
 
 
 @pytest.mark.parametrize(
