@@ -17,7 +17,20 @@ def test_a_file_that_cannot_be_imported_fails_a_run_of_several_workers(tmp_path)
     (tmp_path / "test_good.py").write_text("def test_one():\n    pass\n")
     (tmp_path / "test_broken.py").write_text("def test_two():\n    assert 1 ==\n")
     path = os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests" / "helpers")))
-    options = ["-q", "-n", "2", "-p", "no:benchmark", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "--confcutdir", str(tmp_path)]
+    options = [
+        "-q",
+        "-n",
+        "2",
+        "--import-mode=importlib",
+        "-p",
+        "no:benchmark",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        "--confcutdir",
+        str(tmp_path),
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(tmp_path)],
         cwd=tmp_path,
