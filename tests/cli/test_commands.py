@@ -88,7 +88,7 @@ COMMANDS = {
 
 
 def test_the_commands_are_those_of_the_issue():
-    names = ("demo", "run", "sweep", "new-strategy", "doctor", "flush-cache", "candles", "runs", "stats", "copy", "export")
+    names = ("demo", "run", "sweep", "new-strategy", "doctor", "flush-cache", "candles", "runs", "stats", "copy", "export", "completion")
     below = (
         *(("candles", name) for name in ("import", "refresh", "list", "remove", "pack", "unpack", "verify")),
         ("runs", "list"),
@@ -762,7 +762,7 @@ def test_import_says_how_many_were_new(cli, database):
     assert "48 new, 100 stored before" in shown
     assert "gap: 2 candles are missing from 2023-03-01T02:00:00Z to 2023-03-01T02:02:00Z" in shown
     assert database["candle-items"].count_documents({}) == 148
-    assert "unknown interval '7m'" in cli.err(*command, "--interval", "7m", code=1)
+    assert "'7m' is not one of '1m', '3m'" in cli.err(*command, "--interval", "7m", code=2)
 
 
 def change_volumes(file, *lines):

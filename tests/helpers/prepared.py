@@ -102,7 +102,7 @@ def _rest(pipe):
     return "" if pipe.closed else pipe.read()
 
 
-def forked(function, arguments, environment, folder, seconds=120):
+def forked(function, arguments, environment, folder, seconds=600):
     """Call a function as ``Prepared`` does, until it ends; return its end."""
     with tempfile.TemporaryDirectory() as outputs:
         out, err = Path(outputs, "out"), Path(outputs, "err")
