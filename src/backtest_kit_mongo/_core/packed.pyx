@@ -57,13 +57,20 @@ cdef inline double _value(const char* rows, Py_ssize_t row, int column) noexcept
 
 # --- packing ---
 
+cdef inline uint64_t _bits(double value) noexcept nogil:
+    """Return the bits of ``value``. C lets a compiler assume that a pointer to an integer points at no double, so this copies them."""
+    cdef uint64_t bits
+    memcpy(&bits, &value, sizeof(bits))
+    return bits
+
+
 cdef inline bint _is_exact(double value, double power) noexcept nogil:
     """Return whether ``value`` is an integer divided by ``power``, bit for bit."""
     cdef double scaled = value * power, back
     if not fabs(scaled) < _LARGEST:
         return False
     back = <double> llrint(scaled) / power
-    return (<uint64_t*> &back)[0] == (<uint64_t*> &value)[0]
+    return _bits(back) == _bits(value)
 
 
 cdef int _exponent(const char* rows, Py_ssize_t count, int first, int last) noexcept nogil:
@@ -81,10 +88,6 @@ cdef int _exponent(const char* rows, Py_ssize_t count, int first, int last) noex
             if not _is_exact(_value(rows, row, column), _POWERS[exponent]):
                 return RAW
     return exponent
-
-
-cdef inline uint64_t _bits(double value) noexcept nogil:
-    return (<uint64_t*> &value)[0]
 
 
 cdef inline int _width(const uint64_t* values) noexcept nogil:
@@ -229,7 +232,9 @@ cdef Py_ssize_t _checked(const uint8_t* data, Py_ssize_t size) except -1:
 
 
 cdef inline double _double(uint64_t bits) noexcept nogil:
-    return (<double*> &bits)[0]
+    cdef double value
+    memcpy(&value, &bits, sizeof(value))
+    return value
 
 
 cdef inline double _whole(uint64_t value) noexcept nogil:
