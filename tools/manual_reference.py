@@ -179,13 +179,14 @@ def metrics() -> str:
     from backtest_kit_mongo.prometheus import StatsCollector
 
     registry = Registry()
-    registry.setup(stores={"state": "memory"})
+    registry.setup(stores=dict.fromkeys(DOMAINS, "memory"))  # asks no server
     registry.PersistStateAdapter.write_state_data({}, "signal", "bucket", 0)  # a call whose duration has labels
     rows = []
     for family in StatsCollector(registry).collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = dict.fromkeys(label for sample in family.samples for label in sample.labels) or {"server": None}
         rows.append((f"`{name}`", family.type, ", ".join(f"`{label}`" for label in labels), family.documentation))
+    registry.close()
     return _table(("Metric", "Type", "Labels", "Meaning"), rows)
 
 
