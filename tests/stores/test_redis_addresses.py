@@ -19,6 +19,7 @@ from backtest_kit_mongo.config import load_config
 from backtest_kit_mongo.contracts.default_registry import default_registry
 from backtest_kit_mongo.errors import ConfigError, DatabaseError, ServerTimeoutError, ServerUnavailableError
 from backtest_kit_mongo.redis_address import RedisAddress, redis_address
+from backtest_kit_mongo.stores.mongo.redis_ids import RedisIds
 
 WHEN = 1_700_000_000_000
 STATE = kit.PersistStateAdapter
@@ -253,6 +254,23 @@ def test_a_certificate_that_is_not_good_is_not_accepted(begin, tls, authority, h
     assert not isinstance(caught.value, ServerTimeoutError)
     use(KEYS[:5])  # with MongoDB alone
     assert hits()[0] == 0
+
+
+@pytest.mark.server
+def test_attempts_take_longer_but_not_long(begin, monkeypatch, servers):
+    """A slow network gets time; a connection that hangs is replaced before the whole wait is over."""
+    begin(CC_REDIS_HOST=servers.redis.socket)
+    answer, given = RedisIds._ask, []
+
+    def ask(self, limits):
+        given.append(limits["socket_timeout"])
+        if len(given) < 7:
+            raise redis.TimeoutError("hangs")
+        answer(self, limits)
+
+    monkeypatch.setattr(RedisIds, "_ask", ask)
+    kit.wait_for_init(timeout=300)
+    assert given == [1, 2, 4, 8, 8, 8, 8]
 
 
 # --- a user with few rights ---

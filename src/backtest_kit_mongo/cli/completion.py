@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from ..contract_names import DomainName
+from ..mode_defaults import KINDS
 
 __all__ = ["VARIABLE", "answer", "complete"]
 
@@ -30,7 +31,6 @@ FILES: Final = ":files"
 Item = tuple[str, str]
 """What may be typed, and its help text."""
 
-_STORES: Final = ("mongo", "file", "memory", "jsonl", "dummy")
 _REGISTERED_BY: Final = {"strategy": "add_strategy", "broker": "add_broker", "parameter": "parameter"}
 
 
@@ -147,10 +147,10 @@ def _stores(word: str) -> Iterator[str]:
     head = word[: word.rfind(",") + 1]
     name, equals, _ = word[len(head) :].partition("=")
     if equals:
-        yield from (f"{head}{name}={store}" for store in _STORES if store != "jsonl" or name == "log")
+        yield from (f"{head}{name}={store}" for store in KINDS if store != "jsonl" or name == "log")
         return
     if not head:
-        yield from (store for store in _STORES if store != "jsonl")
+        yield from (store for store in KINDS if store != "jsonl")
     yield from (f"{head}{domain}=" for domain in get_args(DomainName) if f"{domain}=" not in head)
 
 

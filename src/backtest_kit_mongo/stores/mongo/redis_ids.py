@@ -40,6 +40,7 @@ GARBAGE: Final = b""
 
 SCAN_COUNT: Final = 1000
 _WHERE: Final = f"is it running? CC_REDIS_HOST and CC_REDIS_PORT, or CC_REDIS_URL, set its address; {OWN_SERVERS}"
+_LONGEST_ATTEMPT: Final = 8.0  # seconds
 _CERTIFICATE: Final = (
     "CC_REDIS_URL=rediss://...?ssl_ca_certs=FILE trusts the authority in FILE; the host name must be one that the certificate is for"
 )
@@ -263,7 +264,8 @@ class RedisIds:
     def ping(self, deadline: float, given_up: threading.Event | None = None) -> None:
         """Wait until Redis answers, or until ``given_up`` is set.
 
-        Each attempt may take twice as long as the one before: a server that is just starting answers soon, a slow network later.
+        Each attempt may take twice as long as the one before, for a slow network, but not long: a connection may hang that a new one would
+        replace.
 
         Raises ServerTimeoutError if it does not answer by ``deadline`` (time.monotonic), DatabaseError if it rejects login or command,
         ServerUnavailableError if its certificate is not accepted.
@@ -273,7 +275,7 @@ class RedisIds:
         while not given_up.is_set():
             started = time.monotonic()
             seconds = max(0.001, min(patience, deadline - started))
-            patience *= 2
+            patience = min(2 * patience, _LONGEST_ATTEMPT)
             limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
             try:
                 self._ask(limits)
