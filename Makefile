@@ -9,7 +9,7 @@ BROWSER_READY := $(VENV)/.browser-ready
 DOCS_READY := $(VENV)/.docs-ready
 DEMO_DIR := .demo
 
-.PHONY: prerequisites demo test test-engines test-oldest test-replicaset test-browser quicktest bench bench-smoke bench-compare bench-scale bench-candles bench-fail-over bench-load lint docs hooks public-types generate coverage changelog sanitize sdist wheel dist clean
+.PHONY: prerequisites demo test test-long test-engines test-oldest test-replicaset test-browser quicktest bench bench-smoke bench-compare bench-scale bench-candles bench-fail-over bench-load lint docs hooks public-types generate coverage changelog sanitize sdist wheel dist clean
 
 # The first of every target: what the system must have, and a .venv. In order, since it may make .venv anew, and with it what is ready.
 .NOTPARALLEL:
@@ -45,11 +45,15 @@ WORKERS ?= 6
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -p no:benchmark
 
 # The hundreds of Python processes that the tests start find the library compiled.
-test test-engines test-oldest test-replicaset test-browser quicktest coverage: export PYTHONDONTWRITEBYTECODE =
+test test-long test-engines test-oldest test-replicaset test-browser quicktest coverage: export PYTHONDONTWRITEBYTECODE =
 
 test: prerequisites $(READY)
 	$(PYTEST) $(ARGS)
 	CC_WIRE_LANE=0 $(PYTEST) $(ARGS)
+
+# Everything once more, with every moment of a kill and all rounds of random work, of which `make test` tries a sample.
+test-long: prerequisites $(READY)
+	$(PYTEST) --long --crashes 300 --kills 200 $(ARGS)
 
 # What needs a server, with the mongod of the tests as a replica set. (tests/stores/test_replica_set.py has one of three in any run.)
 test-replicaset: prerequisites $(READY)

@@ -9,6 +9,7 @@ import fcntl
 import gc
 import itertools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -142,6 +143,16 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
+_ONCE = re.compile(r"^pytestmark = .*\bonce\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Without the wire protocol, leave out the files that are marked as ``once`` as a whole: most of them, and each worker reads each."""
+    if os.environ.get("CC_WIRE_LANE") != "0" or not collection_path.match("test_*.py"):
+        return None
+    return bool(_ONCE.search(collection_path.read_text())) or None
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests that need a server, and tests that need only one run; without the wire protocol, deselect the latter."""
@@ -176,4 +187,11 @@ def pytest_collection_finish() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add options for the number of kills; the claims in the manual were tested with 300 crashes and 200 kills of a live run."""
     parser.addoption("--crashes", type=int, default=60, help="kills of a writer on each store")
-    parser.addoption("--kills", type=int, default=25, help="kills of a live run that trades; what the manual promises was seen with 200")
+    parser.addoption("--kills", type=int, default=10, help="kills of a live run that trades; what the manual promises was seen with 200")
+    parser.addoption("--long", action="store_true", help="try every moment and more rounds, where other runs try a sample")
+
+
+@pytest.fixture
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether the test tries everything, or a sample of it, another one in each run (``make test-long``)."""
+    return bool(request.config.getoption("--long"))

@@ -603,7 +603,7 @@ def test_watch_sees_a_run_at_work(cli):
         "def get_signal(symbol, when):\n"
         "    time.sleep(0.02)\n"
     )
-    run = cli.start("run", str(strategy), "--backtest", "--entry", "--synthetic-days", "365")
+    run = cli.start("run", str(strategy), "--backtest", "--entry", "--synthetic-days", "60")
     try:
         with Watching(cli, "--json") as watching:
             looks = []
@@ -618,7 +618,7 @@ def test_watch_sees_a_run_at_work(cli):
             assert last["run"]["pid"] == run.pid
             assert last["run"]["strategy"] == "slow"
             assert last["report"]["domains"]["candle"]["reads"] >= first["report"]["domains"]["candle"]["reads"] > 0
-            assert last["report"]["domains"]["candle"]["writes"] == 365 * 1440
+            assert last["report"]["domains"]["candle"]["writes"] == 60 * 1440
         with Watching(cli) as watching:
             watching.shows(f"process {run.pid}")
             watching.shows("now: ")

@@ -318,20 +318,20 @@ PATHS = [f"payload.{path}" for path in ("a", "b", "a.a", "a.b", "a.0", "a.0.a", 
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_both_give_the_same_rows(mongo, memory, seed):
+def test_both_give_the_same_rows(mongo, memory, seed, long):
     choice = random.Random(seed)
     rows = [((f"s{n % 60}", f"b{n}"), {name: _value(choice) for name in ("a", "b")}, START + n % 7) for n in range(300)]
     for one in (default_registry, memory):
         put(one, "state", *rows)
-    hits = 0
-    for _ in range(400):
+    hits, questions = 0, 400 if long else 150
+    for _ in range(questions):
         wanted = {path: _condition(choice) for path in choice.sample(PATHS, choice.randint(1, 2))}
         answers = [
             [row["bucketName"] for row in records("state", wanted, {"when": -1}, registry=one)] for one in (default_registry, memory)
         ]
         assert answers[0] == answers[1], wanted
         hits += len(answers[0])
-    assert hits > 1000
+    assert hits > 2.5 * questions
 
 
 @pytest.mark.parametrize("seed", range(4))

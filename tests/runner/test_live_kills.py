@@ -11,7 +11,7 @@ pytestmark = pytest.mark.once
 @pytest.fixture
 def kills(request):
     """The number of kills; the claim of the manual was tested with 200 (``pytest --kills 200``)."""
-    return request.config.getoption("--kills", 25)
+    return request.config.getoption("--kills", 10)
 
 
 def killed(setup, kills, seed, enough=lambda figures: True):

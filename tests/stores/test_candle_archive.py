@@ -361,7 +361,7 @@ def test_a_user_without_rights_is_told(tmp_path, settings):
 
 
 @pytest.mark.parametrize("more", [{}, {"CC_CANDLE_MEMORY_MB": 0}, {"CC_REDIS_IDS": "all"}], ids=str)
-def test_a_model_of_mixtures(settings, join, more):
+def test_a_model_of_mixtures(settings, join, more, long):
     """Three processes with both formats write overlapping windows, remove, pack, unpack, verify and read: first write wins."""
     rng = random.Random(SEED)
     kit.setup({**settings, **more})
@@ -369,7 +369,8 @@ def test_a_model_of_mixtures(settings, join, more):
     size = 4 * BLOCK
     stored = np.full(size, np.nan)
     moved = 0
-    for turn in range(150):
+    turns = 150 if long else 50
+    for turn in range(turns):
         registry = rng.choice(registries)
         start = rng.randrange(size)
         end = min(size, start + rng.choice((1, 50, 1500, 3000, BLOCK, 9000)))
@@ -404,13 +405,13 @@ def test_a_model_of_mixtures(settings, join, more):
                 assert found["close"].tolist() == (candles(start, end)["close"] + expected).tolist()
         if turn % 10 == 0:
             assert count_candles(*SERIES, registry=registry) == (~np.isnan(stored)).sum()
-    assert moved > 10
+    assert moved > turns // 15
     list(unpack_candles())
     assert archived() == {}
     assert {row["timestamp"] for row in items().find()} == {at(position) for position in np.flatnonzero(~np.isnan(stored)).tolist()}
 
 
-def test_writers_of_both_formats_at_once(settings, join):
+def test_writers_of_both_formats_at_once(settings, join, long):
     """While two processes move candles to and fro, writers race for the same candles; nobody ever reads two values of one candle."""
     size = 3 * BLOCK
     registries = [join(settings, CC_CANDLE_FORMAT=("items", "packed")[number % 2], CC_CANDLE_MEMORY_MB=0) for number in range(7)]
@@ -461,8 +462,8 @@ def test_writers_of_both_formats_at_once(settings, join):
     work = [writer, writer, writer, reader, reader, mover, mover]
     with ThreadPoolExecutor(len(work)) as executor:
         futures = [executor.submit(until_done, job, number, registries[number]) for number, job in enumerate(work)]
-        began = time.monotonic()
-        while not done.wait(1) and (time.monotonic() < began + 10 or sum(reads) < 20 or sum(moves) < 5):
+        began, least = time.monotonic(), 10 if long else 4
+        while not done.wait(1) and (time.monotonic() < began + least or sum(reads) < 20 or sum(moves) < 5):
             if time.monotonic() > began + 300:
                 break
         done.set()

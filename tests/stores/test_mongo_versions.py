@@ -93,13 +93,13 @@ STEPS = st.lists(
 
 
 @pytest.mark.parametrize("most", [1, 3, 32])
-def test_reads_as_of_any_time_are_those_of_a_model(make, monkeypatch, most):
+def test_reads_as_of_any_time_are_those_of_a_model(make, monkeypatch, most, long):
     """Two processes take turns writing two keys, forward and back in time."""
     monkeypatch.setattr(mongo_history, "LIST", most)
     stores = [make(), make()]
     reader = make()
 
-    @hypothesis_settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @hypothesis_settings(max_examples=25 if long else 10, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(steps=STEPS)
     def check(steps):
         number = next(_keys)
@@ -355,7 +355,7 @@ for when in range(start, start + 100_000):
 
 def test_a_batch_of_many_keys(make):
     store = make()
-    keys = [(f"s{index}", "b") for index in range(2500)]
+    keys = [(f"s{index}", "b") for index in range(1200)]  # more than a batch
     for when in (1, 2, 3):
         store.write(STATE, [Record(key, {"v": when}, when) for key in keys])
     assert store.read_at(STATE, keys, 2) == [Record(key, {"v": 2}, 2) for key in keys]

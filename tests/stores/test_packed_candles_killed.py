@@ -18,18 +18,16 @@ from backtest_kit_mongo.servers import MongoServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
 
-EVERY = 8
-"""Of the moments at which a process can die, one in this many is tried."""
+
+@pytest.fixture
+def every(long):
+    """Of the moments at which a process can die, one in this many is tried."""
+    return 8 if long else 24
 
 
 def run(settings, moment, victim=None):
     environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
     return forked("killed_candles:main", [moment, *([] if victim is None else [victim])], environment, Path.cwd(), seconds=600)
-
-
-def first_moment():
-    """Return where a run dies first: another one each time, so that in time each moment is tried."""
-    return random.randrange(EVERY)
 
 
 def check():
@@ -48,23 +46,26 @@ def check():
     assert all(outcome.problems == {} for outcome in verify_candles())
 
 
-def test_killed_at_each_command(mongo):
-    """Every eighth moment of a run is tried; then a run to the end stores everything, from whatever the dead ones left."""
-    moment, killed = first_moment(), 0
+def test_killed_at_each_command(mongo, every):
+    """A run dies at one moment after the other; then a run to the end stores everything, from whatever the dead ones left.
+
+    The first moment is another one each time, so that in time each is tried.
+    """
+    moment, killed = random.randrange(every), 0
     while (ended := run(mongo, moment)).returncode == -signal.SIGKILL:
         check()
         killed += 1
-        moment += EVERY
+        moment += every
     assert ended.returncode == 0, ended.err
-    assert killed >= 15
+    assert killed >= 120 // every
     assert read(0, 3 * BLOCK).tobytes() == candles(0, 3 * BLOCK).tobytes()
     check()
 
 
-def test_killed_in_the_middle_of_a_removal(mongo):
+def test_killed_in_the_middle_of_a_removal(mongo, every):
     """What the dead one has removed is gone for every reader, and the rest is as it was."""
     middle = int(run(mongo, -1).out.split()[-1]) // 2
-    moment = middle + first_moment()
+    moment = middle + random.randrange(every)
     while True:
         for name in ("candle-items", "candle-blocks", "candle-archive"):
             kit.get_mongo()[name].delete_many({})
@@ -72,7 +73,7 @@ def test_killed_in_the_middle_of_a_removal(mongo):
         if ended.returncode != -signal.SIGKILL:
             break
         check()
-        moment += EVERY
+        moment += every
     assert ended.returncode == 0, ended.err
     assert moment >= middle + 60  # not at every run the last event has the same number
 
@@ -107,12 +108,12 @@ class Acknowledged:
         assert all(outcome.problems == {} for outcome in verify_candles())
 
 
-def test_killed_at_each_command_with_an_archive(settings):
+def test_killed_at_each_command_with_an_archive(settings, every):
     """At all times each acknowledged candle is in one of the two places; a run to the end leaves each in one place alone."""
     settings = {**settings, "CC_CANDLE_FORMAT": "packed"}
     kit.setup(settings)
     acknowledged = Acknowledged()
-    moment, killed = first_moment(), 0
+    moment, killed = random.randrange(every), 0
     while True:
         ended = run(settings, moment)
         forget_marks()
@@ -121,16 +122,16 @@ def test_killed_at_each_command_with_an_archive(settings):
             break
         acknowledged.check()
         killed += 1
-        moment += EVERY + moment // 20
+        moment += every + moment // 20
     assert ended.returncode == 0, ended.err
-    assert killed >= 18
+    assert killed >= {8: 18, 24: 7}[every]
     assert acknowledged.stored.all()
     acknowledged.check()
     assert kit.get_mongo()["candle-items"].count_documents({}) == 0
     assert kit.get_mongo()["candle-archive"].count_documents({"codec": {"$exists": True}}) == 3
 
 
-def test_a_server_that_is_killed_loses_nothing(settings, tmp_path):
+def test_a_server_that_is_killed_loses_nothing(settings, tmp_path, long):
     """mongod dies during each part of the same work, and starts again with what it has acknowledged, on its disk."""
     with MongoServer(tmp_path / "mongo") as server:
         settings = {**settings, "CC_CANDLE_FORMAT": "packed", "CC_DURABILITY": "journal"}
@@ -139,7 +140,7 @@ def test_a_server_that_is_killed_loses_nothing(settings, tmp_path):
         # The processes whose server dies need not wait long for another.
         settings["CC_MONGO_CONNECTION_STRING"] = f"{string}?serverSelectionTimeoutMS=2000"
         acknowledged = Acknowledged()
-        moment, killed = 20, 0
+        moment, killed, step = 20, 0, 60 if long else 120
         while True:
             ended = run(settings, moment, server.pid)
             acknowledged.note(ended.out)
@@ -151,8 +152,8 @@ def test_a_server_that_is_killed_loses_nothing(settings, tmp_path):
             forget_marks()
             acknowledged.check()
             killed += 1
-            moment += 60
-        assert killed >= 4
+            moment += step
+        assert killed >= 240 // step
         assert acknowledged.stored.all()
         acknowledged.check()
         kit.close()

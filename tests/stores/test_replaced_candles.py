@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import time
@@ -151,10 +152,10 @@ def test_left_over_documents_of_archived_candles_go(join):
 # --- beside others ---
 
 
-def test_readers_see_the_old_or_the_new_values(join):
+def test_readers_see_the_old_or_the_new_values(join, long):
     """While one replaces, others read cold and warm, and one packs: no candle is missing or has a third value, and none goes back."""
     store(candles(0, COUNT))
-    rounds = 6
+    rounds = 6 if long else 3
     writer, packer = join(), join()
     over, failures, reads = threading.Event(), [], []
 
@@ -302,12 +303,13 @@ def run_killed(settings, moment):
 @pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize("form", ["items", "packed"])
-def test_killed_in_the_middle_of_a_replacement(settings, form):
+def test_killed_in_the_middle_of_a_replacement(settings, form, long):
     """Each candle has its old or its new values, and no copy disagrees; the same command again completes it."""
     settings = {**settings, "CC_CANDLE_FORMAT": form}
     kit.setup(settings)
     store(candles(0, COUNT))
-    moment, mixed = 0, 0
+    every = 8 if long else 20
+    moment, mixed = random.randrange(every), 0
     while (ended := run_killed(settings, moment)).returncode == -signal.SIGKILL:
         found = shifts(0, COUNT)
         assert found in ([0.0], [1.0], [0.0, 1.0])
@@ -319,7 +321,7 @@ def test_killed_in_the_middle_of_a_replacement(settings, form):
         store(candles(0, COUNT), replace=True)
         assert shifts(0, COUNT) == [0.0]
         assert problems() == []
-        moment += 8 + moment // 10
+        moment += every + moment // 10
     assert ended.returncode == 0, ended.err
     assert moment >= 40
     assert mixed >= 2

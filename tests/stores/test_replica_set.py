@@ -173,9 +173,9 @@ def test_the_read_concern_of_the_connection_string_holds_on_every_path(begin, re
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_under_load_no_call_fails_nothing_is_lost_and_no_read_is_old(begin, replicas, wire, fault):
+def test_under_load_no_call_fails_nothing_is_lost_and_no_read_is_old(begin, replicas, wire, fault, long):
     begin({"socketTimeoutMS": 60_000, "wtimeoutMS": 40_000})
-    with Load(pause=0.01) as load:
+    with Load(pause=0.01 if long else 0.05) as load:
         load.goes_on()
         FAULTS[fault](replicas, load)  # make bench-fail-over runs many rounds of it
         replicas.await_settled()
@@ -289,7 +289,7 @@ def test_writes_of_the_users_with_the_same_client_do_not_count_as_ours(begin, wi
 
 def test_as_many_sessions_as_writes_at_once(begin):
     begin()
-    for number in range(30):
+    for number in range(10):
         STATE.write_state_data({"n": number}, "s", "b", WHEN)
         STATE.write_many([({"n": number}, "s", f"{row}", WHEN) for row in range(600)])
     assert len(default_registry.mongo.connection._sessions._idle) <= 4

@@ -123,7 +123,11 @@ def environment(monkeypatch):
 
 
 def run(pytester, *arguments):
-    return pytester.runpytest_subprocess(*PLUGIN, "-W", "error", *arguments, timeout=120)
+    result = pytester.runpytest_subprocess(*PLUGIN, "-W", "error", *arguments, timeout=120)
+    broken = [line for line in result.outlines if line.startswith("INTERNALERROR>")]
+    # The end says what was raised; with all that pytest prints of itself before it, a log of CI would not show the end.
+    assert not broken, "\n".join(broken[-40:])
+    return result
 
 
 @pytest.mark.server
@@ -159,12 +163,14 @@ def test_parallel_sessions_on_one_server_by_address(project, servers, sweeper, m
         cache.mset({"signal_cache:e:s:B": "mine", f"{NAME}-00000000-1:signal_cache:e:s:B": "mine", "other": "mine"})
         monkeypatch.setenv("BACKTEST_KIT_REDIS_URL", url)
         command = [sys.executable, "-m", "pytest", *PLUGIN, "--backtest-kit-mongo-uri", uri, "-q"]
-        with monkeypatch.context() as context:
-            context.setenv("BACKWARDS", "1")
-            beside = subprocess.Popen(command, cwd=project.path, stdout=subprocess.PIPE, text=True)
-        project.makeini(f"[pytest]\nbacktest_kit_mongo_uri = {uri}\n")
-        run(project, "-p", "xdist", "-n", "2").assert_outcomes(passed=COUNT - 1, xfailed=1)
-        shown, _ = beside.communicate(timeout=120)
+        backwards = {**os.environ, "BACKWARDS": "1"}
+        with subprocess.Popen(command, cwd=project.path, env=backwards, stdout=subprocess.PIPE, text=True) as beside:
+            try:
+                project.makeini(f"[pytest]\nbacktest_kit_mongo_uri = {uri}\n")
+                run(project, "-p", "xdist", "-n", "2").assert_outcomes(passed=COUNT - 1, xfailed=1)
+                shown, _ = beside.communicate(timeout=120)
+            finally:
+                beside.kill()
         assert f"{COUNT - 1} passed, 1 xfailed" in shown
         # Other databases on this server are those of the tests around this one.
         assert [name for name in client.list_database_names() if name.startswith(NAME)] == [f"{NAME}-00000000-1"]
