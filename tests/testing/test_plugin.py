@@ -123,7 +123,7 @@ def environment(monkeypatch):
 
 
 def run(pytester, *arguments):
-    result = pytester.runpytest_subprocess(*PLUGIN, "-W", "error", *arguments, timeout=120)
+    result = pytester.runpytest_subprocess(*PLUGIN, "-W", "error", *arguments, timeout=600)
     broken = [line for line in result.outlines if line.startswith("INTERNALERROR>")]
     # The end says what was raised; with all that pytest prints of itself before it, a log of CI would not show the end.
     assert not broken, "\n".join(broken[-40:])
@@ -168,7 +168,7 @@ def test_parallel_sessions_on_one_server_by_address(project, servers, sweeper, m
             try:
                 project.makeini(f"[pytest]\nbacktest_kit_mongo_uri = {uri}\n")
                 run(project, "-p", "xdist", "-n", "2").assert_outcomes(passed=COUNT - 1, xfailed=1)
-                shown, _ = beside.communicate(timeout=120)
+                shown, _ = beside.communicate(timeout=600)
             finally:
                 beside.kill()
         assert f"{COUNT - 1} passed, 1 xfailed" in shown
@@ -244,7 +244,7 @@ def test_an_installation_finds_the_plugin_and_can_turn_it_off(pytester, monkeypa
         """
     )
     for arguments in ((), ("-p", "backtest_kit_mongo.testing.plugin"), ("-p", "no:backtest_kit_mongo.testing.plugin")):
-        pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=60).assert_outcomes(passed=1)
+        pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=600).assert_outcomes(passed=1)
 
 
 def test_the_user_of_an_address_stays_the_same():
