@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pymongo
 import pytest
 from killed_candles import BLOCK, candles, read
 from prepared import forked
@@ -17,6 +18,17 @@ from backtest_kit_mongo.runner import verify_candles
 from backtest_kit_mongo.servers import MongoServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
+
+
+@pytest.fixture(autouse=True)
+def short_history(servers):
+    """Let a replica set forget at once what is deleted. It keeps that for five minutes, and each insert of the same keys looks through it."""
+    parameter = "minSnapshotHistoryWindowInSeconds"
+    with pymongo.MongoClient(servers.mongo.uri("admin")) as client:
+        before = client.admin.command("getParameter", 1, **{parameter: 1})[parameter]
+        client.admin.command("setParameter", 1, **{parameter: 0})
+        yield
+        client.admin.command("setParameter", 1, **{parameter: before})
 
 
 @pytest.fixture
