@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 @pytest.fixture(autouse=True)
 def short_history(servers):
-    """Let a replica set forget at once what is deleted. It keeps that for five minutes, and each insert of the same keys looks through it."""
+    """Let a replica set forget deletions at once. It keeps them for five minutes, and inserts of the same keys look through them."""
     parameter = "minSnapshotHistoryWindowInSeconds"
     with pymongo.MongoClient(servers.mongo.uri("admin")) as client:
         before = client.admin.command("getParameter", 1, **{parameter: 1})[parameter]
