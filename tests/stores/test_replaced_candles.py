@@ -308,7 +308,7 @@ def test_killed_in_the_middle_of_a_replacement(settings, form, long):
     settings = {**settings, "CC_CANDLE_FORMAT": form}
     kit.setup(settings)
     store(candles(0, COUNT))
-    every = 8 if long else 20
+    every = 8 if long else 12
     moment, mixed = random.randrange(every), 0
     while (ended := run_killed(settings, moment)).returncode == -signal.SIGKILL:
         found = shifts(0, COUNT)

@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -113,14 +114,20 @@ def test_read_only_folder_can_be_read(small_disk, warnings):
         store.wait_for_init(1)
 
 
+@pytest.fixture
+def public():
+    """A folder that other users can enter. (Each pytest that starts takes that right from the folder with all ``tmp_path``.)"""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_rights_that_are_missing(tmp_path):
+def test_rights_that_are_missing(public):
     """Missing rights are not corruption: the file stays in its path, and the error names it."""
-    for path in [tmp_path, *(path for path in tmp_path.parents if path.name.startswith(("pytest-", "popen-")))]:
-        path.chmod(0o755)
-    store = FileStore(tmp_path / "dump")
+    store = FileStore(public / "dump")
     put(store, "state", KEY, {"n": 1})
-    (tmp_path / "dump/state/s/b/b.json").chmod(0o600)
+    (public / "dump/state/s/b/b.json").chmod(0o600)
 
     def as_nobody(work):
         def run():
@@ -131,7 +138,7 @@ def test_rights_that_are_missing(tmp_path):
 
     assert as_nobody(lambda: get(store, "state", KEY)).startswith("StorageError: state: 's', 'b' cannot be read: Permission denied")
     assert "b.json" in as_nobody(lambda: all_keys(store, "state"))
-    assert "Permission denied" in as_nobody(lambda: put(FileStore(tmp_path / "dump"), "state", KEY, {}))
+    assert "Permission denied" in as_nobody(lambda: put(FileStore(public / "dump"), "state", KEY, {}))
     assert "cannot be used: Permission denied" in as_nobody(lambda: store.wait_for_init(1))
     assert get(store, "state", KEY).body == {"n": 1}
 
