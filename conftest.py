@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import struct
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,6 +127,14 @@ def store(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the test with every domain on each store in turn; tests that use this fixture are the contract suite."""
     with serving(request.param, request) as name:
         yield name
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that other users can enter. (Each pytest that starts takes that right from the folder with all ``tmp_path``.)"""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
 
 def pytest_configure() -> None:

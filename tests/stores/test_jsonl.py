@@ -564,13 +564,12 @@ def test_a_folder_where_the_file_belongs(tmp_path, store):
         names(store)
 
 
-def test_a_read_only_folder(tmp_path, store):
+def test_a_read_only_folder(public_folder):
+    store = JsonlStore(public_folder)
     store.write(LOG, [entry("a")])
-    size = path_of(tmp_path).stat().st_size
+    size = path_of(public_folder).stat().st_size
     user = 65534 if os.geteuid() == 0 else os.geteuid()
-    for path in (tmp_path.parent.parent.parent, tmp_path.parent.parent, tmp_path.parent):
-        path.chmod(path.stat().st_mode | 0o055)
-    for path, mode in ((tmp_path, 0o755), (path_of(tmp_path), 0o444), (tmp_path / "log", 0o555)):
+    for path, mode in ((public_folder, 0o755), (path_of(public_folder), 0o444), (public_folder / "log", 0o555)):
         path.chmod(mode)
     pid = os.fork()
     if pid == 0:
@@ -585,11 +584,11 @@ def test_a_read_only_folder(tmp_path, store):
         finally:
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
-    (tmp_path / "log").chmod(0o755)
-    path_of(tmp_path).chmod(0o644)
+    (public_folder / "log").chmod(0o755)
+    path_of(public_folder).chmod(0o644)
     store.write(LOG, [entry("a"), entry("b")])
     assert names(store) == ["b", "a"]
-    assert path_of(tmp_path).stat().st_size > size
+    assert path_of(public_folder).stat().st_size > size
 
 
 def test_a_short_write_leaves_the_file_as_it_was(tmp_path):

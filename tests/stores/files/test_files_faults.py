@@ -9,7 +9,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -114,20 +113,12 @@ def test_read_only_folder_can_be_read(small_disk, warnings):
         store.wait_for_init(1)
 
 
-@pytest.fixture
-def public():
-    """A folder that other users can enter. (Each pytest that starts takes that right from the folder with all ``tmp_path``.)"""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder)
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_rights_that_are_missing(public):
+def test_rights_that_are_missing(public_folder):
     """Missing rights are not corruption: the file stays in its path, and the error names it."""
-    store = FileStore(public / "dump")
+    store = FileStore(public_folder / "dump")
     put(store, "state", KEY, {"n": 1})
-    (public / "dump/state/s/b/b.json").chmod(0o600)
+    (public_folder / "dump/state/s/b/b.json").chmod(0o600)
 
     def as_nobody(work):
         def run():
@@ -138,7 +129,7 @@ def test_rights_that_are_missing(public):
 
     assert as_nobody(lambda: get(store, "state", KEY)).startswith("StorageError: state: 's', 'b' cannot be read: Permission denied")
     assert "b.json" in as_nobody(lambda: all_keys(store, "state"))
-    assert "Permission denied" in as_nobody(lambda: put(FileStore(public / "dump"), "state", KEY, {}))
+    assert "Permission denied" in as_nobody(lambda: put(FileStore(public_folder / "dump"), "state", KEY, {}))
     assert "cannot be used: Permission denied" in as_nobody(lambda: store.wait_for_init(1))
     assert get(store, "state", KEY).body == {"n": 1}
 
