@@ -51,7 +51,7 @@ test: prerequisites $(READY)
 	$(PYTEST) $(ARGS)
 	CC_WIRE_LANE=0 $(PYTEST) $(ARGS)
 
-# Everything once more, with every moment of a kill and all rounds of random work, of which `make test` tries a sample.
+# Everything over the wire protocol, with more moments of a kill and more rounds of random work than `make test`.
 test-long: prerequisites $(READY)
 	$(PYTEST) --long --crashes 300 --kills 200 $(ARGS)
 

@@ -197,10 +197,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add options for the number of kills; the claims in the manual were tested with 300 crashes and 200 kills of a live run."""
     parser.addoption("--crashes", type=int, default=60, help="kills of a writer on each store")
     parser.addoption("--kills", type=int, default=10, help="kills of a live run that trades; what the manual promises was seen with 200")
-    parser.addoption("--long", action="store_true", help="try every moment and more rounds, where other runs try a sample")
+    parser.addoption("--long", action="store_true", help="try more moments of a kill and more rounds of random work")
 
 
 @pytest.fixture
 def long(request: pytest.FixtureRequest) -> bool:
-    """Whether the test tries everything, or a sample of it, another one in each run (``make test-long``)."""
+    """Whether the test tries more moments and rounds than in other runs (``make test-long``)."""
     return bool(request.config.getoption("--long"))

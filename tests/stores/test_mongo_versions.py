@@ -353,9 +353,9 @@ for when in range(start, start + 100_000):
         last = max(last, int(document["when"]))
 
 
-def test_a_batch_of_many_keys(make):
+def test_a_batch_of_many_keys(make, long):
     store = make()
-    keys = [(f"s{index}", "b") for index in range(1200)]  # more than a batch
+    keys = [(f"s{index}", "b") for index in range(2500 if long else 1200)]  # more than a batch
     for when in (1, 2, 3):
         store.write(STATE, [Record(key, {"v": when}, when) for key in keys])
     assert store.read_at(STATE, keys, 2) == [Record(key, {"v": 2}, 2) for key in keys]

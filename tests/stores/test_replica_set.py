@@ -287,9 +287,9 @@ def test_writes_of_the_users_with_the_same_client_do_not_count_as_ours(begin, wi
     assert other.count_documents({}) == 20
 
 
-def test_as_many_sessions_as_writes_at_once(begin):
+def test_as_many_sessions_as_writes_at_once(begin, long):
     begin()
-    for number in range(10):
+    for number in range(30 if long else 10):
         STATE.write_state_data({"n": number}, "s", "b", WHEN)
         STATE.write_many([({"n": number}, "s", f"{row}", WHEN) for row in range(600)])
     assert len(default_registry.mongo.connection._sessions._idle) <= 4

@@ -576,7 +576,7 @@ def resident():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_memory_does_not_grow(mongo, wire, long):
+def test_memory_does_not_grow(mongo, wire):
     """With writes and reads, with and without a cached id, memory and open files do not grow."""
 
     def work(rounds):
@@ -588,7 +588,7 @@ def test_memory_does_not_grow(mongo, wire, long):
                 default_registry.mongo.process_ids.clear()
                 assert kit.PersistStateAdapter.read_state_data("s", key) == {"n": number}
 
-    rounds = 10_000 if wire else 5_000 if long else 2_000
+    rounds = 10_000 if wire else 5_000
     work(2000)
     memory, files = resident(), len(os.listdir("/proc/self/fd"))
     work(rounds)
