@@ -48,8 +48,8 @@ def year(minutes: int) -> CandleArray:
 
 
 def read(rows: CandleArray, adapter: Any = kit.PersistCandleAdapter) -> CandleArray | None:
-    found: CandleArray | None = adapter.read_candles_array(*NAMES, len(rows), int(rows["timestamp"][0]))
-    return found
+    candles: CandleArray | None = adapter.read_candles_array(*NAMES, len(rows), int(rows["timestamp"][0]))
+    return candles
 
 
 def files(rows: CandleArray, folder: Path) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
@@ -59,7 +59,7 @@ def files(rows: CandleArray, folder: Path) -> dict[str, tuple[Callable[[], objec
 
     frame = to_pandas(rows)
     parquet, feather = folder / "year.parquet", folder / "year.feather"
-    found: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+    works: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "parquet": (lambda: frame.to_parquet(parquet), lambda: pyarrow.parquet.read_table(parquet).to_pandas()),
         "feather": (lambda: pyarrow.feather.write_feather(frame, feather), lambda: pyarrow.feather.read_feather(feather)),
     }
@@ -69,8 +69,8 @@ def files(rows: CandleArray, folder: Path) -> dict[str, tuple[Callable[[], objec
         print("ArcticDB is not installed here: its rows are missing", file=sys.stderr)
     else:
         library = arcticdb.Arctic(f"lmdb://{folder / 'arctic'}").get_library("candles", create_if_missing=True)
-        found["arcticdb"] = (lambda: library.write("year", frame), lambda: library.read("year").data)
-    return found
+        works["arcticdb"] = (lambda: library.write("year", frame), lambda: library.read("year").data)
+    return works
 
 
 def measured(sides: dict[str, Side], rounds: int) -> Interleaved:
@@ -85,11 +85,11 @@ def measured(sides: dict[str, Side], rounds: int) -> Interleaved:
 def sizes(database: Any) -> dict[str, float]:
     """Return the bytes on disk (data and indexes) of the collections of candles."""
     database.client.admin.command("fsync")
-    found = {}
+    on_disk = {}
     for name in sorted({"candle-items", "candle-blocks", "candle-archive"} & {*database.list_collection_names()}):
         statistics_of = database.command("collStats", name)
-        found[name] = float(statistics_of["storageSize"] + statistics_of["totalIndexSize"])
-    return found
+        on_disk[name] = float(statistics_of["storageSize"] + statistics_of["totalIndexSize"])
+    return on_disk
 
 
 def peak(since: int, minutes: int) -> float:
@@ -119,8 +119,8 @@ kit.setup()
 assert kit.PersistCandleAdapter.read_candles_array(*names, 1440, int(since)) is not None
 Path("/proc/self/clear_refs").write_text("5")
 before = resident("VmRSS")
-found = kit.PersistCandleAdapter.read_candles_array(*names, int(minutes), int(since))
-assert len(found) == int(minutes)
+candles = kit.PersistCandleAdapter.read_candles_array(*names, int(minutes), int(since))
+assert len(candles) == int(minutes)
 print(resident("VmHWM") - before)
 """
 
@@ -218,9 +218,9 @@ def run(minutes: int, rounds: int) -> dict[str, Any]:
         arrow = rivals.Arrow(plain)
         since, until = int(rows["timestamp"][0]), int(rows["timestamp"][-1]) + MINUTE
         ours = lambda: read(rows)  # noqa: E731
-        found = ours()
-        assert found is not None
-        assert found.tobytes() == rows.tobytes()
+        candles = ours()
+        assert candles is not None
+        assert candles.tobytes() == rows.tobytes()
         again = packed.read()
         assert again is not None
         assert again.tobytes() == rows.tobytes()
@@ -290,7 +290,7 @@ def growth(years: int, rounds: int) -> dict[str, float]:
     drop()
     for start in range(0, len(rows), 525_600):
         kit.PersistCandleAdapter.write_candles_data(rows[start : start + 525_600], *NAMES)
-    found = {}
+    medians = {}
     for count in range(1, years + 1):
         part = rows[-count * 525_600 :]
         times = []
@@ -299,8 +299,8 @@ def growth(years: int, rounds: int) -> dict[str, float]:
             started = time.perf_counter()
             assert read(part) is not None
             times.append(time.perf_counter() - started)
-        found[str(count)] = statistics.median(times)
-    return found
+        medians[str(count)] = statistics.median(times)
+    return medians
 
 
 def many(symbols: int, years: int, rounds: int) -> dict[str, dict[str, float]]:

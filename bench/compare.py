@@ -22,27 +22,27 @@ def judged(path: Path) -> Ratios:
     content = json.loads(path.read_text())
     if "benchmarks" not in content:
         return content
-    found: Ratios = {}
+    ratios: Ratios = {}
     for row in load([path])[0]:
         target = TARGETS.get(row["work"])
         if target is not None and row["placement"] == target.placement:
-            found[row["work"]] = {name: round(row["ratios"][name], 4) for name in target.checks()}
-    return found
+            ratios[row["work"]] = {name: round(row["ratios"][name], 4) for name in target.checks()}
+    return ratios
 
 
 def worse(baseline: Ratios, latest: Ratios, tolerance: float) -> list[str]:
     """Describe each ratio that got worse by more than ``tolerance`` or is no longer measured."""
-    found = []
+    problems = []
     for work, ratios in baseline.items():
         for name, before in ratios.items():
             after = latest.get(work, {}).get(name)
             if after is None:
-                found.append(f"{work}, against {name}: was {before:.4g}, not measured now")
+                problems.append(f"{work}, against {name}: was {before:.4g}, not measured now")
                 continue
             loss = 1 - after / before if name in TARGETS[work].at_least else after / before - 1
             if loss > tolerance:
-                found.append(f"{work}, against {name}: {before:.4g} became {after:.4g}, worse by {loss:.0%}")
-    return found
+                problems.append(f"{work}, against {name}: {before:.4g} became {after:.4g}, worse by {loss:.0%}")
+    return problems
 
 
 def main() -> int:

@@ -80,10 +80,10 @@ class Wires(NamedTuple):
 
 @pytest.fixture
 def wires(servers: Any, plain: Plain) -> Iterator[Wires]:
-    found = Wires(MongoWire(servers.mongo.socket, 1 << 24), RedisWire(servers.redis.socket), plain.database.name)
-    yield found
-    found.mongo.close()
-    found.redis.close()
+    wires = Wires(MongoWire(servers.mongo.socket, 1 << 24), RedisWire(servers.redis.socket), plain.database.name)
+    yield wires
+    wires.mongo.close()
+    wires.redis.close()
 
 
 class Series(NamedTuple):

@@ -18,9 +18,9 @@ def pin(pid: int, cores: Iterable[int]) -> dict[int, set[int]]:
     """Bind every thread of a process to ``cores``; return the previous cores of each."""
     before: dict[int, set[int]] = {}
     seen: list[int] = []
-    while (found := threads(pid)) != seen:  # a thread may be created by one that is not bound yet
-        seen = found
-        for thread in found:
+    while (current := threads(pid)) != seen:  # a thread may be created by one that is not bound yet
+        seen = current
+        for thread in current:
             with contextlib.suppress(ProcessLookupError):  # it has ended
                 before.setdefault(thread, os.sched_getaffinity(thread))
                 os.sched_setaffinity(thread, cores)
@@ -34,13 +34,13 @@ def on_cores(name: str, servers: Iterable[int]) -> Iterator[str]:
     Yields the placement in words; afterwards all threads may run where they did before.
     """
     cores = sorted(os.sched_getaffinity(0))
-    theirs = cores[0]
-    mine = theirs if name == "same" else cores[min(1, len(cores) - 1)]
-    words = f"client on core {mine}, servers on core {theirs}"
-    if name == "apart" and mine == theirs:
+    server_core = cores[0]
+    client_core = server_core if name == "same" else cores[min(1, len(cores) - 1)]
+    words = f"client on core {client_core}, servers on core {server_core}"
+    if name == "apart" and client_core == server_core:
         words += " (there is no other)"
-    before = {pid: pin(pid, {theirs}) for pid in servers}
-    before[os.getpid()] = pin(os.getpid(), {mine})
+    before = {pid: pin(pid, {server_core}) for pid in servers}
+    before[os.getpid()] = pin(os.getpid(), {client_core})
     try:
         yield words
     finally:

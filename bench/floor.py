@@ -31,10 +31,10 @@ def command(body: Mapping[str, Any], section: tuple[str, Iterable[Mapping[str, A
     return _HEADER.pack(len(parts) + _HEADER.size, 1, 0, _OP_MSG) + parts
 
 
-def find(database: str, collection: str, wanted: Mapping[str, Any], *, limit: int = 1, **options: Any) -> bytes:
+def find(database: str, collection: str, query: Mapping[str, Any], *, limit: int = 1, **options: Any) -> bytes:
     """Encode a find with a single reply: up to ``limit`` documents in one batch."""
     return command(
-        {"find": collection, "filter": wanted, **options, "limit": limit, "batchSize": limit, "singleBatch": True, "$db": database}
+        {"find": collection, "filter": query, **options, "limit": limit, "batchSize": limit, "singleBatch": True, "$db": database}
     )
 
 

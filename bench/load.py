@@ -125,8 +125,8 @@ class Plain:
 
     def read_many(self, keys: Sequence[int]) -> list[int]:
         names = {f"k{key}": key for key in keys}
-        found = {names[row["bucketName"]]: row["v"] for row in self._items.find({"signalId": "load", "bucketName": {"$in": list(names)}})}
-        return [found.get(key, NOTHING) for key in keys]
+        values = {names[row["bucketName"]]: row["v"] for row in self._items.find({"signalId": "load", "bucketName": {"$in": list(names)}})}
+        return [values.get(key, NOTHING) for key in keys]
 
     def write_many(self, pairs: Sequence[tuple[int, int]]) -> None:
         self._items.bulk_write(
@@ -268,8 +268,8 @@ class Progressing:
 
     def goes_on(self, seconds: float = 120) -> None:
         """Return once more operations are done, or all."""
-        wanted, until = self._done() + self._step, time.monotonic() + seconds
-        while self.alive() and self._done() < wanted:
+        goal, until = self._done() + self._step, time.monotonic() + seconds
+        while self.alive() and self._done() < goal:
             if time.monotonic() > until:
                 raise TimeoutError("the load does not go on")
             time.sleep(0.01)
@@ -398,8 +398,8 @@ def _rows(row: Row) -> Iterator[str]:
     asked = counts.get("reads") or 1
     yield from (row["side"], f"{row['reads']:.0%}", f"{row['operations']:,}", f"{row['perSecond']:,}")
     for kind in KINDS:
-        found = latency[kind]
-        yield "" if found is None else " / ".join(f"{value / 1000:,.2f}" for value in found.values())
+        percentiles = latency[kind]
+        yield "" if percentiles is None else " / ".join(f"{value / 1000:,.2f}" for value in percentiles.values())
     hits = [counts.get(name, 0) / asked for name in ("hits_process", "hits_redis", "misses")]
     yield " / ".join(f"{share:.1%}" for share in hits) if counts else ""
     yield f"{sum(row['faults'].values())}"
@@ -459,8 +459,8 @@ def main() -> None:
             console.print(f"{row['side']}: {row['worst']}")
         for error in row["errors"]:
             console.print(f"{row['side']}: {error}")
-    mine = [row for row in rows if row["side"] == "ours"]
-    sys.exit(any(row["violations"] or (row["failed"] and not arguments.faults) for row in mine))
+    own_rows = [row for row in rows if row["side"] == "ours"]
+    sys.exit(any(row["violations"] or (row["failed"] and not arguments.faults) for row in own_rows))
 
 
 if __name__ == "__main__":

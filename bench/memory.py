@@ -28,9 +28,9 @@ def main() -> None:
     starts = range(0, given.count, CHUNK)
     if given.dict:
         before = resident()
-        known = {context: ObjectId() for start in starts for context in numbered(start, start + CHUNK)}
+        ids = {context: ObjectId() for start in starts for context in numbered(start, start + CHUNK)}
         print(resident() - before)
-        assert len(known) == given.count
+        assert len(ids) == given.count
         return
     kit.setup(CC_PROCESS_IDS=given.keep)
     before = resident()

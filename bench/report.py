@@ -59,15 +59,15 @@ def target_lines(rows: Sequence[Row]) -> list[list[str]]:
             ratio = judged["ratios"][name]
             theirs = amount(judged["values"][name], judged["unit"]) if name in judged["values"] else ""
             elsewhere = "" if other is None else number(other["ratios"][name])
-            wanted, said = "", ""
+            target_text, said = "", ""
             if name in checks:
                 direction, goal = checks[name]
-                wanted, said = f"{direction} {number(goal)}", verdict(direction, goal, ratio)
+                target_text, said = f"{direction} {number(goal)}", verdict(direction, goal, ratio)
                 if direction == ">=" and "floor" in judged["values"]:
                     possible = judged["values"][name] / judged["values"]["floor"]
                     if possible < goal:
                         said += f"; the floor is {number(possible)}"
-            lines.append([*head, name, theirs, wanted, number(ratio), said, CORES[target.placement], elsewhere])
+            lines.append([*head, name, theirs, target_text, number(ratio), said, CORES[target.placement], elsewhere])
             head = ["", ""]
     return lines
 
@@ -136,11 +136,11 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     bars = []
     for work, target in TARGETS.items():
         row = find(rows, work, target.placement)
-        for name, (direction, wanted) in target.checks().items():
+        for name, (direction, goal) in target.checks().items():
             if row is not None:
                 value = row["ratios"][name]
-                reached = value / wanted if direction == ">=" else wanted / value
-                bars.append((f"{work}\n{name} {direction} {number(wanted)}", reached, number(value)))
+                reached = value / goal if direction == ">=" else goal / value
+                bars.append((f"{work}\n{name} {direction} {number(goal)}", reached, number(value)))
     bars.reverse()
     figure, axes = plt.subplots(figsize=(10, 1 + 0.45 * len(bars)))
     drawn = axes.barh([bar[0] for bar in bars], [bar[1] for bar in bars], color=["tab:green" if bar[1] >= 1 else "tab:red" for bar in bars])

@@ -46,9 +46,9 @@ class Plain:
         self.redis.close()
 
     def _read(self, collection: Any, cache_key: str, key: dict[str, Any]) -> Any:
-        known = self.redis.get(cache_key)
-        if known is not None:
-            row = collection.find_one({"_id": ObjectId(known.decode())})
+        identity = self.redis.get(cache_key)
+        if identity is not None:
+            row = collection.find_one({"_id": ObjectId(identity.decode())})
             if row is not None:
                 return row
         row = collection.find_one(key)
@@ -165,8 +165,8 @@ class Engine:
         mongoengine.disconnect("bench")
 
     def read_signal(self, *context: str) -> Any:
-        found = SignalDocument.objects(**filter_of(context)).first()
-        return None if found is None else found.payload
+        document = SignalDocument.objects(**filter_of(context)).first()
+        return None if document is None else document.payload
 
     def write_signal(self, payload: Any, *context: str) -> None:
         now = datetime.now(UTC)
@@ -175,5 +175,7 @@ class Engine:
         )
 
     def read_window(self, symbol: str, interval: str, exchange: str, since: int, until: int) -> list[dict[str, Any]]:
-        found = CandleDocument.objects(exchangeName=exchange, symbol=symbol, interval=interval, timestamp__gte=since, timestamp__lt=until)
-        return [{name: row[name] for name in PRICES} for row in found.order_by("timestamp")]
+        documents = CandleDocument.objects(
+            exchangeName=exchange, symbol=symbol, interval=interval, timestamp__gte=since, timestamp__lt=until
+        )
+        return [{name: row[name] for name in PRICES} for row in documents.order_by("timestamp")]

@@ -67,12 +67,12 @@ class Timed:
 @contextmanager
 def registries(folder: Path) -> Iterator[dict[str, Registry]]:
     with MongoServer(folder / "mongo") as mongo, RedisServer(folder / "redis") as cache:
-        place = {"CC_MONGO_CONNECTION_STRING": mongo.uri("speed"), "CC_REDIS_HOST": cache.socket, "CC_DUMP_DIR": folder / "dump"}
+        servers = {"CC_MONGO_CONNECTION_STRING": mongo.uri("speed"), "CC_REDIS_HOST": cache.socket, "CC_DUMP_DIR": folder / "dump"}
         made = {name: Registry() for name in ("mongo", "profile", "off")}
-        made["mongo"].setup(place, CC_DURABILITY="memory")
-        made["profile"].setup({**place, "CC_MONGO_CONNECTION_STRING": mongo.uri("speed-profile")}, mode="backtest")
+        made["mongo"].setup(servers, CC_DURABILITY="memory")
+        made["profile"].setup({**servers, "CC_MONGO_CONNECTION_STRING": mongo.uri("speed-profile")}, mode="backtest")
         # Candles must be stored somewhere; in memory they are read in the same blocks.
-        made["off"].setup(place, stores={name: "memory" if name in ("candle", "measure") else "dummy" for name in DOMAINS})
+        made["off"].setup(servers, stores={name: "memory" if name in ("candle", "measure") else "dummy" for name in DOMAINS})
         yield made
         for registry in made.values():
             registry.close()

@@ -71,8 +71,8 @@ def candles() -> tuple[CandleArray, str]:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "BTCUSDT.csv.gz"
     path = Path(os.environ.get("BTKM_CANDLES") or beside)
     if path.is_file():
-        found = read_klines(path)[:CANDLES]
-        assert len(found) == CANDLES
-        assert found["timestamp"][-1] == found["timestamp"][0] + (CANDLES - 1) * MINUTE, "there are holes"
-        return found, f"real candles of {path.name}"
+        klines = read_klines(path)[:CANDLES]
+        assert len(klines) == CANDLES
+        assert klines["timestamp"][-1] == klines["timestamp"][0] + (CANDLES - 1) * MINUTE, "there are holes"
+        return klines, f"real candles of {path.name}"
     return synthetic_market(42, CANDLES, 1_677_628_800_000), "synthetic candles, seed 42"

@@ -56,10 +56,10 @@ def test_to_numpy(interleaved, stored, plain, arrow, wires, source):
 
 @pytest.mark.parametrize("warm", [False, True])
 def test_to_dicts(interleaved, stored, plain, direct, engine, warm):
-    mine, theirs = read(stored, 10_000, 1000)
+    arguments, theirs = read(stored, 10_000, 1000)
 
     def ours():
-        return PersistCandleAdapter.read_candles_data(*mine)
+        return PersistCandleAdapter.read_candles_data(*arguments)
 
     assert ours() == direct.read_window(*theirs) == engine.read_window(*theirs) == to_dicts(stored.columns[10_000:11_000])
     sides = {
@@ -79,18 +79,18 @@ def test_idle_minute(interleaved, stored, plain, warm):
         assert plain.read_candle("BTCUSDT", "1m", "binance", timestamp)  # puts its id into Redis
 
     def ours(minute):
-        found = None
+        candles = None
         since = stored.since + minute * MINUTE
         for _ in range(3):
-            found = PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", 5, since, since + 5 * MINUTE)
-        return found
+            candles = PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", 5, since, since + 5 * MINUTE)
+        return candles
 
     def theirs(minute):
-        found = None
+        candles = None
         since = stored.since + minute * MINUTE
         for _ in range(3):
-            found = [plain.read_candle("BTCUSDT", "1m", "binance", since + step * MINUTE) for step in range(5)]
-        return found
+            candles = [plain.read_candle("BTCUSDT", "1m", "binance", since + step * MINUTE) for step in range(5)]
+        return candles
 
     def walk(one_minute, minutes, begin=None):
         clock = itertools.cycle(range(minutes))

@@ -24,15 +24,15 @@ SIDES = {
 @pytest.fixture
 def runs(placement, settings, tmp_path) -> Iterator[dict[str, kit.Registry]]:
     """A registry for each side."""
-    found = {}
+    registries = {}
     for name, (kind, durability) in SIDES.items():
-        found[name] = kit.Registry()
-        found[name].setup(settings, stores=dict.fromkeys(DOMAINS, kind), CC_DURABILITY=durability, CC_DUMP_DIR=tmp_path / "dump")
-        found[name].wait_for_init()
-        found[name].PersistStateAdapter.write_state_data(BODY, "signal", "indicators", WHEN)
-        assert found[name].PersistStateAdapter.read_state_data("signal", "indicators") == BODY
-    yield found
-    for run in found.values():
+        registries[name] = kit.Registry()
+        registries[name].setup(settings, stores=dict.fromkeys(DOMAINS, kind), CC_DURABILITY=durability, CC_DUMP_DIR=tmp_path / "dump")
+        registries[name].wait_for_init()
+        registries[name].PersistStateAdapter.write_state_data(BODY, "signal", "indicators", WHEN)
+        assert registries[name].PersistStateAdapter.read_state_data("signal", "indicators") == BODY
+    yield registries
+    for run in registries.values():
         run.close()
 
 

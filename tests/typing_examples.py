@@ -167,10 +167,10 @@ def slots(row: SignalRow) -> None:
     PersistSignalAdapter.write_signal_data({"id": "a"}, "BTCUSDT", "sma", "binance")
     PersistSignalAdapter.write_signal_data(row, "BTCUSDT", "sma", "binance")
     PersistSignalAdapter.write_signal_data(None, "BTCUSDT", "sma", "binance")
-    found = PersistSignalAdapter.read_signal_data("BTCUSDT", strategy_name="sma", exchange_name="binance", type=SignalRow)
-    if found is not None:
-        assert_type(found.price_open, float)
-        assert_type(found.timestamp, int)
+    stored = PersistSignalAdapter.read_signal_data("BTCUSDT", strategy_name="sma", exchange_name="binance", type=SignalRow)
+    if stored is not None:
+        assert_type(stored.price_open, float)
+        assert_type(stored.timestamp, int)
     PersistScheduleAdapter.write_schedule_data(row, "BTCUSDT", "sma", "binance")
     assert_type(PersistStrategyAdapter.read_strategy_data("BTCUSDT", "sma", "binance"), Row | None)
 

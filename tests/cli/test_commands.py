@@ -123,11 +123,11 @@ def test_version_and_no_arguments(lonely):
 @pytest.mark.parametrize("package", ["typer", "rich"])
 def test_without_its_packages_the_command_says_how_to_get_them(package):
     code = f"import sys; sys.modules[{package!r}] = None; from backtest_kit_mongo.cli import main; main()"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert found.returncode == 1
-    assert 'pip install "backtest-kit-mongo[cli]"' in found.stderr
-    assert package in found.stderr
-    assert "Traceback" not in found.stderr
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert completed.returncode == 1
+    assert 'pip install "backtest-kit-mongo[cli]"' in completed.stderr
+    assert package in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
 def test_the_library_does_not_import_them():
@@ -235,9 +235,9 @@ def test_the_file_chooses_the_window(cli):
 
 
 def test_a_file_needs_a_symbol_and_says_it_in_its_name(cli, database):
-    found = cli.err(*BACKTEST, "--csv", klines(cli.home / "prices.csv", 60), code=1)
-    assert "the symbol of the candles" in found
-    assert "--symbol" in found
+    output = cli.err(*BACKTEST, "--csv", klines(cli.home / "prices.csv", 60), code=1)
+    assert "the symbol of the candles" in output
+    assert "--symbol" in output
     cli(*BACKTEST, "--csv", klines(cli.home / "ETHUSDT-1m-2023-03.csv", 60))
     cli(*BACKTEST, "--csv", klines(cli.home / "SOLUSDT.csv.gz", 60))
     assert database["candle-items"].distinct("symbol") == ["ETHUSDT", "SOLUSDT"]
@@ -255,10 +255,10 @@ def test_a_file_that_contradicts_what_is_stored_does_not_run(cli, database):
     lines = file.read_text().splitlines()
     opened, _, low, close, volume = lines[-1].split(",")[1:]
     file.write_text("\n".join([*lines[:-1], ",".join([lines[-1].split(",")[0], opened, opened, low, close, volume])]))
-    found = cli.err(*BACKTEST, "--csv", str(file), code=1)
-    assert "1 of 60 candles of BTCUSDT 1m are stored on 'csv' with other values" in found
-    assert "2023-03-01T00:59:00Z stored: open" in found
-    assert "candles remove BTCUSDT --interval 1m --exchange csv" in found
+    output = cli.err(*BACKTEST, "--csv", str(file), code=1)
+    assert "1 of 60 candles of BTCUSDT 1m are stored on 'csv' with other values" in output
+    assert "2023-03-01T00:59:00Z stored: open" in output
+    assert "candles remove BTCUSDT --interval 1m --exchange csv" in output
     assert database["candle-items"].count_documents({}) == before
     assert "60 candles of BTCUSDT 1m on csv would be removed" in cli.out("candles", "remove", "BTCUSDT", "--exchange", "csv")
     assert database["candle-items"].count_documents({}) == before
@@ -286,8 +286,8 @@ def test_candles_of_months_are_imported_listed_and_removed(cli):
 def test_candles_of_a_file_that_were_stored_as_binance_are_mentioned(cli):
     file = klines(cli.home / "BTCUSDT.csv", 60)
     cli("candles", "import", file, "--symbol", "BTCUSDT")
-    found = cli.err(*BACKTEST, "--csv", file)
-    assert "imported under the exchange name binance stay there" in found
+    output = cli.err(*BACKTEST, "--csv", file)
+    assert "imported under the exchange name binance stay there" in output
     assert "note:" not in cli.err(*BACKTEST, "--csv", file)
     assert "0 new, 60 stored before" in cli.out(*BACKTEST, "--csv", file, "--exchange", "binance")
     assert "--exchange csv replays those" in cli.err(*BACKTEST, "--symbol", "NOPE", "--csv", file, code=0) + cli.err(
@@ -309,10 +309,10 @@ def get_signal(symbol, when):
 def test_a_run_that_ends_early_prints_writes_and_keeps_what_it_had(cli):
     (cli.home / "breaks.py").write_text(BREAKS)
     run = ("run", "breaks.py", "--backtest", "--entry", "--synthetic-days", "1", "--json", "out.json", "--report", "out.html")
-    found = cli(*run, code=1)
-    assert "raised KeyError: 'price'" in found.err
-    assert "breaks on BTCUSDT ended early, at 2023-03-01 00:59 UTC" in " ".join(found.out.split())
-    assert "(5 long, priceStopLoss above price)" in found.out
+    output = cli(*run, code=1)
+    assert "raised KeyError: 'price'" in output.err
+    assert "breaks on BTCUSDT ended early, at 2023-03-01 00:59 UTC" in " ".join(output.out.split())
+    assert "(5 long, priceStopLoss above price)" in output.out
     content = json.loads((cli.home / "out.json").read_text())
     assert len(content["trades"]) == 6
     assert content["totals"]["signalsIgnored"] == 5
@@ -345,8 +345,8 @@ def test_results_are_kept_and_shown_again(cli):
 def test_a_data_folder_that_cannot_be_written_to_is_no_failure(cli):
     (cli.home / ".local").mkdir()
     (cli.home / ".local/share").write_text("a file")
-    found = cli(*BACKTEST, "--synthetic-days", "1", "--stores", "mongo")
-    assert "the results of this run are not kept" in found.err
+    output = cli(*BACKTEST, "--synthetic-days", "1", "--stores", "mongo")
+    assert "the results of this run are not kept" in output.err
 
 
 def test_the_demo_shows_what_the_second_process_need_not_do(cli):
@@ -399,19 +399,19 @@ BAD = {
 def test_a_bad_strategy_file_is_named_before_any_server_is_asked(lonely, text, said):
     file = lonely.home / "bad.py"
     file.write_text(text)
-    found = lonely.err("run", str(file), "--backtest", "--entry", "--synthetic-days", "1", code=1)
-    assert found.startswith("error: ")
-    assert said in found
-    assert str(file) in found
+    output = lonely.err("run", str(file), "--backtest", "--entry", "--synthetic-days", "1", code=1)
+    assert output.startswith("error: ")
+    assert said in output
+    assert str(file) in output
 
 
 def test_debug_shows_the_traceback(lonely):
     file = lonely.home / "bad.py"
     file.write_text("def broken():\n    return 1 / 0\nbroken()\n")
-    found = lonely.err("run", str(file), "--backtest", "--entry", "--synthetic-days", "1", "--debug", code=1)
-    assert "Traceback" in found
-    assert "in broken" in found
-    assert f"error: the strategy file failed at {file}:2: ZeroDivisionError" in found
+    output = lonely.err("run", str(file), "--backtest", "--entry", "--synthetic-days", "1", "--debug", code=1)
+    assert "Traceback" in output
+    assert "in broken" in output
+    assert f"error: the strategy file failed at {file}:2: ZeroDivisionError" in output
 
 
 def test_a_strategy_that_raises_ends_the_run(cli, database):
@@ -422,9 +422,9 @@ def test_a_strategy_that_raises_ends_the_run(cli, database):
         "def get_signal(symbol, when):\n"
         "    return {}['price']\n"
     )
-    found = cli.err("run", str(file), "--backtest", "--entry", "--synthetic-days", "1", code=1)
-    assert "error: strategy 'raises' on BTCUSDT" in found
-    assert f"{file}:4" in found
+    output = cli.err("run", str(file), "--backtest", "--entry", "--synthetic-days", "1", code=1)
+    assert "error: strategy 'raises' on BTCUSDT" in output
+    assert f"{file}:4" in output
     assert not cli.last_run.exists()
     [line] = [
         json.loads(line)
@@ -439,12 +439,12 @@ def test_a_strategy_that_raises_ends_the_run(cli, database):
 def test_a_file_that_is_none(lonely, option, kind):
     path = str(lonely.home) if kind == "folder" else "nowhere.file"
     arguments = ("run", path, "--backtest") if option == "strategy" else (*BACKTEST, "--csv", path)
-    found = lonely.err(*arguments, code=1)
+    output = lonely.err(*arguments, code=1)
     if (option, kind) == ("csv", "folder"):  # a folder may hold candles
-        assert found.startswith(f"error: the symbol of the candles in {path} is unknown\n")
+        assert output.startswith(f"error: the symbol of the candles in {path} is unknown\n")
         assert "holds no candle files" in lonely.err(*arguments, "--symbol", "BTCUSDT", code=1)
     else:
-        assert found == f"error: {f'{path} is not a file' if kind == 'folder' else f'the file {path} does not exist'}\n"
+        assert output == f"error: {f'{path} is not a file' if kind == 'folder' else f'the file {path} does not exist'}\n"
 
 
 @pytest.mark.parametrize(
@@ -453,18 +453,18 @@ def test_a_file_that_is_none(lonely, option, kind):
 def test_a_bad_csv_is_named_with_its_line(lonely, command):
     file = lonely.home / "bad.csv"
     file.write_text("open_time,open,high,low,close,volume\n2023-03-01T00:00Z,1,2,0.5,x,1\n")
-    found = lonely.err(*command, str(file), code=1)
-    assert f"error: {file}, line 2: close is 'x', not a number" in found
+    output = lonely.err(*command, str(file), code=1)
+    assert f"error: {file}, line 2: close is 'x', not a number" in output
 
 
 def test_nothing_to_replay(cli):
-    found = cli.err(*BACKTEST, "--symbol", "NOPE", code=1)
-    assert "no 1m candles of NOPE on binance" in found
-    assert "--csv FILE" in found
+    output = cli.err(*BACKTEST, "--symbol", "NOPE", code=1)
+    assert "no 1m candles of NOPE on binance" in output
+    assert "--csv FILE" in output
     cli("candles", "import", klines(cli.home / "holes.csv", 600, without=range(200, 300)), "--symbol", "NOPE")
-    found = cli.err(*BACKTEST, "--symbol", "NOPE", code=1)
-    assert "2023-03-01 03:20" in found
-    assert "--csv" in found
+    output = cli.err(*BACKTEST, "--symbol", "NOPE", code=1)
+    assert "2023-03-01 03:20" in output
+    assert "--csv" in output
 
 
 @pytest.mark.parametrize(
@@ -472,8 +472,8 @@ def test_nothing_to_replay(cli):
 )
 def test_an_unreachable_server_is_an_error_in_words(lonely, command):
     klines(lonely.home / "x.csv", 10)
-    found = lonely.err(*command, "--timeout", "0.5", code=1)
-    said = found[found.index("error: ") :]
+    output = lonely.err(*command, "--timeout", "0.5", code=1)
+    said = output[output.index("error: ") :]
     assert re.match("error: (MongoDB did not answer in time|Redis does not answer)", said)
     assert "hint: " in said
 
@@ -507,9 +507,9 @@ def test_stats_shows_what_is_stored_and_the_last_run(cli, cache):
 def test_stats_shows_the_last_run_without_servers(lonely):
     lonely.last_run.parent.mkdir(parents=True)
     lonely.last_run.write_text("no json")
-    found = lonely("stats", "--timeout", "0.2", code=1)
-    assert "none is recorded" in found.out
-    assert "error: MongoDB" in found.err
+    output = lonely("stats", "--timeout", "0.2", code=1)
+    assert "none is recorded" in output.out
+    assert "error: MongoDB" in output.err
 
 
 @pytest.mark.parametrize("record", ["[]", "{}", '{"saved": "", "run": {}, "report": {}}', '{"saved": "x", "run": 1, "report": 2}'])
@@ -525,9 +525,9 @@ def test_stats_draws_the_last_run(cli):
     assert (cli.home / "run.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     # An output path that cannot be written is an error before any server is asked.
     for path, said in (("nowhere/run.png", "no such folder"), (str(cli.home), "it is a folder")):
-        found = cli("stats", "--png", path, code=1)
-        assert f"error: cannot write a picture to {path}: {said}" in found.err
-        assert not found.out
+        output = cli("stats", "--png", path, code=1)
+        assert f"error: cannot write a picture to {path}: {said}" in output.err
+        assert not output.out
     assert "--png" in cli.err("stats", "--png", "run.png", "--watch", code=2)
 
 
@@ -659,8 +659,8 @@ def test_the_state_folder_is_that_of_the_user(cli):
     file = klines(cli.home / "BTCUSDT.csv", 60)
     cli(*BACKTEST, "--csv", file, XDG_STATE_HOME=str(elsewhere))
     assert [path.name for path in (elsewhere / "backtest-kit-mongo").iterdir()] == ["last-run.json"]
-    found = cli.err(*BACKTEST, "--csv", file, XDG_STATE_HOME=file)  # not a folder
-    assert "not kept for `stats`" in found
+    output = cli.err(*BACKTEST, "--csv", file, XDG_STATE_HOME=file)  # not a folder
+    assert "not kept for `stats`" in output
     assert not cli.last_run.exists()
 
 
@@ -833,10 +833,10 @@ def test_import_of_a_folder_of_late_candles_without_volume(cli, database):
         (months / f"BTCUSDT-1m-{name}.csv").write_text("\n".join(map(",".join, part)))
     (months / "readme.md").write_text("no candles")
     command = ("candles", "import", str(months))
-    assert "column volume is missing" in (found := cli.err(*command, code=1))
-    assert "--no-volume" in found
-    assert "BTCUSDT-1m-2023-01.csv, line 4: open_time 2023-03-01T00:03:14.800Z" in (found := cli.err(*command, "--no-volume", code=1))
-    assert "--off-grid skip" in found
+    assert "column volume is missing" in (output := cli.err(*command, code=1))
+    assert "--no-volume" in output
+    assert "BTCUSDT-1m-2023-01.csv, line 4: open_time 2023-03-01T00:03:14.800Z" in (output := cli.err(*command, "--no-volume", code=1))
+    assert "--off-grid skip" in output
     assert database.list_collection_names() == []
     ended = cli(*command, "--no-volume", "--off-grid", "snap")
     shown = ended.out + ended.err

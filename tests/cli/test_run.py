@@ -98,9 +98,9 @@ class Market:
 
 @pytest.fixture
 def market(tmp_path):
-    found = Market(tmp_path)
-    yield found
-    found.close()
+    simulated_market = Market(tmp_path)
+    yield simulated_market
+    simulated_market.close()
 
 
 def until(condition, seconds=90):

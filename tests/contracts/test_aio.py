@@ -400,11 +400,11 @@ def test_a_list_checks_its_arguments_at_the_first_step(store):
 
 def sockets():
     """Return the number of open sockets of this process."""
-    found = 0
+    count = 0
     for name in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # the listing's own descriptor
-            found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-    return found
+            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    return count
 
 
 def pool_threads():
@@ -625,10 +625,10 @@ def test_a_custom_class_over_memory_has_a_thread(store):
 
 
 def candles(count):
-    found = np.zeros(count, kit.candles.CANDLE_DTYPE)
-    found["timestamp"] = START + MINUTE * np.arange(count)
-    found["open"] = found["high"] = found["low"] = found["close"] = np.arange(count) + 1
-    return found
+    rows = np.zeros(count, kit.candles.CANDLE_DTYPE)
+    rows["timestamp"] = START + MINUTE * np.arange(count)
+    rows["open"] = rows["high"] = rows["low"] = rows["close"] = np.arange(count) + 1
+    return rows
 
 
 SERIES = ("BTCUSDT", "1m", "binance")

@@ -52,13 +52,13 @@ def go(running):
 
 def answers(running):
     """Return the answer of each process; one that wrote to stderr or failed fails the test."""
-    found = []
+    collected = []
     for process in running:
         line = process.stdout.readline()
         process.stdin.close()
         assert (process.wait(60), process.stderr.read()) == (0, "")
-        found.append(json.loads(line))
-    return found
+        collected.append(json.loads(line))
+    return collected
 
 
 def run(settings, task, count=4, **arguments):
@@ -138,10 +138,10 @@ def test_processes_read_what_was_written(settings, tmp_path):
     """Once one of four processes has published a write, all others read it, in single reads and in batches."""
     board = tmp_path / "board"
     board.write_bytes(struct.pack("<4q", 0, 0, 0, 0))
-    found = run(settings, "published", path=str(board), of=4, seconds=1.5)
-    assert [answer["errors"] for answer in found] == [[]] * 4
-    assert all(answer["writes"] > 20 for answer in found)
-    assert sum(answer["stats"]["hits_process"] for answer in found) > 0
+    reports = run(settings, "published", path=str(board), of=4, seconds=1.5)
+    assert [answer["errors"] for answer in reports] == [[]] * 4
+    assert all(answer["writes"] > 20 for answer in reports)
+    assert sum(answer["stats"]["hits_process"] for answer in reports) > 0
 
 
 def test_token_goes_round_four_processes(settings):
@@ -162,8 +162,8 @@ def test_token_goes_round_four_processes(settings):
 
 def test_two_hundred_first_upserts(settings, database):
     """Four processes with fifty threads each upsert one new key on a new database: one document, no error."""
-    found = run(settings, "first_upserts", threads=50, keys=4)
-    assert found == [{"errors": []}] * 4
+    reports = run(settings, "first_upserts", threads=50, keys=4)
+    assert reports == [{"errors": []}] * 4
     assert database["signal-items"].count_documents({}) == 4
     assert database["signal-items"].index_information()["symbol_1_strategyName_1_exchangeName_1"]["unique"]
 
@@ -187,8 +187,8 @@ def test_two_hundred_first_upserts_from_threads(mongo):
 def test_indexes_stand_before_the_first_write_returns(settings, database):
     """Four processes start at once on an empty database: the unique index exists right after the first write of each."""
     domains = ["signal", "memory", "state", "log", "storage", "measure", "candle"]
-    found = run(settings, "first_write", domains=domains)
-    assert found == [{"missing": []}] * 4
+    reports = run(settings, "first_write", domains=domains)
+    assert reports == [{"missing": []}] * 4
     counts = {name: database[f"{name}-items"].count_documents({}) for name in domains}
     assert counts == {"signal": 1, "memory": 4, "state": 20, "log": 5, "storage": 1, "measure": 0, "candle": 1}
 
@@ -210,8 +210,8 @@ def test_four_gates_at_once(settings, database):
 
 def test_overlapping_candles(settings, database):
     """Four processes write overlapping windows: each candle exists once, complete, from one of them, and without errors."""
-    found = run(settings, "overlapping_candles", rounds=8, total=1200, width=400)
-    assert found == [{"errors": []}] * 4
+    reports = run(settings, "overlapping_candles", rounds=8, total=1200, width=400)
+    assert reports == [{"errors": []}] * 4
     documents = list(database["candle-items"].find())
     assert len(documents) == len({document["timestamp"] for document in documents})
     for document in documents:

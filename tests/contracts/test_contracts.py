@@ -487,8 +487,8 @@ def test_list_is_an_iterator_with_the_newest_update_first(store, name):
         write(name, body(name, key), **{last_key(name): key})
         tick()
     write(name, body(name, "a2"), **{last_key(name): "a"})
-    found = listed(name)
-    assert iter(found) is found
+    stored = listed(name)
+    assert iter(stored) is stored
     assert keys_of(name) == listed_as(store, ["a", "c", "b"])
 
 
@@ -501,9 +501,9 @@ def test_memory_list_gives_ids_and_data(store):
 def test_nothing_is_cut_from_a_list_of_keys(store, name):
     """The TypeScript package shows 1,000 of them and hides the rest."""
     prefix = [ARGUMENTS[argument] for argument in key_arguments(name)[:-1]]
-    wanted = [f"k{number:04}" for number in range(1700)]
-    adapter(name).write_many([(body(name, key), *prefix, key, T0) for key in wanted])
-    assert sorted(keys_of(name)) == wanted
+    expected = [f"k{number:04}" for number in range(1700)]
+    adapter(name).write_many([(body(name, key), *prefix, key, T0) for key in expected])
+    assert sorted(keys_of(name)) == expected
     for key in keys_of(name)[:200]:
         remove(name, **{last_key(name): key})
     assert len(keys_of(name)) == 1500
@@ -538,27 +538,27 @@ def test_rows_are_stored_by_id_and_those_not_given_stay(store, name):
     tick()
     put(name, [row("c", n=1)])
     assert sorted(ids(rows_of(name))) == ["a", "b", "c"]
-    assert {found["n"] for found in rows_of(name)} == {1}
+    assert {stored["n"] for stored in rows_of(name)} == {1}
 
 
 @pytest.mark.parametrize("name", ["storage", "notification"])
 def test_last_write_of_a_row_wins(store, name):
     put(name, [row("a", n=1), row("b", n=1)])
     put(name, [row("a", n=2)])
-    assert {found["id"]: found["n"] for found in rows_of(name)} == {"a": 2, "b": 1}
+    assert {stored["id"]: stored["n"] for stored in rows_of(name)} == {"a": 2, "b": 1}
 
 
 def test_first_write_of_a_log_line_wins(store):
     put("log", [row("a", n=1)])
     put("log", [row("a", n=2), row("b", n=1)])
-    assert [(found["id"], found["n"]) for found in rows_of("log")] == [("a", 1), ("b", 1)]
+    assert [(stored["id"], stored["n"]) for stored in rows_of("log")] == [("a", 1), ("b", 1)]
 
 
 @lists
 def test_id_that_stands_twice_in_one_list(store, name):
     """The last write wins, as if the rows were written one by one; in the log the first one wins."""
     put(name, [row("a", n=1), row("b", n=1), row("a", n=2)])
-    assert {found["id"]: found["n"] for found in rows_of(name)} == {"a": 1 if name == "log" else 2, "b": 1}
+    assert {stored["id"]: stored["n"] for stored in rows_of(name)} == {"a": 1 if name == "log" else 2, "b": 1}
 
 
 @pytest.mark.parametrize("name", ["storage", "notification"])
@@ -583,8 +583,8 @@ def test_history_is_read_oldest_first(store, name):
     put(name, [row(f"b{number}") for number in range(20)])
     tick()
     put(name, [row("a3"), row("c")])
-    wanted = [*(f"a{number}" for number in range(20)), *(f"b{number}" for number in range(20)), "c"]
-    assert ids(rows_of(name)) == wanted
+    expected = [*(f"a{number}" for number in range(20)), *(f"b{number}" for number in range(20)), "c"]
+    assert ids(rows_of(name)) == expected
     assert ids(rows_of(name, limit=3)) == ["b18", "b19", "c"]
     assert ids(rows_of(name, limit=1)) == ["c"]
 
@@ -605,13 +605,13 @@ def test_limits_of_lists(store, name, default):
     put(name, [row(f"r{number:05}") for number in range(7)])
     tick()
     put(name, [row(f"r{number:05}") for number in range(7, total)])
-    wanted = [f"r{number:05}" for number in range(total)]
-    assert sorted(ids(rows_of(name))) == wanted[7:]
-    assert sorted(ids(rows_of(name, limit=None))) == wanted
-    assert sorted(ids(rows_of(name, limit=total + 1))) == wanted
+    expected = [f"r{number:05}" for number in range(total)]
+    assert sorted(ids(rows_of(name))) == expected[7:]
+    assert sorted(ids(rows_of(name, limit=None))) == expected
+    assert sorted(ids(rows_of(name, limit=total + 1))) == expected
     assert rows_of(name, limit=0) == []
     if name != "storage":
-        assert ids(rows_of(name, limit=None)) == wanted
+        assert ids(rows_of(name, limit=None)) == expected
 
 
 @lists
@@ -680,13 +680,13 @@ def test_batches_answer_in_the_order_of_the_question(store, name):
     reads, writes = contexts_of(name, values)
     missing, _ = contexts_of(name, ["nobody"])
     adapter(name).write_many(writes)
-    wanted = {context: body(name, f"m{value}") for context, value in zip(reads, values, strict=True)}
+    expected = {context: body(name, f"m{value}") for context, value in zip(reads, values, strict=True)}
     question = [*reversed(reads), *missing, *reads[:3], *reads[:3]]
     answer = adapter(name).read_many(question)
-    assert answer == [wanted.get(context, KEYED[name].empty) for context in question]
+    assert answer == [expected.get(context, KEYED[name].empty) for context in question]
     # A key that is requested twice is returned twice, as by two reads.
     spoil(answer[-1])
-    assert answer[-4] == wanted[question[-4]]
+    assert answer[-4] == expected[question[-4]]
 
 
 @keyed
@@ -782,8 +782,8 @@ def test_instance_removes_and_lists(store, name):
     bound = instance(name)
     specs = {spec.split("_")[0]: spec for spec in KEYED[name].others}
     on_instance(name, KEYED[name].write, bound, (body(name, "a"),))
-    found = list(on_instance(name, specs["list"], bound))
-    assert found == ([{"memoryId": "mem", "data": body(name, "a")}] if name == "memory" else ["key"])
+    listed_ids = list(on_instance(name, specs["list"], bound))
+    assert listed_ids == ([{"memoryId": "mem", "data": body(name, "a")}] if name == "memory" else ["key"])
     if name == "memory":
         assert bound.has_memory_data("mem") is True
     on_instance(name, specs["remove"], bound)
@@ -888,8 +888,8 @@ def test_plain_class_replaces_the_store(store, name):
     write(name, body(name, "a"))
     assert read(name) == body(name, "a")
     assert read(name) == body(name, "a")
-    wanted = tuple(ARGUMENTS[argument] for argument in context)
-    assert made == [wanted]
+    expected = tuple(ARGUMENTS[argument] for argument in context)
+    assert made == [expected]
     assert gates == [True, False, False]
     other = {context[0]: "other"}
     assert read(name, **other) is None
@@ -898,7 +898,7 @@ def test_plain_class_replaces_the_store(store, name):
         assert list(call(name, spec)) == ["custom"]
     adapter(name).clear()
     assert read(name) == body(name, "a")
-    assert made[2:] == [wanted]
+    assert made[2:] == [expected]
     assert gates[-1] is True
     # Nothing of this reached the store underneath.
     assert instance_read(name) == KEYED[name].empty
@@ -1127,11 +1127,11 @@ def test_rows_are_decoded_on_request(store, name):
 
 def test_memories_are_decoded_on_request(store):
     write("memory", WIRE["memory"])
-    wanted = msgspec.convert(WIRE["memory"], payloads.MemoryData)
-    found = list(kit.PersistMemoryAdapter.list_memory_data("sig", "notes", type=payloads.MemoryData))
-    assert found == [{"memoryId": "mem", "data": wanted}]
+    expected = msgspec.convert(WIRE["memory"], payloads.MemoryData)
+    stored = list(kit.PersistMemoryAdapter.list_memory_data("sig", "notes", type=payloads.MemoryData))
+    assert stored == [{"memoryId": "mem", "data": expected}]
     kit.PersistMemoryAdapter.use_persist_memory_adapter(type("Mine", (kit.PersistMemoryInstance,), {}))
-    assert list(kit.PersistMemoryAdapter.list_memory_data("sig", "notes", type=payloads.MemoryData)) == found
+    assert list(kit.PersistMemoryAdapter.list_memory_data("sig", "notes", type=payloads.MemoryData)) == stored
 
 
 @dataclass
@@ -1160,8 +1160,8 @@ def test_dataclass_as_risk_position(store):
 @lists
 def test_dataclass_rows(store, name):
     put(name, [Row("a", 1), Row("b", Inner(2))])
-    found = sorted(rows_of(name), key=lambda each: each["id"])
-    assert found == [{"id": "a", "data": 1, "removed": False}, {"id": "b", "data": {"n": 2}, "removed": False}]
+    stored = sorted(rows_of(name), key=lambda each: each["id"])
+    assert stored == [{"id": "a", "data": 1, "removed": False}, {"id": "b", "data": {"n": 2}, "removed": False}]
 
 
 @keyed

@@ -56,8 +56,8 @@ class Stored(NamedTuple):
 
     def get(self):
         method, *arguments = self.read
-        found = getattr(on(self.name), method)(*arguments)
-        return found[0] if self.name in LISTS else found
+        stored = getattr(on(self.name), method)(*arguments)
+        return stored[0] if self.name in LISTS else stored
 
 
 ENVELOPE = "__v createDate payload updatedDate"
@@ -240,8 +240,8 @@ def test_document_of_a_batch_is_the_same(mongo, name):
 def test_document_of_a_candle(mongo):
     put_candle()
     document = only("candle")
-    wanted = "_id exchangeName interval symbol timestamp __v close createDate high low open updatedDate volume"
-    assert list(document) == wanted.split()
+    expected = "_id exchangeName interval symbol timestamp __v close createDate high low open updatedDate volume"
+    assert list(document) == expected.split()
     assert isinstance(document["_id"], ObjectId)
     assert {field: document[field] for field in ("exchangeName", "interval", "symbol")} == {
         "exchangeName": "binance", "interval": "1m", "symbol": "BTCUSDT",
@@ -327,10 +327,10 @@ def test_unique_indexes_have_the_names_and_orders_of_the_original(mongo):
     kit.wait_for_init(15)
     for name in (*FORMAT, "candle"):
         fields = "exchangeName symbol interval timestamp" if name == "candle" else FORMAT[name].unique
-        found = indexes(name)
-        wanted = "_".join(f"{field}_1" for field in fields.split())
-        assert found[wanted] == ([(field, 1) for field in fields.split()], True)
-        assert [index for index, (_, unique) in found.items() if unique] == [wanted]
+        existing = indexes(name)
+        expected = "_".join(f"{field}_1" for field in fields.split())
+        assert existing[expected] == ([(field, 1) for field in fields.split()], True)
+        assert [index for index, (_, unique) in existing.items() if unique] == [expected]
 
 
 @every
@@ -575,8 +575,8 @@ def test_document_of_the_original_is_read(mongo, name):
 
 def read_typed(name, kind):
     method, *arguments = FORMAT[name].read
-    found = getattr(on(name), method)(*arguments, type=kind)
-    return found[0] if name in LISTS else found
+    stored = getattr(on(name), method)(*arguments, type=kind)
+    return stored[0] if name in LISTS else stored
 
 
 @every
@@ -701,9 +701,9 @@ def test_documents_without_dates_are_listed(mongo):
         del document["createDate"], document["updatedDate"]
         collection("storage").insert_one(document)
     kit.PersistStorageAdapter.write_storage_data([{"id": "new"}], False)
-    found = [row["id"] for row in kit.PersistStorageAdapter.read_storage_data(False)]
-    assert found[0] == "new"
-    assert sorted(found[1:]) == ["old 0", "old 1", "old 2"]
+    stored = [row["id"] for row in kit.PersistStorageAdapter.read_storage_data(False)]
+    assert stored[0] == "new"
+    assert sorted(stored[1:]) == ["old 0", "old 1", "old 2"]
 
 
 def test_order_of_the_log_of_the_original_is_kept(mongo):
@@ -757,5 +757,5 @@ def test_candle_of_the_original_keeps_its_document(mongo, number):
     document = collection("candle").find_one({"timestamp": CANDLE["timestamp"]})
     assert document is not None
     assert (document["_id"], document["close"], document["updatedDate"]) == (_id, 1, OLD)
-    found = kit.PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", 1, CANDLE["timestamp"], 0)
-    assert found == [{"timestamp": CANDLE["timestamp"], "open": 1.0, "high": 1.5, "low": 1.0, "close": 1.0, "volume": 0.0}]
+    candles_read = kit.PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", 1, CANDLE["timestamp"], 0)
+    assert candles_read == [{"timestamp": CANDLE["timestamp"], "open": 1.0, "high": 1.5, "low": 1.0, "close": 1.0, "volume": 0.0}]

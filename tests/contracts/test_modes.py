@@ -38,9 +38,9 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def registry():
     """A registry beside the default one."""
-    found = kit.Registry()
-    yield found
-    found.close()
+    fresh = kit.Registry()
+    yield fresh
+    fresh.close()
 
 
 def test_paper_and_live_do_not_meet_unless_asked_to(settings, registry, tmp_path, monkeypatch):
@@ -338,9 +338,9 @@ def test_a_call_stays_with_the_store_that_it_began_with(registry, monkeypatch):
     read = store.read
 
     def swapped(*arguments):
-        found = read(*arguments)
+        stored = read(*arguments)
         registry.use("state", registry.make("dummy", "state"))
-        return found
+        return stored
 
     monkeypatch.setattr(store, "read", swapped)
     with kit.simulated_time(T0 + 1):

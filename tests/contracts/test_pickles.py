@@ -125,20 +125,20 @@ def test_threads_that_load_the_same_pickle_share_one_registry(tmp_path):
     registry.setup(stores={"signal": "file"}, CC_DUMP_DIR=str(tmp_path))
     content = pickle.dumps(registry)
     registry.close()
-    barrier, found = threading.Barrier(8), []
+    barrier, registries = threading.Barrier(8), []
 
     def load():
         barrier.wait()
-        found.append(pickle.loads(content))
+        registries.append(pickle.loads(content))
 
     threads = [threading.Thread(target=load) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8
-    assert len(set(map(id, found))) == 1
-    found[0].close()
+    assert len(registries) == 8
+    assert len(set(map(id, registries))) == 1
+    registries[0].close()
 
 
 def test_copies(registry):

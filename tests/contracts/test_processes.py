@@ -37,8 +37,8 @@ def registry(settings):
 
 @pytest.fixture(scope="module")
 def cluster():
-    with local_cluster() as found:
-        yield found
+    with local_cluster() as local:
+        yield local
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def client(cluster):
     """A client of the cluster, with workers that have not called ``setup``."""
     import distributed
 
-    with distributed.Client(cluster, set_as_default=False) as found:
-        found.run(kit.close)
-        yield found
+    with distributed.Client(cluster, set_as_default=False) as connected:
+        connected.run(kit.close)
+        yield connected
 
 
 def assert_written(results, registry):

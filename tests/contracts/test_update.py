@@ -44,11 +44,11 @@ def test_what_a_read_gave_is_swapped_and_nothing_else(store, body):
     assert not swap(state, record({"n": 9}), record(body))  # nothing is stored yet
     assert swap(state, record(body), None)
     assert not swap(state, record({"n": 9}), None)
-    found = read_back()
-    assert not swap(state, record({"n": 9}), found._replace(body={"other": 1}))
-    assert not swap(state, record({"n": 9}), found._replace(when=WHEN + 1))
-    assert repr(read_back()) == repr(found)
-    assert swap(state, record({"n": 9}, when=WHEN + 5), found)
+    stored = read_back()
+    assert not swap(state, record({"n": 9}), stored._replace(body={"other": 1}))
+    assert not swap(state, record({"n": 9}), stored._replace(when=WHEN + 1))
+    assert repr(read_back()) == repr(stored)
+    assert swap(state, record({"n": 9}, when=WHEN + 5), stored)
     assert read_back() == record({"n": 9}, when=WHEN + 5)
     assert STATE.read_state_data(*KEY) == {"n": 9}
 
@@ -208,8 +208,8 @@ def test_a_remove_with_history_does_not_take_back_another_write(settings, store,
         kit.setup(stores=dict.fromkeys(DOMAINS, store), CC_HISTORY="memory", CC_DUMP_DIR=kit.get_config().CC_DUMP_DIR)
     key = ("s", "b", "m")
     MEMORY.write_memory_data({"n": 1}, *key, WHEN)
-    found = store_of("memory")
-    read, calls = found.read, []
+    memory_store = store_of("memory")
+    read, calls = memory_store.read, []
 
     def slow(domain, keys):
         answer = read(domain, keys)
@@ -218,14 +218,14 @@ def test_a_remove_with_history_does_not_take_back_another_write(settings, store,
             MEMORY.write_memory_data({"n": 2}, *key, WHEN + 10)
         return answer
 
-    monkeypatch.setattr(found, "read", slow)
+    monkeypatch.setattr(memory_store, "read", slow)
     with kit.simulated_time(WHEN + 20):
         MEMORY.remove_memory_data(*key)
     monkeypatch.undo()
     assert MEMORY.read_memory_data(*key) is None
-    for moment, wanted in ((WHEN + 5, {"n": 1}), (WHEN + 15, {"n": 2}), (WHEN + 25, None)):
+    for moment, expected in ((WHEN + 5, {"n": 1}), (WHEN + 15, {"n": 2}), (WHEN + 25, None)):
         with kit.simulated_time(moment):
-            assert MEMORY.read_memory_data(*key) == wanted
+            assert MEMORY.read_memory_data(*key) == expected
     removed = read(DOMAINS["memory"], [key])[0]
     assert removed.removed
     assert removed.body == {"n": 2, "removed": True}

@@ -67,31 +67,31 @@ SAME: list[Any] = [
 
 @pytest.mark.parametrize("value", SAME, ids=lambda value: f"{value!a:.40}")
 def test_value_comes_back_as_it_went_in(store, value):
-    found = round_trip(value)
-    assert found == value
-    assert isinstance(found, type(value))
-    assert isinstance(found, bool) is isinstance(value, bool)
+    stored = round_trip(value)
+    assert stored == value
+    assert isinstance(stored, type(value))
+    assert isinstance(stored, bool) is isinstance(value, bool)
 
 
 def test_integers_come_back_as_plain_ints(store):
     """Also beyond 32 bits, like every time in ms: encoders such as msgspec's reject a subclass of int."""
-    found = round_trip({"big": T0, "list": [2**63 - 1], "small": 1})
-    assert [type(number) for number in (found["big"], found["list"][0], found["small"])] == [int, int, int]
-    assert msgspec.json.decode(msgspec.json.encode(found)) == found
+    stored = round_trip({"big": T0, "list": [2**63 - 1], "small": 1})
+    assert [type(number) for number in (stored["big"], stored["list"][0], stored["small"])] == [int, int, int]
+    assert msgspec.json.decode(msgspec.json.encode(stored)) == stored
 
 
 def test_decimals_come_back_as_decimals_from_every_kind_of_read(store):
-    wanted = value = Decimal("1.10")
+    expected = value = Decimal("1.10")
     write(value)
     kit.PersistMemoryAdapter.write_memory_data({"data": [value], "removed": False}, "values", "k", "m", T0)
-    for found in (
+    for stored in (
         read(),
         kit.PersistStateAdapter.read_many([("values", "k"), ("values", "k2")])[0]["value"],
         next(kit.PersistMemoryAdapter.list_memory_data("values", "k"))["data"]["data"][0],
         kit.PersistMemoryAdapter.read_memory_data("values", "k", "m")["data"][0],
     ):
-        assert type(found) is type(wanted)
-        assert found == wanted
+        assert type(stored) is type(expected)
+        assert stored == expected
 
 
 def test_nan_and_the_sign_of_zero_survive(store):
@@ -109,15 +109,15 @@ def test_a_whole_double_stays_a_double(store):
 @pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=5, minutes=45)), timezone(timedelta(hours=-12))], ids=str)
 def test_aware_datetime_comes_back_in_utc_to_the_millisecond(store, zone):
     given = datetime(2024, 3, 31, 1, 59, 59, 123_999, tzinfo=zone)
-    found = round_trip([given])[0]
-    assert found.tzinfo is UTC
-    assert found == given.replace(microsecond=123_000)
+    stored = round_trip([given])[0]
+    assert stored.tzinfo is UTC
+    assert stored == given.replace(microsecond=123_000)
 
 
 def test_date_before_the_epoch_is_cut_towards_the_past(store):
     """1 us before the epoch belongs to the millisecond before it, as everywhere on the time line."""
-    wanted = datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
-    assert round_trip(datetime(1970, 1, 1, tzinfo=UTC) - timedelta(microseconds=1)) == wanted
+    expected = datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+    assert round_trip(datetime(1970, 1, 1, tzinfo=UTC) - timedelta(microseconds=1)) == expected
 
 
 class Colour(enum.Enum):
@@ -209,22 +209,22 @@ CONVERTED: list[tuple[str, Any, Any]] = [
 
 @pytest.mark.parametrize(("value", "wanted"), [case[1:] for case in CONVERTED], ids=[case[0] for case in CONVERTED])
 def test_value_of_a_type_outside_bson_comes_back_as_its_nearest(store, value, wanted):
-    found = round_trip(value)
-    assert found == wanted
-    assert isinstance(found, type(wanted))
-    assert not isinstance(found, (enum.Enum, Text, np.generic))
+    stored = round_trip(value)
+    assert stored == wanted
+    assert isinstance(stored, type(wanted))
+    assert not isinstance(stored, (enum.Enum, Text, np.generic))
 
 
 def test_values_survive_in_every_form_of_writing(store):
     """A batch and a list encode like a single write."""
     value = {"inf": INF, "date": datetime(2024, 1, 1, tzinfo=UTC), "big": 2**63 - 1, "empty": {}, "none": None, "array": np.arange(2)}
-    wanted = {**value, "array": [0, 1]}
+    expected = {**value, "array": [0, 1]}
     kit.PersistStateAdapter.write_many([(value, "values", "a", T0), (value, "values", "b", T0)])
-    assert kit.PersistStateAdapter.read_many([("values", "a"), ("values", "b")]) == [wanted, wanted]
+    assert kit.PersistStateAdapter.read_many([("values", "a"), ("values", "b")]) == [expected, expected]
     kit.PersistLogAdapter.write_log_data([{"id": "l", "args": [value]}])
-    assert kit.PersistLogAdapter.read_log_data() == [{"id": "l", "args": [wanted]}]
+    assert kit.PersistLogAdapter.read_log_data() == [{"id": "l", "args": [expected]}]
     kit.PersistRiskAdapter.write_position_data([["k", value]], "r", "e", T0)
-    assert kit.PersistRiskAdapter.read_position_data("r", "e", T0) == [["k", wanted]]
+    assert kit.PersistRiskAdapter.read_position_data("r", "e", T0) == [["k", expected]]
 
 
 def test_empty_frame_name_is_a_legal_key(store):
@@ -305,8 +305,8 @@ def test_lifetime_without_end_of_risk_positions(store, lifetime):
 def test_lifetime_without_end_of_storage_and_notification_rows(store, lifetime):
     rows = [{**ROW, "minuteEstimatedTime": lifetime}, {"id": "b", "note": None}]
     kit.PersistStorageAdapter.write_storage_data(rows, True)
-    found = kit.PersistStorageAdapter.read_storage_data(True)
-    assert sorted(found, key=lambda row: row["id"]) == [MENDED, rows[1]]
+    stored = kit.PersistStorageAdapter.read_storage_data(True)
+    assert sorted(stored, key=lambda row: row["id"]) == [MENDED, rows[1]]
     kit.PersistNotificationAdapter.write_notification_data(rows, True)
     assert kit.PersistNotificationAdapter.read_notification_data(True) == [MENDED, rows[1]]
 

@@ -1007,8 +1007,8 @@ def test_a_candle_with_a_broken_field_is_refused(name, value, text):
 @pytest.mark.parametrize(("value", "text"), BROKEN_VALUES)
 def test_a_candle_without_a_time_stamp_is_refused(value, text):
     """The error names the field, though it cannot name the candle."""
-    wanted = "timestamp is missing" if value is ... else text.removeprefix("the candle at {stamp}: ").format(name="timestamp")
-    with pytest.raises(ValueError, match="^" + re.escape(wanted)):
+    expected = "timestamp is missing" if value is ... else text.removeprefix("the candle at {stamp}: ").format(name="timestamp")
+    with pytest.raises(ValueError, match="^" + re.escape(expected)):
         decode([SERIES[0], SERIES[1] + plain_candle(2, timestamp=value)])
 
 
@@ -1407,10 +1407,10 @@ def test_documents_nested_without_end_are_refused(kind):
 )
 def test_batches_are_split_into_their_documents(contents):
     """``split`` returns each document unchanged; ``numbers`` returns the first field of that name in each document, if it is a number."""
-    found = [document(*parts) for parts in contents]
-    assert core.split(b"".join(found)) == found
+    documents = [document(*parts) for parts in contents]
+    assert core.split(b"".join(documents)) == documents
     for name in ("n", "x", "größe🚀", ""):
-        assert numbers([b"".join(found[:2]), b"".join(found[2:])], name) == reference.numbers([b"".join(found)], name)
+        assert numbers([b"".join(documents[:2]), b"".join(documents[2:])], name) == reference.numbers([b"".join(documents)], name)
 
 
 @pytest.mark.parametrize(

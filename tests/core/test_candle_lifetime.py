@@ -20,10 +20,10 @@ HOUR = 3600.0
 
 
 def columns(first, count, close=0.0):
-    found = np.zeros(count, CANDLE_DTYPE)
-    found["timestamp"] = np.arange(first, first + count) * MINUTE
-    found["close"] = close
-    return found
+    rows = np.zeros(count, CANDLE_DTYPE)
+    rows["timestamp"] = np.arange(first, first + count) * MINUTE
+    rows["close"] = close
+    return rows
 
 
 def memory():
@@ -39,8 +39,8 @@ def keep(kept, first, count, close=0.0, seconds=0.0):
 
 
 def closes(kept, first, count):
-    found = kept.array(SERIES, count, first * MINUTE)
-    return None if found is None else found["close"].tolist()
+    candles_read = kept.array(SERIES, count, first * MINUTE)
+    return None if candles_read is None else candles_read["close"].tolist()
 
 
 def test_a_candle_is_used_until_its_time_is_over():

@@ -59,9 +59,9 @@ def as_reference(rows, filled):
 
 
 def same_as_reference(batches, limit):
-    found = outcome(lambda: as_reference(*reversed(decoded(batches, limit))))
+    ours = outcome(lambda: as_reference(*reversed(decoded(batches, limit))))
     expected = outcome(lambda: reference.decode_candles(batches, START, MINUTE, limit))
-    assert found == expected, (SEED, [batch.hex() for batch in batches])
+    assert ours == expected, (SEED, [batch.hex() for batch in batches])
 
 
 # --- layouts ---------------------------------------------------------------------------------------------------------
@@ -173,9 +173,9 @@ rows = st.lists(st.tuples(st.integers(-(2**53), 2**53), *[st.floats()] * 5), max
 @given(rows)
 def test_dicts_are_the_rows(values):
     columns = np.array(values, CANDLE_DTYPE)
-    found = to_dicts(columns.view(np.int8))
-    assert repr(found) == repr([dict(zip(FIELDS, row, strict=True)) for row in columns.tolist()])
-    for row in found:
+    dicts = to_dicts(columns.view(np.int8))
+    assert repr(dicts) == repr([dict(zip(FIELDS, row, strict=True)) for row in columns.tolist()])
+    for row in dicts:
         assert [type(value) for value in row.values()] == [int, *[float] * 5]
         row["more"] = row.pop("open")  # an ordinary dict, independent of the others
     assert repr(to_dicts(columns.view(np.int8))) == repr([dict(zip(FIELDS, row, strict=True)) for row in columns.tolist()])

@@ -83,9 +83,9 @@ def test_at_the_limit_each_new_key_takes_the_place_of_one_other(changes, limit):
             assert table.get(arguments[0]) is None
         else:
             count = 0
-        found = {key: value for key, value in zip(KEYS, table.get_many(KEYS), strict=True) if value is not None}
-        assert len(table) == len(found) == count
-        assert found.items() <= model.items()
+        kept = {key: value for key, value in zip(KEYS, table.get_many(KEYS), strict=True) if value is not None}
+        assert len(table) == len(kept) == count
+        assert kept.items() <= model.items()
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -96,10 +96,10 @@ def test_a_batch_is_taken_apart_like_its_documents(contents):
 
 def matched(raw, wanted):
     """Return the records that ``match_ids`` finds, by id; ``wanted`` maps ids to keys."""
-    found = [None] * len(wanted)
-    count = READER.match_ids(raw, {identity: place for place, identity in enumerate(wanted)}, list(wanted.values()), found)
-    assert count == len(found) - found.count(None)
-    return {identity: row for identity, row in zip(wanted, found, strict=True) if row is not None}
+    records = [None] * len(wanted)
+    count = READER.match_ids(raw, {identity: place for place, identity in enumerate(wanted)}, list(wanted.values()), records)
+    assert count == len(records) - records.count(None)
+    return {identity: row for identity, row in zip(wanted, records, strict=True) if row is not None}
 
 
 @pytest.mark.slow
@@ -108,32 +108,32 @@ def matched(raw, wanted):
 def test_records_are_found_by_their_ids(stored, data):
     """Only records with a requested id and the key requested for that id are returned."""
     raws = [raw_of({"_id": ObjectId(identity), **dict(zip(KEY, key, strict=True)), "payload": {"n": 1}}) for identity, key in stored]
-    wanted = {}
+    by_id = {}
     for identity, key in stored:
         other = data.draw(st.sampled_from([key, *(each for _, each in stored)]))
         if data.draw(st.booleans()) and not any(isinstance(field, (list, dict)) for field in other):  # hashable keys only
-            wanted[identity] = other
-    expected = {identity: row for identity, row in rows_of(raws) if identity in wanted and row.key == wanted[identity]}
-    found = matched(b"".join(raws), wanted)
-    assert found == expected
-    assert all(type(row) is Row for row in found.values())
+            by_id[identity] = other
+    expected = {identity: row for identity, row in rows_of(raws) if identity in by_id and row.key == by_id[identity]}
+    records = matched(b"".join(raws), by_id)
+    assert records == expected
+    assert all(type(row) is Row for row in records.values())
 
 
 def test_a_batch_adds_to_what_was_found_before():
     """Several batches can fill one list; documents without an ObjectId, or without an id, match nothing."""
     first = {"_id": ObjectId(IDS[0]), "symbol": "a", "bucket": "b", "backtest": True, "payload": 1, "when": 5, "removed": True}
     foreign = [first | {"_id": IDS[1]}, {name: value for name, value in first.items() if name != "_id"}, first | {"_id": None}]
-    found: list[Any] = ["kept", None, None]
+    records: list[Any] = ["kept", None, None]
     keys = [("old",), ("a", "b", True), ("a", "b", True)]
     batch = b"".join(map(raw_of, [first, *foreign]))
-    assert READER.match_ids(batch, {IDS[0]: 1, IDS[1]: 2}, keys, found) == 1
-    assert found == ["kept", Row(("a", "b", True), 1, 5, True), None]
-    assert READER.match_ids(batch, {IDS[0]: 1, IDS[1]: 2}, keys, found) == 0  # already found
-    assert READER.match_ids(b"", {}, keys, found) == 0
+    assert READER.match_ids(batch, {IDS[0]: 1, IDS[1]: 2}, keys, records) == 1
+    assert records == ["kept", Row(("a", "b", True), 1, 5, True), None]
+    assert READER.match_ids(batch, {IDS[0]: 1, IDS[1]: 2}, keys, records) == 0  # already records
+    assert READER.match_ids(b"", {}, keys, records) == 0
     with pytest.raises(IndexError):
-        READER.match_ids(batch, {IDS[0]: 3}, keys, found)
+        READER.match_ids(batch, {IDS[0]: 3}, keys, records)
     with pytest.raises(ValueError, match="keys and records must have the same length, got 2 and 3"):
-        READER.match_ids(batch, {IDS[0]: 1}, keys[:2], found)
+        READER.match_ids(batch, {IDS[0]: 1}, keys[:2], records)
     assert READER.open_all(b"") == []
 
 
@@ -163,8 +163,8 @@ def test_the_error_names_the_document(name):
     good = raw_of({"_id": ObjectId(IDS[0]), "symbol": "a", "bucket": "b", "backtest": True, "payload": 1})
     fields = [element("symbol", "a"), element("bucket", "b"), element("backtest", True), part]
     batch = good + document(element("_id", ObjectId(IDS[1])), *fields)
-    wanted = dict.fromkeys(IDS, ("a", "b", True))
-    for call in (lambda: READER.open_all(batch), lambda: matched(batch, wanted)):
+    expected = dict.fromkeys(IDS, ("a", "b", True))
+    for call in (lambda: READER.open_all(batch), lambda: matched(batch, expected)):
         with pytest.raises(ValueError, match=f"^{text}"):
             call()
     with pytest.raises(ValueError, match=f"^at byte {len(good)} of a batch: {text.partition(': ')[2]}"):
@@ -200,7 +200,7 @@ def test_mutated_batches():
     rng = random.Random(SEED + 2)
     rich = {"symbol": "BTCUSDT", "bucket": "ö", "backtest": True, "when": 1.5, "removed": False, "payload": {"a": [1, "x", {"b": None}]}}
     documents = [bson.encode({"_id": ObjectId(identity), **rich, "d": Decimal128("1.5")}) for identity in IDS[:3]]
-    wanted = dict.fromkeys(IDS[:2], ("BTCUSDT", "ö", True))
+    by_id = dict.fromkeys(IDS[:2], ("BTCUSDT", "ö", True))
     outcomes = collections.Counter()
     for _ in range(MUTATIONS // 4):
         batch = mutated(rng, b"".join(documents))
@@ -208,9 +208,9 @@ def test_mutated_batches():
         expected = outcome(lambda batch=batch: [READER.open(raw) for raw in core.split(batch)])
         assert same(answer, expected)
         outcomes[answer is ValueError] += 1
-        found = outcome(matched, batch, wanted)
-        if found is not ValueError and answer is not ValueError:
-            assert found == {identity: row for identity, row in answer if wanted.get(identity or b"") == row.key}
+        ours = outcome(matched, batch, by_id)
+        if ours is not ValueError and answer is not ValueError:
+            assert ours == {identity: row for identity, row in answer if by_id.get(identity or b"") == row.key}
     assert min(outcomes[True], outcomes[False]) > MUTATIONS // 100
 
 

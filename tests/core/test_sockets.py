@@ -251,11 +251,11 @@ def test_reply_that_drips(pair, whole):
 def test_upserted(pair):
     ours, theirs = pair
     connection = mongo_link(ours)
-    for number, (value, known, wanted) in enumerate(
+    for number, (value, known, expected) in enumerate(
         [(ObjectId(ID), True, (ID, False)), (ObjectId(ID), False, (ID, True)), ("text", True, (None, False))], 1
     ):
         theirs.sendall(message({"lastErrorObject": {"n": 1, "updatedExisting": known}, "value": {"_id": value}, "ok": 1.0}, answers=number))
-        assert connection.upserted(b"x") == wanted
+        assert connection.upserted(b"x") == expected
     theirs.sendall(message({"lastErrorObject": {"n": 1, "updatedExisting": True}, "value": None, "ok": 1.0}, answers=4))
     with pytest.raises(wire_socket.UnexpectedReplyError):
         connection.upserted(b"x")
@@ -302,8 +302,8 @@ def test_garbled_replies_never_harm(pair):
 @given(st.lists(st.binary(min_size=12, max_size=12), max_size=1200))
 def test_find_by_ids_is_what_pymongo_encodes(ids):
     head, tail = bson.encode({"find": "signal-items"})[4:-1], bson.encode({"batchSize": 7, "$db": "d"})[4:-1]
-    wanted = {"find": "signal-items", "filter": {"_id": {"$in": [ObjectId(value) for value in ids]}}, "batchSize": 7, "$db": "d"}
-    assert op_msg.find_by_ids(head, ids, tail) == b"\0" * 5 + bson.encode(wanted)
+    expected = {"find": "signal-items", "filter": {"_id": {"$in": [ObjectId(value) for value in ids]}}, "batchSize": 7, "$db": "d"}
+    assert op_msg.find_by_ids(head, ids, tail) == b"\0" * 5 + bson.encode(expected)
 
 
 def test_find_by_ids_refuses_what_is_no_id():
@@ -398,10 +398,10 @@ def test_many_posted_commands_do_not_pile_up(pair):
     )
 )
 def test_parse_id(value):
-    wanted = None
+    expected = None
     if isinstance(value, bytes) and len(value) == 24 and all(byte in b"0123456789abcdefABCDEF" for byte in value):
-        wanted = bytes.fromhex(value.decode())
-    assert hit_reader.parse_id(value) == wanted
+        expected = bytes.fromhex(value.decode())
+    assert hit_reader.parse_id(value) == expected
 
 
 LIFETIME = ("minuteEstimatedTime", "createdSignal")

@@ -325,11 +325,11 @@ def test_both_give_the_same_rows(mongo, memory, seed, long):
         put(one, "state", *rows)
     hits, questions = 0, 400 if long else 150
     for _ in range(questions):
-        wanted = {path: _condition(choice) for path in choice.sample(PATHS, choice.randint(1, 2))}
+        expected = {path: _condition(choice) for path in choice.sample(PATHS, choice.randint(1, 2))}
         answers = [
-            [row["bucketName"] for row in records("state", wanted, {"when": -1}, registry=one)] for one in (default_registry, memory)
+            [row["bucketName"] for row in records("state", expected, {"when": -1}, registry=one)] for one in (default_registry, memory)
         ]
-        assert answers[0] == answers[1], wanted
+        assert answers[0] == answers[1], expected
         hits += len(answers[0])
     assert hits > 2.5 * questions
 
@@ -402,8 +402,8 @@ def test_hide_leaves_out_what_is_of_a_later_time(guarded):
         assert len(records("measure", registry=registry)) == 1
         assert records("candle", registry=registry) == []
     with kit.simulated_time(START + 5 * MINUTE):
-        found = [(row["interval"], row["timestamp"]) for row in records("candle", registry=registry)]
-        assert found == [*(("1m", START + n * MINUTE) for n in range(5)), ("5m", START)]
+        visible = [(row["interval"], row["timestamp"]) for row in records("candle", registry=registry)]
+        assert visible == [*(("1m", START + n * MINUTE) for n in range(5)), ("5m", START)]
     assert len(records("state", registry=registry)) == 4
 
 

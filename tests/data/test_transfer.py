@@ -177,18 +177,24 @@ def test_what_differs_is_written_over_and_extra_records_stay(places):
         target.store.write(state, [Record((f"x{n}", "b"), {"n": n}, START) for n in range(7)])
         target.store.write(measure, [Record(("b", "gone"), {"data": 1, "removed": False})])
         outcomes = check_all(source, target, copy_all(source, target, ["state", "measure"], dry_run=True))
-        found = outcomes["state"]
-        assert (found.records, found.equal, found.new, found.changed) == (6, 1, 2, 3)
-        assert (found.missing, found.different, found.extra) == (2, 3, 7)
-        assert found.examples["missing"] == ["s4, b", "s5, b"]
-        assert len(found.examples["extra"]) == 5
-        assert not found.good
+        state_outcome = outcomes["state"]
+        assert (state_outcome.records, state_outcome.equal, state_outcome.new, state_outcome.changed) == (6, 1, 2, 3)
+        assert (state_outcome.missing, state_outcome.different, state_outcome.extra) == (2, 3, 7)
+        assert state_outcome.examples["missing"] == ["s4, b", "s5, b"]
+        assert len(state_outcome.examples["extra"]) == 5
+        assert not state_outcome.good
         assert outcomes["measure"].different == 1
 
         outcomes = check_all(source, target, copy_all(source, target, ["state", "measure"]))
-        found = outcomes["state"]
-        assert (found.new, found.changed, found.missing, found.different, found.extra) == (2, 3, 0, 0, 7)
-        assert found.good
+        state_outcome = outcomes["state"]
+        assert (state_outcome.new, state_outcome.changed, state_outcome.missing, state_outcome.different, state_outcome.extra) == (
+            2,
+            3,
+            0,
+            0,
+            7,
+        )
+        assert state_outcome.good
         assert len(list(target.store.records(state))) == 13
         assert [record.removed for record in target.store.records(measure)] == [True]
 
@@ -487,9 +493,9 @@ def test_a_folder_goes_into_mongodb_and_back(cli, tmp_path, settings):
     assert "1,037 written, from file:dump to mongodb://" in shown
     assert "The target has all records." in shown
     again = cli("copy", "--from", "mongo:", "--to", "file:./back", "--json", "--check")
-    found = json.loads(again.out)
-    assert found["ok"]
-    assert found["domains"]["session"] == {
+    parsed = json.loads(again.out)
+    assert parsed["ok"]
+    assert parsed["domains"]["session"] == {
         "records": 30, "equal": 0, "new": 30, "changed": 0, "conflicts": 0, "refused": 0, "missing": 0, "different": 0, "extra": 0,
         "examples": {},
     }  # fmt: skip

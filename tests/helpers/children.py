@@ -183,13 +183,13 @@ def one_holder(number, rounds, marker):
 
 
 def _sockets():
-    found = set()
+    collected = set()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             target = os.readlink(f"/proc/self/fd/{name}")
             if target.startswith("socket:"):
-                found.add(target)
-    return found
+                collected.add(target)
+    return collected
 
 
 def _identity():

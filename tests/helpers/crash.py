@@ -129,8 +129,8 @@ def check(model: Model, *, everything: bool) -> tuple[list[str], int, int]:
     old = new = 0
     for domain in model.domains:
         keys = [key for name, key in {**model.values, **coming} if name == domain.name]
-        found = _read(domain, keys, everything=everything)
-        for key, value in found.items():
+        stored = _read(domain, keys, everything=everything)
+        for key, value in stored.items():
             place = (domain.name, key)
             before = model.value(domain, key, model.values.get(place))
             if value == before:
@@ -164,11 +164,11 @@ def _read(domain: Domain, keys: list[Key], *, everything: bool, when: int = LATE
         rows = {(*context, row["id"]): row for row in method(*context, limit=limit)}
         return dict.fromkeys(keys if limit is None else keys[-20:]) | rows
     if call.operation == "candles":
-        found = {}
+        collected = {}
         for key in keys if everything else keys[-4 * WINDOW :]:
             window = method("S", "1m", "e", 1, key[-1], key[-1] + MINUTE)
-            found[key] = None if window is None else window[0]
-        return found
+            collected[key] = None if window is None else window[0]
+        return collected
     with kit.simulated_time(when):
         return {key: method(*({**_arguments(domain, key), "when": when}[name] for name in call.arguments)) for key in keys}
 

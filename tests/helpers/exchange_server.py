@@ -98,10 +98,10 @@ class Exchange:
                 minutes[column][-1] = minutes["open"][-1]
             minutes["volume"][-1] /= 2
         starts = minutes["timestamp"] - GRIDS[interval].past(minutes["timestamp"])
-        found, first = np.unique(starts, return_index=True)
-        rows = np.empty(len(found), CANDLE_DTYPE)
-        if len(found):
-            rows["timestamp"] = found
+        collected, first = np.unique(starts, return_index=True)
+        rows = np.empty(len(collected), CANDLE_DTYPE)
+        if len(collected):
+            rows["timestamp"] = collected
             rows["open"] = minutes["open"][first]
             rows["close"] = minutes["close"][np.append(first[1:], len(minutes)) - 1]
             rows["high"] = np.maximum.reduceat(minutes["high"], first)

@@ -63,8 +63,8 @@ class Evidence:
 
     def slots(self, domain: str) -> dict[str, Any]:
         """Return the records of Signal, Schedule or Strategy by symbol."""
-        found = self._database[f"{domain}-items"].find({"strategyName": STRATEGY, "exchangeName": EXCHANGE})
-        return {document["symbol"]: document["payload"] for document in found}
+        stored = self._database[f"{domain}-items"].find({"strategyName": STRATEGY, "exchangeName": EXCHANGE})
+        return {document["symbol"]: document["payload"] for document in stored}
 
     def risk_slots(self) -> list[str]:
         """Return the keys of the Risk record."""
@@ -77,24 +77,24 @@ class Evidence:
     def trades(self, orders: list[dict[str, Any]]) -> tuple[dict[str, Trade], list[str]]:
         """Return the trades by signal, and what is wrong with them: duplicate orders, and orders without a signal."""
         wrong = [f"order {client_id} was placed {n} times" for client_id, n in _counts(orders, "clientOrderId") if n > 1]
-        found: dict[str, Trade] = {}
+        collected: dict[str, Trade] = {}
         for order in orders:
             if order["clientOrderId"] not in self.asked:
                 wrong.append(f"order {order['clientOrderId']} belongs to no signal")
                 continue
             signal_id, action, symbol, position = self.asked[order["clientOrderId"]]
-            trade = found.setdefault(signal_id, Trade(symbol, position, None, None))
+            trade = collected.setdefault(signal_id, Trade(symbol, position, None, None))
             if getattr(trade, action) is not None:
                 wrong.append(f"signal {signal_id}: a second order to {action} it")
             if order["symbol"] != symbol or (order["side"] == "BUY") != ((action == "open") == (position == "long")):
                 wrong.append(f"signal {signal_id}: {action} {position} {symbol} became {order['side']} {order['symbol']}")
-            found[signal_id] = trade._replace(**{action: order})
-        for signal_id, trade in found.items():
+            collected[signal_id] = trade._replace(**{action: order})
+        for signal_id, trade in collected.items():
             if trade.open is None:
                 wrong.append(f"signal {signal_id} was closed and never opened")
             elif trade.close is not None and not -1e-9 <= trade.quantity - float(trade.close["origQty"]) < STEP:
                 wrong.append(f"signal {signal_id}: {trade.quantity} were opened, {trade.close['origQty']} closed")
-        return found, wrong
+        return collected, wrong
 
     def check(self, read_orders: Any) -> tuple[list[str], Counter[str]]:
         """Return what is wrong while no run is active, and the phase of each symbol when its run ended."""
@@ -346,5 +346,5 @@ class Kills:
 
 def _kind(text: str) -> str:
     """Return what went wrong: the name of the error, or that a signal came too late for its prices."""
-    found = re.search(r"signal ignored|\w+Error", text)
-    return text if found is None else found[0]
+    match = re.search(r"signal ignored|\w+Error", text)
+    return text if match is None else match[0]

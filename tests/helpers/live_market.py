@@ -79,11 +79,11 @@ class Book:
         before, after = self.faults.pop(0) if self.faults else (None, None)
         if before is not None:
             raise before
-        found = self.orders.setdefault(order.client_id, order)
+        earlier = self.orders.setdefault(order.client_id, order)
         if after is not None:
             raise after
-        price = found.price if self.price is None else self.price
-        return Fill(order_id=f"order-{found.client_id}", price=price, quantity=found.quantity, when_ms=0)
+        price = earlier.price if self.price is None else self.price
+        return Fill(order_id=f"order-{earlier.client_id}", price=price, quantity=earlier.quantity, when_ms=0)
 
     @property
     def sides(self):

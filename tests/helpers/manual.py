@@ -31,7 +31,7 @@ def page_name(page):
 
 def blocks(page):
     """Return the fenced blocks of a page, also those that are indented (in a list, a tab or a note)."""
-    found = []
+    collected = []
     kind = indent = None
     for number, line in enumerate(page.read_text().splitlines(), 1):
         fence = re.match(r"^( *)```(\w*)", line)
@@ -39,9 +39,9 @@ def blocks(page):
             indent, kind = fence.groups()
             start, lines = number + 1, []
         elif kind is not None and line == f"{indent}```":
-            found.append(Block(kind, "".join(f"{text}\n" for text in lines), start))
+            collected.append(Block(kind, "".join(f"{text}\n" for text in lines), start))
             kind = None
         elif kind is not None:
             lines.append(line.removeprefix(indent))
     assert kind is None, f"{page_name(page)}: a block is not closed"
-    return found
+    return collected

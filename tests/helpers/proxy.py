@@ -33,33 +33,33 @@ HEADER = 16  # of an OP_MSG: length, requestID, responseTo, opcode
 def connected(place):
     """Return a socket connected to ``place``."""
     if place.startswith("/"):
-        found = socket.socket(socket.AF_UNIX)
-        found.connect(place)
-        return found
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(place)
+        return connection
     host, _, port = place.rpartition(":")
-    found = socket.create_connection((host, int(port)))
-    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return found
+    connection = socket.create_connection((host, int(port)))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def listening(place):
     """Return a socket that listens at ``place``."""
     if place.startswith("/"):
-        found = socket.socket(socket.AF_UNIX)
-        found.bind(place)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(place)
     else:
         host, _, port = place.rpartition(":")
-        found = socket.create_server((host, int(port)))
-    found.listen(128)
-    return found
+        listener = socket.create_server((host, int(port)))
+    listener.listen(128)
+    return listener
 
 
 def accepted(listener):
     """Accept the next connection."""
-    found = listener.accept()[0]
-    if found.family == socket.AF_INET:
-        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return found
+    connection = listener.accept()[0]
+    if connection.family == socket.AF_INET:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 # --- delay only ---

@@ -78,11 +78,11 @@ class Cluster:
 
     def contents(self):
         """Return the keys of each node."""
-        found = []
+        collected = []
         for node in self.nodes:
             with node.client() as client:
-                found.append(set(client.keys("*")))
-        return found
+                collected.append(set(client.keys("*")))
+        return collected
 
 
 PATIENCE = 240.0

@@ -228,13 +228,13 @@ def decode_candles(batches, since: int, step: int, limit: int) -> list[tuple[int
 
 def numbers(batches, name: str) -> list[float]:
     """Return the first field called ``name`` of each document, if it is a number; fields after it are not checked."""
-    found = []
+    collected = []
     for batch in batches:
         for document in documents(bytes(batch)):
             first = next(((kind, raw) for each, kind, raw in elements(document) if each == name.encode()), None)
             if first is not None and first[0] in NUMERIC:
-                found.append(number(*first))
-    return found
+                collected.append(number(*first))
+    return collected
 
 
 def plain(value):

@@ -105,10 +105,10 @@ def test_candle_windows_and_bytes():
     candle.add(HITS_BLOCK, 6)
     candle.add(BYTES_READ, 3000)
     candle.add(BYTES_WRITTEN, 5_000_000)
-    found = figures(1.0, metrics.snapshot())
-    row = found["domains"]["candle"]
+    shown = figures(1.0, metrics.snapshot())
+    row = shown["domains"]["candle"]
     assert row["hit_ratio"] == row["hit_ratios"]["block"] == 0.75
-    text = Report.from_dict(found).table()
+    text = Report.from_dict(shown).table()
     assert "3.0 kB" in text
     assert "5.0 MB" in text
     assert "75.0 %" in text

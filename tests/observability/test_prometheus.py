@@ -21,9 +21,9 @@ def scraped(server):
     """Return the samples by name and labels, and the types of the families."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=60) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain")
-        found = list(families(answer.read().decode()))
-    samples = {(sample.name, *sorted(sample.labels.items())): sample.value for family in found for sample in family.samples}
-    return samples, {family.name: family.type for family in found}
+        stored = list(families(answer.read().decode()))
+    samples = {(sample.name, *sorted(sample.labels.items())): sample.value for family in stored for sample in family.samples}
+    return samples, {family.name: family.type for family in stored}
 
 
 def value(samples, name, **labels):

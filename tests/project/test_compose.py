@@ -177,15 +177,15 @@ def entry(tmp_path, *arguments, **environment):
     ids=["default", "entry", "symbol and csv", "strategy and frame", "paper", "live", "empty is unset"],
 )
 def test_the_environment_becomes_arguments(tmp_path, environment, arguments):
-    found = entry(tmp_path, STRATEGY_FILE="my strategy.py", **environment)
-    assert (found.returncode, found.stderr) == (0, "")
-    assert found.stdout.splitlines() == ["run", "my strategy.py", f"--{environment.get('MODE') or 'backtest'}", *arguments]
+    entered = entry(tmp_path, STRATEGY_FILE="my strategy.py", **environment)
+    assert (entered.returncode, entered.stderr) == (0, "")
+    assert entered.stdout.splitlines() == ["run", "my strategy.py", f"--{environment.get('MODE') or 'backtest'}", *arguments]
 
 
 def test_a_run_that_trades_and_stays_down_after_a_crash_is_warned_about(tmp_path):
-    found = entry(tmp_path, STRATEGY_FILE="x.py", MODE="live", RESTART="no")
-    assert found.returncode == 0
-    assert found.stderr.startswith("warning: MODE=live")
+    entered = entry(tmp_path, STRATEGY_FILE="x.py", MODE="live", RESTART="no")
+    assert entered.returncode == 0
+    assert entered.stderr.startswith("warning: MODE=live")
 
 
 def test_arguments_of_the_container_replace_the_environment(tmp_path):
@@ -194,9 +194,9 @@ def test_arguments_of_the_container_replace_the_environment(tmp_path):
 
 @pytest.mark.parametrize("environment", [{"MODE": "walker", "STRATEGY_FILE": "x.py"}, {}], ids=["mode", "no strategy"])
 def test_what_cannot_be_run_is_refused(tmp_path, environment):
-    found = entry(tmp_path, **environment)
-    assert (found.returncode, found.stdout) == (2, "")
-    assert found.stderr.startswith("error: ")
+    entered = entry(tmp_path, **environment)
+    assert (entered.returncode, entered.stdout) == (2, "")
+    assert entered.stderr.startswith("error: ")
 
 
 # --- the manual ---

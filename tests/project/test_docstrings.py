@@ -58,15 +58,15 @@ def public():
     """Return the public functions and classes and the members of those classes: dotted name -> object."""
     modules = [kit, *(importlib.import_module(f"{PACKAGE}.{room}") for room in ROOMS)]
     exported = [getattr(module, name) for module in modules for name in module.__all__]
-    found = {module.__name__: module for module in modules}
+    by_name = {module.__name__: module for module in modules}
     for value in (*exported, Config):
         fixture = getattr(value, "_fixture_function", None)
         value = fixture or (value if callable(value) else type(value))  # an adapter is an object: its class has the docstrings
         if is_ours(value):
-            found.setdefault(f"{value.__module__}.{value.__qualname__}", value)
+            by_name.setdefault(f"{value.__module__}.{value.__qualname__}", value)
             for name, member in members(value) if inspect.isclass(value) else ():
-                found.setdefault(name, member)
-    return found
+                by_name.setdefault(name, member)
+    return by_name
 
 
 PUBLIC = public()
@@ -106,17 +106,17 @@ def parameters(value):
 @cache
 def definitions(module):
     """Return the last definition of each function and class of a module by its qualified name: overloads come first."""
-    found = {}
+    collected = {}
 
     def look(body, prefix):
         for node in body:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                found[prefix + node.name] = node
+                collected[prefix + node.name] = node
             if isinstance(node, ast.ClassDef):
                 look(node.body, f"{prefix}{node.name}.")
 
     look(ast.parse(inspect.getsource(sys.modules[module])).body, "")
-    return found
+    return collected
 
 
 def definition(value):
@@ -134,13 +134,13 @@ def raised(value):
 def undocumented_fields(cls):
     """Return the fields in the body of a class that neither a docstring below them nor the Args of the class describe."""
     tree = definition(cls)
-    found = []
+    collected = []
     for node, after in zip(tree.body, [*tree.body[1:], None], strict=True) if tree else ():
         if isinstance(node, ast.AnnAssign) and not node.target.id.startswith("_"):
             described_below = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
             if not described_below and node.target.id not in (described(text_of(cls), "Args") or ()):
-                found.append(node.target.id)
-    return found
+                collected.append(node.target.id)
+    return collected
 
 
 def problems(name, value):
@@ -149,28 +149,28 @@ def problems(name, value):
     if not text:
         return ["has no docstring"]
     headers = re.findall(r"^(\w+):$", text, re.MULTILINE)
-    found = [f"has a section {header}" for header in headers if header not in SECTIONS]
-    found += [f"has the sections in the order {headers}" for _ in [0] if headers != [one for one in SECTIONS if one in headers]]
+    mistakes = [f"has a section {header}" for header in headers if header not in SECTIONS]
+    mistakes += [f"has the sections in the order {headers}" for _ in [0] if headers != [one for one in SECTIONS if one in headers]]
     for error in described(text, "Raises") or ():
         if error not in ERRORS and not hasattr(builtins, error):
-            found.append(f"names {error}, which is not an error")
+            mistakes.append(f"names {error}, which is not an error")
     if isinstance(value, ModuleType):
-        return found
+        return mistakes
     if inspect.isclass(value):
-        found += [f"has no docstring below its field {field}" for field in undocumented_fields(value)]
+        mistakes += [f"has no docstring below its field {field}" for field in undocumented_fields(value)]
     else:
-        found += [f"does not name {error}, which it raises" for error in sorted(raised(value)) if error not in text]
+        mistakes += [f"does not name {error}, which it raises" for error in sorted(raised(value)) if error not in text]
     if isinstance(value, property) or name.startswith(plugin.__name__):  # fixtures are arguments of fixtures
-        return found
+        return mistakes
     names, listed = parameters(value), described(text, "Args")
     if listed is None:
-        found += [f"does not name {one}" for one in names if f"`{one.strip('*')}`" not in text]
+        mistakes += [f"does not name {one}" for one in names if f"`{one.strip('*')}`" not in text]
     elif listed != names:
-        found.append(f"describes {listed} instead of {names}")
+        mistakes.append(f"describes {listed} instead of {names}")
     is_made = inspect.isclass(value) and names and not value.__name__.startswith("Persist") and value.__name__ not in NOT_MADE_BY_USERS
     if (name in FUNCTIONS or is_made) and ">>>" not in text:
-        found.append("has no example")
-    return found
+        mistakes.append("has no example")
+    return mistakes
 
 
 def test_public_names_are_found():
@@ -181,7 +181,7 @@ def test_public_names_are_found():
 
 
 def test_every_public_name_is_described():
-    assert {name: found for name, value in PUBLIC.items() if (found := problems(name, value))} == {}
+    assert {name: collected for name, value in PUBLIC.items() if (collected := problems(name, value))} == {}
 
 
 def sample(first, second, **others):
@@ -240,8 +240,8 @@ def awaited(test, loop):
 
 @pytest.fixture(scope="module")
 def loop():
-    with asyncio.Runner() as found:
-        yield found
+    with asyncio.Runner() as loop_runner:
+        yield loop_runner
 
 
 @pytest.fixture

@@ -51,11 +51,11 @@ def test_good_histories(operations):
 )
 def test_bad_histories(operations, text, shown):
     noise = [(W, 100 + number, 100 + 2 * number, 101 + 2 * number) for number in range(20)]
-    found = list(violations(history(*operations, *noise)))
-    assert len(found) >= 1
-    assert any(part in found[0].text for part in text.split("|"))
-    assert len(found[0].operations) <= shown
-    assert "from 0.000 ms" in str(found[0])
+    reported = list(violations(history(*operations, *noise)))
+    assert len(reported) >= 1
+    assert any(part in reported[0].text for part in text.split("|"))
+    assert len(reported[0].operations) <= shown
+    assert "from 0.000 ms" in str(reported[0])
 
 
 def test_keys_do_not_mix():
@@ -82,13 +82,13 @@ def is_linearizable(operations):
 def _fits(order):
     value = NOTHING
     latest = -1
-    for writes, wanted, start, end in order:
+    for writes, expected, start, end in order:
         if end < latest:
             return False  # it ended before an operation that is earlier in this order began
         latest = max(latest, start)
         if writes:
-            value = wanted
-        elif value != wanted:
+            value = expected
+        elif value != expected:
             return False
     return True
 
@@ -105,7 +105,7 @@ def test_random_histories_are_judged_as_by_trying_all_orders():
         for _ in range(draw.randint(1, 3)):
             start = draw.randrange(12)
             operations.append((R, draw.choice([NOTHING, *values]), start, start + draw.randint(1, 6)))
-        wanted = is_linearizable(operations)
-        outcomes[wanted] += 1
-        assert (not list(violations(history(*operations)))) == wanted, operations
+        expected = is_linearizable(operations)
+        outcomes[expected] += 1
+        assert (not list(violations(history(*operations)))) == expected, operations
     assert min(outcomes.values()) > 500

@@ -63,12 +63,12 @@ def test_committed_outputs_are_whole_and_tell_nothing_of_a_machine(path):
     notebook = TOOL.read(path)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
-    found = [output for cell in cells for output in cell.outputs]
-    assert not [output for output in found if output.output_type == "error" or output.get("name") == "stderr"]
-    assert any("text/html" in output.get("data", {}) for output in found)
-    assert any("image/png" in output.get("data", {}) for output in found)
+    committed = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in committed if output.output_type == "error" or output.get("name") == "stderr"]
+    assert any("text/html" in output.get("data", {}) for output in committed)
+    assert any("image/png" in output.get("data", {}) for output in committed)
     assert notebook == TOOL.cleaned(TOOL.read(path))
-    for output in found:
+    for output in committed:
         output.get("data", {}).pop("image/png", None)
     text = json.dumps(notebook, ensure_ascii=False)
     assert not MACHINE_PATH.findall(text.replace("\\n", "\n"))

@@ -54,13 +54,13 @@ def test_source_distribution_holds_the_sources_of_the_core(made):
         packed = {name.partition("/")[2] for name in tar.getnames()}
         example = next(name for name in tar.getnames() if name.endswith("/examples/sma_cross.py"))
         assert b"add_strategy" in tar.extractfile(example).read()  # readable even if it is a link
-    wanted = [
+    expected = [
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "src").rglob("*")
         if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".typed", ".jinja", ".css", ".js")
     ]
-    assert len(wanted) > 40
-    assert set(wanted) <= packed
+    assert len(expected) > 40
+    assert set(expected) <= packed
 
 
 def test_no_build_without_the_core(tmp_path):

@@ -46,9 +46,9 @@ def pythons(job):
 
 
 def program(name):
-    found = shutil.which(name, path=str(PROGRAMS)) or shutil.which(name)
-    assert found, f"{name} is missing: make lint installs it"
-    return found
+    path = shutil.which(name, path=str(PROGRAMS)) or shutil.which(name)
+    assert path, f"{name} is missing: make lint installs it"
+    return path
 
 
 def test_the_workflows_are_found():

@@ -104,10 +104,10 @@ def test_a_strategy_finds_at_once_what_its_run_wrote(mongo, monkeypatch):
 
     def look(event):
         if len(seen) % 2:
-            found = kit.get_mongo()["signal-items"].find_one({"strategyName": "looking"})["payload"]
+            row = kit.get_mongo()["signal-items"].find_one({"strategyName": "looking"})["payload"]
         else:
-            found = kit.PersistSignalAdapter.read_signal_data(*slot)
-        seen.append((found["id"], event.signal["id"]))
+            row = kit.PersistSignalAdapter.read_signal_data(*slot)
+        seen.append((row["id"], event.signal["id"]))
 
     @add_strategy("looking", interval="5m", on_open=look)
     def looking(symbol, when):

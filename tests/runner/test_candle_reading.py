@@ -373,8 +373,8 @@ def test_candles_of_several_intervals_are_put_together():
     use_memory()
     store(hours, "1h")
     store(without)
-    found = read_candles("BTCUSDT", "1h", FIRST, FIRST + 2 * DAY, to="numpy", holes="skip")
-    assert as_rows(found) == [*expected[:25], *expected[26:]]
+    candles_read = read_candles("BTCUSDT", "1h", FIRST, FIRST + 2 * DAY, to="numpy", holes="skip")
+    assert as_rows(candles_read) == [*expected[:25], *expected[26:]]
 
 
 def test_the_series_with_most_candles_is_filled():
@@ -383,10 +383,10 @@ def test_the_series_with_most_candles_is_filled():
     store(MARKET[: 2 * 1440][present])
     hours = np.array(made("1h", FIRST, FIRST + 2 * DAY), CANDLE_DTYPE)
     store(hours[[0, 1, 46, 47]], "1h")
-    found = read_candles("BTCUSDT", "1h", FIRST, FIRST + 2 * DAY, to="numpy", holes="fill")
-    assert len(found) == 48
-    assert (found["volume"] > 0).all()
-    assert (found["open"] == hours["open"]).all()
+    candles_read = read_candles("BTCUSDT", "1h", FIRST, FIRST + 2 * DAY, to="numpy", holes="fill")
+    assert len(candles_read) == 48
+    assert (candles_read["volume"] > 0).all()
+    assert (candles_read["open"] == hours["open"]).all()
 
 
 def test_a_candle_that_has_not_closed_is_called_so():

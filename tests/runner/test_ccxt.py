@@ -454,8 +454,8 @@ def test_answers_of_other_exchanges_have_no_status_either(server, monkeypatch, e
     once = trader._connection.once
 
     def translated(method, *arguments):
-        found = once(method, *arguments)
-        return other.parse_order(answer, spot) if method == "create_order" else found
+        result = once(method, *arguments)
+        return other.parse_order(answer, spot) if method == "create_order" else result
 
     monkeypatch.setattr(trader._connection, "once", translated)
     assert other.parse_order(answer, spot)["status"] is None

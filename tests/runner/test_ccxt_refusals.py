@@ -65,16 +65,16 @@ def server(exchange, monkeypatch):
 @pytest.fixture
 def messages():
     """The messages of the library."""
-    found = []
+    collected = []
 
     class Collector:
         def warning(self, message):
-            found.append(message)
+            collected.append(message)
 
         debug = info = error = warning
 
     kit.set_logger(Collector())
-    yield found
+    yield collected
     kit.set_logger(None)
 
 

@@ -40,14 +40,14 @@ def test_one_entry_keeps_its_price_to_the_last_digit():
 
 def test_a_profit_by_hand():
     # Half of 1 coin sold at 120 (+10), then 1.25 coins bought at 80. Left: 50 + 100 USD for 1.75 coins, worth 90 each (+7.5).
-    found = profit_of_legs("long", entries(100.0, 80.0), closed((50, 120, 100, 1)), 90.0, FREE)
-    assert found == pytest.approx((10 + 7.5) / 200 * 100)
+    profit = profit_of_legs("long", entries(100.0, 80.0), closed((50, 120, 100, 1)), 90.0, FREE)
+    assert profit == pytest.approx((10 + 7.5) / 200 * 100)
 
 
 def test_a_short_by_hand():
     # 1 coin sold short at 100, 40 % bought back at 90 (+4), 1 coin more at 110 for 110 USD; 1.6 coins bought back at 95.
-    found = profit_of_legs("short", [Entry(100.0, 100.0, 0), Entry(110.0, 110.0, 0)], closed((40, 90, 100, 1)), 95.0, FREE)
-    assert found == pytest.approx((4 + (60 + 110 - 1.6 * 95)) / 210 * 100)
+    profit = profit_of_legs("short", [Entry(100.0, 100.0, 0), Entry(110.0, 110.0, 0)], closed((40, 90, 100, 1)), 95.0, FREE)
+    assert profit == pytest.approx((4 + (60 + 110 - 1.6 * 95)) / 210 * 100)
 
 
 @pytest.mark.parametrize(

@@ -238,8 +238,8 @@ def test_a_class_of_the_users_behind_the_contract(mongo):
         def wait_for_init(self, initial): ...
 
         def read_candles_data(self, limit, since, until):
-            found = [self.rows.get(stamp) for stamp in range(since, until, MINUTE)]
-            return None if None in found else found
+            rows = [self.rows.get(stamp) for stamp in range(since, until, MINUTE)]
+            return None if None in rows else rows
 
         def write_candles_data(self, candles):
             for candle in to_dicts(candles):

@@ -38,8 +38,8 @@ def fired_at(run, minutes, once=None, **options):
     once = Interval.once(options.pop("interval", "1h"), **{"bucket": "test", **options})(fire)
     for minute in minutes:
         with at(run, T0 + minute * MINUTE):
-            found = once()
-        assert found == ({"minute": minute} if calls and calls[-1] == minute else None)
+            value = once()
+        assert value == ({"minute": minute} if calls and calls[-1] == minute else None)
     return calls
 
 

@@ -67,11 +67,11 @@ def test_one_answer(kind):
 def test_one_answer_for_each_interval(kind):
     function, calls = counted(lambda: len(calls))
     ask = Measure.cached("1h", bucket="hourly")(function)
-    found = []
+    collected = []
     for minute in (0, 1, 59, 60, 119, 120, 30):
         with at(a_run(), T0 + minute * MINUTE):
-            found.append(ask())
-    assert found == [1, 1, 1, 2, 2, 3, 1]
+            collected.append(ask())
+    assert collected == [1, 1, 1, 2, 2, 3, 1]
 
 
 def test_what_is_kept_knows_nothing_of_later_minutes(kind):
@@ -83,11 +83,11 @@ def test_what_is_kept_knows_nothing_of_later_minutes(kind):
         calls.append((current_time() - T0) // MINUTE)
         return calls[-1]
 
-    found = []
+    collected = []
     for minute in (40, 10, 40, 10, 20, 59, 5, 40):
         with at(again(), T0 + minute * MINUTE):
-            found.append(ask())
-    assert found == [40, 10, 40, 10, 10, 40, 5, 40]
+            collected.append(ask())
+    assert collected == [40, 10, 40, 10, 10, 40, 5, 40]
     assert calls == [40, 10, 5]
     with at(a_run(), T0):
         assert ask.clear() == 1
@@ -116,8 +116,8 @@ def test_buckets_do_not_depend_on_the_order_of_decoration(kind):
         for _ in range(3):
             Measure.cached("1h")(make())(1)
             Measure.cached()(make())(1)
-    found = "test_facades_measure.test_buckets_do_not_depend_on_the_order_of_decoration.<locals>.make.<locals>.ask"
-    for name in (f"{found}_1h", found):
+    result = "test_facades_measure.test_buckets_do_not_depend_on_the_order_of_decoration.<locals>.make.<locals>.ask"
+    for name in (f"{result}_1h", result):
         [key] = kit.PersistMeasureAdapter.list_measure_data(name)
         assert key.startswith("BTCUSDT_")
         row = kit.PersistMeasureAdapter.read_measure_data(name, key, type=payloads.MeasureData[int])
@@ -301,8 +301,8 @@ def test_threads_that_waited_for_a_failure_ask_themselves(mongo):
         return "yes"
 
     with at(a_run()):
-        found = in_threads(4, lambda number: ask())
-    assert sorted(map(str, found)) == ["the first one", "yes", "yes", "yes"]
+        answers = in_threads(4, lambda number: ask())
+    assert sorted(map(str, answers)) == ["the first one", "yes", "yes", "yes"]
     assert len(calls) == 2
 
 
@@ -420,8 +420,8 @@ def key_of(*args, **kwargs):
 
 
 def test_different_values_have_different_keys():
-    found = {key_of(value): index for index, value in enumerate(ALL_DIFFERENT)}
-    assert len(found) == len(ALL_DIFFERENT)
+    keys = {key_of(value): index for index, value in enumerate(ALL_DIFFERENT)}
+    assert len(keys) == len(ALL_DIFFERENT)
 
 
 def test_equal_calls_have_one_key(mongo):

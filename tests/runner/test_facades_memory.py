@@ -178,8 +178,8 @@ def test_one_word_among_few_is_below_the_threshold(mongo):
 
 @given(st.text(), st.lists(st.text(), max_size=5))
 def test_scores_are_finite_and_say_which_texts_have_a_word(query, texts):
-    found = scores(query, texts)
-    assert len(found) == len(texts)
-    for score, text in zip(found, texts, strict=True):
+    scored = scores(query, texts)
+    assert len(scored) == len(texts)
+    for score, text in zip(scored, texts, strict=True):
         assert math.isfinite(score)
         assert (score > 0) == bool(set(words(query)) & set(words(text)))

@@ -109,13 +109,13 @@ def test_outside_of_a_run(name):
 
 
 def test_a_new_thread_is_outside_until_it_gets_the_context(mongo):
-    found = []
+    collected = []
 
     def work():
         try:
-            found.append(Session.get())
+            collected.append(Session.get())
         except OutsideRunError:
-            found.append("outside")
+            collected.append("outside")
 
     with at(a_run()):
         context = contextvars.copy_context()
@@ -123,7 +123,7 @@ def test_a_new_thread_is_outside_until_it_gets_the_context(mongo):
             thread = threading.Thread(target=target, args=args)
             thread.start()
             thread.join()
-    assert found == ["outside", None]
+    assert collected == ["outside", None]
 
 
 # --- State ---

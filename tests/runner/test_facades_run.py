@@ -76,13 +76,13 @@ def add_keeper(name, seen, minutes=60):
         with pytest.raises(NoSignalError):
             pings.get()
         note("asked")
-        found = hourly(symbol)
-        if found is None or (Recent.minutes_since() or 90) < 90:
+        result = hourly(symbol)
+        if result is None or (Recent.minutes_since() or 90) < 90:
             return None
-        sign = 1 if found["up"] else -1
+        sign = 1 if result["up"] else -1
         price = get_candles(symbol, "1m", 1)[-1]["close"]
         return {
-            "position": "long" if found["up"] else "short",
+            "position": "long" if result["up"] else "short",
             "priceTakeProfit": price * (1 + sign * 0.002),
             "priceStopLoss": price * (1 - sign * 0.002),
             "minuteEstimatedTime": minutes,

@@ -86,17 +86,17 @@ def test_handlers_come_back(child):
 
 
 def test_it_is_for_the_main_thread():
-    found = []
+    collected = []
 
     def work():
         with pytest.raises(InvalidValueError, match="main thread"), stopping(threading.Event()):
-            found.append("inside")
-        found.append("refused")
+            collected.append("inside")
+        collected.append("refused")
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == ["refused"]
+    assert collected == ["refused"]
 
 
 def test_without_a_signal_nothing_is_left():

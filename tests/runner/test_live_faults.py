@@ -456,12 +456,12 @@ def test_a_close_that_a_user_asks_for_around_a_restore_is_not_lost(monkeypatch, 
         return fetch(*arguments, **options)
 
     def reading(*context):
-        found = read(*context)
+        stored = read(*context)
         if market.minute == 16 and threading.current_thread() is threading.main_thread():
-            reads.append(found)
+            reads.append(stored)
             if len(reads) == number + 1:  # 0: who owns the records, 1: what to resume
                 asked.append(in_a_thread(lambda: close_pending("BTCUSDT")))
-        return found
+        return stored
 
     market.fetch = failing
     monkeypatch.setattr(kit.PersistStrategyAdapter, "read_strategy_data", reading)

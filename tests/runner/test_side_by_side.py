@@ -264,7 +264,7 @@ def test_a_run_that_has_failed_is_over():
     assert unset()
     asked.clear()
     flat_markets("BBB", minutes=5000)
-    assert [len(found) for found in run_backtests(["AAA", "BBB"])] == [0, 2]
+    assert [len(trades) for trades in run_backtests(["AAA", "BBB"])] == [0, 2]
     assert len(asked) == 16
 
 

@@ -135,10 +135,10 @@ def file(tmp_path):
 
 
 def test_a_file_registers_its_strategies(file):
-    found = load_strategy_file(file(GOOD.format(name="one") + GOOD.format(name="two")))
-    assert [strategy.name for strategy in found] == ["one", "two"]
-    assert found == list_strategies()
-    assert found[0].registered_at.endswith("my strategy.py:4")
+    loaded = load_strategy_file(file(GOOD.format(name="one") + GOOD.format(name="two")))
+    assert [strategy.name for strategy in loaded] == ["one", "two"]
+    assert loaded == list_strategies()
+    assert loaded[0].registered_at.endswith("my strategy.py:4")
 
 
 def test_helpers_beside_the_file_are_found_also_later(file):

@@ -125,8 +125,8 @@ def test_a_parameter_is_its_default_where_nobody_gives_another():
 
 def test_a_parameter_has_the_type_of_its_default():
     with given_parameters({"I": "7", "F": 2, "B": "off", "S": "12", "E": "1e3"}) as known:
-        found = (parameter("I", 1), parameter("F", 1.0), parameter("B", True), parameter("S", "x"), parameter("E", 0.5))
-        assert list(map(repr, found)) == ["7", "2.0", "False", "'12'", "1000.0"]
+        values = (parameter("I", 1), parameter("F", 1.0), parameter("B", True), parameter("S", "x"), parameter("E", 0.5))
+        assert list(map(repr, values)) == ["7", "2.0", "False", "'12'", "1000.0"]
         assert known == {"I": 1, "F": 1.0, "B": True, "S": "x", "E": 0.5}
     assert parameter("I", 1) == 1
 
@@ -286,10 +286,10 @@ def test_a_program_without_its_guard_is_told(market, settings, file):
     program = file.with_name("program.py")
     text = f"import backtest_kit_mongo as kit\nfrom backtest_kit_mongo.runner import sweep\nkit.setup({settings!r})\n"
     program.write_text(text + f"sweep({str(file)!r}, {{'EVERY': [3, 5, 7]}})\n")
-    found = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=120, check=False)
-    assert found.returncode == 1
-    assert "the processes of the sweep cannot be started" in found.stderr
-    assert 'below if __name__ == "__main__":' in found.stderr
+    completed = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=120, check=False)
+    assert completed.returncode == 1
+    assert "the processes of the sweep cannot be started" in completed.stderr
+    assert 'below if __name__ == "__main__":' in completed.stderr
 
 
 # --- resume ---

@@ -55,10 +55,10 @@ def test_a_position_that_came_and_went_is_never_written_as_open():
     import_candles(flat(200), "BTCUSDT")
     kit.reset_stats()
     assert len(run_backtest("BTCUSDT").trades) == 2
-    found = writes()
-    assert found["signal"] == 2  # the first position, as a first write is never delayed, and null after the last one
-    assert found["recent"] == 1
-    assert found["state"] == 2  # the final state of each position
+    written = writes()
+    assert written["signal"] == 2  # the first position, as a first write is never delayed, and null after the last one
+    assert written["recent"] == 1
+    assert written["state"] == 2  # the final state of each position
     assert kit.PersistSignalAdapter.read_signal_data(*SLOT) is None
     rows = kit.PersistStorageAdapter.read_storage_data(True)
     assert [row["status"] for row in rows] == ["closed", "closed"]
@@ -158,7 +158,7 @@ def test_what_a_class_of_the_users_keeps_is_written_at_once():
 
 
 def test_runs_side_by_side_find_what_the_others_wrote():
-    found = {}
+    collected = {}
 
     @add_strategy("writer", interval="5m")
     def writer(symbol, when):
@@ -166,11 +166,11 @@ def test_runs_side_by_side_find_what_the_others_wrote():
 
     @add_strategy("reader", interval="1m")
     def reader(symbol, when):
-        found[when] = kit.PersistSignalAdapter.read_signal_data(symbol, "writer", "binance")
+        collected[when] = kit.PersistSignalAdapter.read_signal_data(symbol, "writer", "binance")
 
     import_candles(flat(200), "BTCUSDT")
     run_backtests(["BTCUSDT"], ["writer", "reader"])
-    assert {when for when, row in found.items() if row is not None} == {
+    assert {when for when, row in collected.items() if row is not None} == {
         at(minute) for first in (10, 100) for minute in range(first, first + 20)
     }
 
@@ -283,14 +283,14 @@ def test_domains_with_history_get_every_version():
         registry.setup(stores=dict.fromkeys(DOMAINS, "memory"), history=["risk", "session"], CC_DURABILITY=durability)
         import_candles(flat(400), "BTCUSDT", registry=registry)
         trades = run_backtest("BTCUSDT", registry=registry).trades
-        found = []
+        collected = []
         for minute in range(0, 400, 5):
             with kit.simulated_time(START + minute * MINUTE):
                 risk = registry.PersistRiskAdapter.read_position_data("hand", "binance", START + minute * MINUTE)
                 session = registry.PersistSessionAdapter.read_session_data("hand", "binance", "backtest", "BTCUSDT", True)
-            found.append(([key for key, _ in risk], None if session is None else session["data"]))
+            collected.append(([key for key, _ in risk], None if session is None else session["data"]))
         registry.close()
-        return len(trades), found
+        return len(trades), collected
 
     add_strategy("hand", interval="5m", get_signal=lambda symbol, when: LONG)
     journal, late_ones = versions("journal"), versions("memory")

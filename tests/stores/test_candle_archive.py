@@ -30,9 +30,9 @@ KEY = ("binance", "BTCUSDT", "1m")
 @pytest.fixture
 def packing(settings):
     """Set up the library with CC_CANDLE_FORMAT=packed; return the settings."""
-    found = {**settings, "CC_CANDLE_FORMAT": "packed"}
-    kit.setup(found)
-    return found
+    packed_settings = {**settings, "CC_CANDLE_FORMAT": "packed"}
+    kit.setup(packed_settings)
+    return packed_settings
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def read_by(registry, start, end):
 
 
 def assert_stored(start, end, **more):
-    found = read(start, end)
-    assert found is not None
-    assert found.tobytes() == candles(start, end, **more).tobytes()
+    stored = read(start, end)
+    assert stored is not None
+    assert stored.tobytes() == candles(start, end, **more).tobytes()
 
 
 def items():
@@ -398,12 +398,12 @@ def test_a_model_of_mixtures(settings, join, more, long):
         for reader in registries:
             if rng.random() < 0.5:
                 reader.PersistCandleAdapter.clear()
-            found = reader.PersistCandleAdapter.read_candles_array(*SERIES, end - start, at(start))
+            candles_read = reader.PersistCandleAdapter.read_candles_array(*SERIES, end - start, at(start))
             expected = stored[start:end]
             if np.isnan(expected).any():
-                assert found is None
+                assert candles_read is None
             else:
-                assert found["close"].tolist() == (candles(start, end)["close"] + expected).tolist()
+                assert candles_read["close"].tolist() == (candles(start, end)["close"] + expected).tolist()
         if turn % 10 == 0:
             assert count_candles(*SERIES, registry=registry) == (~np.isnan(stored)).sum()
     assert moved > turns // 15
@@ -449,12 +449,12 @@ def test_writers_of_both_formats_at_once(settings, join, long):
             with lock:
                 must = written[start:end].all()
                 before = seen[start:end].copy()
-            found = registry.PersistCandleAdapter.read_candles_array(*SERIES, end - start, at(start))
-            if found is None:
+            candles_read = registry.PersistCandleAdapter.read_candles_array(*SERIES, end - start, at(start))
+            if candles_read is None:
                 assert not must, f"[{start}, {end}) is lost"
                 continue
             reads[number] += 1
-            values = found["close"] - candles(start, end)["close"]
+            values = candles_read["close"] - candles(start, end)["close"]
             known = ~np.isnan(before)
             assert (values[known] == before[known]).all(), f"[{start}, {end}) changed"
             assert np.isin(values, range(8)).all()
@@ -483,8 +483,8 @@ def test_writers_of_both_formats_at_once(settings, join, long):
     list(pack_candles())
     for start in range(0, size, 512):
         if written[start : start + 512].all():
-            found = read(start, start + 512)
-            values = found["close"] - candles(start, start + 512)["close"]
+            candles_read = read(start, start + 512)
+            values = candles_read["close"] - candles(start, start + 512)["close"]
             known = ~np.isnan(seen[start : start + 512])
             assert (values[known] == seen[start : start + 512][known]).all()
     assert [outcome.problems for outcome in verify_candles()] == [{}]

@@ -40,8 +40,8 @@ def write(registry, start, end, **more):
 def read(registry, start, end):
     """Return by how much the stored candles are shifted, None if one is missing."""
     registry.PersistCandleAdapter.clear()
-    found = registry.PersistCandleAdapter.read_candles_array(*SERIES, end - start, at(start))
-    return None if found is None else sorted(set((found["close"] - candles(start, end)["close"]).tolist()))
+    candles_read = registry.PersistCandleAdapter.read_candles_array(*SERIES, end - start, at(start))
+    return None if candles_read is None else sorted(set((candles_read["close"] - candles(start, end)["close"]).tolist()))
 
 
 def items():
@@ -181,8 +181,8 @@ def test_an_incomplete_window_while_others_import(join, monkeypatch):
     """Blocks behind the gap may change as they like."""
     reader, writer = join("packed"), join("packed")
     write(writer, 0, BLOCK)
-    found = reader.mongo.candles.archive
-    original, next_block = found.read, iter(range(2, 200))
+    its_archive = reader.mongo.candles.archive
+    original, next_block = its_archive.read, iter(range(2, 200))
 
     def read_and_import(*arguments):
         basis = original(*arguments)
@@ -190,7 +190,7 @@ def test_an_incomplete_window_while_others_import(join, monkeypatch):
         write(writer, number * BLOCK, (number + 1) * BLOCK)
         return basis
 
-    monkeypatch.setattr(found, "read", read_and_import)
+    monkeypatch.setattr(its_archive, "read", read_and_import)
     assert read(reader, 0, 150 * BLOCK) is None
     assert next(next_block) == 3
 

@@ -352,10 +352,10 @@ def test_numbers_of_all_kinds_go_in(store):
             candle(3, open=Int64(100), high=1e308, low=5e-324, close=-0.0, volume=2**53),
         ]
     )
-    found = read(4)
-    assert found[0] == {"timestamp": SINCE, "open": 100.0, "high": 102.5, "low": 98.75, "close": 101.0, "volume": 0.0}
-    assert found[1:3] == candles(3)[1:]
-    assert [found[3][name] for name in NAMES[1:]] == [100.0, 1e308, 5e-324, 0.0, 2.0**53]
+    stored = read(4)
+    assert stored[0] == {"timestamp": SINCE, "open": 100.0, "high": 102.5, "low": 98.75, "close": 101.0, "volume": 0.0}
+    assert stored[1:3] == candles(3)[1:]
+    assert [stored[3][name] for name in NAMES[1:]] == [100.0, 1e308, 5e-324, 0.0, 2.0**53]
 
 
 def test_instance_has_the_same_methods_without_its_context(store):
@@ -546,12 +546,12 @@ def test_stored_numbers_of_every_kind_are_read(mongo):
     ]
     stamps: list[Any] = [float(SINCE), Int64(SINCE + MINUTE), SINCE + 2 * MINUTE, float(SINCE + 3 * MINUTE)]
     collection().insert_many([{**foreign(0), **row, "timestamp": stamp} for row, stamp in zip(prices, stamps, strict=True)])
-    found = read(4)
-    assert [row["timestamp"] for row in found] == [SINCE + index * MINUTE for index in range(4)]
-    assert [found[0][name] for name in NAMES[1:]] == [95_000.0, 95_001.0, 94_000.0, 95_000.0, 0.0]
-    assert [found[1][name] for name in NAMES[1:]] == [95_000.0, 2.0**53, 1.0, 95_000.0, 0.0]
-    assert [found[2][name] for name in NAMES[1:]] == [found[3][name] for name in NAMES[1:]] == [1.5, 1000.0, -0.25, 95_000.0, 0.0]
-    assert all(type(row["timestamp"]) is int and type(row["close"]) is float for row in found)
+    stored = read(4)
+    assert [row["timestamp"] for row in stored] == [SINCE + index * MINUTE for index in range(4)]
+    assert [stored[0][name] for name in NAMES[1:]] == [95_000.0, 95_001.0, 94_000.0, 95_000.0, 0.0]
+    assert [stored[1][name] for name in NAMES[1:]] == [95_000.0, 2.0**53, 1.0, 95_000.0, 0.0]
+    assert [stored[2][name] for name in NAMES[1:]] == [stored[3][name] for name in NAMES[1:]] == [1.5, 1000.0, -0.25, 95_000.0, 0.0]
+    assert all(type(row["timestamp"]) is int and type(row["close"]) is float for row in stored)
 
 
 def test_candles_of_the_original_are_not_written_again(mongo):
@@ -628,17 +628,17 @@ def test_array_is_the_same_window(store):
     assert array(3) is None
     write(candles(5))
     for _ in range(2):  # the second time from memory, if there is any
-        found = array(5)
-        assert found.dtype == CANDLE_DTYPE
-        assert to_dicts(found) == candles(5)
+        candles_read = array(5)
+        assert candles_read.dtype == CANDLE_DTYPE
+        assert to_dicts(candles_read) == candles(5)
         assert to_dicts(array(2, SINCE + 3 * MINUTE)) == candles(5)[3:]
         assert array(6) is None
         assert array(5, SINCE - MINUTE) is None
         assert array(1, SINCE + 1) is None
         assert array(0).shape == (0,)
     bound = kit.PersistCandleInstance("BTCUSDT", "1m", "binance")
-    assert (bound.read_candles_array(5, SINCE) == found).all()
-    write(found, symbol="COPY")
+    assert (bound.read_candles_array(5, SINCE) == candles_read).all()
+    write(candles_read, symbol="COPY")
     assert read(5, symbol="COPY") == candles(5)
 
 
@@ -885,6 +885,6 @@ def test_import_over_the_end_of_32_bits(mongo):
 def test_ids_are_new_and_say_when(mongo):
     before = int(time.time())
     write(candles(12_000))
-    found = [row["_id"] for row in collection().find({}, {"_id": True})]
-    assert len(set(found)) == 12_000
-    assert all(isinstance(value, ObjectId) and before <= value.generation_time.timestamp() <= time.time() for value in found)
+    stored = [row["_id"] for row in collection().find({}, {"_id": True})]
+    assert len(set(stored)) == 12_000
+    assert all(isinstance(value, ObjectId) and before <= value.generation_time.timestamp() <= time.time() for value in stored)

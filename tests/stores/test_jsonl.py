@@ -299,9 +299,9 @@ def test_a_damaged_line_is_named_once(tmp_path, warnings):
     lines[20] = b'{"id":"e20","x":"\xff"}\n'
     path_of(tmp_path).write_bytes(b"".join(lines))
     for _ in range(2):
-        found = names(store)
-        assert len(found) == len(list(store.records(LOG))) == 2997
-        assert not {"e2500", "e17", "e20"} & set(found)
+        names_read = names(store)
+        assert len(names_read) == len(list(store.records(LOG))) == 2997
+        assert not {"e2500", "e17", "e20"} & set(names_read)
         assert [warning.split(":")[0] for warning in warnings] == [f"{path_of(tmp_path)}, line {number}" for number in (2501, 21, 18)]
     JsonlStore(tmp_path).write(LOG, [entry("e2500"), entry("e20"), entry("e21")])
     assert names(store, limit=3) == ["e20", "e2500", "e2999"]
@@ -472,11 +472,11 @@ def test_two_processes_share_a_log(tmp_path, warnings, rotate):
     lines = [json.loads(line) for line in content.splitlines()]
     expected = {f"{number}-{turn}" for number in (1, 2) for turn in range(200)} | {f"both{turn}" for turn in range(200)}
     assert len(lines) == len(expected)
-    found = [record.key[0] for record in JsonlStore(tmp_path).records(LOG)]
-    assert len(found) == len(expected)
-    assert set(found) == expected
+    names_read = [record.key[0] for record in JsonlStore(tmp_path).records(LOG)]
+    assert len(names_read) == len(expected)
+    assert set(names_read) == expected
     for number in (1, 2):  # each process's entries are in order
-        own = [name for name in found if name.startswith(f"{number}-")]
+        own = [name for name in names_read if name.startswith(f"{number}-")]
         assert own == [f"{number}-{turn}" for turn in range(200)]
     assert warnings == []
 
@@ -496,12 +496,12 @@ def test_a_kill_in_the_middle_of_a_write_loses_nothing(tmp_path, warnings):
         assert writer.returncode == -signal.SIGKILL
         turn = acknowledged[-1] + 2  # the one after it may be there in part
         torn += not path_of(tmp_path).read_bytes().endswith(b"\n") if path_of(tmp_path).exists() else 0
-    found = {}
+    collected = {}
     for record in JsonlStore(tmp_path).records(LOG):
         assert record.body["text"] == "x" * 50_000
-        found.setdefault(record.body["of"], []).append(record.key[0])
+        collected.setdefault(record.body["of"], []).append(record.key[0])
     for number in acknowledged:
-        assert found[number] == [f"{number}-{index}" for index in range(40)]
+        assert collected[number] == [f"{number}-{index}" for index in range(40)]
     assert len(warnings) <= torn
 
 

@@ -251,9 +251,9 @@ def test_documents_of_others_off_the_grid_are_passed_over(settings, stamp, wire)
     kit.setup({**settings, "CC_WIRE_LANE": wire})
     rows = candles("1M", "2024-01-01", 3)
     write(rows, "1M")
-    found = kit.get_mongo()["candle-items"]
-    document = found.find_one({"timestamp": ms("2024-01-01")})
-    found.insert_one({**{name: value for name, value in document.items() if name != "_id"}, "timestamp": stamp})
+    collection = kit.get_mongo()["candle-items"]
+    document = collection.find_one({"timestamp": ms("2024-01-01")})
+    collection.insert_one({**{name: value for name, value in document.items() if name != "_id"}, "timestamp": stamp})
     assert read("1M", "2024-01-01", 3).tobytes() == rows.tobytes()
     [series] = list_candles()
     assert (series.candles, series.gaps) == (3, ())

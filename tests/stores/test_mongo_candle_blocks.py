@@ -36,11 +36,11 @@ SEED = int(os.environ.get("BTKM_FUZZ_SEED", "20231114"))
 
 def columns(first, count, shift=0.0):
     """Return candles from minute ``first`` on, with values derived from their time."""
-    found = np.zeros(count, CANDLE_DTYPE)
-    found["timestamp"] = START + np.arange(first, first + count) * MINUTE
+    made = np.zeros(count, CANDLE_DTYPE)
+    made["timestamp"] = START + np.arange(first, first + count) * MINUTE
     for index, name in enumerate(CANDLE_DTYPE.names[1:]):
-        found[name] = np.arange(first, first + count) + index / 8 + shift
-    return found
+        made[name] = np.arange(first, first + count) + index / 8 + shift
+    return made
 
 
 def blocks(budget=1 << 20):
@@ -215,14 +215,14 @@ def test_like_a_plain_model(steps, budget):
             memory.keep(series, MINUTE, columns(first, count, shift))
             model[series] |= set(range(first, first + count))
         window = memory.array(series, count, minute(first))
-        found = memory.rows(series, count, minute(first), 0)
+        candles_read = memory.rows(series, count, minute(first), 0)
         head = memory.head(series, count, minute(first))
         whole = set(range(first, first + count)) <= model[series]
-        assert (window is None) == (found is None)
+        assert (window is None) == (candles_read is None)
         if window is not None:
             assert whole
             assert (window == columns(first, count, shift)).all()
-            assert found == rows(window)
+            assert candles_read == rows(window)
         elif budget == 1_000_000:
             assert not whole
         if head is not None:
@@ -250,8 +250,8 @@ def test_threads():
                 window = memory.array(series, count, minute(first))
                 if window is not None and not (window == columns(first, count)).all():
                     wrong.append((series, first, count))
-                found = memory.rows(series, count, minute(first), None)
-                if found is not None and found != rows(columns(first, count)):
+                candles_read = memory.rows(series, count, minute(first), None)
+                if candles_read is not None and candles_read != rows(columns(first, count)):
                     wrong.append((series, first, count))
             if memory.nbytes > memory.budget:
                 wrong.append(memory.nbytes)
@@ -476,13 +476,13 @@ def test_no_budget_changes_an_answer(settings, monkeypatch, ranges):
                 rng.choice(stores).write_candles("BTCUSDT", "1m", "binance", columns(new, 1))
             whole = set(range(first, first + limit)) <= there
             for store in stores:
-                found = store.candles.blocks.array(SERIES, limit, minute(first))
-                if found is None:
-                    found = store.read_candles("BTCUSDT", "1m", "binance", minute(first), limit)
-                assert (found is not None) == whole, (SEED, step)
-                if found is not None:
-                    assert (found == columns(first, limit)).all()
-                    assert not found.flags.writeable
+                candles_read = store.candles.blocks.array(SERIES, limit, minute(first))
+                if candles_read is None:
+                    candles_read = store.read_candles("BTCUSDT", "1m", "binance", minute(first), limit)
+                assert (candles_read is not None) == whole, (SEED, step)
+                if candles_read is not None:
+                    assert (candles_read == columns(first, limit)).all()
+                    assert not candles_read.flags.writeable
                 assert store.candles.blocks.nbytes <= store.candles.blocks.budget
     finally:
         for store in stores:

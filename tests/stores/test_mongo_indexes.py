@@ -74,15 +74,15 @@ def test_gate_makes_exactly_the_indexes_of_the_table(settings, database):
     kit.setup(settings)
     kit.wait_for_init()
     for domain in DOMAINS.values():
-        found = database[domain.collection].index_information()
+        existing = database[domain.collection].index_information()
         unique = "_".join(f"{name}_1" for name in domain.key)
         others = {"_".join(f"{name}_{direction}" for name, direction in index): index for index in domain.indexes}
-        assert set(found) == {"_id_", unique, *others}
-        assert found[unique]["unique"] is True
-        assert found[unique]["key"] == [(name, 1) for name in domain.key]
+        assert set(existing) == {"_id_", unique, *others}
+        assert existing[unique]["unique"] is True
+        assert existing[unique]["key"] == [(name, 1) for name in domain.key]
         for name, index in others.items():
-            assert found[name]["key"] == list(index)
-            assert not found[name].get("unique")
+            assert existing[name]["key"] == list(index)
+            assert not existing[name].get("unique")
         assert missing_indexes(database[domain.collection], domain) == []
         assert find_conflicts(database[domain.collection], domain) == []
 
@@ -412,9 +412,9 @@ def test_every_query_uses_an_index(settings, database, original):
         database.command("profile", 2)
         query()
         database.command("profile", 0)
-        wanted = {"ns": {"$regex": "-items$"}, "op": {"$in": ["query", "command", "update", "getmore"]}}
+        expected = {"ns": {"$regex": "-items$"}, "op": {"$in": ["query", "command", "update", "getmore"]}}
         # The indexes are checked now and then, too.
-        operations = list(database["system.profile"].find({**wanted, "command.listIndexes": {"$exists": False}}))
+        operations = list(database["system.profile"].find({**expected, "command.listIndexes": {"$exists": False}}))
         database["system.profile"].drop()
         assert len(operations) == 1, name
         seen = operations[0]
@@ -450,8 +450,8 @@ def test_upsert_filter_is_the_unique_index(settings, database, domain):
     database.command("profile", 0)
     (seen,) = database["system.profile"].find({"ns": {"$regex": "-items$"}})
     command = seen["command"]
-    wanted = command.get("query") or command["q"]
-    assert list(wanted) == list(domain.key)
+    expected = command.get("query") or command["q"]
+    assert list(expected) == list(domain.key)
     assert seen["planSummary"] == "IXSCAN { " + ", ".join(f"{name}: 1" for name in domain.key) + " }"
 
 

@@ -58,9 +58,9 @@ def read(start, end):
 
 
 def assert_stored(start, end, **more):
-    found = read(start, end)
-    assert found is not None
-    assert found.tobytes() == candles(start, end, **more).tobytes()
+    stored = read(start, end)
+    assert stored is not None
+    assert stored.tobytes() == candles(start, end, **more).tobytes()
 
 
 def items():
@@ -230,18 +230,18 @@ def test_a_model_of_writers_and_readers(settings, more):
             for reader in (default_registry, other):
                 if rng.random() < 0.5:
                     reader.PersistCandleAdapter.clear()
-                found = reader.PersistCandleAdapter.read_candles_array(
+                candles_read = reader.PersistCandleAdapter.read_candles_array(
                     "BTCUSDT", "1m", "binance", end - start, (FIRST * BLOCK + start) * MINUTE
                 )
                 expected = stored[start:end]
                 if np.isnan(expected).any():
-                    assert found is None
+                    assert candles_read is None
                 else:
                     whole = candles(start, end)
                     for value in set(expected.tolist()):
                         same = expected == value
                         whole[same] = candles(start, end, shift=value)[same]
-                    assert found.tobytes() == whole.tobytes()
+                    assert candles_read.tobytes() == whole.tobytes()
         assert (~np.isnan(stored)).sum() == items().count_documents({})
         list(pack_candles())
         assert packed()
@@ -267,10 +267,10 @@ def test_many_processes_import_the_same(settings):
             thread.start()
         for thread in threads:
             thread.join()
-        found = read(0, 2 * BLOCK)
-        assert items().count_documents({}) == 2 * BLOCK == len(found)
+        stored = read(0, 2 * BLOCK)
+        assert items().count_documents({}) == 2 * BLOCK == len(stored)
         closes = {row["timestamp"]: row["close"] for row in items().find()}
-        assert found["close"].tolist() == [closes[stamp] for stamp in found["timestamp"].tolist()]
+        assert stored["close"].tolist() == [closes[stamp] for stamp in stored["timestamp"].tolist()]
         assert [outcome.problems for outcome in verify_candles()] == [{}]
     finally:
         for registry in registries:
@@ -780,8 +780,8 @@ def test_a_removal_that_fails(step, monkeypatch):
         patch.setattr(packed_candles.PackedCandles, step, fail)
         with pytest.raises(kit.ServerUnavailableError):
             remove_candles("BTCUSDT", "1m", "binance")
-    found = kit.PersistCandleAdapter.read_candles_array("BTCUSDT", "1m", "binance", BLOCK, FIRST * LENGTH)
-    assert (found is None) is (step == "end_removal")
+    candles_read = kit.PersistCandleAdapter.read_candles_array("BTCUSDT", "1m", "binance", BLOCK, FIRST * LENGTH)
+    assert (candles_read is None) is (step == "end_removal")
 
 
 def test_memory_that_is_cleared_during_a_read(monkeypatch):

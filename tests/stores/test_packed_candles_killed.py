@@ -116,7 +116,7 @@ class Acknowledged:
         for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             assert read(start, end).tobytes() == candles(start, end).tobytes()
         for start in range(0, 3 * BLOCK, 512):  # the others, as far as they are there
-            assert (found := read(start, start + 512)) is None or found.tobytes() == candles(start, start + 512).tobytes()
+            assert (stored := read(start, start + 512)) is None or stored.tobytes() == candles(start, start + 512).tobytes()
         assert all(outcome.problems == {} for outcome in verify_candles())
 
 

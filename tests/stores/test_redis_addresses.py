@@ -102,10 +102,10 @@ def hits():
     ],
 )
 def test_places(settings, place, shown):
-    found = redis_address(load_config({}, settings))
-    assert found == place
-    assert str(found) == shown
-    assert repr(found) == f"<RedisAddress {shown}>"
+    address = redis_address(load_config({}, settings))
+    assert address == place
+    assert str(address) == shown
+    assert repr(address) == f"<RedisAddress {shown}>"
 
 
 @pytest.mark.parametrize(
@@ -399,8 +399,8 @@ def test_a_primary_that_becomes_a_replica_is_left(begin, wire, tmp_path):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    with Cluster(tmp_path_factory.mktemp("cluster")) as found:
-        yield found
+    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
 
 
 @pytest.mark.once
@@ -410,9 +410,9 @@ def test_a_cluster(begin, cluster):
     kit.wait_for_init()
     use()
     assert hits() == (len(KEYS), 0)
-    found = cluster.contents()
-    assert min(map(len, found)) > 50
-    assert set().union(*found) == {f"state_cache:s:{number}".encode() for number in range(len(KEYS))}
+    contents = cluster.contents()
+    assert min(map(len, contents)) > 50
+    assert set().union(*contents) == {f"state_cache:s:{number}".encode() for number in range(len(KEYS))}
     ids = STATE.id_cache
     assert (ids.size(), ids.has(*KEYS[0]), ids.delete(*KEYS[0]), ids.has(*KEYS[0])) == (len(KEYS), True, True, False)
     assert len(ids.get(*KEYS[1])) == 24

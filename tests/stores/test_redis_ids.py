@@ -604,8 +604,8 @@ def test_read_many_of_a_thousand(listening, cache, warm):
         default_registry.mongo.drop_cache()
     kit.reset_stats()
     with redis_calls(cache) as calls, commands.sent() as sent:
-        found = kit.PersistSignalAdapter.read_many(contexts)
-    assert [row["n"] for row in found] == list(range(1000))
+        stored = kit.PersistSignalAdapter.read_many(contexts)
+    assert [row["n"] for row in stored] == list(range(1000))
     assert names(sent) == ["find"]
     assert calls == {"redis": {"mget": 1}, "process": {}, "nothing": {"mget": 1, "mset": 1}}[warm]
     assert (
@@ -624,8 +624,8 @@ def test_read_many_goes_by_thousands(listening, cache):
     contexts = signals(2500)
     kit.PersistSignalAdapter.write_many([({"n": number}, *context) for number, context in enumerate(contexts)])
     with redis_calls(cache) as calls, commands.sent() as sent:
-        found = kit.PersistSignalAdapter.read_many(contexts[::-1])
-    assert [row["n"] for row in found] == list(range(2499, -1, -1))
+        stored = kit.PersistSignalAdapter.read_many(contexts[::-1])
+    assert [row["n"] for row in stored] == list(range(2499, -1, -1))
     assert (names(sent), calls) == (["find"] * 3, {"mget": 3})
     one, two, three = kit.PersistSignalAdapter.read_many([contexts[7], contexts[8], contexts[7]])
     assert (one, two, three) == ({"n": 7}, {"n": 8}, {"n": 7})
@@ -710,8 +710,8 @@ def test_candle_window_of_a_thousand(listening, cache, monkeypatch):
     assert (names(sent), calls) == (["count"], {})
     for limit, complete in ((1000, True), (1001, False)):
         with redis_calls(cache) as calls, commands.sent() as sent:
-            found = kit.PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", limit, 0, limit * MINUTE)
-        assert (found is not None) is complete
+            candles_read = kit.PersistCandleAdapter.read_candles_data("BTCUSDT", "1m", "binance", limit, 0, limit * MINUTE)
+        assert (candles_read is not None) is complete
         assert (names(sent), calls) == (["find", "find", "find"] if complete else ["find", "find"], {})
     with redis_calls(cache) as calls, commands.sent() as sent:
         kit.PersistCandleAdapter.write_candles_data(candles(1000, first=2000), "BTCUSDT", "1m", "binance")

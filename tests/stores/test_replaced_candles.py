@@ -58,11 +58,11 @@ def shifts(start, end, registry=kit, *, cold=True):
     """Return by how much the stored candles are shifted; None if one is missing."""
     if cold:
         registry.PersistCandleAdapter.clear()
-    found = registry.PersistCandleAdapter.read_candles_array(*SERIES, end - start, at(start))
-    if found is None:
+    candles_read = registry.PersistCandleAdapter.read_candles_array(*SERIES, end - start, at(start))
+    if candles_read is None:
         return None
-    shift = np.unique(found["close"] - candles(start, end)["close"]).tolist()
-    assert all(value in shift for value in np.unique(found["high"] - candles(start, end)["high"]))
+    shift = np.unique(candles_read["close"] - candles(start, end)["close"]).tolist()
+    assert all(value in shift for value in np.unique(candles_read["high"] - candles(start, end)["high"]))
     return shift
 
 
@@ -171,10 +171,10 @@ def test_readers_see_the_old_or_the_new_values(join, long):
         while not over.is_set():
             if cold:
                 registry.PersistCandleAdapter.clear()
-            found = registry.PersistCandleAdapter.read_candles_array(*SERIES, COUNT, at(0))
-            shift = found["close"] - candles(0, COUNT)["close"]
+            candles_read = registry.PersistCandleAdapter.read_candles_array(*SERIES, COUNT, at(0))
+            shift = candles_read["close"] - candles(0, COUNT)["close"]
             assert set(np.unique(shift).tolist()) <= set(map(float, range(rounds + 1)))
-            assert (found["open"] - candles(0, COUNT)["open"] == shift).all()  # never a mixture within a candle
+            assert (candles_read["open"] - candles(0, COUNT)["open"] == shift).all()  # never a mixture within a candle
             assert (shift >= reached).all()
             reached = shift
             reads.append(shift.max())
@@ -311,9 +311,9 @@ def test_killed_in_the_middle_of_a_replacement(settings, form, long):
     every = 8 if long else 12
     moment, mixed = random.randrange(every), 0
     while (ended := run_killed(settings, moment)).returncode == -signal.SIGKILL:
-        found = shifts(0, COUNT)
-        assert found in ([0.0], [1.0], [0.0, 1.0])
-        mixed += found == [0.0, 1.0]
+        candles_read = shifts(0, COUNT)
+        assert candles_read in ([0.0], [1.0], [0.0, 1.0])
+        mixed += candles_read == [0.0, 1.0]
         assert problems() == []
         assert imported_spans(*SERIES) == ((at(0), at(COUNT)),)
         assert store(candles(0, COUNT, shift=1), replace=True).replaced <= COUNT  # beside the marks of the dead one

@@ -40,8 +40,8 @@ def wire(request, monkeypatch):
 
 @pytest.fixture(scope="module")
 def replicas(tmp_path_factory):
-    with ReplicaSet(tmp_path_factory.mktemp("replicas"), election_timeout=3) as found:
-        yield found
+    with ReplicaSet(tmp_path_factory.mktemp("replicas"), election_timeout=3) as running:
+        yield running
 
 
 @pytest.fixture
@@ -145,10 +145,10 @@ def _number_on(member):
     with member.admin() as admin:
         items = admin.client[kit.get_mongo().name].get_collection("state-items", read_preference=pymongo.ReadPreference.NEAREST)
         try:
-            found = items.find_one({})
+            stored = items.find_one({})
         except NotPrimaryError:  # the member is catching up
             return None
-        return found and found["payload"]["n"]
+        return stored and stored["payload"]["n"]
 
 
 def test_the_read_concern_of_the_connection_string_holds_on_every_path(begin, replicas, wire):

@@ -376,8 +376,8 @@ def all_succeed():
     """Make all calls in order, check each result, and check that the database holds exactly their documents."""
     for name, call in operations().items():
         assert call() == ANSWERS.get(name), name
-    found = {name: kit.get_mongo()[name].count_documents({}) for name in kit.get_mongo().list_collection_names()}
-    assert {name: n for name, n in found.items() if n} == {
+    counts = {name: kit.get_mongo()[name].count_documents({}) for name in kit.get_mongo().list_collection_names()}
+    assert {name: n for name, n in counts.items() if n} == {
         "signal-items": 1, "state-items": 50, "storage-items": 50, "log-items": 50, "candle-items": 50, "candle-archive": 1,
         "memory-items": 1,
     }  # fmt: skip

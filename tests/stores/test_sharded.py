@@ -30,7 +30,7 @@ def sent(request, settings, monkeypatch):
     def found():
         commands = [entry["command"] for entry in database["system.profile"].find({"ns": f"{database.name}.state-items"})]
         filters = [command.get("filter") or command.get("query") or command.get("q") for command in commands]
-        return [wanted for wanted in filters if wanted]
+        return [expected for expected in filters if expected]
 
     yield found
     database.command("profile", 0)
@@ -50,7 +50,7 @@ def test_every_command_names_the_key(sent):
     assert STATE.read_state_data(*KEYS[2]) == {"n": 2}
     assert STATE.read_many(KEYS) == [{"n": number} for number in range(len(KEYS))]
     STATE.update(KEYS[3], lambda state: {"n": 30}, WHEN)
-    seen = [part for wanted in sent() for part in parts(wanted)]
+    seen = [part for expected in sent() for part in parts(expected)]
     assert len(seen) > len(KEYS)
     assert sum("_id" in part for part in seen) > len(KEYS)  # and still by id, so that hits are counted as such
     assert all({"signalId", "bucketName"} <= set(part) for part in seen), next(part for part in seen if "bucketName" not in part)

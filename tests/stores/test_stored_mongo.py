@@ -24,9 +24,9 @@ SERIES = ("binance", "BTCUSDT", "1m")
 @pytest.fixture(params=[True, False], ids=["wire", "pymongo"])
 def store(settings, request):
     config = load_config({**settings, "CC_WIRE_LANE": request.param})
-    found = MongoStore(config, Metrics())
-    yield found
-    found.close()
+    opened = MongoStore(config, Metrics())
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -88,10 +88,10 @@ def test_stored_candles_come_in_pages_with_holes_and_without_what_is_off_the_gri
     assert all(page.dtype == CANDLE_DTYPE and not page.flags.writeable for page in pages)
     for since in (None, -4 * MINUTE, 1, 5 * MINUTE, 2000 * MINUTE):
         for until in (None, -5 * MINUTE, 8 * MINUTE, 8 * MINUTE + 1):
-            found = [row for page in store.stored_candles(SERIES, since, until) for row in page.tolist()]
+            rows_read = [row for page in store.stored_candles(SERIES, since, until) for row in page.tolist()]
             low = -(2**60) if since is None else since
             high = 2**60 if until is None else until
-            assert found == [row for row in rows.tolist() if low <= row[0] < high]
+            assert rows_read == [row for row in rows.tolist() if low <= row[0] < high]
     assert list(store.stored_candles(("nowhere", "BTCUSDT", "1m"))) == []
 
 

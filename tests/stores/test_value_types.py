@@ -162,8 +162,10 @@ def outputs(value, tag):
 
 def test_every_kind_of_value_comes_out_as_mongodb_gives_it(store):
     wrong = []
-    for number, (name, (value, wanted)) in enumerate(CASES.items()):
-        wrong += [(name, index, found) for index, found in enumerate(outputs(value, f"t{number}")) if form(found) != form(wanted)]
+    for number, (name, (value, expected)) in enumerate(CASES.items()):
+        wrong += [
+            (name, index, value_read) for index, value_read in enumerate(outputs(value, f"t{number}")) if form(value_read) != form(expected)
+        ]
     assert wrong == []
 
 
@@ -423,9 +425,9 @@ def test_a_user_s_value_is_extended_json(tmp_path):
         ],
         "when": T0,
     }  # fmt: skip
-    found = json_util.loads(text, json_options=json_util.JSONOptions(tz_aware=True))["data"]
-    assert math.isnan(found.pop(2))
-    assert found == [NOON, Decimal128("1.10"), -math.inf, b"a", OID, Regex("x", "i"), 1, 1.5, None, "a"]
+    parsed = json_util.loads(text, json_options=json_util.JSONOptions(tz_aware=True))["data"]
+    assert math.isnan(parsed.pop(2))
+    assert parsed == [NOON, Decimal128("1.10"), -math.inf, b"a", OID, Regex("x", "i"), 1, 1.5, None, "a"]
 
 
 @pytest.mark.parametrize(

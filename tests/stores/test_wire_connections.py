@@ -65,8 +65,8 @@ def candles_step(tag):
         {"timestamp": index * MINUTE, "open": 2.0, "high": 3.0, "low": 1.0, "close": 2.5, "volume": float(index)} for index in range(50)
     ]
     kit.PersistCandleAdapter.write_candles_data(rows, tag, "1m", "e")
-    found = kit.PersistCandleAdapter.read_candles_data(tag, "1m", "e", 50, 0, 0)
-    assert [row["volume"] for row in found] == [row["volume"] for row in rows]
+    candles_read = kit.PersistCandleAdapter.read_candles_data(tag, "1m", "e", 50, 0, 0)
+    assert [row["volume"] for row in candles_read] == [row["volume"] for row in rows]
 
 
 @contextlib.contextmanager
@@ -155,8 +155,8 @@ def test_tls(tls_mongo, settings, wire):
     assert kit.PersistStateAdapter.read_state_data("S", "long") == {"text": text}
     rows = [({"text": text[: index * 1000]}, "S", f"{index}", WHEN) for index in range(500)]  # 125 MB in many messages
     kit.PersistStateAdapter.write_many(rows)
-    found = kit.PersistStateAdapter.read_many([row[1:3] for row in rows])
-    assert [len(row["text"]) for row in found] == [index * 1000 for index in range(500)]
+    stored = kit.PersistStateAdapter.read_many([row[1:3] for row in rows])
+    assert [len(row["text"]) for row in stored] == [index * 1000 for index in range(500)]
     with threads(8, stepping):
         time.sleep(1)
     with pymongo.MongoClient(tls_mongo.uri()) as client:

@@ -270,8 +270,8 @@ def test_an_applied_write_is_not_doubled(begin, mongod, servers, settings):
     assert (mongod.met["findandmodify"], mongod.met["update"], mongod.met["insert"]) == (10, 10, 10)
     with pymongo.MongoClient(settings["CC_MONGO_CONNECTION_STRING"]) as client:
         database = client.get_default_database()
-        found = sorted((row["bucketName"], row["payload"]["n"]) for row in database["state-items"].find())
-        assert sorted(row["payload"]["n"] for row in database["state-items"].find()) == [7, 8, 9], found
+        stored = sorted((row["bucketName"], row["payload"]["n"]) for row in database["state-items"].find())
+        assert sorted(row["payload"]["n"] for row in database["state-items"].find()) == [7, 8, 9], stored
         assert [row["payload"]["n"] for row in database["memory-items"].find()] == [9] * 4
         assert sorted(row["timestamp"] for row in database["candle-items"].find()) == [index * MINUTE for index in range(11)]
 
@@ -693,10 +693,10 @@ def test_threads_through_a_bad_network(begin, settings, mongod, cache):
                     row = kit.PersistStateAdapter.read_many([name, names[1]])[0] if many else kit.PersistStateAdapter.read_state_data(*name)
                 except BacktestKitError:
                     continue
-                found = None if row is None else row["n"]
-                if found not in possible[asked] and not is_belated(asked, found):
-                    problems.append((number, asked, found, possible[asked]))
-                possible[asked] = [found, *failed[asked]]
+                number_read = None if row is None else row["n"]
+                if number_read not in possible[asked] and not is_belated(asked, number_read):
+                    problems.append((number, asked, number_read, possible[asked]))
+                possible[asked] = [number_read, *failed[asked]]
                 done[number] += 1
         mongod.calm()
         cache.calm()

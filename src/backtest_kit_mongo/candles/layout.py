@@ -86,8 +86,8 @@ def _normal(name: Any) -> str:
 
 def is_header(cells: Sequence[str], *, first: bool) -> bool:
     """Return whether a row of text holds the names of columns. Only the ``first`` row of a file may hold names that nobody knows."""
-    known = sum(_normal(cell) in names for names in _PRICES for cell in cells)
-    if known >= 2:
+    price_columns = sum(_normal(cell) in names for names in _PRICES for cell in cells)
+    if price_columns >= 2:
         return True
     return first and bool(cells[0].strip()) and not looks_like_time(cells[0])
 

@@ -185,9 +185,9 @@ class CandleRows:
     def _of_the_series(self, read: _Read, notes: list[str]) -> _Read:
         """Return the candles of the wanted series. Raises InvalidValueError if the file has others, or does not tell which are meant."""
         keep = np.ones(len(read.rows), bool)
-        wanted = {"symbol": self._wanted.symbol, "interval": self._wanted.interval, "exchange": self._wanted.exchange}
+        expected = {"symbol": self._wanted.symbol, "interval": self._wanted.interval, "exchange": self._wanted.exchange}
         for kind, names in read.series.items():
-            distinct, name = set(names.tolist()), wanted[kind]
+            distinct, name = set(names.tolist()), expected[kind]
             alike = {value for value in distinct if name is not None and (same_name(value, name) if kind == "symbol" else value == name)}
             if alike:
                 keep &= np.array([value in alike for value in names.tolist()], bool)

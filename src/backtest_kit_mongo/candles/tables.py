@@ -154,11 +154,11 @@ def table_candles(table: Any, interval: str | None = None, symbol: str | None = 
         batch = table_batch(table, symbol=symbol)
         for kind, position in batch.layout.series:
             names = sorted(set(map(str, batch.columns[position])))
-            wanted = {"symbol": symbol, "interval": interval}.get(kind)
-            same = not names or wanted is None or (same_name(names[0], wanted) if kind == "symbol" else names[0] == wanted)
+            expected = {"symbol": symbol, "interval": interval}.get(kind)
+            same = not names or expected is None or (same_name(names[0], expected) if kind == "symbol" else names[0] == expected)
             if len(names) > 1 or not same:
                 raise LayoutError(
-                    f"the table holds candles of {kind} {shortened(names)}" + (f", not of {wanted}" if wanted else ""),
+                    f"the table holds candles of {kind} {shortened(names)}" + (f", not of {expected}" if expected else ""),
                     f"pass those of one series, or drop the column {kind}",
                 )
         candles, inexact, volumes = candle_columns(

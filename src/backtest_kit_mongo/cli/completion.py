@@ -166,12 +166,12 @@ def _registered(function: str, node: dict[str, Any], given: Sequence[str]) -> li
     if not given or not node["arguments"] or node["arguments"][0]["values"] != "strategy file":
         return []
     tree = ast.parse(Path(given[0]).expanduser().read_bytes())
-    found = {}
+    registered = {}
     for call in ast.walk(tree):
         if not isinstance(call, ast.Call) or not call.args:
             continue
         called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
         first = call.args[0]
         if called == function and isinstance(first, ast.Constant) and isinstance(first.value, str):
-            found[first.value] = ast.unparse(call.args[1]) if len(call.args) > 1 else ""
-    return list(found.items())
+            registered[first.value] = ast.unparse(call.args[1]) if len(call.args) > 1 else ""
+    return list(registered.items())

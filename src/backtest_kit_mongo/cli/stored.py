@@ -64,14 +64,14 @@ def candle_series(timeout: float) -> list[dict[str, Any]]:
 def _by_series(source: BlockCollection) -> dict[tuple[Any, ...], tuple[int, int, int]]:
     """Return the blocks of a collection by series: how many, the candles in them, and about how many bytes."""
     try:
-        found = source.by_series()
+        by_series = source.by_series()
     except OperationFailure as error:
         if error.code in FORBIDDEN:  # the library works without it
             return {}
         raise
     # The few documents without candles are small.
-    block_size = _collection_size(source.domain.collection).get("size", 0) / max(1, sum(blocks for blocks, _ in found.values()))
-    return {series: (blocks, candles, int(blocks * block_size)) for series, (blocks, candles) in found.items()}
+    block_size = _collection_size(source.domain.collection).get("size", 0) / max(1, sum(blocks for blocks, _ in by_series.values()))
+    return {series: (blocks, candles, int(blocks * block_size)) for series, (blocks, candles) in by_series.items()}
 
 
 def redis_ids(timeout: float) -> dict[str, int]:

@@ -81,20 +81,20 @@ def test_every_record_is_found_again_with_its_key(folder, name, key, path):
     """This holds for any text in the key fields, and in a process that did not write the record."""
     texts = [index for index, kind in enumerate(DOMAINS[name].kinds) if kind is str and DOMAINS[name].key[index] != "interval"]
     odd = ("a_b", "a", "b_c", "", "a/b", "..", ".", "%", "%2F", "a%", "x.json", ".tmp-1-x", "é", "e\u0301", "日" * 90, "CON", "live", "\n")
-    wanted = set()
+    expected = set()
     for index, text in itertools.product(texts, odd):
-        wanted.add((*key[:index], text, *key[index + 1 :]))
+        expected.add((*key[:index], text, *key[index + 1 :]))
     for one, two in itertools.permutations(texts, 2):
         for first, second in (("a_b", "c"), ("a", "b_c"), ("", "a_"), ("_a", ""), ("x" * 120, "y" * 120)):
             changed = list(key)
             changed[one], changed[two] = first, second
-            wanted.add(tuple(changed))
+            expected.add(tuple(changed))
     body = [] if name == "risk" else {}
-    FileStore(folder).write(DOMAINS[name], [Record(one, body) for one in wanted])
-    found = all_keys(FileStore(folder), name)
-    assert len(found) == len(wanted)
-    assert set(found) == wanted
-    assert all(FileStore(folder).read(DOMAINS[name], sorted(wanted)))
+    FileStore(folder).write(DOMAINS[name], [Record(one, body) for one in expected])
+    listed = all_keys(FileStore(folder), name)
+    assert len(listed) == len(expected)
+    assert set(listed) == expected
+    assert all(FileStore(folder).read(DOMAINS[name], sorted(expected)))
 
 
 def test_folder_is_fixed_when_the_store_is_made(tmp_path, monkeypatch):
@@ -165,12 +165,12 @@ def test_names_that_the_original_leaves_plain_are_found_and_kept_there(store, fo
     """The TypeScript package leaves ``50%`` and a backslash unencoded; this store encodes them unless such a file exists."""
     for name in ("50%", "a\\b", "%2", "y" * 230):
         plant(folder, f"data/measure/fn/{name}.json", {"id": name, "data": 1, "removed": False})
-    wanted = {("fn", name) for name in ("50%", "a\\b", "%2", "y" * 230)}
-    assert set(all_keys(store, "measure")) == wanted
+    expected = {("fn", name) for name in ("50%", "a\\b", "%2", "y" * 230)}
+    assert set(all_keys(store, "measure")) == expected
     put(store, "measure", ("fn", "50%"), {"id": "50%", "data": 2, "removed": False})
     assert json.loads((folder / "data/measure/fn/50%.json").read_bytes())["data"] == 2
     assert get(store, "measure", ("fn", "50%")).body["data"] == 2
-    assert set(all_keys(store, "measure")) == wanted
+    assert set(all_keys(store, "measure")) == expected
     plant(folder, "state/50%/b/b.json", {"n": 1})
     assert get(store, "state", ("50%", "b")).body == {"n": 1}
     assert all_keys(store, "state") == [("50%", "b")]
@@ -280,8 +280,8 @@ def test_time_of_a_write_comes_back(store, folder, when, body):
     """The time is stored after the JSON, where no parser sees it; a time in the body counts for a write without one."""
     put(store, "state", ("s", "b"), body, when)
     said = body.get("when") if body else None
-    wanted = when if when is not None else T0 + 1 if said == T0 + 1 else None
-    assert get(FileStore(folder), "state", ("s", "b")) == Record(("s", "b"), body, wanted)
+    expected = when if when is not None else T0 + 1 if said == T0 + 1 else None
+    assert get(FileStore(folder), "state", ("s", "b")) == Record(("s", "b"), body, expected)
     assert json.loads((folder / "state/s/b/b.json").read_bytes()) == body
 
 

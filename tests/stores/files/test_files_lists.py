@@ -23,16 +23,16 @@ pytestmark = pytest.mark.once
 
 def test_natural_order_is_that_of_the_original():
     """The expected order is that of ``localeCompare`` with ``numeric: true`` and ``sensitivity: "base"`` in node 20."""
-    wanted = [
+    expected = [
         "", " ", " x", "_1", "_a", "-1", "-a", ",", ";b", ":a", "!", "?", ".a", "(a", "@", "*", "/", "#", "%", "+", "~a", "$a", "0",
         "01", "1", "1_a", "1-2", "1.5", "1a", "02", "2", "10", "100000000000000000000", "A", "a", "Ä", "á", "a b", "a_b", "a-b", "a:b",
         "a.b", "a1", "a2",
         "A02", "a10", "ab", "B", "b",
         "x1y2", "x1y10", "z", "日本",
     ]  # fmt: skip
-    shuffled = sorted(wanted, key=lambda name: name[::-1])
-    assert shuffled != wanted
-    ranks = [natural(name)[0] for name in wanted]
+    shuffled = sorted(expected, key=lambda name: name[::-1])
+    assert shuffled != expected
+    ranks = [natural(name)[0] for name in expected]
     assert ranks == sorted(ranks)
 
 
@@ -83,13 +83,13 @@ def test_any_beginning_of_a_key_can_be_listed(store, prefix, wanted):
 
 
 def test_sessions_with_and_without_a_frame_lie_in_one_another(store):
-    wanted = [("s", "e", "", "BTC", True), ("s", "e", "BTC_backtest.json", "BTC", True), ("s", "e", "f", "BTC", True)]
-    for key in wanted:
+    expected = [("s", "e", "", "BTC", True), ("s", "e", "BTC_backtest.json", "BTC", True), ("s", "e", "f", "BTC", True)]
+    for key in expected:
         put(store, "session", key, {"frame": key[2]})
-    assert keys(store, "session", ("s",)) == wanted
-    assert keys(store, "session", ("s", "e", "")) == wanted[:1]
-    assert keys(store, "session", ("s", "e", "f")) == wanted[2:]
-    assert [record.body["frame"] for record in store.read(DOMAINS["session"], wanted)] == ["", "BTC_backtest.json", "f"]
+    assert keys(store, "session", ("s",)) == expected
+    assert keys(store, "session", ("s", "e", "")) == expected[:1]
+    assert keys(store, "session", ("s", "e", "f")) == expected[2:]
+    assert [record.body["frame"] for record in store.read(DOMAINS["session"], expected)] == ["", "BTC_backtest.json", "f"]
 
 
 # --- candles ---------------------------------------------------------------------------------------------------------

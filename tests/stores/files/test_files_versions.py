@@ -151,9 +151,9 @@ def test_two_stores_on_one_folder_see_each_others_versions(folder):
             write(store, when, n=n)
             model = {time: old for time, old in model.items() if time < when} | {when: n}
         moment = rng.randrange(50)
-        wanted = max((time for time in model if time <= moment), default=None)
+        expected = max((time for time in model if time <= moment), default=None)
         for reader in (one, other):
-            assert at(reader, moment) == (None if wanted is None else model[wanted])
+            assert at(reader, moment) == (None if expected is None else model[expected])
 
 
 def test_version_that_a_killed_write_left_is_no_version(folder):

@@ -61,22 +61,22 @@ def find_differences(stored: StoredCandles, candles: CandleArray) -> Differences
     return Differences(is_stored, different, tuple(conflicts))
 
 
-def check_equal(stored: StoredCandles, candles: CandleArray, found: Differences | None = None) -> None:
+def check_equal(stored: StoredCandles, candles: CandleArray, differences: Differences | None = None) -> None:
     """Raise CandleConflictError if one of ``candles`` (ascending, not empty) is stored with other values."""
-    found = find_differences(stored, candles) if found is None else found
-    count = int(found.different.sum())
+    differences = find_differences(stored, candles) if differences is None else differences
+    count = int(differences.different.sum())
     if not count:
         return
     symbol, interval, exchange_name = stored.context
     series = f"{shlex.quote(symbol)} --interval {interval} --exchange {shlex.quote(exchange_name)}"
     error = CandleConflictError(
         f"{count:,} of {len(candles):,} candles of {symbol} {interval} are stored on {exchange_name!r} with other values:\n  "
-        + "\n  ".join(difference_lines(found.conflicts, count)),
+        + "\n  ".join(difference_lines(differences.conflicts, count)),
         hint="nothing was written, because a stored candle never changes by itself. Import these candles under another exchange name "
         "(--exchange NAME), or replace the stored ones (candles import --replace, or import_candles with replace=True), or remove them "
         f"first: backtest-kit-mongo candles remove {series}",
     )
-    error.conflicts = found.conflicts
+    error.conflicts = differences.conflicts
     raise error
 
 

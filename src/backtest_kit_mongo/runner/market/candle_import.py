@@ -151,14 +151,14 @@ def import_candles(
     stored = StoredCandles(symbol, interval, exchange_name, registry)
     if replace:
         candle_store(registry)
-    found = find_differences(stored, closed)
+    differences = find_differences(stored, closed)
     if not replace:
-        check_equal(stored, closed, found)
-    replaced, done = int(found.different.sum()) if dry_run else 0, 0
+        check_equal(stored, closed, differences)
+    replaced, done = int(differences.different.sum()) if dry_run else 0, 0
     for end in () if dry_run else _chunk_ends(closed, grid):
-        chunk, settled = closed[done:end], found.stored[done:end] & ~found.different[done:end]
+        chunk, unchanged = closed[done:end], differences.stored[done:end] & ~differences.different[done:end]
         stored.write(chunk)
-        if replace and not settled.all():  # look again: another process may have been first with other values
+        if replace and not unchanged.all():  # look again: another process may have been first with other values
             replaced += stored.replace(chunk[find_differences(stored, chunk).different])
         done = end
         if progress is not None:
@@ -175,9 +175,9 @@ def import_candles(
         candles=len(closed),
         unclosed=len(columns) - len(closed),
         off_grid=moved,
-        new=int(len(closed) - found.stored.sum()),
+        new=int(len(closed) - differences.stored.sum()),
         replaced=replaced,
-        conflicts=found.conflicts,
+        conflicts=differences.conflicts,
         since_ms=since,
         until_ms=until,
         gaps=gaps,

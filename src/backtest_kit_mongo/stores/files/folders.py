@@ -183,9 +183,9 @@ class Folders:
         part = layout.folders[depth]
         if part.joined:
             for component in _subfolders(path):
-                found = _joined(part, path, component)
-                if found is not None and (found.fields is None or _matches(found.fields, required)):
-                    yield found
+                folder = _joined(part, path, component)
+                if folder is not None and (folder.fields is None or _matches(folder.fields, required)):
+                    yield folder
             return
         if all(name in required for name in part.fields):
             texts = [part.text(required)]

@@ -122,11 +122,11 @@ class FileStore:
         record, mark = self._open(domain, key, path)
         if spot.spare is None:
             return path, record
-        mine = None if record is None else belongs(layout_of(domain), key, record.body, mark)
-        if mine:
+        belongs_to_key = None if record is None else belongs(layout_of(domain), key, record.body, mark)
+        if belongs_to_key:
             return path, record
         spare = self._in(domain, key, spot.spare)
-        if mine is None and not os.path.lexists(spare):
+        if belongs_to_key is None and not os.path.lexists(spare):
             claimed = spot.by_note or (to_write and record is not None)
             if not claimed or self._places.owner(domain, spot.folder) in (None, layout_of(domain).folder_fields(key)):
                 return path, record

@@ -179,11 +179,11 @@ class CandleWriter:
         step = interval_ms(series[2])
         length = step * BLOCK
         parts = _by_block(candles, step)
-        known = {} if archived is None else archived.versions
+        archived_versions = {} if archived is None else archived.versions
         free = [
             number
             for number, part in parts.items()
-            if part.stop - part.start >= SMALLEST_ARCHIVED and (number + 1) * length <= now and number not in known
+            if part.stop - part.start >= SMALLEST_ARCHIVED and (number + 1) * length <= now and number not in archived_versions
         ]
         for group in ranges(free):
             query: Document = {

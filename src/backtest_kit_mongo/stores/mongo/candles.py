@@ -267,8 +267,8 @@ class MongoCandles:
             page, end = self._page(series, low, high)
             start = low
             # After the documents, which may have been moved there meanwhile.
-            found = [number for number in self.archive.numbers(series) if number * length < end and low < (number + 1) * length]
-            states = [self.archive.look_up(series, group) for group in ranges(found)]
+            archived = [number for number in self.archive.numbers(series) if number * length < end and low < (number + 1) * length]
+            states = [self.archive.look_up(series, group) for group in ranges(archived)]
             elsewhere = sorted({number for state in states for number in (*state.runs, *state.damaged, *state.left)})
             for group in ranges(elsewhere, GROUP):
                 since, until = max(low, group.start * length), min(end, group.stop * length)
