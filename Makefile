@@ -9,7 +9,7 @@ BROWSER_READY := $(VENV)/.browser-ready
 DOCS_READY := $(VENV)/.docs-ready
 DEMO_DIR := .demo
 
-.PHONY: prerequisites demo test test-long test-engines test-oldest test-replicaset test-browser quicktest bench bench-smoke bench-compare bench-scale bench-candles bench-fail-over bench-load lint docs hooks public-types generate coverage changelog sanitize sdist wheel dist clean
+.PHONY: prerequisites demo test test-long test-engines test-oldest test-replicaset test-browser quicktest bench bench-smoke bench-compare bench-commit bench-scale bench-candles bench-fail-over bench-load lint docs hooks public-types generate coverage changelog sanitize sdist wheel dist clean
 
 # The first of every target: what the system must have, and a .venv. In order, since it may make .venv anew, and with it what is ready.
 .NOTPARALLEL:
@@ -118,6 +118,10 @@ bench-smoke: prerequisites $(BENCH_READY)
 # Fails where a ratio of the last `make bench` is worse than the committed one by more than 15 %; ARGS=--update makes the last one the baseline.
 bench-compare: prerequisites $(BENCH_READY)
 	$(BIN)/python bench/compare.py $(ARGS)
+
+# This tree beside another commit, in turn on this machine, which needs no baseline: make bench-commit COMMIT=HEAD~20
+bench-commit: prerequisites $(BENCH_READY)
+	$(BIN)/python bench/commits.py $(COMMIT) $(ARGS)
 
 # Hits over 10^3 to 10^6 documents, and reads of a collection larger than MongoDB's memory.
 bench-scale: prerequisites $(BENCH_READY)

@@ -29,7 +29,6 @@ class Point(msgspec.Struct):
 def mongo(settings):
     """The library on MongoDB, with the fast path connected."""
     kit.setup(settings, CC_WIRE_LANE=True)
-    kit.wait_for_init()
     STATE.write_state_data({}, "warm", "up", T0)
     MEMORY.write_memory_data({}, "warm", "up", "m", T0)
     assert default_registry.mongo.upserts["state"].connected
