@@ -331,13 +331,13 @@ def test_random_interleavings_with_history(begin, name):
     versions: dict[str, dict[int, int]] = {}
     for number in range(150):
         key, when = f"k{chance.randrange(3)}", T0 + chance.randrange(30)
-        known = versions.setdefault(key, {})
+        moments = versions.setdefault(key, {})
         if chance.random() < 0.4:
             write(name, key, number, when)
-            versions[key] = {**{moment: value for moment, value in known.items() if moment < when}, when: number}
+            versions[key] = {**{moment: value for moment, value in moments.items() if moment < when}, when: number}
         else:
-            past = [moment for moment in known if moment <= when]
-            assert read(name, key, when) == (known[max(past)] if past else None)
+            past = [moment for moment in moments if moment <= when]
+            assert read(name, key, when) == (moments[max(past)] if past else None)
 
 
 def test_what_was_removed_is_there_before(begin):

@@ -294,14 +294,14 @@ def test_many_registries_in_threads(settings):
     failures = []
 
     def work(number):
-        mine = kit.Registry()
+        own = kit.Registry()
         try:
             for turn in range(3):
-                mine.setup(settings, stores={"log": "memory"})
-                mine.PersistStateAdapter.write_state_data({"n": turn}, f"t{number}", "one", T0)
-                if mine.PersistStateAdapter.read_state_data(f"t{number}", "one") != {"n": turn}:
+                own.setup(settings, stores={"log": "memory"})
+                own.PersistStateAdapter.write_state_data({"n": turn}, f"t{number}", "one", T0)
+                if own.PersistStateAdapter.read_state_data(f"t{number}", "one") != {"n": turn}:
                     failures.append(number)
-                mine.close()
+                own.close()
         except BaseException as error:
             failures.append(error)
             raise
@@ -318,10 +318,10 @@ def test_a_registry_that_is_dropped_leaves_nothing(settings, registry):
     """``close`` ends its connections; another registry can start at once."""
     before = set(threading.enumerate())
     for _ in range(3):
-        mine = kit.Registry()
-        mine.setup(settings)
-        mine.PersistStateAdapter.write_state_data({"n": 1}, "a", "one", T0)
-        mine.close()
+        own = kit.Registry()
+        own.setup(settings)
+        own.PersistStateAdapter.write_state_data({"n": 1}, "a", "one", T0)
+        own.close()
     deadline = time.monotonic() + 60  # pymongo's monitors and the wire protocol's keeper end when they wake up
     while (left := [thread for thread in threading.enumerate() if thread not in before]) and time.monotonic() < deadline:
         time.sleep(0.1)

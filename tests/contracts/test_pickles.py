@@ -295,8 +295,8 @@ def test_a_worker_takes_passwords_from_its_environment(settings):
     """The other settings are those of the first process, even where the environment of the worker differs."""
     registry = Registry()
     registry.setup(settings, CC_PROCESS_IDS=7, CC_REDIS_PREFIX="mine:")
-    there = called_elsewhere(settings_of, registry.PersistSignalAdapter, environ={**settings, "CC_PROCESS_IDS": "8"})
-    assert there | {"CC_DUMP_DIR": ""} == settings_of(registry.PersistSignalAdapter) | {"CC_DUMP_DIR": ""}
+    in_worker = called_elsewhere(settings_of, registry.PersistSignalAdapter, environ={**settings, "CC_PROCESS_IDS": "8"})
+    assert in_worker | {"CC_DUMP_DIR": ""} == settings_of(registry.PersistSignalAdapter) | {"CC_DUMP_DIR": ""}
     registry.close()
 
 
@@ -347,6 +347,6 @@ def test_a_password_that_is_set_later_is_found(monkeypatch):
 def test_an_address_without_a_password_needs_nothing_there(monkeypatch):
     registry = Registry()
     registry.setup(CC_MONGO_CONNECTION_STRING="mongodb://trader@db.example.invalid/market?tls=true&authMechanism=MONGODB-X509")
-    there = called_elsewhere(settings_of, registry.PersistSignalAdapter)
-    assert there["CC_MONGO_CONNECTION_STRING"] == registry.get_config().CC_MONGO_CONNECTION_STRING
+    in_worker = called_elsewhere(settings_of, registry.PersistSignalAdapter)
+    assert in_worker["CC_MONGO_CONNECTION_STRING"] == registry.get_config().CC_MONGO_CONNECTION_STRING
     registry.close()

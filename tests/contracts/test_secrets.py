@@ -207,8 +207,8 @@ def unreachable(tmp_path):
 def test_unreachable_servers(settings, tmp_path, where):
     """Timeouts name the address, never the password."""
     host, port = unreachable(tmp_path)[where]
-    place = quote(host, safe="") if port is None else f"{host}:{port}"
-    given = {"CC_MONGO_CONNECTION_STRING": mongo_uri(place, options="serverSelectionTimeoutMS=100"), "CC_REDIS_HOST": host}
+    address = quote(host, safe="") if port is None else f"{host}:{port}"
+    given = {"CC_MONGO_CONNECTION_STRING": mongo_uri(address, options="serverSelectionTimeoutMS=100"), "CC_REDIS_HOST": host}
     try:
         kit.setup({**settings, **given, "CC_REDIS_PASSWORD": REDIS_SECRET, **({} if port is None else {"CC_REDIS_PORT": port})})
     except ConfigError as error:

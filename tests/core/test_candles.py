@@ -94,11 +94,11 @@ def test_fields_that_move_within_one_size_are_found():
 def test_a_text_that_looks_like_a_field_is_no_field():
     """Bytes inside a text are not read as a price, even at the offset where the previous document had one."""
     plain = bson.encode({"note": "x" * 30, "timestamp": START, "open": 1.0, "high": 1.0, "low": 1.0, "close": 1.0, "volume": 1.0})
-    place = plain.index(b"\x01open\0")
+    position = plain.index(b"\x01open\0")
     # The text extends over "open" and the fields after it, so this document has no price of that name.
     spoilt = bytearray(plain.replace(struct.pack("<q", START), struct.pack("<q", START + MINUTE)))
     struct.pack_into("<i", spoilt, spoilt.index(b"\x02note\0") + 6, 31 + 18 + 15)
-    assert spoilt[place : place + 6] == b"\x01open\0"
+    assert spoilt[position : position + 6] == b"\x01open\0"
     same_as_reference([plain + bytes(spoilt)], 2)
     assert outcome(lambda: decoded([plain + bytes(spoilt)], 2)) is ValueError
 
@@ -107,10 +107,10 @@ def test_mutated_documents_are_read_like_the_reference():
     """Change each byte of a document between two sound ones, in memory of its exact size (for AddressSanitizer)."""
     rng = random.Random(SEED)
     sound = [stored(index) for index in range(4)]
-    for place in range(len(sound[1])):
+    for position in range(len(sound[1])):
         for value in {0, 1, 0x7F, 0xFF, rng.randrange(256)}:
             spoilt = bytearray(sound[1])
-            spoilt[place] = value
+            spoilt[position] = value
             same_as_reference([sound[0] + bytes(spoilt) + sound[2]], 3)
 
 

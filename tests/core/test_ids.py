@@ -72,14 +72,14 @@ def test_at_the_limit_each_new_key_takes_the_place_of_one_other(changes, limit):
     """The table is as full as ``limit`` allows, keeps the newest entry, and never returns the id of another key."""
     table, model, count = IdTable(limit), {}, 0
     for name, *arguments in changes:
-        known = name != "clear" and table.get(arguments[0]) is not None
+        is_kept = name != "clear" and table.get(arguments[0]) is not None
         getattr(table, name)(*arguments)
         if name == "put":
             model.update([arguments])
-            count = min(count + (not known), limit)
+            count = min(count + (not is_kept), limit)
             assert table.get(arguments[0]) == arguments[1]
         elif name == "drop":
-            count -= known
+            count -= is_kept
             assert table.get(arguments[0]) is None
         else:
             count = 0

@@ -97,7 +97,7 @@ def test_a_batch_is_taken_apart_like_its_documents(contents):
 def matched(raw, wanted):
     """Return the records that ``match_ids`` finds, by id; ``wanted`` maps ids to keys."""
     records = [None] * len(wanted)
-    count = READER.match_ids(raw, {identity: place for place, identity in enumerate(wanted)}, list(wanted.values()), records)
+    count = READER.match_ids(raw, {identity: position for position, identity in enumerate(wanted)}, list(wanted.values()), records)
     assert count == len(records) - records.count(None)
     return {identity: row for identity, row in zip(wanted, records, strict=True) if row is not None}
 

@@ -131,11 +131,11 @@ def check(model: Model, *, everything: bool) -> tuple[list[str], int, int]:
         keys = [key for name, key in {**model.values, **coming} if name == domain.name]
         stored = _read(domain, keys, everything=everything)
         for key, value in stored.items():
-            place = (domain.name, key)
-            before = model.value(domain, key, model.values.get(place))
+            slot = (domain.name, key)
+            before = model.value(domain, key, model.values.get(slot))
             if value == before:
-                old += place in coming and (place not in model.values or before != model.value(domain, key, coming[place]))
-            elif place in coming and value == model.value(domain, key, coming[place]):
+                old += slot in coming and (slot not in model.values or before != model.value(domain, key, coming[slot]))
+            elif slot in coming and value == model.value(domain, key, coming[slot]):
                 new += 1
             else:
                 wrong.append(f"{domain.name} {key}: {value!r:.300} is there, acknowledged was {before!r:.300}")

@@ -105,9 +105,9 @@ class Evidence:
         for symbol in SYMBOLS:
             held, waits, work = signals.get(symbol), schedules.get(symbol), strategies.get(symbol) or {}
             opening, closing = work.get("retryOpenSignal"), next((work[slot] for slot in CLOSINGS if work.get(slot)), None)
-            known = {row["id"] for row in (held, opening, closing) if row is not None}
+            slot_ids = {row["id"] for row in (held, opening, closing) if row is not None}
             for signal_id, trade in trades.items():
-                if trade.symbol == symbol and trade.close is None and signal_id not in known:
+                if trade.symbol == symbol and trade.close is None and signal_id not in slot_ids:
                     wrong.append(f"{symbol}: signal {signal_id} is open on the exchange, and the database does not know it")
             if held is not None:
                 mine = trades.get(held["id"])
@@ -161,10 +161,10 @@ def _counts(rows: list[dict[str, Any]], name: str) -> list[tuple[Any, int]]:
 def _differences(row: dict[str, Any], trade: Trade) -> list[str]:
     """Return where a stored position differs from the filled one."""
     assert trade.open is not None
-    there = row["symbol"], row["position"], row["priceOpen"], row["_quantity"]
+    at_exchange = row["symbol"], row["position"], row["priceOpen"], row["_quantity"]
     filled = trade.symbol, trade.position, trade.open["fillPrice"], trade.quantity
-    same = there[:2] == filled[:2] and all(abs(a - b) < 1e-5 for a, b in zip(there[2:], filled[2:], strict=True))
-    return [] if same else [f"signal {row['id']} is stored as {there}, filled was {filled}"]
+    same = at_exchange[:2] == filled[:2] and all(abs(a - b) < 1e-5 for a, b in zip(at_exchange[2:], filled[2:], strict=True))
+    return [] if same else [f"signal {row['id']} is stored as {at_exchange}, filled was {filled}"]
 
 
 def _overlaps(trades: dict[str, Trade]) -> list[str]:

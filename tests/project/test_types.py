@@ -65,7 +65,7 @@ def test_mypy_reports_the_mistakes_alone():
 @NEEDS_NODE
 def test_pyright_reports_the_mistakes_alone(tmp_path):
     reported = pyright(tmp_path, FILES)
-    assert {place: texts for place, texts in reported.items() if place not in MISTAKES} == {}
+    assert {line: texts for line, texts in reported.items() if line not in MISTAKES} == {}
     assert set(reported) == MISTAKES
 
 

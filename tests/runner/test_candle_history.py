@@ -46,14 +46,14 @@ def seen_at(minute, ask, *, until=None):
 def oracle(market, interval, limit, now):
     """Return the same answer in the plainest way: of all complete, closed windows without a gap, the last ``limit``."""
     step = INTERVAL_MS[interval]
-    known = {row["timestamp"]: row for row in market}
+    by_stamp = {row["timestamp"]: row for row in market}
     result = []
     start = now // step * step - step
     while start >= 0 and len(result) < limit:
         stamps = range(start, start + step, MINUTE)
-        if any(stamp not in known for stamp in stamps):
+        if any(stamp not in by_stamp for stamp in stamps):
             break
-        rows = [known[stamp] for stamp in stamps]
+        rows = [by_stamp[stamp] for stamp in stamps]
         result.insert(
             0,
             {

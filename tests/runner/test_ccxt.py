@@ -639,9 +639,9 @@ def test_orders_survive_a_kill_of_the_server(tmp_path):
         assert CcxtBroker(url=url, api_key="k", secret="s", recv_window=1.0).submit(order()) == first
         change = urllib.request.Request(url + "/control", json.dumps({"speed": 0, "now_ms": 1}).encode(), method="POST")
         with urllib.request.urlopen(change) as answer:
-            known = json.load(answer)
-        assert known["now_ms"] == 1
-        assert [placed["clientOrderId"] for placed in known["orders"]] == ["a1"]
+            orders = json.load(answer)
+        assert orders["now_ms"] == 1
+        assert [placed["clientOrderId"] for placed in orders["orders"]] == ["a1"]
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0

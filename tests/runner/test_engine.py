@@ -337,14 +337,14 @@ def test_user_code_knows_its_run_and_signal():
 
 def test_what_a_strategy_keeps_in_its_session_is_not_overwritten():
     key = ("hand", "binance", "backtest", "BTCUSDT", True)
-    mine = {"id": "BTCUSDT:hand:binance:backtest:backtest", "data": {"mood": "good"}, "when": START}
+    session_row = {"id": "BTCUSDT:hand:binance:backtest:backtest", "data": {"mood": "good"}, "when": START}
 
     def keep(event):
-        kit.PersistSessionAdapter.write_session_data(mine, *key[:3], START, *key[3:])
+        kit.PersistSessionAdapter.write_session_data(session_row, *key[:3], START, *key[3:])
 
     once_at(10, LONG, on_open=keep)
     run(flat(120))
-    assert kit.PersistSessionAdapter.read_session_data(*key) == mine
+    assert kit.PersistSessionAdapter.read_session_data(*key) == session_row
     clear_registered()
     once_at(-1, None)
     run_backtest("BTCUSDT")  # the next run starts fresh

@@ -124,10 +124,10 @@ def test_a_parameter_is_its_default_where_nobody_gives_another():
 
 
 def test_a_parameter_has_the_type_of_its_default():
-    with given_parameters({"I": "7", "F": 2, "B": "off", "S": "12", "E": "1e3"}) as known:
+    with given_parameters({"I": "7", "F": 2, "B": "off", "S": "12", "E": "1e3"}) as registered:
         values = (parameter("I", 1), parameter("F", 1.0), parameter("B", True), parameter("S", "x"), parameter("E", 0.5))
         assert list(map(repr, values)) == ["7", "2.0", "False", "'12'", "1000.0"]
-        assert known == {"I": 1, "F": 1.0, "B": True, "S": "x", "E": 0.5}
+        assert registered == {"I": 1, "F": 1.0, "B": True, "S": "x", "E": 0.5}
     assert parameter("I", 1) == 1
 
 

@@ -82,9 +82,9 @@ def test_nobody_can_write_into_the_memory():
 
 def test_memory_of_others_is_copied():
     memory, _ = blocks()
-    mine = columns(0, 20)
-    memory.keep(SERIES, MINUTE, mine[:10])
-    mine["close"] = -1.0
+    given = columns(0, 20)
+    memory.keep(SERIES, MINUTE, given[:10])
+    given["close"] = -1.0
     assert (memory.array(SERIES, 10, minute(0)) == columns(0, 10)).all()
 
 
@@ -454,7 +454,7 @@ def test_no_budget_changes_an_answer(settings, monkeypatch, ranges):
     monkeypatch.setattr(mongo_candles, "AHEAD", 40)
     monkeypatch.setattr(mongo_candles, "SHARED", 2 * ranges)
     rng = random.Random(SEED + ranges)
-    there = {number for number in range(600) if rng.random() > 0.01}
+    stored = {number for number in range(600) if rng.random() > 0.01}
     fields = dict(zip(("exchangeName", "symbol", "interval"), SERIES, strict=True))
     stores = []
     for budget in (0, 3 * 1024, 12 * 1024, 1 << 24):
@@ -463,7 +463,7 @@ def test_no_budget_changes_an_answer(settings, monkeypatch, ranges):
         candles.blocks = CandleBlocks(budget, Counters(), (0, 1, 2))
         stores.append(store)
     try:
-        stores[0].write_candles("BTCUSDT", "1m", "binance", columns(0, 600)[sorted(there)])
+        stores[0].write_candles("BTCUSDT", "1m", "binance", columns(0, 600)[sorted(stored)])
         stray = {**fields, **rows(columns(0, 1))[0], "close": "stray"}
         stores[0].connection.database["candle-items"].insert_many([{**stray, "timestamp": minute(n) + 1} for n in range(0, 600, 50)])
         first = 0
@@ -472,9 +472,9 @@ def test_no_budget_changes_an_answer(settings, monkeypatch, ranges):
             limit = rng.choice([1, 2, 5, 5, 30, 100])
             if step % 20 == 0:
                 new = rng.randrange(600)
-                there.add(new)
+                stored.add(new)
                 rng.choice(stores).write_candles("BTCUSDT", "1m", "binance", columns(new, 1))
-            whole = set(range(first, first + limit)) <= there
+            whole = set(range(first, first + limit)) <= stored
             for store in stores:
                 candles_read = store.candles.blocks.array(SERIES, limit, minute(first))
                 if candles_read is None:
@@ -494,14 +494,14 @@ def test_a_long_window_with_a_broken_candle_in_either_half(mongo):
     write(columns(0, 10_000))
     assert (array(10_000, 0) == columns(0, 10_000)).all()
     documents = kit.get_mongo()["candle-items"]
-    for place in (100, 9_900):
+    for position in (100, 9_900):
         default_registry.mongo.candles.drop_packed()
-        kept = documents.find_one_and_update({"timestamp": minute(place)}, {"$set": {"low": None}})
+        kept = documents.find_one_and_update({"timestamp": minute(position)}, {"$set": {"low": None}})
         with pytest.raises(kit.DatabaseError, match="low"):
             array(10_000, 0)
-        documents.delete_one({"timestamp": minute(place)})
+        documents.delete_one({"timestamp": minute(position)})
         assert array(10_000, 0) is None
-        assert array(9_000, 0 if place > 9_000 else 1_000) is not None
+        assert array(9_000, 0 if position > 9_000 else 1_000) is not None
         documents.insert_one(kept)
     assert (array(10_000, 0) == columns(0, 10_000)).all()
 

@@ -289,13 +289,13 @@ def test_whatever_breaks_nothing_acknowledged_is_lost(make, servers, tmp_path, m
     """If a write forward or back in time fails, earlier versions remain, and a retry repairs the record."""
     monkeypatch.setattr(mongo_history, "LIST", 2)
     monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.01)  # after an error pymongo waits this long before it checks the server again
-    place = str(tmp_path / "mongo.sock")
+    socket_path = str(tmp_path / "mongo.sock")
     reader = make()
     name = reader.connection.database.name
     options = f"directConnection=true&socketTimeoutMS={1000 if fault is STALL else 60_000}"
     options += "&serverSelectionTimeoutMS=30000&heartbeatFrequencyMS=500"
-    uri = f"mongodb://{place.replace('/', '%2F')}/{name}?{options}"
-    with Proxy(servers.mongo.socket, place, "mongo") as proxy:
+    uri = f"mongodb://{socket_path.replace('/', '%2F')}/{name}?{options}"
+    with Proxy(servers.mongo.socket, socket_path, "mongo") as proxy:
         put(reader, 0)  # creates the indexes, without a time-out
         store = make(CC_MONGO_CONNECTION_STRING=uri)
         put(store, 0)

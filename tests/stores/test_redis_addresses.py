@@ -148,10 +148,10 @@ def test_what_is_wrong_is_said_without_secrets(settings, message):
 
 
 def test_a_place_that_is_given_wins_over_one_of_the_environment():
-    place = redis_address(load_config({"CC_REDIS_HOST": "given"}, {"CC_REDIS_URL": "redis://there:7000", "CC_REDIS_DB": "2"}))
-    assert (place.address, place.db) == (("given", 6379), 2)
-    place = redis_address(load_config({"CC_REDIS_URL": "redis://given"}, {"CC_REDIS_HOST": "there", "CC_REDIS_PORT": "7000"}))
-    assert place.address == ("given", 6379)
+    address = redis_address(load_config({"CC_REDIS_HOST": "given"}, {"CC_REDIS_URL": "redis://there:7000", "CC_REDIS_DB": "2"}))
+    assert (address.address, address.db) == (("given", 6379), 2)
+    address = redis_address(load_config({"CC_REDIS_URL": "redis://given"}, {"CC_REDIS_HOST": "there", "CC_REDIS_PORT": "7000"}))
+    assert address.address == ("given", 6379)
     assert redis_address(load_config({"CC_REDIS_HOST": "given"}, {"CC_REDIS_SENTINEL": "a:1/ids"})).sentinels == ()
     with pytest.raises(ConfigError, match="the environment sets more than one Redis address"):
         load_config({}, {"CC_REDIS_HOST": "a", "CC_REDIS_URL": "redis://b"})

@@ -209,11 +209,11 @@ def test_a_write_that_is_sent_again_does_not_undo_a_later_one(replicas, settings
     Without transaction numbers, as on a standalone server, the retry undoes the later write, as the manual says.
     """
     database = f"t{next(_names)}"
-    place = str(tmp_path / "mongo.sock")
-    uri = f"mongodb://{place.replace('/', '%2F')}/{database}?directConnection=true&serverSelectionTimeoutMS=60000"
+    socket_path = str(tmp_path / "mongo.sock")
+    uri = f"mongodb://{socket_path.replace('/', '%2F')}/{database}?directConnection=true&serverSelectionTimeoutMS=60000"
     uri += "&retryWrites=false" if how == "without numbers" else ""
     history = {"CC_HISTORY": "state"} if how == "with history" else {}
-    with Proxy(replicas.primary.socket, place, "mongo") as proxy, pymongo.MongoClient(replicas.uri(database, w="majority")) as client:
+    with Proxy(replicas.primary.socket, socket_path, "mongo") as proxy, pymongo.MongoClient(replicas.uri(database, w="majority")) as client:
         kit.setup({**settings, "CC_DURABILITY": "journal", "CC_MONGO_CONNECTION_STRING": uri, **history})
         collection = client[database]["memory-items" if how == "removed" else "state-items"]
 
@@ -244,10 +244,10 @@ def test_a_write_that_is_sent_again_does_not_undo_a_later_one(replicas, settings
 @pytest.mark.parametrize("numbered", [True, False])
 def test_a_change_whose_reply_is_lost_is_made_once_where_writes_are_numbered(replicas, settings, tmp_path, wire, numbered):
     """Without transaction numbers, as on a standalone server, the change is made twice, as the docstring of ``update`` says."""
-    place = str(tmp_path / "mongo.sock")
-    uri = f"mongodb://{place.replace('/', '%2F')}/t{next(_names)}?directConnection=true&serverSelectionTimeoutMS=60000"
+    socket_path = str(tmp_path / "mongo.sock")
+    uri = f"mongodb://{socket_path.replace('/', '%2F')}/t{next(_names)}?directConnection=true&serverSelectionTimeoutMS=60000"
     uri += "" if numbered else "&retryWrites=false"
-    with Proxy(replicas.primary.socket, place, "mongo") as proxy:
+    with Proxy(replicas.primary.socket, socket_path, "mongo") as proxy:
         kit.setup({**settings, "CC_DURABILITY": "journal", "CC_MONGO_CONNECTION_STRING": uri})
         STATE.write_state_data({"n": 1}, "s", "b", WHEN)
         proxy.arm("update", Fault(lambda reply, earlier: (None,)))

@@ -112,8 +112,8 @@ def test_authentication(tmp_path, settings):
         with pymongo.MongoClient(root) as client:
             role = {"role": "readWrite", "db": "locked"}
             client.admin.command("createUser", "user", pwd="p:@ss", roles=[role])
-            place = f"@{quote(server.socket, safe='')}/locked?authSource=admin"
-            begin(settings, f"mongodb://user:p%3A%40ss{place}")
+            address = f"@{quote(server.socket, safe='')}/locked?authSource=admin"
+            begin(settings, f"mongodb://user:p%3A%40ss{address}")
             step("S", 1)
             candles_step("S")
             with threads(4, stepping):
@@ -125,7 +125,7 @@ def test_authentication(tmp_path, settings):
             client.admin.command("grantRolesToUser", "user", roles=[role])
             step("S", 3)
             kit.close()
-            kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": f"mongodb://user:wrong{place}"})
+            kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": f"mongodb://user:wrong{address}"})
             for _ in range(2):
                 with pytest.raises(DatabaseError, match="authSource"):
                     kit.PersistStateAdapter.read_state_data("S", "one")
@@ -175,8 +175,11 @@ def test_tls_after_a_restart(tmp_path, authority, settings):
 
 
 def test_a_certificate_that_is_not_known_or_of_another_host_is_refused(tls_mongo, settings):
-    known = tls_mongo.tls_uri("t", "&serverSelectionTimeoutMS=2000")
-    for uri in (f"mongodb://localhost:{tls_mongo.port}/t?tls=true&serverSelectionTimeoutMS=2000", known.replace("localhost", "127.0.0.1")):
+    trusted = tls_mongo.tls_uri("t", "&serverSelectionTimeoutMS=2000")
+    for uri in (
+        f"mongodb://localhost:{tls_mongo.port}/t?tls=true&serverSelectionTimeoutMS=2000",
+        trusted.replace("localhost", "127.0.0.1"),
+    ):
         kit.close()
         kit.setup({**settings, "CC_MONGO_CONNECTION_STRING": uri})
         with pytest.raises(ServerTimeoutError, match=r"certificate verify failed.*\n  hint: tlsCAFile=FILE"):
@@ -532,8 +535,8 @@ def test_a_child_uses_no_socket_of_its_parent(settings):
             kit.reset_stats()
             for number in range(50):
                 step("child", number)
-            mine = children._sockets()
-            return {"shared": sorted(mine & inherited), "mine": len(mine), "stats": kit.stats()["state"]}
+            sockets = children._sockets()
+            return {"shared": sorted(sockets & inherited), "mine": len(sockets), "stats": kit.stats()["state"]}
 
         answer = children._in_child(child)
     assert "error" not in answer, answer

@@ -216,9 +216,9 @@ def test_one_cut_reply(begin, mongod, which, every):
     fill()
     numbers = itertools.count()
     step(next(numbers))
-    for place in places(mongod.good[command], every):
+    for position in places(mongod.good[command], every):
         before = mongod.met[command]
-        mongod.arm(command, cut(place))
+        mongod.arm(command, cut(position))
         step(next(numbers))
         step(next(numbers))
         assert mongod.met[command] == before + 1
@@ -249,8 +249,8 @@ def test_cut_in_a_later_batch(begin, mongod):
     begin()
     rows = [{"id": f"{index:02}", "text": chr(65 + index) * 1_500_000} for index in range(13)]
     kit.PersistStorageAdapter.write_storage_data(rows, True)
-    for count, place in enumerate((0, 7, 30, 1000, 3_000_000), 1):
-        mongod.arm("getmore", cut(place))
+    for count, position in enumerate((0, 7, 30, 1000, 3_000_000), 1):
+        mongod.arm("getmore", cut(position))
         with pytest.raises(BacktestKitError):
             kit.PersistStorageAdapter.read_storage_data(True)
         assert mongod.met["getmore"] == count
@@ -395,19 +395,19 @@ def turned(wire, mongod, command, step, chosen, seed):
     step(next(numbers))
     usual = mongod.seen[command] - before
     noticed = 0
-    for place in chosen:
-        if 0 <= mongod.good[command].find(b"\x03$clusterTime") <= place:
+    for position in chosen:
+        if 0 <= mongod.good[command].find(b"\x03$clusterTime") <= position:
             continue
         flip = draw.choice([1 << draw.randrange(8), draw.randrange(1, 256)])
         met, seen, failed = mongod.met[command], mongod.seen[command], False
-        mongod.arm(command, garbled(place, flip))
+        mongod.arm(command, garbled(position, flip))
         try:
             step(next(numbers))
         except (ServerUnavailableError, DatabaseError):
             failed = True
         except Exception as error:
             if wire or not isinstance(error, LEAKS):
-                raise AssertionError(f"byte {place} turned by {flip:#x}: {error!r}") from error
+                raise AssertionError(f"byte {position} turned by {flip:#x}: {error!r}") from error
             failed = True
         assert mongod.met[command] == met + 1
         noticed += failed or mongod.seen[command] - seen > usual
@@ -512,9 +512,9 @@ def test_redis_cut(begin, cache, wire, which, every):
     numbers = itertools.count()
     assert used_again(cache, command, step, numbers)
     kit.reset_stats()
-    for place in places(cache.good[command], every):
+    for position in places(cache.good[command], every):
         before = cache.met[command]
-        cache.arm(command, cut(place))
+        cache.arm(command, cut(position))
         step(next(numbers))
         step(next(numbers))
         met_once(cache, command, before)
@@ -593,16 +593,16 @@ def test_redis_garbled(begin, cache, which):
     size = len(cache.good[command])
     noticed = 0
     kit.reset_stats()
-    for place in [*range(min(size, 40)), *(draw.randrange(size) for _ in range(30))]:
+    for position in [*range(min(size, 40)), *(draw.randrange(size) for _ in range(30))]:
         flip = draw.choice([1 << draw.randrange(8), draw.randrange(1, 256)])
         before, connections = cache.met[command], cache.connections
-        cache.arm(command, garbled(place, flip))
+        cache.arm(command, garbled(position, flip))
         for _ in range(20):  # on a busy machine 100 ms can pass without a fault, and then Redis is not used for a while
             try:
                 step(next(numbers))
                 step(next(numbers))
             except Exception as error:
-                raise AssertionError(f"byte {place} of {size} turned by {flip:#x}: {error!r}") from error
+                raise AssertionError(f"byte {position} of {size} turned by {flip:#x}: {error!r}") from error
             if cache.met[command] > before:
                 break
             begin(CC_REDIS_TIMEOUT_MS=100)

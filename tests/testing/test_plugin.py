@@ -175,10 +175,10 @@ def test_parallel_sessions_on_one_server_by_address(project, servers, sweeper, m
         # Other databases on this server are those of the tests around this one.
         assert [name for name in client.list_database_names() if name.startswith(NAME)] == [f"{NAME}-00000000-1"]
         assert client["someone"]["signal-items"].count_documents({}) == 1
-        mine = {b"signal_cache:e:s:B", f"{NAME}-00000000-1:signal_cache:e:s:B".encode(), b"other"}
+        earlier_keys = {b"signal_cache:e:s:B", f"{NAME}-00000000-1:signal_cache:e:s:B".encode(), b"other"}
         keys = set(cache.keys())
-        assert mine <= keys
-        assert {key for key in keys if NAME.encode() in key} <= mine
+        assert earlier_keys <= keys
+        assert {key for key in keys if NAME.encode() in key} <= earlier_keys
         client.drop_database("someone")
         client.drop_database(f"{NAME}-00000000-1")
     sweeper.flush_redis()

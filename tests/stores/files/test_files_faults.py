@@ -30,14 +30,14 @@ KEY = ("s", "b")
 @pytest.fixture
 def small_disk(tmp_path):
     """A separate file system of 64 KB."""
-    place = tmp_path / "small"
-    place.mkdir()
+    folder = tmp_path / "small"
+    folder.mkdir()
     if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=100", "tmpfs", place], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=100", "tmpfs", folder], capture_output=True, check=False
     ).returncode:
         pytest.skip("this user may not mount a file system")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 # --- no room, no rights ----------------------------------------------------------------------------------------------

@@ -120,9 +120,9 @@ def test_three_keys_of_one_file_in_a_batch_race_with_other_processes(folder):
     def run(number):
         barrier.wait(60)
         for round in range(30):
-            mine = keys[number]
-            stores[number].write(DOMAINS["strategy"], [Record(mine, {"n": [number, round, part]}, None) for part in range(2)])
-            assert get(stores[number], "strategy", mine).body == {"n": [number, round, 1]}
+            key = keys[number]
+            stores[number].write(DOMAINS["strategy"], [Record(key, {"n": [number, round, part]}, None) for part in range(2)])
+            assert get(stores[number], "strategy", key).body == {"n": [number, round, 1]}
 
     failures = []
 

@@ -119,15 +119,15 @@ def test_child_of_a_fork_goes_on(store):
 
 def test_folder_that_was_deleted_may_be_another_keys_by_now(store, folder):
     """Both keys have the same joined name."""
-    mine, other = ("X", "a_b", "c"), ("X", "a", "b_c")
-    put(store, "signal", mine, {"id": "mine"})
-    assert get(store, "signal", mine).body == {"id": "mine"}
+    key, other = ("X", "a_b", "c"), ("X", "a", "b_c")
+    put(store, "signal", key, {"id": "mine"})
+    assert get(store, "signal", key).body == {"id": "mine"}
     shutil.rmtree(folder / "data/signal")
     put(FileStore(folder), "signal", other, {"id": "other"})
-    assert get(store, "signal", mine) is None
-    put(store, "signal", mine, {"id": "again"})
+    assert get(store, "signal", key) is None
+    put(store, "signal", key, {"id": "again"})
     for one in (store, FileStore(folder)):
-        assert get(one, "signal", mine).body == {"id": "again"}
+        assert get(one, "signal", key).body == {"id": "again"}
         assert get(one, "signal", other).body == {"id": "other"}
 
 
