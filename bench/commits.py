@@ -20,6 +20,7 @@ from typing import Final
 
 import numpy as np
 from interleaved import Interleaved, Side
+from rich.console import Console
 from rich.progress import track
 from sample_data import MANY, MINUTE, ROW, candles
 
@@ -117,7 +118,10 @@ def built(commit: str, folder: Path) -> Path:
     print(f"building {commit}", file=sys.stderr)
     subprocess.run(["git", "clone", "--quiet", "--no-checkout", ROOT, tree], check=True)
     subprocess.run(["git", "checkout", "--quiet", commit], cwd=tree, check=True)
-    subprocess.run([sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], cwd=tree, check=True)
+    if subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], cwd=tree, check=False, stdout=sys.stderr
+    ).returncode:
+        raise SystemExit(f"the core of {commit} cannot be built here; the output is above")
     return tree
 
 
@@ -152,7 +156,7 @@ def main() -> None:
             for _ in range(2):
                 contest.round()
             contest.forget()
-            for _ in track(range(given.rounds), work, transient=True):
+            for _ in track(range(given.rounds), work, console=Console(stderr=True), transient=True):
                 contest.round()
             medians = contest.microseconds()
             ratios = f"{contest.over('this tree', 'commit'):>15.3f}{contest.over('this tree again', 'this tree'):>13.3f}"
