@@ -218,9 +218,9 @@ def run(minutes: int, rounds: int) -> dict[str, Any]:
         arrow = rivals.Arrow(plain)
         since, until = int(rows["timestamp"][0]), int(rows["timestamp"][-1]) + MINUTE
         ours = lambda: read(rows)  # noqa: E731
-        candles = ours()
-        assert candles is not None
-        assert candles.tobytes() == rows.tobytes()
+        cold = ours()
+        assert cold is not None
+        assert cold.tobytes() == rows.tobytes()
         again = packed.read()
         assert again is not None
         assert again.tobytes() == rows.tobytes()

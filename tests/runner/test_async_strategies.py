@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 
 import msgspec
@@ -33,6 +34,7 @@ from backtest_kit_mongo.runner import (
     synthetic_market,
 )
 from backtest_kit_mongo.runner.current_run import current_run
+from backtest_kit_mongo.runner.engine import event_loop
 
 pytestmark = pytest.mark.once
 
@@ -379,6 +381,42 @@ def test_ctrl_c_ends_an_await_that_never_ends(start):
     with pytest.raises(KeyboardInterrupt):
         start(lambda: run_backtest("BTCUSDT"))
     assert len(ended) == 1
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_ctrl_c_before_the_thread_has_taken_the_call(begun, monkeypatch, caplog):
+    """Ctrl-C interrupts ``submit`` itself, before or after the coroutine began: it ends, without a warning, and so does its thread."""
+    import_candles(flat(30), "BTCUSDT")
+    running, ended = threading.Event(), []
+
+    async def get_signal(symbol, when):
+        running.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(when)
+
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, function, *arguments):
+            if not arguments:
+                return super().submit(function)
+            let_go = threading.Event()
+            if not begun:
+                super().submit(let_go.wait)
+            super().submit(function, *arguments)
+            if begun:
+                assert running.wait(60)
+            threading.Timer(0.2, let_go.set).start()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(event_loop, "ThreadPoolExecutor", Interrupted)
+    add_strategy("s", get_signal=get_signal)
+    with pytest.raises(KeyboardInterrupt):
+        in_the_loop_of_a_notebook(lambda: run_backtest("BTCUSDT"))
+    assert len(ended) <= 1
+    assert bool(ended) or not begun
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("backtest-kit-mongo-strategy")]
+    assert "not awaited" not in caplog.text
 
 
 def test_what_is_not_awaited_is_refused_when_it_is_registered():

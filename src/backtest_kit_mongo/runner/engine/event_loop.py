@@ -34,46 +34,55 @@ class _EventLoop:
     def call(self, function: Callable[..., Coroutine[Any, Any, Any]], arguments: tuple[Any, ...]) -> Any:
         """Return what ``function(*arguments)`` returns when awaited, in a copy of the caller's context."""
         if not self._used:
+            if _loop_is_running():
+                self._thread = ThreadPoolExecutor(1, "backtest-kit-mongo-strategy")
+                # If Ctrl-C interrupts the start of the thread, the executor starts another one later: the first must not be in the loop.
+                self._thread.submit(bool).result()
             self._used = True
-            self._thread = ThreadPoolExecutor(1, "backtest-kit-mongo-strategy") if _loop_is_running() else None
         context = copy_context()
+        awaited: list[asyncio.Task[Any]] = []
         if self._thread is None:
-            return self._await(context, function, arguments)
-        outcome = self._thread.submit(self._await, context, function, arguments)
+            return self._await(context, function, arguments, awaited)
         try:
-            return outcome.result()
-        except KeyboardInterrupt:  # it reached the waiting thread only
-            if not outcome.done():
-                self._runner.get_loop().call_soon_threadsafe(self._cancel_all)
+            return self._thread.submit(self._await, context, function, arguments, awaited).result()
+        except KeyboardInterrupt:  # it reached the waiting thread only, and perhaps before ``submit`` returned
+            self._runner.get_loop().call_soon_threadsafe(lambda: [task.cancel() for task in awaited])
             raise
 
     def close(self) -> None:
         """Cancel what is left, with a warning, and close the loop."""
+        if self._thread is None:
+            self._close()
+            return
+        self._thread.submit(self._close).result()
+        self._thread.shutdown()
+
+    def _close(self) -> None:
         left = [] if not self._used else [task for task in asyncio.all_tasks(self._runner.get_loop()) if not task.done()]
         if left:
             log(
                 "warning",
                 f"{len(left)} tasks of async functions were not awaited and are cancelled with the run; await them in the function",
             )
-        if self._thread is None:
-            self._runner.close()
-            return
-        self._thread.submit(self._runner.close).result()
-        self._thread.shutdown()
+        self._runner.close()
 
-    def _await(self, context: Context, function: Callable[..., Coroutine[Any, Any, Any]], arguments: tuple[Any, ...]) -> Any:
+    def _await(
+        self,
+        context: Context,
+        function: Callable[..., Coroutine[Any, Any, Any]],
+        arguments: tuple[Any, ...],
+        awaited: list[asyncio.Task[Any]],
+    ) -> Any:
+        """Await the coroutine; its task is put into ``awaited`` first."""
         loop = self._runner.get_loop()
         task = loop.create_task(context.run(function, *arguments), context=context)
+        awaited.append(task)
         try:
             return loop.run_until_complete(task)
         finally:
             # SystemExit and KeyboardInterrupt leave through the loop as well: as far as asyncio knows, nobody has seen them in the task.
             if task.done() and not task.cancelled():
                 task.exception()
-
-    def _cancel_all(self) -> None:
-        for task in asyncio.all_tasks():
-            task.cancel()
 
 
 _current: Final[ContextVar[_EventLoop]] = ContextVar("backtest_kit_mongo_event_loop")
