@@ -140,11 +140,11 @@ class CcxtConnection:
         asked = 0.0  # seconds that this request has waited because the exchange asked for it
 
         def is_over(state: Any) -> bool:
-            pause = pause_of(state.outcome.exception())
+            requested = pause_of(state.outcome.exception())
             return bool(
                 state.attempt_number >= _ATTEMPTS
                 or state.seconds_since_start - asked >= _LONGEST_RETRYING
-                or asked + pause > self._max_wait
+                or asked + requested > self._max_wait
             )
 
         def before_sleep(state: Any) -> None:
@@ -199,8 +199,8 @@ class CcxtConnection:
 
     def failure(self, what: str, error: Exception) -> ExchangeError:
         """Return an exception of ccxt as an exception of this library."""
-        pause = pause_of(error)
-        return as_error(what, self.exchange_id, error) if pause == 0 else self._closed(what, pause, error)
+        requested = pause_of(error)
+        return as_error(what, self.exchange_id, error) if requested == 0 else self._closed(what, requested, error)
 
     # --- an exchange that accepts no requests for a while ---
 
