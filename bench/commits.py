@@ -33,7 +33,7 @@ WORKS: Final = (
 
 # Uses the public names alone, as another commit may have no others; prints an empty line when a work is done.
 _SIDE: Final = """
-import itertools, json, sys, time
+import itertools, json, sys
 import numpy as np
 import pymongo
 import backtest_kit_mongo as kit
@@ -46,9 +46,9 @@ row, contexts = json.load(open(folder + "/signals.json"))
 candles = np.load(folder + "/candles.npy")
 first, series = int(candles["timestamp"][0]), ("BTCUSDT", "1m", "binance")
 minutes = itertools.cycle(range(1440))
+database = pymongo.MongoClient(uri).get_default_database()
 
 def start_import():
-    database = pymongo.MongoClient(uri).get_default_database()
     for name in ("candle-items", "candle-blocks", "candle-archive"):
         database.drop_collection(name)
     prices.clear()
@@ -84,6 +84,7 @@ for line in sys.stdin:
     for _ in range(times):
         call()
     print(flush=True)
+database.client.close()
 kit.close()
 """
 
@@ -94,7 +95,8 @@ class Process:
     def __init__(self, stack: ExitStack, tree: Path, uri: str, redis: str, folder: Path) -> None:
         source = str(tree / "src")
         command = [sys.executable, "-c", _SIDE, uri, redis, str(folder), source]
-        environment = {**os.environ, "PYTHONPATH": source}
+        # Nothing that the shell sets for the library: another commit may understand it otherwise.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CC_")} | {"PYTHONPATH": source}
         self._process = stack.enter_context(
             subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         )
